@@ -1,0 +1,110 @@
+"""The dataset-folder format: `samples.jsonl` and the pictures beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pocketvl.errors import DataError
+
+SAMPLES_FILE = "samples.jsonl"
+_LISTS_OF_TEXT = ("captions", "negatives", "negative_kinds")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture and what is known of it.
+
+    Attributes:
+        image: absolute path of the picture.
+        captions: true descriptions; the first tells this picture from others.
+        negatives: captions made false by one change of `captions[0]`.
+        negative_kinds: what was changed in each negative, in the same order; empty where unknown.
+        label: class name, if any.
+        objects: what a procedural scene was drawn from; training may use it, evaluation never.
+        qa: question-answer pairs, each with `question`, `answer` and `type`.
+    """
+
+    image: Path
+    captions: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
+    negative_kinds: tuple[str, ...] = ()
+    label: str | None = None
+    objects: tuple[Mapping[str, Any], ...] = ()
+    qa: tuple[Mapping[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset folder that has been read and checked."""
+
+    root: Path
+    samples: tuple[Sample, ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @classmethod
+    def open(cls, root: Path | str) -> Dataset:
+        """Reads `samples.jsonl` and checks that every picture it names is there.
+
+        Raises:
+            DataError: there is no such folder or file, a line is malformed (the message names file and
+                line), a picture is missing, or there is no sample at all.
+        """
+        root = Path(root).resolve()
+        listing = root / SAMPLES_FILE
+        if not listing.is_file():
+            raise DataError(f"{root} is not a dataset folder: it has no {SAMPLES_FILE}")
+        try:
+            lines = listing.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{listing}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+        numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+        if not numbered:
+            raise DataError(f"{listing}: no samples in it")
+        return cls(root, tuple(_parse(root, f"{listing}:{number}", line) for number, line in numbered))
+
+
+def write_samples(root: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes `samples.jsonl`, one JSON object a line, keys in the order given."""
+    with (root / SAMPLES_FILE).open("w", encoding="utf-8", newline="\n") as out:
+        for row in rows:
+            out.write(json.dumps(row, ensure_ascii=False, separators=(", ", ": ")) + "\n")
+
+
+def _parse(root: Path, where: str, line: str) -> Sample:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(row, dict) or not isinstance(row.get("image"), str):
+        raise DataError(f"{where}: a sample is an object with at least an `image` path")
+    image = (root / row["image"]).resolve()
+    if not image.is_relative_to(root):
+        raise DataError(f"{where}: image {row['image']!r} lies outside the folder")
+    if not image.is_file():
+        raise DataError(f"{where}: image {row['image']!r} does not exist")
+    for key in _LISTS_OF_TEXT:
+        value = row.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise DataError(f"{where}: `{key}` must be a list of strings")
+    label = row.get("label")
+    if label is not None and not isinstance(label, str):
+        raise DataError(f"{where}: `label` must be a string")
+    for key in ("objects", "qa"):
+        value = row.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise DataError(f"{where}: `{key}` must be a list of objects")
+    return Sample(
+        image=image,
+        captions=tuple(row.get("captions", [])),
+        negatives=tuple(row.get("negatives", [])),
+        negative_kinds=tuple(row.get("negative_kinds", [])),
+        label=label,
+        objects=tuple(row.get("objects", [])),
+        qa=tuple(row.get("qa", [])),
+    )
