@@ -1,0 +1,176 @@
+"""The one training loop: resumable at any moment, deterministic, on one process or several."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from pocketvl.errors import TrainingError
+
+BatchT = TypeVar("BatchT")
+Losses = Mapping[str, torch.Tensor]
+Progress = Callable[[int, int, str], None]
+
+_LOSSES = "losses.jsonl"
+_SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How to train.
+
+    Attributes:
+        steps: optimizer steps in all.
+        learning_rate: at the top of the schedule (linear warm-up, then half a cosine down to a fiftieth).
+        weight_decay: of AdamW, on matrices only.
+        warmup_steps: steps of the linear warm-up.
+        seed: of everything random.
+        save_every: steps between two saved states.
+        clip_norm: largest norm of the gradient.
+    """
+
+    steps: int
+    learning_rate: float
+    weight_decay: float = 0.05
+    warmup_steps: int = 200
+    seed: int = 0
+    save_every: int = 100
+    clip_norm: float = 1.0
+
+
+class Objective(Protocol[BatchT]):
+    """What is minimised: named losses of one batch, already weighted; their sum is the loss."""
+
+    def __call__(self, module: nn.Module, batch: BatchT, step: int) -> Losses: ...
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a run of the loop did: the losses by name at every step, earlier sessions included."""
+
+    steps: int
+    losses: tuple[Mapping[str, float], ...]
+
+
+class Trainer(Generic[BatchT]):
+    """Trains a module on batches that are a function of the step number.
+
+    The state (weights, optimizer, schedule, random sources, losses so far) is saved in `state_dir` every
+    `save_every` steps, in one rename; a run that finds a state there goes on from it.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        batches: Callable[[int], BatchT],
+        objective: Objective[BatchT],
+        settings: LoopSettings,
+        state_dir: Path,
+    ) -> None:
+        set_seed(settings.seed)
+        self._settings, self._state_dir = settings, state_dir
+        self._batches, self._objective = batches, objective
+        self._accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        optimizer = torch.optim.AdamW(_groups(module, settings.weight_decay), settings.learning_rate, (0.9, 0.98))
+        schedule = LambdaLR(optimizer, lambda step: _schedule(step, settings))
+        self._module, self._optimizer = self._accelerator.prepare(module, optimizer)
+        self._schedule = schedule
+        self._accelerator.register_for_checkpointing(schedule)
+        self._losses: list[dict[str, float]] = []
+
+    def run(self, progress: Progress | None = None) -> TrainReport:
+        """Trains to the end.
+
+        Raises:
+            TrainingError: a loss is not finite, or the state in `state_dir` is of other settings.
+        """
+        start = self._resume()
+        self._module.train()
+        for step, batch in _ahead(self._batches, range(start, self._settings.steps)):
+            self._losses.append(self._step(step, batch))
+            if (step + 1) % self._settings.save_every == 0 or step + 1 == self._settings.steps:
+                self._save(step + 1)
+            if progress is not None:
+                recent = self._losses[-50:]
+                told = "  ".join(f"{n} {sum(r[n] for r in recent) / len(recent):.3f}" for n in recent[-1])
+                progress(step + 1, self._settings.steps, told)
+        return TrainReport(self._settings.steps, tuple(self._losses))
+
+    def _step(self, step: int, batch: BatchT) -> dict[str, float]:
+        losses = self._objective(self._module, batch, step)
+        total = torch.stack(list(losses.values())).sum()
+        told = {name: float(value.detach()) for name, value in losses.items()}
+        if not math.isfinite(sum(told.values())):
+            raise TrainingError(f"training diverged at step {step}: {told}; lower the learning rate")
+        self._optimizer.zero_grad()
+        self._accelerator.backward(total)
+        self._accelerator.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
+        self._optimizer.step()
+        self._schedule.step()
+        return told
+
+    # --- state ---------------------------------------------------------------------------------------
+
+    def _resume(self) -> int:
+        latest = max(self._state_dir.glob("step-*"), default=None, key=lambda p: p.name)
+        if latest is None:
+            return 0
+        saved = json.loads((latest / _SETTINGS).read_text())
+        if saved != asdict(self._settings):
+            raise TrainingError(f"{latest} was saved by a training of other settings: delete {self._state_dir}")
+        self._accelerator.load_state(str(latest))
+        self._losses = [json.loads(line) for line in (latest / _LOSSES).read_text().splitlines()]
+        return len(self._losses)
+
+    def _save(self, step: int) -> None:
+        if not self._accelerator.is_main_process:
+            return
+        final, half = self._state_dir / f"step-{step:08d}", self._state_dir / "unfinished"
+        shutil.rmtree(half, ignore_errors=True)
+        self._accelerator.save_state(str(half))
+        (half / _SETTINGS).write_text(json.dumps(asdict(self._settings)))
+        (half / _LOSSES).write_text("".join(json.dumps(row) + "\n" for row in self._losses))
+        half.rename(final)
+        for older in self._state_dir.glob("step-*"):
+            if older != final:
+                shutil.rmtree(older)
+
+
+def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _schedule(step: int, settings: LoopSettings) -> float:
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _ahead(batches: Callable[[int], BatchT], steps: range) -> Iterator[tuple[int, BatchT]]:
+    """Makes the next batch in a second thread while the present one is trained on."""
+    if not steps:
+        return
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(batches, steps[0])
+        for step in steps:
+            batch = coming.result()
+            if step + 1 < steps.stop:
+                coming = thread.submit(batches, step + 1)
+            yield step, batch
