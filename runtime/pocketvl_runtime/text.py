@@ -1,0 +1,115 @@
+"""From texts to the ids that the text graph takes, the same on host and device."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from pocketvl_runtime.errors import BundleError, InputError
+from pocketvl_runtime.manifest import TokenizerSpec
+
+
+class TruncatedTextWarning(UserWarning):
+    """A text has more tokens than the model reads; its end was cut off."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Tokenized texts.
+
+    Attributes:
+        ids: int32 [N, T].
+        mask: int32 [N, T], 1 where a token stands and 0 where padding does.
+        lengths: int [N], the number of tokens of the whole text, specials included.
+        truncated: bool [N], whether the text had more than T tokens.
+    """
+
+    ids: npt.NDArray[np.int32]
+    mask: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int64]
+    truncated: npt.NDArray[np.bool_]
+
+    def warn_if_truncated(self) -> None:
+        """Issues one `TruncatedTextWarning` for each text whose end was cut off."""
+        limit = self.ids.shape[1]
+        for index in np.flatnonzero(self.truncated):
+            length = int(self.lengths[index])
+            message = f"text {index} has {length} tokens and the model reads {limit}: its end was cut off"
+            warnings.warn(message, TruncatedTextWarning, stacklevel=3)
+
+
+class Tokenizer:
+    """A tokenizer.json with the padding and truncation that the manifest asks for."""
+
+    def __init__(self, tokenizer_json: Path | bytes, spec: TokenizerSpec) -> None:
+        """Loads it; whatever the file says of padding and truncation is set aside.
+
+        Raises:
+            BundleError: it cannot be read or is no tokenizer, or `spec.length` leaves no room for text.
+        """
+        where = str(tokenizer_json) if isinstance(tokenizer_json, Path) else spec.file
+        try:
+            data = tokenizer_json.read_bytes() if isinstance(tokenizer_json, Path) else tokenizer_json
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
+        except OSError as error:
+            raise BundleError(f"{where} cannot be read ({error.strerror})") from error
+        except Exception as error:  # the library raises bare Exception and ValueError
+            raise BundleError(f"{where} is not a tokenizer ({error})") from error
+        self._specials = self._tokenizer.num_special_tokens_to_add(False)
+        if self._specials >= spec.length:
+            raise BundleError(f"{where}: {spec.length} tokens leave no room beside {self._specials} specials")
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(spec.length)
+        self.spec = spec
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        """Tokenizes, cuts to T tokens (specials are kept) and pads to T.
+
+        Raises:
+            InputError: an item is not a string, is blank, holds something that is not Unicode, or holds
+                nothing that the tokenizer knows; the message says which.
+        """
+        check_texts(texts)
+        shape = (len(texts), self.spec.length)
+        ids = np.full(shape, self.spec.pad_id, dtype=np.int32)
+        mask = np.zeros(shape, dtype=np.int32)
+        lengths = np.zeros(len(texts), dtype=np.int64)
+        for index, encoding in enumerate(self._tokenizer.encode_batch(list(texts))):
+            count = len(encoding.ids)
+            if count <= self._specials:
+                raise InputError(f"text {index} ({_shown(texts[index])}) holds nothing the model can read")
+            ids[index, :count] = encoding.ids
+            mask[index, :count] = 1
+            lengths[index] = count + sum(len(rest.ids) - self._specials for rest in encoding.overflowing)
+        return Encoding(ids, mask, lengths, lengths > self.spec.length)
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Checks what can be told without a tokenizer.
+
+    Raises:
+        InputError: not a sequence of strings, an item is blank, or holds a lone surrogate, which is what
+            bytes that are not UTF-8 become on a command line; the message says which.
+    """
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence):
+        raise InputError(f"texts must be a list of strings, not {type(texts).__name__}")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {index} is not a string but {type(text).__name__}")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            place = f"character {error.start} is {ascii(text[error.start])}"
+            raise InputError(f"text {index} is not valid Unicode ({place}); pass UTF-8") from error
+        if not text.strip():
+            raise InputError(f"text {index} is empty")
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= 40 else text[:37] + "...")
