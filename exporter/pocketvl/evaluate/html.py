@@ -1,0 +1,245 @@
+"""report.html: one self-contained page out of a report and the golden pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image, ImageOps
+
+from pocketvl.errors import DataError
+from pocketvl.evaluate import plots
+from pocketvl.evaluate.report import MetricReport, Report, VariantReport
+from pocketvl.evaluate.tasks import Metric
+from pocketvl_runtime.manifest import Precision, Role
+
+_THUMBNAIL_PIXELS = 360
+_TOP_MATCHES = 5
+_ROLE_NAMES = {Role.IMAGE_ENCODER: "image", Role.TEXT_ENCODER: "text"}
+
+
+@dataclass(frozen=True)
+class PictureMatches:
+    """One golden picture with what each model says of it.
+
+    Attributes:
+        name: the picture's file name.
+        image: the picture's own bytes, in any format that Pillow opens.
+        texts: the K texts it was matched with.
+        reference: K probabilities by torch fp32.
+        variants: variant name -> K probabilities.
+    """
+
+    name: str
+    image: bytes
+    texts: tuple[str, ...]
+    reference: tuple[float, ...]
+    variants: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.texts), len(self.reference), *map(len, self.variants.values())}
+        if len(lengths) != 1 or not self.texts:
+            raise DataError(f"picture {self.name}: texts and probabilities must be equally many, at least one")
+
+
+def render_html(report: Report, pictures: Sequence[PictureMatches] = ()) -> str:
+    """Renders the report as one HTML page that needs nothing from outside.
+
+    The same report and pictures give the same page, byte for byte.
+
+    Args:
+        report: what was measured.
+        pictures: shown in this order with their best matches.
+
+    Raises:
+        DataError: a picture cannot be opened.
+    """
+    environment = Environment(
+        loader=PackageLoader("pocketvl.evaluate", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = {"percent": _percent, "points": _points, "interval": _interval, "megabytes": _megabytes,
+               "grouped": lambda number: f"{number:,}", "nines": _cosine, "pretty": _pretty}  # fmt: skip
+    environment.filters.update(filters)
+    variants = report.ordered_variants()
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        variants=variants,
+        metrics=[metric for metric in Metric if metric in report.reference],
+        headline=_headline(variants),
+        verdict=_verdict(report, variants),
+        ratios={variant.name: _ratios(report, variant) for variant in variants},
+        threads=report.thread_counts(),
+        stages=list(dict.fromkeys(stage for variant in variants for stage in variant.latency_ms)),
+        plots=_plots(report),
+        pictures=[_picture(picture) for picture in pictures],
+        role_names=_ROLE_NAMES,
+    )
+
+
+def _headline(variants: Sequence[VariantReport]) -> str:
+    judged = [variant for variant in variants if variant.gate is not None]
+    failed = [variant.name for variant in judged if variant.gate is not None and not variant.gate.passed]
+    if not judged:
+        return "Measured, not yet judged"
+    if not failed:
+        return "The only variant passes the gate" if len(judged) == 1 else f"All {len(judged)} variants pass the gate"
+    verb = "fails" if len(failed) == 1 else "fail"
+    return f"{', '.join(failed)} {verb} the gate; {len(judged) - len(failed)} of {len(judged)} variants pass"
+
+
+def _verdict(report: Report, variants: Sequence[VariantReport]) -> str:
+    """One or two sentences: which passing variant is smallest, and what it costs."""
+    passing = [variant for variant in variants if variant.gate is not None and variant.gate.passed]
+    if not passing:
+        return ""
+    smallest = min(passing, key=lambda variant: (variant.size_bytes, variant.name))
+    sentence = f"The smallest that passes is {smallest.name} with {_megabytes(smallest.size_bytes)} MB"
+    whole = _full_precision(report, smallest)
+    if whole is not None and whole is not smallest:
+        sentence += f", {100 * smallest.size_bytes / whole.size_bytes:.0f} % of {whole.name}"
+    measured = next((smallest.metrics[metric] for metric in Metric if metric in smallest.metrics), None)
+    if measured is None:
+        return sentence + ". No task data was given, so parity alone was measured."
+    name = next(metric for metric in Metric if metric in smallest.metrics).value
+    return f"{sentence}; it {_change(measured)} in {name}."
+
+
+def _change(measured: MetricReport) -> str:
+    drop, limits = measured.drop_pp or 0.0, _interval(measured.drop_ci95)
+    if drop == 0.0:
+        return f"loses nothing (95 % CI {limits} pp)"
+    return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.2f} pp (95 % CI of the loss {limits})"
+
+
+def _full_precision(report: Report, variant: VariantReport) -> VariantReport | None:
+    return report.variants.get(f"{variant.engine.value}-{Precision.FP32.value}")
+
+
+def _ratios(report: Report, variant: VariantReport) -> dict[str, dict[str, str]]:
+    """Median latency over that of fp32 in the same engine, per stage and thread count."""
+    whole = _full_precision(report, variant)
+    if whole is None:
+        return {}
+    return {
+        stage: {
+            threads: f"{latency.median / whole.latency_ms[stage][threads].median:.2f}"
+            for threads, latency in by_threads.items()
+            if threads in whole.latency_ms.get(stage, {}) and whole.latency_ms[stage][threads].median > 0
+        }
+        for stage, by_threads in variant.latency_ms.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Plot:
+    title: str
+    caption: str
+    svg: Markup
+
+
+def _plots(report: Report) -> list[_Plot]:
+    main = next((metric for metric in Metric if metric in report.reference), Metric.MATCH_HARD)
+    counts = report.thread_counts()
+    shades = f"light: {counts[0]} thread, full: {counts[-1]}; " if len(counts) > 1 else ""
+    latency = f"{report.machine.cpu}, {report.machine.isa}; batch 1, interleaved runs. Median; {shades}notch: p10."
+    drawn = (
+        ("Accuracy over size", f"{main.value} with its 95 % interval.", plots.accuracy_by_size(report, main)),
+        ("What was lost", f"Paired on the same pictures, 95 % interval. {_marks(report)}Upright tick: allowance.", plots.drops(report)),
+        ("Latency of the image encoder", latency,
+         plots.latency_bars(report, "image")),
+        ("Latency of the text encoder", latency,
+         plots.latency_bars(report, "text")),
+        ("Accuracy by kind of negative", "Grey, with its figure: torch fp32. Marks: the variants, in the table\u2019s order.",
+         plots.accuracy_by_kind(report)),
+        ("How close the embeddings are", "Mean-centred cosine to torch fp32; filled: image, line: text. Further right "
+         "is closer; .9\u2074 stands for .9999.", plots.centred_cosines(report)),
+    )  # fmt: skip
+    return [_Plot(title, caption, Markup(svg)) for title, caption, svg in drawn if svg is not None]  # noqa: S704
+
+
+def _marks(report: Report) -> str:
+    names = [metric.value for metric in Metric if metric in report.reference]
+    return f"Filled: {names[0]}, hollow: {' and '.join(names[1:])}. " if len(names) > 1 else ""
+
+
+@dataclass(frozen=True)
+class _Match:
+    text: str
+    reference: float
+    low: float
+    high: float
+    spread: bool
+
+
+@dataclass(frozen=True)
+class _Picture:
+    name: str
+    source: str
+    size: str
+    matches: tuple[_Match, ...]
+    dissent: tuple[str, ...]
+    compared: int
+
+
+def _picture(picture: PictureMatches) -> _Picture:
+    order = sorted(range(len(picture.texts)), key=lambda index: (-picture.reference[index], index))
+    matches = []
+    for index in order[:_TOP_MATCHES]:
+        others = [probabilities[index] for probabilities in picture.variants.values()]
+        low, high = (min(others), max(others)) if others else (0.0, 0.0)
+        matches.append(_Match(picture.texts[index], picture.reference[index], low, high, bool(others)))
+    dissent = []
+    for name in sorted(picture.variants):
+        probabilities = picture.variants[name]
+        best = max(range(len(picture.texts)), key=lambda index: (probabilities[index], -index))
+        if best != order[0]:
+            dissent.append(f"{name} answers \u201c{picture.texts[best]}\u201d")
+    source, size = _thumbnail(picture)
+    return _Picture(picture.name, source, size, tuple(matches), tuple(dissent), len(picture.variants))
+
+
+def _thumbnail(picture: PictureMatches) -> tuple[str, str]:
+    try:
+        with Image.open(io.BytesIO(picture.image)) as opened:
+            width, height = opened.size
+            upright = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"picture {picture.name} cannot be opened ({error}); is the golden pack whole?") from error
+    upright.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
+    out = io.BytesIO()
+    upright.save(out, format="JPEG", quality=86)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}", f"{width}\u202f×\u202f{height}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
+
+
+def _points(points: float) -> str:
+    return f"{points:.2f}".replace("-", "\u2212") if round(points, 2) else "0.00"
+
+
+def _interval(limits: tuple[float, float] | None) -> str:
+    return "" if limits is None else f"{_points(limits[0])} to {_points(limits[1])}"
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.2f}" if size_bytes < 10_000_000 else f"{size_bytes / 1e6:.1f}"
+
+
+def _cosine(cosine: float) -> str:
+    """As many digits as tell a cosine near 1 from 1."""
+    return f"{cosine:.7f}" if cosine > 0.99995 else f"{cosine:.5f}"
+
+
+def _pretty(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str)

@@ -1,0 +1,276 @@
+"""The report's plots, as inline SVG that takes its colours from the page.
+
+Matplotlib knows nothing of CSS. So every colour is drawn as a stand-in that occurs nowhere else and is then
+replaced by the page's own variable: one picture serves the light and the dark page.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from pocketvl.evaluate.report import MetricReport, Report, VariantReport
+from pocketvl.evaluate.tasks import Metric
+from pocketvl_runtime.manifest import Engine, Precision, Role
+
+INK, MUTED, LINE, PANEL = "#010101", "#010102", "#010103", "#010104"
+_ENGINE_COLOUR = {Engine.ONNX: "#010105", Engine.TFLITE: "#010106"}
+_CSS_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    PANEL: "var(--panel)",
+    _ENGINE_COLOUR[Engine.ONNX]: "var(--onnx)",
+    _ENGINE_COLOUR[Engine.TFLITE]: "var(--tflite)",
+}
+_MARKER = {
+    Precision.FP32: "o",
+    Precision.FP16: "D",
+    Precision.INT8: "s",
+    Precision.INT8DYN: "^",
+    Precision.INT4: "v",
+}
+_NINES = ("0", ".9", ".99", ".999", ".9⁴", ".9⁵", ".9⁶", ".9⁷", ".9⁸", ".9⁹", ".9¹⁰")  # cosine at a loss of 10^0, 10^-1, ...
+_WIDTH_INCHES = 5.2
+_HALO = {"facecolor": PANEL, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 9.5,
+    "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+}
+
+
+def accuracy_by_size(report: Report, metric: Metric = Metric.MATCH_HARD) -> str | None:
+    """Accuracy over the size of the graph files; None where the metric was not measured."""
+    points = [(variant, variant.metrics[metric]) for variant in report.ordered_variants() if metric in variant.metrics]
+    if not points:
+        return None
+
+    def draw(axes: Axes) -> None:
+        marks = []
+        for variant, measured in points:
+            size, value = variant.size_bytes / 1e6, 100 * measured.value
+            _mark(axes, variant, size, value, y_limits=tuple(100 * limit for limit in measured.ci95))
+            marks.append((variant.name, size, value, _ENGINE_COLOUR[variant.engine]))
+        if metric in report.reference:
+            level = 100 * report.reference[metric].value
+            axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            axes.annotate("torch fp32", (0, level), (4, 4), textcoords="offset points", color=MUTED, fontsize=8.5)
+        axes.set_xlim(0, 1.22 * max(variant.size_bytes for variant, _ in points) / 1e6)
+        axes.margins(y=0.16)
+        axes.set_xlabel("graph files, MB")
+        axes.set_ylabel(f"{metric.value}, %")
+        axes.grid(axis="y")
+        _label_apart(axes, marks)
+
+    return _svg("size", _drop_height(report), draw)
+
+
+def drops(report: Report) -> str | None:
+    """Loss against torch fp32 with its interval and the allowance; None where no task was measured."""
+    variants = [variant for variant in report.ordered_variants() if variant.metrics]
+    metrics = [metric for metric in Metric if any(metric in variant.metrics for variant in variants)]
+    if not metrics:
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=MUTED, linewidth=1)
+        spread = 0.42 / len(metrics)
+        for row, variant in enumerate(variants):
+            for index, metric in enumerate(metrics):
+                height = row + (index - (len(metrics) - 1) / 2) * 2 * spread
+                _draw_drop(axes, variant, metric, height, spread, hollow=index > 0)
+        _rows(axes, variants)
+        low, high = axes.get_xlim()
+        axes.set_xlim(min(low, -0.2), max(high, 0.2))
+        axes.set_xlabel("loss against torch fp32, percentage points")
+        axes.grid(axis="x")
+
+    return _svg("drop", _drop_height(report), draw)
+
+
+def latency_bars(report: Report, stage: str) -> str | None:
+    """Median latency of a stage per variant and thread count, p10 as a mark; None where not measured."""
+    variants = [variant for variant in report.ordered_variants() if variant.latency_ms.get(stage)]
+    if not variants:
+        return None
+    counts = [count for count in report.thread_counts() if any(count in v.latency_ms[stage] for v in variants)]
+
+    def draw(axes: Axes) -> None:
+        thickness = 0.74 / len(counts)
+        for row, variant in enumerate(variants):
+            for index, threads in enumerate(counts):
+                latency = variant.latency_ms[stage].get(threads)
+                if latency is None:
+                    continue
+                height = row + (index - (len(counts) - 1) / 2) * thickness
+                axes.barh(height, latency.median, thickness * 0.86, color=_ENGINE_COLOUR[variant.engine],
+                          alpha=0.45 if index == 0 and len(counts) > 1 else 0.95, linewidth=0)  # fmt: skip
+                axes.plot([latency.p10] * 2, [height - thickness * 0.43, height + thickness * 0.43],
+                          color=PANEL, linewidth=1.6, solid_capstyle="butt")  # fmt: skip
+                axes.annotate(f"{latency.median:.3g}", (latency.median, height), (4, 0), fontsize=8.5,
+                              textcoords="offset points", va="center", color=MUTED)  # fmt: skip
+        _rows(axes, variants)
+        axes.set_xlim(0, 1.12 * axes.get_xlim()[1])
+        axes.set_xlabel(f"{stage}, ms")
+        axes.grid(axis="x")
+
+    return _svg(f"latency-{stage}", 0.75 + (0.22 * len(counts) + 0.12) * len(variants), draw)
+
+
+def accuracy_by_kind(report: Report) -> str | None:
+    """How often the caption beats a negative, by what was changed in it; None where kinds are unknown."""
+    metric = Metric.MATCH_HARD
+    reference = report.reference.get(metric)
+    if reference is None or not reference.by_kind:
+        return None
+    kinds = sorted(reference.by_kind, key=lambda kind: (reference.by_kind[kind].value, kind))
+    variants = [variant for variant in report.ordered_variants() if metric in variant.metrics]
+
+    def draw(axes: Axes) -> None:
+        for row, kind in enumerate(kinds):
+            value = 100 * reference.by_kind[kind].value
+            axes.barh(row, value, 0.72, color=LINE, linewidth=0)
+            axes.annotate(f"{value:.1f}", (0, row), (5, 0), textcoords="offset points", va="center", fontsize=8.5)
+            for index, variant in enumerate(variants):
+                measured = variant.metrics[metric].by_kind.get(kind)
+                if measured is not None:
+                    offset = (index - (len(variants) - 1) / 2) * 0.11
+                    axes.plot(100 * measured.value, row + offset, _MARKER[variant.precision], markersize=3.6,
+                              color=_ENGINE_COLOUR[variant.engine], markeredgewidth=0)  # fmt: skip
+        axes.axvline(50, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+        axes.set_yticks(range(len(kinds)), [f"{kind}  (n={reference.by_kind[kind].n:,})" for kind in kinds])
+        axes.set_xlim(0, 101.5)
+        axes.set_xlabel("caption beats the negative, % (50 is chance)")
+        axes.spines["left"].set_visible(False)
+
+    return _svg("kind", 0.75 + 0.37 * len(kinds), draw)
+
+
+def centred_cosines(report: Report) -> str | None:
+    """Per variant, how the mean-centred cosines are spread; None where parity was not measured."""
+    variants = [variant for variant in report.ordered_variants() if variant.parity]
+    if not variants:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for row, variant in enumerate(variants):
+            for role, parity in variant.parity.items():
+                spread, peak = parity.losses, max(parity.losses.counts) or 1
+                step = (spread.high - spread.low) / len(spread.counts)
+                edges = [spread.low + step * index for index in range(len(spread.counts) + 1)]
+                heights = [row + 0.36 - 0.76 * count / peak for count in spread.counts]
+                colour = _ENGINE_COLOUR[variant.engine]
+                if role is Role.IMAGE_ENCODER:
+                    axes.stairs(heights, edges, baseline=row + 0.36, fill=True, color=colour, alpha=0.4, linewidth=0)
+                else:
+                    shown = [height if count else float("nan")
+                             for height, count in zip(heights, spread.counts, strict=True)]  # fmt: skip
+                    axes.stairs(shown, edges, baseline=None, color=colour, linewidth=1.3)
+            axes.axhline(row + 0.36, color=LINE, linewidth=0.8, zorder=0)
+        _rows(axes, variants)
+        axes.set_xlim(0.3, -10.2)
+        axes.set_xticks(range(0, -len(_NINES), -1), _NINES)
+        axes.set_xlabel("mean-centred cosine")
+        axes.grid(axis="x")
+
+    return _svg("cosine", 0.75 + 0.42 * len(variants), draw)
+
+
+def _drop_height(report: Report) -> float:
+    """Inches for `drops`, and for the plot that stands beside it."""
+    rows = sum(len(variant.metrics) for variant in report.variants.values())
+    return max(3.0, 0.9 + 0.19 * rows + 0.16 * len(report.variants))
+
+
+def _rows(axes: Axes, variants: Sequence[VariantReport]) -> None:
+    axes.set_yticks(range(len(variants)), [variant.name for variant in variants])
+    axes.set_ylim(len(variants) - 0.4, -0.6)
+    axes.spines["left"].set_visible(False)
+
+
+def _mark(axes: Axes, variant: VariantReport, x: float, y: float, y_limits: tuple[float, ...]) -> None:
+    colour = _ENGINE_COLOUR[variant.engine]
+    axes.plot([x, x], list(y_limits), color=colour, linewidth=1.4, alpha=0.55)
+    axes.plot(x, y, _MARKER[variant.precision], color=colour, markersize=7, markeredgecolor=PANEL)
+
+
+def _draw_drop(
+    axes: Axes, variant: VariantReport, metric: Metric, height: float, spread: float, *, hollow: bool
+) -> None:
+    measured: MetricReport | None = variant.metrics.get(metric)
+    if measured is None or measured.drop_pp is None or measured.drop_ci95 is None:
+        return
+    colour = _ENGINE_COLOUR[variant.engine]
+    axes.plot(list(measured.drop_ci95), [height, height], color=colour, linewidth=1.8, solid_capstyle="butt")
+    axes.plot(measured.drop_pp, height, "o", color=PANEL if hollow else colour, markersize=6,
+              markeredgecolor=colour, markeredgewidth=1.4)  # fmt: skip
+    allowance = variant.gate.allowance_pp.get(metric) if variant.gate else None
+    if allowance is not None:
+        axes.plot([allowance] * 2, [height - spread, height + spread], color=INK, linewidth=1.3)
+
+
+def _label_apart(axes: Axes, marks: Sequence[tuple[str, float, float, str]]) -> None:
+    """Writes each mark's name beside it, at the first of eight places that no other name or mark takes."""
+    figure = axes.get_figure(root=True)
+    if figure is None:
+        return
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    centres = [axes.transData.transform((x, y)) for _, x, y, _ in marks]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centres]
+    places = ((8, 6, "left"), (8, -13, "left"), (-8, 6, "right"), (-8, -13, "right"),
+              (8, 20, "left"), (8, -27, "left"), (-8, 20, "right"), (-8, -27, "right"))  # fmt: skip
+    frame = axes.get_window_extent(renderer)
+    for name, x, y, colour in marks:
+        for right, up, align in places:
+            label = axes.annotate(name, (x, y), (right, up), textcoords="offset points", ha=align,
+                                  color=colour, fontsize=9, bbox=_HALO)  # fmt: skip
+            box = label.get_window_extent(renderer)
+            inside = box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0
+            if (inside and not any(box.overlaps(other) for other in taken)) or (right, up, align) == places[-1]:
+                taken.append(box)
+                break
+            label.remove()
+
+
+def _svg(name: str, height_inches: float, draw: Callable[[Axes], None]) -> str:
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        out = io.StringIO()
+        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(out, format="svg", transparent=True, metadata=metadata)
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
+    for stand_in, variable in _CSS_VARIABLES.items():
+        svg = svg.replace(stand_in, variable)
+    return svg.strip()

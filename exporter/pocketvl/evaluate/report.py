@@ -1,0 +1,210 @@
+"""The report: everything that was measured of a bundle, typed. Field names are report.json's keys."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from pocketvl.data.dataset import SAMPLES_FILE, Dataset
+from pocketvl.evaluate.parity import ParityReport
+from pocketvl.evaluate.tasks import Metric
+from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status, variant_name
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class MachineReport:
+    """Where the latencies were taken; they say nothing about any other machine.
+
+    Attributes:
+        cpu: name of the processor.
+        isa: instruction set that decides how fast int8 is, "avx2", "avx512_vnni", "neon+dotprod".
+        threads: logical processors of the machine.
+        exact_int8: whether the processor's int8 products are exact without help.
+        engines: the inference engines with their versions.
+    """
+
+    cpu: str
+    isa: str
+    threads: int
+    exact_int8: bool | None = None
+    engines: dict[Engine, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The dataset that the task metrics were measured on.
+
+    Attributes:
+        name: the folder's name, without the way to it.
+        samples: pictures in it.
+        texts: distinct texts that were embedded.
+        sha256: of its samples.jsonl.
+        description: what it is and how it was made, one sentence.
+    """
+
+    name: str
+    samples: int
+    texts: int
+    sha256: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class RateReport:
+    """A rate with its interval: `value` and `ci95` (Wilson) are fractions in [0, 1] of `n` trials."""
+
+    value: float
+    n: int
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class MetricReport:
+    """One task metric of one model.
+
+    Attributes:
+        value: share of right answers, in [0, 1].
+        n: samples asked.
+        ci95: Wilson 95 % interval of `value`.
+        drop_pp: reference minus this model on the same samples, in percentage points; absent in the
+            reference itself.
+        drop_ci95: 95 % interval of `drop_pp` (Tango), in percentage points.
+        lost: samples only the reference has right.
+        gained: samples only this model has right.
+        by_kind: for `match_hard`: share of single negatives of a kind that the caption beats.
+    """
+
+    value: float
+    n: int
+    ci95: tuple[float, float]
+    drop_pp: float | None = None
+    drop_ci95: tuple[float, float] | None = None
+    lost: int | None = None
+    gained: int | None = None
+    by_kind: dict[str, RateReport] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one stage over interleaved runs: tenth percentile and median."""
+
+    p10: float
+    median: float
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What the gate said of one variant.
+
+    Attributes:
+        passed: whether the variant may be shipped.
+        allowance_pp: per metric that was judged, the loss allowed, in percentage points.
+        reverted: layers that were put back to float until the variant passed.
+        failures: one line per failed figure: variant, metric, measured, allowed.
+        notes: what was not judged, and why.
+    """
+
+    passed: bool
+    allowance_pp: dict[Metric, float] = field(default_factory=dict)
+    reverted: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VariantReport:
+    """All figures of one variant.
+
+    Attributes:
+        engine: which engine runs it.
+        precision: of its weights.
+        status: accepted, or experimental where the gate failed and it was kept all the same.
+        size_bytes: sum of its graph files.
+        files: bytes of each graph file.
+        metrics: task metrics; empty where no task data was given.
+        parity: per role, the embeddings against the reference's.
+        latency_ms: stage -> number of threads, as JSON's keys are text -> milliseconds.
+        peak_rss_bytes: peak resident memory of a process that loads and runs this variant alone.
+        ops: per role, how often each op stands in the graph.
+        comparable: the embedding spaces its vectors may be compared with.
+        gate: the verdict; absent before it was judged.
+        notes: what its backend did on its own account.
+    """
+
+    engine: Engine
+    precision: Precision
+    status: Status
+    size_bytes: int
+    files: dict[str, int] = field(default_factory=dict)
+    metrics: dict[Metric, MetricReport] = field(default_factory=dict)
+    parity: dict[Role, ParityReport] = field(default_factory=dict)
+    latency_ms: dict[str, dict[str, Latency]] = field(default_factory=dict)
+    peak_rss_bytes: int | None = None
+    ops: dict[Role, dict[str, int]] = field(default_factory=dict)
+    comparable: tuple[Comparable, ...] = ()
+    gate: GateResult | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`<engine>-<precision>`."""
+        return variant_name(self.engine, self.precision)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What quantizing one layer alone to `bits` costs, in percentage points."""
+
+    layer: str
+    bits: int
+    drop_pp: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured of a bundle.
+
+    Attributes:
+        name: of the model.
+        family: of the model.
+        machine: where the latencies were taken.
+        reference: task metrics of torch fp32; empty where no task data was given.
+        variants: by name.
+        data: what the task metrics were measured on; absent where none was given.
+        sensitivity: per layer, where it was measured.
+        notes: what was left out of the measurement, and why.
+        provenance: stages, settings and tool versions, free JSON.
+        schema_version: of report.json.
+    """
+
+    name: str
+    family: str
+    machine: MachineReport
+    reference: dict[Metric, MetricReport]
+    variants: dict[str, VariantReport]
+    data: DataReport | None = None
+    sensitivity: tuple[Sensitivity, ...] = ()
+    notes: tuple[str, ...] = ()
+    provenance: dict[str, object] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def thread_counts(self) -> list[str]:
+        """The thread counts that any stage of any variant was timed at, smallest first."""
+        stages = (stage for variant in self.variants.values() for stage in variant.latency_ms.values())
+        return sorted({threads for stage in stages for threads in stage}, key=int)
+
+    def ordered_variants(self) -> list[VariantReport]:
+        """The variants by engine, then from the most to the least precise."""
+        engines, precisions = list(Engine), list(Precision)
+        return sorted(
+            self.variants.values(),
+            key=lambda variant: (engines.index(variant.engine), precisions.index(variant.precision)),
+        )
+
+
+def describe_data(dataset: Dataset, texts: int, description: str = "") -> DataReport:
+    """Names a dataset in a report: by folder name and content, never by where it lies."""
+    digest = hashlib.sha256((dataset.root / SAMPLES_FILE).read_bytes()).hexdigest()
+    return DataReport(dataset.root.name, len(dataset), texts, digest, description)

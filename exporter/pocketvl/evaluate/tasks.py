@@ -1,0 +1,199 @@
+"""The answers that matter: which caption, which picture, which label.
+
+Every task gives one right-or-wrong a sample, so that two models are compared sample by sample. A tie is
+wrong, and so is a comparison with NaN: a model that cannot tell two things apart has not answered.
+Similarities are float64 dot products of float32 embeddings; closer than 1e-9 is a tie, since two equal rows
+of one matrix product may come out apart by a rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketvl.data.dataset import Dataset, Sample
+from pocketvl.errors import DataError
+from pocketvl.evaluate.embeddings import Embeddings
+
+RETRIEVAL_GROUP = 100
+_TIE = 1e-9
+DEFAULT_TEMPLATE = "a photo of a {label}"
+
+
+class Metric(StrEnum):
+    """What can be measured on a dataset, named as in report.json."""
+
+    MATCH_HARD = "match_hard"
+    RETRIEVAL_R1 = "retrieval_r1"
+    CLASSIFY = "classify"
+    ASK = "ask"
+
+
+@dataclass(frozen=True, eq=False)
+class TaskOutcome:
+    """One task's answers.
+
+    Attributes:
+        metric: what was measured.
+        correct: bool [n], one a sample that the task applies to.
+        by_kind: for `match_hard`, per kind of negative a bool [m]: did the caption beat that negative?
+        notes: what was left out, and why.
+    """
+
+    metric: Metric
+    correct: NDArray[np.bool_]
+    by_kind: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskOutcomes:
+    """All that could be measured on a dataset; `notes` says what could not, and why."""
+
+    tasks: dict[Metric, TaskOutcome]
+    notes: tuple[str, ...]
+
+
+def distinct_texts(dataset: Dataset, template: str = DEFAULT_TEMPLATE) -> tuple[str, ...]:
+    """Every text that the tasks compare with a picture, once, in the order of first use.
+
+    These are each sample's first caption and its negatives, then the labels in the template.
+    """
+    texts: dict[str, None] = {}
+    for sample in dataset.samples:
+        texts.update(dict.fromkeys((*sample.captions[:1], *sample.negatives)))
+    texts.update(dict.fromkeys(label_prompts(dataset, template).values()))
+    return tuple(texts)
+
+
+def label_prompts(dataset: Dataset, template: str = DEFAULT_TEMPLATE) -> dict[str, str]:
+    """The dataset's labels, sorted, each with the text that stands for it.
+
+    Raises:
+        DataError: the template has no `{label}` in it.
+    """
+    if "{label}" not in template:
+        raise DataError(f"the label template {template!r} has no {{label}} in it")
+    labels = sorted({sample.label for sample in dataset.samples if sample.label is not None})
+    return {label: template.replace("{label}", label) for label in labels}
+
+
+def measure_tasks(dataset: Dataset, embeddings: Embeddings, template: str = DEFAULT_TEMPLATE) -> TaskOutcomes:
+    """Runs every task that the dataset has something for.
+
+    Args:
+        dataset: the samples.
+        embeddings: one image row a sample in the same order, and the texts of `distinct_texts`.
+        template: the text that stands for a label, with `{label}` in it.
+
+    Raises:
+        DataError: the embeddings are not this dataset's, or a sample's kinds do not fit its negatives.
+    """
+    if len(embeddings.image) != len(dataset):
+        raise DataError(f"{len(embeddings.image)} picture embeddings for {len(dataset)} samples of {dataset.root}")
+    candidates = (
+        match_hard(dataset, embeddings),
+        retrieval_r1(dataset, embeddings),
+        classify(dataset, embeddings, template),
+    )
+    tasks = {task.metric: task for task in candidates if task.correct.size}
+    return TaskOutcomes(tasks, tuple(note for task in candidates for note in task.notes))
+
+
+def match_hard(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
+    """Does a sample's first caption strictly beat all of its negatives?
+
+    `by_kind` holds the pairwise answers: the caption against each single negative, by what was changed
+    in it; negatives of unknown kind are left out there.
+    """
+    rows = _text_rows(embeddings)
+    correct: list[bool] = []
+    by_kind: dict[str, list[bool]] = {}
+    for index, sample in enumerate(dataset.samples):
+        if not sample.captions or not sample.negatives:
+            continue
+        _check_kinds(dataset, index, sample)
+        texts = _select(embeddings, rows, (sample.captions[0], *sample.negatives))  # [1 + K, D]
+        similarity = texts @ embeddings.image[index].astype(np.float64)  # [1 + K]
+        beats = similarity[0] > similarity[1:] + _TIE
+        correct.append(bool(beats.all()))
+        for kind, beaten in zip(sample.negative_kinds, beats, strict=False):
+            by_kind.setdefault(kind, []).append(bool(beaten))
+    notes = _left_out(Metric.MATCH_HARD, len(dataset) - len(correct), len(dataset), "without caption or negatives")
+    kinds = {kind: np.array(by_kind[kind], dtype=np.bool_) for kind in sorted(by_kind)}
+    return TaskOutcome(Metric.MATCH_HARD, np.array(correct, dtype=np.bool_), kinds, notes)
+
+
+def retrieval_r1(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
+    """Does a first caption find its own picture before 99 others?
+
+    Samples with a caption are cut into consecutive groups of 100; a remainder of fewer is left out.
+    """
+    indexes = [index for index, sample in enumerate(dataset.samples) if sample.captions]
+    rows = _text_rows(embeddings)
+    correct: list[NDArray[np.bool_]] = []
+    for start in range(0, len(indexes) - RETRIEVAL_GROUP + 1, RETRIEVAL_GROUP):
+        group = indexes[start : start + RETRIEVAL_GROUP]
+        captions = tuple(dataset.samples[index].captions[0] for index in group)
+        similarity = _select(embeddings, rows, captions) @ embeddings.image[group].astype(np.float64).T
+        own = np.diagonal(similarity)[:, None]
+        correct.append((own > similarity + _TIE).sum(axis=1) == RETRIEVAL_GROUP - 1)
+    kept = RETRIEVAL_GROUP * len(correct)
+    note = ""
+    if indexes and not kept:
+        note = f"not measured, {len(indexes)} captioned samples where {RETRIEVAL_GROUP} are needed"
+    elif kept < len(indexes):
+        rest = len(indexes) - kept
+        note = f"the last {rest} of {len(indexes)} captioned samples fill no group of {RETRIEVAL_GROUP} and are left out"
+    notes = (f"{Metric.RETRIEVAL_R1.value}: {note}",) if note else ()
+    return TaskOutcome(Metric.RETRIEVAL_R1, np.concatenate(correct) if correct else _nothing(), notes=notes)
+
+
+def classify(dataset: Dataset, embeddings: Embeddings, template: str = DEFAULT_TEMPLATE) -> TaskOutcome:
+    """Is a picture nearest to its own label among all labels of the dataset?"""
+    prompts = label_prompts(dataset, template)
+    indexes = [index for index, sample in enumerate(dataset.samples) if sample.label is not None]
+    if len(prompts) < 2:
+        only = f"{Metric.CLASSIFY.value}: not measured, all samples carry the same label"
+        return TaskOutcome(Metric.CLASSIFY, _nothing(), notes=(only,) if prompts else ())
+    position = {label: column for column, label in enumerate(prompts)}
+    labels = _select(embeddings, _text_rows(embeddings), tuple(prompts.values()))  # [L, D]
+    similarity = embeddings.image[indexes].astype(np.float64) @ labels.T  # [n, L]
+    own = [position[label] for index in indexes if (label := dataset.samples[index].label) is not None]
+    best = similarity[np.arange(len(own)), own][:, None]
+    correct = (best > similarity + _TIE).sum(axis=1) == len(prompts) - 1
+    notes = _left_out(Metric.CLASSIFY, len(dataset) - len(indexes), len(dataset), "without a label")
+    return TaskOutcome(Metric.CLASSIFY, correct, notes=notes)
+
+
+def _nothing() -> NDArray[np.bool_]:
+    return np.zeros(0, dtype=np.bool_)
+
+
+def _left_out(metric: Metric, left_out: int, total: int, why: str) -> tuple[str, ...]:
+    if not left_out or left_out == total:
+        return ()
+    return (f"{metric.value}: {left_out} of {total} samples {why} are left out",)
+
+
+def _text_rows(embeddings: Embeddings) -> dict[str, int]:
+    return {text: row for row, text in enumerate(embeddings.texts)}
+
+
+def _select(embeddings: Embeddings, rows: dict[str, int], texts: tuple[str, ...]) -> NDArray[np.float64]:
+    try:
+        chosen = [rows[text] for text in texts]
+    except KeyError as error:
+        raise DataError(f"no embedding of the text {error.args[0]!r}; embed distinct_texts(dataset)") from None
+    return embeddings.text[chosen].astype(np.float64)
+
+
+def _check_kinds(dataset: Dataset, index: int, sample: Sample) -> None:
+    if sample.negative_kinds and len(sample.negative_kinds) != len(sample.negatives):
+        raise DataError(
+            f"{dataset.root}: sample {index + 1} ({sample.image.name}) has {len(sample.negatives)} negatives "
+            f"but {len(sample.negative_kinds)} kinds; give one kind a negative, or none"
+        )

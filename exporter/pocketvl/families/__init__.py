@@ -1,0 +1,48 @@
+"""Model families: what turns a checkpoint folder into a `Source`, one file a family."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pocketvl.errors import SourceError
+
+if TYPE_CHECKING:
+    from pocketvl.families.base import Source
+
+# model_type in config.json -> the module that opens such a folder. A plain table, so that importing this
+# package imports no torch, and so that a family is added here and nowhere else.
+_FAMILIES = {"clip": "pocketvl.families.clip"}
+
+
+def open_source(folder: Path) -> Source:
+    """Opens a Hugging Face model folder of a family that pocketvl knows; never touches the network.
+
+    Args:
+        folder: holds config.json, safetensors weights, tokenizer.json and, mostly, preprocessor_config.json.
+
+    Returns:
+        The model in eval mode, fp32, on the CPU, with its preprocessing and tokenizer contract.
+
+    Raises:
+        SourceError: the folder or one of its files is missing, broken or does not fit the others.
+    """
+    from pocketvl.families.checkpoint import read_json
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise SourceError(f"{folder} {what}; give the path of a Hugging Face model folder")
+    model_type = read_json(folder / "config.json").get("model_type")
+    known = ", ".join(sorted(_FAMILIES))
+    if not isinstance(model_type, str) or model_type not in _FAMILIES:
+        raise SourceError(
+            f"{folder / 'config.json'}: model_type {model_type!r} is not known (known: {known})"
+        )
+    if (folder / "compression.json").exists():
+        raise SourceError(
+            f"{folder / 'compression.json'}: compressed checkpoints cannot be loaded yet; use the original"
+        )
+    source: Source = import_module(_FAMILIES[model_type]).load(folder)
+    return source

@@ -1,0 +1,245 @@
+"""CLIP: two towers that meet in one embedding space.
+
+Source: Radford et al., 2021, "Learning Transferable Visual Models From Natural Language Supervision",
+arXiv 2103.00020; weights and configuration as transformers' `CLIPModel` stores them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from pocketvl.errors import SourceError
+from pocketvl.families.base import Source
+from pocketvl.families.checkpoint import TokenizerFile, load_weights_, read_json, read_tokenizer, read_weights
+from pocketvl.families.clip_preprocess import read_preprocess
+from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+
+if TYPE_CHECKING:
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPTextEmbeddings, CLIPVisionEmbeddings
+
+# Before transformers' pull request 24773 CLIP configs said eos_token_id 2 whatever the tokenizer said, and
+# text was pooled at the highest id; transformers still does so for them.
+_LEGACY_EOS = 2
+# Added to the scores of later tokens: exp() of it is 0, and fp16 can hold it, unlike fp32's least value.
+_MASKED = -30000.0
+_TINY = 1e-12
+
+
+def normalize(embedding: torch.Tensor) -> torch.Tensor:
+    """L2-normalises [B, D] along D, in ops that every engine has; a zero vector stays zero."""
+    squares = (embedding * embedding).sum(-1, keepdim=True)  # [B, 1]
+    return embedding / torch.sqrt(squares.clamp(min=_TINY * _TINY))
+
+
+class ClipImageEncoder(nn.Module):
+    """uint8 RGB [B, H, W, 3] -> float32 [B, D], L2-normalised; rescales and normalises inside."""
+
+    def __init__(self, model: CLIPModel, preprocess: PreprocessSpec) -> None:
+        """Args: model: shares its parameters. preprocess: whose rescale, mean and std are applied."""
+        super().__init__()
+        vision = model.vision_model
+        self.embeddings: CLIPVisionEmbeddings = vision.embeddings
+        self.pre_layernorm: nn.Module = vision.pre_layrnorm
+        self.encoder: CLIPEncoder = vision.encoder
+        self.post_layernorm: nn.Module = vision.post_layernorm
+        self.projection: nn.Module = model.visual_projection
+        self.rescale = preprocess.rescale
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("mean", torch.tensor(preprocess.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocess.std), persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embeds a batch of pictures."""
+        batch = pixels.shape[0]
+        values = (pixels.to(torch.float32) * self.rescale - self.mean) / self.std
+        values = values.permute(0, 3, 1, 2)  # [B, 3, H, W]
+        patches = self.embeddings.patch_embedding(values).flatten(2).transpose(1, 2)  # [B, patches, hidden]
+        first = self.embeddings.class_embedding.expand(batch, 1, -1)
+        hidden = torch.cat([first, patches], dim=1) + self.embeddings.position_embedding.weight
+        hidden = self.encoder(inputs_embeds=self.pre_layernorm(hidden)).last_hidden_state
+        return normalize(self.projection(self.post_layernorm(hidden[:, 0])))
+
+
+class ClipTextEncoder(nn.Module):
+    """int32 ids [B, T] -> float32 [B, D], L2-normalised; pooled where transformers pools."""
+
+    def __init__(self, model: CLIPModel, length: int, eos_id: int) -> None:
+        """Args: model: shares its parameters. length: T. eos_id: the config's; 2 pools at the highest id."""
+        super().__init__()
+        text = model.text_model
+        self.embeddings: CLIPTextEmbeddings = text.embeddings
+        self.encoder: CLIPEncoder = text.encoder
+        self.final_layernorm: nn.Module = text.final_layer_norm
+        self.projection: nn.Module = model.text_projection
+        self.length = length
+        self.eos_id = eos_id
+        self.mask: torch.Tensor
+        self.places: torch.Tensor
+        later = torch.ones(length, length).triu(1)
+        self.register_buffer("mask", (later * _MASKED)[None, None], persistent=False)  # [1, 1, T, T]
+        self.register_buffer("places", torch.arange(length, dtype=torch.float32), persistent=False)
+
+    def pooled_place(self, ids: torch.Tensor) -> torch.Tensor:
+        """One-hot float32 [B, T] of the place that is pooled: the first eos, or the first highest id.
+
+        In float comparisons, since argmax over int64 and gathers do not lower to TFLite.
+        """
+        values = ids.to(torch.float32)  # ids < 2^24 are exact
+        wanted = values.amax(-1, keepdim=True) if self.eos_id == _LEGACY_EOS else float(self.eos_id)
+        # a place that is not wanted comes after every one that is; without any, place 0 is the least
+        order = self.places + (values != wanted).to(torch.float32) * self.length
+        return (order == order.amin(-1, keepdim=True)).to(torch.float32)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeds a batch of texts."""
+        hidden = (
+            self.embeddings.token_embedding(ids) + self.embeddings.position_embedding.weight[: self.length]
+        )
+        hidden = self.encoder(inputs_embeds=hidden, attention_mask=self.mask).last_hidden_state
+        pooled = (self.pooled_place(ids)[:, :, None] * hidden).sum(1)  # [B, hidden]
+        # LayerNorm works on each place alone, so that it may come after pooling
+        return normalize(self.projection(self.final_layernorm(pooled)))
+
+
+def load(folder: Path) -> Source:
+    """Opens a CLIPModel folder.
+
+    Args:
+        folder: a Hugging Face model folder of model_type "clip".
+
+    Returns:
+        The opened model.
+
+    Raises:
+        SourceError: something in the folder is missing, broken, or does not fit the rest.
+    """
+    config = _read_config(folder)
+    preprocess, notes = read_preprocess(folder, cast(int, config.vision_config.image_size))
+    tokenizer = read_tokenizer(folder)
+    notes += _check_tokenizer(folder, tokenizer, config)
+    weights = read_weights(folder)
+    model = _build(config, folder)
+    load_weights_(model, weights, folder)
+    model.eval().requires_grad_(False)
+    positions = int(config.text_config.max_position_embeddings)
+    length = positions if tokenizer.limit is None else min(positions, tokenizer.limit)
+    if length < 3:
+        raise SourceError(
+            f"{folder}: texts of {length} tokens leave no room for a word; at least 3 are needed"
+        )
+    spec = TokenizerSpec(file="tokenizer.json", length=length, pad_id=tokenizer.pad_id, needs_mask=False)
+    return Source(
+        family="clip",
+        name=folder.resolve().name,
+        folder=folder,
+        preprocess=preprocess,
+        tokenizer=spec,
+        tokenizer_json=tokenizer.content,
+        embedding_dim=int(config.projection_dim or 0),
+        logit_scale=_logit_scale(model, folder),
+        space=_space(model, preprocess, spec, tokenizer.content),
+        image_encoder=ClipImageEncoder(model, preprocess).eval(),
+        text_encoder=ClipTextEncoder(model, length, cast(int, config.text_config.eos_token_id)).eval(),
+        notes=notes,
+    )
+
+
+def _read_config(folder: Path) -> CLIPConfig:
+    from transformers import CLIPConfig
+
+    path = folder / "config.json"
+    stored = read_json(path)
+    stored.pop("quantization_config", None)
+    try:
+        config = CLIPConfig.from_dict(stored)
+    except Exception as error:  # the validators of transformers raise whatever they like
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{path} is not a valid CLIP configuration: {reason}") from error
+    text, vision = config.text_config, config.vision_config
+    for name, value in (
+        ("vision_config.image_size", vision.image_size),
+        ("vision_config.patch_size", vision.patch_size),
+        ("text_config.eos_token_id", text.eos_token_id),
+        ("projection_dim", config.projection_dim),
+    ):
+        if not isinstance(value, int) or value < 1:
+            raise SourceError(f"{path}: {name} is {value!r}; one positive number is needed")
+    if vision.num_channels != 3:
+        raise SourceError(f"{path}: vision_config.num_channels is {vision.num_channels}; pictures have 3")
+    return config
+
+
+def _build(config: CLIPConfig, folder: Path) -> CLIPModel:
+    from transformers import CLIPModel
+    from transformers.initialization import no_init_weights
+
+    try:
+        with torch.random.fork_rng(devices=[]), no_init_weights():
+            # eager: plain MatMul and Softmax, which both engines fuse themselves
+            model = CLIPModel._from_config(config, attn_implementation="eager", dtype=torch.float32)
+    except Exception as error:  # an impossible config fails wherever it first hurts
+        reason = " ".join(str(error).split())
+        raise SourceError(
+            f"{folder / 'config.json'}: no CLIP model can be built from it: {reason}"
+        ) from error
+    return cast("CLIPModel", model)
+
+
+def _check_tokenizer(folder: Path, tokenizer: TokenizerFile, config: CLIPConfig) -> tuple[str, ...]:
+    vocabulary, eos = config.text_config.vocab_size, config.text_config.eos_token_id
+    if tokenizer.highest_id >= vocabulary:
+        raise SourceError(
+            f"{folder}: tokenizer.json has ids up to {tokenizer.highest_id}, but config.json's vocab_size is "
+            f"{vocabulary}"
+        )
+    if eos != _LEGACY_EOS:
+        if tokenizer.eos_id != eos:
+            raise SourceError(
+                f"{folder}: texts end with id {tokenizer.eos_id}, config.json pools at eos_token_id {eos}; "
+                "correct text_config.eos_token_id"
+            )
+        return ()
+    if tokenizer.eos_id != tokenizer.highest_id:
+        return (
+            f"config.json says eos_token_id {_LEGACY_EOS}, so text is pooled at the highest id, which is not "
+            f"always the end of the text (id {tokenizer.eos_id})",
+        )
+    return ()
+
+
+def _logit_scale(model: CLIPModel, folder: Path) -> float:
+    stored = float(model.logit_scale.detach())
+    if not -20 < stored < 20:
+        raise SourceError(f"{folder}: logit_scale is {stored}, which is not the logarithm of a temperature")
+    return math.exp(stored)
+
+
+def _space(
+    model: CLIPModel, preprocess: PreprocessSpec, tokenizer: TokenizerSpec, tokenizer_json: bytes
+) -> str:
+    """Hashes everything that an embedding depends on; the logit scale is not among it."""
+    towers = [model.config.text_config, model.config.vision_config]
+    shape = [[tower.num_attention_heads, tower.hidden_act, tower.layer_norm_eps] for tower in towers]
+    contract: dict[str, Any] = {
+        "towers": shape,
+        "eos": model.config.text_config.eos_token_id,
+        "preprocess": asdict(preprocess),
+        "tokenizer": asdict(tokenizer),
+    }
+    digest = hashlib.sha256(json.dumps(contract, sort_keys=True).encode())
+    digest.update(hashlib.sha256(tokenizer_json).digest())
+    for name, tensor in sorted(model.state_dict().items()):
+        if name != "logit_scale":
+            digest.update(f"{name}{list(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy())
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,162 @@
+"""torch -> ONNX: one static graph with plain ops, the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from pocketvl.errors import LoweringError
+from pocketvl.lower.ops import check_ops
+from pocketvl.lower.quiet import quiet
+
+OPSET = 18
+OUTPUT_NAME = "embedding"
+# Joins the q, k and v projections into one MatMul: their weights would be no module's any more, so that a
+# layer could not be quantized, measured or left in float by itself.
+_SKIPPED = ["fuse_qkv"]
+_EXPORT_PREFIX = "graph_"
+
+
+def export_onnx(module: nn.Module, example_input: torch.Tensor, input_name: str, path: Path) -> None:
+    """Lowers a module of one input and one output to ONNX with the example's static shapes.
+
+    Weights keep their module's parameter names. Nothing of the machine, the moment or the source code goes
+    into the file: the same module gives the same bytes.
+
+    Args:
+        module: in eval mode; its output is named "embedding".
+        example_input: gives shape and dtype of the input.
+        input_name: the graph's name for the input.
+        path: where the .onnx file is written.
+
+    Raises:
+        LoweringError: the module cannot be exported, or needs ops outside ai.onnx.
+    """
+    try:
+        model = _simplify(_export(module, example_input, input_name))
+    except LoweringError:
+        raise
+    except Exception as error:  # torch.onnx and onnxsim raise whatever they like
+        raise LoweringError(
+            f"{path.name}: torch.onnx could not export the module: {_first_line(error)}"
+        ) from error
+    name_weights_(model.graph, module)
+    strip_(model)
+    write_onnx(model, path)
+    check_ops(path)
+
+
+def write_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Checks a model and writes it, bytes in a fixed order.
+
+    Raises:
+        LoweringError: the model is not valid ONNX, or larger than the 2 GB of one file.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        content = model.SerializeToString(deterministic=True)
+    except Exception as error:  # ValidationError, InferenceError, and ValueError or EncodeError over 2 GB
+        raise LoweringError(f"{path.name} is not valid ONNX: {_first_line(error)}") from error
+    path.write_bytes(content)
+
+
+def _export(module: nn.Module, example_input: torch.Tensor, input_name: str) -> onnx.ModelProto:
+    if module.training:
+        raise LoweringError("the module is in training mode; call eval() before lowering it")
+    # torch calls values after the op that made them, and does not look whether an output is called so too:
+    # "embedding" is both. So inputs and outputs get a prefix that no op has, and lose it afterwards.
+    names = {_EXPORT_PREFIX + input_name: input_name, _EXPORT_PREFIX + OUTPUT_NAME: OUTPUT_NAME}
+    exported_input, exported_output = names
+    with quiet():
+        program = torch.onnx.export(
+            module,
+            (example_input,),
+            input_names=[exported_input],
+            output_names=[exported_output],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise LoweringError("torch.onnx gave no program")
+    model = program.model_proto
+    _rename_(model.graph, names)
+    return model
+
+
+def _rename_(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    """Renames values; where a new name is taken already, the value that has it gets a suffix first."""
+    taken = {name for node in graph.node for name in node.output} | {
+        tensor.name for tensor in graph.initializer
+    }
+    moved = {new: f"{new}_value" for new in names.values() if new in taken}
+    mapping = {**moved, **names}
+    for node in graph.node:
+        _replace_(node.input, mapping)
+        _replace_(node.output, mapping)
+    for tensor in graph.initializer:
+        tensor.name = mapping.get(tensor.name, tensor.name)
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        value.name = mapping.get(value.name, value.name)
+
+
+def _replace_(names: Iterable[str], mapping: dict[str, str]) -> None:
+    for place, name in enumerate(list(names)):
+        names[place] = mapping.get(name, name)  # type: ignore[index]  # protobuf's repeated field
+
+
+def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxsim
+
+    simplified, holds = onnxsim.simplify(model, skipped_optimizers=list(_SKIPPED))
+    if not holds:
+        raise LoweringError("onnxsim's result does not agree with its input")
+    result: onnx.ModelProto = simplified
+    return result
+
+
+def name_weights_(graph: onnx.GraphProto, module: nn.Module) -> None:
+    """Gives back their module's name to weights that were transposed, and so renamed, on the way."""
+    names = {tensor.name for tensor in graph.initializer}
+    by_content: dict[str, str] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.ndim == 2 and name not in names:
+            by_content.setdefault(_digest(parameter.detach().t().contiguous().numpy().tobytes()), name)
+    mapping = {}
+    for tensor in graph.initializer:
+        if len(tensor.dims) == 2:
+            name = by_content.pop(_digest(numpy_helper.to_array(tensor).tobytes()), None)
+            if name is not None and tensor.name != name:
+                mapping[tensor.name] = name
+                tensor.name = name
+    for node in graph.node:
+        _replace_(node.input, mapping)
+
+
+def strip_(model: onnx.ModelProto) -> None:
+    """Removes what tells of the machine, the source code or the run: stack traces, doc strings, versions."""
+    graph = model.graph
+    model.producer_name, model.producer_version, model.doc_string = "pocketvl", "", ""
+    model.domain, model.model_version = "", 0
+    graph.name, graph.doc_string = "graph", ""
+    del model.metadata_props[:]
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        part.doc_string = ""
+        if hasattr(part, "metadata_props"):
+            del part.metadata_props[:]
+    del graph.value_info[:]  # inferred again by whoever wants them
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

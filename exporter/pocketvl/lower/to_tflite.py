@@ -1,0 +1,207 @@
+"""torch -> TFLite: one static graph of builtin ops, the same bytes every time; and its fp16 variant."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pocketvl.errors import LoweringError
+from pocketvl.lower.ops import check_ops, op_name, read_tflite
+from pocketvl.lower.quiet import quiet
+
+OUTPUT_NAME = "embedding"
+_WEIGHT_BEARING = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")
+_DESCRIPTION = "pocketvl"
+
+
+class _Named(nn.Module):
+    """Gives a module's output a name, by which litert-torch then calls the signature's output."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        (value,) = inputs.values()
+        return {OUTPUT_NAME: self.inner(value)}
+
+
+def export_tflite(module: nn.Module, example_input: torch.Tensor, input_name: str, path: Path) -> None:
+    """Lowers a module of one input and one output to TFLite with the example's static shapes.
+
+    The one signature is called serving_default; its input and output carry the names given here. Tensors
+    are called after their module, as parameters are in torch. Nothing of the machine or the moment goes
+    into the file: the same module gives the same bytes.
+
+    Args:
+        module: in eval mode; its output is named "embedding".
+        example_input: gives shape and dtype of the input; ids must be int32.
+        input_name: the graph's name for the input.
+        path: where the .tflite file is written.
+
+    Raises:
+        LoweringError: the module cannot be converted, or needs Flex or custom ops.
+    """
+    if module.training:
+        raise LoweringError("the module is in training mode; call eval() before lowering it")
+    try:
+        with quiet():
+            import litert_torch
+
+            model = litert_torch.convert(_Named(module).eval(), sample_kwargs={input_name: example_input})
+            model.export(str(path))
+    except Exception as error:  # the converter raises whatever it likes
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise LoweringError(f"{path.name}: litert-torch could not convert the module: {lines[0]}") from error
+    check_ops(path)
+    flatbuffer = read_tflite(path)
+    name_tensors_(flatbuffer, module)
+    strip_(flatbuffer)
+    write_tflite(flatbuffer, path)
+
+
+def cast_fp16_tflite(source: Path, target: Path) -> None:
+    """Stores the weights of a float TFLite graph as fp16; engines widen them, once, when they load it.
+
+    Args:
+        source: a float graph as `export_tflite` writes it.
+        target: where the .tflite file with fp16 weights is written.
+
+    Raises:
+        LoweringError: the graph cannot be read or has nothing to cast.
+    """
+    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    present = _present(read_tflite(source), _WEIGHT_BEARING)
+    if not present:
+        raise LoweringError(f"{source.name} has no weights that could be cast to fp16")
+    casting = qtyping.OpQuantizationConfig(
+        weight_tensor_config=qtyping.TensorQuantizationConfig(
+            num_bits=16, dtype=qtyping.TensorDataType.FLOAT
+        ),
+        compute_precision=qtyping.ComputePrecision.FLOAT,
+        explicit_dequantize=True,
+    )
+    with quiet(), redirect_stderr(io.StringIO()):  # one of its progress bars cannot be switched off
+        tool = quantizer.Quantizer(str(source))
+        for name in present:
+            tool.update_quantization_recipe(
+                ".*", qtyping.TFLOperationName(name), casting, algorithm_key=AlgorithmName.FLOAT_CASTING
+            )
+        content = tool.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
+    target.write_bytes(bytes(content))
+    check_ops(target)
+
+
+def name_tensors_(model: Any, module: nn.Module) -> None:
+    """Calls tensors after the module that made them ("encoder.layers.0.mlp.fc1"), weights and biases too.
+
+    litert-torch writes the classes and attributes of the whole module stack, joined where ops were fused;
+    those names are longer than many weights.
+
+    Args:
+        model: flatbuffers' object tree of one TFLite file, changed in place.
+        module: what it was lowered from.
+    """
+    modules = dict(_stack_names(module))
+    taken: set[str] = set()
+    for graph in model.subgraphs:
+        fixed = {*(int(i) for i in graph.inputs), *(int(i) for i in graph.outputs)}
+        layers = _layer_names(model, graph, modules, module)
+        for place, tensor in enumerate(graph.tensors):
+            wanted = (
+                _text(tensor.name) if place in fixed else layers.get(place) or _module_path(tensor, modules)
+            )
+            name, count = wanted, 0
+            while name in taken:
+                count += 1
+                name = f"{wanted};{count}"
+            taken.add(name)
+            tensor.name = name.encode()
+
+
+def _stack_names(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Pairs of the converter's name for a module, and its path in torch.
+
+    The converter writes the stack of calls, "pkg.Outer_attribute/pkg.Inner_attribute"; containers and modules
+    whose children are called past them are not in it, so that a stack's last link is given too where only one
+    module has it.
+    """
+    links: dict[str, list[str]] = {}
+
+    def walk(child: nn.Module, path: str, stack: str, attribute: str) -> Iterator[tuple[str, str]]:
+        kind = type(child)
+        if not isinstance(child, nn.ModuleList | nn.ModuleDict):
+            link = f"{kind.__module__}.{kind.__qualname__}_{attribute}"
+            links.setdefault(link, []).append(path)
+            stack = f"{stack}/{link}"
+            yield stack, path
+        for name, grandchild in child.named_children():
+            yield from walk(grandchild, f"{path}.{name}" if path else name, stack, name)
+
+    yield from walk(module, "", f"{_Named.__module__}.{_Named.__qualname__}", "inner")
+    yield from ((link, paths[0]) for link, paths in links.items() if len(paths) == 1)
+
+
+def _paths(tensor: Any, modules: dict[str, str]) -> list[str]:
+    """Paths of the modules that a tensor's name tells of, in its order."""
+    stacks = [part.split(";", 1)[0] for part in _text(tensor.name).split(";;")]
+    found = [modules.get(stack, modules.get(stack.rsplit("/", 1)[-1])) for stack in stacks]
+    return [path for path in found if path is not None]
+
+
+def _module_path(tensor: Any, modules: dict[str, str]) -> str:
+    paths = _paths(tensor, modules)
+    return paths[0] or "graph" if paths else "constant"
+
+
+def _layer_names(model: Any, graph: Any, modules: dict[str, str], module: nn.Module) -> dict[int, str]:
+    """Tensor index -> name, for output, weight and bias of the ops that bear a module's weights."""
+    bearing = {
+        path
+        for path, child in module.named_modules()
+        if isinstance(getattr(child, "weight", None), nn.Parameter)
+    }
+    bearing -= {path for path, child in module.named_modules() if isinstance(child, nn.LayerNorm)}
+    names: dict[int, str] = {}
+    for op in graph.operators:
+        if op_name(model, op) not in _WEIGHT_BEARING:
+            continue
+        tensors = [int(op.outputs[0]), *(int(i) for i in list(op.inputs)[1:])]
+        paths = [
+            path for i in tensors if i >= 0 for path in _paths(graph.tensors[i], modules) if path in bearing
+        ]
+        for tensor, role in zip(tensors, ("", ".weight", ".bias"), strict=False):
+            if paths and tensor >= 0 and tensor not in names:
+                names[tensor] = paths[0] + role
+    return names
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+
+
+def strip_(model: Any) -> None:
+    """Removes the converter's metadata, but for the least runtime version, and its description."""
+    model.description = _DESCRIPTION.encode()
+    kept = [entry for entry in model.metadata or [] if entry.name == b"min_runtime_version"]
+    model.metadata = kept
+
+
+def write_tflite(model: Any, path: Path) -> None:
+    """Writes flatbuffers' object tree of a TFLite file."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    path.write_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
+
+
+def _present(model: Any, wanted: tuple[str, ...]) -> list[str]:
+    used = {op_name(model, op) for graph in model.subgraphs for op in graph.operators}
+    return [name for name in wanted if name in used]

@@ -1,0 +1,27 @@
+"""Stages: steps with settings, planned and checked together, their results cached by content."""
+
+from __future__ import annotations
+
+from pocketvl.stage.base import Inputs, Progress, Stage
+from pocketvl.stage.replace import check_replaceable, publish, replace_dir
+from pocketvl.stage.runner import Event, EventKind, Plan, PlanError, Result, Results, plan, run
+from pocketvl.stage.store import Sealed, Store
+
+__all__ = [
+    "Event",
+    "EventKind",
+    "Inputs",
+    "Plan",
+    "PlanError",
+    "Progress",
+    "Result",
+    "Results",
+    "Sealed",
+    "Stage",
+    "Store",
+    "check_replaceable",
+    "plan",
+    "publish",
+    "replace_dir",
+    "run",
+]

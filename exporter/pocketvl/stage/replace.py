@@ -1,0 +1,186 @@
+"""Puts a finished folder where an older one stands, in one step.
+
+Linux can exchange two names at once (`renameat2`, RENAME_EXCHANGE). Elsewhere two renames do it; killed
+between them, the old folder stands whole beside its place as `.NAME.pocketvl-previous` and the next call puts
+it back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pocketvl.errors import StageError
+from pocketvl.stage.scratch import reclaim, scratch_folder
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+
+def check_replaceable(destination: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Says early whether `publish` and `replace_dir` would refuse a destination.
+
+    Args:
+        destination: where a folder is to go. Missing and empty are fine.
+        is_ours: tells whether an existing folder is one that may be thrown away.
+
+    Raises:
+        StageError: something else stands there, and would be lost.
+    """
+    place = destination.resolve()
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise StageError(
+            f"{destination} exists and is not a folder; name another place or remove it yourself"
+        )
+    try:
+        is_empty = next(place.iterdir(), None) is None
+    except OSError as error:
+        raise StageError(f"cannot read {destination}: {error.strerror or error}") from error
+    if not is_empty and not is_ours(place):
+        raise StageError(
+            f"{destination} holds something that pocketvl did not write and would lose; "
+            "name another place or empty it yourself"
+        )
+
+
+def replace_dir(new: Path, destination: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Moves the folder `new` to `destination`; what stood there is deleted after it has been replaced.
+
+    Whenever the process is killed, `destination` is the old folder or the new one, whole.
+
+    Args:
+        new: the finished folder, on the same file system; gone afterwards.
+        destination: where it goes; a link is followed.
+        is_ours: tells whether an existing folder there is one that may be thrown away.
+
+    Raises:
+        StageError: what stands there is not ours, one folder lies in the other, or the system refuses.
+    """
+    place = destination.resolve()
+    with _refusals(destination):
+        _put_back(place)
+        check_replaceable(destination, is_ours)
+        if place.is_relative_to(new.resolve()) or new.resolve().is_relative_to(place):
+            raise StageError(f"{new} and {destination} lie in each other")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():
+            exchange(new, place)
+            _drop_old(new, destination)
+        else:
+            new.rename(place)
+        sync_folder(place.parent)
+
+
+def publish(result: Path, destination: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Copies a cached result to where the user wants it, in one step; see `replace_dir`.
+
+    Args:
+        result: the folder to copy; stays as it is.
+        destination: where the copy goes.
+        is_ours: tells whether an existing folder there is one that may be thrown away.
+
+    Raises:
+        StageError: as `replace_dir`, or the copy cannot be written.
+    """
+    check_replaceable(destination, is_ours)
+    place = destination.resolve()
+    with _refusals(destination):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{place.name}.new-"
+        reclaim(place.parent, prefix)
+        with scratch_folder(place.parent, prefix) as scratch:
+            copy = scratch / place.name
+            shutil.copytree(result, copy, copy_function=shutil.copyfile)
+            sync_tree(copy)
+            replace_dir(copy, destination, is_ours)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Swaps the folders behind two existing names, at once where the system can.
+
+    Raises:
+        OSError: the system refuses; both are as they were.
+    """
+    if sys.platform == "linux":
+        rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        if rename is not None:
+            if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+                return
+            code = ctypes.get_errno()
+            if code not in _CANNOT_EXCHANGE:
+                raise OSError(code, os.strerror(code), str(other))
+    _exchange_by_renames(one, other)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flushes every file and folder below `folder`, and itself, to disk."""
+    for at, _, names in os.walk(folder):
+        for name in names:
+            handle = os.open(Path(at) / name, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        sync_folder(Path(at))
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes a folder's own entries to disk, where the file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _exchange_by_renames(one: Path, other: Path) -> None:
+    previous = _previous(other)
+    other.rename(previous)
+    try:
+        one.rename(other)
+    except OSError:
+        previous.rename(other)
+        raise
+    previous.rename(one)
+
+
+def _drop_old(old: Path, destination: Path) -> None:
+    try:
+        shutil.rmtree(old)
+    except OSError as error:
+        raise StageError(
+            f"{destination} is replaced, but the old one could not be deleted from {old}"
+        ) from error
+
+
+def _previous(place: Path) -> Path:
+    return place.with_name(f".{place.name}.pocketvl-previous")
+
+
+def _put_back(place: Path) -> None:
+    """Undoes an exchange by renames that was killed halfway."""
+    previous = _previous(place)
+    if not previous.exists():
+        return
+    if place.exists():
+        shutil.rmtree(previous)
+    else:
+        previous.rename(place)
+
+
+@contextmanager
+def _refusals(destination: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StageError(f"cannot write {destination}: {error.strerror or error}") from error

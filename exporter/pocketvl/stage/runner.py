@@ -1,0 +1,309 @@
+"""Orders stages, checks them all, then runs those whose results are not in the cache yet."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pocketvl.errors import StageError
+from pocketvl.stage.base import Inputs, Stage, empty_fields, links, settings
+from pocketvl.stage.store import Sealed, Store
+from pocketvl_runtime.errors import PocketVLError
+
+
+class PlanError(StageError):
+    """A plan cannot run as it stands; nothing of it has run.
+
+    Attributes:
+        problems: one line each, all that were found.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class EventKind(enum.StrEnum):
+    """What happened to a stage."""
+
+    STARTED = "started"
+    PROGRESS = "progress"
+    CACHED = "cached"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing to tell the user while a plan runs.
+
+    Attributes:
+        kind: what happened.
+        stage: to which stage.
+        number: its place in the plan, from 1.
+        total: how many stages the plan has.
+        seconds: how long it took, with DONE and CACHED.
+        progress: (done, total, what) within the stage, with PROGRESS.
+    """
+
+    kind: EventKind
+    stage: Stage
+    number: int
+    total: int
+    seconds: float = 0.0
+    progress: tuple[int, int, str] = (0, 0, "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Checked stages, each after those it needs.
+
+    Attributes:
+        stages: every stage once; equal stages count as one.
+    """
+
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage gave.
+
+    Attributes:
+        stage: the stage.
+        folder: its files; to be read only.
+        digest: sha256 over their names and contents.
+        was_cached: whether it was there already.
+        ingredients: JSON of name, version, settings, tools, environment and the digests of inputs; no paths,
+            no times.
+    """
+
+    stage: Stage
+    folder: Path
+    digest: str
+    was_cached: bool
+    ingredients: dict[str, object]
+
+
+class Results:
+    """The results of a plan, found by stage: `results[stage].folder`."""
+
+    def __init__(self, results: Mapping[str, Result]) -> None:
+        self._results = dict(results)
+
+    def __getitem__(self, stage: Stage) -> Result:
+        return self._results[_identity(stage, {})]
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self._results.values())
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+
+def plan(stages: Sequence[Stage]) -> Plan:
+    """Orders stages with all that they need, and checks every one of them.
+
+    Args:
+        stages: the ones whose results are wanted; what they need comes along by itself.
+
+    Raises:
+        PlanError: inputs are missing, tools are not installed, settings have no JSON, or a stage's `requires`
+            says no.
+    """
+    try:
+        ordered = _ordered(stages)
+    except StageError as error:
+        raise PlanError([str(error)]) from error
+    problems = _namesakes(ordered) + [problem for stage in ordered for problem in _problems(stage)]
+    if problems:
+        raise PlanError(list(dict.fromkeys(problems)))
+    return Plan(tuple(ordered))
+
+
+def run(
+    plan: Plan, cache: Path, progress: Callable[[Event], None] | None = None, *, verify: bool = False
+) -> Results:
+    """Runs what is not in the cache, in order; after a kill, the next run goes on from the last one sealed.
+
+    Args:
+        plan: from `plan()`.
+        cache: folder for results; made if missing, may be shared by processes that run at the same time.
+        progress: is told what happens.
+        verify: read cached results and inputs byte by byte instead of trusting unchanged file times.
+
+    Raises:
+        StageError: a stage could not read or write, wrote nothing, or its input changed meanwhile; or the
+            cache cannot be used.
+        PocketVLError: what a stage itself raised; its result is not kept.
+    """
+    tell = progress or (lambda event: None)
+    store = Store(cache, verify=verify)
+    known: dict[int, str] = {}
+    done: dict[str, Result] = {}
+    try:
+        for number, stage in enumerate(plan.stages, start=1):
+            desk = _Desk(store, stage, number, len(plan.stages), tell)
+            done[_identity(stage, known)] = desk.result(_locate(stage, done, known))
+    finally:
+        store.contents.save()
+    return Results(done)
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """One stage being dealt with."""
+
+    store: Store
+    stage: Stage
+    number: int
+    total: int
+    tell: Callable[[Event], None]
+
+    def result(self, inputs: dict[str, tuple[Path | Result, ...]]) -> Result:
+        begin = time.perf_counter()
+        ingredients = self._ingredients(inputs)
+        sealed = self.store.find(self.stage.name, ingredients)
+        was_cached = sealed is not None
+        if sealed is None:
+            self._say(EventKind.STARTED)
+            sealed = self._make(inputs, ingredients)
+        kind = EventKind.CACHED if was_cached else EventKind.DONE
+        self._say(kind, seconds=time.perf_counter() - begin)
+        return Result(self.stage, sealed.folder, sealed.digest, was_cached, sealed.ingredients)
+
+    def _make(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
+        paths = {
+            name: tuple(at if isinstance(at, Path) else at.folder for at in each)
+            for name, each in inputs.items()
+        }
+        source = Inputs(
+            empty_fields(self.stage) | paths,
+            lambda done, total, what: self._say(EventKind.PROGRESS, progress=(done, total, what)),
+        )
+        with self.store.draft(self.stage.name) as out, _stage_errors(self.stage, out):
+            self.stage.run(source, out)
+            self.stage.ensures(source, out)
+            if self._ingredients(inputs) != ingredients:
+                raise StageError(f"{self.stage.title}: an input changed while it ran; run it again")
+            return self.store.seal(self.stage.name, ingredients, out)
+
+    def _ingredients(self, inputs: dict[str, tuple[Path | Result, ...]]) -> dict[str, object]:
+        def digest(at: Path | Result) -> str:
+            return self.store.contents.of(at) if isinstance(at, Path) else at.digest
+
+        return {
+            "stage": self.stage.name,
+            "version": self.stage.version,
+            "settings": settings(self.stage),
+            "inputs": {name: [digest(at) for at in each] for name, each in inputs.items()},
+            "tools": {tool: importlib.metadata.version(tool) for tool in self.stage.tools},
+            "environment": dict(self.stage.environment()),
+        }
+
+    def _say(
+        self, kind: EventKind, *, seconds: float = 0.0, progress: tuple[int, int, str] = (0, 0, "")
+    ) -> None:
+        self.tell(Event(kind, self.stage, self.number, self.total, seconds, progress))
+
+
+@contextmanager
+def _stage_errors(stage: Stage, out: Path) -> Iterator[None]:
+    """Lets pocketvl's errors through, makes one line of the system's, and marks the rest, which are bugs."""
+    try:
+        yield
+    except PocketVLError:
+        raise
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename is not None else f" (writing to {out.parent.parent})"
+        raise StageError(f"{stage.title} failed: {error.strerror or error}{place}") from error
+    except Exception as error:
+        error.add_note(f"while running the stage {stage.title}")
+        raise
+
+
+def _locate(
+    stage: Stage, done: dict[str, Result], known: dict[int, str]
+) -> dict[str, tuple[Path | Result, ...]]:
+    return {
+        name: tuple(at if isinstance(at, Path) else done[_identity(at, known)] for at in each)
+        for name, each in links(stage).items()
+    }
+
+
+def _ordered(stages: Sequence[Stage]) -> list[Stage]:
+    ordered: dict[str, Stage] = {}
+    known: dict[int, str] = {}
+
+    def add(stage: Stage) -> None:
+        identity = _identity(stage, known)
+        if identity in ordered:
+            return
+        for each in links(stage).values():
+            for at in each:
+                if isinstance(at, Stage):
+                    add(at)
+        ordered[identity] = stage
+
+    for stage in stages:
+        add(stage)
+    return list(ordered.values())
+
+
+def _identity(stage: Stage, known: dict[int, str]) -> str:
+    """Equal for equal stages, without reading any input; `known` remembers by object."""
+    if id(stage) not in known:
+        needs = {
+            name: [_identity(at, known) if isinstance(at, Stage) else str(at.absolute()) for at in each]
+            for name, each in links(stage).items()
+        }
+        body = [type(stage).__module__, type(stage).__qualname__, settings(stage), needs]
+        known[id(stage)] = hashlib.sha256(json.dumps(body, sort_keys=True).encode("ascii")).hexdigest()
+    return known[id(stage)]
+
+
+def _problems(stage: Stage) -> list[str]:
+    problems = [
+        f"{stage.title} needs the package {tool}, which is not installed; install pocketvl[export]"
+        for tool in stage.tools
+        if not _is_installed(tool)
+    ]
+    paths = empty_fields(stage)
+    for name, each in links(stage).items():
+        at = tuple(path for path in each if isinstance(path, Path))
+        problems += [f"{stage.title}: {name}: {path} does not exist" for path in at if not path.exists()]
+        if len(at) == len(each):
+            paths[name] = at
+    if not problems:
+        try:
+            stage.requires(Inputs(paths))
+        except PocketVLError as error:
+            problems.append(f"{stage.title}: {error}")
+        except OSError as error:
+            problems.append(f"{stage.title}: cannot read {error.filename}: {error.strerror or error}")
+    return problems
+
+
+def _namesakes(stages: Sequence[Stage]) -> list[str]:
+    classes: dict[str, type[Stage]] = {}
+    for stage in stages:
+        classes.setdefault(stage.name, type(stage))
+    return [
+        f"two kinds of stages are called {stage.name}: {classes[stage.name]!r} and {type(stage)!r}"
+        for stage in stages
+        if classes[stage.name] is not type(stage)
+    ]
+
+
+def _is_installed(tool: str) -> bool:
+    try:
+        importlib.metadata.version(tool)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

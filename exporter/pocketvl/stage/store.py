@@ -1,0 +1,165 @@
+"""The cache on disk: one sealed folder per result, found by what it was made from.
+
+    CACHE/digests.json              what files held when last read
+    CACHE/STAGE/KEY/sealed.json     what the result was made from, and every file in it with size and sha256
+    CACHE/STAGE/KEY/result/         the result
+    CACHE/STAGE/.tmp-*              being written; never looked at as a result
+
+A result appears under its key by one rename, after its bytes are on the disk. One whose files are not what
+the seal says is treated as if it were not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pocketvl.errors import StageError
+from pocketvl.stage.contents import Contents, FileDigest, digest_of
+from pocketvl.stage.replace import exchange, sync_folder, sync_tree
+from pocketvl.stage.scratch import SCRATCH, reclaim, scratch_folder
+
+SEAL_FORMAT = 1
+_SEAL = "sealed.json"
+_RESULT = "result"
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A finished result in the cache.
+
+    Attributes:
+        folder: where its files are; to be read only.
+        digest: sha256 over the names and contents of its files.
+        ingredients: JSON of what it was made from, the same on every machine where these are the same.
+    """
+
+    folder: Path
+    digest: str
+    ingredients: dict[str, object]
+
+
+def key_of(ingredients: dict[str, object]) -> str:
+    """The key that a result made from `ingredients` has: sha256 of their canonical JSON."""
+    return hashlib.sha256(_canonical(ingredients)).hexdigest()
+
+
+class Store:
+    """Sealed results below one folder.
+
+    Args:
+        root: the cache folder; made if missing.
+        verify: read every byte of inputs and cached results again instead of trusting unchanged file times.
+
+    Raises:
+        StageError: the folder cannot be made or written.
+    """
+
+    def __init__(self, root: Path, *, verify: bool = False) -> None:
+        self.root = root
+        self.contents = Contents(None if verify else root / "digests.json")
+        with cache_errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+            reclaim(root, SCRATCH)
+
+    def find(self, stage: str, ingredients: dict[str, object]) -> Sealed | None:
+        """The sealed, undamaged result made from `ingredients`, if there is one."""
+        return self._read(self._entry(stage, ingredients), ingredients)
+
+    @contextmanager
+    def draft(self, stage: str) -> Iterator[Path]:
+        """An empty folder to write a result into; whatever is not sealed at the end is removed."""
+        parent = self.root / stage
+        with cache_errors(parent):
+            parent.mkdir(exist_ok=True)
+            reclaim(parent, SCRATCH)
+            with scratch_folder(parent, SCRATCH) as scratch:
+                result = scratch / _RESULT
+                result.mkdir()
+                yield result
+
+    def seal(self, stage: str, ingredients: dict[str, object], result: Path) -> Sealed:
+        """Makes a draft a result.
+
+        Where another process sealed the same result meanwhile, that one stands and the draft is dropped.
+
+        Args:
+            stage: name of the stage.
+            ingredients: what the result was made from.
+            result: the folder that `draft` gave.
+
+        Raises:
+            StageError: the draft is empty, or holds links or special files.
+            OSError: it cannot be written to disk.
+        """
+        files = _plain_files(result)
+        if not files:
+            raise StageError(f"{stage} wrote nothing")
+        draft, entry = result.parent, self._entry(stage, ingredients)
+        seal = {
+            "format": SEAL_FORMAT,
+            "ingredients": ingredients,
+            "files": {name: {"sha256": at.sha256, "bytes": at.size_bytes} for name, at in files.items()},
+            "digest": digest_of(files),
+        }
+        (draft / _SEAL).write_text(json.dumps(seal, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        sync_tree(draft)
+        try:
+            draft.rename(entry)
+        except OSError:
+            there = self._read(entry, ingredients)
+            if there is not None:
+                return there
+            if not entry.exists():
+                raise
+            exchange(draft, entry)  # what stood there was damaged
+        sync_folder(entry.parent)
+        return Sealed(entry / _RESULT, digest_of(files), ingredients)
+
+    def _entry(self, stage: str, ingredients: dict[str, object]) -> Path:
+        return self.root / stage / key_of(ingredients)
+
+    def _read(self, entry: Path, ingredients: dict[str, object]) -> Sealed | None:
+        """None where anything is missing, added, or not what the seal says."""
+        try:
+            seal = json.loads((entry / _SEAL).read_bytes())
+            if seal["format"] != SEAL_FORMAT or _canonical(seal["ingredients"]) != _canonical(ingredients):
+                return None
+            said = {name: FileDigest(at["sha256"], at["bytes"]) for name, at in seal["files"].items()}
+            folder = entry / _RESULT
+            sizes = {name: (folder / name).lstat().st_size for name in said}
+            if any(size != said[name].size_bytes for name, size in sizes.items()):
+                return None
+            if self.contents.files(folder) != said or digest_of(said) != seal["digest"]:
+                return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, StageError):
+            return None
+        return Sealed(folder, digest_of(said), ingredients)
+
+
+@contextmanager
+def cache_errors(where: Path) -> Iterator[None]:
+    """Turns an OSError about the cache into one line that says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or where
+        raise StageError(
+            f"cannot write the cache at {place}: {error.strerror or error}; free some space there, "
+            "or name another folder with POCKETVL_CACHE"
+        ) from error
+
+
+def _canonical(document: object) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def _plain_files(folder: Path) -> dict[str, FileDigest]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise StageError(f"a result must hold plain files, but {path.relative_to(folder)} is a link")
+    return Contents().files(folder)
