@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
+from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
 IMAGE_SIZE = 32
@@ -105,7 +106,8 @@ def make_tiny_clip(
     vision = {**tower, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=EMBEDDING_DIM))
     _randomize_(model, seed)
-    model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
+    nn.Module.to(model, dtype)
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(
         folder / "tokenizer_config.json",

@@ -14,7 +14,6 @@ import pytest
 
 from pocketvl.errors import StageError
 from pocketvl.stage import check_replaceable, publish, replace_dir
-from pocketvl.stage import replace as replace_module
 from tests.stage.toy import is_ours
 
 LOOP = """
@@ -45,7 +44,7 @@ def texts(folder: Path) -> set[str]:
 @pytest.fixture(params=["exchange", "two renames"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "two renames":
-        monkeypatch.setattr(replace_module.sys, "platform", "darwin")
+        monkeypatch.setattr(sys, "platform", "darwin")
     return str(request.param)
 
 

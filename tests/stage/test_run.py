@@ -193,7 +193,7 @@ def test_a_damaged_result_is_made_again(folder: Path, tmp_path: Path, how: str) 
 
 
 def test_verify_reads_every_byte(folder: Path, tmp_path: Path) -> None:
-    """Bit rot keeps a file's times, so that its remembered digest hides it; here the memo is made to say so."""
+    """Bit rot keeps a file's times, so its remembered digest hides it; here the memo is made to say so."""
     last, cache = chain(folder), tmp_path / "cache"
     victim = run(plan([last]), cache)[last].folder / "part0.bin"
     sound = hashlib.sha256(victim.read_bytes()).hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,7 +23,7 @@ from pocketvl.families.clip_preprocess import read_preprocess
 from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
 
 if TYPE_CHECKING:
-    from transformers import CLIPConfig, CLIPModel
+    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
     from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPTextEmbeddings, CLIPVisionEmbeddings
 
 # Before transformers' pull request 24773 CLIP configs said eos_token_id 2 whatever the tokenizer said, and
@@ -111,6 +111,19 @@ class ClipTextEncoder(nn.Module):
         return normalize(self.projection(self.final_layernorm(pooled)))
 
 
+@dataclass(frozen=True)
+class _Config:
+    """A checked config.json: the whole, and its two towers."""
+
+    whole: CLIPConfig
+    text: CLIPTextConfig
+    vision: CLIPVisionConfig
+
+    @property
+    def eos_id(self) -> int:
+        return cast(int, self.text.eos_token_id)
+
+
 def load(folder: Path) -> Source:
     """Opens a CLIPModel folder.
 
@@ -124,14 +137,14 @@ def load(folder: Path) -> Source:
         SourceError: something in the folder is missing, broken, or does not fit the rest.
     """
     config = _read_config(folder)
-    preprocess, notes = read_preprocess(folder, cast(int, config.vision_config.image_size))
+    preprocess, notes = read_preprocess(folder, cast(int, config.vision.image_size))
     tokenizer = read_tokenizer(folder)
     notes += _check_tokenizer(folder, tokenizer, config)
     weights = read_weights(folder)
     model = _build(config, folder)
     load_weights_(model, weights, folder)
-    model.eval().requires_grad_(False)
-    positions = int(config.text_config.max_position_embeddings)
+    model.train(False).requires_grad_(False)
+    positions = int(config.text.max_position_embeddings)
     length = positions if tokenizer.limit is None else min(positions, tokenizer.limit)
     if length < 3:
         raise SourceError(
@@ -145,27 +158,27 @@ def load(folder: Path) -> Source:
         preprocess=preprocess,
         tokenizer=spec,
         tokenizer_json=tokenizer.content,
-        embedding_dim=int(config.projection_dim or 0),
+        embedding_dim=cast(int, config.whole.projection_dim),
         logit_scale=_logit_scale(model, folder),
-        space=_space(model, preprocess, spec, tokenizer.content),
+        space=_space(model, config, preprocess, spec, tokenizer.content),
         image_encoder=ClipImageEncoder(model, preprocess).eval(),
-        text_encoder=ClipTextEncoder(model, length, cast(int, config.text_config.eos_token_id)).eval(),
+        text_encoder=ClipTextEncoder(model, length, config.eos_id).eval(),
         notes=notes,
     )
 
 
-def _read_config(folder: Path) -> CLIPConfig:
+def _read_config(folder: Path) -> _Config:
     from transformers import CLIPConfig
 
     path = folder / "config.json"
     stored = read_json(path)
-    stored.pop("quantization_config", None)
     try:
         config = CLIPConfig.from_dict(stored)
     except Exception as error:  # the validators of transformers raise whatever they like
         reason = " ".join(str(error).split())
         raise SourceError(f"{path} is not a valid CLIP configuration: {reason}") from error
-    text, vision = config.text_config, config.vision_config
+    text = cast("CLIPTextConfig", config.text_config)
+    vision = cast("CLIPVisionConfig", config.vision_config)
     for name, value in (
         ("vision_config.image_size", vision.image_size),
         ("vision_config.patch_size", vision.patch_size),
@@ -176,17 +189,19 @@ def _read_config(folder: Path) -> CLIPConfig:
             raise SourceError(f"{path}: {name} is {value!r}; one positive number is needed")
     if vision.num_channels != 3:
         raise SourceError(f"{path}: vision_config.num_channels is {vision.num_channels}; pictures have 3")
-    return config
+    return _Config(config, text, vision)
 
 
-def _build(config: CLIPConfig, folder: Path) -> CLIPModel:
+def _build(config: _Config, folder: Path) -> CLIPModel:
     from transformers import CLIPModel
     from transformers.initialization import no_init_weights
 
     try:
         with torch.random.fork_rng(devices=[]), no_init_weights():
             # eager: plain MatMul and Softmax, which both engines fuse themselves
-            model = CLIPModel._from_config(config, attn_implementation="eager", dtype=torch.float32)
+            model = CLIPModel._from_config(  # type: ignore[no-untyped-call]
+                config.whole, attn_implementation="eager", dtype=torch.float32
+            )
     except Exception as error:  # an impossible config fails wherever it first hurts
         reason = " ".join(str(error).split())
         raise SourceError(
@@ -195,8 +210,8 @@ def _build(config: CLIPConfig, folder: Path) -> CLIPModel:
     return cast("CLIPModel", model)
 
 
-def _check_tokenizer(folder: Path, tokenizer: TokenizerFile, config: CLIPConfig) -> tuple[str, ...]:
-    vocabulary, eos = config.text_config.vocab_size, config.text_config.eos_token_id
+def _check_tokenizer(folder: Path, tokenizer: TokenizerFile, config: _Config) -> tuple[str, ...]:
+    vocabulary, eos = config.text.vocab_size, config.eos_id
     if tokenizer.highest_id >= vocabulary:
         raise SourceError(
             f"{folder}: tokenizer.json has ids up to {tokenizer.highest_id}, but config.json's vocab_size is "
@@ -225,14 +240,19 @@ def _logit_scale(model: CLIPModel, folder: Path) -> float:
 
 
 def _space(
-    model: CLIPModel, preprocess: PreprocessSpec, tokenizer: TokenizerSpec, tokenizer_json: bytes
+    model: CLIPModel,
+    config: _Config,
+    preprocess: PreprocessSpec,
+    tokenizer: TokenizerSpec,
+    tokenizer_json: bytes,
 ) -> str:
     """Hashes everything that an embedding depends on; the logit scale is not among it."""
-    towers = [model.config.text_config, model.config.vision_config]
-    shape = [[tower.num_attention_heads, tower.hidden_act, tower.layer_norm_eps] for tower in towers]
     contract: dict[str, Any] = {
-        "towers": shape,
-        "eos": model.config.text_config.eos_token_id,
+        "towers": [
+            [tower.num_attention_heads, tower.hidden_act, tower.layer_norm_eps]
+            for tower in (config.text, config.vision)
+        ],
+        "eos": config.eos_id,
         "preprocess": asdict(preprocess),
         "tokenizer": asdict(tokenizer),
     }

@@ -131,8 +131,8 @@ def name_weights_(graph: onnx.GraphProto, module: nn.Module) -> None:
     mapping = {}
     for tensor in graph.initializer:
         if len(tensor.dims) == 2:
-            name = by_content.pop(_digest(numpy_helper.to_array(tensor).tobytes()), None)
-            if name is not None and tensor.name != name:
+            name = by_content.pop(_digest(numpy_helper.to_array(tensor).tobytes()), "")
+            if name and tensor.name != name:
                 mapping[tensor.name] = name
                 tensor.name = name
     for node in graph.node:

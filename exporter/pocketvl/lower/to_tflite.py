@@ -115,10 +115,12 @@ def name_tensors_(model: Any, module: nn.Module) -> None:
     for graph in model.subgraphs:
         fixed = {*(int(i) for i in graph.inputs), *(int(i) for i in graph.outputs)}
         layers = _layer_names(model, graph, modules, module)
-        for place, tensor in enumerate(graph.tensors):
-            wanted = (
-                _text(tensor.name) if place in fixed else layers.get(place) or _module_path(tensor, modules)
-            )
+        # first those that others are found by, so that they get their name without a number
+        for place in sorted(range(len(graph.tensors)), key=lambda i: (i not in fixed, i not in layers)):
+            tensor = graph.tensors[place]
+            wanted = layers.get(place) or _module_path(tensor, modules)
+            if place in fixed:
+                wanted = _text(tensor.name)
             name, count = wanted, 0
             while name in taken:
                 count += 1

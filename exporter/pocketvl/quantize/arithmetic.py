@@ -41,10 +41,11 @@ class Grid:
     lowest: int
     highest: int
 
-    def quantize(self, values: NDArray[np.floating]) -> NDArray[np.uint8] | NDArray[np.int8]:
+    def quantize(self, values: NDArray[np.floating]) -> NDArray[np.integer]:
         """Rounds to the grid, ties to even, and clamps to its ends; shape is kept."""
         steps = np.rint(values / self._scale_like(values).astype(np.float64)) + self.zero_point
-        return np.clip(steps, self.lowest, self.highest).astype(self.dtype)
+        clamped: NDArray[np.floating] = np.clip(steps, self.lowest, self.highest)
+        return clamped.astype(self.dtype)
 
     def dequantize(self, integers: NDArray[np.integer]) -> Floats:
         """Reads integers of this grid as float32; shape is kept."""

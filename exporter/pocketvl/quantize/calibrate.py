@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import length_hint
 from pathlib import Path
@@ -116,9 +117,10 @@ def observe_tflite(
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(
-        str(path), experimental_preserve_all_tensors=True, num_threads=min(4, os.cpu_count() or 1)
-    )
+    threads = min(4, os.cpu_count() or 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that keeping every tensor takes memory: it is what we are here for
+        interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True, num_threads=threads)
     runner = interpreter.get_signature_runner()
 
     def run(feed: Feed, observer: RangeObserver) -> None:

@@ -1,8 +1,9 @@
-"""Static int8 for TFLite: linears and convolutions between integers, an int8 token table, the rest in float."""
+"""Static int8 for TFLite: linears and convolutions between integers, an int8 token table, the rest float."""
 
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterable
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -68,7 +69,9 @@ def _quantize(src: Path, present: set[str], statistics: dict[str, dict[str, Any]
         tool.add_static_config(".*", qtyping.TFLOperationName(kind), activation_num_bits=8, weight_num_bits=8)
     if _TABLE in present:
         tool.add_weight_only_config(".*", qtyping.TFLOperationName.EMBEDDING_LOOKUP, num_bits=8)
-    with redirect_stderr(io.StringIO()):  # one of its progress bars cannot be switched off
+    # one of its progress bars cannot be switched off, and it warns of the memory of an interpreter of its own
+    with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         result = tool.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
 

@@ -83,7 +83,9 @@ class Trainer(Generic[BatchT]):
         self._settings, self._state_dir = settings, state_dir
         self._batches, self._objective = batches, objective
         self._accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        optimizer = torch.optim.AdamW(_groups(module, settings.weight_decay), settings.learning_rate, (0.9, 0.98))
+        optimizer = torch.optim.AdamW(
+            _groups(module, settings.weight_decay), settings.learning_rate, (0.9, 0.98)
+        )
         schedule = LambdaLR(optimizer, lambda step: _schedule(step, settings))
         self._module, self._optimizer = self._accelerator.prepare(module, optimizer)
         self._schedule = schedule
@@ -129,7 +131,9 @@ class Trainer(Generic[BatchT]):
             return 0
         saved = json.loads((latest / _SETTINGS).read_text())
         if saved != asdict(self._settings):
-            raise TrainingError(f"{latest} was saved by a training of other settings: delete {self._state_dir}")
+            raise TrainingError(
+                f"{latest} was saved by a training of other settings: delete {self._state_dir}"
+            )
         self._accelerator.load_state(str(latest))
         self._losses = [json.loads(line) for line in (latest / _LOSSES).read_text().splitlines()]
         return len(self._losses)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 from tokenizers import Tokenizer
+from transformers import CLIPModel
 
 from pocketvl.data.tabletop.language import captions, questions, sample_statement
 from pocketvl.data.tabletop.scene import sample_scene, scene_rng
@@ -28,13 +29,18 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class TabletopClipSettings:
-    """All that decides what comes out: the model, its scenes, and how it is trained."""
+    """All that decides what comes out: the model, its scenes, and how it is trained.
+
+    Attributes:
+        start_from: a checkpoint of the same shape whose weights training starts with, instead of random ones.
+    """
 
     model: ClipSettings
     scenes: PoolSettings
     loop: LoopSettings
     batch_size: int
     negatives: int
+    start_from: Path | None = None
 
 
 def train_tabletop_clip(
@@ -57,6 +63,10 @@ def train_tabletop_clip(
     tokenizer = build_tokenizer(_corpus(settings.scenes.seed), settings.model.vocab_size)
     set_seed(settings.loop.seed)
     module = TabletopClip(settings.model)
+    if settings.start_from is not None:
+        module.clip.load_state_dict(
+            CLIPModel.from_pretrained(settings.start_from, dtype=torch.float32).state_dict()
+        )
     batches = TabletopBatches(pool, tokenizer, settings.batch_size, settings.negatives, settings.loop.seed)
     trainer: Trainer[Batch] = Trainer(
         module, batches, TabletopObjective(settings.loop.steps), settings.loop, work / "state"

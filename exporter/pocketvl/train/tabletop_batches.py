@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 
@@ -14,20 +15,21 @@ from pocketvl.data.tabletop.language import (
     SHORT_TEMPLATES,
     Kind,
     Statement,
-    Template,
     canonical,
     falsify,
     holds,
     sample_statement,
 )
-from pocketvl.data.tabletop.scene import Relation, Scene
-from pocketvl.train.tabletop_pool import VOCABULARIES, ScenePool, row_of, scene_of
+from pocketvl.data.tabletop.scene import MAX_THINGS, Relation, Scene, clear_pairs
+from pocketvl.train.tabletop_pool import VOCABULARIES, Floats, ScenePool, row_of, scene_of
 from pocketvl.train.tokenizer import PAD_ID
 
 _SHORT_SHARE = 0.08
 _HARDEST = (Kind.BINDING, Kind.RELATION)
 _ATTRIBUTE_KINDS = (Kind.SHAPE, Kind.COLOUR, Kind.SIZE, Kind.PATTERN)
-_AXIS = {Relation.LEFT: (0, -1.0), Relation.RIGHT: (0, 1.0), Relation.ABOVE: (1, -1.0), Relation.BELOW: (1, 1.0)}
+
+ROLES = ("any", *(r.value for r in Relation))
+"""What a thing is to a scene or a caption: part of it, or the left, right, upper or lower one of a related pair."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +40,22 @@ class Batch:
         pixels: uint8 [B, H, W, 3].
         ids: int64 [B * (1 + K), T]: per scene its true caption, then K hard negatives.
         rows: float32 [B, 5, 9]: what stands in each scene (`tabletop_pool.ROW_WIDTH`).
-        looks: int64 [B, 2, 4]: attribute indices of the one or two things the caption mentions.
-        mentioned: bool [B, 2].
-        axis: int64 [B]: 0 where the caption's relation is horizontal, 1 vertical.
-        side: float32 [B]: +1 where the first thing has the larger coordinate, -1 the smaller, 0 without relation.
+        roles: float32 [B, 5, 5]: per role, how it is shared among the things of the scene; sums to one or zero.
+        looks: int64 [B * (1 + K), 2, 4]: attribute indices of the one or two things that each text mentions.
+        said: float32 [B * (1 + K), 5, 2]: per role, how it is shared among the things mentioned; zero for texts
+            that leave attributes out.
     """
 
     pixels: torch.Tensor
     ids: torch.Tensor
     rows: torch.Tensor
+    roles: torch.Tensor
     looks: torch.Tensor
-    mentioned: torch.Tensor
-    axis: torch.Tensor
-    side: torch.Tensor
+    said: torch.Tensor
+
+
+Spoken = tuple[str, Statement, bool]
+"""A text, what it says, and whether it tells all attributes."""
 
 
 class TabletopBatches:
@@ -65,28 +70,24 @@ class TabletopBatches:
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self._seed, step])
         chosen = self._indices(step)
-        images, rows, texts, statements = [], [], [], []
+        images, rows, roles, spoken = [], [], [], []
         for index in chosen:
             image, scene = self._pool.images[index], scene_of(self._pool.rows[index])
             if rng.random() < 0.5:
                 image, scene = image[:, ::-1], scene.mirrored()
-            statement = sample_statement(scene, rng)
             images.append(image)
             rows.append(row_of(scene))
-            texts += self._words(statement, scene, rng)
-            statements.append(statement)
-        encoded = self._tokenizer.encode_batch(texts)
+            roles.append(_scene_roles(scene))
+            spoken += self._speak(sample_statement(scene, rng), scene, rng)
+        encoded = self._tokenizer.encode_batch([text for text, _, _ in spoken])
         longest = max(len(e.ids) for e in encoded)
-        ids = [e.ids + [PAD_ID] * (longest - len(e.ids)) for e in encoded]
-        looks, mentioned, axis, side = _targets(statements)
         return Batch(
             pixels=torch.from_numpy(np.stack(images)),
-            ids=torch.tensor(ids),
+            ids=torch.tensor([e.ids + [PAD_ID] * (longest - len(e.ids)) for e in encoded]),
             rows=torch.from_numpy(np.stack(rows)),
-            looks=looks,
-            mentioned=mentioned,
-            axis=axis,
-            side=side,
+            roles=torch.from_numpy(np.stack(roles)),
+            looks=torch.from_numpy(np.stack([_looks(statement) for _, statement, _ in spoken])),
+            said=torch.from_numpy(np.stack([_said(statement) * full for _, statement, full in spoken])),
         )
 
     def _indices(self, step: int) -> list[int]:
@@ -96,18 +97,19 @@ class TabletopBatches:
         order = np.random.default_rng([self._seed, around, 1]).permutation(len(self._pool.images))
         return sorted(order[place * size : (place + 1) * size].tolist())
 
-    def _words(self, statement: Statement, scene: Scene, rng: np.random.Generator) -> list[str]:
-        if rng.random() < _SHORT_SHARE:
-            template = SHORT_TEMPLATES[0]
-            told, kinds = SHORT_TELLS, [Kind.SHAPE, Kind.COLOUR]
-        else:
+    def _speak(self, statement: Statement, scene: Scene, rng: np.random.Generator) -> list[Spoken]:
+        """The true caption and its hard negatives, all in the same form."""
+        full = rng.random() >= _SHORT_SHARE
+        if full:
             template = FULL_TEMPLATES[rng.integers(len(FULL_TEMPLATES))]
             told = _ATTRIBUTE_KINDS
-            kinds = [_ATTRIBUTE_KINDS[k] for k in rng.permutation(4)]
+        else:
+            template, told = SHORT_TEMPLATES[0], SHORT_TELLS
+        kinds = [told[k] for k in rng.permutation(len(told))]
         if statement.second is not None:
             kinds = [*_HARDEST, *kinds]
-        false = self._false(statement, scene, rng, kinds, told, template)
-        return [template(statement), *false]
+        false = self._false(statement, scene, rng, kinds, told)
+        return [(template(s), s, full) for s in (statement, *false)]
 
     def _false(
         self,
@@ -116,30 +118,39 @@ class TabletopBatches:
         rng: np.random.Generator,
         kinds: list[Kind],
         told: tuple[Kind, ...],
-        template: Template,
-    ) -> list[str]:
-        false: list[str] = []
-        for attempt in range(4 * self._negatives):
+    ) -> list[Statement]:
+        false: list[Statement] = []
+        for attempt in range(8 * self._negatives):
             changed = falsify(statement, kinds[attempt % len(kinds)], scene, rng)
-            if changed is not None and (len(told) == 4 or not holds(changed, scene, told)):
-                false.append(template(changed))
+            if changed is not None and not holds(changed, scene, told):
+                false.append(changed)
             if len(false) == self._negatives:
                 return false
         raise RuntimeError(f"no {self._negatives} hard negatives for {canonical(statement)!r}")
 
 
-def _targets(
-    statements: list[Statement],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    looks = np.zeros((len(statements), 2, 4), np.int64)
-    mentioned = np.zeros((len(statements), 2), np.bool_)
-    axis = np.zeros(len(statements), np.int64)
-    side = np.zeros(len(statements), np.float32)
-    for k, statement in enumerate(statements):
-        for place, look in enumerate((statement.first, statement.second)):
-            if look is not None:
-                looks[k, place] = [v.index(a) for v, a in zip(VOCABULARIES, look, strict=True)]
-                mentioned[k, place] = True
-        if statement.relation is not None:
-            axis[k], side[k] = _AXIS[statement.relation]
-    return torch.from_numpy(looks), torch.from_numpy(mentioned), torch.from_numpy(axis), torch.from_numpy(side)
+def _looks(statement: Statement) -> npt.NDArray[np.int64]:
+    looks = np.zeros((2, len(VOCABULARIES)), np.int64)
+    for place, look in enumerate((statement.first, statement.second)):
+        if look is not None:
+            looks[place] = [v.index(a) for v, a in zip(VOCABULARIES, look, strict=True)]
+    return looks
+
+
+def _said(statement: Statement) -> Floats:
+    said = np.zeros((len(ROLES), 2), np.float32)
+    if statement.relation is None:
+        said[0, 0] = 1.0
+    else:
+        said[0] = 0.5
+        said[ROLES.index(statement.relation), 0] = 1.0
+        said[ROLES.index(statement.relation.reverse), 1] = 1.0
+    return said
+
+
+def _scene_roles(scene: Scene) -> Floats:
+    roles = np.zeros((len(ROLES), MAX_THINGS), np.float32)
+    roles[0, : len(scene.things)] = 1.0
+    for first, _, relation in clear_pairs(scene):
+        roles[ROLES.index(relation), scene.things.index(first)] += 1.0
+    return roles / np.maximum(roles.sum(axis=1, keepdims=True), 1.0)

@@ -2,27 +2,28 @@
 
 Contrastive learning alone leaves a dual encoder with a bag of words. Two auxiliary losses, whose heads are
 thrown away at the end, teach it what stands where: a linear head on the patch tokens names the object under
-each patch, and a probe that both towers share asks the pooled embedding whether an object with given attributes
-is there, and at which x and y. Because the probe is bilinear and shared, "A left of B" in a text and A's smaller x
-in a picture come to lie along the same directions of the embedding; this is what makes reversed relations
-learnable (see the model card for what it brings).
+each patch, and a linear head on the pooled embeddings, the same one for both towers, names what is the left,
+the right, the upper and the lower thing of a related pair. Because the head is shared, "A left of B" in a text
+and A to the left of B in a picture come to lie along the same directions of the embedding.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
-from pocketvl.train.tabletop_batches import Batch
+from pocketvl.train.tabletop_batches import ROLES, Batch
 from pocketvl.train.tabletop_pool import VOCABULARIES
 from pocketvl.train.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 LARGEST_LOGIT_SCALE = 4.3
-_PROBE_SCALE = 8.0
+_HEAD_SCALE = 16.0
 
 
 @dataclass(frozen=True)
@@ -75,29 +76,35 @@ def build_clip(settings: ClipSettings) -> CLIPModel:
     return CLIPModel(config)
 
 
-class Probe(nn.Module):
-    """Asks an embedding about an object: is one with these attributes there, and where?"""
+_COMBINATIONS = (*((k,) for k in range(4)), *combinations(range(4), 2))
+_SIZES = tuple(math.prod(len(VOCABULARIES[k]) for k in chosen) for chosen in _COMBINATIONS)
 
-    def __init__(self, embedding_dim: int, width: int = 64) -> None:
+
+class RoleHead(nn.Module):
+    """Reads out of an embedding which attributes, alone and in pairs, the thing in each role has."""
+
+    def __init__(self, embedding_dim: int) -> None:
         super().__init__()
-        self.attributes = nn.ModuleList(nn.Embedding(len(v), width) for v in VOCABULARIES)
-        self.query = nn.Sequential(nn.Linear(4 * width, 256), nn.GELU(), nn.Linear(256, 3 * embedding_dim))
-        self.bias = nn.Parameter(torch.zeros(1))
+        self.linear = nn.Linear(embedding_dim, len(ROLES) * sum(_SIZES))
 
-    def forward(self, embedding: torch.Tensor, looks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Asks.
+    def forward(self, embedding: torch.Tensor, looks: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy of the read-out.
 
         Args:
-            embedding: float [B, D], L2-normalised.
-            looks: int64 [B, N, 4], attribute indices of N objects.
-
-        Returns:
-            Logits of presence [B, N], and places [B, N, 2] (x and y, -1 to 1).
+            embedding: float [N, D], L2-normalised.
+            looks: int64 [N, M, 4], attribute indices of M things.
+            shares: float [N, 5, M], how each role is shared among the things; a role of zeros does not count.
         """
-        told = torch.cat([table(looks[..., k]) for k, table in enumerate(self.attributes)], dim=-1)
-        queries = self.query(told).unflatten(-1, (3, -1))  # [B, N, 3, D]
-        answers = _PROBE_SCALE * torch.einsum("bd,bnqd->bnq", embedding, F.normalize(queries, dim=-1))
-        return answers[..., 0] * 2 + self.bias, answers[..., 1:]
+        logits = self.linear(embedding * _HEAD_SCALE).unflatten(-1, (len(ROLES), -1))  # [N, 5, sum of sizes]
+        counts = shares.sum(dim=-1) > 0
+        loss = logits.new_zeros(())
+        for part, chosen, size in zip(logits.split(_SIZES, dim=-1), _COMBINATIONS, _SIZES, strict=True):
+            index = torch.zeros_like(looks[..., 0])
+            for k in chosen:
+                index = index * len(VOCABULARIES[k]) + looks[..., k]
+            target = shares @ F.one_hot(index, size).to(shares.dtype)  # [N, 5, size]
+            loss = loss + F.cross_entropy(part[counts], target[counts])
+        return loss / len(_SIZES)
 
 
 class TabletopClip(nn.Module):
@@ -107,11 +114,13 @@ class TabletopClip(nn.Module):
         super().__init__()
         self.clip = build_clip(settings)
         self.patch_head = nn.Linear(settings.image.width, 1 + sum(len(v) for v in VOCABULARIES))
-        self.probe = Probe(settings.embedding_dim)
+        self.role_head = RoleHead(settings.embedding_dim)
         self.register_buffer("mean", torch.tensor(settings.mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(settings.std).view(1, 3, 1, 1) * 255)
 
-    def forward(self, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(
+        self, pixels: torch.Tensor, ids: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Image embeddings [B, D], text embeddings [M, D] (both L2-normalised), patch tokens [B, P, W]."""
         values = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
         seen = self.clip.vision_model(pixel_values=values)
@@ -128,15 +137,17 @@ class TabletopObjective:
     Attributes:
         steps: of the whole training.
         fade_from: share of the steps after which the auxiliary losses fade to nothing.
-        patch, presence, place, relation: weights of the auxiliary losses.
+        hard: weight of the true caption against each of its hard negatives.
+        patch: weight of naming the object under each patch.
+        image_roles, text_roles: weights of reading the roles out of the pooled embeddings.
     """
 
     steps: int
     fade_from: float = 0.8
-    patch: float = 1.0
-    presence: float = 0.5
-    place: float = 0.5
-    relation: float = 0.5
+    hard: float = 2.0
+    patch: float = 0.5
+    image_roles: float = 0.5
+    text_roles: float = 0.5
 
     def __call__(self, module: nn.Module, batch: Batch, step: int) -> dict[str, torch.Tensor]:
         device = next(module.parameters()).device
@@ -147,15 +158,13 @@ class TabletopObjective:
         texts = text.view(size, -1, text.shape[-1])  # [B, 1 + K, D]
         scale = whole.clip.logit_scale.clamp(max=LARGEST_LOGIT_SCALE).exp()
         share = max(0.0, min(1.0, (self.steps - step) / (self.steps * (1 - self.fade_from))))
-        there, where = _image_probe(whole.probe, image, batch.rows)
-        said, sides = _text_probe(whole.probe, texts[:, 0], batch)
+        head = whole.role_head
         return {
             "contrast": _contrastive(image, texts, scale),
-            "hard": _hard(image, texts, scale),
+            "hard": self.hard * _hard(image, texts, scale),
             "patch": share * self.patch * _patch_loss(whole.patch_head(patches), batch.rows),
-            "presence": share * self.presence * (there + said),
-            "place": share * self.place * where,
-            "relation": share * self.relation * sides,
+            "image_roles": share * self.image_roles * head(image, batch.rows[..., :4].long(), batch.roles),
+            "text_roles": share * self.text_roles * head(text, batch.looks, batch.said),
         }
 
 
@@ -193,44 +202,3 @@ def _patch_loss(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         loss = loss + F.cross_entropy(named, attributes[:, k])
         start += len(values)
     return loss / 5
-
-
-def _image_probe(
-    probe: Probe, image: torch.Tensor, rows: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Presence loss over true and altered objects, and place loss over the true ones."""
-    looks, present = rows[..., :4].long(), rows[..., 8] > 0
-    false = _altered(looks, present)
-    logits, places = probe(image, torch.cat([looks, false], dim=1))
-    count = looks.shape[1]
-    true_loss = F.softplus(-logits[:, :count][present]).mean()
-    false_loss = F.softplus(logits[:, count:][present]).mean()
-    target = rows[..., 4:6] * 2 - 1
-    where = F.smooth_l1_loss(places[:, :count][present], target[present], beta=0.2)
-    return (true_loss + false_loss) / 2, where * 2
-
-
-def _text_probe(probe: Probe, text: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Presence loss over what a caption mentions, and on which side it puts the first thing of the second."""
-    false = _altered(batch.looks, batch.mentioned)
-    logits, places = probe(text, torch.cat([batch.looks, false], dim=1))
-    true_loss = F.softplus(-logits[:, :2][batch.mentioned]).mean()
-    false_loss = F.softplus(logits[:, 2:][batch.mentioned]).mean()
-    apart = (places[:, 0] - places[:, 1]).gather(1, batch.axis[:, None])[:, 0]
-    related = batch.side != 0
-    sides = F.softplus(-4 * apart * batch.side)[related].mean() if related.any() else apart.sum() * 0
-    return (true_loss + false_loss) / 2, sides
-
-
-def _altered(looks: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Objects that are not there: each with one attribute changed, half of the time to its neighbour's."""
-    batch, count, _ = looks.shape
-    which = torch.randint(4, (batch, count, 1), device=looks.device)
-    sizes = torch.tensor([len(v) for v in VOCABULARIES], device=looks.device).expand(batch, count, 4)
-    step = 1 + (torch.rand(batch, count, 1, device=looks.device) * (sizes.gather(2, which) - 1)).long()
-    other = (looks.gather(2, which) + step) % sizes.gather(2, which)
-    number = present.sum(dim=1, keepdim=True).clamp(min=1)
-    neighbour = (torch.arange(count, device=looks.device)[None] + 1) % number  # [B, N]
-    borrowed = looks.gather(1, neighbour[..., None].expand(-1, -1, 4)).gather(2, which)
-    swap = (torch.rand(batch, count, 1, device=looks.device) < 0.5) & (borrowed != looks.gather(2, which))
-    return looks.scatter(2, which, torch.where(swap, borrowed, other))

@@ -61,7 +61,11 @@ class ScenePool:
 
 
 def open_pool(
-    folder: Path, settings: PoolSettings, spec: PreprocessSpec, progress: Progress | None = None, workers: int = 2
+    folder: Path,
+    settings: PoolSettings,
+    spec: PreprocessSpec,
+    progress: Progress | None = None,
+    workers: int = 2,
 ) -> ScenePool:
     """Opens the pool in `folder`, painting what is missing; an interrupted painting goes on where it stopped.
 

@@ -127,7 +127,9 @@ def hard_negatives(
             if changed is not None and changed not in seen and len(found) < count:
                 seen.add(changed)
                 found.append((kind, changed))
-        if len(found) == before and len(seen) > 40:  # pragma: no cover - the vocabulary is far larger than that
+        if (
+            len(found) == before and len(seen) > 40
+        ):  # pragma: no cover - the vocabulary is far larger than that
             raise RuntimeError("the tabletop vocabulary ran out of hard negatives")
     return found
 
@@ -172,7 +174,9 @@ def canonical(statement: Statement) -> str:
 def _photo(statement: Statement) -> str:
     if statement.second is None or statement.relation is None:
         return f"a photo of {describe(statement.first)}"
-    return f"a photo of {describe(statement.first)} {_OF_LONG[statement.relation]} {describe(statement.second)}"
+    return (
+        f"a photo of {describe(statement.first)} {_OF_LONG[statement.relation]} {describe(statement.second)}"
+    )
 
 
 def _turned(statement: Statement) -> str:
@@ -184,7 +188,9 @@ def _turned(statement: Statement) -> str:
 def _with_it(statement: Statement) -> str:
     if statement.second is None or statement.relation is None:
         return f"there is {describe(statement.first)}"
-    return f"there is {describe(statement.second)} with {describe(statement.first)} {_ITS[statement.relation]}"
+    return (
+        f"there is {describe(statement.second)} with {describe(statement.first)} {_ITS[statement.relation]}"
+    )
 
 
 def _short(statement: Statement) -> str:
@@ -241,7 +247,9 @@ def _ask_count(looks: list[Look], rng: np.random.Generator) -> dict[str, str]:
     if rng.random() < 0.5:
         return _qa("how many objects are there?", NUMBERS[len(looks)], "count")
     colour = COLOURS[rng.integers(len(COLOURS))] if rng.random() < 0.3 else looks[0].colour
-    return _qa(f"how many {colour} objects are there?", NUMBERS[sum(k.colour == colour for k in looks)], "count")
+    return _qa(
+        f"how many {colour} objects are there?", NUMBERS[sum(k.colour == colour for k in looks)], "count"
+    )
 
 
 def _ask_existence(looks: list[Look], rng: np.random.Generator) -> dict[str, str]:

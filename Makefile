@@ -1,0 +1,71 @@
+# `make help` lists what there is. Every target makes .venv by itself, and again when the lock file changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
+
+POCKETVL_CACHE ?= $(CURDIR)/.cache/pocketvl
+export POCKETVL_CACHE
+
+# The stamps are written last and carry the checksum of what they stand for: an installation that was killed has none,
+# and neither a checkout nor a touched file can make an old one look new.
+sum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
+LOCKED := $(VENV)/.locked-$(call sum,requirements/uv.txt requirements/export.txt)
+READY := $(VENV)/.ready-$(call sum,pyproject.toml runtime/pocketvl_runtime/version.py)
+
+.DEFAULT_GOAL := help
+.PHONY: export test check format lock clean distclean help
+.DELETE_ON_ERROR:
+
+export: $(READY) ## turn checkpoints/tabletop-clip into build/tabletop-clip, verified on 2,000 unseen scenes
+	@mkdir -p build
+	@$(BIN)/pocketvl data tabletop --seed 9001 --count 2000 -o build/tabletop-eval
+	@$(BIN)/pocketvl export checkpoints/tabletop-clip -o build/tabletop-clip --data build/tabletop-eval
+
+test: $(READY) ## run every test
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## ruff, mypy --strict and the import walls
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+format: $(READY) ## let ruff sort imports and format
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format --quiet .
+
+lock: $(LOCKED) ## renew requirements/*.txt (LOCK_FLAGS=--upgrade takes newer versions)
+	echo "uv==0.13.9" | $(COMPILE) --universal $(LOCK_FLAGS) -o requirements/uv.txt -
+	$(COMPILE) --python-platform x86_64-manylinux_2_28 --extra onnx --extra litert --extra export --extra dev \
+		$(LOCK_FLAGS) -o requirements/export.txt pyproject.toml
+	$(COMPILE) --universal --extra onnx --extra litert $(LOCK_FLAGS) -o requirements/runtime.txt runtime/pyproject.toml
+
+clean: ## remove what was built and cached; .venv stays
+	rm -rf build dist .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find exporter runtime tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and .venv too
+	rm -rf $(VENV)
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
+
+$(READY): $(LOCKED)
+	@rm -f $(VENV)/.ready-*
+	@$(UV) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(LOCKED):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "pocketvl needs Python 3.11 or newer, which $(PYTHON) is not; name one: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; }
+	@echo "installing the locked packages into $(VENV); about a minute, once" >&2
+	@if ls $(VENV)/.locked-* >/dev/null 2>&1; then rm -f $(VENV)/.locked-* $(VENV)/.ready-*; else \
+		$(PYTHON) -m venv --clear $(VENV) && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt; fi
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/uv.txt requirements/export.txt
+	@touch $@

@@ -1,0 +1,177 @@
+"""`pocketvl`: the host's command line. It parses, calls and prints; the work is in the packages below."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pocketvl_runtime.console import run_command
+
+if TYPE_CHECKING:
+    from pocketvl.evaluate.report import Report
+
+_folder = click.Path(path_type=Path)
+_cache = click.option(
+    "--cache",
+    type=_folder,
+    envvar="POCKETVL_CACHE",
+    default=Path.home() / ".cache" / "pocketvl",
+    show_default="~/.cache/pocketvl, or $POCKETVL_CACHE",
+    help="Where results of stages are kept, so that nothing is done twice.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+_gate = click.option(
+    "--gate",
+    default="",
+    metavar="METRIC=PP,...",
+    help="Allowed loss in percentage points, as match_hard=0.5.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pocketvl", message="%(version)s")
+def cli() -> None:
+    """Make image-text models small, and prove that their answers hold."""
+
+
+@cli.command()
+@click.argument("source", type=_folder)
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=_folder,
+    help="The bundle's folder; replaced when the new one is whole.",
+)
+@click.option(
+    "--calibration", type=_folder, default=Path("calibration_data"), show_default=True, help="Dataset folder."
+)
+@click.option(
+    "--data", type=_folder, help="Dataset folder for task metrics; without it parity alone is measured."
+)
+@click.option(
+    "--variants",
+    metavar="A,B,...",
+    help="Default: onnx-fp32, onnx-int8, tflite-fp32, tflite-fp16, tflite-int8.",
+)
+@_gate
+@click.option("--keep-failing", is_flag=True, help="Put variants that fail the gate in too, as experimental.")
+@_cache
+@_json
+def export(
+    source: Path,
+    out: Path,
+    calibration: Path,
+    data: Path | None,
+    variants: str | None,
+    gate: str,
+    keep_failing: bool,
+    cache: Path,
+    as_json: bool,
+) -> None:
+    """Turn the checkpoint SOURCE into a verified bundle of ONNX and TFLite graphs."""
+    from pocketvl.console import stage_lines
+    from pocketvl.errors import GateError
+    from pocketvl.recipes import export as recipe
+
+    chosen = tuple(v.strip() for v in variants.split(",")) if variants else recipe.DEFAULT_VARIANTS
+    settings = recipe.ExportSettings(source, out, calibration, data, chosen, gate, keep_failing)
+    with stage_lines() as tell:
+        result = recipe.export(settings, cache, tell)
+    _print_report(result.report, result.bundle, as_json)
+    if result.failures and not keep_failing:
+        raise GateError(result.failures)
+
+
+@cli.command()
+@click.argument("bundle", type=_folder)
+@click.option(
+    "--source", required=True, type=_folder, help="The checkpoint that the bundle was exported from."
+)
+@click.option(
+    "--data", required=True, type=_folder, help="Dataset folder that neither training nor calibration saw."
+)
+@_gate
+@_json
+def verify(bundle: Path, source: Path, data: Path, gate: str, as_json: bool) -> None:
+    """Measure BUNDLE anew against its checkpoint; fails where a variant lost more than it may."""
+    from pocketvl.console import stage_lines
+    from pocketvl.errors import GateError
+    from pocketvl.recipes import export as recipe
+
+    with stage_lines() as tell:
+        report = recipe.verify(bundle, source, data, gate, tell)
+    _print_report(report, bundle, as_json)
+    failures = recipe.gate_failures(report)
+    if failures:
+        raise GateError(failures)
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("-o", "--out", required=True, type=_folder, help="The checkpoint folder to write.")
+@click.option(
+    "--work", type=_folder, help="Where scenes and the training's state are kept; default: OUT.work."
+)
+def train(recipe: str, out: Path, work: Path | None) -> None:
+    """Train what RECIPE says (a shipped name, or a .toml file). Interrupted, the same command goes on."""
+    from pocketvl.console import bar
+    from pocketvl.recipes import train as recipes
+
+    with bar() as tell:
+        recipes.train(recipe, out, work or out.with_name(out.name + ".work"), tell)
+    click.echo(str(out))
+
+
+@cli.group()
+def data() -> None:
+    """Make dataset folders."""
+
+
+@data.command()
+@click.option("--seed", required=True, type=click.IntRange(min=0), help="Which world.")
+@click.option("--count", required=True, type=click.IntRange(min=1), help="How many scenes.")
+@click.option("-o", "--out", required=True, type=_folder, help="The dataset folder to write.")
+@click.option("--size", type=click.IntRange(32, 1024), default=128, show_default=True, help="Side in pixels.")
+@_cache
+def tabletop(seed: int, count: int, out: Path, size: int, cache: Path) -> None:
+    """Paint scenes of the procedural tabletop world, with captions, hard negatives and questions."""
+    from pocketvl.console import stage_lines
+    from pocketvl.recipes.data import PaintTabletop, make_tabletop
+
+    with stage_lines() as tell:
+        make_tabletop(PaintTabletop(seed, count, size), out, cache, tell)
+    click.echo(str(out))
+
+
+def _print_report(report: Report, bundle: Path, as_json: bool) -> None:
+    if as_json:
+        from pocketvl.evaluate.report_json import report_to_json
+
+        click.echo(json.dumps(json.loads(report_to_json(report)), ensure_ascii=False))
+        return
+    for line in _table(report):
+        click.echo(line)
+    click.echo(f"bundle: {bundle}")
+    click.echo(f"report: {bundle / 'report.html'}")
+
+
+def _table(report: Report) -> list[str]:
+    reference = "  ".join(f"{m.value} {100 * r.value:.1f} %" for m, r in report.reference.items())
+    lines = [f"torch fp32: {reference}" if reference else "no task data: parity alone was measured"]
+    for variant in report.ordered_variants():
+        losses = "  ".join(f"{m.value} {-(r.drop_pp or 0.0):+.2f} pp" for m, r in variant.metrics.items())
+        centred = min(p.centred_cosine_median for p in variant.parity.values())
+        verdict = "passed" if variant.gate is not None and variant.gate.passed else "FAILED"
+        lines.append(
+            f"{variant.name:<13} {variant.size_bytes / 1e6:7.2f} MB  {losses}  centred cosine {centred:.5f}  {verdict}"
+        )
+    return lines
+
+
+def main() -> None:
+    """Entry point of `pocketvl`."""
+    run_command(cli, "pocketvl")

@@ -1,0 +1,53 @@
+"""What torch in fp32 makes of a dataset: the reference that every variant is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from pocketvl.data.dataset import Dataset
+from pocketvl.evaluate.embeddings import Embeddings
+from pocketvl.families.base import Source
+from pocketvl_runtime.image import open_image, preprocess
+from pocketvl_runtime.text import Tokenizer
+
+Progress = Callable[[int, int, str], None]
+_BATCH = 64
+
+
+def embed_reference(
+    source: Source, dataset: Dataset, texts: Sequence[str], progress: Progress | None = None
+) -> Embeddings:
+    """Embeds every picture of a dataset, and the texts, with the checkpoint itself.
+
+    Pixels and ids come from the runtime's own code, so that what is compared later is the graphs alone.
+
+    Args:
+        source: the opened checkpoint.
+        dataset: its pictures are read in order.
+        texts: distinct texts.
+        progress: told after every batch.
+
+    Raises:
+        InputError: a picture or a text cannot be used.
+    """
+    tokenizer = Tokenizer(source.tokenizer_json, source.tokenizer)
+    total = len(dataset) + len(texts)
+    rows: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for start in range(0, len(dataset), _BATCH):
+            chosen = dataset.samples[start : start + _BATCH]
+            pixels = np.stack([preprocess(open_image(s.image), source.preprocess) for s in chosen])
+            rows.append(source.image_encoder(torch.from_numpy(pixels)))
+            if progress is not None:
+                progress(min(start + _BATCH, len(dataset)), total, "embedding in torch")
+        images = torch.cat(rows).numpy()
+        rows = []
+        for start in range(0, len(texts), _BATCH):
+            ids = tokenizer.encode(list(texts[start : start + _BATCH])).ids
+            rows.append(source.text_encoder(torch.from_numpy(ids)))
+            if progress is not None:
+                progress(len(dataset) + min(start + _BATCH, len(texts)), total, "embedding in torch")
+    return Embeddings(images, torch.cat(rows).numpy(), tuple(texts))

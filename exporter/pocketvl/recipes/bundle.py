@@ -1,0 +1,194 @@
+"""Puts graphs, tokenizer and golden pack together into a bundle folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pocketvl.data.dataset import Dataset
+from pocketvl.evaluate.embeddings import Embeddings
+from pocketvl.families.base import Source
+from pocketvl.lower.ops import graph_io
+from pocketvl.recipes.golden_inputs import golden_images, golden_texts
+from pocketvl.stage import Stage
+from pocketvl.stage.base import links, settings
+from pocketvl_runtime.golden import GOLDEN_FILE, Golden, GoldenImage, GoldenText
+from pocketvl_runtime.image import open_image, preprocess
+from pocketvl_runtime.manifest import (
+    MANIFEST_FILE,
+    Engine,
+    FileEntry,
+    GraphSpec,
+    Manifest,
+    Precision,
+    Role,
+    Status,
+    VariantSpec,
+    variant_name,
+)
+from pocketvl_runtime.text import Tokenizer
+
+LABEL_TEMPLATE = "a photo of a {label}"
+TASKS = ("match", "classify", "embed")
+_MEASURED_FILES = ("report.json", "report.html", MANIFEST_FILE)
+
+
+def write_bundle(
+    source: Source, graphs: Iterable[Path], calibration: Dataset, stages: Iterable[Stage], out: Path
+) -> Manifest:
+    """Writes a bundle with every variant whose graphs are there, none of them judged yet.
+
+    Args:
+        source: the opened checkpoint.
+        graphs: files named `<role>.<precision>.<onnx|tflite>`.
+        calibration: where golden pictures and texts, and the labels, come from.
+        stages: what made the graphs, for the provenance.
+        out: an empty folder.
+    """
+    specs: dict[str, GraphSpec] = {}
+    (out / "graphs").mkdir()
+    for path in sorted(graphs, key=lambda p: p.name):
+        role, precision, engine = path.name.split(".")
+        shutil.copyfile(path, out / "graphs" / path.name)
+        tensors = graph_io(path)
+        specs[path.name] = GraphSpec(
+            Role(role),
+            Engine(engine),
+            Precision(precision),
+            f"graphs/{path.name}",
+            tensors.inputs,
+            tensors.outputs,
+        )
+    (out / "tokenizer.json").write_bytes(source.tokenizer_json)
+    _write_golden(source, calibration, out)
+    manifest = Manifest(
+        name=source.name,
+        family=source.family,
+        tasks=TASKS,
+        space=source.space,
+        embedding_dim=source.embedding_dim,
+        logit_scale=source.logit_scale,
+        graphs=specs,
+        variants=_variants(specs),
+        preprocess=source.preprocess,
+        tokenizer=source.tokenizer,
+        labels=tuple(sorted({s.label for s in calibration.samples if s.label})),
+        label_template=LABEL_TEMPLATE,
+        files=list_files(out),
+        provenance=_provenance(stages),
+    )
+    (out / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
+    return manifest
+
+
+def write_judged(
+    candidate: Path, manifest: Manifest, golden: Golden, variants: Mapping[str, VariantSpec], out: Path
+) -> None:
+    """Copies a bundle with only the variants given, and its golden pack's tolerances set.
+
+    Args:
+        candidate: the bundle to copy from.
+        manifest: its manifest.
+        golden: the golden pack with tolerances.
+        variants: what goes in, with status and what it may be compared with.
+        out: an empty folder.
+    """
+    kept = {graph for variant in variants.values() for graph in variant.graphs.values()}
+    graphs = {name: spec for name, spec in manifest.graphs.items() if name in kept}
+    dropped = {spec.file for name, spec in manifest.graphs.items() if name not in kept}
+    for path in sorted(set(manifest.files) - dropped):
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(candidate / path, out / path)
+    (out / GOLDEN_FILE).write_text(golden.to_json(), encoding="utf-8", newline="\n")
+    judged = replace(manifest, graphs=graphs, variants=dict(variants), files=list_files(out))
+    (out / MANIFEST_FILE).write_text(judged.to_json(), encoding="utf-8", newline="\n")
+
+
+def list_files(root: Path) -> dict[str, FileEntry]:
+    """Every file of a bundle but the manifest itself and what was measured."""
+    found = {}
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        name = path.relative_to(root).as_posix()
+        if name not in _MEASURED_FILES:
+            content = path.read_bytes()
+            found[name] = FileEntry(hashlib.sha256(content).hexdigest(), len(content))
+    return found
+
+
+def golden_embeddings(golden: Golden) -> Embeddings:
+    """The golden pack's expected embeddings as matrices."""
+    images = np.array([image.embedding for image in golden.images], np.float32)
+    texts = np.array([text.embedding for text in golden.texts], np.float32)
+    return Embeddings(images, texts, tuple(text.text for text in golden.texts))
+
+
+def _variants(specs: Mapping[str, GraphSpec]) -> dict[str, VariantSpec]:
+    variants: dict[str, VariantSpec] = {}
+    for spec in specs.values():
+        name = variant_name(spec.engine, spec.precision)
+        before = variants[name].graphs if name in variants else {}
+        graphs = {**before, spec.role: spec.graph_id}
+        variants[name] = VariantSpec(spec.engine, spec.precision, Status.ACCEPTED, graphs)
+    return variants
+
+
+def _write_golden(source: Source, calibration: Dataset, out: Path) -> None:
+    import torch
+
+    tokenizer = Tokenizer(source.tokenizer_json, source.tokenizer)
+    images: list[GoldenImage] = []
+    (out / "golden" / "images").mkdir(parents=True)
+    (out / "golden" / "pixels").mkdir()
+    with torch.inference_mode():
+        for name, content in golden_images(calibration).items():
+            pixels = preprocess(open_image(content), source.preprocess)
+            (out / "golden" / "images" / name).write_bytes(content)
+            expected = f"golden/pixels/{Path(name).stem}.png"
+            (out / expected).write_bytes(_png(pixels))
+            embedding = source.image_encoder(torch.from_numpy(pixels[None]))[0]
+            images.append(GoldenImage(f"golden/images/{name}", expected, _floats(embedding.numpy())))
+        strings = golden_texts(calibration)
+        ids = tokenizer.encode(strings).ids
+        embeddings = [source.text_encoder(torch.from_numpy(row[None]))[0].numpy() for row in ids]
+    texts = [
+        GoldenText(text, tuple(int(i) for i in row), _floats(embedding))
+        for text, row, embedding in zip(strings, ids, embeddings, strict=True)
+    ]
+    golden = Golden(tuple(images), tuple(texts), {})
+    (out / GOLDEN_FILE).write_text(golden.to_json(), encoding="utf-8", newline="\n")
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    """float32 values as the shortest decimals that give them back."""
+    return tuple(float(str(value)) for value in values.astype(np.float32))
+
+
+def _provenance(stages: Iterable[Stage]) -> dict[str, object]:
+    every: dict[str, Stage] = {}
+    for stage in stages:
+        _collect(stage, every)
+    told = [{"stage": s.name, "version": s.version, "settings": settings(s)} for s in every.values()]
+    tools = sorted({tool for stage in every.values() for tool in stage.tools})
+    return {"stages": told, "tools": {tool: importlib.metadata.version(tool) for tool in tools}}
+
+
+def _collect(stage: Stage, every: dict[str, Stage]) -> None:
+    inputs: Sequence[Stage | Path] = [at for each in links(stage).values() for at in each]
+    for at in inputs:
+        if isinstance(at, Stage):
+            _collect(at, every)
+    every.setdefault(f"{stage.name} {settings(stage)}", stage)

@@ -1,0 +1,215 @@
+"""From what stages measured to a judged report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pocketvl.data.dataset import Dataset
+from pocketvl.evaluate.compare import reference_metrics, variant_metrics, variant_parity
+from pocketvl.evaluate.embeddings import Embeddings, load_embeddings
+from pocketvl.evaluate.html import PictureMatches, render_html
+from pocketvl.evaluate.parity import ParityReport
+from pocketvl.evaluate.report import (
+    DataReport,
+    Latency,
+    MachineReport,
+    Report,
+    VariantReport,
+    describe_data,
+)
+from pocketvl.evaluate.report_json import write_report
+from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
+from pocketvl.lower.ops import op_counts
+from pocketvl.recipes.bundle import golden_embeddings
+from pocketvl.recipes.stages import BENCH_FILE, EMBEDDINGS_FILE, MEMORY_FILE
+from pocketvl.select.gate import GateSettings, judge_report
+from pocketvl_runtime.bench import BenchReport
+from pocketvl_runtime.bundle import Bundle
+from pocketvl_runtime.golden import Golden, Tolerance
+from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status
+from pocketvl_runtime.model import load
+from pocketvl_runtime.schema import decode, parse_json
+from pocketvl_runtime.tasks import probabilities, similarities
+
+_DISTRIBUTIONS = {"onnxruntime": Engine.ONNX, "ai-edge-litert": Engine.TFLITE}
+_COMPARABLE_DIGITS = 4
+_TOLERANCE_MARGIN = 0.02
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Result folders of the measuring stages.
+
+    Attributes:
+        reference: of `EmbedReference`.
+        variants: of `EmbedVariant`, by variant.
+        latency: of `MeasureLatency`.
+        dataset: what was embedded.
+        is_task_data: whether task metrics are measured on it; calibration data serves parity alone.
+    """
+
+    reference: Path
+    variants: Mapping[str, Path]
+    latency: Path
+    dataset: Dataset
+    is_task_data: bool
+
+
+def build_report(bundle: Bundle, measured: Measured, gate: GateSettings) -> Report:
+    """Every figure of a bundle, judged."""
+    reference = load_embeddings(measured.reference / EMBEDDINGS_FILE)
+    bench = _read_bench(measured.latency)
+    memory: dict[str, int] = json.loads((measured.latency / MEMORY_FILE).read_text())
+    outcomes = _tasks(measured, reference)
+    variants = {}
+    for name, folder in measured.variants.items():
+        embeddings = load_embeddings(folder / EMBEDDINGS_FILE)
+        plain = _variant(bundle, name, bench, memory[name])
+        parity = variant_parity(reference, embeddings)
+        metrics = variant_metrics(outcomes, _tasks(measured, embeddings))
+        comparable = (Comparable(bundle.manifest.space, _losses(parity)),)
+        variants[name] = replace(plain, parity=parity, metrics=metrics, comparable=comparable)
+    report = Report(
+        name=bundle.manifest.name,
+        family=bundle.manifest.family,
+        machine=_machine(bench),
+        reference=reference_metrics(outcomes),
+        variants=variants,
+        data=_data(measured, reference),
+        notes=outcomes.notes if measured.is_task_data else (_no_data_note(measured),),
+        provenance=dict(bundle.manifest.provenance),
+    )
+    return judge_report(report, gate)
+
+
+def golden_answers(bundle: Bundle, variants: Sequence[str]) -> dict[str, Embeddings]:
+    """What each variant makes of the golden pack."""
+    golden = bundle.golden()
+    answers = {}
+    for name in variants:
+        model = load(bundle, name)
+        images = np.stack([model.embed_image(bundle.file(image.file)) for image in golden.images])
+        encoding = model.tokenizer.encode([text.text for text in golden.texts])
+        texts = np.stack([model.embed_ids(i, m) for i, m in zip(encoding.ids, encoding.mask, strict=True)])
+        answers[name] = Embeddings(images, texts, tuple(text.text for text in golden.texts))
+    return answers
+
+
+def with_tolerances(
+    golden: Golden, answers: Mapping[str, Embeddings], precisions: Mapping[str, Precision]
+) -> Golden:
+    """The golden pack with a tolerance per variant: what was seen here, and a margin for other processors."""
+    expected = golden_embeddings(golden)
+    tolerance = {}
+    for name, got in answers.items():
+        rows = {Role.IMAGE_ENCODER: (expected.image, got.image), Role.TEXT_ENCODER: (expected.text, got.text)}
+        exact = precisions[name] is Precision.FP32
+        tolerance[name] = {
+            role: Tolerance(1e-4, 0.99999) if exact else Tolerance(None, _least_cosine(a, b))
+            for role, (a, b) in rows.items()
+        }
+    return replace(golden, tolerance=tolerance)
+
+
+def write_reports(out: Path, report: Report, bundle: Bundle, answers: Mapping[str, Embeddings]) -> None:
+    """Writes report.json and report.html."""
+    write_report(out / "report.json", report)
+    html = render_html(report, _pictures(bundle, answers))
+    (out / "report.html").write_text(html, encoding="utf-8", newline="\n")
+
+
+def _least_cosine(expected: np.ndarray, got: np.ndarray) -> float:
+    products = (expected * got).sum(axis=1)
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1)
+    worst = float((products / np.maximum(norms, 1e-12)).min())
+    return max(-1.0, float(np.floor(100 * (worst - _TOLERANCE_MARGIN)) / 100))
+
+
+def _pictures(bundle: Bundle, answers: Mapping[str, Embeddings]) -> list[PictureMatches]:
+    golden = bundle.golden()
+    expected = golden_embeddings(golden)
+    shown = slice(0, 6)
+    scale = bundle.manifest.logit_scale
+
+    def shares(embeddings: Embeddings, row: int) -> tuple[float, ...]:
+        similarity = similarities(embeddings.image[row], embeddings.text[shown])
+        return tuple(float(p) for p in probabilities(similarity, scale))
+
+    return [
+        PictureMatches(
+            name=Path(image.file).name,
+            image=bundle.file(image.file).read_bytes(),
+            texts=expected.texts[shown],
+            reference=shares(expected, row),
+            variants={name: shares(got, row) for name, got in answers.items()},
+        )
+        for row, image in enumerate(golden.images)
+    ]
+
+
+def _tasks(measured: Measured, embeddings: Embeddings) -> TaskOutcomes:
+    if not measured.is_task_data:
+        return TaskOutcomes({}, ())
+    return measure_tasks(measured.dataset, embeddings)
+
+
+def _no_data_note(measured: Measured) -> str:
+    return (
+        f"no task data was given (--data): parity alone was measured, on {len(measured.dataset)} calibration "
+        "pictures and their texts"
+    )
+
+
+def _data(measured: Measured, reference: Embeddings) -> DataReport | None:
+    if not measured.is_task_data:
+        return None
+    return describe_data(measured.dataset, len(reference.texts))
+
+
+def _read_bench(folder: Path) -> BenchReport:
+    path = folder / BENCH_FILE
+    return decode(BenchReport, parse_json(path.read_bytes(), path.name), path.name)
+
+
+def _machine(bench: BenchReport) -> MachineReport:
+    engines = {}
+    for variant in bench.variants.values():
+        for name, engine in _DISTRIBUTIONS.items():
+            if variant.engine.startswith(name):
+                engines[engine] = variant.engine
+    told = bench.machine
+    return MachineReport(told.cpu, told.isa, told.threads, told.exact_int8, engines)
+
+
+def _variant(bundle: Bundle, name: str, bench: BenchReport, peak: int) -> VariantReport:
+    spec = bundle.variant(name)
+    timed = bench.variants[name]
+    graphs = {role: bundle.manifest.graphs[graph] for role, graph in spec.graphs.items()}
+    return VariantReport(
+        engine=spec.engine,
+        precision=spec.precision,
+        status=spec.status,
+        size_bytes=bundle.size_bytes(name),
+        files={graph.graph_id: bundle.manifest.files[graph.file].bytes for graph in graphs.values()},
+        latency_ms={
+            stage: {threads: Latency(each.p10, each.median) for threads, each in by_threads.items()}
+            for stage, by_threads in timed.latency_ms.items()
+        },
+        peak_rss_bytes=peak,
+        ops={role: op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
+        notes=timed.notes,
+    )
+
+
+def _losses(parity: Mapping[Role, ParityReport]) -> dict[Role, float]:
+    return {role: round(each.centred_cosine_median, _COMPARABLE_DIGITS) for role, each in parity.items()}
+
+
+def status_of(variant: VariantReport) -> Status:
+    """Accepted where the gate was passed, else experimental."""
+    return Status.ACCEPTED if variant.gate is not None and variant.gate.passed else Status.EXPERIMENTAL

@@ -1,0 +1,72 @@
+"""`pocketvl train`: a training recipe (TOML) and what runs it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from pocketvl.errors import RecipeError
+
+if TYPE_CHECKING:
+    from pocketvl.train.tabletop import TabletopClipSettings
+
+Progress = Callable[[int, int, str], None]
+_SUFFIX = ".toml"
+
+
+def training_recipes() -> tuple[str, ...]:
+    """The names of the training recipes that are shipped."""
+    folder = resources.files("pocketvl.recipes") / "training"
+    return tuple(sorted(p.name.removesuffix(_SUFFIX) for p in folder.iterdir() if p.name.endswith(_SUFFIX)))
+
+
+def read_training_recipe(recipe: str) -> TabletopClipSettings:
+    """Reads a recipe by its name or from a .toml file.
+
+    Raises:
+        RecipeError: there is none, it is not TOML, or a key is unknown, missing or of the wrong type; the
+            message names the key.
+    """
+    from pocketvl.train.tabletop import TabletopClipSettings
+
+    values = _read_toml(recipe)
+    adapter = TypeAdapter(TabletopClipSettings, config=ConfigDict(extra="forbid"))
+    try:
+        settings: TabletopClipSettings = adapter.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"recipe {recipe}: {key}: {first['msg']}") from error
+    return settings
+
+
+def train(recipe: str, out: Path, work: Path, progress: Progress | None = None) -> None:
+    """Trains what the recipe says and writes the checkpoint `out`; an interrupted training goes on.
+
+    Raises:
+        RecipeError: the recipe is not valid.
+        TrainingError: training diverged, or `work` or `out` belongs to something else.
+    """
+    from pocketvl.train.tabletop import train_tabletop_clip
+
+    train_tabletop_clip(read_training_recipe(recipe), out, work, progress)
+
+
+def _read_toml(recipe: str) -> dict[str, Any]:
+    if recipe in training_recipes():
+        text = (resources.files("pocketvl.recipes") / "training" / f"{recipe}{_SUFFIX}").read_text("utf-8")
+    elif recipe.endswith(_SUFFIX) and Path(recipe).is_file():
+        text = Path(recipe).read_text("utf-8")
+    else:
+        raise RecipeError(
+            f"there is no training recipe {recipe!r}: name a .toml file or one of {', '.join(training_recipes())}"
+        )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {recipe} is not TOML: {error}") from error

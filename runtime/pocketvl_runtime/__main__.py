@@ -1,0 +1,5 @@
+"""`python -m pocketvl_runtime` is `pocketvl-run`."""
+
+from pocketvl_runtime.cli import main
+
+main()

@@ -1,0 +1,224 @@
+"""`load` a bundle, and ask it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketvl_runtime.backends import Backend, is_installed, open_backend
+from pocketvl_runtime.bundle import Bundle
+from pocketvl_runtime.errors import BackendError, BundleError, InputError
+from pocketvl_runtime.image import ImageInput, open_image, preprocess
+from pocketvl_runtime.manifest import Engine, Manifest, Precision, Role, Status
+from pocketvl_runtime.tasks import (
+    ClassifyReport,
+    Floats,
+    LabelScore,
+    MatchReport,
+    TextScore,
+    TimingMs,
+    probabilities,
+    similarities,
+)
+from pocketvl_runtime.text import Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PREFERRED_PRECISIONS = (Precision.INT8, Precision.FP16, Precision.FP32)
+_PREFERRED_ENGINES = (Engine.TFLITE, Engine.ONNX)
+_MOST_DEFAULT_THREADS = 4
+
+
+def load(bundle: str | Path | Bundle, variant: str | None = None, threads: int | None = None) -> Model:
+    """Opens a bundle and loads one of its variants.
+
+    Args:
+        bundle: the folder, or an opened bundle.
+        variant: which one; by default the first accepted one whose engine is installed, int8 before fp16 before
+            fp32, and TFLite before ONNX.
+        threads: for one inference; by default as many as there are processors, at most 4.
+
+    Raises:
+        BundleError: the bundle is missing or damaged, or has no such variant.
+        BackendError: the engine is not installed or refuses a graph.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    chosen = variant or default_variant(opened)
+    if not is_installed(opened.variant(chosen).engine):
+        usable = ", ".join(runnable_variants(opened)) or "none"
+        package = {Engine.ONNX: "onnxruntime", Engine.TFLITE: "ai-edge-litert"}[opened.variant(chosen).engine]
+        raise BackendError(
+            f"variant {chosen} needs an engine that is not installed: pip install {package} "
+            f"(with what is installed, these run: {usable})"
+        )
+    return Model(opened, chosen, threads or min(_MOST_DEFAULT_THREADS, os.cpu_count() or 1))
+
+
+def runnable_variants(bundle: Bundle) -> list[str]:
+    """The variants whose engine is installed, in the manifest's order."""
+    return [name for name, spec in bundle.manifest.variants.items() if is_installed(spec.engine)]
+
+
+def default_variant(bundle: Bundle) -> str:
+    """What `load` takes when it is not told.
+
+    Raises:
+        BackendError: no accepted variant can run here.
+    """
+    variants = bundle.manifest.variants
+    accepted = [name for name in runnable_variants(bundle) if variants[name].status is Status.ACCEPTED]
+    for precision in _PREFERRED_PRECISIONS:
+        for engine in _PREFERRED_ENGINES:
+            for name in accepted:
+                if variants[name].precision is precision and variants[name].engine is engine:
+                    return name
+    if accepted:
+        return accepted[0]
+    raise BackendError(
+        f"no accepted variant of {bundle.root} can run here: pip install onnxruntime or ai-edge-litert, "
+        f"or name one of {', '.join(sorted(variants)) or 'none'}"
+    )
+
+
+class Model:
+    """One variant of a bundle, loaded. Not safe for use from several threads at once."""
+
+    def __init__(self, bundle: Bundle, variant: str, threads: int) -> None:
+        self.bundle = bundle
+        self.variant = variant
+        self.threads = threads
+        self._tokenizer = Tokenizer(bundle.file(self.manifest.tokenizer.file), self.manifest.tokenizer)
+        self._backends: dict[Role, Backend] = {}
+        for role, graph_id in bundle.variant(variant).graphs.items():
+            graph = self.manifest.graphs[graph_id]
+            self._backends[role] = open_backend(graph, bundle.file(graph.file), threads)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the backends did on their own account, each said once."""
+        return tuple(dict.fromkeys(note for backend in self._backends.values() for note in backend.notes))
+
+    @property
+    def engine(self) -> str:
+        """The engine in use and its version."""
+        return ", ".join(dict.fromkeys(backend.name for backend in self._backends.values()))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer."""
+        return self._tokenizer
+
+    # --- embeddings ----------------------------------------------------------------------------------
+
+    def embed_image(self, image: ImageInput) -> Floats:
+        """Embeds a picture (a path, bytes or a PIL image): float32 [D], L2-normalised.
+
+        Raises:
+            InputError: the picture cannot be used.
+            BackendError: the engine failed.
+        """
+        return self.embed_pixels(preprocess(open_image(image), self.manifest.preprocess))
+
+    def embed_text(self, texts: Sequence[str]) -> Floats:
+        """Embeds texts: float32 [N, D], L2-normalised. Warns (TruncatedTextWarning) of texts that were cut.
+
+        Raises:
+            InputError: a text is empty or not valid Unicode.
+            BackendError: the engine failed.
+        """
+        encoding = self._tokenizer.encode(texts)
+        encoding.warn_if_truncated()
+        rows = [self.embed_ids(ids, mask) for ids, mask in zip(encoding.ids, encoding.mask, strict=True)]
+        return np.stack(rows) if rows else np.zeros((0, self.manifest.embedding_dim), np.float32)
+
+    def embed_pixels(self, pixels: npt.NDArray[np.uint8]) -> Floats:
+        """Embeds what `preprocess` made, uint8 [H, W, 3]: float32 [D]."""
+        return self._embed(Role.IMAGE_ENCODER, {"pixels": pixels[None]})
+
+    def embed_ids(self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32] | None = None) -> Floats:
+        """Embeds what the tokenizer made, int32 [T] (and its mask, where the family needs it): float32 [D]."""
+        feed = {"ids": ids[None]}
+        if self.manifest.tokenizer.needs_mask:
+            if mask is None:
+                raise InputError("this model needs the tokenizer's mask beside the ids")
+            feed["mask"] = mask[None]
+        return self._embed(Role.TEXT_ENCODER, feed)
+
+    def _embed(
+        self, role: Role, feed: dict[str, npt.NDArray[np.int32]] | dict[str, npt.NDArray[np.uint8]]
+    ) -> Floats:
+        if role not in self._backends:
+            raise BundleError(f"variant {self.variant} has no {role.value}")
+        (embedding,) = self._backends[role].run(feed).values()
+        return np.asarray(embedding[0], dtype=np.float32)
+
+    # --- tasks ---------------------------------------------------------------------------------------
+
+    def match(self, image: ImageInput, texts: Sequence[str]) -> MatchReport:
+        """How well each text fits the picture.
+
+        Raises:
+            InputError: the picture or a text cannot be used, or there is no text.
+            BackendError: the engine failed.
+        """
+        similarity, timing = self._score(image, texts)
+        shares = probabilities(similarity, self.manifest.logit_scale)
+        results = tuple(
+            TextScore(text, float(s), float(p)) for text, s, p in zip(texts, similarity, shares, strict=True)
+        )
+        return MatchReport(self.variant, results, timing)
+
+    def classify(self, image: ImageInput, labels: Sequence[str] | None = None) -> ClassifyReport:
+        """How well each label fits the picture; by default the bundle's own labels.
+
+        Raises:
+            InputError: the picture or a label cannot be used, or there are no labels.
+            BackendError: the engine failed.
+        """
+        chosen = tuple(self.manifest.labels if labels is None else labels)
+        if not chosen:
+            raise InputError("this bundle has no labels of its own: give some")
+        texts = [self.manifest.label_template.replace("{label}", label) for label in chosen]
+        similarity, timing = self._score(image, texts)
+        shares = probabilities(similarity, self.manifest.logit_scale)
+        results = tuple(
+            LabelScore(label, float(s), float(p))
+            for label, s, p in zip(chosen, similarity, shares, strict=True)
+        )
+        return ClassifyReport(self.variant, results, timing)
+
+    def _score(self, image: ImageInput, texts: Sequence[str]) -> tuple[npt.NDArray[np.float64], TimingMs]:
+        if not texts:
+            raise InputError("at least one text is needed")
+        spent: dict[str, float] = {}
+        start = time.perf_counter()
+        with _clock(spent, "decode"):
+            picture = open_image(image)
+        with _clock(spent, "preprocess"):
+            pixels = preprocess(picture, self.manifest.preprocess)
+        with _clock(spent, "image"):
+            seen = self.embed_pixels(pixels)
+        with _clock(spent, "text"):
+            read = self.embed_text(texts)
+        similarity = similarities(seen, read)
+        return similarity, TimingMs(**spent, total=1000 * (time.perf_counter() - start))
+
+
+@contextmanager
+def _clock(spent: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    spent[stage] = 1000 * (time.perf_counter() - start)

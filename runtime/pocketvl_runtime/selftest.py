@@ -1,0 +1,102 @@
+"""Does this machine give the answers that the bundle promises?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pocketvl_runtime.bundle import Bundle
+from pocketvl_runtime.golden import Golden, GoldenImage, GoldenText, Tolerance
+from pocketvl_runtime.image import open_image, preprocess
+from pocketvl_runtime.manifest import Role
+from pocketvl_runtime.model import Model, load
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class SelftestReport:
+    """What was checked, and one line for everything that did not hold."""
+
+    files: int
+    images: int
+    texts: int
+    variants: tuple[str, ...]
+    failures: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything held."""
+        return not self.failures
+
+
+def selftest(bundle: Bundle, variants: Sequence[str], progress: Progress | None = None) -> SelftestReport:
+    """Checks every file's checksum, and the golden pack's pixels, ids and embeddings.
+
+    Args:
+        bundle: opened.
+        variants: whose embeddings are checked.
+        progress: told after every variant.
+
+    Raises:
+        PocketVLError: a file is damaged or an engine fails; figures that do not hold are in the report instead.
+    """
+    files = bundle.verify()
+    golden = bundle.golden()
+    failures: list[str] = []
+    notes: dict[str, None] = {}
+    for number, name in enumerate(variants, start=1):
+        model = load(bundle, name)
+        notes.update(dict.fromkeys(model.notes))
+        if number == 1:
+            failures += _preprocessing(model, golden)
+        failures += _embeddings(model, golden)
+        if progress is not None:
+            progress(number, len(variants), name)
+    return SelftestReport(
+        files, len(golden.images), len(golden.texts), tuple(variants), tuple(failures), tuple(notes)
+    )
+
+
+def _preprocessing(model: Model, golden: Golden) -> list[str]:
+    failures = []
+    for image in golden.images:
+        expected = np.asarray(open_image(model.bundle.file(image.pixels)))
+        got = preprocess(open_image(model.bundle.file(image.file)), model.manifest.preprocess)
+        if not np.array_equal(expected, got):
+            worst = int(np.abs(expected.astype(int) - got).max()) if expected.shape == got.shape else -1
+            failures.append(f"{image.file}: the pixels differ by up to {worst} grey levels")
+    for index, text in enumerate(golden.texts):
+        ids = tuple(int(i) for i in model.tokenizer.encode([text.text]).ids[0])
+        if ids != text.ids:
+            failures.append(f"golden text {index}: the token ids differ")
+    return failures
+
+
+def _embeddings(model: Model, golden: Golden) -> list[str]:
+    failures = []
+    for image in golden.images:
+        got = model.embed_image(model.bundle.file(image.file))
+        failures += _compare(model, golden, Role.IMAGE_ENCODER, image, image.file, got)
+    for index, text in enumerate(golden.texts):
+        encoding = model.tokenizer.encode([text.text])
+        got = model.embed_ids(encoding.ids[0], encoding.mask[0])
+        failures += _compare(model, golden, Role.TEXT_ENCODER, text, f"golden text {index}", got)
+    return failures
+
+
+def _compare(
+    model: Model, golden: Golden, role: Role, entry: GoldenImage | GoldenText, what: str, got: np.ndarray
+) -> list[str]:
+    limit = golden.tolerance.get(model.variant, {}).get(role, Tolerance(None, 0.9))
+    expected = np.asarray(entry.embedding, np.float32)
+    cosine = float(got @ expected / max(float(np.linalg.norm(got) * np.linalg.norm(expected)), 1e-12))
+    worst = float(np.abs(got - expected).max())
+    if cosine < limit.cosine_min:
+        return [f"{model.variant}: {what}: cosine {cosine:.5f}, at least {limit.cosine_min:.5f} expected"]
+    if limit.max_abs is not None and worst > limit.max_abs:
+        return [f"{model.variant}: {what}: off by {worst:.2e}, at most {limit.max_abs:.2e} expected"]
+    return []

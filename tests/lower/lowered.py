@@ -1,0 +1,86 @@
+"""The tiny CLIP model, lowered once a test run; `python -m tests.lower.lowered FOLDER` does it anew."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pocketvl.families import open_source
+from pocketvl.families.base import Source
+from pocketvl.lower.to_onnx import export_onnx
+from pocketvl.lower.to_tflite import cast_fp16_tflite, export_tflite
+from pocketvl.quantize.static_onnx import quantize_static_onnx
+from pocketvl.quantize.static_tflite import quantize_static_tflite
+from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
+
+TOWERS = ("pixels", "ids")
+SUFFIXES = ("fp32.onnx", "int8.onnx", "fp32.tflite", "fp16.tflite", "int8.tflite")
+FLOATS = NDArray[np.float32]
+_KEPT: list[tempfile.TemporaryDirectory[str]] = []
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """The model and the folder with `<input name>.<suffix>` for each of TOWERS and SUFFIXES."""
+
+    source: Source
+    folder: Path
+
+    def path(self, tower: str, suffix: str) -> Path:
+        return self.folder / f"{tower}.{suffix}"
+
+    def torch_embedding(self, tower: str, value: NDArray[np.generic]) -> FLOATS:
+        module = self.source.image_encoder if tower == "pixels" else self.source.text_encoder
+        with torch.no_grad():
+            embedding: FLOATS = module(torch.from_numpy(value)).numpy()
+        return embedding
+
+
+def samples(tower: str, count: int, seed: int) -> list[dict[str, NDArray[np.generic]]]:
+    """Feeds of batch 1: smooth random pictures, or texts of random ids that end with eos."""
+    random = np.random.default_rng(seed)
+    if tower == "ids":
+        ids = random.integers(0, 380, (count, 1, TEXT_LENGTH), dtype=np.int32)
+        ids[np.arange(TEXT_LENGTH) >= random.integers(3, TEXT_LENGTH, (count, 1, 1))] = 381
+        ids[:, :, 0] = 380
+        return [{"ids": row} for row in ids]
+    coarse = random.integers(0, 256, (count, 1, 4, 4, 3))
+    smooth = coarse.repeat(IMAGE_SIZE // 4, axis=2).repeat(IMAGE_SIZE // 4, axis=3)
+    noisy = smooth + random.integers(-20, 21, smooth.shape)
+    return [{"pixels": picture} for picture in noisy.clip(0, 255).astype(np.uint8)]
+
+
+def lower_all(folder: Path) -> Lowered:
+    """Makes the tiny model and every graph of it in `folder`."""
+    source = open_source(make_tiny_clip(folder / "tiny"))
+    lowered = Lowered(source, folder)
+    for tower, module in zip(TOWERS, (source.image_encoder, source.text_encoder), strict=True):
+        example = torch.from_numpy(samples(tower, 1, 0)[0][tower])
+        export_onnx(module, example, tower, lowered.path(tower, "fp32.onnx"))
+        export_tflite(module, example, tower, lowered.path(tower, "fp32.tflite"))
+        cast_fp16_tflite(lowered.path(tower, "fp32.tflite"), lowered.path(tower, "fp16.tflite"))
+        feeds = samples(tower, 64, 1)
+        quantize_static_onnx(lowered.path(tower, "fp32.onnx"), lowered.path(tower, "int8.onnx"), feeds)
+        quantize_static_tflite(lowered.path(tower, "fp32.tflite"), lowered.path(tower, "int8.tflite"), feeds)
+    return lowered
+
+
+@cache
+def lowered() -> Lowered:
+    """The graphs of this process, made at the first call."""
+    _KEPT.append(tempfile.TemporaryDirectory(prefix="lowered-"))
+    return lower_all(Path(_KEPT[0].name))
+
+
+if __name__ == "__main__":
+    lower_all(Path(sys.argv[1]))
