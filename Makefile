@@ -42,7 +42,8 @@ lock: $(LOCKED) ## renew requirements/*.txt (LOCK_FLAGS=--upgrade takes newer ve
 	echo "uv==0.13.9" | $(COMPILE) --universal $(LOCK_FLAGS) -o requirements/uv.txt -
 	$(COMPILE) --python-platform x86_64-manylinux_2_28 --extra onnx --extra litert --extra export --extra dev \
 		$(LOCK_FLAGS) -o requirements/export.txt pyproject.toml
-	$(COMPILE) --universal --extra onnx --extra litert $(LOCK_FLAGS) -o requirements/runtime.txt runtime/pyproject.toml
+	$(COMPILE) --universal --constraint requirements/export.txt --extra onnx --extra litert \
+		-o requirements/runtime.txt runtime/pyproject.toml
 
 clean: ## remove what was built and cached; .venv stays
 	rm -rf build dist .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

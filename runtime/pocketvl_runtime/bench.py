@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ class VariantBench:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What `bench` measured; `peak_rss_bytes` is of the whole process, so it speaks of a variant only alone."""
+    """What `bench` measured; `peak_rss_bytes` is of the whole process: a variant's only where it ran alone."""
 
     machine: Machine
     runs: int
@@ -100,7 +101,7 @@ def bench(
     if not variants or not threads or runs < 1:
         raise InputError("bench needs at least one variant, one thread count and one run")
     picture = image if image is not None else _golden_image(bundle)
-    words = text if text is not None else bundle.golden().texts[0].text
+    words = text if text is not None else _golden_text(bundle)
     runners: dict[tuple[str, int], _Runner] = {}
     for name in variants:
         for count in threads:
@@ -114,7 +115,7 @@ def bench(
                 runner.timings.append(timing)
         if progress is not None:
             progress(turn, runs, "timing")
-    machine = Machine(cpu_name(), instruction_set(), _processors(), has_exact_int8())
+    machine = Machine(cpu_name(), instruction_set(), os.cpu_count() or 1, has_exact_int8())
     measured = {name: _report({n: r for (v, n), r in runners.items() if v == name}) for name in variants}
     return BenchReport(machine, runs, measured, peak_rss_bytes())
 
@@ -148,10 +149,14 @@ def _latency(values: list[float]) -> Latency:
 
 
 def _golden_image(bundle: Bundle) -> Path:
-    return bundle.file(bundle.golden().images[0].file)
+    images = bundle.golden().images
+    if not images:
+        raise InputError("the golden pack has no picture: give one to time")
+    return bundle.file(images[0].file)
 
 
-def _processors() -> int:
-    import os
-
-    return os.cpu_count() or 1
+def _golden_text(bundle: Bundle) -> str:
+    texts = bundle.golden().texts
+    if not texts:
+        raise InputError("the golden pack has no text: give one to time")
+    return texts[0].text

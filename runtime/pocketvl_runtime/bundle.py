@@ -54,8 +54,8 @@ class Bundle:
             raise BundleError(f"{place} cannot be read ({error.strerror}); copy the bundle again") from error
         if size != entry.bytes or digest != entry.sha256:
             raise BundleError(
-                f"{place} is damaged: {size} bytes with sha256 {digest[:12]}..., expected {entry.bytes} bytes "
-                f"with {entry.sha256[:12]}...; copy the bundle again"
+                f"{place} is damaged: {size} bytes with sha256 {digest[:12]}..., expected {entry.bytes} "
+                f"bytes with {entry.sha256[:12]}...; copy the bundle again"
             )
         return place
 

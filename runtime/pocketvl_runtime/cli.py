@@ -69,7 +69,8 @@ def info(bundle: Path, as_json: bool) -> None:
     spec, text = manifest.preprocess, manifest.tokenizer
     click.echo(f"{manifest.name} ({manifest.family}): {', '.join(manifest.tasks)}")
     click.echo(
-        f"picture {spec.height} x {spec.width}, text up to {text.length} tokens, {manifest.embedding_dim} values"
+        f"picture {spec.height} x {spec.width}, text up to {text.length} tokens, "
+        f"{manifest.embedding_dim} values"
     )
     for name, row in variants.items():
         here = "" if row["runs_here"] else "  (its engine is not installed)"
@@ -165,7 +166,8 @@ def selftest(bundle: Path, variants: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         _print_json(report)
     else:
-        what = f"{report.files} files, {report.images} pictures, {report.texts} texts, {', '.join(report.variants)}"
+        names = ", ".join(report.variants)
+        what = f"{report.files} files, {report.images} pictures, {report.texts} texts, {names}"
         click.echo(f"checked {what}: {'all good' if report.passed else f'{len(report.failures)} failures'}")
     if not report.passed:
         more = f" (and {len(report.failures) - 3} more)" if len(report.failures) > 3 else ""
@@ -236,7 +238,7 @@ def _chosen(asked: Sequence[str], runnable: Sequence[str]) -> Sequence[str]:
 def _print_json(value: object) -> None:
     from pocketvl_runtime.schema import encode
 
-    click.echo(json.dumps(encode(value), ensure_ascii=False))
+    click.echo(json.dumps(encode(value)))
 
 
 def _print_scores(variant: str, rows: list[tuple[str, float, float]]) -> None:

@@ -7,6 +7,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import TextIO
 
 import click
 
@@ -16,6 +18,8 @@ from pocketvl_runtime.errors import PocketVLError
 def run_command(command: click.Command, name: str) -> None:
     """Runs a click command and ends the process: 0 good, 1 one clear line on stderr, 2 wrong usage."""
     warnings.showwarning = _show_warning
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
     try:
         command.main(prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -57,6 +61,13 @@ def _fail(message: str, code: int = 1) -> None:
     sys.exit(code)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     if not issubclass(category, DeprecationWarning | FutureWarning):
         click.echo(f"warning: {message}", err=True)

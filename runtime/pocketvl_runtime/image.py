@@ -18,7 +18,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pocketvl_runtime.errors import InputError
 from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
-from pocketvl_runtime.resample import resize_window
 
 ImageInput: TypeAlias = str | Path | bytes | Image.Image
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -27,7 +26,6 @@ MAX_PIXELS = 89_000_000
 """Bigger pictures are refused: decoded they would take more than a third of a gigabyte."""
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PPM", "PNG", "WEBP", "TIFF", "JPEG2000")
-_MAX_RESIZED_PIXELS = 4_000_000
 
 
 def open_image(image: ImageInput) -> Image.Image:
@@ -64,7 +62,8 @@ def preprocess(image: Image.Image, spec: PreprocessSpec) -> Pixels:
         picture, the rest is black.
 
     Raises:
-        InputError: the picture has no pixels.
+        InputError: the picture has no pixels, or is so elongated that the resized one would have more than
+            `MAX_PIXELS`.
     """
     if image.width < 1 or image.height < 1:
         raise InputError(f"the picture has no pixels ({image.width} x {image.height})")
@@ -74,13 +73,11 @@ def preprocess(image: Image.Image, spec: PreprocessSpec) -> Pixels:
         return _to_array(_resize(image, (height, width)))
     rows, top = _crop_axis(height, spec.crop_height)
     columns, left = _crop_axis(width, spec.crop_width)
-    if height * width > _MAX_RESIZED_PIXELS:
-        window = resize_window(_to_array(image), (height, width), rows, columns)
-    else:
-        resized = _to_array(_resize(image, (height, width)))
-        window = resized[rows.start : rows.stop, columns.start : columns.stop]
+    window = _to_array(
+        _resize(image, (height, width)).crop((columns.start, rows.start, columns.stop, rows.stop))
+    )
     if window.shape[:2] == (spec.crop_height, spec.crop_width):
-        return np.ascontiguousarray(window)
+        return window
     padded = np.zeros((spec.crop_height, spec.crop_width, 3), dtype=np.uint8)
     padded[top : top + len(rows), left : left + len(columns)] = window
     return padded
@@ -146,6 +143,12 @@ def _resized_size(image: Image.Image, spec: PreprocessSpec) -> tuple[int, int]:
     edge = spec.resize_height
     short, long = sorted(image.size)
     new_long = int(edge * long / short)
+    if edge * new_long > MAX_PIXELS:
+        size = f"{image.width} x {image.height}"
+        raise InputError(
+            f"the picture is {size}, so elongated that resizing its shortest edge to {edge} would make more "
+            f"than {MAX_PIXELS} pixels; cut it first"
+        )
     return (new_long, edge) if image.width <= image.height else (edge, new_long)
 
 

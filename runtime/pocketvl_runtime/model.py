@@ -27,7 +27,7 @@ from pocketvl_runtime.tasks import (
     probabilities,
     similarities,
 )
-from pocketvl_runtime.text import Tokenizer
+from pocketvl_runtime.text import Tokenizer, check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,8 +42,8 @@ def load(bundle: str | Path | Bundle, variant: str | None = None, threads: int |
 
     Args:
         bundle: the folder, or an opened bundle.
-        variant: which one; by default the first accepted one whose engine is installed, int8 before fp16 before
-            fp32, and TFLite before ONNX.
+        variant: which one; by default the first accepted one whose engine is installed, int8 before fp16
+            before fp32, and TFLite before ONNX.
         threads: for one inference; by default as many as there are processors, at most 4.
 
     Raises:
@@ -51,7 +51,9 @@ def load(bundle: str | Path | Bundle, variant: str | None = None, threads: int |
         BackendError: the engine is not installed or refuses a graph.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    chosen = variant or default_variant(opened)
+    chosen = default_variant(opened) if variant is None else variant
+    if threads is None:
+        threads = min(_MOST_DEFAULT_THREADS, os.cpu_count() or 1)
     if not is_installed(opened.variant(chosen).engine):
         usable = ", ".join(runnable_variants(opened)) or "none"
         package = {Engine.ONNX: "onnxruntime", Engine.TFLITE: "ai-edge-litert"}[opened.variant(chosen).engine]
@@ -59,7 +61,7 @@ def load(bundle: str | Path | Bundle, variant: str | None = None, threads: int |
             f"variant {chosen} needs an engine that is not installed: pip install {package} "
             f"(with what is installed, these run: {usable})"
         )
-    return Model(opened, chosen, threads or min(_MOST_DEFAULT_THREADS, os.cpu_count() or 1))
+    return Model(opened, chosen, threads)
 
 
 def runnable_variants(bundle: Bundle) -> list[str]:
@@ -149,7 +151,7 @@ class Model:
         return self._embed(Role.IMAGE_ENCODER, {"pixels": pixels[None]})
 
     def embed_ids(self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32] | None = None) -> Floats:
-        """Embeds what the tokenizer made, int32 [T] (and its mask, where the family needs it): float32 [D]."""
+        """Embeds what the tokenizer made, int32 [T] (and its mask, where the family has one): float32 [D]."""
         feed = {"ids": ids[None]}
         if self.manifest.tokenizer.needs_mask:
             if mask is None:
@@ -188,9 +190,10 @@ class Model:
             InputError: the picture or a label cannot be used, or there are no labels.
             BackendError: the engine failed.
         """
-        chosen = tuple(self.manifest.labels if labels is None else labels)
+        chosen = self.manifest.labels if labels is None else labels
         if not chosen:
             raise InputError("this bundle has no labels of its own: give some")
+        check_texts(chosen, "label")
         texts = [self.manifest.label_template.replace("{label}", label) for label in chosen]
         similarity, timing = self._score(image, texts)
         shares = probabilities(similarity, self.manifest.logit_scale)
@@ -201,6 +204,7 @@ class Model:
         return ClassifyReport(self.variant, results, timing)
 
     def _score(self, image: ImageInput, texts: Sequence[str]) -> tuple[npt.NDArray[np.float64], TimingMs]:
+        check_texts(texts)
         if not texts:
             raise InputError("at least one text is needed")
         spent: dict[str, float] = {}

@@ -143,7 +143,9 @@ def _decode_scalar(kind: Any, value: object, path: str) -> object:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 2**1000 else math.inf
     if type(value) is not kind:
-        raise _wrong_type(path, {str: "a string", bool: "true or false"}.get(kind, "a number"), value)
+        raise _wrong_type(
+            path, {str: "a string", bool: "true or false", int: "an integer"}.get(kind, "a number"), value
+        )
     if isinstance(value, float) and not math.isfinite(value):
         raise BundleError(f"{path} is not a finite number")
     return value

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.golden import Golden, GoldenImage, GoldenText, Tolerance
+from pocketvl_runtime.golden import Golden, GoldenImage, GoldenText
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import Role
 from pocketvl_runtime.model import Model, load
@@ -42,7 +42,7 @@ def selftest(bundle: Bundle, variants: Sequence[str], progress: Progress | None 
         progress: told after every variant.
 
     Raises:
-        PocketVLError: a file is damaged or an engine fails; figures that do not hold are in the report instead.
+        PocketVLError: a file is damaged or an engine fails; figures that do not hold are in the report.
     """
     files = bundle.verify()
     golden = bundle.golden()
@@ -66,8 +66,10 @@ def _preprocessing(model: Model, golden: Golden) -> list[str]:
     for image in golden.images:
         expected = np.asarray(open_image(model.bundle.file(image.pixels)))
         got = preprocess(open_image(model.bundle.file(image.file)), model.manifest.preprocess)
-        if not np.array_equal(expected, got):
-            worst = int(np.abs(expected.astype(int) - got).max()) if expected.shape == got.shape else -1
+        if expected.shape != got.shape:
+            failures.append(f"{image.file}: pixels {list(got.shape)}, expected {list(expected.shape)}")
+        elif not np.array_equal(expected, got):
+            worst = int(np.abs(expected.astype(int) - got).max())
             failures.append(f"{image.file}: the pixels differ by up to {worst} grey levels")
     for index, text in enumerate(golden.texts):
         ids = tuple(int(i) for i in model.tokenizer.encode([text.text]).ids[0])
@@ -91,12 +93,16 @@ def _embeddings(model: Model, golden: Golden) -> list[str]:
 def _compare(
     model: Model, golden: Golden, role: Role, entry: GoldenImage | GoldenText, what: str, got: np.ndarray
 ) -> list[str]:
-    limit = golden.tolerance.get(model.variant, {}).get(role, Tolerance(None, 0.9))
+    limit = golden.tolerance.get(model.variant, {}).get(role)
     expected = np.asarray(entry.embedding, np.float32)
+    if limit is None:
+        return [f"{model.variant}: {what}: the golden pack has no tolerance for the {role.value}"]
+    if expected.shape != got.shape:
+        return [f"{model.variant}: {what}: {len(got)} values, expected {len(expected)}"]
     cosine = float(got @ expected / max(float(np.linalg.norm(got) * np.linalg.norm(expected)), 1e-12))
     worst = float(np.abs(got - expected).max())
-    if cosine < limit.cosine_min:
+    if not cosine >= limit.cosine_min:
         return [f"{model.variant}: {what}: cosine {cosine:.5f}, at least {limit.cosine_min:.5f} expected"]
-    if limit.max_abs is not None and worst > limit.max_abs:
+    if limit.max_abs is not None and not worst <= limit.max_abs:
         return [f"{model.variant}: {what}: off by {worst:.2e}, at most {limit.max_abs:.2e} expected"]
     return []

@@ -90,25 +90,29 @@ class Tokenizer:
         return Encoding(ids, mask, lengths, lengths > self.spec.length)
 
 
-def check_texts(texts: Sequence[str]) -> None:
+def check_texts(texts: Sequence[str], what: str = "text") -> None:
     """Checks what can be told without a tokenizer.
+
+    Args:
+        texts: what was handed in.
+        what: what to call one of them in messages.
 
     Raises:
         InputError: not a sequence of strings, an item is blank, or holds a lone surrogate, which is what
             bytes that are not UTF-8 become on a command line; the message says which.
     """
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence):
-        raise InputError(f"texts must be a list of strings, not {type(texts).__name__}")
+        raise InputError(f"{what}s must be a list of strings, not {type(texts).__name__}")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise InputError(f"text {index} is not a string but {type(text).__name__}")
+            raise InputError(f"{what} {index} is not a string but {type(text).__name__}")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            place = f"character {error.start} is {ascii(text[error.start])}"
-            raise InputError(f"text {index} is not valid Unicode ({place}); pass UTF-8") from error
+            place = f"character {error.start} is {text[error.start]!a}"
+            raise InputError(f"{what} {index} is not valid Unicode ({place}); pass UTF-8") from error
         if not text.strip():
-            raise InputError(f"text {index} is empty")
+            raise InputError(f"{what} {index} is empty")
 
 
 def _shown(text: str) -> str:

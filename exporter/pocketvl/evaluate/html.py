@@ -44,7 +44,7 @@ class PictureMatches:
     def __post_init__(self) -> None:
         lengths = {len(self.texts), len(self.reference), *map(len, self.variants.values())}
         if len(lengths) != 1 or not self.texts:
-            raise DataError(f"picture {self.name}: texts and probabilities must be equally many, at least one")
+            raise DataError(f"picture {self.name}: texts and probabilities must be equally many, 1 or more")
 
 
 def render_html(report: Report, pictures: Sequence[PictureMatches] = ()) -> str:
@@ -67,7 +67,7 @@ def render_html(report: Report, pictures: Sequence[PictureMatches] = ()) -> str:
         lstrip_blocks=True,
     )
     filters = {"percent": _percent, "points": _points, "interval": _interval, "megabytes": _megabytes,
-               "grouped": lambda number: f"{number:,}", "nines": _cosine, "pretty": _pretty}  # fmt: skip
+               "grouped": lambda number: f"{number:,}", "nines": _cosine, "pretty": _pretty, "loss": _loss}  # fmt: skip
     environment.filters.update(filters)
     variants = report.ordered_variants()
     return environment.get_template("report.html.j2").render(
@@ -91,7 +91,8 @@ def _headline(variants: Sequence[VariantReport]) -> str:
     if not judged:
         return "Measured, not yet judged"
     if not failed:
-        return "The only variant passes the gate" if len(judged) == 1 else f"All {len(judged)} variants pass the gate"
+        every = "The only variant passes" if len(judged) == 1 else f"All {len(judged)} variants pass"
+        return f"{every} the gate"
     verb = "fails" if len(failed) == 1 else "fail"
     return f"{', '.join(failed)} {verb} the gate; {len(judged) - len(failed)} of {len(judged)} variants pass"
 
@@ -150,20 +151,23 @@ def _plots(report: Report) -> list[_Plot]:
     main = next((metric for metric in Metric if metric in report.reference), Metric.MATCH_HARD)
     counts = report.thread_counts()
     shades = f"light: {counts[0]} thread, full: {counts[-1]}; " if len(counts) > 1 else ""
-    latency = f"{report.machine.cpu}, {report.machine.isa}; batch 1, interleaved runs. Median; {shades}notch: p10."
+    where = f"{report.machine.cpu}, {report.machine.isa}; batch 1, interleaved runs"
+    latency = f"{where}. Median; {shades}notch: p10."
+    lost = f"Paired on the same pictures, 95 % interval. {_marks(report)}Upright tick: allowance."
+    kinds = "Grey, with its figure: torch fp32. Marks: the variants, in the table\u2019s order."
+    close = (
+        "Mean-centred cosine to torch fp32; filled: image, line: text. Further right is closer; "
+        ".9\u2074 stands for .9999."
+    )
     drawn = (
         ("Accuracy over size", f"{main.value} with its 95 % interval.", plots.accuracy_by_size(report, main)),
-        ("What was lost", f"Paired on the same pictures, 95 % interval. {_marks(report)}Upright tick: allowance.", plots.drops(report)),
-        ("Latency of the image encoder", latency,
-         plots.latency_bars(report, "image")),
-        ("Latency of the text encoder", latency,
-         plots.latency_bars(report, "text")),
-        ("Accuracy by kind of negative", "Grey, with its figure: torch fp32. Marks: the variants, in the table\u2019s order.",
-         plots.accuracy_by_kind(report)),
-        ("How close the embeddings are", "Mean-centred cosine to torch fp32; filled: image, line: text. Further right "
-         "is closer; .9\u2074 stands for .9999.", plots.centred_cosines(report)),
-    )  # fmt: skip
-    return [_Plot(title, caption, Markup(svg)) for title, caption, svg in drawn if svg is not None]  # noqa: S704
+        ("What was lost", lost, plots.drops(report)),
+        ("Latency of the image encoder", latency, plots.latency_bars(report, "image")),
+        ("Latency of the text encoder", latency, plots.latency_bars(report, "text")),
+        ("Accuracy by kind of negative", kinds, plots.accuracy_by_kind(report)),
+        ("How close the embeddings are", close, plots.centred_cosines(report)),
+    )
+    return [_Plot(title, caption, Markup(svg)) for title, caption, svg in drawn if svg is not None]
 
 
 def _marks(report: Report) -> str:
@@ -213,11 +217,13 @@ def _thumbnail(picture: PictureMatches) -> tuple[str, str]:
             width, height = opened.size
             upright = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"picture {picture.name} cannot be opened ({error}); is the golden pack whole?") from error
+        what = f"picture {picture.name} cannot be opened ({error})"
+        raise DataError(f"{what}; is the golden pack whole?") from error
     upright.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
     out = io.BytesIO()
     upright.save(out, format="JPEG", quality=86)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}", f"{width}\u202f×\u202f{height}"
+    source = f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return source, f"{width}\u202f\u00d7\u202f{height}"
 
 
 def _percent(fraction: float) -> str:
@@ -226,6 +232,12 @@ def _percent(fraction: float) -> str:
 
 def _points(points: float) -> str:
     return f"{points:.2f}".replace("-", "\u2212") if round(points, 2) else "0.00"
+
+
+def _loss(points: float) -> str:
+    if not round(points, 2):
+        return "no loss"
+    return f"{abs(points):.2f} pp {'lost' if points > 0 else 'gained'}"
 
 
 def _interval(limits: tuple[float, float] | None) -> str:

@@ -24,9 +24,7 @@ def measure_latency(bundle: Path, variants: Sequence[str], threads: Sequence[int
     return _bench(bundle, variants, threads, runs)
 
 
-def measure_memory(
-    bundle: Path, variants: Sequence[str], progress: Progress | None = None
-) -> dict[str, int]:
+def measure_memory(bundle: Path, variants: Sequence[str], progress: Progress | None = None) -> dict[str, int]:
     """Peak resident memory in bytes of a process that loads and runs one variant alone, per variant.
 
     Raises:

@@ -104,7 +104,8 @@ def cosines(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float6
     products = np.einsum("nd,nd->n", a, b)
     result = np.divide(products, norms, out=np.zeros(len(a)), where=norms > 0)
     result[~a.any(axis=1) & ~b.any(axis=1)] = 1.0
-    return np.clip(result, -1.0, 1.0)
+    clipped: NDArray[np.float64] = np.clip(result, -1.0, 1.0)
+    return clipped
 
 
 def _histogram(centred: NDArray[np.float64]) -> LossHistogram:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from pocketvl.evaluate.parity import LossHistogram
 from pocketvl.evaluate.report import MetricReport, Report, VariantReport
 from pocketvl.evaluate.tasks import Metric
 from pocketvl_runtime.manifest import Engine, Precision, Role
@@ -37,10 +38,16 @@ _MARKER = {
     Precision.INT8DYN: "^",
     Precision.INT4: "v",
 }
-_NINES = ("0", ".9", ".99", ".999", ".9⁴", ".9⁵", ".9⁶", ".9⁷", ".9⁸", ".9⁹", ".9¹⁰")  # cosine at a loss of 10^0, 10^-1, ...
+# What a cosine is at a loss of 10^0, 10^-1, ...
+_NINES = ("0", ".9", ".99", ".999", ".9⁴", ".9⁵", ".9⁶", ".9⁷", ".9⁸", ".9⁹", ".9¹⁰")
 _WIDTH_INCHES = 5.2
+_SMALL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5}
+_LABEL_PLACES = (
+    (8, 6, "left"), (8, -13, "left"), (-8, 6, "right"), (-8, -13, "right"),
+    (8, 20, "left"), (8, -27, "left"), (-8, 20, "right"), (-8, -27, "right"),
+)  # fmt: skip
 _HALO = {"facecolor": PANEL, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.5,
     "axes.edgecolor": LINE,
@@ -62,7 +69,8 @@ _STYLE = {
 
 def accuracy_by_size(report: Report, metric: Metric = Metric.MATCH_HARD) -> str | None:
     """Accuracy over the size of the graph files; None where the metric was not measured."""
-    points = [(variant, variant.metrics[metric]) for variant in report.ordered_variants() if metric in variant.metrics]
+    measured_ones = [variant for variant in report.ordered_variants() if metric in variant.metrics]
+    points = [(variant, variant.metrics[metric]) for variant in measured_ones]
     if not points:
         return None
 
@@ -75,7 +83,7 @@ def accuracy_by_size(report: Report, metric: Metric = Metric.MATCH_HARD) -> str 
         if metric in report.reference:
             level = 100 * report.reference[metric].value
             axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            axes.annotate("torch fp32", (0, level), (4, 4), textcoords="offset points", color=MUTED, fontsize=8.5)
+            axes.annotate("torch fp32", (0, level), (4, 4), color=MUTED, **_SMALL)
         axes.set_xlim(0, 1.22 * max(variant.size_bytes for variant, _ in points) / 1e6)
         axes.margins(y=0.16)
         axes.set_xlabel("graph files, MB")
@@ -114,7 +122,7 @@ def latency_bars(report: Report, stage: str) -> str | None:
     variants = [variant for variant in report.ordered_variants() if variant.latency_ms.get(stage)]
     if not variants:
         return None
-    counts = [count for count in report.thread_counts() if any(count in v.latency_ms[stage] for v in variants)]
+    counts = report.thread_counts()
 
     def draw(axes: Axes) -> None:
         thickness = 0.74 / len(counts)
@@ -124,12 +132,22 @@ def latency_bars(report: Report, stage: str) -> str | None:
                 if latency is None:
                     continue
                 height = row + (index - (len(counts) - 1) / 2) * thickness
-                axes.barh(height, latency.median, thickness * 0.86, color=_ENGINE_COLOUR[variant.engine],
-                          alpha=0.45 if index == 0 and len(counts) > 1 else 0.95, linewidth=0)  # fmt: skip
-                axes.plot([latency.p10] * 2, [height - thickness * 0.43, height + thickness * 0.43],
-                          color=PANEL, linewidth=1.6, solid_capstyle="butt")  # fmt: skip
-                axes.annotate(f"{latency.median:.3g}", (latency.median, height), (4, 0), fontsize=8.5,
-                              textcoords="offset points", va="center", color=MUTED)  # fmt: skip
+                colour, shade = (
+                    _ENGINE_COLOUR[variant.engine],
+                    0.45 if index == 0 and len(counts) > 1 else 0.95,
+                )
+                axes.barh(height, latency.median, thickness * 0.86, color=PANEL, linewidth=0)
+                axes.barh(height, latency.median, thickness * 0.86, color=colour, alpha=shade, linewidth=0)
+                notch = [height - thickness * 0.43, height + thickness * 0.43]
+                axes.plot([latency.p10] * 2, notch, color=PANEL, linewidth=1.6, solid_capstyle="butt")
+                axes.annotate(
+                    f"{latency.median:.3g}",
+                    (latency.median, height),
+                    (4, 0),
+                    va="center",
+                    color=MUTED,
+                    **_SMALL,
+                )
         _rows(axes, variants)
         axes.set_xlim(0, 1.12 * axes.get_xlim()[1])
         axes.set_xlabel(f"{stage}, ms")
@@ -151,13 +169,19 @@ def accuracy_by_kind(report: Report) -> str | None:
         for row, kind in enumerate(kinds):
             value = 100 * reference.by_kind[kind].value
             axes.barh(row, value, 0.72, color=LINE, linewidth=0)
-            axes.annotate(f"{value:.1f}", (0, row), (5, 0), textcoords="offset points", va="center", fontsize=8.5)
+            axes.annotate(f"{value:.1f}", (0, row), (5, 0), va="center", **_SMALL)
             for index, variant in enumerate(variants):
                 measured = variant.metrics[metric].by_kind.get(kind)
                 if measured is not None:
                     offset = (index - (len(variants) - 1) / 2) * 0.11
-                    axes.plot(100 * measured.value, row + offset, _MARKER[variant.precision], markersize=3.6,
-                              color=_ENGINE_COLOUR[variant.engine], markeredgewidth=0)  # fmt: skip
+                    axes.plot(
+                        100 * measured.value,
+                        row + offset,
+                        _MARKER[variant.precision],
+                        markersize=3.6,
+                        color=_ENGINE_COLOUR[variant.engine],
+                        markeredgewidth=0,
+                    )
         axes.axvline(50, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
         axes.set_yticks(range(len(kinds)), [f"{kind}  (n={reference.by_kind[kind].n:,})" for kind in kinds])
         axes.set_xlim(0, 101.5)
@@ -176,17 +200,8 @@ def centred_cosines(report: Report) -> str | None:
     def draw(axes: Axes) -> None:
         for row, variant in enumerate(variants):
             for role, parity in variant.parity.items():
-                spread, peak = parity.losses, max(parity.losses.counts) or 1
-                step = (spread.high - spread.low) / len(spread.counts)
-                edges = [spread.low + step * index for index in range(len(spread.counts) + 1)]
-                heights = [row + 0.36 - 0.76 * count / peak for count in spread.counts]
-                colour = _ENGINE_COLOUR[variant.engine]
-                if role is Role.IMAGE_ENCODER:
-                    axes.stairs(heights, edges, baseline=row + 0.36, fill=True, color=colour, alpha=0.4, linewidth=0)
-                else:
-                    shown = [height if count else float("nan")
-                             for height, count in zip(heights, spread.counts, strict=True)]  # fmt: skip
-                    axes.stairs(shown, edges, baseline=None, color=colour, linewidth=1.3)
+                colour, filled = _ENGINE_COLOUR[variant.engine], role is Role.IMAGE_ENCODER
+                _draw_losses(axes, parity.losses, row + 0.36, colour, filled=filled)
             axes.axhline(row + 0.36, color=LINE, linewidth=0.8, zorder=0)
         _rows(axes, variants)
         axes.set_xlim(0.3, -10.2)
@@ -223,11 +238,25 @@ def _draw_drop(
         return
     colour = _ENGINE_COLOUR[variant.engine]
     axes.plot(list(measured.drop_ci95), [height, height], color=colour, linewidth=1.8, solid_capstyle="butt")
-    axes.plot(measured.drop_pp, height, "o", color=PANEL if hollow else colour, markersize=6,
-              markeredgecolor=colour, markeredgewidth=1.4)  # fmt: skip
+    face = PANEL if hollow else colour
+    axes.plot(
+        measured.drop_pp, height, "o", color=face, markersize=6, markeredgecolor=colour, markeredgewidth=1.4
+    )
     allowance = variant.gate.allowance_pp.get(metric) if variant.gate else None
     if allowance is not None:
         axes.plot([allowance] * 2, [height - spread, height + spread], color=INK, linewidth=1.3)
+
+
+def _draw_losses(axes: Axes, losses: LossHistogram, base: float, colour: str, *, filled: bool) -> None:
+    peak = max(losses.counts) or 1
+    step = (losses.high - losses.low) / len(losses.counts)
+    edges = [losses.low + step * index for index in range(len(losses.counts) + 1)]
+    tops = [base - 0.76 * count / peak for count in losses.counts]
+    if filled:
+        axes.stairs(tops, edges, baseline=base, fill=True, color=colour, alpha=0.4, linewidth=0)
+        return
+    shown = [top if count else float("nan") for top, count in zip(tops, losses.counts, strict=True)]
+    axes.stairs(shown, edges, baseline=None, color=colour, linewidth=1.3)
 
 
 def _label_apart(axes: Axes, marks: Sequence[tuple[str, float, float, str]]) -> None:
@@ -235,21 +264,18 @@ def _label_apart(axes: Axes, marks: Sequence[tuple[str, float, float, str]]) -> 
     figure = axes.get_figure(root=True)
     if figure is None:
         return
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
+    figure.draw_without_rendering()
     centres = [axes.transData.transform((x, y)) for _, x, y, _ in marks]
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centres]
-    places = ((8, 6, "left"), (8, -13, "left"), (-8, 6, "right"), (-8, -13, "right"),
-              (8, 20, "left"), (8, -27, "left"), (-8, 20, "right"), (-8, -27, "right"))  # fmt: skip
-    frame = axes.get_window_extent(renderer)
+    frame = axes.get_window_extent()
     for name, x, y, colour in marks:
-        for right, up, align in places:
-            label = axes.annotate(name, (x, y), (right, up), textcoords="offset points", ha=align,
-                                  color=colour, fontsize=9, bbox=_HALO)  # fmt: skip
-            box = label.get_window_extent(renderer)
+        for place in _LABEL_PLACES:
+            right, up, align = place
+            label = axes.annotate(name, (x, y), (right, up), ha=align, color=colour, bbox=_HALO, **_SMALL)
+            box = label.get_window_extent()
             inside = box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0
-            if (inside and not any(box.overlaps(other) for other in taken)) or (right, up, align) == places[-1]:
+            free = inside and not any(box.overlaps(other) for other in taken)
+            if free or place == _LABEL_PLACES[-1]:
                 taken.append(box)
                 break
             label.remove()

@@ -51,5 +51,6 @@ def read_report(path: Path) -> Report:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror}); measure with `pocketvl verify` first") from error
+        what = f"{path} cannot be read ({error.strerror})"
+        raise BundleError(f"{what}; measure with `pocketvl verify` first") from error
     return report_from_json(text, str(path))

@@ -93,7 +93,9 @@ def measure_tasks(dataset: Dataset, embeddings: Embeddings, template: str = DEFA
         DataError: the embeddings are not this dataset's, or a sample's kinds do not fit its negatives.
     """
     if len(embeddings.image) != len(dataset):
-        raise DataError(f"{len(embeddings.image)} picture embeddings for {len(dataset)} samples of {dataset.root}")
+        raise DataError(
+            f"{len(embeddings.image)} picture embeddings for {len(dataset)} samples: embed {dataset.root} anew"
+        )
     candidates = (
         match_hard(dataset, embeddings),
         retrieval_r1(dataset, embeddings),
@@ -122,7 +124,8 @@ def match_hard(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
         correct.append(bool(beats.all()))
         for kind, beaten in zip(sample.negative_kinds, beats, strict=False):
             by_kind.setdefault(kind, []).append(bool(beaten))
-    notes = _left_out(Metric.MATCH_HARD, len(dataset) - len(correct), len(dataset), "without caption or negatives")
+    why = "without caption or negatives"
+    notes = _left_out(Metric.MATCH_HARD, len(dataset) - len(correct), len(dataset), why)
     kinds = {kind: np.array(by_kind[kind], dtype=np.bool_) for kind in sorted(by_kind)}
     return TaskOutcome(Metric.MATCH_HARD, np.array(correct, dtype=np.bool_), kinds, notes)
 
@@ -146,8 +149,8 @@ def retrieval_r1(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
     if indexes and not kept:
         note = f"not measured, {len(indexes)} captioned samples where {RETRIEVAL_GROUP} are needed"
     elif kept < len(indexes):
-        rest = len(indexes) - kept
-        note = f"the last {rest} of {len(indexes)} captioned samples fill no group of {RETRIEVAL_GROUP} and are left out"
+        rest = f"the last {len(indexes) - kept} of {len(indexes)} captioned samples"
+        note = f"{rest} fill no group of {RETRIEVAL_GROUP} and are left out"
     notes = (f"{Metric.RETRIEVAL_R1.value}: {note}",) if note else ()
     return TaskOutcome(Metric.RETRIEVAL_R1, np.concatenate(correct) if correct else _nothing(), notes=notes)
 
@@ -187,7 +190,8 @@ def _select(embeddings: Embeddings, rows: dict[str, int], texts: tuple[str, ...]
     try:
         chosen = [rows[text] for text in texts]
     except KeyError as error:
-        raise DataError(f"no embedding of the text {error.args[0]!r}; embed distinct_texts(dataset)") from None
+        missing = error.args[0]
+        raise DataError(f"no embedding of the text {missing!r}; embed distinct_texts(dataset)") from None
     return embeddings.text[chosen].astype(np.float64)
 
 

@@ -14,10 +14,20 @@ from pocketvl.evaluate.report import GateResult, Report, VariantReport
 from pocketvl.evaluate.tasks import Metric
 from pocketvl_runtime.manifest import Precision
 
-__all__ = ["DEFAULT_ALLOWANCE_PP", "DEFAULT_PARITY", "GateResult", "GateSettings", "ParityLimits", "judge",
-           "judge_report", "parse_gate"]  # fmt: skip
+__all__ = [
+    "DEFAULT_ALLOWANCE_PP",
+    "DEFAULT_PARITY",
+    "GateResult",
+    "GateSettings",
+    "ParityLimits",
+    "judge",
+    "judge_report",
+    "parse_gate",
+]
 
-DEFAULT_ALLOWANCE_PP: Mapping[Metric, float] = MappingProxyType({Metric.MATCH_HARD: 1.0, Metric.RETRIEVAL_R1: 1.0})
+DEFAULT_ALLOWANCE_PP: Mapping[Metric, float] = MappingProxyType(
+    {Metric.MATCH_HARD: 1.0, Metric.RETRIEVAL_R1: 1.0}
+)
 """Loss allowed against torch fp32, in percentage points."""
 
 
@@ -42,7 +52,7 @@ DEFAULT_PARITY: Mapping[Precision, ParityLimits] = MappingProxyType(
         Precision.FP16: ParityLimits(centred_cosine_median=0.999),
         Precision.INT8: ParityLimits(centred_cosine_median=0.99),
         Precision.INT8DYN: ParityLimits(centred_cosine_median=0.99),
-        Precision.INT4: ParityLimits(),  # its embeddings move far while its answers may hold: only tasks judge it
+        Precision.INT4: ParityLimits(),  # embeddings move far while answers may hold: tasks alone judge it
     }
 )
 
@@ -65,7 +75,8 @@ class GateSettings:
     def __post_init__(self) -> None:
         for metric, allowance in self.allowance_pp.items():
             if not (math.isfinite(allowance) and allowance >= 0):
-                raise RecipeError(f"gate: the allowance of {metric.value} must be 0 or more points, not {allowance}")
+                what = f"gate: the allowance of {metric.value}"
+                raise RecipeError(f"{what} must be 0 or more percentage points, not {allowance}")
 
 
 def parse_gate(text: str | None) -> GateSettings:
@@ -107,11 +118,12 @@ def judge(variant: VariantReport, settings: GateSettings) -> GateResult:
         measured = variant.metrics.get(metric)
         if measured is not None and measured.drop_pp is not None:
             if measured.drop_pp > allowance:
-                failures.append(
-                    f"{variant.name}: {metric.value} dropped {measured.drop_pp:.2f} pp, {allowance:.2f} pp allowed"
-                )
+                dropped = f"dropped {measured.drop_pp:.3f} pp, {allowance:g} pp allowed"
+                failures.append(f"{variant.name}: {metric.value} {dropped}")
         elif metric in settings.required:
-            failures.append(f"{variant.name}: {metric.value} was asked for but not measured, {allowance:.2f} pp allowed")
+            failures.append(
+                f"{variant.name}: {metric.value} was asked for ({allowance:g} pp) but not measured"
+            )
         elif variant.metrics:
             notes.append(f"{metric.value} could not be measured and was not judged")
     notes.extend(
@@ -124,7 +136,8 @@ def judge(variant: VariantReport, settings: GateSettings) -> GateResult:
     if not judged:
         notes.append("no task metric was measured: parity alone was judged")
         if limits == ParityLimits():
-            failures.append(f"{variant.name}: {variant.precision.value} is judged by its answers alone; give task data")
+            alone = f"{variant.precision.value} is judged by its answers alone"
+            failures.append(f"{variant.name}: {alone}; give task data")
     failures.extend(_parity_failures(variant, limits))
     return GateResult(not failures, judged, failures=tuple(failures), notes=tuple(notes))
 

@@ -52,7 +52,7 @@ def open_backend(graph: GraphSpec, path: Path, threads: int) -> Backend:
         threads: for one inference.
 
     Raises:
-        BackendError: the engine is not installed, refuses the file, or the graph's tensors are not the manifest's.
+        BackendError: the engine is not installed, refuses the file, or its tensors are not the manifest's.
     """
     if threads < 1:
         raise BackendError(f"threads must be at least 1, not {threads}")
@@ -61,6 +61,11 @@ def open_backend(graph: GraphSpec, path: Path, threads: int) -> Backend:
         raise BackendError(f"{path.name} needs an engine that is not installed: pip install {package}")
     opened: Backend = import_module(_MODULES[graph.engine]).open_graph(graph, path, threads)
     return opened
+
+
+def first_line(error: Exception) -> str:
+    """What an engine said, in one line; some say nothing, and then it is the error's type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def check_feed(graph: GraphSpec, inputs: Mapping[str, Array]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pocketvl_runtime.backends import Array, Backend, check_feed, check_tensor, checked_output
+from pocketvl_runtime.backends import Array, Backend, check_feed, check_tensor, checked_output, first_line
 from pocketvl_runtime.errors import BackendError
-from pocketvl_runtime.manifest import GraphSpec
+from pocketvl_runtime.manifest import GraphSpec, TensorSpec
 
 # module, distribution, what using it costs
 _INTERPRETERS = (
@@ -21,7 +21,8 @@ _INTERPRETERS = (
     (
         "tflite_runtime.interpreter",
         "tflite-runtime",
-        "the old tflite-runtime runs these graphs; int8 is 8 to 40 times slower in it: pip install ai-edge-litert",
+        "the old tflite-runtime runs these graphs; int8 is 8 to 40 times slower in it, and with numpy 2 it does "
+        "not start: pip install ai-edge-litert",
     ),
     (
         "tensorflow.lite.python.interpreter",
@@ -37,18 +38,17 @@ class LiteRtBackend:
 
     def __init__(self, graph: GraphSpec, path: Path, threads: int) -> None:
         make, self.name, warning = _find_interpreter()
-        self.notes = (warning,) if warning else ()
+        self.notes: tuple[str, ...] = (warning,) if warning else ()
         try:
             self._interpreter = make(model_path=str(path), num_threads=threads)
             self._interpreter.allocate_tensors()
         except Exception as error:  # ValueError, RuntimeError and SystemError all occur
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BackendError(f"{path.name}: {self.name} cannot load it ({reason})") from error
+            raise BackendError(f"{path.name}: {self.name} cannot load it ({first_line(error)})") from error
         self._graph = graph
-        self._inputs = _by_name(self._interpreter.get_input_details(), [s.name for s in graph.inputs], path)
-        self._outputs = _by_name(
-            self._interpreter.get_output_details(), [s.name for s in graph.outputs], path
-        )
+        engine = self._interpreter
+        inputs, outputs = _signature(engine)
+        self._inputs = _paired(engine.get_input_details(), inputs, graph.inputs, path)
+        self._outputs = _paired(engine.get_output_details(), outputs, graph.outputs, path)
         for name, detail in {**self._inputs, **self._outputs}.items():
             check_tensor(graph, name, np.dtype(detail["dtype"]).name, tuple(int(n) for n in detail["shape"]))
 
@@ -63,7 +63,7 @@ class LiteRtBackend:
                 name: self._interpreter.get_tensor(detail["index"]) for name, detail in self._outputs.items()
             }
         except Exception as error:
-            raise BackendError(f"{self._graph.graph_id}: {self.name} failed ({error})") from error
+            raise BackendError(f"{self._graph.graph_id}: {self.name} failed ({first_line(error)})") from error
         return checked_output(self._graph, values)
 
 
@@ -90,16 +90,21 @@ def _version(distribution: str) -> str:
         return "of unknown version"
 
 
-def _by_name(details: list[dict[str, Any]], names: list[str], path: Path) -> dict[str, dict[str, Any]]:
-    """Pairs tensors with the manifest's names: by the name's own word, or alone by being the only one."""
+def _signature(interpreter: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The tensors of the only signature by name, inputs and outputs; none where there is no single one."""
+    if len(interpreter.get_signature_list()) != 1:
+        return {}, {}
+    runner = interpreter.get_signature_runner()
+    return runner.get_input_details(), runner.get_output_details()
+
+
+def _paired(
+    details: list[dict[str, Any]], signature: Mapping[str, Any], specs: tuple[TensorSpec, ...], path: Path
+) -> dict[str, dict[str, Any]]:
+    """Pairs a graph's tensors with the manifest's names: by the signature's names, or else by position."""
+    names = [spec.name for spec in specs]
     if len(details) != len(names):
         raise BackendError(f"{path.name} has {len(details)} tensors where the manifest names {names}")
-    if len(names) == 1:
-        return {names[0]: details[0]}
-    found = {}
-    for name in names:
-        fitting = [d for d in details if name in str(d["name"]).replace(":", "_").split("_")]
-        if len(fitting) != 1:
-            raise BackendError(f"{path.name}: none, or several, of its tensors is called {name!r}")
-        found[name] = fitting[0]
-    return found
+    if set(signature) == set(names):
+        return {name: signature[name] for name in names}
+    return dict(zip(names, details, strict=True))

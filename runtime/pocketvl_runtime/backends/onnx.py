@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pocketvl_runtime.backends import Array, Backend, check_feed, check_tensor, checked_output
+from pocketvl_runtime.backends import Array, Backend, check_feed, check_tensor, checked_output, first_line
 from pocketvl_runtime.errors import BackendError
 from pocketvl_runtime.isa import has_exact_int8, instruction_set
 from pocketvl_runtime.manifest import GraphSpec
@@ -29,7 +29,12 @@ class OnnxBackend:
     def __init__(self, graph: GraphSpec, path: Path, threads: int) -> None:
         # Without this, importing onnxruntime writes a device id into the home folder.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        import onnxruntime
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise BackendError(
+                f"onnxruntime cannot be imported ({first_line(error)}): pip install --force-reinstall onnxruntime"
+            ) from error
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -41,15 +46,15 @@ class OnnxBackend:
             options.add_session_config_entry("session.x64quantprecision", "1")
             if graph.precision.multiplies_integers:
                 self.notes = (
-                    f"this processor ({instruction_set()}) has no VNNI, on which ONNX Runtime's int8 kernels saturate: "
-                    "its exact mode is switched on (session.x64quantprecision=1), which costs some speed",
+                    f"ONNX Runtime's int8 kernels saturate on x86 without VNNI, and this is {instruction_set()}: "
+                    "its exact mode is on (session.x64quantprecision=1), which costs some speed",
                 )
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # the engine raises many kinds, all below Exception
-            raise BackendError(f"{path.name}: ONNX Runtime cannot load it ({_first_line(error)})") from error
+            raise BackendError(f"{path.name}: ONNX Runtime cannot load it ({first_line(error)})") from error
         for tensor in (*self._session.get_inputs(), *self._session.get_outputs()):
             shape = tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
             check_tensor(graph, tensor.name, _DTYPES.get(tensor.type, tensor.type), shape)
@@ -64,7 +69,7 @@ class OnnxBackend:
             values = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
             raise BackendError(
-                f"{self._graph.graph_id}: ONNX Runtime failed ({_first_line(error)})"
+                f"{self._graph.graph_id}: ONNX Runtime failed ({first_line(error)})"
             ) from error
         named = {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
         return checked_output(self._graph, named)
@@ -73,7 +78,3 @@ class OnnxBackend:
 def open_graph(graph: GraphSpec, path: Path, threads: int) -> Backend:
     """Loads a graph; see `open_backend`."""
     return OnnxBackend(graph, path, threads)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,59 @@
+"""One tiny seeded model, exported once through the command line for all end-to-end tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pocketvl.data.tabletop.folder import write_tabletop
+from tests.families.tiny import make_tiny_clip
+
+
+def pocketvl(*words: object, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the host's command as a user does."""
+    command = [str(Path(sys.executable).with_name("pocketvl")), *map(str, words)]
+    environment = os.environ | {"POCKETVL_CACHE": str(cache)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle with all that it was made from."""
+
+    checkpoint: Path
+    calibration: Path
+    data: Path
+    bundle: Path
+    cache: Path
+    first: subprocess.CompletedProcess[str]
+
+    def again(self, *more: object) -> subprocess.CompletedProcess[str]:
+        return pocketvl(*self.command(self.bundle), *more, cache=self.cache)
+
+    def command(self, out: Path) -> list[object]:
+        calibration = ["--calibration", self.calibration, "--data", self.data]
+        return ["export", self.checkpoint, "-o", out, *calibration, "--gate", "match_hard=20,retrieval_r1=20"]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    root = tmp_path_factory.mktemp("e2e")
+    for name, seed, count in (("calibration", 21, 16), ("data", 22, 100)):
+        (root / name).mkdir()
+        write_tabletop(root / name, seed, count, size=40)
+    make_tiny_clip(root / "tiny-clip", seed=3)
+    made = Exported(
+        root / "tiny-clip",
+        root / "calibration",
+        root / "data",
+        root / "bundle",
+        root / "cache",
+        subprocess.CompletedProcess([], 0),
+    )
+    first = pocketvl(*made.command(made.bundle), "--keep-failing", cache=made.cache)
+    return Exported(**{**vars(made), "first": first})

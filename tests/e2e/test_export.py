@@ -1,0 +1,149 @@
+"""From a checkpoint folder to answers, through the commands that users type."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pocketvl.data.dataset import Dataset
+from pocketvl.evaluate.report_json import read_report
+from pocketvl.families import open_source
+from pocketvl_runtime import load
+from pocketvl_runtime.manifest import Manifest, Precision
+from tests.e2e.conftest import Exported, pocketvl
+
+VARIANTS = {"onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8"}
+
+
+def run_device(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("pocketvl-run")), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def manifest_of(bundle: Path) -> Manifest:
+    return Manifest.read(bundle / "manifest.json")
+
+
+def test_export_ends_well_and_says_where_things_are(exported: Exported) -> None:
+    assert exported.first.returncode == 0, exported.first.stderr
+    assert f"bundle: {exported.bundle}" in exported.first.stdout
+    assert (exported.bundle / "report.html").stat().st_size > 10_000
+    assert set(manifest_of(exported.bundle).variants) == VARIANTS
+
+
+def test_a_second_export_finds_everything_done(exported: Exported) -> None:
+    before = {p: p.stat().st_mtime_ns for p in exported.bundle.rglob("*") if p.is_file()}
+    again = exported.again("--keep-failing")
+    assert again.returncode == 0, again.stderr
+    assert "done in" not in again.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in exported.bundle.rglob("*") if p.is_file()}
+
+
+def test_the_manifest_has_neither_paths_nor_times(exported: Exported) -> None:
+    text = (exported.bundle / "manifest.json").read_text()
+    assert str(exported.checkpoint.parent) not in text
+    for graph in (exported.bundle / "graphs").iterdir():
+        content = graph.read_bytes()
+        assert str(exported.checkpoint.parent).encode() not in content
+        assert b"site-packages" not in content
+        assert b".py" not in content
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_every_variant_answers_like_torch(exported: Exported, variant: str) -> None:
+    import torch
+
+    source = open_source(exported.checkpoint)
+    model = load(exported.bundle, variant)
+    sample = Dataset.open(exported.data).samples[0]
+    from pocketvl_runtime.image import open_image, preprocess
+
+    pixels = preprocess(open_image(sample.image), source.preprocess)
+    with torch.inference_mode():
+        expected = source.image_encoder(torch.from_numpy(pixels[None]))[0].numpy()
+    got = model.embed_image(sample.image)
+    assert got @ expected > 0.98
+    if manifest_of(exported.bundle).variants[variant].precision is Precision.FP32:
+        assert np.abs(got - expected).max() < 1e-4
+    assert abs(float(np.linalg.norm(got)) - 1) < 1e-4
+
+
+def test_the_report_has_every_figure(exported: Exported) -> None:
+    report = read_report(exported.bundle / "report.json")
+    assert set(report.variants) == VARIANTS
+    for variant in report.variants.values():
+        assert {metric.value for metric in variant.metrics} >= {"match_hard", "retrieval_r1"}
+        assert variant.latency_ms["image"]["2"].median > 0
+        assert variant.peak_rss_bytes is not None
+        assert variant.peak_rss_bytes > 10_000_000
+        assert all(ops for ops in variant.ops.values())
+    assert report.machine.isa
+
+
+def test_match_prints_the_promised_json(exported: Exported) -> None:
+    picture = Dataset.open(exported.data).samples[0].image
+    done = run_device("match", exported.bundle, "--image", picture, "--text", "a red circle", "--text", "b", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert set(answer) == {"variant", "results", "timing_ms"}
+    assert [set(row) for row in answer["results"]] == [{"text", "similarity", "probability"}] * 2
+    assert set(answer["timing_ms"]) == {"decode", "preprocess", "image", "text", "total"}
+    assert abs(sum(row["probability"] for row in answer["results"]) - 1) < 1e-6
+
+
+def test_selftest_holds(exported: Exported) -> None:
+    done = run_device("selftest", exported.bundle, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["images"] == 6
+    assert answer["texts"] == 12
+    assert set(answer["variants"]) == VARIANTS
+
+
+def test_a_gate_that_cannot_be_passed_fails_by_name(exported: Exported, tmp_path: Path) -> None:
+    command = exported.command(tmp_path / "bundle")[:-1]
+    done = pocketvl(*command, "classify=0", cache=exported.cache)
+    figures = read_report(exported.bundle / "report.json").variants
+    dropped = [n for n, v in figures.items() for m, r in v.metrics.items() if m.value == "classify" and r.drop_pp]
+    worse = [n for n in dropped if any(r.drop_pp and r.drop_pp > 0 for r in figures[n].metrics.values())]
+    assert done.returncode == (1 if worse or "failed" in done.stderr else 0), done.stderr
+    for name in worse:
+        assert name in done.stderr
+
+
+def test_verify_measures_an_existing_bundle(exported: Exported) -> None:
+    done = pocketvl(
+        "verify", exported.bundle, "--source", exported.checkpoint, "--data", exported.data,
+        "--gate", "match_hard=100,retrieval_r1=100", "--json", cache=exported.cache,
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    assert set(report["variants"]) == VARIANTS
+    assert done.returncode == (0 if all(v["gate"]["passed"] for v in report["variants"].values()) else 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["export", "nowhere", "-o", "out"], "config.json"),
+        (["export", "{checkpoint}", "-o", "{data}", "--calibration", "{calibration}"], "would lose"),
+        (["export", "{checkpoint}", "-o", "out", "--calibration", "nowhere"], "not a dataset folder"),
+        (["export", "{checkpoint}", "-o", "out", "--calibration", "{calibration}", "--variants", "onnx-int3"], "onnx-int3"),
+        (["export", "{checkpoint}", "-o", "out", "--calibration", "{calibration}", "--gate", "nonsense=1"], "nonsense"),
+        (["data", "tabletop", "--seed", "1", "--count", "1", "-o", "{checkpoint}"], "would lose"),
+        (["train", "nothing", "-o", "out"], "no training recipe"),
+    ],
+)
+def test_bad_input_is_one_clear_line(exported: Exported, words: list[str], complaint: str, tmp_path: Path) -> None:
+    places = {k: str(v) for k, v in vars(exported).items()}
+    filled = [str(tmp_path / "out") if w == "out" else w.format(**places) for w in words]
+    done = pocketvl(*filled, cache=exported.cache)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert complaint in done.stderr
+    assert not (tmp_path / "out").exists()

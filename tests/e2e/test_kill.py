@@ -1,0 +1,44 @@
+"""`kill -9` at any moment of an export, then the same command: the same bytes as undisturbed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pocketvl_runtime.manifest import Manifest
+from tests.e2e.conftest import Exported
+
+
+@pytest.mark.slow
+def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
+    cache, out = tmp_path / "cache", tmp_path / "bundle"
+    command = [str(Path(sys.executable).with_name("pocketvl")), *map(str, exported.command(out)), "--keep-failing"]
+    environment = os.environ | {"POCKETVL_CACHE": str(cache)}
+    kills, finished = 0, False
+    for patience in (8.0, 16.0, 24.0, 32.0, 600.0):
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        try:
+            _, stderr = process.communicate(timeout=patience)
+            finished = True
+            assert process.returncode == 0, stderr.decode()
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            assert not out.exists() or (out / "manifest.json").is_file()
+            time.sleep(0.2)
+    assert finished
+    assert kills >= 1
+    undisturbed = Manifest.read(exported.bundle / "manifest.json")
+    assert Manifest.read(out / "manifest.json").to_json() == undisturbed.to_json()
+    for path in undisturbed.files:
+        assert (out / path).read_bytes() == (exported.bundle / path).read_bytes(), path

@@ -1,0 +1,126 @@
+"""The walls between the parts stand, and the checks that guard them would notice a hole."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUNTIME = ROOT / "runtime" / "pocketvl_runtime"
+RUNTIME_MAY = {"numpy", "PIL", "tokenizers", "click", "pocketvl_runtime"}
+LEAN = ("pocketvl.cli", "pocketvl.recipes", "pocketvl.stage", "pocketvl.errors", "pocketvl_runtime.cli")
+HEAVY = {
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "tensorflow",
+    "transformers",
+    "matplotlib",
+    "litert_torch",
+    "ai_edge_litert",
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield str(node.module).split(".")[0]
+
+
+def test_the_runtime_imports_only_what_a_device_has() -> None:
+    backends = {"onnx.py": {"onnxruntime"}, "litert.py": {"ai_edge_litert", "tflite_runtime", "tensorflow"}}
+    for path in RUNTIME.rglob("*.py"):
+        engines = backends.get(path.name, set()) if path.parent.name == "backends" else set()
+        assert set(imports(path)) - sys.stdlib_module_names <= RUNTIME_MAY | engines, path
+
+
+@pytest.mark.parametrize("module", [name for name in LEAN if importlib.util.find_spec(name)])
+def test_importing_what_starts_a_command_loads_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(done.stdout.split())
+
+
+LINTER_HOLES = {
+    "exporter/pocketvl/errors.py": "import pocketvl.stage",
+    "exporter/pocketvl/families/hole.py": "import pocketvl.data",
+    "exporter/pocketvl/lower/hole.py": "import pocketvl.quantize",
+    "exporter/pocketvl/train/hole.py": "def f() -> None:\n    import pocketvl.select",
+    "runtime/pocketvl_runtime/hole.py": "import pocketvl.errors",
+    "runtime/pocketvl_runtime/deep.py": "def f() -> None:\n    import torch",
+    "runtime/pocketvl_runtime/engine.py": "import onnxruntime",
+}
+LINTER_SAYS = (
+    "pocketvl.errors -> pocketvl.stage",
+    "pocketvl.families.hole -> pocketvl.data",
+    "pocketvl.lower.hole -> pocketvl.quantize",
+    "pocketvl.train.hole -> pocketvl.select",
+    "pocketvl_runtime.hole -> pocketvl.errors",
+    "pocketvl_runtime.deep -> torch",
+    "pocketvl_runtime.engine -> onnxruntime",
+)
+RUFF_HOLES = {
+    "exporter/pocketvl/recipes/hole.py": "from transformers import CLIPModel",
+    "exporter/pocketvl/stage/hole.py": "import torch",
+    "runtime/pocketvl_runtime/hole.py": "def f() -> None:\n    import torch.nn",
+    "runtime/pocketvl_runtime/back.py": "from pocketvl.errors import DataError",
+    "runtime/pocketvl_runtime/engine.py": "import onnxruntime",
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the sources, to break things in."""
+    for name in ("exporter", "runtime"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def call(tree: Path, tool: str, *arguments: str) -> tuple[int, str]:
+    """Exit status and output of a tool that finds the packages in `tree`."""
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / tool), *arguments],
+        cwd=tree,
+        env=os.environ
+        | {"PYTHONPATH": f"{tree / 'exporter'}{os.pathsep}{tree / 'runtime'}", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def drill(tree: Path, holes: dict[str, str]) -> None:
+    for where, line in holes.items():
+        with (tree / where).open("a") as stream:
+            stream.write(f"\n{line}\n")
+
+
+def test_import_linter_passes_and_would_notice_every_hole(tree: Path) -> None:
+    status, said = call(tree, "lint-imports", "--no-cache")
+    assert status == 0, said
+    drill(tree, LINTER_HOLES)
+    status, said = call(tree, "lint-imports", "--no-cache")
+    assert status == 1
+    assert [hole for hole in LINTER_SAYS if hole not in said] == []
+
+
+def test_ruff_passes_and_would_notice_every_hole(tree: Path) -> None:
+    command = ("ruff", "check", "--no-cache", "--select", "TID", "--output-format", "concise", ".")
+    status, said = call(tree, *command)
+    assert status == 0, said
+    drill(tree, RUFF_HOLES)
+    status, said = call(tree, *command)
+    assert status == 1
+    assert [where for where in RUFF_HOLES if f"{where}:" not in said] == []
