@@ -167,7 +167,8 @@ def _table(report: Report) -> list[str]:
         centred = min(p.centred_cosine_median for p in variant.parity.values())
         verdict = "passed" if variant.gate is not None and variant.gate.passed else "FAILED"
         lines.append(
-            f"{variant.name:<13} {variant.size_bytes / 1e6:7.2f} MB  {losses}  centred cosine {centred:.5f}  {verdict}"
+            f"{variant.name:<13} {variant.size_bytes / 1e6:7.2f} MB  {losses}  "
+            f"centred cosine {centred:.5f}  {verdict}"
         )
     return lines
 

@@ -59,7 +59,7 @@ class VariantBench:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What `bench` measured; `peak_rss_bytes` is of the whole process: a variant's only where it ran alone."""
+    """What `bench` measured; `peak_rss_bytes` is of the whole process: a variant's where it ran alone."""
 
     machine: Machine
     runs: int

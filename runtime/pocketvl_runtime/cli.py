@@ -134,9 +134,11 @@ def embed(
     if not images and not texts:
         raise click.UsageError("give at least one --image or --text")
     model = _load(bundle, variant, threads)
-    rows: list[dict[str, Any]] = [
-        {"image": str(i), "embedding": model.embed_image(i).tolist()} for i in images
-    ]
+    rows: list[dict[str, Any]] = []
+    with bar("embedding") as tell:
+        for done, image in enumerate(images, start=1):
+            rows.append({"image": str(image), "embedding": model.embed_image(image).tolist()})
+            tell(done, len(images), "embedding")
     if texts:
         vectors = model.embed_text(texts).tolist()
         rows += [{"text": t, "embedding": v} for t, v in zip(texts, vectors, strict=True)]

@@ -78,7 +78,9 @@ def test_a_tilted_camera_leaves_every_scene_a_relation_to_speak_of() -> None:
         (0.45, 0.5, None),
     ],
 )
-def test_relations_are_stated_only_where_they_are_clear(x: float, y: float, expected: Relation | None) -> None:
+def test_relations_are_stated_only_where_they_are_clear(
+    x: float, y: float, expected: Relation | None
+) -> None:
     assert relation_between(thing(x, y), thing(0.5, 0.5)) is expected
 
 
@@ -128,7 +130,9 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_count(tmp_path: Path) -
     for k in range(3):
         few, more = (tmp_path / name / "images" / f"{k:04d}.jpg" for name in ("few", "more"))
         assert few.read_bytes() == more.read_bytes()
-    few_lines, more_lines = ((tmp_path / n / "samples.jsonl").read_text().splitlines() for n in ("few", "more"))
+    few_lines, more_lines = (
+        (tmp_path / n / "samples.jsonl").read_text().splitlines() for n in ("few", "more")
+    )
     assert few_lines == more_lines[:3]
     assert make_sample(11, 0, 64)[0] != make_sample(12, 0, 64)[0]
 

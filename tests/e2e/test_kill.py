@@ -18,12 +18,20 @@ from tests.e2e.conftest import Exported
 @pytest.mark.slow
 def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
     cache, out = tmp_path / "cache", tmp_path / "bundle"
-    command = [str(Path(sys.executable).with_name("pocketvl")), *map(str, exported.command(out)), "--keep-failing"]
+    command = [
+        str(Path(sys.executable).with_name("pocketvl")),
+        *map(str, exported.command(out)),
+        "--keep-failing",
+    ]
     environment = os.environ | {"POCKETVL_CACHE": str(cache)}
     kills, finished = 0, False
     for patience in (8.0, 16.0, 24.0, 32.0, 600.0):
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            command,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         try:
             _, stderr = process.communicate(timeout=patience)

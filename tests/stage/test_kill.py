@@ -51,6 +51,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_resumes_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     begin = time.perf_counter()
     finish(start(tmp_path / "calm", folder, tmp_path / "calm-out"))

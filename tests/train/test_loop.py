@@ -15,7 +15,7 @@ from pocketvl.train.loop import LoopSettings, Trainer
 SETTINGS = LoopSettings(steps=12, learning_rate=0.05, warmup_steps=2, seed=5, save_every=4)
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Stands for a kill."""
 
 
@@ -28,13 +28,15 @@ def objective(module: nn.Module, batch: torch.Tensor, step: int) -> Mapping[str,
     return {"fit": ((module(batch) - batch.sum(1, keepdim=True) - 0.01 * noise) ** 2).mean()}
 
 
-def train(folder: Path, stop_at: int | None = None, settings: LoopSettings = SETTINGS) -> tuple[nn.Module, list[float]]:
+def train(
+    folder: Path, stop_at: int | None = None, settings: LoopSettings = SETTINGS
+) -> tuple[nn.Module, list[float]]:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
 
     def progress(done: int, total: int, what: str) -> None:
         if done == stop_at:
-            raise Stop
+            raise StopError
 
     trainer: Trainer[torch.Tensor] = Trainer(module, batches, objective, settings, folder)
     report = trainer.run(progress)
@@ -50,7 +52,7 @@ def test_it_learns(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop_at", [3, 4, 7, 11])
 def test_an_interrupted_training_ends_where_an_undisturbed_one_does(tmp_path: Path, stop_at: int) -> None:
     whole, losses = train(tmp_path / "whole")
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(tmp_path / "broken", stop_at)
     resumed, resumed_losses = train(tmp_path / "broken")
     assert resumed_losses == losses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families import open_source
 from pocketvl.recipes.train import read_training_recipe
 from pocketvl.train.loop import LoopSettings
-from pocketvl.train.tabletop import TabletopClipSettings, train_tabletop_clip
+from pocketvl.train.tabletop import TabletopClipSettings, _corpus, train_tabletop_clip
 from pocketvl.train.tabletop_batches import ROLES, TabletopBatches, _said, _scene_roles
 from pocketvl.train.tabletop_clip import ClipSettings, TabletopClip, TabletopObjective, TowerSettings
 from pocketvl.train.tabletop_pool import PoolSettings, ScenePool, row_of, scene_of
@@ -67,9 +68,7 @@ def test_rows_hold_all_of_a_scene() -> None:
 
 
 def test_roles_say_who_is_left_of_whom() -> None:
-    scene = sample_scene(scene_rng(8, 0))
-    while len(scene.things) != 2:
-        scene = sample_scene(np.random.default_rng(len(scene.things)))
+    scene = next(s for s in (sample_scene(scene_rng(8, k)) for k in range(50)) if len(s.things) == 2)
     roles = _scene_roles(scene)
     assert roles[0, :2].tolist() == [0.5, 0.5]
     assert roles.sum(axis=1).max() == 1.0
@@ -86,7 +85,7 @@ def test_a_batch_is_a_function_of_its_number() -> None:
     pool = ScenePool(
         rng.integers(0, 255, (16, 32, 32, 3)).astype(np.uint8), np.stack([row_of(s) for s in scenes])
     )
-    tokenizer = build_tokenizer(["a small solid red circle left of a large blue star"], 512)
+    tokenizer = build_tokenizer(_corpus(1), 512)
     batches = TabletopBatches(pool, tokenizer, batch_size=8, negatives=3, seed=4)
     again = TabletopBatches(pool, tokenizer, batch_size=8, negatives=3, seed=4)
     for name, value in vars(batches(5)).items():
@@ -99,7 +98,7 @@ def test_the_auxiliary_losses_are_gone_at_the_end() -> None:
     module = TabletopClip(TINY.model)
     scenes = [sample_scene(scene_rng(2, k)) for k in range(8)]
     pool = ScenePool(np.zeros((8, 32, 32, 3), np.uint8), np.stack([row_of(s) for s in scenes]))
-    tokenizer = build_tokenizer(["a small solid red circle left of a large blue star"], 512)
+    tokenizer = build_tokenizer(_corpus(1), 512)
     batch = TabletopBatches(pool, tokenizer, 8, 3, 0)(0)
     first, last = (TabletopObjective(100)(module, batch, step) for step in (0, 100))
     for name in ("patch", "image_roles", "text_roles"):
@@ -115,7 +114,7 @@ def test_the_shipped_recipe_is_valid() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("batch_size = 'many'", "batch_size"),
+        ("batch_size = 3", "model: Field required"),
         ("batch_sice = 3", "batch_sice"),
         ("batch_size =", "not TOML"),
     ],
@@ -129,3 +128,11 @@ def test_a_bad_recipe_names_the_key(tmp_path: Path, text: str, complaint: str) -
 def test_an_unknown_recipe_names_those_there_are() -> None:
     with pytest.raises(RecipeError, match="tabletop-clip"):
         read_training_recipe("nothing")
+
+
+def test_a_value_of_the_wrong_type_names_the_key(tmp_path: Path) -> None:
+    shipped = resources.files("pocketvl.recipes") / "training" / "tabletop-clip.toml"
+    text = shipped.read_text("utf-8").replace("layers = 5", "layers = 'five'")
+    (tmp_path / "bad.toml").write_text(text)
+    with pytest.raises(RecipeError, match=r"model\.image\.layers"):
+        read_training_recipe(str(tmp_path / "bad.toml"))

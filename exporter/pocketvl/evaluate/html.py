@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -66,8 +66,16 @@ def render_html(report: Report, pictures: Sequence[PictureMatches] = ()) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"percent": _percent, "points": _points, "interval": _interval, "megabytes": _megabytes,
-               "grouped": lambda number: f"{number:,}", "nines": _cosine, "pretty": _pretty, "loss": _loss}  # fmt: skip
+    filters: dict[str, Callable[..., str]] = {
+        "percent": _percent,
+        "points": _points,
+        "loss": _loss,
+        "interval": _interval,
+        "megabytes": _megabytes,
+        "grouped": lambda number: f"{number:,}",
+        "nines": _cosine,
+        "pretty": _pretty,
+    }
     environment.filters.update(filters)
     variants = report.ordered_variants()
     return environment.get_template("report.html.j2").render(

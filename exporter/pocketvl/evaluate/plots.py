@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from pocketvl.evaluate.parity import LossHistogram
@@ -75,7 +76,7 @@ def accuracy_by_size(report: Report, metric: Metric = Metric.MATCH_HARD) -> str 
         return None
 
     def draw(axes: Axes) -> None:
-        marks = []
+        marks, reserved = [], []
         for variant, measured in points:
             size, value = variant.size_bytes / 1e6, 100 * measured.value
             _mark(axes, variant, size, value, y_limits=tuple(100 * limit for limit in measured.ci95))
@@ -83,13 +84,13 @@ def accuracy_by_size(report: Report, metric: Metric = Metric.MATCH_HARD) -> str 
         if metric in report.reference:
             level = 100 * report.reference[metric].value
             axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            axes.annotate("torch fp32", (0, level), (4, 4), color=MUTED, **_SMALL)
+            reserved.append(axes.annotate("torch fp32", (0, level), (4, 4), color=MUTED, **_SMALL))
         axes.set_xlim(0, 1.22 * max(variant.size_bytes for variant, _ in points) / 1e6)
         axes.margins(y=0.16)
         axes.set_xlabel("graph files, MB")
         axes.set_ylabel(f"{metric.value}, %")
         axes.grid(axis="y")
-        _label_apart(axes, marks)
+        _label_apart(axes, marks, reserved)
 
     return _svg("size", _drop_height(report), draw)
 
@@ -259,7 +260,9 @@ def _draw_losses(axes: Axes, losses: LossHistogram, base: float, colour: str, *,
     axes.stairs(shown, edges, baseline=None, color=colour, linewidth=1.3)
 
 
-def _label_apart(axes: Axes, marks: Sequence[tuple[str, float, float, str]]) -> None:
+def _label_apart(
+    axes: Axes, marks: Sequence[tuple[str, float, float, str]], reserved: Sequence[Annotation]
+) -> None:
     """Writes each mark's name beside it, at the first of eight places that no other name or mark takes."""
     figure = axes.get_figure(root=True)
     if figure is None:
@@ -267,6 +270,7 @@ def _label_apart(axes: Axes, marks: Sequence[tuple[str, float, float, str]]) -> 
     figure.draw_without_rendering()
     centres = [axes.transData.transform((x, y)) for _, x, y, _ in marks]
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centres]
+    taken += [label.get_window_extent() for label in reserved]
     frame = axes.get_window_extent()
     for name, x, y, colour in marks:
         for place in _LABEL_PLACES:

@@ -94,7 +94,7 @@ def measure_tasks(dataset: Dataset, embeddings: Embeddings, template: str = DEFA
     """
     if len(embeddings.image) != len(dataset):
         raise DataError(
-            f"{len(embeddings.image)} picture embeddings for {len(dataset)} samples: embed {dataset.root} anew"
+            f"{len(embeddings.image)} pictures embedded for {len(dataset)} samples; embed {dataset.root} anew"
         )
     candidates = (
         match_hard(dataset, embeddings),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pocketvl.errors import RecipeError
 
@@ -35,9 +36,11 @@ def read_training_recipe(recipe: str) -> TabletopClipSettings:
     from pocketvl.train.tabletop import TabletopClipSettings
 
     values = _read_toml(recipe)
-    adapter = TypeAdapter(TabletopClipSettings, config=ConfigDict(extra="forbid"))
+    unknown = _unknown_key(TabletopClipSettings, values)
+    if unknown:
+        raise RecipeError(f"recipe {recipe}: {unknown}: there is no such key")
     try:
-        settings: TabletopClipSettings = adapter.validate_python(values)
+        settings: TabletopClipSettings = TypeAdapter(TabletopClipSettings).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -57,6 +60,19 @@ def train(recipe: str, out: Path, work: Path, progress: Progress | None = None) 
     train_tabletop_clip(read_training_recipe(recipe), out, work, progress)
 
 
+def _unknown_key(kind: Any, values: dict[str, Any], path: str = "") -> str:
+    """The first key that the dataclass does not have, with its path; empty where there is none."""
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            return path + name
+        if isinstance(value, dict) and dataclasses.is_dataclass(hints[name]):
+            found = _unknown_key(hints[name], value, f"{path}{name}.")
+            if found:
+                return found
+    return ""
+
+
 def _read_toml(recipe: str) -> dict[str, Any]:
     if recipe in training_recipes():
         text = (resources.files("pocketvl.recipes") / "training" / f"{recipe}{_SUFFIX}").read_text("utf-8")
@@ -64,7 +80,8 @@ def _read_toml(recipe: str) -> dict[str, Any]:
         text = Path(recipe).read_text("utf-8")
     else:
         raise RecipeError(
-            f"there is no training recipe {recipe!r}: name a .toml file or one of {', '.join(training_recipes())}"
+            f"there is no training recipe {recipe!r}: name a .toml file or one of "
+            f"{', '.join(training_recipes())}"
         )
     try:
         return tomllib.loads(text)

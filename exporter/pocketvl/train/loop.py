@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from pocketvl.errors import TrainingError
 
 BatchT = TypeVar("BatchT")
+BatchInT = TypeVar("BatchInT", contravariant=True)
 Losses = Mapping[str, torch.Tensor]
 Progress = Callable[[int, int, str], None]
 
@@ -50,10 +51,10 @@ class LoopSettings:
     clip_norm: float = 1.0
 
 
-class Objective(Protocol[BatchT]):
+class Objective(Protocol[BatchInT]):
     """What is minimised: named losses of one batch, already weighted; their sum is the loss."""
 
-    def __call__(self, module: nn.Module, batch: BatchT, step: int) -> Losses: ...
+    def __call__(self, module: nn.Module, batch: BatchInT, step: int) -> Losses: ...
 
 
 @dataclass(frozen=True)

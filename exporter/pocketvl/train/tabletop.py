@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import CLIPModel
 
 from pocketvl.data.tabletop.language import captions, questions, sample_statement
@@ -108,7 +109,8 @@ def _save(module: TabletopClip, tokenizer: Tokenizer, model: ClipSettings, out: 
     half.mkdir(parents=True)
     with torch.no_grad():
         module.clip.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
-    module.clip.half().save_pretrained(half)
+    nn.Module.to(module.clip, torch.float16)
+    module.clip.save_pretrained(half)
     save_tokenizer(tokenizer, half, model.text_length)
     (half / "preprocessor_config.json").write_text(json.dumps(_preprocessor_config(model), indent=2) + "\n")
     for kept in ("MODEL_CARD.md",):

@@ -26,10 +26,10 @@ from pocketvl.train.tokenizer import PAD_ID
 
 _SHORT_SHARE = 0.08
 _HARDEST = (Kind.BINDING, Kind.RELATION)
-_ATTRIBUTE_KINDS = (Kind.SHAPE, Kind.COLOUR, Kind.SIZE, Kind.PATTERN)
+_ATTRIBUTE_KINDS: tuple[Kind, ...] = (Kind.SHAPE, Kind.COLOUR, Kind.SIZE, Kind.PATTERN)
 
 ROLES = ("any", *(r.value for r in Relation))
-"""What a thing is to a scene or a caption: part of it, or the left, right, upper or lower one of a related pair."""
+"""What a thing is to a scene or caption: part of it, or the left, right, upper or lower of a related pair."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Batch:
         pixels: uint8 [B, H, W, 3].
         ids: int64 [B * (1 + K), T]: per scene its true caption, then K hard negatives.
         rows: float32 [B, 5, 9]: what stands in each scene (`tabletop_pool.ROW_WIDTH`).
-        roles: float32 [B, 5, 5]: per role, how it is shared among the things of the scene; sums to one or zero.
+        roles: float32 [B, 5, 5]: per role, how it is shared among the things of the scene; sums to 1 or 0.
         looks: int64 [B * (1 + K), 2, 4]: attribute indices of the one or two things that each text mentions.
-        said: float32 [B * (1 + K), 5, 2]: per role, how it is shared among the things mentioned; zero for texts
-            that leave attributes out.
+        said: float32 [B * (1 + K), 5, 2]: per role, how it is shared among the things mentioned; zero for
+            texts that leave attributes out.
     """
 
     pixels: torch.Tensor
@@ -102,7 +102,7 @@ class TabletopBatches:
         full = rng.random() >= _SHORT_SHARE
         if full:
             template = FULL_TEMPLATES[rng.integers(len(FULL_TEMPLATES))]
-            told = _ATTRIBUTE_KINDS
+            told: tuple[Kind, ...] = _ATTRIBUTE_KINDS
         else:
             template, told = SHORT_TEMPLATES[0], SHORT_TELLS
         kinds = [told[k] for k in rng.permutation(len(told))]
@@ -153,4 +153,5 @@ def _scene_roles(scene: Scene) -> Floats:
     roles[0, : len(scene.things)] = 1.0
     for first, _, relation in clear_pairs(scene):
         roles[ROLES.index(relation), scene.things.index(first)] += 1.0
-    return roles / np.maximum(roles.sum(axis=1, keepdims=True), 1.0)
+    shared: Floats = roles / np.maximum(roles.sum(axis=1, keepdims=True), np.float32(1))
+    return shared

@@ -2,9 +2,9 @@
 
 Contrastive learning alone leaves a dual encoder with a bag of words. Two auxiliary losses, whose heads are
 thrown away at the end, teach it what stands where: a linear head on the patch tokens names the object under
-each patch, and a linear head on the pooled embeddings, the same one for both towers, names what is the left,
-the right, the upper and the lower thing of a related pair. Because the head is shared, "A left of B" in a text
-and A to the left of B in a picture come to lie along the same directions of the embedding.
+each patch, and a linear head on the pooled embeddings, the same one for both towers, names what is the
+left, the right, the upper and the lower thing of a related pair. Because the head is shared, "A left of B" in
+a text and A to the left of B in a picture come to lie along the same directions of the embedding.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import combinations
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +98,7 @@ class RoleHead(nn.Module):
         """
         logits = self.linear(embedding * _HEAD_SCALE).unflatten(-1, (len(ROLES), -1))  # [N, 5, sum of sizes]
         counts = shares.sum(dim=-1) > 0
-        loss = logits.new_zeros(())
+        loss: torch.Tensor = logits.new_zeros(())
         for part, chosen, size in zip(logits.split(_SIZES, dim=-1), _COMBINATIONS, _SIZES, strict=True):
             index = torch.zeros_like(looks[..., 0])
             for k in chosen:
@@ -115,6 +116,8 @@ class TabletopClip(nn.Module):
         self.clip = build_clip(settings)
         self.patch_head = nn.Linear(settings.image.width, 1 + sum(len(v) for v in VOCABULARIES))
         self.role_head = RoleHead(settings.embedding_dim)
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(settings.mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(settings.std).view(1, 3, 1, 1) * 255)
 
@@ -153,7 +156,7 @@ class TabletopObjective:
         device = next(module.parameters()).device
         batch = Batch(**{name: value.to(device) for name, value in vars(batch).items()})
         image, text, patches = module(batch.pixels, batch.ids)
-        whole: TabletopClip = getattr(module, "module", module)
+        whole = cast(TabletopClip, getattr(module, "module", module))
         size = len(image)
         texts = text.view(size, -1, text.shape[-1])  # [B, 1 + K, D]
         scale = whole.clip.logit_scale.clamp(max=LARGEST_LOGIT_SCALE).exp()

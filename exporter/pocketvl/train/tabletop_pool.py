@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,10 +118,9 @@ def row_of(scene: Scene) -> Floats:
     return row
 
 
-def _memory(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
+def _memory(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Any:
     mode = "r+" if path.exists() else "w+"
-    mapped: npt.NDArray[np.generic] = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
-    return mapped
+    return np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
 
 
 def _paint_shard(settings: PoolSettings, spec: PreprocessSpec, shard: int) -> tuple[int, Bytes, Floats]:

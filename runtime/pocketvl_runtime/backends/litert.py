@@ -21,8 +21,8 @@ _INTERPRETERS = (
     (
         "tflite_runtime.interpreter",
         "tflite-runtime",
-        "the old tflite-runtime runs these graphs; int8 is 8 to 40 times slower in it, and with numpy 2 it does "
-        "not start: pip install ai-edge-litert",
+        "the old tflite-runtime runs these graphs; int8 is 8 to 40 times slower in it, and with numpy 2 it "
+        "does not start: pip install ai-edge-litert",
     ),
     (
         "tensorflow.lite.python.interpreter",

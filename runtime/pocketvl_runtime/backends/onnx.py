@@ -33,7 +33,8 @@ class OnnxBackend:
             import onnxruntime
         except ImportError as error:
             raise BackendError(
-                f"onnxruntime cannot be imported ({first_line(error)}): pip install --force-reinstall onnxruntime"
+                f"onnxruntime cannot be imported ({first_line(error)}): "
+                "pip install --force-reinstall onnxruntime"
             ) from error
 
         options = onnxruntime.SessionOptions()
@@ -46,8 +47,9 @@ class OnnxBackend:
             options.add_session_config_entry("session.x64quantprecision", "1")
             if graph.precision.multiplies_integers:
                 self.notes = (
-                    f"ONNX Runtime's int8 kernels saturate on x86 without VNNI, and this is {instruction_set()}: "
-                    "its exact mode is on (session.x64quantprecision=1), which costs some speed",
+                    "ONNX Runtime's int8 kernels saturate on x86 without VNNI, and this is "
+                    f"{instruction_set()}: its exact mode is on (session.x64quantprecision=1), which costs "
+                    "some speed",
                 )
         try:
             self._session = onnxruntime.InferenceSession(

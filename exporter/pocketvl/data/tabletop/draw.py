@@ -224,7 +224,7 @@ def _tilt(
         Image.Resampling.BILINEAR,
         fillcolor=picture.getpixel((0, 0)),
     )
-    to_target = np.linalg.inv(to_source)
+    to_target = np.linalg.inv(to_source).astype(np.float64)
     return tilted, Scene(tuple(_moved(thing, to_target) for thing in scene.things))
 
 

@@ -51,8 +51,8 @@ def check_tabletop(seed: int, count: int, size: int) -> None:
     """Raises DataError where a world cannot be made so."""
     if seed < 0 or count < 1 or not SMALLEST_SIZE <= size <= LARGEST_SIZE:
         raise DataError(
-            f"a tabletop world needs a seed of 0 or more, a count of 1 or more and a size of {SMALLEST_SIZE} to "
-            f"{LARGEST_SIZE}, not seed {seed}, count {count}, size {size}"
+            f"a tabletop world needs a seed of 0 or more, a count of 1 or more and a size of "
+            f"{SMALLEST_SIZE} to {LARGEST_SIZE}, not seed {seed}, count {count}, size {size}"
         )
 
 

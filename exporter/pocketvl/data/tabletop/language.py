@@ -86,7 +86,7 @@ def sample_statement(scene: Scene, rng: np.random.Generator) -> Statement:
 
 
 def falsify(statement: Statement, kind: Kind, scene: Scene, rng: np.random.Generator) -> Statement | None:
-    """The statement with one change of that kind, false of the scene, or None where there is no such change."""
+    """The statement with one change of that kind, false of the scene; None where there is no such change."""
     candidates = [c for c in _changes(statement, kind) if not holds(c, scene)]
     return candidates[rng.integers(len(candidates))] if candidates else None
 
@@ -116,7 +116,7 @@ def _with_other(look: Look, kind: Kind) -> list[Look]:
 def hard_negatives(
     statement: Statement, scene: Scene, rng: np.random.Generator, count: int = NEGATIVES
 ) -> list[tuple[Kind, Statement]]:
-    """Distinct false statements, each one change away; every kind that applies comes before any comes twice."""
+    """Distinct false statements, each one change away; every kind that applies comes once before any twice."""
     found: list[tuple[Kind, Statement]] = []
     seen = {statement}
     while len(found) < count:
@@ -216,7 +216,7 @@ def captions(statement: Statement) -> list[str]:
 
 
 def questions(scene: Scene, rng: np.random.Generator) -> list[dict[str, str]]:
-    """One question of every type that the scene allows; each has exactly one right answer out of `ANSWERS`."""
+    """One question of every type that the scene allows; each has one right answer out of `ANSWERS`."""
     looks = [t.look for t in scene.things]
     asked = [
         _ask_unique(looks, rng, known="shape", wanted="colour", text="what colour is the {}?"),

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pocketvl.errors import DataError
+from pocketvl.evaluate.embeddings import Embeddings
+from pocketvl.evaluate.tasks import (
+    Metric,
+    classify,
+    distinct_texts,
+    label_prompts,
+    match_hard,
+    measure_tasks,
+    retrieval_r1,
+)
+from tests.evaluate.worlds import dataset, embeddings, retrieval_world, sample
+
+
+def test_match_hard_needs_the_caption_to_beat_every_negative() -> None:
+    world = dataset(
+        sample(0, captions=("up",), negatives=("right", "down"), negative_kinds=("colour", "shape")),
+        sample(1, captions=("right",), negatives=("up", "down"), negative_kinds=("colour", "relation")),
+        sample(2, captions=("up",)),
+    )
+    texts = {"up": [0.0, 1.0], "right": [1.0, 0.0], "down": [0.0, -1.0]}
+    task = match_hard(world, embeddings([[0.1, 0.9], [0.5, 0.6], [0.0, 1.0]], texts))
+    assert task.correct.tolist() == [True, False]
+    assert {kind: beaten.tolist() for kind, beaten in task.by_kind.items()} == {
+        "colour": [True, False],
+        "relation": [True],
+        "shape": [True],
+    }
+    assert task.notes == ("match_hard: 1 of 3 samples without caption or negatives are left out",)
+
+
+def test_a_tie_and_a_nan_are_wrong() -> None:
+    world = dataset(
+        sample(0, captions=("a",), negatives=("b",)),
+        sample(1, captions=("a",), negatives=("c",)),
+        sample(2, captions=("a",), negatives=("nan",)),
+    )
+    texts = {"a": [1.0, 0.0], "b": [1.0, 0.0], "c": [0.0, 1.0], "nan": [float("nan"), 0.0]}
+    task = match_hard(world, embeddings([[1.0, 0.0]] * 3, texts))
+    assert task.correct.tolist() == [False, True, False]
+    assert task.by_kind == {}
+
+
+def test_kinds_must_fit_the_negatives() -> None:
+    world = dataset(sample(0, captions=("a",), negatives=("b", "c"), negative_kinds=("colour",)))
+    texts = {"a": [1.0], "b": [0.0], "c": [0.5]}
+    with pytest.raises(DataError, match=r"sample 1 \(0.png\) has 2 negatives but 1 kinds"):
+        match_hard(world, embeddings([[1.0]], texts))
+
+
+def test_retrieval_is_within_groups_of_100_and_leaves_the_rest_out() -> None:
+    world, perfect = retrieval_world(250)
+    task = retrieval_r1(world, perfect)
+    assert task.correct.tolist() == [True] * 200
+    assert task.notes == (
+        "retrieval_r1: the last 50 of 250 captioned samples fill no group of 100 and are left out",
+    )
+    swapped = perfect.image.copy()
+    swapped[[3, 4]] = swapped[[4, 3]]
+    task = retrieval_r1(world, Embeddings(swapped, perfect.text, perfect.texts))
+    assert np.flatnonzero(~task.correct).tolist() == [3, 4]
+
+
+def test_retrieval_counts_a_copy_of_the_picture_as_a_tie_within_its_group_only() -> None:
+    world, perfect = retrieval_world(200)
+    image = perfect.image.copy()
+    image[7] = image[150]  # another group: sample 7 loses its picture, sample 150 is not touched
+    image[20] = image[21]  # the same group: caption 21 cannot tell the two apart
+    wrong = np.flatnonzero(~retrieval_r1(world, Embeddings(image, perfect.text, perfect.texts)).correct)
+    assert wrong.tolist() == [7, 20, 21]
+
+
+def test_retrieval_of_a_collapsed_model_is_all_wrong() -> None:
+    world, perfect = retrieval_world(100)
+    same = np.ones_like(perfect.image)
+    assert not retrieval_r1(world, Embeddings(same, perfect.text, perfect.texts)).correct.any()
+
+
+def test_fewer_than_100_samples_give_no_retrieval_but_a_note() -> None:
+    world, perfect = retrieval_world(99)
+    measured = measure_tasks(world, perfect)
+    assert measured.tasks == {}
+    assert measured.notes == ("retrieval_r1: not measured, 99 captioned samples where 100 are needed",)
+
+
+def test_classify_takes_the_nearest_label() -> None:
+    world = dataset(sample(0, label="dog"), sample(1, label="cat"), sample(2), sample(3, label="cat"))
+    texts = {"a photo of a cat": [1.0, 0.0], "a photo of a dog": [0.0, 1.0]}
+    task = classify(world, embeddings([[0.1, 0.9], [0.2, 0.8], [0.0, 0.0], [0.5, 0.5]], texts))
+    assert task.correct.tolist() == [True, False, False]
+    assert task.notes == ("classify: 1 of 4 samples without a label are left out",)
+
+
+def test_a_single_label_measures_nothing() -> None:
+    world = dataset(sample(0, label="cat"))
+    task = classify(world, embeddings([[1.0]], {"a photo of a cat": [1.0]}))
+    assert not task.correct.size
+    assert "same label" in task.notes[0]
+
+
+def test_distinct_texts_are_first_captions_negatives_and_labels_once_each() -> None:
+    world = dataset(
+        sample(0, captions=("a", "paraphrase"), negatives=("b", "a"), label="dog"),
+        sample(1, captions=("b",), negatives=("c",), label="cat"),
+    )
+    assert distinct_texts(world, "some {label}") == ("a", "b", "c", "some cat", "some dog")
+    with pytest.raises(DataError, match="label"):
+        label_prompts(world, "no place for it")
+
+
+def test_measure_tasks_refuses_embeddings_of_other_data() -> None:
+    world, perfect = retrieval_world(100)
+    with pytest.raises(DataError, match="99 pictures embedded for 100"):
+        measure_tasks(world, Embeddings(perfect.image[:99], perfect.text, perfect.texts))
+    others = tuple(f"other {index}" for index in range(100))
+    with pytest.raises(DataError, match="no embedding of the text 'caption 0'"):
+        measure_tasks(world, Embeddings(perfect.image, perfect.text, others))
+
+
+def test_measure_tasks_measures_what_the_data_is_good_for() -> None:
+    world, perfect = retrieval_world(100)
+    assert set(measure_tasks(world, perfect).tasks) == {Metric.RETRIEVAL_R1}

@@ -1,0 +1,156 @@
+"""Preprocessing gives transformers' pixels, to the pixel."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from pocketvl_runtime.errors import InputError
+from pocketvl_runtime.image import load_pixels, open_image, preprocess
+from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
+from tests.runtime.bundles import picture
+
+ORIENTATION = 0x0112
+
+
+def shortest(edge: int, crop: tuple[int, int]) -> PreprocessSpec:
+    return PreprocessSpec(ResizeMode.SHORTEST_EDGE, edge, edge, *crop, (0, 0, 0), (1, 1, 1), 1 / 255)
+
+
+def exact(height: int, width: int, crop: tuple[int, int] | None = None) -> PreprocessSpec:
+    return PreprocessSpec(
+        ResizeMode.EXACT, height, width, *(crop or (None, None)), (0, 0, 0), (1, 1, 1), 1 / 255
+    )
+
+
+def reference(image: Image.Image, spec: PreprocessSpec) -> Any:
+    size = {"height": spec.resize_height, "width": spec.resize_width}
+    if spec.resize_mode is ResizeMode.SHORTEST_EDGE:
+        size = {"shortest_edge": spec.resize_height}
+    processor = CLIPImageProcessorPil(
+        size=size,
+        do_center_crop=spec.crop_height is not None,
+        crop_size={"height": spec.crop_height or 1, "width": spec.crop_width or 1},
+        do_rescale=False,
+        do_normalize=False,
+    )
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    return np.asarray(processor(upright, return_tensors="np")["pixel_values"][0]).transpose(1, 2, 0)
+
+
+def assert_same(image: Image.Image, spec: PreprocessSpec) -> None:
+    got = preprocess(open_image(image), spec)
+    assert got.shape == (spec.height, spec.width, 3)
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(got, reference(image, spec))
+
+
+sides = st.integers(1, 97)
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.tuples(sides, sides), sides, st.tuples(sides, sides), st.booleans(), st.integers(0, 2**32 - 1))
+@example((1, 1), 32, (32, 32), False, 0)
+@example((1, 97), 32, (32, 32), False, 0)
+@example((97, 1), 32, (32, 32), False, 0)
+@example((31, 17), 20, (33, 21), False, 0)  # the crop is larger than the picture, by an odd number
+@example((40, 41), 40, (40, 40), False, 0)  # nothing to resize
+@example((50, 20), 10, (12, 8), True, 0)
+def test_any_size_equals_transformers(
+    size: tuple[int, int], edge: int, crop: tuple[int, int], stretch: bool, seed: int
+) -> None:
+    assert_same(picture(size, seed), exact(edge, crop[0], crop) if stretch else shortest(edge, crop))
+
+
+@pytest.mark.parametrize("size", [(7, 5000), (5000, 7), (1, 1700), (3000, 4), (640, 480), (1023, 769)])
+def test_elongated_and_large_pictures_equal_transformers(size: tuple[int, int]) -> None:
+    assert_same(picture(size), shortest(64, (64, 64)))
+    assert_same(picture(size), exact(48, 40))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "P", "PA", "1", "CMYK", "YCbCr", "HSV", "I", "F"])
+def test_every_mode_equals_transformers(mode: str) -> None:
+    image = picture((37, 21), seed=3).convert(
+        "L" if mode in ("I", "F") else "RGBA" if mode == "PA" else "RGB"
+    )
+    if mode == "PA":
+        image = image.convert("P")
+    image = image.convert(mode)
+    if mode in ("LA", "RGBA", "PA"):
+        image.putalpha(picture((37, 21), seed=4).convert("L"))
+    assert image.mode == mode
+    assert_same(image, shortest(16, (16, 16)))
+
+
+def test_sixteen_bit_grey_equals_transformers() -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (21, 37), dtype=np.uint16)
+    image = Image.fromarray(values)
+    assert image.mode == "I;16"
+    assert_same(image, shortest(16, (16, 16)))
+
+
+@pytest.mark.parametrize("transparency", [7, bytes(range(0, 250, 5))])
+def test_a_palette_with_transparency_equals_transformers(transparency: int | bytes) -> None:
+    assert_same_after_saving(picture((37, 21)).quantize(50), "PNG", transparency=transparency)
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", 0), ("RGB", (0, 0, 0)), ("1", 0)])
+def test_one_transparent_colour_equals_transformers(mode: str, colour: Any) -> None:
+    image = picture((37, 21)).convert(mode)
+    image.paste(colour, (5, 5, 20, 15))
+    assert_same_after_saving(image, "PNG", transparency=colour)
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000"])
+def test_every_format_equals_transformers(fmt: str) -> None:
+    assert_same_after_saving(picture((37, 21)), fmt)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_upright_as_exif_says(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / "turned.png"
+    image = picture((37, 21))
+    image.save(path, exif=exif)
+    opened = open_image(path)
+    assert opened.size == ((21, 37) if orientation >= 5 else (37, 21))
+    assert (np.asarray(opened).shape == np.asarray(image).shape) == (orientation < 5)
+    assert_same_after_saving(image, "JPEG", exif=exif)
+
+
+def assert_same_after_saving(image: Image.Image, fmt: str, **options: Any) -> None:
+    stored = io.BytesIO()
+    image.save(stored, fmt, **options)
+    spec = shortest(16, (16, 16))
+    with Image.open(stored) as again:
+        np.testing.assert_array_equal(load_pixels(stored.getvalue(), spec), reference(again, spec))
+
+
+def test_a_path_bytes_and_a_pil_image_give_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    picture((40, 30)).save(path)
+    spec = shortest(16, (16, 16))
+    expected = load_pixels(path, spec)
+    np.testing.assert_array_equal(load_pixels(str(path), spec), expected)
+    np.testing.assert_array_equal(load_pixels(path.read_bytes(), spec), expected)
+    np.testing.assert_array_equal(load_pixels(Image.open(path), spec), expected)
+
+
+def test_opening_leaves_the_callers_image_as_it_was() -> None:
+    image = picture((40, 30), mode="P")
+    open_image(image)
+    assert image.mode == "P"
+
+
+def test_a_picture_that_resizing_would_blow_up_is_refused() -> None:
+    with pytest.raises(InputError, match="1 x 5000, so elongated .* cut it first"):
+        preprocess(picture((1, 5000)), shortest(224, (224, 224)))
