@@ -75,7 +75,7 @@ def check_relative_path(path: str) -> str:
         BundleError: it is empty, absolute, holds a backslash, a drive, ".." or other odd parts.
     """
     pure = PurePosixPath(path)
-    odd = not path or "\\" in path or ":" in path or "\0" in path or pure.is_absolute()
+    odd = not pure.parts or "\\" in path or ":" in path or "\0" in path or pure.is_absolute()
     if odd or str(pure) != path or any(part in (".", "..") for part in pure.parts):
         raise BundleError(f"path {path!r} does not stay inside the bundle; do not use this bundle")
     return path

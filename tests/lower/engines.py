@@ -18,6 +18,7 @@ def run_onnx(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # graphs are tiny, and waiting threads spin
     options.add_session_config_entry("session.x64quantprecision", "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
@@ -29,7 +30,7 @@ def run_litert(path: Path, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> NDArr
     """Embeddings [N, D] from ai-edge-litert with its XNNPACK kernels."""
     from ai_edge_litert.interpreter import Interpreter
 
-    runner = Interpreter(str(path)).get_signature_runner()
+    runner = Interpreter(str(path), num_threads=1).get_signature_runner()
     return np.concatenate([runner(**feed)["embedding"].copy() for feed in feeds])
 
 

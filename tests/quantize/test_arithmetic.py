@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pocketvl.quantize.arithmetic import Grid, Range, activation_grid, quantize_bias, weight_grid
 
-FLOATS = st.floats(-3e38, 3e38, width=32, allow_subnormal=True)
+LARGEST = float(np.float32(3e38))  # beyond it, the last step of a grid may not be a float32
+FLOATS = st.floats(-LARGEST, LARGEST, width=32, allow_subnormal=True)
 MODEST = st.floats(-1e6, 1e6, width=32)
 # rounding of the scale and of the product to float32, relative to the largest value on the grid
 SLACK = 2e-5
@@ -66,9 +67,7 @@ def test_zero_is_exactly_on_the_grid(seen: Range) -> None:
 def test_quantizing_twice_changes_nothing(seen: Range, values: NDArray[np.float32]) -> None:
     grid = activation_grid(seen)
     once = grid.quantize(values)
-    read = grid.dequantize(once)
-    finite = np.isfinite(read)  # the last step of a range near the end of float32 may lie beyond it
-    assert (grid.quantize(read)[finite] == once[finite]).all()
+    assert (grid.quantize(grid.dequantize(once)) == once).all()
 
 
 @given(hnp.arrays(np.float32, (3, 5), elements=FLOATS), st.sampled_from([0, 1]))
@@ -97,7 +96,7 @@ def test_each_channel_reaches_the_end_of_its_grid(weights: NDArray[np.float32]) 
 
 @given(
     hnp.arrays(np.float32, 4, elements=MODEST),
-    st.floats(1e-6, 1e3, width=32),
+    st.floats(2**-20, 1024, width=32),
     hnp.arrays(np.float32, 4, elements=st.floats(2**-20, 1024, width=32)),
 )
 def test_a_bias_is_within_half_a_step_of_the_sums(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.ops import op_counts, read_tflite
+from pocketvl.lower.ops import op_counts, op_name, read_tflite
 from pocketvl.quantize.arithmetic import weight_grid
 from pocketvl.quantize.static_onnx import quantize_static_onnx
 from tests.lower.engines import centred_cosines, run, run_onnx
@@ -61,21 +61,17 @@ def test_tflite_multiplies_integers_in_linears_and_convolutions_only(tower: str)
 
     model = read_tflite(lowered().path(tower, "int8.tflite"))
     (graph,) = model.subgraphs
-    from pocketvl.lower.ops import op_name
-
-    def types(op: object) -> set[int]:
-        indices = [*op.inputs[:2], *op.outputs]  # type: ignore[attr-defined]
-        return {graph.tensors[i].type for i in indices}
-
     seen = set()
     for op in graph.operators:
         kind = op_name(model, op)
         if kind in ("FULLY_CONNECTED", "CONV_2D"):
-            assert types(op) == {TensorType.INT8}
+            types = [graph.tensors[i].type for i in (*op.inputs[:2], *op.outputs)]
+            assert types == [TensorType.INT8] * 3
             scales = graph.tensors[op.inputs[1]].quantization.scale
             assert len(scales) == graph.tensors[op.inputs[1]].shape[0]
         elif kind in ("BATCH_MATMUL", "SOFTMAX", "ADD", "MUL", "MEAN", "RSQRT", "CONCATENATION", "LOGISTIC"):
-            assert types(op) == {TensorType.FLOAT32}
+            types = [graph.tensors[i].type for i in (op.inputs[0], *op.outputs)]
+            assert types == [TensorType.FLOAT32] * 2
         seen.add(kind)
     assert {"FULLY_CONNECTED", "BATCH_MATMUL", "ADD"} <= seen
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.errors import DataError
 from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl.families.base import Source
 from pocketvl_runtime.image import open_image, preprocess
@@ -31,8 +32,11 @@ def embed_reference(
         progress: told after every batch.
 
     Raises:
+        DataError: there are no texts.
         InputError: a picture or a text cannot be used.
     """
+    if not texts:
+        raise DataError(f"{dataset.root}: there are no texts to embed; give the samples captions or labels")
     tokenizer = Tokenizer(source.tokenizer_json, source.tokenizer)
     total = len(dataset) + len(texts)
     rows: list[torch.Tensor] = []

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.errors import DataError
 from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl_runtime.model import load
 
@@ -28,8 +29,11 @@ def embed_variant(
         progress: told after every 50 inputs.
 
     Raises:
+        DataError: there are no texts.
         PocketVLError: the bundle cannot be loaded, or an input cannot be used.
     """
+    if not texts:
+        raise DataError(f"{dataset.root}: there are no texts to embed; give the samples captions or labels")
     model = load(bundle, variant)
     total = len(dataset) + len(texts)
 

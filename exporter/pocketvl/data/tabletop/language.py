@@ -116,7 +116,7 @@ def _with_other(look: Look, kind: Kind) -> list[Look]:
 def hard_negatives(
     statement: Statement, scene: Scene, rng: np.random.Generator, count: int = NEGATIVES
 ) -> list[tuple[Kind, Statement]]:
-    """Distinct false statements, each one change away; every kind that applies comes once before any twice."""
+    """Distinct false statements, one change away each; every kind that applies comes before any repeats."""
     found: list[tuple[Kind, Statement]] = []
     seen = {statement}
     while len(found) < count:

@@ -1,0 +1,140 @@
+"""Embedding a dataset by torch and by a bundle, on graphs so small that they are worked out in numpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pocketvl.data.dataset import Dataset, write_samples
+from pocketvl.errors import DataError
+from pocketvl.evaluate.latency import measure_latency, measure_memory
+from pocketvl.evaluate.reference import embed_reference
+from pocketvl.evaluate.tasks import distinct_texts
+from pocketvl.evaluate.variant import embed_variant
+from pocketvl.families.base import Source
+from pocketvl_runtime.bench import STAGES
+from pocketvl_runtime.errors import BackendError, BundleError, InputError
+from pocketvl_runtime.image import load_pixels
+from pocketvl_runtime.manifest import TokenizerSpec
+from pocketvl_runtime.text import Tokenizer
+from tests.runtime import bundles, graphs
+
+CAPTIONS = ("a photo of a red cube", "the blue ball", "green", "a red ball")
+
+
+class LinearPixels(nn.Module):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        value = pixels.flatten(1).float() @ torch.from_numpy(graphs.IMAGE_WEIGHTS)
+        return nn.functional.normalize(value, dim=-1)
+
+
+class SummedTokens(nn.Module):
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        rows = torch.from_numpy(graphs.TOKEN_TABLE)[ids.long()]
+        weights = torch.ones_like(ids) if mask is None else mask
+        return nn.functional.normalize((rows * weights[..., None]).sum(1), dim=-1)
+
+
+def source(needs_mask: bool = False) -> Source:
+    spec = TokenizerSpec(length=graphs.LENGTH, pad_id=4 if needs_mask else 0, needs_mask=needs_mask)
+    return Source(
+        family="clip",
+        name="tiny",
+        folder=Path("tiny"),
+        preprocess=bundles.PREPROCESS,
+        tokenizer=spec,
+        tokenizer_json=bundles.tokenizer_json(),
+        embedding_dim=graphs.DIM,
+        logit_scale=bundles.LOGIT_SCALE,
+        space="sha256:tiny",
+        image_encoder=LinearPixels(),
+        text_encoder=SummedTokens(),
+    )
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    root = tmp_path_factory.mktemp("scenes")
+    for index in range(70):  # more than one batch
+        bundles.picture((20 + index % 7, 31), seed=index).save(root / f"{index}.png")
+    write_samples(root, ({"image": f"{i}.png", "captions": [CAPTIONS[i % 4]]} for i in range(70)))
+    return Dataset.open(root)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundles.write_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+def by_hand(scenes: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    ids = Tokenizer(bundles.tokenizer_json(), bundles.TOKENIZER).encode(distinct_texts(scenes)).ids
+    images = [graphs.image_embedding(load_pixels(s.image, bundles.PREPROCESS)) for s in scenes.samples]
+    return np.stack(images), np.stack([graphs.text_embedding(row) for row in ids])
+
+
+def test_the_reference_embeds_every_picture_and_text_in_order(scenes: Dataset) -> None:
+    told: list[tuple[int, int, str]] = []
+    got = embed_reference(source(), scenes, distinct_texts(scenes), lambda *news: told.append(news))
+    images, texts = by_hand(scenes)
+    assert got.texts == CAPTIONS
+    assert got.image.dtype == got.text.dtype == np.float32
+    assert np.abs(got.image - images).max() < 1e-5
+    assert np.abs(got.text - texts).max() < 1e-5
+    assert [done for done, _, _ in told] == [64, 70, 74]
+    assert {total for _, total, _ in told} == {74}
+
+
+def test_the_reference_hands_the_mask_to_a_family_that_needs_it(scenes: Dataset) -> None:
+    got = embed_reference(source(needs_mask=True), scenes, CAPTIONS)  # padded with a word that counts
+    assert np.abs(got.text - by_hand(scenes)[1]).max() < 1e-5
+
+
+@pytest.mark.parametrize("variant", ["onnx-fp32", "tflite-fp32"])
+def test_a_variant_embeds_the_same_through_the_runtime(scenes: Dataset, tiny: Path, variant: str) -> None:
+    told: list[tuple[int, int, str]] = []
+    got = embed_variant(tiny, variant, scenes, CAPTIONS, lambda *news: told.append(news))
+    images, texts = by_hand(scenes)
+    assert np.abs(got.image - images).max() < 1e-5
+    assert np.abs(got.text - texts).max() < 1e-5
+    assert told[-1] == (74, 74, f"embedding with {variant}")
+
+
+def test_what_cannot_be_embedded_is_refused(scenes: Dataset, tiny: Path) -> None:
+    with pytest.raises(DataError, match="no texts"):
+        embed_reference(source(), scenes, ())
+    with pytest.raises(DataError, match="no texts"):
+        embed_variant(tiny, "onnx-fp32", scenes, ())
+    with pytest.raises(InputError):
+        embed_reference(source(), scenes, ("",))
+    with pytest.raises(BundleError, match="onnx-fp64"):
+        embed_variant(tiny, "onnx-fp64", scenes, CAPTIONS)
+
+
+def test_latency_is_measured_per_stage_and_thread_count(tiny: Path) -> None:
+    report = measure_latency(tiny, ["onnx-fp32", "tflite-fp32"], [1, 2], runs=5)
+    assert report.runs == 5
+    assert report.variants.keys() == {"onnx-fp32", "tflite-fp32"}
+    for variant in report.variants.values():
+        assert variant.latency_ms.keys() == set(STAGES)
+        for by_threads in variant.latency_ms.values():
+            assert by_threads.keys() == {"1", "2"}
+            assert all(0 <= each.p10 <= each.median for each in by_threads.values())
+        total = variant.latency_ms["total"]["1"].median
+        assert total >= variant.latency_ms["image"]["1"].median > 0
+
+
+def test_memory_is_of_one_process_a_variant(tiny: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    peaks = measure_memory(tiny, ["onnx-fp32", "tflite-fp32"], lambda *news: told.append(news))
+    assert peaks.keys() == {"onnx-fp32", "tflite-fp32"}
+    assert all(10e6 < peak < 2e9 for peak in peaks.values())
+    assert told == [(1, 2, "memory of onnx-fp32"), (2, 2, "memory of tflite-fp32")]
+
+
+def test_a_bench_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"bench of onnx-fp32 failed: .*does not exist"):
+        measure_latency(tmp_path / "none", ["onnx-fp32"], [1], runs=1)

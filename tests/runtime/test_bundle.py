@@ -1,0 +1,92 @@
+"""A bundle's files are handed out only when they are what was exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pocketvl_runtime.bundle import Bundle
+from pocketvl_runtime.errors import BundleError
+
+GRAPH = "graphs/text_encoder.fp32.onnx"
+
+
+def test_a_whole_bundle_verifies(whole_bundle: Path) -> None:
+    opened = Bundle.open(whole_bundle)
+    assert opened.verify() == len(opened.manifest.files) == 12
+    assert opened.file(GRAPH) == (whole_bundle / GRAPH).resolve()
+    sizes = [
+        (whole_bundle / "graphs" / f"{r}.fp32.onnx").stat().st_size for r in ("image_encoder", "text_encoder")
+    ]
+    assert opened.size_bytes("onnx-fp32") == sum(sizes)
+
+
+def test_one_changed_byte_is_noticed(bundle: Path) -> None:
+    data = bytearray((bundle / GRAPH).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / GRAPH).write_bytes(data)
+    with pytest.raises(
+        BundleError, match=r"text_encoder\.fp32\.onnx is damaged: .* expected .* copy the bundle"
+    ):
+        Bundle.open(bundle).file(GRAPH)
+    with pytest.raises(BundleError, match="is damaged"):
+        Bundle.open(bundle).verify()
+
+
+def test_a_missing_file_is_named(bundle: Path) -> None:
+    (bundle / GRAPH).unlink()
+    with pytest.raises(BundleError, match=r"text_encoder\.fp32\.onnx cannot be read \(No such file"):
+        Bundle.open(bundle).file(GRAPH)
+
+
+def test_a_folder_in_place_of_a_file_is_named(bundle: Path) -> None:
+    (bundle / GRAPH).unlink()
+    (bundle / GRAPH).mkdir()
+    with pytest.raises(BundleError, match=r"text_encoder\.fp32\.onnx cannot be read"):
+        Bundle.open(bundle).file(GRAPH)
+
+
+def test_a_link_that_leaves_the_bundle_is_refused_even_with_the_right_content(bundle: Path) -> None:
+    outside = bundle.parent / "outside.onnx"
+    (bundle / GRAPH).rename(outside)
+    (bundle / GRAPH).symlink_to(outside)
+    with pytest.raises(BundleError, match="is a link that leaves the bundle"):
+        Bundle.open(bundle).file(GRAPH)
+
+
+def test_a_linked_folder_that_leaves_the_bundle_is_refused(bundle: Path) -> None:
+    (bundle / "graphs").rename(bundle.parent / "elsewhere")
+    (bundle / "graphs").symlink_to("../elsewhere")
+    with pytest.raises(BundleError, match="is a link that leaves the bundle"):
+        Bundle.open(bundle).file(GRAPH)
+
+
+def test_a_link_to_the_bundle_itself_is_fine(bundle: Path) -> None:
+    link = bundle.parent / "latest"
+    link.symlink_to(bundle)
+    assert Bundle.open(link).verify() == 12
+
+
+def test_files_that_the_manifest_does_not_list_are_not_handed_out(bundle: Path) -> None:
+    (bundle / "graphs" / "extra.onnx").write_bytes(b"")
+    with pytest.raises(BundleError, match=r"lists no file 'graphs/extra\.onnx'"):
+        Bundle.open(bundle).file("graphs/extra.onnx")
+
+
+@pytest.mark.parametrize(("make", "message"), [("", "does not exist"), ("file", "is not a folder")])
+def test_what_is_no_folder_is_told(tmp_path: Path, make: str, message: str) -> None:
+    if make:
+        (tmp_path / "b").write_text("x")
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(tmp_path / "b")
+
+
+def test_a_folder_without_a_manifest_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"manifest\.json does not exist; is .* a bundle\?"):
+        Bundle.open(tmp_path)
+
+
+def test_an_unknown_variant_lists_those_there_are(whole_bundle: Path) -> None:
+    with pytest.raises(BundleError, match="no variant 'onnx-int4'; it has onnx-fp32, onnx-int8, tflite-fp32"):
+        Bundle.open(whole_bundle).variant("onnx-int4")

@@ -1,0 +1,224 @@
+"""`load` picks a variant, and the model answers as its graphs compute."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pocketvl_runtime import load, model
+from pocketvl_runtime.bundle import Bundle
+from pocketvl_runtime.errors import BackendError, BundleError, InputError
+from pocketvl_runtime.image import load_pixels
+from pocketvl_runtime.manifest import Engine, Role
+from pocketvl_runtime.text import TruncatedTextWarning
+from tests.runtime import graphs
+from tests.runtime.bundles import LOGIT_SCALE, PREPROCESS, TEXTS, VARIANTS, edit_manifest, picture
+
+IMAGE = "golden/images/wide.jpg"
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *engines: Engine) -> None:
+    monkeypatch.setattr(model, "is_installed", lambda engine: engine in engines)
+
+
+def promote(bundle: Path, *names: str) -> None:
+    """Leaves only these of `names` accepted."""
+
+    def edit(manifest: Any) -> None:
+        for name, variant in manifest["variants"].items():
+            variant["status"] = "accepted" if name in names else "experimental"
+
+    edit_manifest(bundle, edit)
+
+
+def test_int8_comes_before_fp32_and_tflite_before_onnx(bundle: Path) -> None:
+    assert load(bundle).variant == "onnx-int8"
+    promote(bundle, "onnx-fp32", "tflite-fp32")
+    assert load(bundle).variant == "tflite-fp32"
+    promote(bundle, "onnx-fp32")
+    assert load(bundle).variant == "onnx-fp32"
+
+
+def test_experimental_variants_run_only_when_they_are_named(bundle: Path) -> None:
+    promote(bundle)
+    with pytest.raises(
+        BackendError, match="no accepted variant of .* name one of onnx-fp32, onnx-int8, tflite-fp32"
+    ):
+        load(bundle)
+    assert load(bundle, "onnx-int8").variant == "onnx-int8"
+
+
+def test_only_variants_whose_engine_is_installed_are_picked(
+    whole_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, Engine.TFLITE)
+    assert load(whole_bundle).variant == "tflite-fp32"
+    with pytest.raises(BackendError, match=r"pip install onnxruntime \(with .* these run: tflite-fp32\)"):
+        load(whole_bundle, "onnx-int8")
+    only(monkeypatch)
+    with pytest.raises(BackendError, match="pip install onnxruntime or ai-edge-litert"):
+        load(whole_bundle)
+
+
+@pytest.mark.parametrize("name", ["", "onnx-int4"])
+def test_an_unknown_variant_lists_those_there_are(whole_bundle: Path, name: str) -> None:
+    with pytest.raises(BundleError, match=f"no variant '{name}'; it has onnx-fp32, onnx-int8, tflite-fp32"):
+        load(whole_bundle, name)
+
+
+def test_threads_are_at_most_four_by_default_and_never_nought(
+    whole_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for count, expected in ((1, 1), (3, 3), (64, 4), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert load(whole_bundle).threads == expected
+    assert load(whole_bundle, threads=2).threads == 2
+    with pytest.raises(BackendError, match="threads must be at least 1, not 0"):
+        load(whole_bundle, threads=0)
+
+
+def test_files_are_checked_before_an_engine_sees_them(bundle: Path) -> None:
+    path = bundle / "graphs" / "image_encoder.int8.onnx"
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(BundleError, match=r"image_encoder\.int8\.onnx is damaged"):
+        load(bundle, "onnx-int8")
+    assert load(bundle, "onnx-fp32").variant == "onnx-fp32"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_embeddings_are_what_the_graphs_compute(whole_bundle: Path, variant: str) -> None:
+    loaded = load(whole_bundle, variant)
+    pixels = load_pixels(whole_bundle / IMAGE, PREPROCESS)
+    image = loaded.embed_image(whole_bundle / IMAGE)
+    assert image.shape == (graphs.DIM,)
+    assert image.dtype == np.float32
+    np.testing.assert_allclose(image, graphs.image_embedding(pixels), atol=2e-6)
+    np.testing.assert_array_equal(image, loaded.embed_pixels(pixels))
+    texts = loaded.embed_text(TEXTS)
+    assert texts.shape == (len(TEXTS), graphs.DIM)
+    ids = loaded.tokenizer.encode(TEXTS).ids
+    np.testing.assert_allclose(texts, [graphs.text_embedding(row) for row in ids], atol=2e-6)
+    assert loaded.embed_text([]).shape == (0, graphs.DIM)
+
+
+def test_match_scores_texts_in_the_order_given(whole_bundle: Path) -> None:
+    loaded = load(whole_bundle)
+    report = loaded.match(whole_bundle / IMAGE, TEXTS)
+    expected = loaded.embed_text(TEXTS) @ loaded.embed_image(whole_bundle / IMAGE)
+    assert [row.text for row in report.results] == list(TEXTS)
+    np.testing.assert_allclose([row.similarity for row in report.results], expected, atol=1e-6)
+    powers = np.exp(LOGIT_SCALE * expected.astype(np.float64))
+    np.testing.assert_allclose([row.probability for row in report.results], powers / powers.sum(), rtol=1e-5)
+    assert report.variant == "onnx-int8"
+
+
+def test_the_stages_of_the_timing_add_up(whole_bundle: Path) -> None:
+    timing = dataclasses.asdict(load(whole_bundle).match(whole_bundle / IMAGE, TEXTS).timing_ms)
+    assert list(timing) == ["decode", "preprocess", "image", "text", "total"]
+    total = timing.pop("total")
+    assert min(timing.values()) > 0
+    assert sum(timing.values()) <= total < sum(timing.values()) + 50
+
+
+def test_classify_fills_the_template(whole_bundle: Path) -> None:
+    loaded = load(whole_bundle)
+    for labels, chosen in (
+        (None, ("red cube", "blue ball", "green")),
+        (["ball", "{cube}"], ("ball", "{cube}")),
+    ):
+        report = loaded.classify(whole_bundle / IMAGE, labels)
+        matched = loaded.match(whole_bundle / IMAGE, [f"a photo of a {label}" for label in chosen])
+        assert [row.label for row in report.results] == list(chosen)
+        assert [row.probability for row in report.results] == [row.probability for row in matched.results]
+
+
+def test_a_bundle_without_labels_asks_for_some(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m.update(labels=[]))
+    with pytest.raises(InputError, match="no labels of its own"):
+        load(bundle).classify(bundle / IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([""], "label 0 is empty"),
+        ("cube", "labels must be a list"),
+        (["a", "\udcff"], "label 1 is not valid Unicode"),
+    ],
+)
+def test_labels_are_checked_before_the_template_hides_what_is_wrong(
+    whole_bundle: Path, labels: list[str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load(whole_bundle).classify(whole_bundle / IMAGE, labels)
+
+
+@pytest.mark.parametrize(("texts", "message"), [([], "at least one text"), ("cube", "texts must be a list")])
+def test_match_needs_a_list_of_texts(whole_bundle: Path, texts: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(whole_bundle).match(whole_bundle / IMAGE, texts)
+
+
+def test_a_cut_text_is_warned_of(whole_bundle: Path) -> None:
+    loaded = load(whole_bundle)
+    with pytest.warns(TruncatedTextWarning, match="text 1 has 42 tokens"):
+        loaded.match(picture((20, 20)), ["ball", "ball " * 40])
+    with pytest.warns(TruncatedTextWarning, match="text 0 has 42 tokens"):
+        loaded.embed_text(["ball " * 40])
+
+
+def test_a_variant_without_a_role_says_so(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m["variants"]["onnx-int8"]["graphs"].pop("text_encoder"))
+    loaded = load(bundle)
+    assert loaded.embed_image(bundle / IMAGE).shape == (graphs.DIM,)
+    with pytest.raises(BundleError, match=f"variant onnx-int8 has no {Role.TEXT_ENCODER.value}"):
+        loaded.embed_text(["ball"])
+
+
+def test_a_model_that_needs_the_mask_does_not_run_without(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m["tokenizer"].update(needs_mask=True))
+    loaded = load(bundle)
+    encoding = loaded.tokenizer.encode(["ball"])
+    with pytest.raises(InputError, match="needs the tokenizer's mask"):
+        loaded.embed_ids(encoding.ids[0])
+    with pytest.raises(BackendError, match=r"takes \['ids'\], not \['ids', 'mask'\]"):
+        loaded.embed_ids(encoding.ids[0], encoding.mask[0])
+
+
+def test_an_opened_bundle_is_taken_too(whole_bundle: Path) -> None:
+    assert load(Bundle.open(whole_bundle)).manifest.name == "tiny"
+
+
+def test_answering_loads_nothing_heavy_and_only_one_engine(whole_bundle: Path) -> None:
+    code = (
+        "import json, sys\n"
+        "from pocketvl_runtime import load\n"
+        "report = load(sys.argv[1], sys.argv[2]).match(sys.argv[3], ['a red cube', 'green'])\n"
+        "print(json.dumps([name for name in sys.modules if '.' not in name]))\n"
+    )
+    heavy = {
+        "torch",
+        "onnx",
+        "tensorflow",
+        "transformers",
+        "pocketvl",
+        "scipy",
+        "onnxruntime",
+        "ai_edge_litert",
+    }
+    for variant, engine in (("onnx-int8", "onnxruntime"), ("tflite-fp32", "ai_edge_litert")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(whole_bundle), variant, str(whole_bundle / IMAGE)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert heavy & set(json.loads(done.stdout)) == {engine}

@@ -1,0 +1,108 @@
+"""The selftest passes on a good bundle, and finds each way in which one is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pocketvl_runtime.bundle import Bundle
+from pocketvl_runtime.errors import BundleError
+from pocketvl_runtime.golden import GOLDEN_FILE, Golden, Tolerance
+from pocketvl_runtime.manifest import Role
+from pocketvl_runtime.selftest import selftest
+from tests.runtime.bundles import VARIANTS, picture, reseal
+
+
+def test_a_good_bundle_passes_with_every_variant(whole_bundle: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    report = selftest(Bundle.open(whole_bundle), VARIANTS, lambda *args: told.append(args))
+    assert report.passed
+    assert (report.files, report.images, report.texts) == (12, 2, 3)
+    assert told == [(number, 3, name) for number, name in enumerate(VARIANTS, start=1)]
+
+
+Edit = Callable[[Golden], Golden]
+
+
+def off_image(golden: Golden) -> Golden:
+    wrong = replace(golden.images[1], embedding=golden.images[0].embedding)
+    return replace(golden, images=(golden.images[0], wrong))
+
+
+def off_text(golden: Golden) -> Golden:
+    first = golden.texts[0]
+    near = replace(first, embedding=(first.embedding[0] + 2e-3, *first.embedding[1:]))
+    return replace(golden, texts=(near, *golden.texts[1:]))
+
+
+def other_ids(golden: Golden) -> Golden:
+    first = replace(golden.texts[0], ids=(*golden.texts[0].ids[:-1], 5))
+    return replace(golden, texts=(first, *golden.texts[1:]))
+
+
+def short(golden: Golden) -> Golden:
+    first = replace(golden.images[0], embedding=golden.images[0].embedding[:3])
+    return replace(golden, images=(first, golden.images[1]))
+
+
+def strict(golden: Golden) -> Golden:
+    limit = {role: Tolerance(None, 1.01) for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)}
+    return replace(golden, tolerance=dict.fromkeys(VARIANTS, limit))
+
+
+@pytest.mark.parametrize(
+    ("edit", "failures"),
+    [
+        (off_image, ["onnx-fp32: golden/images/tall.png: cosine 0."]),
+        (off_text, ["onnx-fp32: golden text 0: off by 2.00e-03, at most 1.00e-04 expected"]),
+        (other_ids, ["golden text 0: the token ids differ"]),
+        (short, ["onnx-fp32: golden/images/wide.jpg: 8 values, expected 3"]),
+        (strict, ["at least 1.01000 expected"] * 5),
+        (lambda g: replace(g, tolerance={}), ["the golden pack has no tolerance for the"] * 5),
+    ],
+    ids=["image", "text", "ids", "length", "cosine", "no tolerance"],
+)
+def test_a_golden_pack_that_does_not_hold_is_told(bundle: Path, edit: Edit, failures: list[str]) -> None:
+    edit(Bundle.open(bundle).golden()).write(bundle / GOLDEN_FILE)
+    reseal(bundle)
+    report = selftest(Bundle.open(bundle), ["onnx-fp32"])
+    assert not report.passed
+    assert len(report.failures) == len(failures)
+    for said, expected in zip(report.failures, failures, strict=True):
+        assert expected in said
+
+
+def test_one_different_pixel_is_told(bundle: Path) -> None:
+    path = bundle / "golden" / "pixels" / "wide.png"
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    red, green, blue = image.getpixel((3, 5))  # type: ignore[misc]
+    image.putpixel((3, 5), (red, green, blue ^ 4))
+    image.save(path)
+    reseal(bundle)
+    (failure,) = selftest(Bundle.open(bundle), ["onnx-fp32"]).failures
+    assert failure == "golden/images/wide.jpg: the pixels differ by up to 4 grey levels"
+
+
+def test_pixels_of_another_size_are_told(bundle: Path) -> None:
+    picture((4, 4)).save(bundle / "golden" / "pixels" / "wide.png")
+    reseal(bundle)
+    (failure,) = selftest(Bundle.open(bundle), ["onnx-fp32"]).failures
+    assert "pixels [16, 16, 3], expected [4, 4, 3]" in failure
+
+
+def test_a_damaged_file_is_told_even_where_no_variant_needs_it(bundle: Path) -> None:
+    (bundle / "graphs" / "text_encoder.fp32.tflite").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"text_encoder\.fp32\.tflite is damaged"):
+        selftest(Bundle.open(bundle), ["onnx-fp32"])
+
+
+def test_a_bundle_without_a_golden_pack_is_told(bundle: Path) -> None:
+    (bundle / GOLDEN_FILE).unlink()
+    reseal(bundle)
+    with pytest.raises(BundleError, match=r"lists no file 'golden/golden\.json'"):
+        selftest(Bundle.open(bundle), ["onnx-fp32"])
