@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -175,4 +176,6 @@ def _table(report: Report) -> list[str]:
 
 def main() -> None:
     """Entry point of `pocketvl`."""
+    # torchao, which transformers imports, warns here of something that concerns neither us nor the user
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     run_command(cli, "pocketvl")

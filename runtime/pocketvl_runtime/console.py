@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +15,10 @@ from pocketvl_runtime.errors import PocketVLError
 
 
 def run_command(command: click.Command, name: str) -> None:
-    """Runs a click command and ends the process: 0 good, 1 one clear line on stderr, 2 wrong usage."""
+    """Runs a click command and ends the process: 0 good, 1 one clear line on stderr, 2 wrong usage.
+
+    Where the reader of stdout has gone away, click itself ends the process: quietly, with 1.
+    """
     warnings.showwarning = _show_warning
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
@@ -29,10 +31,6 @@ def run_command(command: click.Command, name: str) -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
-    except BrokenPipeError:
-        # the reader went away; leave without Python's own complaint about the closed pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except PocketVLError as error:
         _fail(str(error))
     except OSError as error:

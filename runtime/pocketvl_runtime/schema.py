@@ -73,7 +73,7 @@ def _decode_dataclass(kind: Any, value: object, path: str) -> Any:
     if not isinstance(value, dict):
         raise _wrong_type(path, "an object", value)
     hints = get_type_hints(kind)
-    fields = {item.name for item in dataclasses.fields(kind)}
+    fields = [item.name for item in dataclasses.fields(kind)]
     for name in fields:
         if name not in value:
             raise BundleError(f"{_join(path, name)} is missing")

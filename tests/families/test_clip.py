@@ -20,7 +20,7 @@ from tests.families.tiny import EMBEDDING_DIM, EOS, IMAGE_SIZE, TEXT_LENGTH, mak
 
 
 def unit(values: torch.Tensor) -> torch.Tensor:
-    return values / values.norm(dim=-1, keepdim=True)
+    return torch.nn.functional.normalize(values, dim=-1)
 
 
 def random_ids(eos: int, count: int = 64) -> torch.Tensor:
@@ -149,12 +149,11 @@ def test_space_follows_what_an_embedding_depends_on(tmp_path: Path) -> None:
     assert first.startswith("sha256:")
     spaces = {first, open_source(make_tiny_clip(tmp_path / "c", seed=1)).space}
     spaces.add(open_source(make_tiny_clip(tmp_path / "d", legacy_eos=True)).space)
-    for number, (file, change) in enumerate(
-        [
-            ("preprocessor_config.json", {"image_mean": [0.5, 0.5, 0.5]}),
-            ("tokenizer_config.json", {"model_max_length": 9}),
-        ]
-    ):
+    changes: list[tuple[str, dict[str, object]]] = [
+        ("preprocessor_config.json", {"image_mean": [0.5, 0.5, 0.5]}),
+        ("tokenizer_config.json", {"model_max_length": 9}),
+    ]
+    for number, (file, change) in enumerate(changes):
         path = make_tiny_clip(tmp_path / str(number)) / file
         path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
         spaces.add(open_source(path.parent).space)

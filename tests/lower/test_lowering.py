@@ -134,7 +134,8 @@ def test_op_counts_are_the_graphs(tower: str) -> None:
 
 class Sorts(nn.Module):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.svdvals(ids.to(torch.float32))
+        values: torch.Tensor = torch.linalg.svdvals(ids.to(torch.float32))
+        return values
 
 
 def test_a_module_that_cannot_be_lowered_is_one_clear_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -84,7 +85,7 @@ def test_the_token_table_is_int8_with_a_scale_a_row(kind: str) -> None:
     if kind == "onnx":
         stored = constants(onnx.load(model.path("ids", "int8.onnx")))
         integers = stored["embeddings.token_embedding.weight_quantized"]
-        scales = stored["embeddings.token_embedding.weight_scale"].ravel()
+        scales = stored["embeddings.token_embedding.weight_scale"].ravel().astype(np.float32)
     else:
         flatbuffer = read_tflite(model.path("ids", "int8.tflite"))
         (tensor,) = (
@@ -129,7 +130,7 @@ def test_integer_weights_are_the_grid_of_the_float_weights(tmp_path: Path) -> No
         assert name not in stored  # the float weight is gone
 
 
-def matmul_graph(path: Path, weights: NDArray[np.float32], op: str = "MatMul", **attributes: float) -> Path:
+def matmul_graph(path: Path, weights: NDArray[np.float32], op: str = "MatMul", **attributes: Any) -> Path:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, weights.shape[0]])
     out = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [2, weights.shape[1]])
     node = helper.make_node(op, ["x", "w"], ["embedding"], **attributes)

@@ -21,6 +21,7 @@ from pocketvl.recipes.stages import (
     LowerGraph,
     MeasureLatency,
     QuantizeStatic,
+    check_source,
 )
 from pocketvl.stage import Event, Inputs, Result, Stage, check_replaceable, plan, run
 from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Precision, Role, variant_name
@@ -144,6 +145,7 @@ def export(settings: ExportSettings, cache: Path, tell: Tell | None = None) -> E
     """
     from pocketvl.evaluate.report_json import read_report
 
+    _check_inputs(settings)
     last = _export_stage(settings)
     planned = plan([last])
     check_replaceable(settings.out, is_bundle)
@@ -202,6 +204,13 @@ def verify(bundle: Path, source: Path, data: Path | None, gate: str, tell: Tell 
         report = build_report(opened, measured, settings)
     write_reports(bundle, report, opened, golden_answers(opened, names))
     return report
+
+
+def _check_inputs(settings: ExportSettings) -> None:
+    """Says of a wrong folder once what every stage of the plan would say of it."""
+    check_source(settings.source)
+    for folder in filter(None, (settings.calibration, settings.data)):
+        Dataset.open(folder)
 
 
 def gate_failures(report: Report) -> tuple[str, ...]:

@@ -31,7 +31,8 @@ _MOST_TEXTS = 1024
 Feed = Mapping[str, npt.NDArray[np.generic]]
 
 
-def _check_source(folder: Path) -> None:
+def check_source(folder: Path) -> None:
+    """Raises SourceError where a folder cannot be a checkpoint."""
     if not (folder / "config.json").is_file():
         raise SourceError(f"{folder} is not a Hugging Face model folder: it has no config.json")
 
@@ -69,7 +70,7 @@ class LowerGraph(Stage):
         return f"{self.role.value}.fp32.{self.engine.value}"
 
     def requires(self, source: Inputs) -> None:
-        _check_source(source["source"])
+        check_source(source["source"])
 
     def run(self, source: Inputs, out: Path) -> None:
         import torch
@@ -239,7 +240,7 @@ class EmbedReference(Stage):
         return _this_machine()
 
     def requires(self, source: Inputs) -> None:
-        _check_source(source["source"])
+        check_source(source["source"])
         Dataset.open(source["data"])
 
     def run(self, source: Inputs, out: Path) -> None:

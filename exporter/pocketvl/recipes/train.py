@@ -33,9 +33,10 @@ def read_training_recipe(recipe: str) -> TabletopClipSettings:
         RecipeError: there is none, it is not TOML, or a key is unknown, missing or of the wrong type; the
             message names the key.
     """
-    from pocketvl.train.tabletop import TabletopClipSettings
-
     values = _read_toml(recipe)
+
+    from pocketvl.train.tabletop import TabletopClipSettings  # after the cheap checks: it imports torch
+
     unknown = _unknown_key(TabletopClipSettings, values)
     if unknown:
         raise RecipeError(f"recipe {recipe}: {unknown}: there is no such key")
@@ -55,9 +56,11 @@ def train(recipe: str, out: Path, work: Path, progress: Progress | None = None) 
         RecipeError: the recipe is not valid.
         TrainingError: training diverged, or `work` or `out` belongs to something else.
     """
+    settings = read_training_recipe(recipe)
+
     from pocketvl.train.tabletop import train_tabletop_clip
 
-    train_tabletop_clip(read_training_recipe(recipe), out, work, progress)
+    train_tabletop_clip(settings, out, work, progress)
 
 
 def _unknown_key(kind: Any, values: dict[str, Any], path: str = "") -> str:

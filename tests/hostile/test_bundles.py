@@ -1,0 +1,141 @@
+"""Bundles that are none, or damaged, or made to reach outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hostile.conftest import Refuses, run_command
+from tests.runtime.bundles import edit_manifest, reseal
+
+GRAPH = "image_encoder.int8.onnx"
+COMMANDS = ("info", "match", "classify", "embed", "selftest", "bench")
+
+
+def arguments(command: str, bundle: Path, image: Path) -> list[str | Path]:
+    more: dict[str, list[str | Path]] = {
+        "match": ["--image", image, "--text", "cube"],
+        "classify": ["--image", image],
+        "embed": ["--image", image],
+    }
+    return [command, bundle, *more.get(command, [])]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_bundle_is_one_line_for_every_command(
+    command: str, tmp_path: Path, image: Path, refuses: Refuses
+) -> None:
+    assert "does not exist" in refuses(*arguments(command, tmp_path / "none", image))
+
+
+def rename_out(manifest: Any, path: str) -> None:
+    manifest["files"][path] = manifest["files"].pop(f"graphs/{GRAPH}")
+    manifest["graphs"][GRAPH]["file"] = path
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda m: m.update(schema_version=2), "schema_version is 2, and this runtime knows only 1; install"),
+        (lambda m: m.pop("graphs"), "graphs is missing"),
+        (lambda m: rename_out(m, f"../{GRAPH}"), f"'../{GRAPH}' does not stay inside the bundle"),
+        (lambda m: rename_out(m, f"/etc/{GRAPH}"), f"'/etc/{GRAPH}' does not stay inside the bundle"),
+        (lambda m: m["files"][f"graphs/{GRAPH}"].update(sha256="0" * 64), f"{GRAPH} is damaged: "),
+        (lambda m: m["files"][f"graphs/{GRAPH}"].update(bytes=1), f"{GRAPH} is damaged: "),
+    ],
+)
+def test_a_manifest_made_to_hurt_is_refused(
+    bundle: Path, image: Path, refuses: Refuses, edit: Callable[[Any], None], message: str
+) -> None:
+    edit_manifest(bundle, edit)
+    assert message in refuses(*arguments("match", bundle, image))
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe\x00", b"[" * 200_000, b"null", b"9" * 10_000])
+def test_a_manifest_that_is_none_is_refused(bundle: Path, image: Path, refuses: Refuses, text: bytes) -> None:
+    (bundle / "manifest.json").write_bytes(text)
+    assert "manifest.json" in refuses(*arguments("match", bundle, image))
+
+
+def test_a_link_out_of_the_bundle_is_refused(bundle: Path, image: Path, refuses: Refuses) -> None:
+    graph = bundle / "graphs" / GRAPH
+    graph.rename(bundle.parent / GRAPH)
+    graph.symlink_to(bundle.parent / GRAPH)
+    assert "is a link that leaves the bundle" in refuses(*arguments("match", bundle, image))
+
+
+def test_a_missing_graph_is_named(bundle: Path, image: Path, refuses: Refuses) -> None:
+    (bundle / "graphs" / GRAPH).unlink()
+    assert f"{GRAPH} cannot be read (No such file or directory)" in refuses(
+        *arguments("match", bundle, image)
+    )
+
+
+@pytest.mark.parametrize("engine", ["onnx", "tflite"])
+def test_a_graph_that_is_none_though_its_checksum_is_right_is_named(
+    bundle: Path, image: Path, refuses: Refuses, engine: str
+) -> None:
+    (bundle / "graphs" / f"image_encoder.fp32.{engine}").write_bytes(b"\0" * 500)
+    reseal(bundle)
+    line = refuses(*arguments("match", bundle, image), "--variant", f"{engine}-fp32")
+    assert f"image_encoder.fp32.{engine}: " in line
+    assert "cannot load it" in line
+
+
+def test_a_tokenizer_that_is_none_though_its_checksum_is_right_is_named(
+    bundle: Path, image: Path, refuses: Refuses
+) -> None:
+    (bundle / "tokenizer.json").write_text("{}")
+    reseal(bundle)
+    assert "tokenizer.json is not a tokenizer" in refuses(*arguments("match", bundle, image))
+
+
+def test_a_variant_that_is_not_there_lists_those_that_are(
+    bundle: Path, image: Path, refuses: Refuses
+) -> None:
+    line = refuses(*arguments("match", bundle, image), "--variant", "onnx-int3")
+    assert "no variant 'onnx-int3'; it has onnx-fp32, onnx-int8, tflite-fp32" in line
+
+
+def test_a_golden_pack_that_is_none_is_named(bundle: Path, image: Path, refuses: Refuses) -> None:
+    (bundle / "golden" / "golden.json").write_text(json.dumps({"schema_version": 1}))
+    reseal(bundle)
+    for command in ("selftest", "bench"):
+        assert "golden.json: images is missing" in refuses(*arguments(command, bundle, image))
+
+
+def test_missing_engines_say_what_to_install(
+    bundle: Path, image: Path, refuses: Refuses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide = tmp_path / "hide"
+    hide.mkdir()
+    (hide / "sitecustomize.py").write_text(
+        "import importlib.util, os\n"
+        "real = importlib.util.find_spec\n"
+        "hidden = os.environ['HIDDEN'].split(',')\n"
+        "importlib.util.find_spec = lambda name, package=None: None if name in hidden else real(name, package)\n"
+    )
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(hide), *filter(None, [os.environ.get("PYTHONPATH")])])
+    )
+    monkeypatch.setenv("HIDDEN", "onnxruntime")
+    line = refuses(*arguments("match", bundle, image), "--variant", "onnx-int8")
+    assert "variant onnx-int8 needs an engine that is not installed: pip install onnxruntime" in line
+    assert "these run: tflite-fp32" in line
+    done = run_command([*arguments("match", bundle, image), "--json"])
+    assert json.loads(done.stdout)["variant"] == "tflite-fp32"
+    monkeypatch.setenv("HIDDEN", "onnxruntime,ai_edge_litert,tflite_runtime,tensorflow")
+    for command in ("match", "selftest", "bench"):
+        assert "pip install onnxruntime or ai-edge-litert" in refuses(*arguments(command, bundle, image))
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may read everything")
+def test_a_bundle_that_may_not_be_read_is_one_line(bundle: Path, image: Path, refuses: Refuses) -> None:
+    (bundle / "manifest.json").chmod(0)
+    assert "cannot be read (Permission denied)" in refuses(*arguments("match", bundle, image))
