@@ -47,7 +47,12 @@ def test_runs_are_interleaved_and_the_first_is_not_counted(
     monkeypatch.setattr(Model, "match", match)
     told: list[tuple[int, int]] = []
     counts: list[int] = []
-    monkeypatch.setattr(module, "_latency", lambda v: counts.append(len(v)) or module.Latency(0.0, 0.0))
+
+    def latency(values: list[float]) -> module.Latency:
+        counts.append(len(values))
+        return module.Latency(0.0, 0.0)
+
+    monkeypatch.setattr(module, "_latency", latency)
     variants, threads = ["onnx-int8", "tflite-fp32"], [1, 2]
     bench(Bundle.open(whole_bundle), variants, threads, 3, progress=lambda d, t, _: told.append((d, t)))
     assert turns == [(name, count) for name in variants for count in threads] * 4
