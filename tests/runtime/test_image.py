@@ -26,9 +26,8 @@ def shortest(edge: int, crop: tuple[int, int]) -> PreprocessSpec:
 
 
 def exact(height: int, width: int, crop: tuple[int, int] | None = None) -> PreprocessSpec:
-    return PreprocessSpec(
-        ResizeMode.EXACT, height, width, *(crop or (None, None)), (0, 0, 0), (1, 1, 1), 1 / 255
-    )
+    top, side = crop or (None, None)
+    return PreprocessSpec(ResizeMode.EXACT, height, width, top, side, (0, 0, 0), (1, 1, 1), 1 / 255)
 
 
 def reference(image: Image.Image, spec: PreprocessSpec) -> Any:
