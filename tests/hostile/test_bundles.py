@@ -119,7 +119,7 @@ def test_missing_engines_say_what_to_install(
         "import importlib.util, os\n"
         "real = importlib.util.find_spec\n"
         "hidden = os.environ['HIDDEN'].split(',')\n"
-        "importlib.util.find_spec = lambda name, package=None: None if name in hidden else real(name, package)\n"
+        "importlib.util.find_spec = lambda name, *more: None if name in hidden else real(name, *more)\n"
     )
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(hide), *filter(None, [os.environ.get("PYTHONPATH")])])
