@@ -17,9 +17,20 @@ from transformers import CLIPModel
 from pocketvl.data.tabletop.language import captions, questions, sample_statement
 from pocketvl.data.tabletop.scene import sample_scene, scene_rng
 from pocketvl.errors import TrainingError
-from pocketvl.train.loop import LoopSettings, Trainer, TrainReport
+from pocketvl.train.loop import LoopSettings, Objective, Trainer, TrainReport
 from pocketvl.train.tabletop_batches import Batch, TabletopBatches
-from pocketvl.train.tabletop_clip import LARGEST_LOGIT_SCALE, ClipSettings, TabletopClip, TabletopObjective
+from pocketvl.train.tabletop_clip import (
+    LARGEST_LOGIT_SCALE,
+    BothTowers,
+    ClipSettings,
+    ImageObjective,
+    ImageTower,
+    JointObjective,
+    TextObjective,
+    TextTower,
+    build_clip,
+)
+from pocketvl.train.tabletop_oracle import OracleObjective, TabletopOracle
 from pocketvl.train.tabletop_pool import PoolSettings, open_pool
 from pocketvl.train.tokenizer import build_tokenizer, save_tokenizer
 from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
@@ -29,24 +40,35 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class TabletopClipSettings:
-    """All that decides what comes out: the model, its scenes, and how it is trained.
+class PhaseSettings:
+    """One phase of the training.
 
     Attributes:
-        start_from: a checkpoint of the same shape whose weights training starts with, instead of random ones.
+        batch_size: scenes a step.
+        negatives: hard negatives a scene.
+        loop: how long, how fast.
     """
+
+    batch_size: int
+    negatives: int
+    loop: LoopSettings
+
+
+@dataclass(frozen=True)
+class TabletopClipSettings:
+    """All that decides what comes out: the model, its scenes, and the phases of its training in order."""
 
     model: ClipSettings
     scenes: PoolSettings
-    loop: LoopSettings
-    batch_size: int
-    negatives: int
-    start_from: Path | None = None
+    oracle: PhaseSettings
+    text: PhaseSettings
+    image: PhaseSettings
+    joint: PhaseSettings
 
 
 def train_tabletop_clip(
     settings: TabletopClipSettings, out: Path, work: Path, progress: Progress | None = None
-) -> TrainReport:
+) -> dict[str, TrainReport]:
     """Trains, or goes on training, and writes the checkpoint folder `out` when done.
 
     Args:
@@ -55,6 +77,9 @@ def train_tabletop_clip(
         work: keeps painted scenes and the state of the training between runs.
         progress: told after every shard of scenes and every step.
 
+    Returns:
+        What each phase did, by its name.
+
     Raises:
         TrainingError: the loss is not finite, or `work` or `out` belongs to something else.
     """
@@ -62,19 +87,30 @@ def train_tabletop_clip(
         raise TrainingError(f"{out} exists and is not a checkpoint folder: choose another place")
     pool = open_pool(work / "scenes", settings.scenes, _preprocess_spec(settings.model), progress)
     tokenizer = build_tokenizer(_corpus(settings.scenes.seed), settings.model.vocab_size)
-    set_seed(settings.loop.seed)
-    module = TabletopClip(settings.model)
-    if settings.start_from is not None:
-        module.clip.load_state_dict(
-            CLIPModel.from_pretrained(settings.start_from, dtype=torch.float32).state_dict()
-        )
-    batches = TabletopBatches(pool, tokenizer, settings.batch_size, settings.negatives, settings.loop.seed)
-    trainer: Trainer[Batch] = Trainer(
-        module, batches, TabletopObjective(settings.loop.steps), settings.loop, work / "state"
-    )
-    report = trainer.run(progress)
-    _save(module, tokenizer, settings.model, out)
-    return report
+    set_seed(settings.oracle.loop.seed)
+    oracle, clip = TabletopOracle(settings.model.embedding_dim), build_clip(settings.model)
+    image, text = ImageTower(clip, settings.model), TextTower(clip)
+    reports: dict[str, TrainReport] = {}
+
+    def run(name: str, phase: PhaseSettings, module: nn.Module, objective: Objective[Batch]) -> None:
+        batches = TabletopBatches(pool, tokenizer, phase.batch_size, phase.negatives, phase.loop.seed)
+        trainer: Trainer[Batch] = Trainer(module, batches, objective, phase.loop, work / name)
+        reports[name] = trainer.run(_named(name, progress))
+
+    run("oracle", settings.oracle, oracle, OracleObjective())
+    with torch.no_grad():
+        clip.logit_scale.copy_(oracle.logit_scale)
+    run("text", settings.text, text, TextObjective(oracle))
+    run("image", settings.image, image, ImageObjective(oracle, settings.image.loop.steps))
+    run("joint", settings.joint, BothTowers(clip, image, text), JointObjective())
+    _save(clip, tokenizer, settings.model, out)
+    return reports
+
+
+def _named(phase: str, progress: Progress | None) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, total, what: progress(done, total, f"{phase}: {what}")
 
 
 def _corpus(seed: int) -> list[str]:
@@ -103,14 +139,14 @@ def _preprocess_spec(model: ClipSettings) -> PreprocessSpec:
     )
 
 
-def _save(module: TabletopClip, tokenizer: Tokenizer, model: ClipSettings, out: Path) -> None:
+def _save(clip: CLIPModel, tokenizer: Tokenizer, model: ClipSettings, out: Path) -> None:
     half = out.with_name(out.name + ".unfinished")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
     with torch.no_grad():
-        module.clip.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
-    nn.Module.to(module.clip, torch.float16)
-    module.clip.save_pretrained(half)
+        clip.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
+    nn.Module.to(clip, torch.float16)
+    clip.save_pretrained(half)
     save_tokenizer(tokenizer, half, model.text_length)
     (half / "preprocessor_config.json").write_text(json.dumps(_preprocessor_config(model), indent=2) + "\n")
     for kept in ("MODEL_CARD.md",):

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 
 from pocketvl.data.tabletop.language import (
-    FULL_TEMPLATES,
-    SHORT_TELLS,
-    SHORT_TEMPLATES,
+    FULL_FORMS,
+    LABEL_FORM,
+    SHORT_FORM,
+    Form,
     Kind,
     Statement,
     canonical,
-    falsify,
+    changes,
     holds,
     sample_statement,
 )
-from pocketvl.data.tabletop.scene import MAX_THINGS, Relation, Scene, clear_pairs
-from pocketvl.train.tabletop_pool import VOCABULARIES, Floats, ScenePool, row_of, scene_of
+from pocketvl.data.tabletop.scene import Look, Relation, Scene
+from pocketvl.train.tabletop_pool import VOCABULARIES, ScenePool, row_of, scene_of
 from pocketvl.train.tokenizer import PAD_ID
 
-_SHORT_SHARE = 0.08
+_SHORT_SHARE, _LABEL_SHARE = 0.08, 0.04
 _HARDEST = (Kind.BINDING, Kind.RELATION)
-_ATTRIBUTE_KINDS: tuple[Kind, ...] = (Kind.SHAPE, Kind.COLOUR, Kind.SIZE, Kind.PATTERN)
-
-ROLES = ("any", *(r.value for r in Relation))
-"""What a thing is to a scene or caption: part of it, or the left, right, upper or lower of a related pair."""
+_ATTRIBUTES = tuple(Kind(name) for name in Look._fields)  # in the order of VOCABULARIES
 
 
 @dataclass(frozen=True)
@@ -40,22 +38,14 @@ class Batch:
         pixels: uint8 [B, H, W, 3].
         ids: int64 [B * (1 + K), T]: per scene its true caption, then K hard negatives.
         rows: float32 [B, 5, 9]: what stands in each scene (`tabletop_pool.ROW_WIDTH`).
-        roles: float32 [B, 5, 5]: per role, how it is shared among the things of the scene; sums to 1 or 0.
-        looks: int64 [B * (1 + K), 2, 4]: attribute indices of the one or two things that each text mentions.
-        said: float32 [B * (1 + K), 5, 2]: per role, how it is shared among the things mentioned; zero for
-            texts that leave attributes out.
+        statements: int64 [B * (1 + K), 9]: what each text says; four attributes of the first thing, four of
+            the second, the relation. All count from 1; 0 means that the text does not say.
     """
 
     pixels: torch.Tensor
     ids: torch.Tensor
     rows: torch.Tensor
-    roles: torch.Tensor
-    looks: torch.Tensor
-    said: torch.Tensor
-
-
-Spoken = tuple[str, Statement, bool]
-"""A text, what it says, and whether it tells all attributes."""
+    statements: torch.Tensor
 
 
 class TabletopBatches:
@@ -69,25 +59,23 @@ class TabletopBatches:
 
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self._seed, step])
-        chosen = self._indices(step)
-        images, rows, roles, spoken = [], [], [], []
-        for index in chosen:
+        images, rows, texts, statements = [], [], [], []
+        for index in self._indices(step):
             image, scene = self._pool.images[index], scene_of(self._pool.rows[index])
             if rng.random() < 0.5:
                 image, scene = image[:, ::-1], scene.mirrored()
             images.append(image)
             rows.append(row_of(scene))
-            roles.append(_scene_roles(scene))
-            spoken += self._speak(sample_statement(scene, rng), scene, rng)
-        encoded = self._tokenizer.encode_batch([text for text, _, _ in spoken])
+            form, said = self._speak(scene, rng)
+            texts += [form.write(statement) for statement in said]
+            statements += [statement_row(statement, form.tells) for statement in said]
+        encoded = self._tokenizer.encode_batch(texts)
         longest = max(len(e.ids) for e in encoded)
         return Batch(
             pixels=torch.from_numpy(np.stack(images)),
             ids=torch.tensor([e.ids + [PAD_ID] * (longest - len(e.ids)) for e in encoded]),
             rows=torch.from_numpy(np.stack(rows)),
-            roles=torch.from_numpy(np.stack(roles)),
-            looks=torch.from_numpy(np.stack([_looks(statement) for _, statement, _ in spoken])),
-            said=torch.from_numpy(np.stack([_said(statement) * full for _, statement, full in spoken])),
+            statements=torch.tensor(statements),
         )
 
     def _indices(self, step: int) -> list[int]:
@@ -97,61 +85,45 @@ class TabletopBatches:
         order = np.random.default_rng([self._seed, around, 1]).permutation(len(self._pool.images))
         return sorted(order[place * size : (place + 1) * size].tolist())
 
-    def _speak(self, statement: Statement, scene: Scene, rng: np.random.Generator) -> list[Spoken]:
-        """The true caption and its hard negatives, all in the same form."""
-        full = rng.random() >= _SHORT_SHARE
-        if full:
-            template = FULL_TEMPLATES[rng.integers(len(FULL_TEMPLATES))]
-            told: tuple[Kind, ...] = _ATTRIBUTE_KINDS
+    def _speak(self, scene: Scene, rng: np.random.Generator) -> tuple[Form, list[Statement]]:
+        """A form of words, and what is said in it: one true statement, then the hard negatives."""
+        statement = sample_statement(scene, rng)
+        drawn = rng.random()
+        if drawn < _LABEL_SHARE:
+            form, statement = LABEL_FORM, Statement(statement.first)
+        elif drawn < _LABEL_SHARE + _SHORT_SHARE:
+            form = SHORT_FORM
         else:
-            template, told = SHORT_TEMPLATES[0], SHORT_TELLS
-        kinds = [told[k] for k in rng.permutation(len(told))]
-        if statement.second is not None:
-            kinds = [*_HARDEST, *kinds]
-        false = self._false(statement, scene, rng, kinds, told)
-        return [(template(s), s, full) for s in (statement, *false)]
+            form = FULL_FORMS[rng.integers(len(FULL_FORMS))]
+        return form, [statement, *self._false(statement, scene, form.tells, rng)]
 
     def _false(
-        self,
-        statement: Statement,
-        scene: Scene,
-        rng: np.random.Generator,
-        kinds: list[Kind],
-        told: tuple[Kind, ...],
+        self, statement: Statement, scene: Scene, tells: Sequence[Kind], rng: np.random.Generator
     ) -> list[Statement]:
+        """Hard negatives, kind by kind, the hardest kinds first; a kind can come again."""
+        kinds = [tells[k] for k in rng.permutation(len(tells))]
+        if statement.second is not None:
+            kinds = [*_HARDEST, *kinds]
         false: list[Statement] = []
-        for attempt in range(8 * self._negatives):
-            changed = falsify(statement, kinds[attempt % len(kinds)], scene, rng)
-            if changed is not None and not holds(changed, scene, told):
+        for attempt in range(16 * self._negatives):
+            candidates = changes(statement, kinds[attempt % len(kinds)])
+            if not candidates:
+                continue
+            changed = candidates[rng.integers(len(candidates))]
+            if not holds(changed, scene, tells):
                 false.append(changed)
             if len(false) == self._negatives:
                 return false
         raise RuntimeError(f"no {self._negatives} hard negatives for {canonical(statement)!r}")
 
 
-def _looks(statement: Statement) -> npt.NDArray[np.int64]:
-    looks = np.zeros((2, len(VOCABULARIES)), np.int64)
-    for place, look in enumerate((statement.first, statement.second)):
-        if look is not None:
-            looks[place] = [v.index(a) for v, a in zip(VOCABULARIES, look, strict=True)]
-    return looks
-
-
-def _said(statement: Statement) -> Floats:
-    said = np.zeros((len(ROLES), 2), np.float32)
-    if statement.relation is None:
-        said[0, 0] = 1.0
-    else:
-        said[0] = 0.5
-        said[ROLES.index(statement.relation), 0] = 1.0
-        said[ROLES.index(statement.relation.reverse), 1] = 1.0
-    return said
-
-
-def _scene_roles(scene: Scene) -> Floats:
-    roles = np.zeros((len(ROLES), MAX_THINGS), np.float32)
-    roles[0, : len(scene.things)] = 1.0
-    for first, _, relation in clear_pairs(scene):
-        roles[ROLES.index(relation), scene.things.index(first)] += 1.0
-    shared: Floats = roles / np.maximum(roles.sum(axis=1, keepdims=True), np.float32(1))
-    return shared
+def statement_row(statement: Statement, tells: Sequence[Kind]) -> list[int]:
+    """What a text says that mentions only the attributes in `tells`, as in `Batch.statements`."""
+    row = []
+    for look in (statement.first, statement.second):
+        for kind, values in zip(_ATTRIBUTES, VOCABULARIES, strict=True):
+            told = look is not None and kind in tells
+            row.append(1 + values.index(getattr(look, kind.value)) if told else 0)
+    relations = list(Relation)
+    row.append(0 if statement.relation is None else 1 + relations.index(statement.relation))
+    return row

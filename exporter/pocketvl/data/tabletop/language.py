@@ -87,11 +87,12 @@ def sample_statement(scene: Scene, rng: np.random.Generator) -> Statement:
 
 def falsify(statement: Statement, kind: Kind, scene: Scene, rng: np.random.Generator) -> Statement | None:
     """The statement with one change of that kind, false of the scene; None where there is no such change."""
-    candidates = [c for c in _changes(statement, kind) if not holds(c, scene)]
+    candidates = [c for c in changes(statement, kind) if not holds(c, scene)]
     return candidates[rng.integers(len(candidates))] if candidates else None
 
 
-def _changes(statement: Statement, kind: Kind) -> list[Statement]:
+def changes(statement: Statement, kind: Kind) -> list[Statement]:
+    """Every statement that differs by one change of that kind, be it true or false."""
     first, second, relation = statement.first, statement.second, statement.relation
     if kind in ATTRIBUTES:
         changed = [statement._replace(first=look) for look in _with_other(first, kind)]
@@ -199,17 +200,29 @@ def _short(statement: Statement) -> str:
     return f"{_brief(statement.first)} {_OF[statement.relation]} {_brief(statement.second)}"
 
 
-FULL_TEMPLATES: tuple[Template, ...] = (canonical, _photo, _turned, _with_it)
+def _label(statement: Statement) -> str:
+    return f"a photo of {_article(statement.first.shape)}"
+
+
+class Form(NamedTuple):
+    """A way to word a statement: what writes it, and the attributes that it mentions."""
+
+    write: Template
+    tells: tuple[Kind, ...]
+
+
+FULL_FORMS = tuple(Form(t, tuple(ATTRIBUTES)) for t in (canonical, _photo, _turned, _with_it))
 """Forms that say everything, so that they tell a scene from others."""
-SHORT_TEMPLATES: tuple[Template, ...] = (_short, lambda s: f"a photo of {_article(s.first.shape)}")
-"""Forms that leave attributes out: true, but of many scenes."""
-SHORT_TELLS = (Kind.SHAPE, Kind.COLOUR)
-"""What `SHORT_TEMPLATES` mention at most."""
+SHORT_FORM = Form(_short, (Kind.SHAPE, Kind.COLOUR))
+"""Leaves attributes out: true, but of many scenes."""
+LABEL_FORM = Form(_label, (Kind.SHAPE,))
+"""Names the shape of the first thing and nothing else, as the labels of a dataset do."""
 
 
 def captions(statement: Statement) -> list[str]:
     """The statement in all forms, the canonical one first, without repeats."""
-    return list(dict.fromkeys(t(statement) for t in (*FULL_TEMPLATES, *SHORT_TEMPLATES)))
+    forms = (*FULL_FORMS, SHORT_FORM, LABEL_FORM)
+    return list(dict.fromkeys(form.write(statement) for form in forms))
 
 
 # --- questions -------------------------------------------------------------------------------------------
