@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pocketvl_runtime.errors import BackendWarning
+
 if TYPE_CHECKING:
     from pocketvl_runtime.model import Model, load
 
-__all__ = ["Model", "load"]
+__all__ = ["BackendWarning", "Model", "load"]
 
 
 def __getattr__(name: str) -> object:

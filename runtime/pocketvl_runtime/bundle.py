@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pocketvl_runtime.errors import BundleError
+from pocketvl_runtime.files import regular_size
 from pocketvl_runtime.golden import GOLDEN_FILE, Golden
 from pocketvl_runtime.manifest import MANIFEST_FILE, GraphSpec, Manifest, VariantSpec
 
@@ -26,11 +28,16 @@ class Bundle:
         Raises:
             BundleError: no such folder, no manifest in it, or one that is not valid.
         """
+        if not str(root):
+            raise BundleError("the path of the bundle is empty; give the folder that `pocketvl export` wrote")
         root = Path(root)
-        if not root.is_dir():
-            what = "is not a folder" if root.exists() else "does not exist"
+        with _reading(root):
+            is_folder, exists = root.is_dir(), root.exists()
+        if not is_folder:
+            what = "is not a folder" if exists else "does not exist"
             raise BundleError(f"{root} {what}; give the folder that `pocketvl export` wrote")
-        return cls(root.resolve(), Manifest.read(root / MANIFEST_FILE))
+        root = root.resolve()
+        return cls(root, Manifest.read(_inside(root, MANIFEST_FILE)))
 
     def file(self, path: str) -> Path:
         """The place of a file of the manifest, with its size and checksum checked.
@@ -38,26 +45,23 @@ class Bundle:
         Raises:
             BundleError: it is not in the manifest, missing, outside the bundle, or not what was exported.
         """
-        entry = self.manifest.files.get(path)
-        if entry is None:
-            raise BundleError(f"{self.root}: the manifest lists no file {path!r}")
-        place = (self.root / path).resolve()
-        if not place.is_relative_to(self.root):
-            raise BundleError(
-                f"{self.root}: {path!r} is a link that leaves the bundle; do not use this bundle"
-            )
-        try:
-            with place.open("rb") as stored:
-                digest = hashlib.file_digest(stored, "sha256").hexdigest()
-            size = place.stat().st_size
-        except OSError as error:
-            raise BundleError(f"{place} cannot be read ({error.strerror}); copy the bundle again") from error
-        if size != entry.bytes or digest != entry.sha256:
-            raise BundleError(
-                f"{place} is damaged: {size} bytes with sha256 {digest[:12]}..., expected {entry.bytes} "
-                f"bytes with {entry.sha256[:12]}...; copy the bundle again"
-            )
+        place = self._sized(path)
+        with _reading(place), place.open("rb") as stored:
+            digest = hashlib.file_digest(stored, "sha256").hexdigest()
+        self._check_digest(path, digest)
         return place
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file of the manifest: read once, and those are the ones that are checked.
+
+        Raises:
+            BundleError: as `file` does.
+        """
+        place = self._sized(path)
+        with _reading(place), place.open("rb") as stored:
+            content = stored.read(self.manifest.files[path].bytes)
+        self._check_digest(path, hashlib.sha256(content).hexdigest())
+        return content
 
     def verify(self, paths: Iterable[str] | None = None) -> int:
         """Checks files (default: all of the manifest) and returns how many there were.
@@ -96,3 +100,45 @@ class Bundle:
             BundleError: the bundle has none, or it is damaged.
         """
         return Golden.read(self.file(GOLDEN_FILE))
+
+    def _sized(self, path: str) -> Path:
+        """The place of a file of the manifest that is regular and has the right size; nothing is read yet."""
+        entry = self.manifest.files.get(path)
+        if entry is None:
+            raise BundleError(f"{self.root}: the manifest lists no file {path!r}")
+        place = _inside(self.root, path)
+        with _reading(place):
+            size = regular_size(place)
+        if size != entry.bytes:
+            raise BundleError(
+                f"{place} is damaged: {size} bytes, expected {entry.bytes}; copy the bundle again"
+            )
+        return place
+
+    def _check_digest(self, path: str, digest: str) -> None:
+        expected = self.manifest.files[path].sha256
+        if digest != expected:
+            raise BundleError(
+                f"{self.root / path} is damaged: its sha256 is {digest[:12]}..., expected {expected[:12]}..."
+                "; copy the bundle again"
+            )
+
+
+def _inside(root: Path, path: str) -> Path:
+    """Where a file of a bundle really lies, which must be below the resolved `root`."""
+    place = root / path
+    with _reading(place):
+        real = place.resolve()
+    if not real.is_relative_to(root):
+        raise BundleError(f"{root}: {path!r} is a link that leaves the bundle; do not use this bundle")
+    return real
+
+
+@contextmanager
+def _reading(place: Path) -> Iterator[None]:
+    """Maps what reading raises to BundleError; before Python 3.13 a loop of links is a RuntimeError."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise BundleError(f"{place} cannot be read ({what}); copy the bundle again") from error

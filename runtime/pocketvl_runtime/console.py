@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +15,15 @@ import click
 
 from pocketvl_runtime.errors import PocketVLError
 
+_STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's control, format, surrogate and separator characters
+_JOINERS = "\u200c\u200d"  # these are format characters too, but words and emoji are written with them
+
 
 def run_command(command: click.Command, name: str) -> None:
     """Runs a click command and ends the process: 0 good, 1 one clear line on stderr, 2 wrong usage.
 
-    Where the reader of stdout has gone away, click itself ends the process: quietly, with 1.
+    What nobody expected is one line too; its traceback is shown where POCKETVL_DEBUG=1. Where the reader of
+    stdout has gone away, click itself ends the process: quietly, with 1.
     """
     warnings.showwarning = _show_warning
     if isinstance(sys.stdout, TextIOWrapper):
@@ -31,11 +37,25 @@ def run_command(command: click.Command, name: str) -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
-    except PocketVLError as error:
+    except (PocketVLError, Warning) as error:  # a warning where the user asked for -W error
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except Exception as error:
+        if os.environ.get("POCKETVL_DEBUG") == "1":
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error}")
     sys.exit(0)
+
+
+def printable(text: str) -> str:
+    """A text as it may be shown: what would steer the terminal, or breaks the line, is escaped."""
+    return "".join(
+        c.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(c) in _STEERING and c not in _JOINERS
+        else c
+        for c in text
+    )
 
 
 @contextmanager
@@ -54,8 +74,7 @@ def bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def _fail(message: str, code: int = 1) -> None:
-    line = " ".join(message.split())
-    click.echo("error: " + line.encode("utf-8", "backslashreplace").decode("utf-8"), err=True)
+    click.echo("error: " + printable(" ".join(message.split())), err=True)
     sys.exit(code)
 
 
@@ -68,4 +87,4 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     if not issubclass(category, DeprecationWarning | FutureWarning):
-        click.echo(f"warning: {message}", err=True)
+        click.echo(f"warning: {printable(str(message))}", err=True)

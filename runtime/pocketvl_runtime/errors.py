@@ -1,4 +1,4 @@
-"""The one error root of pocketvl, and the three ways in which the device side can fail."""
+"""The one error root of pocketvl, the three ways in which the device side can fail, and how it warns."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ class BundleError(PocketVLError):
 
 
 class InputError(PocketVLError):
-    """A picture or a text that was handed in cannot be used."""
+    """A picture, a text or a setting that was handed in cannot be used."""
 
 
 class BackendError(PocketVLError):
     """An inference engine is missing, refuses a graph, or fails while running it."""
+
+
+class BackendWarning(UserWarning):
+    """An engine answers rightly, but in a way that costs something: time, memory."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketvl_runtime.errors import BundleError
-from pocketvl_runtime.manifest import Role, check_relative_path
+from pocketvl_runtime.files import read_file
+from pocketvl_runtime.manifest import MAX_JSON_BYTES, Role, check_relative_path
 from pocketvl_runtime.schema import decode, dump_json, parse_json
 
 GOLDEN_SCHEMA_VERSION = 1
@@ -83,7 +84,7 @@ class Golden:
             BundleError: it cannot be read or is not valid.
         """
         try:
-            text = path.read_bytes()
+            text = read_file(path, MAX_JSON_BYTES)
         except OSError as error:
             raise BundleError(f"{path} cannot be read ({error.strerror})") from error
         return cls.from_json(text, str(path))

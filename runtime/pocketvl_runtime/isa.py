@@ -6,6 +6,9 @@ import functools
 import platform
 from pathlib import Path
 
+MAX_THREADS = 256
+"""More are no help to one inference, and some engines fall over."""
+
 _CPUINFO = Path("/proc/cpuinfo")
 _X86 = ("x86_64", "amd64", "i386", "i686")
 _X86_LEVELS = (

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
 from pocketvl_runtime.errors import BundleError
+from pocketvl_runtime.files import read_file
 from pocketvl_runtime.schema import decode, dump_json, parse_json
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
+
+MAX_PIXELS = 89_000_000
+"""No picture may have more, neither one that is handed in nor one that preprocessing makes."""
+
+MAX_JSON_BYTES = 64_000_000
+"""A larger manifest or golden pack is not read."""
+
+MAX_TOKEN_ID = 2**31 - 1
+"""Ids travel as int32."""
+
+_MAX_LENGTH = 65_536
+_FLOATS = ("float32", "float16")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -107,6 +120,8 @@ class PreprocessSpec:
         sizes = [self.resize_height, self.resize_width, self.crop_height, self.crop_width]
         if any(size is not None and size < 1 for size in sizes):
             raise BundleError(f"resize and crop sizes must be at least 1, not {sizes}")
+        if max(self.resize_height * self.resize_width, self.height * self.width) > MAX_PIXELS:
+            raise BundleError(f"resize and crop sizes {sizes} make more than {MAX_PIXELS} pixels")
         if (self.crop_height is None) != (self.crop_width is None):
             raise BundleError("crop_height and crop_width go together")
         if self.resize_mode is ResizeMode.SHORTEST_EDGE:
@@ -140,8 +155,10 @@ class TokenizerSpec:
     file: str = TOKENIZER_FILE
 
     def __post_init__(self) -> None:
-        if self.length < 1 or self.pad_id < 0:
-            raise BundleError(f"length {self.length} must be at least 1 and pad_id {self.pad_id} at least 0")
+        if not 1 <= self.length <= _MAX_LENGTH:
+            raise BundleError(f"length {self.length} must be 1 to {_MAX_LENGTH}")
+        if not 0 <= self.pad_id <= MAX_TOKEN_ID:
+            raise BundleError(f"pad_id {self.pad_id} must be 0 to {MAX_TOKEN_ID}")
         check_relative_path(self.file)
 
 
@@ -244,6 +261,7 @@ class Manifest:
             raise BundleError(f"tokenizer.file {self.tokenizer.file!r} is not among files")
         for graph_id, graph in self.graphs.items():
             _check_graph(graph_id, graph, self.files)
+            _check_encoder(graph, self)
         for name, variant in self.variants.items():
             _check_variant(name, variant, self.graphs)
 
@@ -270,7 +288,7 @@ class Manifest:
             BundleError: the file cannot be read or is not valid.
         """
         try:
-            text = path.read_bytes()
+            text = read_file(path, MAX_JSON_BYTES)
         except FileNotFoundError as error:
             raise BundleError(f"{path} does not exist; is {path.parent} a bundle?") from error
         except OSError as error:
@@ -295,6 +313,30 @@ def _check_graph(graph_id: str, graph: GraphSpec, files: Mapping[str, FileEntry]
         raise BundleError(f"graphs.{graph_id}.file is {graph.file!r}, whose name is not the graph's id")
     if graph.file not in files:
         raise BundleError(f"graphs.{graph_id}.file {graph.file!r} is not among files")
+
+
+def _check_encoder(graph: GraphSpec, manifest: Manifest) -> None:
+    """Holds an encoder against what preprocessing and the tokenizer make, and the embedding's length."""
+    spec, text = manifest.preprocess, manifest.tokenizer
+    ids = TensorSpec("ids", "int32", (1, text.length))
+    wanted = {
+        Role.IMAGE_ENCODER: {TensorSpec("pixels", "uint8", (1, spec.height, spec.width, 3))},
+        Role.TEXT_ENCODER: {ids, replace(ids, name="mask")} if text.needs_mask else {ids},
+    }.get(graph.role)
+    if wanted is None:
+        return
+    where = f"graphs.{graph.graph_id}"
+    if len(graph.inputs) != len(wanted) or set(graph.inputs) != wanted:
+        raise BundleError(f"{where}: its inputs are {_told(graph.inputs)}, and {_told(wanted)} is wanted")
+    shape = (1, manifest.embedding_dim)
+    if [tensor.shape for tensor in graph.outputs] != [shape] or graph.outputs[0].dtype not in _FLOATS:
+        raise BundleError(
+            f"{where}: its outputs are {_told(graph.outputs)}, and one float {list(shape)} is wanted"
+        )
+
+
+def _told(tensors: Iterable[TensorSpec]) -> str:
+    return ", ".join(sorted(f"{tensor.name!r} {tensor.dtype} {list(tensor.shape)}" for tensor in tensors))
 
 
 def _check_variant(name: str, variant: VariantSpec, graphs: Mapping[str, GraphSpec]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from pocketvl_runtime.backends import Backend, is_installed, open_backend
+from pocketvl_runtime.backends import (
+    PACKAGES,
+    Backend,
+    is_installed,
+    is_stand_in,
+    missing_engine,
+    open_backend,
+)
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.errors import BackendError, BundleError, InputError
+from pocketvl_runtime.errors import (
+    BackendError,
+    BackendWarning,
+    BundleError,
+    InputError,
+    PocketVLError,
+)
 from pocketvl_runtime.image import ImageInput, open_image, preprocess
-from pocketvl_runtime.manifest import Engine, Manifest, Precision, Role, Status
+from pocketvl_runtime.manifest import Engine, Manifest, Precision, Role, Status, VariantSpec
 from pocketvl_runtime.tasks import (
     ClassifyReport,
     Floats,
@@ -35,33 +50,46 @@ if TYPE_CHECKING:
 _PREFERRED_PRECISIONS = (Precision.INT8, Precision.FP16, Precision.FP32)
 _PREFERRED_ENGINES = (Engine.TFLITE, Engine.ONNX)
 _MOST_DEFAULT_THREADS = 4
+_NORM_TOLERANCE = 1e-2
 
 
-def load(bundle: str | Path | Bundle, variant: str | None = None, threads: int | None = None) -> Model:
-    """Opens a bundle and loads one of its variants.
+def load(
+    bundle: str | Path | Bundle,
+    variant: str | None = None,
+    threads: int | None = None,
+    *,
+    allow_non_finite: bool = False,
+) -> Model:
+    """Opens a bundle and loads one of its variants; warns (BackendWarning) of what its engine does at a cost.
 
     Args:
         bundle: the folder, or an opened bundle.
-        variant: which one; by default the first accepted one whose engine is installed, int8 before fp16
-            before fp32, and TFLite before ONNX.
-        threads: for one inference; by default as many as there are processors, at most 4.
+        variant: which one; by default an accepted one whose engine is installed, int8 before fp16 before fp32
+            before others, and TFLite before ONNX. One that only a stand-in for its engine can run comes last.
+        threads: for one inference, 1 to 256; by default as many as there are processors, at most 4.
+        allow_non_finite: give out embeddings that hold NaN or infinity, or are not L2-normalised, instead of
+            raising BackendError; for measuring a broken variant, never for answering with it.
 
     Raises:
         BundleError: the bundle is missing or damaged, or has no such variant.
+        InputError: there are no such numbers of threads.
         BackendError: the engine is not installed or refuses a graph.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     chosen = default_variant(opened) if variant is None else variant
-    if threads is None:
-        threads = min(_MOST_DEFAULT_THREADS, os.cpu_count() or 1)
-    if not is_installed(opened.variant(chosen).engine):
-        usable = ", ".join(runnable_variants(opened)) or "none"
-        package = {Engine.ONNX: "onnxruntime", Engine.TFLITE: "ai-edge-litert"}[opened.variant(chosen).engine]
-        raise BackendError(
-            f"variant {chosen} needs an engine that is not installed: pip install {package} "
-            f"(with what is installed, these run: {usable})"
-        )
-    return Model(opened, chosen, threads)
+    engine = opened.variant(chosen).engine
+    if not is_installed(engine):
+        raise missing_engine(f"variant {chosen}", engine, runnable_variants(opened))
+    Image.preinit()  # or the first picture would pay for the import of Pillow's decoders
+    model = Model(opened, chosen, default_threads() if threads is None else threads, allow_non_finite)
+    for note in model.notes:
+        warnings.warn(note, BackendWarning, stacklevel=2)
+    return model
+
+
+def default_threads() -> int:
+    """How many threads `load` takes when it is not told."""
+    return min(_MOST_DEFAULT_THREADS, os.cpu_count() or 1)
 
 
 def runnable_variants(bundle: Bundle) -> list[str]:
@@ -73,35 +101,51 @@ def default_variant(bundle: Bundle) -> str:
     """What `load` takes when it is not told.
 
     Raises:
+        BundleError: the bundle has no variant at all.
         BackendError: no accepted variant can run here.
     """
     variants = bundle.manifest.variants
     accepted = [name for name in runnable_variants(bundle) if variants[name].status is Status.ACCEPTED]
-    for precision in _PREFERRED_PRECISIONS:
-        for engine in _PREFERRED_ENGINES:
-            for name in accepted:
-                if variants[name].precision is precision and variants[name].engine is engine:
-                    return name
-    if accepted:
-        return accepted[0]
-    raise BackendError(
-        f"no accepted variant of {bundle.root} can run here: pip install onnxruntime or ai-edge-litert, "
-        f"or name one of {', '.join(sorted(variants)) or 'none'}"
-    )
+    if not accepted:
+        raise nothing_runs(bundle)
+    return min(accepted, key=lambda name: _rank(variants[name]))
+
+
+def nothing_runs(bundle: Bundle) -> PocketVLError:
+    """The error for a bundle of which nothing can be taken without being named, and what to do about it."""
+    variants = bundle.manifest.variants
+    if not variants:
+        return BundleError(f"{bundle.root} holds no variant; export the bundle again")
+    accepted = [spec for spec in variants.values() if spec.status is Status.ACCEPTED]
+    engines = {spec.engine for spec in accepted or variants.values()}
+    missing = [PACKAGES[engine] for engine in Engine if engine in engines and not is_installed(engine)]
+    advice = [f"pip install {' or '.join(missing)}"] if missing else []
+    experimental = [
+        name for name in runnable_variants(bundle) if variants[name].status is Status.EXPERIMENTAL
+    ]
+    if experimental:
+        advice.append(f"name one of {', '.join(experimental)}, which failed the gate")
+    return BackendError(f"no accepted variant of {bundle.root} can run here: {', or '.join(advice)}")
+
+
+def _rank(spec: VariantSpec) -> tuple[bool, int, int]:
+    precision = (*_PREFERRED_PRECISIONS, spec.precision).index(spec.precision)
+    return is_stand_in(spec.engine), precision, _PREFERRED_ENGINES.index(spec.engine)
 
 
 class Model:
     """One variant of a bundle, loaded. Not safe for use from several threads at once."""
 
-    def __init__(self, bundle: Bundle, variant: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, variant: str, threads: int, allow_non_finite: bool = False) -> None:
         self.bundle = bundle
         self.variant = variant
         self.threads = threads
-        self._tokenizer = Tokenizer(bundle.file(self.manifest.tokenizer.file), self.manifest.tokenizer)
+        self._allow_non_finite = allow_non_finite
+        self._tokenizer = Tokenizer(bundle.read(self.manifest.tokenizer.file), self.manifest.tokenizer)
         self._backends: dict[Role, Backend] = {}
         for role, graph_id in bundle.variant(variant).graphs.items():
             graph = self.manifest.graphs[graph_id]
-            self._backends[role] = open_backend(graph, bundle.file(graph.file), threads)
+            self._backends[role] = open_backend(graph, bundle.read(graph.file), threads)
 
     @property
     def manifest(self) -> Manifest:
@@ -164,8 +208,22 @@ class Model:
     ) -> Floats:
         if role not in self._backends:
             raise BundleError(f"variant {self.variant} has no {role.value}")
-        (embedding,) = self._backends[role].run(feed).values()
-        return np.asarray(embedding[0], dtype=np.float32)
+        (rows,) = self._backends[role].run(feed).values()
+        embedding = np.asarray(rows[0], dtype=np.float32)
+        if not self._allow_non_finite:
+            self._check(embedding, role)
+        return embedding
+
+    def _check(self, embedding: Floats, role: Role) -> None:
+        """An answer that cannot be right must not pass as one."""
+        if not np.isfinite(embedding).all():
+            raise BackendError(f"{self.variant}: {role.value} gave NaN or infinity; use another variant")
+        norm = float(np.linalg.norm(embedding))
+        if not abs(norm - 1) <= _NORM_TOLERANCE:
+            raise BackendError(
+                f"{self.variant}: {role.value} gave a vector of length {norm:.3g} where 1 is right; "
+                "use another variant"
+            )
 
     # --- tasks ---------------------------------------------------------------------------------------
 
@@ -213,6 +271,7 @@ class Model:
             picture = open_image(image)
         with _clock(spent, "preprocess"):
             pixels = preprocess(picture, self.manifest.preprocess)
+        del picture  # up to 0.4 GB that the engine may need
         with _clock(spent, "image"):
             seen = self.embed_pixels(pixels)
         with _clock(spent, "text"):

@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """Parses JSON text; NaN and Infinity, which JSON does not have, are refused.
+    """Parses JSON text; NaN and Infinity, which JSON does not have, and keys that stand twice are refused.
 
     Raises:
         BundleError: the text is not UTF-8 or not JSON; the message names `where` and the place in it.
     """
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(decoded, parse_constant=_refuse_constant)
+        return json.loads(decoded, parse_constant=_refuse_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         place = f"{error.msg}, line {error.lineno} column {error.colno}"
         raise BundleError(f"{where} is not JSON ({place}); it is damaged, copy the bundle again") from error
@@ -69,6 +69,15 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise ValueError(f"key {key!r} stands twice")
+        value[key] = item
+    return value
+
+
 def _decode_dataclass(kind: Any, value: object, path: str) -> Any:
     if not isinstance(value, dict):
         raise _wrong_type(path, "an object", value)
@@ -84,7 +93,7 @@ def _decode_dataclass(kind: Any, value: object, path: str) -> Any:
     try:
         return kind(**arguments)
     except BundleError as error:
-        raise BundleError(f"{_named(path)}: {error}".replace(": :", ":")) from error
+        raise BundleError(f"{_named(path)}: {error}") from error
 
 
 def _decode_any(kind: Any, value: object, path: str) -> Any:

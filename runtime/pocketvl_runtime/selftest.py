@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pocketvl_runtime.bundle import Bundle
+from pocketvl_runtime.errors import BackendError, BundleError
 from pocketvl_runtime.golden import Golden, GoldenImage, GoldenText
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import Role
 from pocketvl_runtime.model import Model, load
+from pocketvl_runtime.text import Tokenizer
 
 Progress = Callable[[int, int, str], None]
 
@@ -33,27 +35,38 @@ class SelftestReport:
         return not self.failures
 
 
-def selftest(bundle: Bundle, variants: Sequence[str], progress: Progress | None = None) -> SelftestReport:
+def selftest(
+    bundle: Bundle,
+    variants: Sequence[str],
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> SelftestReport:
     """Checks every file's checksum, and the golden pack's pixels, ids and embeddings.
 
     Args:
         bundle: opened.
         variants: whose embeddings are checked.
         progress: told after every variant.
+        threads: for one inference; default: what `load` takes.
 
     Raises:
-        PocketVLError: a file is damaged or an engine fails; figures that do not hold are in the report.
+        BundleError: a file is damaged, or there is no such variant. What fails in one variant, its engine
+            included, is in the report, and the others are checked all the same.
+        InputError: there are no such numbers of threads.
     """
+    for name in variants:
+        bundle.variant(name)
     files = bundle.verify()
     golden = bundle.golden()
-    failures: list[str] = []
+    failures = [*_empty(golden), *_preprocessing(bundle, golden)]
     notes: dict[str, None] = {}
     for number, name in enumerate(variants, start=1):
-        model = load(bundle, name)
-        notes.update(dict.fromkeys(model.notes))
-        if number == 1:
-            failures += _preprocessing(model, golden)
-        failures += _embeddings(model, golden)
+        try:
+            model = load(bundle, name, threads)
+            notes.update(dict.fromkeys(model.notes))
+            failures += _embeddings(model, golden)
+        except (BackendError, BundleError) as error:
+            failures.append(f"{name}: {error}")
         if progress is not None:
             progress(number, len(variants), name)
     return SelftestReport(
@@ -61,18 +74,24 @@ def selftest(bundle: Bundle, variants: Sequence[str], progress: Progress | None 
     )
 
 
-def _preprocessing(model: Model, golden: Golden) -> list[str]:
+def _empty(golden: Golden) -> list[str]:
+    kinds = {"picture": golden.images, "text": golden.texts}
+    return [f"the golden pack has no {kind} to check" for kind, held in kinds.items() if not held]
+
+
+def _preprocessing(bundle: Bundle, golden: Golden) -> list[str]:
+    tokenizer = Tokenizer(bundle.read(bundle.manifest.tokenizer.file), bundle.manifest.tokenizer)
     failures = []
     for image in golden.images:
-        expected = np.asarray(open_image(model.bundle.file(image.pixels)))
-        got = preprocess(open_image(model.bundle.file(image.file)), model.manifest.preprocess)
+        expected = np.asarray(open_image(bundle.file(image.pixels)))
+        got = preprocess(open_image(bundle.file(image.file)), bundle.manifest.preprocess)
         if expected.shape != got.shape:
             failures.append(f"{image.file}: pixels {list(got.shape)}, expected {list(expected.shape)}")
         elif not np.array_equal(expected, got):
             worst = int(np.abs(expected.astype(int) - got).max())
             failures.append(f"{image.file}: the pixels differ by up to {worst} grey levels")
     for index, text in enumerate(golden.texts):
-        ids = tuple(int(i) for i in model.tokenizer.encode([text.text]).ids[0])
+        ids = tuple(int(i) for i in tokenizer.encode([text.text]).ids[0])
         if ids != text.ids:
             failures.append(f"golden text {index}: the token ids differ")
     return failures

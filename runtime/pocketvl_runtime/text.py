@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
 from pocketvl_runtime.errors import BundleError, InputError
-from pocketvl_runtime.manifest import TokenizerSpec
+from pocketvl_runtime.manifest import MAX_TOKEN_ID, TokenizerSpec
 
 
 class TruncatedTextWarning(UserWarning):
@@ -47,25 +47,22 @@ class Encoding:
 class Tokenizer:
     """A tokenizer.json with the padding and truncation that the manifest asks for."""
 
-    def __init__(self, tokenizer_json: Path | bytes, spec: TokenizerSpec) -> None:
+    def __init__(self, tokenizer_json: bytes, spec: TokenizerSpec) -> None:
         """Loads it; whatever the file says of padding and truncation is set aside.
 
         Raises:
-            BundleError: it cannot be read or is no tokenizer, or `spec.length` leaves no room for text.
+            BundleError: it is no tokenizer, or `spec.length` leaves no room for text.
         """
-        where = str(tokenizer_json) if isinstance(tokenizer_json, Path) else spec.file
-        try:
-            data = tokenizer_json.read_bytes() if isinstance(tokenizer_json, Path) else tokenizer_json
-            self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
-        except OSError as error:
-            raise BundleError(f"{where} cannot be read ({error.strerror})") from error
-        except Exception as error:  # the library raises bare Exception and ValueError
-            raise BundleError(f"{where} is not a tokenizer ({error})") from error
-        self._specials = self._tokenizer.num_special_tokens_to_add(False)
+        with _mapped(f"{spec.file} is not a tokenizer"):
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(tokenizer_json)
+            self._specials = self._tokenizer.num_special_tokens_to_add(False)
         if self._specials >= spec.length:
-            raise BundleError(f"{where}: {spec.length} tokens leave no room beside {self._specials} specials")
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(spec.length)
+            raise BundleError(
+                f"{spec.file}: {spec.length} tokens leave no room beside {self._specials} specials"
+            )
+        with _mapped(f"{spec.file} is not a tokenizer"):
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(spec.length)
         self.spec = spec
 
     def encode(self, texts: Sequence[str]) -> Encoding:
@@ -74,20 +71,39 @@ class Tokenizer:
         Raises:
             InputError: an item is not a string, is blank, holds something that is not Unicode, or holds
                 nothing that the tokenizer knows; the message says which.
+            BundleError: the tokenizer fails, or gives ids that are none.
         """
         check_texts(texts)
+        with _mapped(f"{self.spec.file} fails at these texts"):
+            encodings = self._tokenizer.encode_batch(list(texts))
         shape = (len(texts), self.spec.length)
         ids = np.full(shape, self.spec.pad_id, dtype=np.int32)
         mask = np.zeros(shape, dtype=np.int32)
         lengths = np.zeros(len(texts), dtype=np.int64)
-        for index, encoding in enumerate(self._tokenizer.encode_batch(list(texts))):
+        for index, encoding in enumerate(encodings):
             count = len(encoding.ids)
             if count <= self._specials:
                 raise InputError(f"text {index} ({_shown(texts[index])}) holds nothing the model can read")
+            if count > self.spec.length or max(encoding.ids) > MAX_TOKEN_ID:
+                raise BundleError(
+                    f"{self.spec.file} gives {count} tokens up to id {max(encoding.ids)}, and at most "
+                    f"{self.spec.length} up to {MAX_TOKEN_ID} are wanted"
+                )
             ids[index, :count] = encoding.ids
             mask[index, :count] = 1
             lengths[index] = count + sum(len(rest.ids) - self._specials for rest in encoding.overflowing)
         return Encoding(ids, mask, lengths, lengths > self.spec.length)
+
+
+@contextmanager
+def _mapped(what: str) -> Iterator[None]:
+    """Maps what the tokenizers library raises to BundleError; its panics are not even an Exception."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise BundleError(f"{what} ({error})") from error
 
 
 def check_texts(texts: Sequence[str], what: str = "text") -> None:

@@ -41,13 +41,16 @@ def refuses() -> Refuses:
     return run
 
 
-def run_command(arguments: Sequence[str | bytes | Path]) -> subprocess.CompletedProcess[str]:
+def run_command(
+    arguments: Sequence[str | bytes | Path], cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pocketvl_runtime", *arguments],
         capture_output=True,
         encoding="utf-8",
         errors="strict",
-        env=os.environ | {"PYTHONWARNINGS": "default"},
+        env={"PYTHONWARNINGS": "default"} | os.environ | {"RUST_BACKTRACE": "0"},
+        cwd=cwd,
         timeout=120,
         check=False,
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from tests.hostile.conftest import Refuses, run_command
@@ -48,6 +49,18 @@ def rename_out(manifest: Any, path: str) -> None:
         (lambda m: rename_out(m, f"/etc/{GRAPH}"), f"'/etc/{GRAPH}' does not stay inside the bundle"),
         (lambda m: m["files"][f"graphs/{GRAPH}"].update(sha256="0" * 64), f"{GRAPH} is damaged: "),
         (lambda m: m["files"][f"graphs/{GRAPH}"].update(bytes=1), f"{GRAPH} is damaged: "),
+        (lambda m: m["preprocess"].update(resize_height=2**20, resize_width=2**20), "more than 89000000 pix"),
+        (lambda m: m["preprocess"].update(crop_height=2**31, crop_width=1), "more than 89000000 pixels"),
+        (lambda m: m["tokenizer"].update(length=2**31), "tokenizer: length 2147483648 must be 1 to 65536"),
+        (lambda m: m["tokenizer"].update(pad_id=2**40), "tokenizer: pad_id 1099511627776 must be 0 to"),
+        (lambda m: m["tokenizer"].update(needs_mask=True), "'mask' int32 [1, 12] is wanted"),
+        (lambda m: m["graphs"][GRAPH]["outputs"].append(m["graphs"][GRAPH]["outputs"][0]), "its outputs are"),
+        (
+            lambda m: m["graphs"][GRAPH]["inputs"][0].update(shape=[1, 8, 8, 3]),
+            "its inputs are 'pixels' uint8",
+        ),
+        (lambda m: m.update(embedding_dim=10**9), "and one float [1, 1000000000] is wanted"),
+        (lambda m: m.update(variants={}), "holds no variant; export the bundle again"),
     ],
 )
 def test_a_manifest_made_to_hurt_is_refused(
@@ -68,6 +81,96 @@ def test_a_link_out_of_the_bundle_is_refused(bundle: Path, image: Path, refuses:
     graph.rename(bundle.parent / GRAPH)
     graph.symlink_to(bundle.parent / GRAPH)
     assert "is a link that leaves the bundle" in refuses(*arguments("match", bundle, image))
+
+
+def test_a_manifest_that_is_a_link_out_of_the_bundle_is_refused(
+    bundle: Path, image: Path, refuses: Refuses
+) -> None:
+    (bundle / "manifest.json").rename(bundle.parent / "elsewhere.json")
+    (bundle / "manifest.json").symlink_to("../elsewhere.json")
+    for command in COMMANDS:
+        assert "'manifest.json' is a link that leaves the bundle" in refuses(
+            *arguments(command, bundle, image)
+        )
+
+
+@pytest.mark.parametrize("path", ["manifest.json", "tokenizer.json", f"graphs/{GRAPH}"])
+@pytest.mark.parametrize("kind", ["loop", "device", "pipe"])
+def test_what_is_no_file_is_not_read(
+    bundle: Path, image: Path, refuses: Refuses, path: str, kind: str
+) -> None:
+    (bundle / path).unlink()
+    if kind == "loop":
+        (bundle / path).symlink_to(Path(path).name)
+    elif kind == "device":
+        (bundle / path).symlink_to("/dev/zero")
+    else:
+        os.mkfifo(bundle / path)
+    line = refuses(*arguments("match", bundle, image))
+    assert Path(path).name in line
+    assert "leaves the bundle" in line if kind == "device" else "cannot be read (" in line
+
+
+def test_no_path_is_no_bundle(bundle: Path, image: Path) -> None:
+    for command in COMMANDS:
+        words = arguments(command, bundle, image)
+        words[1] = ""
+        done = run_command(words, cwd=bundle)  # which is not taken instead
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: the path of the bundle is empty")
+
+
+def test_a_graph_whose_weights_lie_in_another_file_is_refused(
+    bundle: Path, image: Path, refuses: Refuses
+) -> None:
+    """ONNX Runtime, given bytes, would take them from the working directory, which nothing has checked."""
+    path = bundle / "graphs" / GRAPH
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    reseal(bundle)
+    for folder in (bundle, path.parent):
+        done = run_command(arguments("match", bundle, image), folder)
+        assert done.returncode == 1
+        (line,) = [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
+        assert line.startswith(f"error: {GRAPH}: some of its weights lie in another file")
+
+
+def test_a_graph_that_fails_while_running_is_one_line(bundle: Path, image: Path, refuses: Refuses) -> None:
+    value = json.loads((bundle / "tokenizer.json").read_text())
+    value["model"]["vocab"]["cube"] = 500  # beyond the token table
+    (bundle / "tokenizer.json").write_text(json.dumps(value))
+    reseal(bundle)
+    line = refuses(*arguments("match", bundle, image), "--variant", "onnx-fp32")
+    assert line.startswith("error: text_encoder.fp32.onnx: ONNX Runtime failed (")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda t: t["post_processor"]["single"][0]["SpecialToken"].update(id="<none>"),
+        lambda t: t.update(pre_tokenizer={"type": "FixedLength", "length": 0}),
+        lambda t: t.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+    ],
+    ids=["template", "pre-tokenizer", "normalizer"],
+)
+def test_a_tokenizer_that_panics_is_no_traceback(
+    bundle: Path, image: Path, edit: Callable[[Any], None]
+) -> None:
+    value = json.loads((bundle / "tokenizer.json").read_text())
+    edit(value)
+    (bundle / "tokenizer.json").write_text(json.dumps(value))
+    reseal(bundle)
+    done = run_command(arguments("match", bundle, image))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: tokenizer.json ")  # before it, Rust says its own
+
+
+def test_a_tokenizer_whose_ids_do_not_fit_is_refused(bundle: Path, image: Path, refuses: Refuses) -> None:
+    value = json.loads((bundle / "tokenizer.json").read_text())
+    value["post_processor"] = {"type": "BertProcessing", "sep": ["s", 2**32 - 1], "cls": ["c", 2**32 - 1]}
+    (bundle / "tokenizer.json").write_text(json.dumps(value))
+    reseal(bundle)
+    assert "tokenizer.json gives 3 tokens up to id 4294967295" in refuses(*arguments("match", bundle, image))
 
 
 def test_a_missing_graph_is_named(bundle: Path, image: Path, refuses: Refuses) -> None:

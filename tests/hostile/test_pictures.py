@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import struct
 import warnings
 import zlib
@@ -13,7 +15,8 @@ import pytest
 from PIL import Image
 
 from pocketvl_runtime.errors import InputError
-from pocketvl_runtime.image import MAX_PIXELS, load_pixels, open_image
+from pocketvl_runtime.image import MAX_FILE_BYTES, load_pixels, open_image
+from pocketvl_runtime.manifest import MAX_PIXELS
 from tests.hostile.conftest import Refuses, run_command
 from tests.runtime.bundles import PREPROCESS, picture
 
@@ -106,6 +109,16 @@ def test_a_picture_of_one_pixel_is_a_picture() -> None:
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) == 1
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
+def test_the_command_answers_about_one_pixel(whole_bundle: Path, tmp_path: Path, mode: str) -> None:
+    picture((1, 1)).convert(mode).save(tmp_path / "one.png")
+    done = run_command(
+        ["match", whole_bundle, "--image", tmp_path / "one.png", "--text", "a", "--text", "cube", "--json"]
+    )
+    assert done.returncode == 0, done.stderr
+    assert abs(sum(row["probability"] for row in json.loads(done.stdout)["results"]) - 1) < 1e-9
+
+
 def test_damaged_exif_is_no_traceback() -> None:
     out = io.BytesIO()
     picture((20, 10)).save(out, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
@@ -132,6 +145,43 @@ def test_the_command_says_one_line(whole_bundle: Path, tmp_path: Path, refuses: 
         )
         assert name in line
         assert message in line
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/dev/zero", "error: /dev/zero: cannot be read (not a regular file)"),
+        ("/dev/null", "error: /dev/null: cannot be read (not a regular file)"),
+        ("", "error: the path of the picture is empty"),
+        (".", "error: .: cannot be read (Is a directory)"),
+        ("x" * 300, "cannot be read (File name too long)"),
+    ],
+)
+def test_what_is_no_file_is_not_read(whole_bundle: Path, path: str, message: str, refuses: Refuses) -> None:
+    for more in (("match", "--text", "a"), ("embed",), ("bench", "--runs", "1")):
+        line = refuses(more[0], whole_bundle, "--image", path, "--variant", "onnx-fp32", *more[1:])
+        assert message in line
+
+
+def test_a_pipe_is_not_waited_for(whole_bundle: Path, tmp_path: Path, refuses: Refuses) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    line = refuses("embed", whole_bundle, "--image", tmp_path / "pipe")
+    assert "pipe: cannot be read (not a regular file)" in line
+
+
+def test_a_link_that_goes_round_in_circles_is_no_picture(
+    whole_bundle: Path, tmp_path: Path, refuses: Refuses
+) -> None:
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    assert "loop.png: cannot be read (" in refuses("embed", whole_bundle, "--image", tmp_path / "loop.png")
+
+
+def test_a_file_beyond_reason_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    with path.open("wb") as sparse:
+        sparse.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(InputError, match=f"has {MAX_FILE_BYTES + 1} bytes, more than {MAX_FILE_BYTES}; make"):
+        open_image(path)
 
 
 def test_a_folder_is_no_picture(whole_bundle: Path, tmp_path: Path, refuses: Refuses) -> None:

@@ -53,6 +53,28 @@ def test_an_over_long_text_is_cut_as_the_model_was_trained_and_it_is_said(
     assert first["similarity"] == second["similarity"]
 
 
+def test_an_over_long_text_is_one_line_where_warnings_are_errors(
+    whole_bundle: Path, image: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error::UserWarning")
+    line = refuses("match", whole_bundle, "--image", image, "--text", "ball " * 40, "--variant", "onnx-fp32")
+    assert line == "error: text 0 has 42 tokens and the model reads 12: its end was cut off"
+
+
+@pytest.mark.parametrize("filters", ["error", "ignore", "always"])
+def test_the_users_filters_of_warnings_are_no_traceback(
+    whole_bundle: Path, image: Path, filters: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", filters)
+    for variant in ("onnx-int8", "tflite-fp32"):
+        done = run_command(
+            ["match", whole_bundle, "--image", image, "--text", "ball " * 40, "--variant", variant]
+        )
+        assert done.returncode == (1 if filters == "error" else 0)
+        assert "Traceback" not in done.stderr
+        assert ("its end was cut off" in done.stderr) == (filters != "ignore")
+
+
 @pytest.mark.parametrize(
     "text",
     [

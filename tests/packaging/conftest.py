@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.runtime.conftest import whole_bundle
+
+__all__ = ["whole_bundle"]
 ROOT = Path(__file__).parents[2]
 ThinVenv = Callable[[str], Path]
 

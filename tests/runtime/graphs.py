@@ -54,59 +54,62 @@ def text_embedding(ids: NDArray[np.int32]) -> Floats:
 
 
 def _save_onnx(
-    path: Path, nodes: list[Any], value_in: Any, value_out: Any, **initializers: NDArray[Any]
+    path: Path, nodes: list[Any], values_in: list[Any], value_out: Any, **initializers: NDArray[Any]
 ) -> None:
     constants = [numpy_helper.from_array(array, name) for name, array in initializers.items()]
-    graph = helper.make_graph(nodes, "tiny", [value_in], [value_out], constants)
+    graph = helper.make_graph(nodes, "tiny", values_in, [value_out], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)
     onnx.save(model, path)
-
-
-def _normalize() -> list[Any]:
-    node = helper.make_node
-    return [
-        node("ReduceL2", ["raw", "last"], ["norm"], keepdims=1),
-        node("Div", ["raw", "norm"], ["embedding"]),
-    ]
 
 
 def _embedding() -> Any:
     return helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, DIM])
 
 
-def onnx_image_graph(path: Path, scale: float = 1.0) -> None:
-    """pixels uint8 [1, H, W, 3] -> embedding; a `scale` of infinity makes it answer NaN."""
+def onnx_image_graph(path: Path, scale: float = 1.0, length: float = 1.0) -> None:
+    """pixels uint8 [1, H, W, 3] -> embedding of a `length`; a `scale` of infinity makes it answer NaN."""
     node = helper.make_node
     nodes = [
         node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
         node("Mul", ["float", "scale"], ["scaled"]),
         node("Reshape", ["scaled", "flat"], ["row"]),
         node("MatMul", ["row", "weights"], ["raw"]),
-        *_normalize(),
+        node("ReduceL2", ["raw", "last"], ["norm"], keepdims=1),
+        node("Div", ["raw", "norm"], ["unit"]),
+        node("Mul", ["unit", "length"], ["embedding"]),
     ]
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, SIZE, SIZE, 3])
     _save_onnx(
         path,
         nodes,
-        pixels,
+        [pixels],
         _embedding(),
         scale=np.asarray(scale, np.float32),
+        length=np.asarray(length, np.float32),
         flat=np.asarray([1, -1]),
         weights=IMAGE_WEIGHTS,
         last=np.asarray([-1]),
     )
 
 
-def onnx_text_graph(path: Path) -> None:
-    """ids int32 [1, T] -> embedding."""
+def onnx_text_graph(path: Path, masked: bool = False) -> None:
+    """ids int32 [1, T] (and, if `masked`, a mask of that shape) -> embedding."""
     node = helper.make_node
-    nodes = [
-        node("Gather", ["table", "ids"], ["tokens"]),
-        node("ReduceSum", ["tokens", "middle"], ["raw"], keepdims=0),
-        *_normalize(),
+    masking = [
+        node("Unsqueeze", ["mask", "last"], ["column"]),
+        node("Cast", ["column"], ["kept"], to=TensorProto.FLOAT),
+        node("Mul", ["all", "kept"], ["tokens"]),
     ]
-    ids = helper.make_tensor_value_info("ids", TensorProto.INT32, [1, LENGTH])
+    nodes = [
+        node("Gather", ["table", "ids"], ["all"]),
+        *(masking if masked else [node("Identity", ["all"], ["tokens"])]),
+        node("ReduceSum", ["tokens", "middle"], ["raw"], keepdims=0),
+        node("ReduceL2", ["raw", "last"], ["norm"], keepdims=1),
+        node("Div", ["raw", "norm"], ["embedding"]),
+    ]
+    names = ("ids", "mask") if masked else ("ids",)
+    ids = [helper.make_tensor_value_info(name, TensorProto.INT32, [1, LENGTH]) for name in names]
     _save_onnx(
         path,
         nodes,
@@ -130,7 +133,7 @@ def onnx_saturating_graph(path: Path, depth: int = 64) -> None:
     _save_onnx(
         path,
         nodes,
-        helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, depth]),
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, depth])],
         helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, DIM]),
         step=np.asarray(1 / 127, np.float32),
         zero=np.asarray(0, np.int8),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 
 from pocketvl_runtime import backends
-from pocketvl_runtime.backends import litert, open_backend
-from pocketvl_runtime.errors import BackendError
+from pocketvl_runtime.backends import Backend, litert, onnx, open_backend
+from pocketvl_runtime.errors import BackendError, InputError
 from pocketvl_runtime.isa import has_exact_int8, instruction_set
 from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, Role, TensorSpec
 from tests.runtime import graphs
@@ -41,6 +42,10 @@ def spec(
     return GraphSpec(role, engine, precision, f"graphs/g.{engine.value}", inputs, outputs)
 
 
+def opened(graph: GraphSpec, path: Path, threads: int) -> Backend:
+    return open_backend(graph, path.read_bytes(), threads)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("engine", Engine)
 def test_both_engines_compute_the_graph(engine: Engine, threads: int, tmp_path: Path) -> None:
@@ -52,7 +57,7 @@ def test_both_engines_compute_the_graph(engine: Engine, threads: int, tmp_path: 
     ):
         path = tmp_path / f"{given.name}.{engine.value}"
         WRITERS[engine, given.name](path)
-        backend = open_backend(spec(engine, (given,)), path, threads)
+        backend = opened(spec(engine, (given,)), path, threads)
         got = backend.run({given.name: value})
         assert list(got) == ["embedding"]
         assert got["embedding"].shape == (1, graphs.DIM)
@@ -65,7 +70,7 @@ def test_both_engines_compute_the_graph(engine: Engine, threads: int, tmp_path: 
 def test_answers_do_not_change_when_later_ones_are_computed(engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / f"g.{engine.value}"
     WRITERS[engine, "pixels"](path)
-    backend = open_backend(spec(engine), path, 1)
+    backend = opened(spec(engine), path, 1)
     first = backend.run({"pixels": np.full(IMAGE.shape, 9, np.uint8)})["embedding"]
     kept = first.copy()
     backend.run({"pixels": np.random.default_rng(1).integers(0, 256, IMAGE.shape, dtype=np.uint8)})
@@ -87,7 +92,7 @@ def test_saturating_int8_kernels_never_answer(tmp_path: Path) -> None:
     graphs.onnx_saturating_graph(path, depth)
     x, y = TensorSpec("x", "float32", (1, depth)), TensorSpec("y", "float32", (1, graphs.DIM))
     ones = np.ones(x.shape, np.float32)
-    backend = open_backend(spec(Engine.ONNX, (x,), (y,), Precision.INT8), path, 1)
+    backend = opened(spec(Engine.ONNX, (x,), (y,), Precision.INT8), path, 1)
     np.testing.assert_allclose(backend.run({"x": ones})["y"], depth, rtol=1e-3)
     if has_exact_int8():
         assert backend.notes == ()
@@ -98,26 +103,43 @@ def test_saturating_int8_kernels_never_answer(tmp_path: Path) -> None:
         assert np.abs(wrong - depth).min() > depth / 2
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_exact_mode_is_on_exactly_where_the_processor_is_not_exact(
+    exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    entries: dict[str, str] = {}
+
+    class Spy(onnxruntime.SessionOptions):  # type: ignore[misc]
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            entries[key] = value
+            super().add_session_config_entry(key, value)
+
+    monkeypatch.setattr(onnx, "has_exact_int8", lambda: exact)
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Spy)
+    graphs.onnx_image_graph(tmp_path / "g.onnx")
+    opened(spec(Engine.ONNX, precision=Precision.INT8), tmp_path / "g.onnx", 1)
+    assert entries.get("session.x64quantprecision") == (None if exact else "1")
+
+
 def test_the_exact_mode_is_not_spoken_of_where_no_integers_are_multiplied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pocketvl_runtime.backends import onnx as backend
-
-    monkeypatch.setattr(backend, "has_exact_int8", lambda: False)
+    monkeypatch.setattr(onnx, "has_exact_int8", lambda: False)
     graphs.onnx_image_graph(tmp_path / "g.onnx")
     for precision in Precision:
-        opened = open_backend(spec(Engine.ONNX, precision=precision), tmp_path / "g.onnx", 1)
-        assert bool(opened.notes) == precision.multiplies_integers
+        backend = opened(spec(Engine.ONNX, precision=precision), tmp_path / "g.onnx", 1)
+        assert bool(backend.notes) == precision.multiplies_integers
 
 
 def test_telemetry_is_off_before_onnx_runtime_is_imported(tmp_path: Path) -> None:
     graphs.onnx_image_graph(tmp_path / "g.onnx")
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from tests.runtime.test_backends import spec\n"
-        "from pocketvl_runtime.backends import open_backend\n"
+        "from tests.runtime.test_backends import opened, spec\n"
         "from pocketvl_runtime.manifest import Engine\n"
-        "open_backend(spec(Engine.ONNX), Path(sys.argv[1]), 1)\n"
+        "opened(spec(Engine.ONNX), Path(sys.argv[1]), 1)\n"
         "print(os.environ['ORT_DISABLE_TELEMETRY'])\n"
     )
     home = tmp_path / "home"
@@ -141,13 +163,6 @@ def test_telemetry_is_off_before_onnx_runtime_is_imported(tmp_path: Path) -> Non
 # --- what must not pass ------------------------------------------------------------------------------
 
 
-def test_answers_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
-    graphs.onnx_image_graph(tmp_path / "g.onnx", scale=float("inf"))
-    backend = open_backend(spec(Engine.ONNX), tmp_path / "g.onnx", 1)
-    with pytest.raises(BackendError, match=r"g\.onnx gave NaN or infinity in embedding"):
-        backend.run({"pixels": np.ones(IMAGE.shape, np.uint8)})
-
-
 @pytest.mark.parametrize("engine", Engine)
 @pytest.mark.parametrize(
     ("given", "out", "message"),
@@ -167,23 +182,20 @@ def test_a_graph_that_is_not_the_manifests_is_refused(
     path = tmp_path / f"g.{engine.value}"
     WRITERS[engine, "pixels"](path)
     with pytest.raises(BackendError, match=message):
-        open_backend(spec(engine, (given,), (out,)), path, 1)
+        opened(spec(engine, (given,), (out,)), path, 1)
 
 
 def test_an_onnx_graph_with_other_names_is_refused(tmp_path: Path) -> None:
     graphs.onnx_image_graph(tmp_path / "g.onnx")
     with pytest.raises(BackendError, match="'pixels' .* no such tensor"):
-        open_backend(spec(Engine.ONNX, (replace(IMAGE, name="image"),)), tmp_path / "g.onnx", 1)
+        opened(spec(Engine.ONNX, (replace(IMAGE, name="image"),)), tmp_path / "g.onnx", 1)
 
 
 @pytest.mark.parametrize("engine", Engine)
-@pytest.mark.parametrize("content", [b"", b"not a graph", b"\0" * 1000, None])
-def test_a_file_that_is_no_graph_is_one_line(engine: Engine, content: bytes | None, tmp_path: Path) -> None:
-    path = tmp_path / f"g.{engine.value}"
-    if content is not None:
-        path.write_bytes(content)
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\0" * 1000])
+def test_a_file_that_is_no_graph_is_one_line(engine: Engine, content: bytes) -> None:
     with pytest.raises(BackendError, match=rf"g\.{engine.value}: .* cannot load it") as caught:
-        open_backend(spec(engine), path, 1)
+        open_backend(spec(engine), content, 1)
     assert "\n" not in str(caught.value)
 
 
@@ -191,7 +203,7 @@ def test_a_file_that_is_no_graph_is_one_line(engine: Engine, content: bytes | No
 def test_inputs_that_do_not_fit_are_refused(engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / f"g.{engine.value}"
     WRITERS[engine, "pixels"](path)
-    backend = open_backend(spec(engine), path, 1)
+    backend = opened(spec(engine), path, 1)
     right = np.zeros(IMAGE.shape, np.uint8)
     feeds: list[tuple[dict[str, Any], str]] = [
         ({}, r"takes \['pixels'\], not \[\]"),
@@ -204,31 +216,63 @@ def test_inputs_that_do_not_fit_are_refused(engine: Engine, tmp_path: Path) -> N
             backend.run(feed)
 
 
-def test_no_threads_are_refused(tmp_path: Path) -> None:
-    graphs.onnx_image_graph(tmp_path / "g.onnx")
-    with pytest.raises(BackendError, match="threads must be at least 1"):
-        open_backend(spec(Engine.ONNX), tmp_path / "g.onnx", 0)
+@pytest.mark.parametrize("threads", [-1, 0, 257, 2**31])
+@pytest.mark.parametrize("engine", Engine)
+def test_numbers_of_threads_that_are_none_are_refused(engine: Engine, threads: int) -> None:
+    with pytest.raises(InputError, match=f"threads must be 1 to 256, not {threads}"):
+        open_backend(spec(engine), b"", threads)
 
 
 @pytest.mark.parametrize(
     ("engine", "package"), [(Engine.ONNX, "onnxruntime"), (Engine.TFLITE, "ai-edge-litert")]
 )
 def test_a_missing_engine_says_what_to_install(
-    engine: Engine, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "find_spec", lambda _: None)
     with pytest.raises(BackendError, match=f"not installed: pip install {package}$"):
-        open_backend(spec(engine), tmp_path / "g", 1)
+        open_backend(spec(engine), b"", 1)
 
 
 @pytest.mark.parametrize("engine", Engine)
-def test_an_engine_that_is_broken_says_what_to_install(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_engine_that_is_not_there_after_all_says_what_to_install(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("onnxruntime", *(module for module, _, _ in litert._INTERPRETERS)):
+    for name in ("onnxruntime", *(module for module, _, _ in litert._INTERPRETERS.values())):
         monkeypatch.setitem(sys.modules, name, None)  # importing it raises ImportError
     with pytest.raises(BackendError, match="pip install"):
-        open_backend(spec(engine), tmp_path / "g", 1)
+        open_backend(spec(engine), b"", 1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "module", "package"),
+    [(Engine.ONNX, "onnxruntime", "onnxruntime"), (Engine.TFLITE, "ai_edge_litert", "ai-edge-litert")],
+)
+@pytest.mark.parametrize("error", ["AttributeError", "SystemError", "ImportError", "OSError"])
+def test_an_engine_that_is_broken_is_named_whatever_its_import_raises(
+    engine: Engine, module: str, package: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "_IMPORTS", {engine: (module,)})
+    fake_package(tmp_path, module, f"raise {error}('_ARRAY_API not found\\nmore')", monkeypatch)
+    expected = (
+        rf"^{package} cannot be imported \(_ARRAY_API not found\): pip install --force-reinstall {package}$"
+    )
+    with pytest.raises(BackendError, match=expected):
+        open_backend(spec(engine), b"", 1)
+
+
+def fake_package(folder: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts a package of this name before the installed one, as if nothing of that had been imported."""
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text(code)
+    (folder / name / "interpreter.py").write_text(code)
+    forget(name, monkeypatch)
+    monkeypatch.syspath_prepend(folder)
+
+
+def forget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for loaded in [module for module in sys.modules if module.split(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, loaded)
 
 
 # --- LiteRT's names ----------------------------------------------------------------------------------
@@ -240,15 +284,34 @@ def test_inputs_go_by_the_signatures_names(swapped: bool, tmp_path: Path) -> Non
     assert difference(tmp_path / "g.tflite") == [4, 3, 2, 1]
 
 
-@pytest.mark.parametrize("names", [("args_0", "args_1"), None])
-def test_inputs_go_by_position_where_names_are_mangled(names: tuple[str, str] | None, tmp_path: Path) -> None:
-    graphs.tflite_difference_graph(tmp_path / "g.tflite", names)
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("names", [("args_0", "args_1"), ("args_2", "args_10"), None])
+def test_inputs_go_by_number_where_names_are_mangled(
+    names: tuple[str, str] | None, swapped: bool, tmp_path: Path
+) -> None:
+    graphs.tflite_difference_graph(tmp_path / "g.tflite", names, swapped)
     assert difference(tmp_path / "g.tflite") == [4, 3, 2, 1]
+
+
+@pytest.mark.parametrize("names", [("x", "y"), ("args_0", "y"), ("ids", "keep")])
+def test_inputs_that_only_a_guess_would_tell_apart_are_refused(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    graphs.tflite_difference_graph(tmp_path / "g.tflite", names)
+    with pytest.raises(BackendError, match=r"g\.tflite calls its tensors .* cannot be told; export"):
+        difference(tmp_path / "g.tflite")
+
+
+def test_one_input_needs_no_name(tmp_path: Path) -> None:
+    graphs.tflite_image_graph(tmp_path / "g.tflite")
+    renamed = replace(IMAGE, name="image")
+    backend = opened(spec(Engine.TFLITE, (renamed,)), tmp_path / "g.tflite", 1)
+    assert backend.run({"image": np.ones(IMAGE.shape, np.uint8)})["embedding"].shape == (1, graphs.DIM)
 
 
 def difference(path: Path) -> list[int]:
     ids, mask = (TensorSpec(name, "int32", (1, 4)) for name in ("ids", "mask"))
-    backend = open_backend(spec(Engine.TFLITE, (ids, mask), (replace(ids, name="embedding"),)), path, 1)
+    backend = opened(spec(Engine.TFLITE, (ids, mask), (replace(ids, name="embedding"),)), path, 1)
     feed = {"mask": np.asarray([[1, 2, 3, 4]], np.int32), "ids": np.asarray([[5] * 4], np.int32)}
     values: list[int] = backend.run(feed)["embedding"][0].tolist()
     return values
@@ -257,18 +320,43 @@ def difference(path: Path) -> list[int]:
 def test_another_number_of_inputs_is_refused(tmp_path: Path) -> None:
     graphs.tflite_difference_graph(tmp_path / "g.tflite", ("ids", "mask"))
     with pytest.raises(BackendError, match=r"g\.tflite has 2 tensors where the manifest names \['ids'\]"):
-        open_backend(spec(Engine.TFLITE, (TensorSpec("ids", "int32", (1, 4)),)), tmp_path / "g.tflite", 1)
+        opened(spec(Engine.TFLITE, (TensorSpec("ids", "int32", (1, 4)),)), tmp_path / "g.tflite", 1)
 
 
+# --- stand-ins for LiteRT ----------------------------------------------------------------------------
+
+
+def hide_litert(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if ai-edge-litert were not installed: neither found nor importable, be it loaded or not."""
+    forget("ai_edge_litert", monkeypatch)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    with pytest.raises(ImportError):
+        import ai_edge_litert.interpreter  # noqa: F401
+
+
+@pytest.fixture
+def tflite_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old tflite-runtime, with the real interpreter inside, in place of ai-edge-litert."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    module = types.ModuleType("tflite_runtime.interpreter")
+    module.Interpreter = Interpreter  # type: ignore[attr-defined]
+    (tmp_path / "old").mkdir()
+    fake_package(tmp_path / "old", "tflite_runtime", "", monkeypatch)
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", module)
+    hide_litert(monkeypatch)
+
+
+@pytest.mark.usefixtures("tflite_runtime")
 def test_an_older_interpreter_is_used_where_there_is_no_other_and_its_cost_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ai_edge_litert import interpreter
-
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", interpreter)
+    monkeypatch.setattr(np, "__version__", "1.26.4")
+    assert backends.usable_imports(Engine.TFLITE)[0] == "tflite_runtime"
+    assert backends.is_stand_in(Engine.TFLITE)
+    assert not backends.is_stand_in(Engine.ONNX)
     graphs.tflite_image_graph(tmp_path / "g.tflite")
-    backend = open_backend(spec(Engine.TFLITE), tmp_path / "g.tflite", 1)
+    backend = opened(spec(Engine.TFLITE), tmp_path / "g.tflite", 1)
     assert "8 to 40 times slower" in backend.notes[0]
     assert backend.name.startswith("tflite-runtime")
     pixels = np.random.default_rng(0).integers(0, 256, IMAGE.shape, dtype=np.uint8)
@@ -276,17 +364,42 @@ def test_an_older_interpreter_is_used_where_there_is_no_other_and_its_cost_is_to
     np.testing.assert_allclose(got, graphs.image_embedding(pixels), atol=2e-6)
 
 
+@pytest.mark.usefixtures("tflite_runtime")
+def test_the_older_interpreter_is_not_tried_with_numpy_2_but_the_next_one_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(np, "__version__", "2.0.0")
+    assert backends.usable_imports(Engine.TFLITE) == ["tensorflow"]
+    monkeypatch.setattr(litert, "import_module", lambda name: types.SimpleNamespace(Interpreter=name))
+    interpreter, name, notes = litert._find_interpreter()
+    assert str(interpreter) == "tensorflow.lite.python.interpreter"
+    assert name.startswith("tensorflow")
+    assert "pip install ai-edge-litert" in notes[0]
+
+
+@pytest.mark.usefixtures("tflite_runtime")
+def test_the_older_interpreter_alone_with_numpy_2_is_refused_with_advice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(np, "__version__", "2.4.6")
+    forget("tensorflow", monkeypatch)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    expected = "tflite-runtime is, but does not start with numpy 2: pip install ai-edge-litert$"
+    with pytest.raises(BackendError, match=expected):
+        open_backend(spec(Engine.TFLITE), b"", 1)
+
+
 @pytest.mark.slow
 def test_tensorflows_own_interpreter_gives_the_same_answer(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules['ai_edge_litert.interpreter'] = None\n"
-        "sys.modules['tflite_runtime'] = None\n"
-        "from pathlib import Path; import numpy as np\n"
+        "import sys; from pathlib import Path; import numpy as np\n"
         "from tests.runtime import graphs\n"
-        "from tests.runtime.test_backends import IMAGE, spec\n"
-        "from pocketvl_runtime.backends import open_backend\n"
+        "from tests.runtime.test_backends import IMAGE, opened, spec\n"
         "from pocketvl_runtime.manifest import Engine\n"
-        "backend = open_backend(spec(Engine.TFLITE), Path(sys.argv[1]), 1)\n"
+        "for name in [n for n in sys.modules if n.split('.')[0] == 'ai_edge_litert']:\n"
+        "    del sys.modules[name]\n"
+        "sys.modules['ai_edge_litert'] = sys.modules['tflite_runtime'] = None\n"
+        "backend = opened(spec(Engine.TFLITE), Path(sys.argv[1]), 1)\n"
         "pixels = np.random.default_rng(0).integers(0, 256, IMAGE.shape, dtype=np.uint8)\n"
         "got = backend.run({'pixels': pixels})['embedding'][0]\n"
         "np.testing.assert_allclose(got, graphs.image_embedding(pixels), atol=2e-6)\n"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BundleError
+from tests.runtime.bundles import reseal
 
 GRAPH = "graphs/text_encoder.fp32.onnx"
 
@@ -34,6 +36,28 @@ def test_one_changed_byte_is_noticed(bundle: Path) -> None:
         Bundle.open(bundle).verify()
 
 
+@pytest.mark.parametrize("change", [b"", b"x"], ids=["shorter", "longer"])
+def test_a_file_of_another_size_is_refused_before_it_is_read(
+    bundle: Path, change: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bundle / GRAPH
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes() + change if change else path.read_bytes()[:-1])
+    opened = Bundle.open(bundle)
+    monkeypatch.setattr(Path, "open", lambda *_, **__: pytest.fail("it was opened"))
+    for give in (opened.file, opened.read):
+        with pytest.raises(BundleError, match=rf"is damaged: \d+ bytes, expected {size}; copy"):
+            give(GRAPH)
+
+
+def test_read_gives_the_bytes_or_refuses_them(bundle: Path) -> None:
+    data = (bundle / GRAPH).read_bytes()
+    assert Bundle.open(bundle).read(GRAPH) == data
+    (bundle / GRAPH).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(BundleError, match="is damaged: its sha256 is"):
+        Bundle.open(bundle).read(GRAPH)
+
+
 def test_a_missing_file_is_named(bundle: Path) -> None:
     (bundle / GRAPH).unlink()
     with pytest.raises(BundleError, match=r"text_encoder\.fp32\.onnx cannot be read \(No such file"):
@@ -53,6 +77,60 @@ def test_a_link_that_leaves_the_bundle_is_refused_even_with_the_right_content(bu
     (bundle / GRAPH).symlink_to(outside)
     with pytest.raises(BundleError, match="is a link that leaves the bundle"):
         Bundle.open(bundle).file(GRAPH)
+
+
+def test_a_manifest_that_is_a_link_out_of_the_bundle_is_refused(bundle: Path) -> None:
+    (bundle / "manifest.json").rename(bundle.parent / "manifest.json")
+    (bundle / "manifest.json").symlink_to("../manifest.json")
+    with pytest.raises(BundleError, match=r"'manifest\.json' is a link that leaves the bundle"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("path", ["manifest.json", GRAPH])
+def test_links_that_go_round_in_circles_are_named(bundle: Path, path: str) -> None:
+    (bundle / path).unlink()
+    (bundle / path).symlink_to((bundle / path).name)
+    with pytest.raises(BundleError, match=f"{Path(path).name} cannot be read"):
+        Bundle.open(bundle).file(GRAPH)
+
+
+def test_a_bundle_that_is_a_link_to_itself_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(BundleError, match="loop"):
+        Bundle.open(tmp_path / "loop")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\ud800"])
+def test_a_path_that_is_none_is_a_bundle_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BundleError):
+        Bundle.open(tmp_path / name)
+
+
+def test_no_path_is_not_the_working_directory(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(bundle)
+    with pytest.raises(BundleError, match="the path of the bundle is empty"):
+        Bundle.open("")
+    assert Bundle.open(".").manifest.name == "tiny"
+
+
+@pytest.mark.parametrize("path", ["manifest.json", GRAPH])
+def test_only_regular_files_are_read(bundle: Path, path: str) -> None:
+    (bundle / path).unlink()
+    os.mkfifo(bundle / path)
+    with pytest.raises(BundleError, match=rf"{Path(path).name} cannot be read \(not a regular file\)"):
+        Bundle.open(bundle).file(GRAPH)
+
+
+@pytest.mark.parametrize("path", ["manifest.json", "golden/golden.json"])
+def test_json_beyond_reason_is_not_read(bundle: Path, path: str) -> None:
+    with (bundle / path).open("r+b") as stored:
+        stored.truncate(64_000_001)
+    if path != "manifest.json":
+        reseal(bundle)
+    with pytest.raises(
+        BundleError, match=r"cannot be read \(64000001 bytes, and at most 64000000 are read\)"
+    ):
+        Bundle.open(bundle).golden()
 
 
 def test_a_linked_folder_that_leaves_the_bundle_is_refused(bundle: Path) -> None:

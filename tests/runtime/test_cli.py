@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pocketvl_runtime import load
+from pocketvl_runtime.version import __version__
 from tests.runtime import graphs
 from tests.runtime.bundles import VARIANTS, edit_manifest, reseal
 
@@ -90,6 +91,91 @@ def test_embed_prints_vectors(whole_bundle: Path) -> None:
     assert got["space"] == "sha256:tiny"
 
 
+def test_the_version_is_that_of_the_code() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["info", "match", "classify", "embed", "selftest", "bench"])
+def test_every_command_takes_variant_threads_and_json(command: str, whole_bundle: Path) -> None:
+    more: dict[str, list[str | Path]] = {
+        "match": ["--image", whole_bundle / IMAGE, "--text", "a"],
+        "classify": ["--image", whole_bundle / IMAGE],
+        "embed": ["--text", "green"],
+        "bench": ["--runs", "1"],
+    }
+    got = answer(
+        command,
+        whole_bundle,
+        *more.get(command, []),
+        "--variant",
+        "onnx-fp32",
+        "--threads",
+        "3",
+        "--json",
+    )
+    assert list(got.get("variants", [got.get("variant")])) == ["onnx-fp32"]
+    if command == "info":
+        assert got["threads"] == 3
+    if command == "bench":
+        assert list(got["variants"]["onnx-fp32"]["load_ms"]) == ["3"]
+
+
+def test_help_says_how_a_variant_is_chosen() -> None:
+    help_text = " ".join(run("match", "--help").stdout.split())
+    assert "int8, then fp16, then fp32, then others; TFLite before ONNX" in help_text
+
+
+def test_info_of_one_variant_shows_that_one(whole_bundle: Path) -> None:
+    done = run("info", whole_bundle, "--variant", "onnx-int8")
+    assert "onnx-int8" in done.stdout
+    assert "onnx-fp32" not in done.stdout
+    done = run("info", whole_bundle, "--variant", "onnx-int4")
+    assert done.returncode == 1
+    assert "has no variant 'onnx-int4'" in done.stderr
+
+
+def test_info_says_how_many_threads_an_answer_takes(whole_bundle: Path) -> None:
+    assert answer("info", whole_bundle, "--json")["threads"] == load(whole_bundle).threads
+    assert run("info", whole_bundle, "--threads", "1").stdout.endswith("; 1 thread\n")
+
+
+def test_what_an_engine_does_at_a_cost_is_told_once(whole_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pocketvl_runtime.isa as isa\nisa.has_exact_int8 = lambda: False\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    commands: list[list[str | Path]] = [
+        ["classify", "--image", whole_bundle / IMAGE],
+        ["selftest"],
+        ["bench", "--runs", "1"],
+    ]
+    for command in commands:
+        done = run(*command, whole_bundle, PYTHONPATH=path, PYTHONWARNINGS="always")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("costs some speed") == 1
+        (line,) = [line for line in done.stderr.splitlines() if "int8" in line and not line.startswith("(")]
+        assert line.startswith("note: ONNX Runtime's int8 kernels saturate")
+
+
+def test_what_people_read_cannot_steer_their_terminal(bundle: Path) -> None:
+    escape = "\x1b[31m"
+    edit_manifest(bundle, lambda m: m.update(name=f"ti{escape}ny", family=f"clip{escape}", tasks=[escape]))
+    edit_manifest(bundle, lambda m: m.update(labels=[f"red{escape}cube", "green"]))
+    commands: list[list[str | Path]] = [
+        ["info", bundle],
+        ["classify", bundle, "--image", bundle / IMAGE],
+        ["match", bundle, "--image", bundle / IMAGE, "--text", f"ball{escape}\r\n"],
+    ]
+    for arguments in commands:
+        done = run(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert r"\x1b[31m" in done.stdout
+        assert "\x1b" not in done.stdout + done.stderr
+    got = answer("classify", bundle, "--image", bundle / IMAGE, "--json")
+    assert got["results"][0]["label"] == f"red{escape}cube"
+
+
 def test_info_says_what_there_is_and_what_runs_here(bundle: Path) -> None:
     edit_manifest(bundle, lambda m: m["variants"]["tflite-fp32"].update(status="experimental"))
     got = answer("info", bundle, "--json")
@@ -114,7 +200,7 @@ def test_selftest_passes_and_fails_by_its_exit_status(bundle: Path) -> None:
     value["texts"][1]["ids"][1] += 1
     path.write_text(json.dumps(value))
     reseal(bundle)
-    done = run("selftest", bundle, "--variant", "onnx-fp32", "--json")
+    done = run("selftest", bundle, "--variant", "onnx-fp32", "--threads", "1", "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["failures"] == ["golden text 1: the token ids differ"]
     assert done.stderr.splitlines()[-1] == "error: selftest failed: golden text 1: the token ids differ"
@@ -188,6 +274,9 @@ def test_a_reader_that_goes_away_makes_no_noise(whole_bundle: Path) -> None:
         ("match", "B"),
         ("match", "B", "--image", "x"),
         ("match", "B", "--image", "x", "--text", "a", "--threads", "0"),
+        ("info", "B", "--threads", "257"),
+        ("selftest", "B", "--threads", "257"),
+        ("bench", "B", "--threads", "257"),
         ("bench", "B", "--runs", "many"),
         ("embed", "B"),
         ("guess", "B"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from pocketvl_runtime import image as module
 from pocketvl_runtime.errors import InputError
 from pocketvl_runtime.image import load_pixels, open_image, preprocess
 from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
@@ -151,6 +154,68 @@ def test_opening_leaves_the_callers_image_as_it_was() -> None:
     image = picture((40, 30), mode="P")
     open_image(image)
     assert image.mode == "P"
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_opening_what_was_opened_turns_it_no_further(fmt: str, orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / "turned"
+    picture((37, 21)).save(path, fmt, exif=exif)
+    once = open_image(path)
+    np.testing.assert_array_equal(open_image(once), once)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "mode"), [("PNG", "P"), ("PNG", "RGBA"), ("TIFF", "P"), ("TIFF", "RGBA"), ("WEBP", "RGBA")]
+)
+def test_a_turned_palette_or_alpha_equals_transformers(fmt: str, mode: str) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 8
+    assert_same_after_saving(picture((37, 21)).convert(mode), fmt, exif=exif)
+
+
+def test_transparency_is_the_same_across_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture((37, 53)).convert("RGBA")
+    image.putalpha(picture((37, 53), seed=4).convert("L"))
+    spec = shortest(16, (16, 16))
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    expected = preprocess(Image.alpha_composite(white, image).convert("RGB"), spec)
+    for pixels in (1, 37 * 10, 37 * 53):
+        monkeypatch.setattr(module, "_STRIP_PIXELS", pixels)
+        np.testing.assert_array_equal(preprocess(image, spec), expected)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "options", "bytes_per_pixel"),
+    [
+        ("PNG", {"compress_level": 1}, 4),
+        ("JPEG", {}, 4),
+        ("PNG", {"compress_level": 1, "exif": b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"}, 8),
+        ("PNG", {"transparency": 3}, 8),
+    ],
+    ids=["PNG", "JPEG", "turned", "palette"],
+)
+def test_a_large_picture_takes_no_more_memory_than_is_said(
+    fmt: str, options: dict[str, Any], bytes_per_pixel: int, tmp_path: Path
+) -> None:
+    side = 3000
+    image = picture((30, 30)).resize((side, side), Image.Resampling.NEAREST)
+    image = image.quantize(16) if "transparency" in options else image
+    image.save(tmp_path / "large", fmt, **options)
+    code = (
+        "import sys; from PIL import Image; from pocketvl_runtime.bench import peak_rss_bytes\n"
+        "from pocketvl_runtime.image import load_pixels; from pocketvl_runtime.manifest import *\n"
+        "one = (1.0, 1.0, 1.0)\n"
+        "spec = PreprocessSpec(ResizeMode.SHORTEST_EDGE, 16, 16, 16, 16, one, one, 1.0)\n"
+        "Image.preinit(); before = peak_rss_bytes()\n"
+        "load_pixels(sys.argv[1], spec); print(peak_rss_bytes() - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "large")], capture_output=True, text=True, check=True
+    )
+    assert (bytes_per_pixel - 1) * side**2 < int(done.stdout) < (bytes_per_pixel + 2) * side**2
 
 
 def test_a_picture_that_resizing_would_blow_up_is_refused() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pocketvl_runtime.errors import BundleError
 from pocketvl_runtime.manifest import Manifest, PreprocessSpec, ResizeMode, Role, check_relative_path
+from pocketvl_runtime.schema import parse_json
 from tests.runtime.bundles import edit_manifest
 
 Edit = Callable[[dict[str, Any]], Any]
@@ -25,6 +26,10 @@ def test_reading_what_was_written_gives_the_same_manifest(whole_bundle: Path) ->
 def test_the_text_is_sorted_indented_by_one_and_ends_in_a_newline(whole_bundle: Path) -> None:
     text = (whole_bundle / "manifest.json").read_text()
     assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n"
+
+
+def graph(manifest: dict[str, Any]) -> Any:
+    return manifest["graphs"]["text_encoder.int8.onnx"]
 
 
 EDITS: list[tuple[Edit, str]] = [
@@ -45,7 +50,43 @@ EDITS: list[tuple[Edit, str]] = [
     (lambda m: m["preprocess"].update(resample="nearest"), "preprocess: resample 'nearest' is not known"),
     (lambda m: m["preprocess"].update(crop_width=None), "preprocess: crop_height and crop_width go together"),
     (lambda m: m["preprocess"].update(resize_width=9), "preprocess: with shortest_edge"),
-    (lambda m: m["tokenizer"].update(length=0), "tokenizer: length 0 must be at least 1"),
+    (
+        lambda m: m["preprocess"].update(resize_height=10_000, resize_width=10_000),
+        "preprocess: resize and crop sizes [10000, 10000, 16, 16] make more than 89000000 pixels",
+    ),
+    (lambda m: m["preprocess"].update(crop_height=2**40), "make more than 89000000 pixels"),
+    (
+        lambda m: m["preprocess"].update(crop_height=15),
+        "its inputs are 'pixels' uint8 [1, 16, 16, 3], and 'pix",
+    ),
+    (lambda m: m["tokenizer"].update(length=13), "and 'ids' int32 [1, 13] is wanted"),
+    (
+        lambda m: m["tokenizer"].update(needs_mask=True),
+        "and 'ids' int32 [1, 12], 'mask' int32 [1, 12] is wan",
+    ),
+    (lambda m: m.update(embedding_dim=9), "'embedding' float32 [1, 8], and one float [1, 9] is wanted"),
+    (lambda m: graph(m)["inputs"].append(graph(m)["inputs"][0]), "its inputs are 'ids' int32 [1, 12], 'ids'"),
+    (
+        lambda m: graph(m)["inputs"][0].update(name="tokens"),
+        "its inputs are 'tokens' int32 [1, 12], and 'ids'",
+    ),
+    (
+        lambda m: graph(m)["inputs"][0].update(dtype="int64"),
+        "its inputs are 'ids' int64 [1, 12], and 'ids' in",
+    ),
+    (
+        lambda m: graph(m)["outputs"].append(graph(m)["outputs"][0]),
+        "its outputs are 'embedding' float32 [1, ",
+    ),
+    (
+        lambda m: graph(m)["outputs"][0].update(dtype="int8"),
+        "'embedding' int8 [1, 8], and one float [1, 8] is",
+    ),
+    (lambda m: graph(m)["outputs"][0].update(shape=[8]), "'embedding' float32 [8], and one float [1, 8] is"),
+    (lambda m: m["tokenizer"].update(length=0), "tokenizer: length 0 must be 1 to 65536"),
+    (lambda m: m["tokenizer"].update(length=65_537), "tokenizer: length 65537 must be 1 to 65536"),
+    (lambda m: m["tokenizer"].update(pad_id=-1), "tokenizer: pad_id -1 must be 0 to 2147483647"),
+    (lambda m: m["tokenizer"].update(pad_id=2**31), "tokenizer: pad_id 2147483648 must be 0 to 2147483647"),
     (lambda m: m["tokenizer"].update(needs_mask=1), "tokenizer.needs_mask must be true or false"),
     (lambda m: m["tokenizer"].update(file="../t.json"), "tokenizer: path '../t.json' does not stay inside"),
     (lambda m: m["files"].pop("tokenizer.json"), "tokenizer.file 'tokenizer.json' is not among files"),
@@ -93,6 +134,14 @@ def test_a_newer_manifest_is_told_by_its_version_even_where_its_keys_are_unknown
 def test_what_is_no_manifest_at_all_is_refused(text: str | bytes) -> None:
     with pytest.raises(BundleError, match=r"manifest\.json"):
         Manifest.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"), [('{"a": 1, "a": 1}', "'a'"), ('{"b": [{"c": 1, "d": 2, "c": 3}]}', "'c'")]
+)
+def test_a_key_that_stands_twice_is_refused(text: str, key: str) -> None:
+    with pytest.raises(BundleError, match=f"it is not JSON .key {key} stands twice"):
+        parse_json(text, "it")
 
 
 @pytest.mark.parametrize("path", ["a", "graphs/a.onnx", "..a/b", "a b"])

@@ -7,20 +7,22 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pocketvl_runtime import load, model
+from pocketvl_runtime import BackendWarning, load, model
+from pocketvl_runtime.backends import onnx
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BackendError, BundleError, InputError
 from pocketvl_runtime.image import load_pixels
 from pocketvl_runtime.manifest import Engine, Role
 from pocketvl_runtime.text import TruncatedTextWarning
 from tests.runtime import graphs
-from tests.runtime.bundles import LOGIT_SCALE, PREPROCESS, TEXTS, VARIANTS, edit_manifest, picture
+from tests.runtime.bundles import LOGIT_SCALE, PREPROCESS, TEXTS, VARIANTS, edit_manifest, picture, reseal
 
 IMAGE = "golden/images/wide.jpg"
 
@@ -56,6 +58,51 @@ def test_experimental_variants_run_only_when_they_are_named(bundle: Path) -> Non
     assert load(bundle, "onnx-int8").variant == "onnx-int8"
 
 
+def test_where_only_experimental_variants_can_run_it_is_said_which_and_what_to_install(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(bundle, "tflite-fp32")
+    only(monkeypatch, Engine.ONNX)
+    with pytest.raises(
+        BackendError, match=r"pip install ai-edge-litert, or name one of onnx-fp32, onnx-int8, w"
+    ):
+        load(bundle)
+    promote(bundle)
+    only(monkeypatch)
+    with pytest.raises(BackendError, match="can run here: pip install onnxruntime or ai-edge-litert$"):
+        load(bundle)
+    promote(bundle, "onnx-fp32")
+    with pytest.raises(BackendError, match="can run here: pip install onnxruntime$"):
+        load(bundle)
+
+
+def test_a_bundle_without_variants_says_so(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m.update(variants={}))
+    with pytest.raises(BundleError, match="holds no variant; export the bundle again"):
+        load(bundle)
+
+
+def test_an_engine_of_its_own_comes_before_a_stand_in(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote(bundle, "onnx-fp32", "tflite-fp32")
+    monkeypatch.setattr(model, "is_stand_in", lambda engine: engine is Engine.TFLITE)
+    assert load(bundle).variant == "onnx-fp32"
+    promote(bundle, "tflite-fp32")
+    assert load(bundle).variant == "tflite-fp32"
+
+
+def test_what_an_engine_does_at_a_cost_is_a_warning(
+    whole_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx, "has_exact_int8", lambda: False)
+    with pytest.warns(BackendWarning, match="costs some speed") as caught:
+        loaded = load(whole_bundle, "onnx-int8")
+    assert [str(warning.message) for warning in caught] == list(loaded.notes)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(whole_bundle, "onnx-fp32")
+
+
 def test_only_variants_whose_engine_is_installed_are_picked(
     whole_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,8 +128,9 @@ def test_threads_are_at_most_four_by_default_and_never_nought(
         monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
         assert load(whole_bundle).threads == expected
     assert load(whole_bundle, threads=2).threads == 2
-    with pytest.raises(BackendError, match="threads must be at least 1, not 0"):
-        load(whole_bundle, threads=0)
+    for count in (0, -1, 257, 10**9):
+        with pytest.raises(InputError, match=f"threads must be 1 to 256, not {count}"):
+            load(whole_bundle, threads=count)
 
 
 def test_files_are_checked_before_an_engine_sees_them(bundle: Path) -> None:
@@ -91,6 +139,58 @@ def test_files_are_checked_before_an_engine_sees_them(bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"image_encoder\.int8\.onnx is damaged"):
         load(bundle, "onnx-int8")
     assert load(bundle, "onnx-fp32").variant == "onnx-fp32"
+
+
+def test_an_engine_gets_the_very_bytes_that_were_checked(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = bundle / "graphs" / "image_encoder.fp32.onnx"
+    real = Bundle.read
+
+    def read(self: Bundle, path: str) -> bytes:
+        content = real(self, path)
+        if path == "graphs/image_encoder.fp32.onnx":
+            graph.write_bytes(b"swapped after the check")
+        return content
+
+    monkeypatch.setattr(Bundle, "read", read)
+    assert load(bundle, "onnx-fp32").embed_image(bundle / IMAGE).shape == (graphs.DIM,)
+    assert graph.read_bytes() == b"swapped after the check"
+
+
+def test_the_first_picture_does_not_pay_for_the_decoders_import(whole_bundle: Path) -> None:
+    code = (
+        "import sys; from pocketvl_runtime import load; load(sys.argv[1], 'onnx-fp32')\n"
+        "assert {'PIL.JpegImagePlugin', 'PIL.PngImagePlugin'} <= set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(whole_bundle)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("scale", "length", "message"),
+    [
+        (float("inf"), 1.0, "onnx-fp32: image_encoder gave NaN or infinity; use another variant"),
+        (1.0, float("inf"), "onnx-fp32: image_encoder gave NaN or infinity"),
+        (1.0, 1.02, "onnx-fp32: image_encoder gave a vector of length 1.02 where 1 is right"),
+        (1.0, 0.98, "of length 0.98"),
+        (1.0, 0.0, "of length 0 "),
+    ],
+)
+def test_answers_that_cannot_be_right_are_an_error_unless_they_are_asked_for(
+    bundle: Path, scale: float, length: float, message: str
+) -> None:
+    graphs.onnx_image_graph(bundle / "graphs" / "image_encoder.fp32.onnx", scale, length)
+    reseal(bundle)
+    with pytest.raises(BackendError, match=message):
+        load(bundle, "onnx-fp32").embed_image(bundle / IMAGE)
+    got = load(bundle, "onnx-fp32", allow_non_finite=True).embed_image(bundle / IMAGE)
+    assert got.shape == (graphs.DIM,)
+
+
+def test_a_rounded_norm_is_no_error(bundle: Path) -> None:
+    graphs.onnx_image_graph(bundle / "graphs" / "image_encoder.fp32.onnx", length=1.005)
+    reseal(bundle)
+    assert load(bundle, "onnx-fp32").embed_image(bundle / IMAGE).shape == (graphs.DIM,)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -183,14 +283,36 @@ def test_a_variant_without_a_role_says_so(bundle: Path) -> None:
         loaded.embed_text(["ball"])
 
 
+def need_mask(bundle: Path, *variants: str) -> None:
+    """Makes the family one that needs the mask, and leaves only these variants."""
+
+    def edit(manifest: Any) -> None:
+        manifest["tokenizer"]["needs_mask"] = True
+        manifest["variants"] = {name: manifest["variants"][name] for name in variants}
+        for spec in manifest["graphs"].values():
+            if spec["role"] == "text_encoder":
+                spec["inputs"].append(spec["inputs"][0] | {"name": "mask"})
+
+    edit_manifest(bundle, edit)
+    reseal(bundle)
+
+
 def test_a_model_that_needs_the_mask_does_not_run_without(bundle: Path) -> None:
-    edit_manifest(bundle, lambda m: m["tokenizer"].update(needs_mask=True))
+    graphs.onnx_text_graph(bundle / "graphs" / "text_encoder.fp32.onnx", masked=True)
+    need_mask(bundle, "onnx-fp32")
     loaded = load(bundle)
     encoding = loaded.tokenizer.encode(["ball"])
     with pytest.raises(InputError, match="needs the tokenizer's mask"):
         loaded.embed_ids(encoding.ids[0])
-    with pytest.raises(BackendError, match=r"takes \['ids'\], not \['ids', 'mask'\]"):
-        loaded.embed_ids(encoding.ids[0], encoding.mask[0])
+    got = loaded.embed_ids(encoding.ids[0], encoding.mask[0])
+    np.testing.assert_allclose(got, graphs.text_embedding(encoding.ids[0]), atol=2e-6)
+
+
+@pytest.mark.parametrize("variant", ["onnx-fp32", "tflite-fp32"])
+def test_a_graph_without_the_mask_that_the_manifest_names_is_refused(bundle: Path, variant: str) -> None:
+    need_mask(bundle, variant)
+    with pytest.raises(BackendError, match=r"text_encoder\.fp32\.\w+:? .*mask"):
+        load(bundle)
 
 
 def test_an_opened_bundle_is_taken_too(whole_bundle: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pocketvl_runtime import selftest as module
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.errors import BundleError
+from pocketvl_runtime.errors import BundleError, InputError
 from pocketvl_runtime.golden import GOLDEN_FILE, Golden, Tolerance
 from pocketvl_runtime.manifest import Role
+from pocketvl_runtime.model import Model, load
 from pocketvl_runtime.selftest import selftest
 from tests.runtime.bundles import VARIANTS, picture, reseal
 
@@ -99,6 +101,59 @@ def test_a_damaged_file_is_told_even_where_no_variant_needs_it(bundle: Path) -> 
     (bundle / "graphs" / "text_encoder.fp32.tflite").write_bytes(b"x")
     with pytest.raises(BundleError, match=r"text_encoder\.fp32\.tflite is damaged"):
         selftest(Bundle.open(bundle), ["onnx-fp32"])
+
+
+@pytest.mark.parametrize(
+    ("edit", "failures"),
+    [
+        (lambda g: replace(g, images=()), ["the golden pack has no picture to check"]),
+        (lambda g: replace(g, texts=()), ["the golden pack has no text to check"]),
+        (
+            lambda g: replace(g, images=(), texts=()),
+            ["the golden pack has no picture to check", "the golden pack has no text to check"],
+        ),
+    ],
+)
+def test_an_empty_golden_pack_is_no_proof(bundle: Path, edit: Edit, failures: list[str]) -> None:
+    edit(Bundle.open(bundle).golden()).write(bundle / GOLDEN_FILE)
+    reseal(bundle)
+    report = selftest(Bundle.open(bundle), VARIANTS)
+    assert list(report.failures) == failures
+    assert not report.passed
+
+
+@pytest.mark.parametrize("broken", VARIANTS)
+def test_an_engine_that_fails_is_told_and_the_others_are_checked(bundle: Path, broken: str) -> None:
+    engine, precision = broken.split("-")
+    (bundle / "graphs" / f"text_encoder.{precision}.{engine}").write_bytes(b"no graph")
+    reseal(bundle)
+    told: list[str] = []
+    report = selftest(Bundle.open(bundle), VARIANTS, lambda _done, _total, name: told.append(name))
+    (failure,) = report.failures
+    assert failure.startswith(f"{broken}: text_encoder.{precision}.{engine}: ")
+    assert "cannot load it" in failure
+    assert told == list(VARIANTS)
+
+
+def test_threads_are_obeyed(whole_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int | None] = []
+
+    def spy(bundle: Bundle, variant: str, threads: int | None) -> Model:
+        counts.append(threads)
+        return load(bundle, variant, threads)
+
+    monkeypatch.setattr(module, "load", spy)
+    assert selftest(Bundle.open(whole_bundle), VARIANTS, threads=3).passed
+    assert selftest(Bundle.open(whole_bundle), ["onnx-fp32"]).passed
+    assert counts == [3, 3, 3, None]
+    with pytest.raises(InputError, match="threads must be 1 to 256"):
+        selftest(Bundle.open(whole_bundle), ["onnx-fp32"], threads=0)
+
+
+def test_an_unknown_variant_is_told_before_anything_is_checked(bundle: Path) -> None:
+    (bundle / "tokenizer.json").unlink()
+    with pytest.raises(BundleError, match="no variant 'onnx-int4'"):
+        selftest(Bundle.open(bundle), ["onnx-fp32", "onnx-int4"])
 
 
 def test_a_bundle_without_a_golden_pack_is_told(bundle: Path) -> None:

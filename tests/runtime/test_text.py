@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+import tokenizers
 
 from pocketvl_runtime.errors import BundleError, InputError
 from pocketvl_runtime.manifest import TokenizerSpec
@@ -97,6 +100,59 @@ def test_a_text_of_which_nothing_is_left_is_refused() -> None:
 def test_what_is_no_tokenizer_is_a_bundle_error(data: bytes) -> None:
     with pytest.raises(BundleError, match=r"tokenizer\.json is not a tokenizer"):
         Tokenizer(data, TOKENIZER)
+
+
+class Panic(BaseException):
+    """What the library raises where its Rust code panics: no Exception."""
+
+
+class Broken:
+    """A tokenizer of which one call panics."""
+
+    def __init__(self, where: str) -> None:
+        self._where, self._real = where, tokenizers.Tokenizer.from_buffer(tokenizer_json())
+
+    def __getattr__(self, name: str) -> Any:
+        if name != self._where:
+            return getattr(self._real, name)
+
+        def call(*_: object) -> NoReturn:
+            raise Panic("called `Option::unwrap()`\non a `None` value")
+
+        return call
+
+
+@pytest.mark.parametrize(
+    "call", ["num_special_tokens_to_add", "no_padding", "enable_truncation", "encode_batch"]
+)
+def test_a_panic_in_the_library_is_a_bundle_error(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Broken(call)
+    monkeypatch.setattr(tokenizers, "Tokenizer", SimpleNamespace(from_buffer=lambda _: broken))
+    with pytest.raises(
+        BundleError, match=r"tokenizer\.json (is not a tokenizer|fails at these texts) \(called"
+    ):
+        Tokenizer(b"", TOKENIZER).encode(["ball"])
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_the_library_is_none(
+    stop: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def from_buffer(_: bytes) -> NoReturn:
+        raise stop
+
+    monkeypatch.setattr(tokenizers, "Tokenizer", SimpleNamespace(from_buffer=from_buffer))
+    with pytest.raises(stop):
+        Tokenizer(b"", TOKENIZER)
+
+
+def test_an_id_beyond_int32_is_refused() -> None:
+    value = json.loads(tokenizer_json())
+    value["model"]["vocab"]["ball"] = 2**31
+    with pytest.raises(
+        BundleError, match="3 tokens up to id 2147483648, and at most 12 up to 2147483647 are"
+    ):
+        Tokenizer(json.dumps(value).encode(), TOKENIZER).encode(["red", "ball"])
 
 
 def test_a_length_without_room_for_text_is_refused() -> None:

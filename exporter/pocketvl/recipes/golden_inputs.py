@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,18 @@ from pocketvl.errors import DataError
 from pocketvl_runtime.image import open_image
 
 _ORIENTATION = 0x0112
+_NAMES = {"JPEG": "plain.jpg", "PNG": "plain.png"}
+# What Pillow reports of a file beside its pixels and yet says nothing of who took it, where or with what.
+_HARMLESS = {
+    "jfif",
+    "jfif_version",
+    "jfif_unit",
+    "jfif_density",
+    "dpi",
+    "progressive",
+    "progression",  # another name for progressive
+    "transparency",
+}
 
 HARD_STRINGS = (
     "A PHOTO  of\ta RED Circle",
@@ -25,9 +38,15 @@ HARD_STRINGS = (
 
 
 def golden_images(dataset: Dataset) -> dict[str, bytes]:
-    """Six pictures made from a dataset's first ones: file name -> bytes; the same dataset, the same bytes."""
+    """Six pictures made from a dataset's first ones: file name -> bytes; the same dataset, the same bytes.
+
+    Nothing but pixels gets in: no camera, no place, no colour profile.
+
+    Raises:
+        InputError: a picture cannot be used.
+    """
     pictures = [dataset.samples[k % len(dataset)].image for k in range(6)]
-    upright = [open_image(path) for path in pictures]
+    upright = [_bare(path) for path in pictures]
     makers: tuple[tuple[str, Callable[[Image.Image], bytes]], ...] = (
         ("wide-grey.jpg", _wide_grey),
         ("alpha.png", _alpha),
@@ -35,8 +54,10 @@ def golden_images(dataset: Dataset) -> dict[str, bytes]:
         ("tiny-palette.png", _tiny_palette),
         ("huge.jpg", _huge),
     )
-    plain = {"plain" + pictures[0].suffix.lower(): pictures[0].read_bytes()}
-    return plain | {name: make(image) for (name, make), image in zip(makers, upright[1:], strict=True)}
+    name, content = _plain(pictures[0], upright[0])
+    return {name: content} | {
+        name: make(image) for (name, make), image in zip(makers, upright[1:], strict=True)
+    }
 
 
 def golden_texts(dataset: Dataset) -> tuple[str, ...]:
@@ -50,6 +71,25 @@ def golden_texts(dataset: Dataset) -> tuple[str, ...]:
         raise DataError(f"{dataset.root}: no sample has a caption, and the golden pack needs some")
     captions += [f"a photo of number {k}" for k in range(1, 7)]
     return (*captions[:6], *HARD_STRINGS)
+
+
+def _bare(path: Path) -> Image.Image:
+    image = open_image(path)
+    image.info.clear()  # Pillow writes some of it again
+    return image
+
+
+def _plain(path: Path, upright: Image.Image) -> tuple[str, bytes]:
+    """A picture's own bytes where they are a JPEG or PNG without EXIF and its like; else written anew."""
+    with Image.open(path) as opened:
+        opened.load()  # a PNG may tell more behind its pixels
+        kind = str(opened.format)
+        bare = not opened.getexif() and set(opened.info) <= _HARMLESS
+    if bare and kind in _NAMES:
+        return _NAMES[kind], path.read_bytes()
+    if kind in ("JPEG", "MPO"):
+        return _NAMES["JPEG"], _encoded(upright, "JPEG", quality=92)
+    return _NAMES["PNG"], _encoded(upright, "PNG")
 
 
 def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:

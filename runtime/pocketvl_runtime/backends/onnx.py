@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pocketvl_runtime.backends import Array, Backend, check_feed, check_tensor, checked_output, first_line
+from pocketvl_runtime.backends import PACKAGES, Array, Backend, check_feed, check_tensors, first_line
 from pocketvl_runtime.errors import BackendError
 from pocketvl_runtime.isa import has_exact_int8, instruction_set
 from pocketvl_runtime.manifest import GraphSpec
@@ -21,46 +21,44 @@ _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(int8)": "int8",
 }
+_LOG_FATAL = 4  # an error is raised, and what it says is in our own line
+_EXTERNAL_DATA = b"\x0a\x08location"
+"""How protobuf begins to say in which other file a tensor's values lie."""
 
 
 class OnnxBackend:
     """A session of ONNX Runtime on the CPU."""
 
-    def __init__(self, graph: GraphSpec, path: Path, threads: int) -> None:
+    def __init__(self, graph: GraphSpec, content: bytes, threads: int) -> None:
         # Without this, importing onnxruntime writes a device id into the home folder.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
             import onnxruntime
-        except ImportError as error:
+        except Exception as error:  # a broken installation raises anything
+            package = PACKAGES[graph.engine]
             raise BackendError(
-                f"onnxruntime cannot be imported ({first_line(error)}): "
-                "pip install --force-reinstall onnxruntime"
+                f"{package} cannot be imported ({first_line(error)}): pip install --force-reinstall {package}"
             ) from error
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self.notes: tuple[str, ...] = ()
-        if not has_exact_int8():
-            # Without VNNI its int8 kernels add pairs of products in 16 bits, which saturates: wrong answers.
-            options.add_session_config_entry("session.x64quantprecision", "1")
-            if graph.precision.multiplies_integers:
-                self.notes = (
-                    "ONNX Runtime's int8 kernels saturate on x86 without VNNI, and this is "
-                    f"{instruction_set()}: its exact mode is on (session.x64quantprecision=1), which costs "
-                    "some speed",
-                )
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+        if _EXTERNAL_DATA in content:
+            raise BackendError(
+                f"{graph.graph_id}: some of its weights lie in another file, which no checksum covers; "
+                "export the bundle again, with the weights inside the graph"
             )
+        options = onnxruntime.SessionOptions()
+        _configure_(options, threads)
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the engine raises many kinds, all below Exception
-            raise BackendError(f"{path.name}: ONNX Runtime cannot load it ({first_line(error)})") from error
-        for tensor in (*self._session.get_inputs(), *self._session.get_outputs()):
-            shape = tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
-            check_tensor(graph, tensor.name, _DTYPES.get(tensor.type, tensor.type), shape)
+            raise BackendError(
+                f"{graph.graph_id}: ONNX Runtime cannot load it ({first_line(error)})"
+            ) from error
+        self._session.disable_fallback()  # to other providers; only for that does it keep the bytes
+        self._session._model_bytes = None
+        tensors = (*self._session.get_inputs(), *self._session.get_outputs())
+        check_tensors(graph, {t.name: (_DTYPES.get(t.type, t.type), _shape(t.shape)) for t in tensors})
         self.name = f"onnxruntime {onnxruntime.__version__}"
+        self.notes = _notes(graph)
         self._graph = graph
         self._outputs = [spec.name for spec in graph.outputs]
 
@@ -73,10 +71,36 @@ class OnnxBackend:
             raise BackendError(
                 f"{self._graph.graph_id}: ONNX Runtime failed ({first_line(error)})"
             ) from error
-        named = {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
-        return checked_output(self._graph, named)
+        return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
 
 
-def open_graph(graph: GraphSpec, path: Path, threads: int) -> Backend:
+def open_graph(graph: GraphSpec, content: bytes, threads: int) -> Backend:
     """Loads a graph; see `open_backend`."""
-    return OnnxBackend(graph, path, threads)
+    return OnnxBackend(graph, content, threads)
+
+
+def _configure_(options: Any, threads: int) -> None:
+    """Sets a session's options."""
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _LOG_FATAL
+    # Given bytes, it takes weights in other files from the working directory. They are refused before; this
+    # is for what that misses.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    if not has_exact_int8():
+        # Without VNNI its int8 kernels add pairs of products in 16 bits, which saturates: wrong answers.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+
+
+def _notes(graph: GraphSpec) -> tuple[str, ...]:
+    if has_exact_int8() or not graph.precision.multiplies_integers:
+        return ()
+    return (
+        "ONNX Runtime's int8 kernels saturate on x86 without VNNI, and this is "
+        f"{instruction_set()}: its exact mode is on (session.x64quantprecision=1), which costs some speed",
+    )
+
+
+def _shape(sizes: list[int | str | None]) -> tuple[int, ...]:
+    """A size that is not fixed becomes -1."""
+    return tuple(size if isinstance(size, int) else -1 for size in sizes)
