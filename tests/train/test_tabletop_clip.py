@@ -51,13 +51,12 @@ TINY = TabletopClipSettings(
     oracle=PHASE,
     text=PHASE,
     image=replace(PHASE, loop=replace(PHASE.loop, precision=Precision.BFLOAT16)),
-    joint=PHASE,
 )
 
 
 def test_a_trained_folder_opens_as_a_source(tmp_path: Path) -> None:
     reports = train_tabletop_clip(TINY, tmp_path / "clip", tmp_path / "work")
-    assert list(reports) == ["oracle", "text", "image", "joint"]
+    assert list(reports) == ["oracle", "text", "image"]
     source = open_source(tmp_path / "clip")
     assert source.preprocess.height == 32
     assert source.tokenizer.length == 32
@@ -65,7 +64,7 @@ def test_a_trained_folder_opens_as_a_source(tmp_path: Path) -> None:
     assert source.text_encoder(ids).shape == (1, 16)
 
 
-@pytest.mark.parametrize("phase", ["text", "joint"])
+@pytest.mark.parametrize("phase", ["text", "image"])
 def test_a_training_stopped_in_any_phase_ends_in_the_same_bytes(tmp_path: Path, phase: str) -> None:
     train_tabletop_clip(TINY, tmp_path / "whole", tmp_path / "whole.work")
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -121,9 +122,7 @@ class Trainer(Generic[BatchT]):
             if (step + 1) % self._settings.save_every == 0 or step + 1 == self._settings.steps:
                 self._save(step + 1)
             if progress is not None:
-                recent = self._losses[-50:]
-                told = "  ".join(f"{n} {sum(r[n] for r in recent) / len(recent):.3f}" for n in recent[-1])
-                progress(step + 1, self._settings.steps, told)
+                progress(step + 1, self._settings.steps, _told(self._losses[-50:]))
         return TrainReport(self._settings.steps, tuple(self._losses))
 
     def _step(self, step: int, batch: BatchT) -> dict[str, float]:
@@ -183,6 +182,12 @@ class _Autocast(nn.Module):
         enabled = self._precision is not Precision.FLOAT32
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             return self.module(*inputs)
+
+
+def _told(recent: list[dict[str, float]]) -> str:
+    """The mean of each loss of the last step, over the recent steps that have it."""
+    means = {name: fmean(row[name] for row in recent if name in row) for name in recent[-1]}
+    return "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -21,11 +21,9 @@ from pocketvl.train.loop import LoopSettings, Objective, Trainer, TrainReport
 from pocketvl.train.tabletop_batches import Batch, TabletopBatches
 from pocketvl.train.tabletop_clip import (
     LARGEST_LOGIT_SCALE,
-    BothTowers,
     ClipSettings,
     ImageObjective,
     ImageTower,
-    JointObjective,
     TextObjective,
     TextTower,
     build_clip,
@@ -63,7 +61,6 @@ class TabletopClipSettings:
     oracle: PhaseSettings
     text: PhaseSettings
     image: PhaseSettings
-    joint: PhaseSettings
 
 
 def train_tabletop_clip(
@@ -102,7 +99,6 @@ def train_tabletop_clip(
         clip.logit_scale.copy_(oracle.logit_scale)
     run("text", settings.text, text, TextObjective(oracle))
     run("image", settings.image, image, ImageObjective(oracle, settings.image.loop.steps))
-    run("joint", settings.joint, BothTowers(clip, image, text), JointObjective())
     _save(clip, tokenizer, settings.model, out)
     return reports
 

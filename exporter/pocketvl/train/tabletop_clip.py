@@ -1,7 +1,7 @@
 """The CLIP of the tabletop world, and what each phase of its training asks of it.
 
-First the oracle (`tabletop_oracle`) learns where scenes and statements belong, then each tower learns, by
-itself, to land there, then both are trained on each other.
+First the oracle (`tabletop_oracle`) learns where scenes and statements belong; then each tower learns, by
+itself, to land there. The two meet for the first time when the checkpoint is used.
 """
 
 from __future__ import annotations
@@ -87,12 +87,22 @@ class ImageTower(nn.Module):
         self.register_buffer("mean", torch.tensor(settings.mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(settings.std).view(1, 3, 1, 1) * 255)
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 [B, H, W, 3] -> L2-normalised embeddings [B, D] and the patches' logits [B, P, 1 + 21]."""
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Embeds pictures and, for the training, what lies under each patch.
+
+        Args:
+            pixels: uint8 [B, H, W, 3].
+
+        Returns:
+            The pictures' embeddings [B, D], L2-normalised; the patches' logits [B, P, 1 + 21]; the patches'
+            tokens read like the pooled one, as embeddings [B, P, D], L2-normalised.
+        """
         values = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
         seen = self.encoder(pixel_values=values)
+        tokens = seen.last_hidden_state[:, 1:]
+        read = self.projection(self.encoder.post_layernorm(tokens)).float()
         embedding = F.normalize(self.projection(seen.pooler_output).float(), dim=-1)
-        return embedding, self.patch_head(seen.last_hidden_state[:, 1:]).float()
+        return embedding, self.patch_head(tokens).float(), F.normalize(read, dim=-1)
 
 
 class TextTower(nn.Module):
@@ -105,19 +115,6 @@ class TextTower(nn.Module):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """int64 [M, T] -> L2-normalised embeddings [M, D]."""
         return F.normalize(self.projection(self.encoder(input_ids=ids).pooler_output).float(), dim=-1)
-
-
-class BothTowers(nn.Module):
-    """Both sides and the temperature that joins them."""
-
-    def __init__(self, clip: CLIPModel, image: ImageTower, text: TextTower) -> None:
-        super().__init__()
-        self.image, self.text, self.logit_scale = image, text, clip.logit_scale
-
-    def forward(self, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Embeddings of the pictures [B, D] and texts [M, D], and the factor on their similarities."""
-        image, _ = self.image(pixels)
-        return image, self.text(ids), self.logit_scale.clamp(max=LARGEST_LOGIT_SCALE).exp()
 
 
 @dataclass(frozen=True)
@@ -138,22 +135,26 @@ class TextObjective:
 class ImageObjective:
     """Land where the oracle puts the scene, and nearer to its true statement than to false ones.
 
-    Naming the object under each patch, and the oracle's scene, are means to that end: they fade out over the
-    last part of the training.
+    The oracle's scene, and what lies under each patch, are means to that end, and fade out over the last part
+    of the training. A patch first learns to name its object, and then to say what the oracle adds to a scene
+    for that object where it stands: what the pooled token then has to do is add up.
 
     Attributes:
         oracle: knows where scenes and statements belong; not trained any more.
         steps: of the whole training.
-        fade_from: share of the steps after which those two fade to nothing.
-        hard, patch, scene: weights of the true statement against each false one, of naming the objects under
-            the patches, and of the oracle's scene.
+        placed_from: share of the steps after which patches are asked for the oracle's vector of their object.
+        fade_from: share of the steps after which the means fade to nothing.
+        hard, patch, placed, scene: weights of the true statement against each false one, of naming the
+            objects under the patches, of the oracle's vectors for them, and of the oracle's scene.
     """
 
     oracle: TabletopOracle
     steps: int
+    placed_from: float = 1 / 3
     fade_from: float = 0.8
     hard: float = 2.0
     patch: float = 0.5
+    placed: float = 4.0
     scene: float = 8.0
 
     def __call__(self, module: nn.Module, batch: Batch, step: int) -> Mapping[str, torch.Tensor]:
@@ -161,31 +162,20 @@ class ImageObjective:
         rows = batch.rows.to(device)
         with torch.no_grad():
             scenes, statements, scale = self.oracle.to(device)(rows, batch.statements.to(device))
-        image, patches = module(batch.pixels.to(device))
+            things = F.normalize(self.oracle.embed_things(rows), dim=-1)
+        image, logits, tokens = module(batch.pixels.to(device))
+        under = _under_patches(rows, logits.shape[1])
         texts = statements.view(len(image), -1, statements.shape[-1])  # [B, 1 + K, D]
         share = max(0.0, min(1.0, (self.steps - step) / (self.steps * (1 - self.fade_from))))
-        return {
+        losses = {
             "contrast": contrastive_loss(image, texts, scale),
             "hard": self.hard * pairwise_loss(image, texts, scale),
-            "patch": share * self.patch * _patch_loss(patches, rows),
+            "patch": share * self.patch * _naming_loss(logits, rows, *under),
             "scene": share * self.scene * _apart(image, scenes),
         }
-
-
-@dataclass(frozen=True)
-class JointObjective:
-    """Pictures and texts against each other, with nothing else to help."""
-
-    hard: float = 2.0
-
-    def __call__(self, module: nn.Module, batch: Batch, step: int) -> Mapping[str, torch.Tensor]:
-        device = next(module.parameters()).device
-        image, text, scale = module(batch.pixels.to(device), batch.ids.to(device))
-        texts = text.view(len(image), -1, text.shape[-1])  # [B, 1 + K, D]
-        return {
-            "contrast": contrastive_loss(image, texts, scale),
-            "hard": self.hard * pairwise_loss(image, texts, scale),
-        }
+        if step >= self.steps * self.placed_from:
+            losses["placed"] = share * self.placed * _placing_loss(tokens, things, *under)
+        return losses
 
 
 def _apart(embedding: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -193,21 +183,34 @@ def _apart(embedding: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return 1 - (embedding * target).sum(dim=-1).mean()
 
 
-def _patch_loss(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Which object lies under each patch, if any, and what it looks like; logits [B, P, 1 + attributes]."""
-    side = int(logits.shape[1] ** 0.5)
+def _under_patches(rows: torch.Tensor, patches: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whether anything lies under each of P patches, bool [B, P], and which thing, int64 [B, P]."""
+    side = int(patches**0.5)
     centres = (torch.arange(side, device=rows.device) + 0.5) / side
     x, y = centres.repeat(side), centres.repeat_interleave(side)  # [P]
     distance = torch.hypot(rows[:, None, :, 4] - x[None, :, None], rows[:, None, :, 5] - y[None, :, None])
     reach = rows[:, None, :, 6].clamp(min=0.75 / side)
     covered = (distance <= reach) & (rows[:, None, :, 8] > 0)  # [B, P, 5]
-    nearest = torch.where(covered, distance, torch.inf).argmin(dim=-1)  # [B, P]
-    any_object = covered.any(dim=-1)
-    loss = F.binary_cross_entropy_with_logits(logits[..., 0], any_object.float())
-    attributes = rows[..., :4].long().gather(1, nearest[..., None].expand(-1, -1, 4))[any_object]  # [M, 4]
+    return covered.any(dim=-1), torch.where(covered, distance, torch.inf).argmin(dim=-1)
+
+
+def _naming_loss(
+    logits: torch.Tensor, rows: torch.Tensor, covered: torch.Tensor, which: torch.Tensor
+) -> torch.Tensor:
+    """Whether an object lies under each patch and what it looks like; logits [B, P, 1 + attributes]."""
+    loss = F.binary_cross_entropy_with_logits(logits[..., 0], covered.float())
+    attributes = rows[..., :4].long().gather(1, which[..., None].expand(-1, -1, 4))[covered]  # [M, 4]
     start = 1
     for k, values in enumerate(VOCABULARIES):
-        named = logits[..., start : start + len(values)][any_object]
+        named = logits[..., start : start + len(values)][covered]
         loss = loss + F.cross_entropy(named, attributes[:, k])
         start += len(values)
     return loss / 5
+
+
+def _placing_loss(
+    tokens: torch.Tensor, things: torch.Tensor, covered: torch.Tensor, which: torch.Tensor
+) -> torch.Tensor:
+    """How far the patches' tokens [B, P, D] are from the vectors [B, 5, D] of the objects under them."""
+    target = things.gather(1, which[..., None].expand(-1, -1, things.shape[-1]))  # [B, P, D]
+    return _apart(tokens[covered], target[covered])

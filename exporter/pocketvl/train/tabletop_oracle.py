@@ -57,7 +57,11 @@ class TabletopOracle(nn.Module):
 
     def embed_scenes(self, rows: torch.Tensor) -> torch.Tensor:
         """float32 [B, 5, 9], as `ScenePool.rows` -> [B, D]."""
-        return self._embed(rows[..., :4].long() + 1, 2 * rows[..., 4:6] - 1, rows[..., 8:])
+        return F.normalize(self.embed_things(rows).sum(dim=1), dim=-1)
+
+    def embed_things(self, rows: torch.Tensor) -> torch.Tensor:
+        """float32 [B, 5, 9] -> [B, 5, D]: what each thing adds to its scene; absent ones add zeros."""
+        return self._embed(rows[..., :4].long() + 1, 2 * rows[..., 4:6] - 1) * rows[..., 8:]
 
     def embed_statements(self, statements: torch.Tensor) -> torch.Tensor:
         """int64 [M, 9], as `Batch.statements` -> [M, D]."""
@@ -65,14 +69,15 @@ class TabletopOracle(nn.Module):
         place = self.said_places[statements[:, 8]]
         second = (statements[:, 8:] > 0).to(place.dtype)  # [M, 1]
         present = torch.stack([torch.ones_like(second), second], dim=1)  # [M, 2, 1]
-        return self._embed(looks, torch.stack([place, -place], dim=1), present)
+        things = self._embed(looks, torch.stack([place, -place], dim=1)) * present  # [M, 2, D]
+        return F.normalize(things.sum(dim=1), dim=-1)
 
-    def _embed(self, looks: torch.Tensor, places: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Attribute numbers [N, M, 4] (0: not said), places [N, M, 2], present [N, M, 1] -> [N, D]."""
+    def _embed(self, looks: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Attribute numbers [N, M, 4] (0: not said) and places [N, M, 2] -> [N, M, D]."""
         parts = [table(looks[..., k]) for k, table in enumerate(self.attributes)]
         look = self.look(torch.cat(parts, dim=-1))
-        things = self.placed(torch.cat([look, places], dim=-1)) * present  # [N, M, D]
-        return F.normalize(things.sum(dim=1), dim=-1)
+        placed: torch.Tensor = self.placed(torch.cat([look, places], dim=-1))
+        return placed
 
 
 @dataclass(frozen=True)
