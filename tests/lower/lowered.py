@@ -17,10 +17,14 @@ from numpy.typing import NDArray
 
 from pocketvl.families import open_source
 from pocketvl.families.base import Source
+from pocketvl.integers import QuantizedTower
+from pocketvl.lower.int8_onnx import write_int8_onnx
+from pocketvl.lower.int8_tflite import write_int8_tflite
 from pocketvl.lower.to_onnx import export_onnx
 from pocketvl.lower.to_tflite import cast_fp16_tflite, export_tflite
-from pocketvl.quantize.static_onnx import quantize_static_onnx
-from pocketvl.quantize.static_tflite import quantize_static_tflite
+from pocketvl.quantize.calibrate import observe_layers
+from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.static import quantize_static, token_tables
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 
 TOWERS = ("pixels", "ids")
@@ -31,7 +35,10 @@ _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """The model and the folder with `<input name>.<suffix>` for each of TOWERS and SUFFIXES."""
+    """The model, its LayerNorms folded, and the folder with `<input name>.<suffix>` for TOWERS and SUFFIXES.
+
+    The integers of a tower lie in the folder `<input name>`.
+    """
 
     source: Source
     folder: Path
@@ -39,8 +46,14 @@ class Lowered:
     def path(self, tower: str, suffix: str) -> Path:
         return self.folder / f"{tower}.{suffix}"
 
+    def module(self, tower: str) -> torch.nn.Module:
+        return self.source.image_encoder if tower == "pixels" else self.source.text_encoder
+
+    def integers(self, tower: str) -> QuantizedTower:
+        return QuantizedTower.load(self.folder / tower)
+
     def torch_embedding(self, tower: str, value: NDArray[np.generic]) -> FLOATS:
-        module = self.source.image_encoder if tower == "pixels" else self.source.text_encoder
+        module = self.module(tower)
         with torch.no_grad():
             embedding: FLOATS = module(torch.from_numpy(value)).numpy()
         return embedding
@@ -64,14 +77,18 @@ def lower_all(folder: Path) -> Lowered:
     """Makes the tiny model and every graph of it in `folder`."""
     source = open_source(make_tiny_clip(folder / "tiny"))
     lowered = Lowered(source, folder)
-    for tower, module in zip(TOWERS, (source.image_encoder, source.text_encoder), strict=True):
-        example = torch.from_numpy(samples(tower, 1, 0)[0][tower])
+    for tower in TOWERS:
+        module, example = lowered.module(tower), torch.from_numpy(samples(tower, 1, 0)[0][tower])
+        fold_layer_norms_(module, example)
         export_onnx(module, example, tower, lowered.path(tower, "fp32.onnx"))
         export_tflite(module, example, tower, lowered.path(tower, "fp32.tflite"))
         cast_fp16_tflite(lowered.path(tower, "fp32.tflite"), lowered.path(tower, "fp16.tflite"))
-        feeds = samples(tower, 64, 1)
-        quantize_static_onnx(lowered.path(tower, "fp32.onnx"), lowered.path(tower, "int8.onnx"), feeds)
-        quantize_static_tflite(lowered.path(tower, "fp32.tflite"), lowered.path(tower, "int8.tflite"), feeds)
+        ranges = observe_layers(module, [feed[tower] for feed in samples(tower, 64, 1)])
+        integers = quantize_static(module, ranges, token_tables(module, example))
+        (folder / tower).mkdir()
+        integers.save(folder / tower)
+        write_int8_onnx(lowered.path(tower, "fp32.onnx"), integers, lowered.path(tower, "int8.onnx"))
+        write_int8_tflite(lowered.path(tower, "fp32.tflite"), integers, lowered.path(tower, "int8.tflite"))
     return lowered
 
 

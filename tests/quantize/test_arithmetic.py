@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from pocketvl.quantize.arithmetic import Grid, Range, activation_grid, quantize_bias, weight_grid
+from pocketvl.quantize.arithmetic import (
+    Grid,
+    Range,
+    activation_grid,
+    least_weight_scale,
+    quantize_bias,
+    weight_grid,
+)
 
 LARGEST = float(np.float32(3e38))  # beyond it, the last step of a grid may not be a float32
 FLOATS = st.floats(-LARGEST, LARGEST, width=32, allow_subnormal=True)
@@ -102,8 +110,19 @@ def test_each_channel_reaches_the_end_of_its_grid(weights: NDArray[np.float32]) 
 def test_a_bias_is_within_half_a_step_of_the_sums(
     bias: NDArray[np.float32], activation: float, weights: NDArray[np.float32]
 ) -> None:
-    steps, scale = quantize_bias(bias, np.asarray(activation, np.float32), weights)
-    held = np.abs(bias / scale.astype(np.float64)) < 2**31 - 1
+    inputs = np.asarray(activation, np.float32)
+    scales = np.maximum(weights, least_weight_scale(bias, inputs))
+    steps, scale = quantize_bias(bias, inputs, scales)
     error = np.abs(steps * scale.astype(np.float64) - bias)
-    assert (error[held] <= scale[held] * 0.5000001).all()
-    assert (np.abs(steps[~held].astype(np.int64)) >= 2**31 - 1).all()
+    assert (error <= scale * 0.5000001).all()
+
+
+def test_a_bias_that_does_not_fit_is_refused_and_fits_with_coarser_weights() -> None:
+    bias, inputs = np.array([5, 0], np.float32), np.asarray(1e-7, np.float32)
+    weights = np.array([[0.0127, 0.001], [0.0127, 0.001]], np.float32)
+    with pytest.raises(ValueError, match="too large"):
+        quantize_bias(bias, inputs, weight_grid(weights, 0).scale)
+    grid = weight_grid(weights, 0, least_weight_scale(bias, inputs))
+    steps, scale = quantize_bias(bias, inputs, grid.scale)
+    assert steps * scale == pytest.approx(bias, rel=1e-6)
+    assert grid.scale[1] == pytest.approx(1e-4)

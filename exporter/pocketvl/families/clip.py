@@ -24,7 +24,7 @@ from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
-    from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPTextEmbeddings, CLIPVisionEmbeddings
+    from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPTextEmbeddings
 
 # Before transformers' pull request 24773 CLIP configs said eos_token_id 2 whatever the tokenizer said, and
 # text was pooled at the highest id; transformers still does so for them.
@@ -41,33 +41,50 @@ def normalize(embedding: torch.Tensor) -> torch.Tensor:
 
 
 class ClipImageEncoder(nn.Module):
-    """uint8 RGB [B, H, W, 3] -> float32 [B, D], L2-normalised; rescales and normalises inside."""
+    """uint8 RGB [B, H, W, 3] -> float32 [B, D], L2-normalised; rescales and normalises inside.
+
+    Rescaling and normalisation are folded into the patch embedding. One converter would do so by itself, for
+    some means, and the other never; so both engines get the same weights, and int8 takes pixels as they are.
+    """
 
     def __init__(self, model: CLIPModel, preprocess: PreprocessSpec) -> None:
-        """Args: model: shares its parameters. preprocess: whose rescale, mean and std are applied."""
+        """Args: model: shares its other parameters. preprocess: whose rescale, mean and std are applied."""
         super().__init__()
         vision = model.vision_model
-        self.embeddings: CLIPVisionEmbeddings = vision.embeddings
+        self.patch_embedding = _of_raw_pixels(vision.embeddings.patch_embedding, preprocess)
+        self.class_embedding = vision.embeddings.class_embedding
+        self.position_embedding = vision.embeddings.position_embedding
         self.pre_layernorm: nn.Module = vision.pre_layrnorm
         self.encoder: CLIPEncoder = vision.encoder
         self.post_layernorm: nn.Module = vision.post_layernorm
         self.projection: nn.Module = model.visual_projection
-        self.rescale = preprocess.rescale
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(preprocess.mean), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocess.std), persistent=False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embeds a batch of pictures."""
         batch = pixels.shape[0]
-        values = (pixels.to(torch.float32) * self.rescale - self.mean) / self.std
-        values = values.permute(0, 3, 1, 2)  # [B, 3, H, W]
-        patches = self.embeddings.patch_embedding(values).flatten(2).transpose(1, 2)  # [B, patches, hidden]
-        first = self.embeddings.class_embedding.expand(batch, 1, -1)
-        hidden = torch.cat([first, patches], dim=1) + self.embeddings.position_embedding.weight
+        values = pixels.to(torch.float32).permute(0, 3, 1, 2)  # [B, 3, H, W]
+        patches = self.patch_embedding(values).flatten(2).transpose(1, 2)  # [B, patches, hidden]
+        first = self.class_embedding.expand(batch, 1, -1)
+        hidden = torch.cat([first, patches], dim=1) + self.position_embedding.weight
         hidden = self.encoder(inputs_embeds=self.pre_layernorm(hidden)).last_hidden_state
         return normalize(self.projection(self.post_layernorm(hidden[:, 0])))
+
+
+def _of_raw_pixels(patches: nn.Conv2d, preprocess: PreprocessSpec) -> nn.Conv2d:
+    """The same convolution of pixels 0 to 255 that have been neither rescaled nor normalised."""
+    weight = patches.weight.detach().double()  # [hidden, 3, P, P]
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (preprocess.mean, preprocess.std)
+    )
+    bias = -(weight * (mean / std)).sum(dim=(1, 2, 3))
+    if patches.bias is not None:
+        bias = bias + patches.bias.detach().double()
+    size, stride = cast("tuple[int, int]", patches.kernel_size), cast("tuple[int, int]", patches.stride)
+    folded = nn.Conv2d(patches.in_channels, patches.out_channels, size, stride)
+    with torch.no_grad():
+        folded.weight.copy_(weight * (preprocess.rescale / std))
+        folded.get_parameter("bias").copy_(bias)
+    return folded
 
 
 class ClipTextEncoder(nn.Module):

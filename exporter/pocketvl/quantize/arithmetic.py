@@ -59,24 +59,40 @@ class Grid:
 
 
 def activation_grid(seen: Range) -> Grid:
-    """The asymmetric uint8 grid that covers a range, widened to hold 0, which falls on the grid exactly."""
+    """The asymmetric uint8 grid that covers a range, widened to hold 0, which falls on the grid exactly.
+
+    A tensor that was never anything but 0 gets scale 1.
+    """
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
-    scale = np.float32(max((high - low) / 255, _SMALLEST_SCALE))
+    scale = np.float32(max((high - low) / 255, _SMALLEST_SCALE) if high > low else 1.0)
     zero_point = int(np.clip(np.rint(-low / float(scale)), 0, 255))
     return Grid(np.asarray(scale), zero_point, None, np.uint8, 0, 255)
 
 
-def weight_grid(weights: Floats, axis: int) -> Grid:
+def weight_grid(weights: Floats, axis: int, least_scale: Floats | float = 0.0) -> Grid:
     """The symmetric int8 grid of each channel: absmax / 127; a channel of zeros gets scale 1.
 
     Args:
         weights: of any shape.
         axis: the output channels' axis.
+        least_scale: no scale is smaller than this; [channels] or one for all.
     """
     others = tuple(other for other in range(weights.ndim) if other != axis)
     largest = np.abs(weights.astype(np.float64)).max(axis=others, initial=0.0)
     scale = np.where(largest > 0, np.maximum(largest / 127, _SMALLEST_SCALE), 1.0)
-    return Grid(scale.astype(np.float32), 0, axis, np.int8, -127, 127)
+    return Grid(np.maximum(scale, least_scale).astype(np.float32), 0, axis, np.int8, -127, 127)
+
+
+def least_weight_scale(bias: Floats, input_scale: Floats) -> Floats:
+    """The least scale of each channel's weights with which its bias fits 32 bits, one bit to spare.
+
+    Products that are added to such a bias are too small beside it for the coarser weights to matter.
+
+    Args:
+        bias: [channels].
+        input_scale: the activation's, 0-dimensional.
+    """
+    return (np.abs(bias.astype(np.float64)) / (float(input_scale) * 2**30)).astype(np.float32)
 
 
 def quantize_bias(
@@ -87,12 +103,17 @@ def quantize_bias(
     Args:
         bias: [channels].
         input_scale: the activation's, 0-dimensional.
-        weight_scale: [channels].
+        weight_scale: [channels], none below `least_weight_scale`.
 
     Returns:
         int32 [channels] and its scales, float32 [channels].
+
+    Raises:
+        ValueError: a bias does not fit 32 bits.
     """
     scale = np.maximum(input_scale * weight_scale, np.float32(_SMALLEST_SCALE)).astype(np.float32)
     limits = np.iinfo(np.int32)
-    steps = np.clip(np.rint(bias / scale.astype(np.float64)), limits.min, limits.max)
+    steps = np.rint(bias / scale.astype(np.float64))
+    if np.abs(steps).max(initial=0) > limits.max:
+        raise ValueError("a bias is too large for the scales of its input and weights")
     return steps.astype(np.int32), scale

@@ -1,150 +1,111 @@
-"""Calibration: runs a float graph over samples and keeps the least and the greatest value of each tensor."""
+"""Calibration: runs a module over samples and keeps the range of what goes in and out of its layers."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from operator import length_hint
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from pocketvl.errors import DataError
 from pocketvl.quantize.arithmetic import Range
 
-Feed = Mapping[str, NDArray[Any]]
 Progress = Callable[[int, int, str], None]
+LAYERS = (nn.Linear, nn.Conv2d)
+"""Layers that multiply an activation by weights."""
+
+
+@dataclass(frozen=True)
+class LayerRanges:
+    """What was seen to go into a layer and to come out of it."""
+
+    input: Range
+    output: Range
 
 
 class RangeObserver:
     """Streams tensors and keeps nothing of them but their ranges."""
 
-    def __init__(self, wanted: Iterable[str]) -> None:
-        """Args: wanted: names of the tensors that must be seen."""
-        self._wanted = tuple(wanted)
-        self._low: dict[str, float] = {}
-        self._high: dict[str, float] = {}
+    def __init__(self) -> None:
+        self._seen: dict[str, Range] = {}
 
-    def observe(self, name: str, values: NDArray[np.floating]) -> None:
+    def observe(self, name: str, values: torch.Tensor) -> None:
         """Widens the range of `name`.
 
         Raises:
             DataError: the values are not all finite.
         """
-        if values.size == 0:
+        if values.numel() == 0:
             return
-        low, high = float(values.min()), float(values.max())
-        if not (np.isfinite(low) and np.isfinite(high)):  # NaN goes through min and max
-            raise DataError(
-                f"calibration: tensor {name} holds NaN or infinity; the model or a sample is broken"
-            )
-        self._low[name] = min(low, self._low.get(name, low))
-        self._high[name] = max(high, self._high.get(name, high))
+        low, high = (float(value) for value in torch.aminmax(values.detach()))
+        if not (np.isfinite(low) and np.isfinite(high)):  # NaN goes through aminmax
+            raise DataError(f"calibration: {name} holds NaN or infinity; the model or a sample is broken")
+        before = self._seen.get(name, Range(low, high))
+        self._seen[name] = Range(min(low, before.low), max(high, before.high))
 
-    def ranges(self) -> dict[str, Range]:
-        """The range of every wanted tensor.
+    def range_of(self, name: str) -> Range:
+        """What was seen of `name`.
 
         Raises:
-            DataError: one was never seen.
+            DataError: it was never seen.
         """
-        lost = [name for name in self._wanted if name not in self._low]
-        if lost:
-            raise DataError(f"calibration never saw {len(lost)} tensors of the graph, {lost[0]} for one")
-        return {name: Range(self._low[name], self._high[name]) for name in self._wanted}
+        if name not in self._seen:
+            raise DataError(f"calibration never ran {name}, so that it cannot be quantized")
+        return self._seen[name]
 
 
-def observe_onnx(
-    model: onnx.ModelProto, wanted: Sequence[str], feeds: Iterable[Feed], progress: Progress | None = None
-) -> dict[str, Range]:
-    """Runs a float ONNX graph through onnxruntime and observes inner tensors.
-
-    Args:
-        model: left as it is.
-        wanted: names of float tensors of the graph.
-        feeds: per sample, the graph's inputs by name.
-        progress: called after each sample.
-
-    Returns:
-        The range of each wanted tensor over all samples.
-
-    Raises:
-        DataError: no samples, a tensor that is not finite, or one that was never seen.
-    """
-    os.environ.setdefault(
-        "ORT_DISABLE_TELEMETRY", "1"
-    )  # or the import writes a device id into the home folder
-    import onnxruntime
-
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
-    given = {value.name for value in opened.graph.output}
-    for name in wanted:
-        if name not in given:
-            opened.graph.output.append(onnx.ValueInfoProto(name=name))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other work may want the cores
-    session = onnxruntime.InferenceSession(
-        opened.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-    def run(feed: Feed, observer: RangeObserver) -> None:
-        for name, value in zip(wanted, session.run(list(wanted), dict(feed)), strict=True):
-            observer.observe(name, value)
-
-    return _stream(run, wanted, feeds, progress)
-
-
-def observe_tflite(
-    path: Path, wanted: Mapping[str, int], feeds: Iterable[Feed], progress: Progress | None = None
-) -> dict[str, Range]:
-    """Runs a float TFLite graph of one signature through LiteRT and observes inner tensors.
+def observe_layers(
+    module: nn.Module, feeds: Iterable[NDArray[np.generic]], progress: Progress | None = None
+) -> dict[str, LayerRanges]:
+    """Runs a module and observes every linear and convolution in it.
 
     Args:
-        path: the .tflite file.
-        wanted: indices of float tensors, by the name to give them.
-        feeds: per sample, the signature's inputs by name.
-        progress: called after each sample.
+        module: in eval mode, of one input; left as it is.
+        feeds: inputs, read once; nothing of them is kept.
+        progress: called after each.
 
     Returns:
-        The range of each wanted tensor over all samples.
+        Per layer, by its name in the module, what was seen.
 
     Raises:
-        DataError: no samples, a tensor that is not finite, or one that was never seen.
+        DataError: no samples, values that are not finite, or a layer that never ran.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
-    threads = min(4, os.cpu_count() or 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that keeping every tensor takes memory: it is what we are here for
-        interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True, num_threads=threads)
-    runner = interpreter.get_signature_runner()
-
-    def run(feed: Feed, observer: RangeObserver) -> None:
-        runner(**feed)
-        for name, index in wanted.items():
-            observer.observe(name, interpreter.get_tensor(index))
-
-    return _stream(run, tuple(wanted), feeds, progress)
-
-
-def _stream(
-    run: Callable[[Feed, RangeObserver], None],
-    wanted: Sequence[str],
-    feeds: Iterable[Feed],
-    progress: Progress | None,
-) -> dict[str, Range]:
-    observer = RangeObserver(wanted)
+    layers = {name: child for name, child in module.named_modules() if isinstance(child, LAYERS)}
+    observer = RangeObserver()
     total, done = length_hint(feeds), 0
-    for feed in feeds:
-        run(feed, observer)
-        done += 1
-        if progress is not None:
-            progress(done, max(total, done), "calibration")
+    with torch.inference_mode(), _watched(layers, observer):
+        for feed in feeds:
+            module(torch.from_numpy(feed))
+            done += 1
+            if progress is not None:
+                progress(done, max(total, done), "calibration")
     if done == 0:
         raise DataError("calibration needs at least one sample, and got none")
-    return observer.ranges()
+    return {
+        name: LayerRanges(
+            observer.range_of(f"the input of {name}"), observer.range_of(f"the output of {name}")
+        )
+        for name in layers
+    }
+
+
+@contextmanager
+def _watched(layers: Mapping[str, nn.Module], observer: RangeObserver) -> Iterator[None]:
+    def hook(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
+        def watch(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            observer.observe(f"the input of {name}", inputs[0])
+            observer.observe(f"the output of {name}", output)
+
+        return watch
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
