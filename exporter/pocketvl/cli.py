@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pocketvl_runtime.console import run_command
+from pocketvl_runtime.errors import BackendWarning
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import Report
@@ -82,7 +84,10 @@ def export(
     settings = recipe.ExportSettings(source, out, calibration, data, chosen, gate, keep_failing)
     with stage_lines() as tell:
         result = recipe.export(settings, cache, tell)
-    _print_report(result.report, result.bundle, as_json)
+    _print_report(result.report, as_json)
+    if not as_json:
+        click.echo(f"bundle: {result.bundle or 'none, for no variant passed'}")
+        click.echo(f"report: {result.page}")
     if result.failures and not keep_failing:
         raise GateError(result.failures)
 
@@ -105,7 +110,9 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, as_json: bool) -> 
 
     with stage_lines() as tell:
         report = recipe.verify(bundle, source, data, gate, tell)
-    _print_report(report, bundle, as_json)
+    _print_report(report, as_json)
+    if not as_json:
+        click.echo(f"report: {bundle / 'report.html'}")
     failures = recipe.gate_failures(report)
     if failures:
         raise GateError(failures)
@@ -148,7 +155,7 @@ def tabletop(seed: int, count: int, out: Path, size: int, cache: Path) -> None:
     click.echo(str(out))
 
 
-def _print_report(report: Report, bundle: Path, as_json: bool) -> None:
+def _print_report(report: Report, as_json: bool) -> None:
     if as_json:
         from pocketvl.evaluate.report_json import report_to_json
 
@@ -156,15 +163,16 @@ def _print_report(report: Report, bundle: Path, as_json: bool) -> None:
         return
     for line in _table(report):
         click.echo(line)
-    click.echo(f"bundle: {bundle}")
-    click.echo(f"report: {bundle / 'report.html'}")
+    for note in report.notes:
+        click.echo(f"note: {note}")
 
 
 def _table(report: Report) -> list[str]:
     reference = "  ".join(f"{m.value} {100 * r.value:.1f} %" for m, r in report.reference.items())
     lines = [f"torch fp32: {reference}" if reference else "no task data: parity alone was measured"]
     for variant in report.ordered_variants():
-        losses = "  ".join(f"{m.value} {-(r.drop_pp or 0.0):+.2f} pp" for m, r in variant.metrics.items())
+        drops = {metric.value: each.drop_pp or 0.0 for metric, each in variant.metrics.items()}
+        losses = "  ".join(f"{name} {0.0 - drop:+.2f} pp" for name, drop in drops.items())
         centred = min(p.centred_cosine_median for p in variant.parity.values())
         verdict = "passed" if variant.gate is not None and variant.gate.passed else "FAILED"
         lines.append(
@@ -178,4 +186,5 @@ def main() -> None:
     """Entry point of `pocketvl`."""
     # torchao, which transformers imports, warns here of something that concerns neither us nor the user
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", BackendWarning)  # reports say the same, where it belongs
     run_command(cli, "pocketvl")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from pocketvl.data.tabletop.folder import write_tabletop
 from tests.families.tiny import make_tiny_clip
@@ -38,6 +39,17 @@ class Exported:
     def command(self, out: Path) -> list[object]:
         calibration = ["--calibration", self.calibration, "--data", self.data]
         return ["export", self.checkpoint, "-o", out, *calibration, "--gate", "match_hard=20,retrieval_r1=20"]
+
+
+def make_outlier_clip(folder: Path) -> Path:
+    """A tiny CLIP with one dead neuron whose huge activation takes the whole int8 grid of its layer."""
+    make_tiny_clip(folder, seed=3)
+    weights = load_file(folder / "model.safetensors")
+    layer = "vision_model.encoder.layers.0.mlp"
+    weights[f"{layer}.fc1.bias"][0] = 3000.0
+    weights[f"{layer}.fc2.weight"][:, 0] = 0.0
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
 @pytest.fixture(scope="session")

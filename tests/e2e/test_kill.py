@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,16 @@ import pytest
 from pocketvl_runtime.manifest import Manifest
 from tests.e2e.conftest import Exported
 
+STAGES = 22
+_DONE = re.compile(rb"^\[\d+/(\d+)\] .*: done in", re.MULTILINE)
+
+
+def done_stages(stderr: bytes) -> list[bytes]:
+    """What a run says of the stages that it did itself."""
+    totals = _DONE.findall(stderr)
+    assert set(totals) <= {str(STAGES).encode()}
+    return totals
+
 
 @pytest.mark.slow
 def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
@@ -24,7 +35,7 @@ def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(exported: Exported, 
         "--keep-failing",
     ]
     environment = os.environ | {"POCKETVL_CACHE": str(cache)}
-    kills, finished = 0, False
+    kills, finished, sealed = 0, False, 0
     for patience in (8.0, 16.0, 24.0, 32.0, 600.0):
         process = subprocess.Popen(
             command,
@@ -37,15 +48,19 @@ def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(exported: Exported, 
             _, stderr = process.communicate(timeout=patience)
             finished = True
             assert process.returncode == 0, stderr.decode()
+            assert len(done_stages(stderr)) < STAGES, "the last run did everything anew"
             break
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            _, stderr = process.communicate()
             kills += 1
+            sealed += len(done_stages(stderr))
             assert not out.exists() or (out / "manifest.json").is_file()
             time.sleep(0.2)
     assert finished
     assert kills >= 1
+    assert sealed >= 1, "no kill came after a first result"
+    assert sealed + len(done_stages(stderr)) == STAGES  # each stage was sealed once, and never done again
     undisturbed = Manifest.read(exported.bundle / "manifest.json")
     assert Manifest.read(out / "manifest.json").to_json() == undisturbed.to_json()
     for path in undisturbed.files:

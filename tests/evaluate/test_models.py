@@ -12,6 +12,7 @@ from torch import nn
 from pocketvl.data.dataset import Dataset, write_samples
 from pocketvl.errors import DataError
 from pocketvl.evaluate.latency import measure_latency, measure_memory
+from pocketvl.evaluate.parity import measure_parity
 from pocketvl.evaluate.reference import embed_reference
 from pocketvl.evaluate.tasks import distinct_texts
 from pocketvl.evaluate.variant import embed_variant
@@ -101,6 +102,17 @@ def test_a_variant_embeds_the_same_through_the_runtime(scenes: Dataset, tiny: Pa
     assert np.abs(got.image - images).max() < 1e-5
     assert np.abs(got.text - texts).max() < 1e-5
     assert told[-1] == (74, 74, f"embedding with {variant}")
+
+
+def test_a_variant_that_gives_nan_is_measured_as_such(scenes: Dataset, tmp_path: Path) -> None:
+    broken = bundles.write_bundle(tmp_path / "broken")
+    graphs.onnx_image_graph(broken / "graphs" / "image_encoder.fp32.onnx", scale=float("inf"))
+    bundles.reseal(broken)
+    got = embed_variant(broken, "onnx-fp32", scenes, CAPTIONS)
+    parity = measure_parity(by_hand(scenes)[0], got.image)
+    assert parity.non_finite == len(scenes)
+    assert np.isfinite(got.text).all()
+    assert measure_latency(broken, ["onnx-fp32"], [1], runs=1).variants.keys() == {"onnx-fp32"}
 
 
 def test_what_cannot_be_embedded_is_refused(scenes: Dataset, tiny: Path) -> None:

@@ -87,7 +87,7 @@ def synthetic_report(lost: int = 1, samples: int = 200) -> Report:
         machine=MachineReport("Example CPU 9000", "avx2", 2, False, {Engine.ONNX: "onnxruntime 1.0"}),
         reference=reference_metrics(reference),
         variants={variant.name: variant for variant in variants},
-        data=DataReport("unseen", samples, 900, "ab" * 32, "Made for a test."),
+        data=DataReport("unseen", samples, 900, "ab" * 32),
         sensitivity=(Sensitivity("vision.layers.0", 8, 0.25),),
         notes=("classify: not measured",),
         provenance={"tools": {"torch": "2"}, "stages": [1, None, "x"]},

@@ -60,7 +60,7 @@ class Dataset:
         if not listing.is_file():
             raise DataError(f"{root} is not a dataset folder: it has no {SAMPLES_FILE}")
         try:
-            lines = listing.read_text(encoding="utf-8").splitlines()
+            lines = listing.read_text(encoding="utf-8").split("\n")  # JSON may hold other line ends
         except UnicodeDecodeError as error:
             raise DataError(f"{listing}: not UTF-8 text ({error.reason} at byte {error.start})") from error
         numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
@@ -92,9 +92,13 @@ def _parse(root: Path, where: str, line: str) -> Sample:
         value = row.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise DataError(f"{where}: `{key}` must be a list of strings")
+        if not all(item.strip() for item in value):
+            raise DataError(f"{where}: `{key}` holds an empty text")
+    if row.get("negative_kinds") and len(row["negative_kinds"]) != len(row.get("negatives", [])):
+        raise DataError(f"{where}: `negative_kinds` must name a kind for each of `negatives`, or be left out")
     label = row.get("label")
-    if label is not None and not isinstance(label, str):
-        raise DataError(f"{where}: `label` must be a string")
+    if label is not None and not (isinstance(label, str) and label.strip()):
+        raise DataError(f"{where}: `label` must be a string that is not empty")
     for key in ("objects", "qa"):
         value = row.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):

@@ -15,15 +15,6 @@ Progress = Callable[[int, int, str], None]
 _MEMORY_RUNS = 3
 
 
-def measure_latency(bundle: Path, variants: Sequence[str], threads: Sequence[int], runs: int) -> BenchReport:
-    """Times all variants in one fresh process, interleaved.
-
-    Raises:
-        BackendError: the bench failed; the message holds its last line.
-    """
-    return _bench(bundle, variants, threads, runs)
-
-
 def measure_memory(bundle: Path, variants: Sequence[str], progress: Progress | None = None) -> dict[str, int]:
     """Peak resident memory in bytes of a process that loads and runs one variant alone, per variant.
 
@@ -32,14 +23,20 @@ def measure_memory(bundle: Path, variants: Sequence[str], progress: Progress | N
     """
     peaks = {}
     for done, variant in enumerate(variants, start=1):
-        peaks[variant] = _bench(bundle, [variant], [1], _MEMORY_RUNS).peak_rss_bytes
+        peaks[variant] = measure_latency(bundle, [variant], [1], _MEMORY_RUNS).peak_rss_bytes
         if progress is not None:
             progress(done, len(variants), f"memory of {variant}")
     return peaks
 
 
-def _bench(bundle: Path, variants: Sequence[str], threads: Sequence[int], runs: int) -> BenchReport:
-    command = [sys.executable, "-m", "pocketvl_runtime", "bench", str(bundle), "--json", "--runs", str(runs)]
+def measure_latency(bundle: Path, variants: Sequence[str], threads: Sequence[int], runs: int) -> BenchReport:
+    """Times all variants in one fresh process, interleaved.
+
+    Raises:
+        BackendError: the bench failed; the message holds its last line.
+    """
+    command = [sys.executable, "-P", "-m", "pocketvl_runtime", "bench", str(bundle), "--json"]
+    command += ["--runs", str(runs)]
     command += [word for variant in variants for word in ("--variant", variant)]
     command += [word for count in threads for word in ("--threads", str(count))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -41,14 +41,12 @@ class DataReport:
         samples: pictures in it.
         texts: distinct texts that were embedded.
         sha256: of its samples.jsonl.
-        description: what it is and how it was made, one sentence.
     """
 
     name: str
     samples: int
     texts: int
     sha256: str
-    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,8 @@ class VariantReport:
     Attributes:
         engine: which engine runs it.
         precision: of its weights.
-        status: accepted, or experimental where the gate failed and it was kept all the same.
+        status: what the bundle says of it: accepted, or experimental where the gate failed and it was kept
+            all the same; absent where it is not in the bundle.
         size_bytes: sum of its graph files.
         files: bytes of each graph file.
         metrics: task metrics; empty where no task data was given.
@@ -135,7 +134,7 @@ class VariantReport:
 
     engine: Engine
     precision: Precision
-    status: Status
+    status: Status | None
     size_bytes: int
     files: dict[str, int] = field(default_factory=dict)
     metrics: dict[Metric, MetricReport] = field(default_factory=dict)
@@ -204,7 +203,7 @@ class Report:
         )
 
 
-def describe_data(dataset: Dataset, texts: int, description: str = "") -> DataReport:
+def describe_data(dataset: Dataset, texts: int) -> DataReport:
     """Names a dataset in a report: by folder name and content, never by where it lies."""
     digest = hashlib.sha256((dataset.root / SAMPLES_FILE).read_bytes()).hexdigest()
-    return DataReport(dataset.root.name, len(dataset), texts, digest, description)
+    return DataReport(dataset.root.name, len(dataset), texts, digest)

@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from pocketvl.errors import DataError
 
@@ -51,12 +52,8 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """
     if n < 1 or not 0 <= successes <= n:
         raise DataError(f"no rate can be formed of {successes} successes in {n} trials")
-    rate, z2 = successes / n, _Z95**2
-    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
-    return low, high
+    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def paired_interval(lost: int, gained: int, n: int) -> tuple[float, float]:

@@ -19,7 +19,7 @@ _TELL_EVERY = 50
 def embed_variant(
     bundle: Path, variant: str, dataset: Dataset, texts: Sequence[str], progress: Progress | None = None
 ) -> Embeddings:
-    """Embeds every picture of a dataset, and the texts, with one variant.
+    """Embeds every picture of a dataset, and the texts, with one variant; NaN and infinity are kept as such.
 
     Args:
         bundle: the bundle's folder.
@@ -34,7 +34,7 @@ def embed_variant(
     """
     if not texts:
         raise DataError(f"{dataset.root}: there are no texts to embed; give the samples captions or labels")
-    model = load(bundle, variant)
+    model = load(bundle, variant, allow_non_finite=True)
     total = len(dataset) + len(texts)
 
     def tell(done: int) -> None:

@@ -6,7 +6,8 @@ import hashlib
 import importlib.metadata
 import io
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.embeddings import Embeddings
+from pocketvl.evaluate.tasks import DEFAULT_TEMPLATE
 from pocketvl.families.base import Source
 from pocketvl.lower.ops import graph_io
 from pocketvl.recipes.golden_inputs import golden_images, golden_texts
@@ -36,9 +38,8 @@ from pocketvl_runtime.manifest import (
 )
 from pocketvl_runtime.text import Tokenizer
 
-LABEL_TEMPLATE = "a photo of a {label}"
 TASKS = ("match", "classify", "embed")
-_MEASURED_FILES = ("report.json", "report.html", MANIFEST_FILE)
+REPORT_FILES = ("report.json", "report.html")
 
 
 def write_bundle(
@@ -81,7 +82,7 @@ def write_bundle(
         preprocess=source.preprocess,
         tokenizer=source.tokenizer,
         labels=tuple(sorted({s.label for s in calibration.samples if s.label})),
-        label_template=LABEL_TEMPLATE,
+        label_template=DEFAULT_TEMPLATE,
         files=list_files(out),
         provenance=_provenance(stages),
     )
@@ -117,7 +118,7 @@ def list_files(root: Path) -> dict[str, FileEntry]:
     found = {}
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         name = path.relative_to(root).as_posix()
-        if name not in _MEASURED_FILES:
+        if name not in (*REPORT_FILES, MANIFEST_FILE):
             content = path.read_bytes()
             found[name] = FileEntry(hashlib.sha256(content).hexdigest(), len(content))
     return found
@@ -144,10 +145,13 @@ def _write_golden(source: Source, calibration: Dataset, out: Path) -> None:
     import torch
 
     tokenizer = Tokenizer(source.tokenizer_json, source.tokenizer)
+    torch.set_num_threads(
+        1
+    )  # sums of several threads differ in the last digit, and these go into the manifest
     images: list[GoldenImage] = []
     (out / "golden" / "images").mkdir(parents=True)
     (out / "golden" / "pixels").mkdir()
-    with torch.inference_mode():
+    with torch.inference_mode(), _one_thread():
         for name, content in golden_images(calibration).items():
             pixels = preprocess(open_image(content), source.preprocess)
             (out / "golden" / "images" / name).write_bytes(content)
@@ -166,6 +170,19 @@ def _write_golden(source: Source, calibration: Dataset, out: Path) -> None:
     (out / GOLDEN_FILE).write_text(golden.to_json(), encoding="utf-8", newline="\n")
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for torch: sums by several differ in the last digit, and golden.json holds that."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _png(pixels: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
@@ -182,7 +199,7 @@ def _provenance(stages: Iterable[Stage]) -> dict[str, object]:
     for stage in stages:
         _collect(stage, every)
     told = [{"stage": s.name, "version": s.version, "settings": settings(s)} for s in every.values()]
-    tools = sorted({tool for stage in every.values() for tool in stage.tools})
+    tools = sorted({"pocketvl"} | {tool for stage in every.values() for tool in stage.tools})
     return {"stages": told, "tools": {tool: importlib.metadata.version(tool) for tool in tools}}
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pocketvl.data.dataset import SAMPLES_FILE
-from pocketvl.data.tabletop.folder import check_tabletop, write_tabletop
+from pocketvl.data.tabletop.folder import check_tabletop, is_tabletop, write_tabletop
 from pocketvl.recipes.publishing import publish_if_changed
 from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, run
 
@@ -17,7 +16,7 @@ from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, run
 class PaintTabletop(Stage):
     """Scenes of the tabletop world as a dataset folder."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = ("pillow", "numpy")
 
     seed: int
@@ -45,9 +44,5 @@ def make_tabletop(
         StageError: something else stands at `out`.
     """
     planned = plan([stage])
-    check_replaceable(out, _is_dataset)
-    publish_if_changed(run(planned, cache, tell)[stage].folder, out, _is_dataset)
-
-
-def _is_dataset(folder: Path) -> bool:
-    return (folder / SAMPLES_FILE).is_file()
+    check_replaceable(out, is_tabletop)
+    publish_if_changed(run(planned, cache, tell)[stage].folder, out, is_tabletop)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pocketvl.data.dataset import Dataset
-from pocketvl.errors import GateError, RecipeError
+from pocketvl.data.dataset import SAMPLES_FILE, Dataset
+from pocketvl.errors import RecipeError
+from pocketvl.recipes.bundle import REPORT_FILES
 from pocketvl.recipes.publishing import publish_if_changed
 from pocketvl.recipes.stages import (
     AssembleBundle,
@@ -19,12 +20,15 @@ from pocketvl.recipes.stages import (
     EmbedVariant,
     GraphStage,
     LowerGraph,
+    LowerInt8,
     MeasureLatency,
-    QuantizeStatic,
+    QuantizeTower,
     check_source,
+    this_machine,
 )
 from pocketvl.stage import Event, Inputs, Result, Stage, check_replaceable, plan, run
-from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Precision, Role, variant_name
+from pocketvl_runtime.errors import PocketVLError
+from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Manifest, Precision, Role, variant_name
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import Report
@@ -60,9 +64,17 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What came out: the bundle's place, its report, and one line per variant that failed."""
+    """What came out.
 
-    bundle: Path
+    Attributes:
+        bundle: its place; None where no variant passed, so that there is nothing to ship.
+        page: report.html.
+        report: what was measured.
+        failures: one line per figure over its allowance.
+    """
+
+    bundle: Path | None
+    page: Path
     report: Report
     failures: tuple[str, ...]
 
@@ -71,14 +83,26 @@ class ExportResult:
 class JudgeBundle(Stage):
     """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
 
-    version: ClassVar[int] = 1
-    tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "matplotlib", "jinja2", "scipy")
+    version: ClassVar[int] = 2
+    tools: ClassVar[tuple[str, ...]] = (
+        "onnx",
+        "onnxruntime",
+        "ai-edge-litert",
+        "matplotlib",
+        "jinja2",
+        "pillow",
+        "numpy",
+        "scipy",
+        "tokenizers",
+    )
 
     candidate: AssembleBundle
     reference: EmbedReference
     embedded: tuple[EmbedVariant, ...]
     latency: MeasureLatency
+    calibration: Path
     data: Path
+    data_name: str
     is_task_data: bool
     gate: str
     keep_failing: bool
@@ -86,6 +110,9 @@ class JudgeBundle(Stage):
     @property
     def title(self) -> str:
         return "judge and report"
+
+    def environment(self) -> Mapping[str, str]:
+        return this_machine()
 
     def requires(self, source: Inputs) -> None:
         from pocketvl.select.gate import parse_gate
@@ -113,15 +140,17 @@ class JudgeBundle(Stage):
             source["latency"],
             Dataset.open(source["data"]),
             self.is_task_data,
+            is_calibration_data=_samples(source["data"]) == _samples(source["calibration"]),
         )
         report = build_report(candidate, measured, parse_gate(self.gate))
+        statuses = {name: status_of(variant, self.keep_failing) for name, variant in report.variants.items()}
         report = replace(
-            report, variants={n: replace(v, status=status_of(v)) for n, v in report.variants.items()}
+            report, variants={n: replace(v, status=statuses[n]) for n, v in report.variants.items()}
         )
         kept = {
-            name: replace(candidate.variant(name), status=variant.status, comparable=variant.comparable)
-            for name, variant in report.variants.items()
-            if self.keep_failing or (variant.gate is not None and variant.gate.passed)
+            name: replace(candidate.variant(name), status=status, comparable=report.variants[name].comparable)
+            for name, status in statuses.items()
+            if status is not None
         }
         answers = golden_answers(candidate, names)
         precisions = {name: spec.precision for name, spec in kept.items()}
@@ -134,14 +163,15 @@ class JudgeBundle(Stage):
 def export(settings: ExportSettings, cache: Path, tell: Tell | None = None) -> ExportResult:
     """Lowers, quantizes, measures, judges and puts the bundle in its place.
 
+    Where no variant passed there is nothing to ship, and the bundle's place is left as it is.
+
     Args:
         settings: what to export.
         cache: where results of stages are kept.
         tell: is told of every stage.
 
     Raises:
-        GateError: no variant passed, so that there is nothing to ship; the bundle's place is left as it is.
-        PocketVLError: anything else that is wrong with the inputs.
+        PocketVLError: something is wrong with the inputs.
     """
     from pocketvl.evaluate.report_json import read_report
 
@@ -153,22 +183,19 @@ def export(settings: ExportSettings, cache: Path, tell: Tell | None = None) -> E
     result: Result = results[last]
     report = read_report(result.folder / "report.json")
     failures = gate_failures(report)
-    shipped = settings.keep_failing or any(
-        v.gate is not None and v.gate.passed for v in report.variants.values()
-    )
-    if not shipped:
-        raise GateError(failures)
+    if all(variant.status is None for variant in report.variants.values()):
+        return ExportResult(None, result.folder / "report.html", report, failures)
     publish_if_changed(result.folder, settings.out, is_bundle)
-    return ExportResult(settings.out, report, failures)
+    return ExportResult(settings.out, settings.out / "report.html", report, failures)
 
 
-def verify(bundle: Path, source: Path, data: Path | None, gate: str, tell: Tell | None = None) -> Report:
+def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None = None) -> Report:
     """Measures an existing bundle anew against its checkpoint and writes its reports.
 
     Args:
         bundle: the bundle's folder; report.json and report.html in it are replaced.
         source: the checkpoint it was exported from.
-        data: a dataset folder; without it nothing can be measured.
+        data: a dataset folder.
         gate: as in `ExportSettings`.
         tell: is told of every stage.
 
@@ -184,8 +211,6 @@ def verify(bundle: Path, source: Path, data: Path | None, gate: str, tell: Tell 
     settings = parse_gate(gate)
     opened = Bundle.open(bundle)
     opened.verify()
-    if data is None:
-        raise RecipeError("verify measures on a dataset folder: give one with --data")
     if open_source(source).space != opened.manifest.space:
         raise RecipeError(f"{bundle} was not exported from {source}: their embedding spaces differ")
     names = tuple(opened.manifest.variants)
@@ -206,6 +231,10 @@ def verify(bundle: Path, source: Path, data: Path | None, gate: str, tell: Tell 
     return report
 
 
+def _samples(folder: Path) -> bytes:
+    return (folder / SAMPLES_FILE).read_bytes()
+
+
 def _check_inputs(settings: ExportSettings) -> None:
     """Says of a wrong folder once what every stage of the plan would say of it."""
     check_source(settings.source)
@@ -219,8 +248,14 @@ def gate_failures(report: Report) -> tuple[str, ...]:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder is one that `export` wrote, and may replace."""
-    return (folder / MANIFEST_FILE).is_file()
+    """Whether a folder is a bundle and nothing else, which `export` may replace."""
+    try:
+        known = {*Manifest.read(folder / MANIFEST_FILE).files, MANIFEST_FILE, *REPORT_FILES}
+        known |= {f"{name}.new" for name in REPORT_FILES}
+    except PocketVLError:
+        return False
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    return files <= known
 
 
 def _export_stage(settings: ExportSettings) -> JudgeBundle:
@@ -240,7 +275,9 @@ def _export_stage(settings: ExportSettings) -> JudgeBundle:
         reference,
         embedded,
         latency,
+        calibration,
         data,
+        data.resolve().name,
         settings.data is not None,
         settings.gate,
         settings.keep_failing,
@@ -253,7 +290,9 @@ def _graph(
     lowered = LowerGraph(source, role, engine)
     if precision is Precision.FP32:
         return lowered
-    return CastFp16(lowered) if precision is Precision.FP16 else QuantizeStatic(lowered, feeds)
+    if precision is Precision.FP16:
+        return CastFp16(lowered)
+    return LowerInt8(lowered, QuantizeTower(source, role, feeds))
 
 
 def _checked(names: tuple[str, ...]) -> Mapping[str, tuple[Engine, Precision]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pocketvl.stage import publish
+from pocketvl.stage import clean_up, publish
 
 
 def publish_if_changed(result: Path, out: Path, is_ours: Callable[[Path], bool]) -> None:
@@ -14,7 +14,9 @@ def publish_if_changed(result: Path, out: Path, is_ours: Callable[[Path], bool])
     Raises:
         StageError: what stands at `out` may not be replaced.
     """
-    if not _same(result, out):
+    if _same(result, out):
+        clean_up(out)
+    else:
         publish(result, out, is_ours)
 
 

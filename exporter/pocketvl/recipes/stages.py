@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,17 @@ from pocketvl_runtime.manifest import Engine, PreprocessSpec, Role, TokenizerSpe
 from pocketvl_runtime.schema import dump_json
 from pocketvl_runtime.text import Tokenizer
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
 EMBEDDINGS_FILE = "embeddings.npz"
 BENCH_FILE = "bench.json"
 MEMORY_FILE = "memory.json"
+NOTES_FILE = "notes.json"
 _TORCH = ("torch", "transformers", "pillow", "tokenizers", "numpy")
 _MOST_TEXTS = 1024
-
-Feed = Mapping[str, npt.NDArray[np.generic]]
+_INPUT_NAMES = {Role.IMAGE_ENCODER: "pixels", Role.TEXT_ENCODER: "ids"}
 
 
 def check_source(folder: Path) -> None:
@@ -37,23 +41,25 @@ def check_source(folder: Path) -> None:
         raise SourceError(f"{folder} is not a Hugging Face model folder: it has no config.json")
 
 
-def _this_machine() -> Mapping[str, str]:
+def this_machine() -> Mapping[str, str]:
     """What measured or floating-point results depend on beside their inputs."""
     return {"isa": instruction_set(), "processors": str(os.cpu_count())}
 
 
 @dataclass(frozen=True)
 class LowerGraph(Stage):
-    """One tower of a checkpoint as an fp32 graph of one engine."""
+    """One tower of a checkpoint as an fp32 graph of one engine, its LayerNorms folded into the linears."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = (
         *_TORCH,
         "onnx",
         "onnxscript",
+        "onnx-ir",
         "onnxsim",
         "litert-torch",
         "litert-converter",
+        "ai-edge-litert",
     )
 
     source: Path
@@ -73,20 +79,36 @@ class LowerGraph(Stage):
         check_source(source["source"])
 
     def run(self, source: Inputs, out: Path) -> None:
-        import torch
-
-        from pocketvl.families import open_source
         from pocketvl.lower.to_onnx import export_onnx
         from pocketvl.lower.to_tflite import export_tflite
 
-        opened = open_source(source["source"])
+        module, example = _folded_tower(source["source"], self.role)
         export = export_onnx if self.engine is Engine.ONNX else export_tflite
-        if self.role is Role.IMAGE_ENCODER:
-            size = (1, opened.preprocess.height, opened.preprocess.width, 3)
-            export(opened.image_encoder, torch.zeros(size, dtype=torch.uint8), "pixels", out / self.file)
-        else:
-            ids = torch.full((1, opened.tokenizer.length), opened.tokenizer.pad_id, dtype=torch.int32)
-            export(opened.text_encoder, ids, "ids", out / self.file)
+        export(module, example, _INPUT_NAMES[self.role], out / self.file)
+
+    def ensures(self, source: Inputs, result: Path) -> None:
+        from pocketvl.lower.ops import check_ops
+
+        check_ops(result / self.file)
+
+
+def _folded_tower(folder: Path, role: Role) -> tuple[nn.Module, torch.Tensor]:
+    """A tower as it is quantized and lowered, and an input of batch 1 for it."""
+    import torch
+
+    from pocketvl.families import open_source
+    from pocketvl.quantize.fold import fold_layer_norms_
+
+    opened = open_source(folder)
+    if role is Role.IMAGE_ENCODER:
+        module = opened.image_encoder
+        size = (1, opened.preprocess.height, opened.preprocess.width, 3)
+        example = torch.zeros(size, dtype=torch.uint8)
+    else:
+        module = opened.text_encoder
+        example = torch.full((1, opened.tokenizer.length), opened.tokenizer.pad_id, dtype=torch.int32)
+    fold_layer_norms_(module, example)
+    return module, example
 
 
 @dataclass(frozen=True)
@@ -112,6 +134,11 @@ class CastFp16(Stage):
 
         cast_fp16_tflite(source["graph"] / self.graph.file, out / self.file)
 
+    def ensures(self, source: Inputs, result: Path) -> None:
+        from pocketvl.lower.ops import check_ops
+
+        check_ops(result / self.file)
+
 
 @dataclass(frozen=True)
 class CalibrationFeeds(Stage):
@@ -136,16 +163,17 @@ class CalibrationFeeds(Stage):
         dataset = Dataset.open(source["calibration"])
         texts = list(dict.fromkeys(t for s in dataset.samples for t in (*s.captions, *s.negatives)))
         chosen = np.linspace(0, len(texts) - 1, min(len(texts), self.most_texts)).round().astype(int)
-        np.save(out / "pixels.npy", _pixels(dataset, opened.preprocess, source))
+        _write_pixels(out / "pixels.npy", dataset, opened.preprocess, source)
         np.save(out / "ids.npy", _ids([texts[k] for k in chosen], opened.tokenizer_json, opened.tokenizer))
 
 
-def _pixels(dataset: Dataset, spec: PreprocessSpec, source: Inputs) -> npt.NDArray[np.uint8]:
-    rows = []
-    for done, sample in enumerate(dataset.samples, start=1):
-        rows.append(preprocess(open_image(sample.image), spec))
-        source.progress(done, len(dataset), "preprocessing")
-    return np.stack(rows)
+def _write_pixels(path: Path, dataset: Dataset, spec: PreprocessSpec, source: Inputs) -> None:
+    shape = (len(dataset), spec.height, spec.width, 3)
+    rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    for place, sample in enumerate(dataset.samples):
+        rows[place] = preprocess(open_image(sample.image), spec)
+        source.progress(place + 1, len(dataset), "preprocessing")
+    rows.flush()
 
 
 def _ids(texts: list[str], tokenizer_json: bytes, spec: TokenizerSpec) -> npt.NDArray[np.int32]:
@@ -153,54 +181,89 @@ def _ids(texts: list[str], tokenizer_json: bytes, spec: TokenizerSpec) -> npt.ND
 
 
 @dataclass(frozen=True)
-class QuantizeStatic(Stage):
-    """A graph in static int8, with ranges seen on calibration data."""
+class QuantizeTower(Stage):
+    """One tower's integers in static int8, with ranges seen on calibration data; both engines get them."""
 
-    version: ClassVar[int] = 1
-    tools: ClassVar[tuple[str, ...]] = (
-        "onnx",
-        "onnxruntime",
-        "ai-edge-quantizer",
-        "ai-edge-litert",
-        "numpy",
-    )
+    version: ClassVar[int] = 2
+    tools: ClassVar[tuple[str, ...]] = _TORCH
 
-    graph: LowerGraph
+    source: Path
+    role: Role
     feeds: CalibrationFeeds
 
     @property
     def title(self) -> str:
-        return f"quantize {self.graph.role.value} for {self.graph.engine.value}"
+        return f"quantize {self.role.value}"
+
+    def environment(self) -> Mapping[str, str]:
+        return this_machine()
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.quantize.calibrate import observe_layers
+        from pocketvl.quantize.static import quantize_static, token_tables
+
+        module, example = _folded_tower(source["source"], self.role)
+        feeds = _Feeds(source["feeds"] / f"{_INPUT_NAMES[self.role]}.npy")
+        ranges = observe_layers(module, feeds, source.progress)
+        quantize_static(module, ranges, token_tables(module, example)).save(out)
+
+
+class _Feeds:
+    """The rows of a file of `CalibrationFeeds`, one sample each; the file is never in memory as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._rows = np.load(path, mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.generic]]:
+        for row in self._rows:
+            yield np.array(row[None])
+
+
+@dataclass(frozen=True)
+class LowerInt8(Stage):
+    """A graph in static int8: the float graph with a tower's integers in it."""
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = ("onnx", "ai-edge-quantizer", "ai-edge-litert", "numpy")
+
+    graph: LowerGraph
+    tower: QuantizeTower
+
+    @property
+    def title(self) -> str:
+        return f"write {self.graph.role.value} in int8 for {self.graph.engine.value}"
 
     @property
     def file(self) -> str:
         """The name of the graph in the result."""
         return f"{self.graph.role.value}.int8.{self.graph.engine.value}"
 
-    def environment(self) -> Mapping[str, str]:
-        return _this_machine()
-
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.quantize.static_onnx import quantize_static_onnx
-        from pocketvl.quantize.static_tflite import quantize_static_tflite
+        from pocketvl.integers import QuantizedTower
+        from pocketvl.lower.int8_onnx import write_int8_onnx
+        from pocketvl.lower.int8_tflite import write_int8_tflite
 
-        quantize = quantize_static_onnx if self.graph.engine is Engine.ONNX else quantize_static_tflite
-        quantize(source["graph"] / self.graph.file, out / self.file, self._feeds(source), source.progress)
+        write = write_int8_onnx if self.graph.engine is Engine.ONNX else write_int8_tflite
+        tower = QuantizedTower.load(source["tower"])
+        write(source["graph"] / self.graph.file, tower, out / self.file)
 
-    def _feeds(self, source: Inputs) -> Iterator[Feed]:
-        name = "pixels" if self.graph.role is Role.IMAGE_ENCODER else "ids"
-        for row in np.load(source["feeds"] / f"{name}.npy"):
-            yield {name: row[None]}
+    def ensures(self, source: Inputs, result: Path) -> None:
+        from pocketvl.lower.ops import check_ops
+
+        check_ops(result / self.file)
 
 
-GraphStage = LowerGraph | CastFp16 | QuantizeStatic
+GraphStage = LowerGraph | CastFp16 | LowerInt8
 
 
 @dataclass(frozen=True)
 class AssembleBundle(Stage):
     """A whole bundle with every variant in it, not judged yet."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = _TORCH
 
     source: Path
@@ -209,7 +272,7 @@ class AssembleBundle(Stage):
     name_in_bundle: str
 
     def environment(self) -> Mapping[str, str]:
-        return _this_machine()
+        return this_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
         from dataclasses import replace
@@ -224,9 +287,9 @@ class AssembleBundle(Stage):
 
 @dataclass(frozen=True)
 class EmbedReference(Stage):
-    """The embeddings of a dataset by torch in fp32."""
+    """The embeddings of a dataset by torch in fp32, and what there is to know of how the model was read."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = _TORCH
 
     source: Path
@@ -237,11 +300,14 @@ class EmbedReference(Stage):
         return "embed with torch fp32"
 
     def environment(self) -> Mapping[str, str]:
-        return _this_machine()
+        return this_machine()
 
     def requires(self, source: Inputs) -> None:
         check_source(source["source"])
-        Dataset.open(source["data"])
+        dataset = Dataset.open(source["data"])
+        texts_to_embed(dataset)
+        if len(dataset) < 2:
+            raise DataError(f"{dataset.root}: at least two pictures are needed to compare embeddings")
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.evaluate.embeddings import save_embeddings
@@ -252,6 +318,7 @@ class EmbedReference(Stage):
         opened = open_source(source["source"])
         embeddings = embed_reference(opened, dataset, texts_to_embed(dataset), source.progress)
         save_embeddings(out / EMBEDDINGS_FILE, embeddings)
+        (out / NOTES_FILE).write_text(json.dumps(opened.notes), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -270,7 +337,7 @@ class EmbedVariant(Stage):
         return f"embed with {self.variant}"
 
     def environment(self) -> Mapping[str, str]:
-        return _this_machine()
+        return this_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.evaluate.embeddings import save_embeddings
@@ -299,7 +366,7 @@ class MeasureLatency(Stage):
         return "measure latency and memory"
 
     def environment(self) -> Mapping[str, str]:
-        return _this_machine()
+        return this_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.evaluate.latency import measure_latency, measure_memory

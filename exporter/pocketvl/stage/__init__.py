@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pocketvl.stage.base import Inputs, Progress, Stage
-from pocketvl.stage.replace import check_replaceable, publish, replace_dir
+from pocketvl.stage.replace import check_replaceable, clean_up, publish, replace_dir
 from pocketvl.stage.runner import Event, EventKind, Plan, PlanError, Result, Results, plan, run
 from pocketvl.stage.store import Sealed, Store
 
@@ -20,6 +20,7 @@ __all__ = [
     "Stage",
     "Store",
     "check_replaceable",
+    "clean_up",
     "plan",
     "publish",
     "replace_dir",

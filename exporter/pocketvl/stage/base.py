@@ -36,9 +36,6 @@ class Inputs:
             raise StageError(f"the field {name!r} stands for {len(self.all(name))} paths; ask with all()")
         return self.all(name)[0]
 
-    def __contains__(self, name: str) -> bool:
-        return bool(self.paths.get(name))
-
     def all(self, name: str) -> tuple[Path, ...]:
         """The paths of a field that holds a tuple of stages or paths.
 

@@ -95,13 +95,22 @@ def publish(result: Path, destination: Path, is_ours: Callable[[Path], bool]) ->
     place = destination.resolve()
     with _refusals(destination):
         place.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{place.name}.new-"
-        reclaim(place.parent, prefix)
-        with scratch_folder(place.parent, prefix) as scratch:
+        clean_up(destination)
+        with scratch_folder(place.parent, _scratch_prefix(place)) as scratch:
             copy = scratch / place.name
             shutil.copytree(result, copy, copy_function=shutil.copyfile)
             sync_tree(copy)
             replace_dir(copy, destination, is_ours)
+
+
+def clean_up(destination: Path) -> None:
+    """Removes what a `publish` to `destination` that was killed left beside it."""
+    place = destination.resolve()
+    reclaim(place.parent, _scratch_prefix(place))
+
+
+def _scratch_prefix(place: Path) -> str:
+    return f".{place.name}.new-"
 
 
 def exchange(one: Path, other: Path) -> None:

@@ -203,7 +203,7 @@ class _Desk:
             "version": self.stage.version,
             "settings": settings(self.stage),
             "inputs": {name: [digest(at) for at in each] for name, each in inputs.items()},
-            "tools": {tool: importlib.metadata.version(tool) for tool in self.stage.tools},
+            "tools": {tool: importlib.metadata.version(tool) for tool in ("pocketvl", *self.stage.tools)},
             "environment": dict(self.stage.environment()),
         }
 
