@@ -94,9 +94,7 @@ def test_weights_are_called_as_in_torch() -> None:
     model = lowered()
     for tower, module in zip(TOWERS, (model.source.image_encoder, model.source.text_encoder), strict=True):
         expected = {name for name, parameter in module.named_parameters() if parameter.ndim > 1}
-        expected.discard(
-            "embeddings.position_embedding.weight"
-        )  # cut to T, or added as it is: no layer's weight
+        expected -= {name for name in expected if "position_embedding" in name}  # added: no layer's weight
         graph = onnx.load(model.path(tower, "fp32.onnx")).graph
         assert expected <= {tensor.name for tensor in graph.initializer}
         tensors = read_tflite(model.path(tower, "fp32.tflite")).subgraphs[0].tensors

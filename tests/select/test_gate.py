@@ -47,6 +47,15 @@ def test_every_metric_is_judged_by_its_own_allowance() -> None:
     assert "classify" in judge(variant(drops=drops), parse_gate("classify=2")).failures[2]
 
 
+@pytest.mark.parametrize(("n", "median", "passed"), [(99, 0.96, True), (99, 0.94, False), (100, 0.96, False)])
+def test_few_embeddings_are_held_to_less_and_the_result_says_so(n: int, median: float, passed: bool) -> None:
+    seen = dataclasses.replace(parity(median=median), n=n)
+    result = judge(variant(Precision.INT8, {Metric.MATCH_HARD: 0.0}, seen), GateSettings())
+    assert result.passed == passed
+    assert any("image_encoder: only 99 embeddings" in note for note in result.notes) == (n == 99)
+    assert not judge(variant(Precision.FP16, {Metric.MATCH_HARD: 0.0}, seen), GateSettings()).passed
+
+
 def test_a_gain_always_passes() -> None:
     assert judge(variant(drops={Metric.MATCH_HARD: -3.0}), parse_gate("match_hard=0")).passed
 

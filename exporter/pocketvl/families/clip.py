@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
 
 from pocketvl.errors import SourceError
 from pocketvl.families.base import Source
@@ -80,11 +81,13 @@ def _of_raw_pixels(patches: nn.Conv2d, preprocess: PreprocessSpec) -> nn.Conv2d:
     if patches.bias is not None:
         bias = bias + patches.bias.detach().double()
     size, stride = cast("tuple[int, int]", patches.kernel_size), cast("tuple[int, int]", patches.stride)
-    folded = nn.Conv2d(patches.in_channels, patches.out_channels, size, stride)
+    folded = skip_init(  # type: ignore[no-untyped-call]
+        nn.Conv2d, patches.in_channels, patches.out_channels, size, stride
+    )
     with torch.no_grad():
         folded.weight.copy_(weight * (preprocess.rescale / std))
         folded.get_parameter("bias").copy_(bias)
-    return folded
+    return cast(nn.Conv2d, folded.requires_grad_(False))
 
 
 class ClipTextEncoder(nn.Module):

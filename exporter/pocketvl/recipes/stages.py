@@ -353,7 +353,7 @@ class EmbedVariant(Stage):
 class MeasureLatency(Stage):
     """Latency of all variants, interleaved, and the peak memory of each alone."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "pillow", "tokenizers", "numpy")
 
     bundle: Stage | Path

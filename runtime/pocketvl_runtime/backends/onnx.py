@@ -84,6 +84,8 @@ def _configure_(options: Any, threads: int) -> None:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _LOG_FATAL
+    # Between answers its threads would go on spinning, on a battery or against another model.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     # Given bytes, it takes weights in other files from the working directory. They are refused before; this
     # is for what that misses.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
