@@ -79,9 +79,8 @@ def preprocess(image: Image.Image, spec: PreprocessSpec) -> Pixels:
         raise InputError(f"the picture has no pixels ({image.width} x {image.height})")
     image = _opaque(image).resize(_resized_size(image, spec), resample=Image.Resampling.BICUBIC)
     if spec.crop_width is not None and spec.crop_height is not None:
-        left = (
-            image.width - spec.crop_width
-        ) // 2  # below 0 where the crop is larger; Pillow fills with black
+        # below 0 where the crop is larger; Pillow fills with black
+        left = (image.width - spec.crop_width) // 2
         top = (image.height - spec.crop_height) // 2
         image = image.crop((left, top, left + spec.crop_width, top + spec.crop_height))
     return np.array(image, dtype=np.uint8)

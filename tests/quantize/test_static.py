@@ -42,7 +42,7 @@ def test_int8_keeps_torchs_answers(tower: str, suffix: str) -> None:
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 def test_files_shrink_by_what_the_weights_do(tower: str, kind: str) -> None:
     model = lowered()
-    module = model.source.image_encoder if tower == "pixels" else model.source.text_encoder
+    module = model.module(tower)
     weights = sum(
         parameter.numel()
         for name, parameter in module.named_parameters()

@@ -46,10 +46,9 @@ class _Rewriter:
         self.written: set[str] = set()
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, NDArray[np.generic]] = {}
-        self._floats = {tensor.name: tensor for tensor in graph.initializer}
         self._tower = tower
         self._dequantized: dict[tuple[str, ActivationGrid], str] = {}
-        self._biased = _bias_adds(graph, self._floats)
+        self._biased = _bias_adds(graph)
         self._ends: dict[str, QuantizedLayer] = {}  # outputs of bias additions that end a layer
 
     def add(self, node: NodeProto) -> None:
@@ -174,8 +173,9 @@ class _Rewriter:
         self._nodes.append(helper.make_node("DequantizeLinear", inputs, [output], output, axis=axis))
 
 
-def _bias_adds(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) -> dict[str, NodeProto]:
+def _bias_adds(graph: onnx.GraphProto) -> dict[str, NodeProto]:
     """By the output of a MatMul: the Add of a constant vector that alone reads it."""
+    vectors = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 1}
     readers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
@@ -185,7 +185,7 @@ def _bias_adds(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) -
         after = readers.get(node.output[0], []) if node.op_type == "MatMul" else []
         if len(after) == 1 and after[0].op_type == "Add":
             others = [name for name in after[0].input if name != node.output[0]]
-            if len(others) == 1 and others[0] in constants and len(constants[others[0]].dims) == 1:
+            if len(others) == 1 and others[0] in vectors:
                 found[node.output[0]] = after[0]
     return found
 

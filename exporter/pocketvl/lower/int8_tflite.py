@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pocketvl.errors import LoweringError
 from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
-from pocketvl.lower.ops import op_name, read_tflite
+from pocketvl.lower.ops import op_name, read_tflite, text_of
 from pocketvl.lower.quiet import quiet
 from pocketvl.lower.to_tflite import write_tflite
 
@@ -48,7 +48,7 @@ def write_int8_tflite(source: Path, tower: QuantizedTower, target: Path) -> None
         layer = tower.layers[name]
         for tensor, grid in ((op.inputs[0], layer.input), (op.outputs[0], layer.output)):
             if grid is not None:
-                statistics[_text(tensors[tensor].name)] = _statistics(grid)
+                statistics[text_of(tensors[tensor].name)] = _statistics(grid)
     integer = _restructured(source, {kind for kind, _, _ in layers}, statistics)
     for kind, op, name in _layers(integer, tower, source.name):
         _write_(integer, kind, op, tower.layers[name])
@@ -60,7 +60,7 @@ def _layers(model: Any, tower: QuantizedTower, where: str) -> Iterator[tuple[str
     for op in model.subgraphs[0].operators:
         kind = op_name(model, op)
         if kind in (*_LAYERS, _TABLE):
-            name = _text(weights_of(model, op).name).split(";", 1)[0].removesuffix(".weight")
+            name = text_of(weights_of(model, op).name).split(";", 1)[0].removesuffix(".weight")
             if name not in tower.layers:
                 raise LoweringError(f"{where}: {kind} of {name!r} was not quantized")
             yield kind, op, name
@@ -111,7 +111,7 @@ def _write_(model: Any, kind: str, op: Any, layer: QuantizedLayer) -> None:
 
 def _store_(model: Any, tensor: Any, integers: NDArray[np.generic], scale: NDArray[np.float32]) -> None:
     if tuple(int(side) for side in tensor.shape) != integers.shape:
-        raise LoweringError(f"{_text(tensor.name)} is {list(tensor.shape)}, its integers {integers.shape}")
+        raise LoweringError(f"{text_of(tensor.name)} is {list(tensor.shape)}, its integers {integers.shape}")
     model.buffers[tensor.buffer].data = np.frombuffer(integers.tobytes(), np.uint8)
     tensor.quantization.scale = scale.astype(np.float32)
     tensor.quantization.zeroPoint = np.zeros(scale.shape, np.int64)
@@ -126,7 +126,3 @@ def _statistics(grid: ActivationGrid) -> dict[str, Any]:
     """The range of a grid in the shape in which ai-edge-quantizer keeps its own."""
     low, high = ((end - grid.zero_point) * grid.scale for end in (0, 255))
     return {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
-
-
-def _text(name: bytes | str) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name

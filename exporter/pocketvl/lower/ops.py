@@ -124,8 +124,12 @@ def op_name(model: Any, op: Any) -> str:
     custom = code.customCode
     if custom is None:
         return builtin
-    name = custom.decode("utf-8", "replace") if isinstance(custom, bytes) else str(custom)
-    return f"{_TFLITE_CUSTOM}:{name}"
+    return f"{_TFLITE_CUSTOM}:{text_of(custom)}"
+
+
+def text_of(name: bytes | str) -> str:
+    """A name out of a TFLite object tree, which holds some as bytes."""
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
 
 
 def _onnx_name(node: onnx.NodeProto) -> str:
@@ -144,7 +148,7 @@ def _tflite_spec(entry: Any, tensors: list[Any], path: Path) -> TensorSpec:
     from ai_edge_litert.tools import flatbuffer_utils
 
     tensor = tensors[entry.tensorIndex]
-    name = entry.name.decode("utf-8") if isinstance(entry.name, bytes) else str(entry.name)
+    name = text_of(entry.name)
     signature = tensor.shapeSignature
     if signature is not None and any(side < 0 for side in signature):
         raise LoweringError(f"{path.name}: {name} has a dynamic shape; lower it with static shapes")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.ops import check_ops, op_name, read_tflite
+from pocketvl.lower.ops import check_ops, op_name, read_tflite, text_of
 from pocketvl.lower.quiet import quiet
 
 OUTPUT_NAME = "embedding"
@@ -120,7 +120,7 @@ def name_tensors_(model: Any, module: nn.Module) -> None:
             tensor = graph.tensors[place]
             wanted = layers.get(place) or _module_path(tensor, modules)
             if place in fixed:
-                wanted = _text(tensor.name)
+                wanted = text_of(tensor.name)
             name, count = wanted, 0
             while name in taken:
                 count += 1
@@ -154,7 +154,7 @@ def _stack_names(module: nn.Module) -> Iterator[tuple[str, str]]:
 
 def _paths(tensor: Any, modules: dict[str, str]) -> list[str]:
     """Paths of the modules that a tensor's name tells of, in its order."""
-    stacks = [part.split(";", 1)[0] for part in _text(tensor.name).split(";;")]
+    stacks = [part.split(";", 1)[0] for part in text_of(tensor.name).split(";;")]
     found = [modules.get(stack, modules.get(stack.rsplit("/", 1)[-1])) for stack in stacks]
     return [path for path in found if path is not None]
 
@@ -184,10 +184,6 @@ def _layer_names(model: Any, graph: Any, modules: dict[str, str], module: nn.Mod
             if paths and tensor >= 0 and tensor not in names:
                 names[tensor] = paths[0] + role
     return names
-
-
-def _text(name: bytes | str) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
 
 
 def strip_(model: Any) -> None:

@@ -12,7 +12,7 @@ from torch import fx, nn
 from pocketvl.errors import DataError
 from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 from pocketvl.quantize.arithmetic import (
-    Range,
+    Grid,
     activation_grid,
     least_weight_scale,
     quantize_bias,
@@ -95,7 +95,8 @@ def fake_quantize(values: torch.Tensor, grid: ActivationGrid) -> torch.Tensor:
 
 
 def _quantize_layer(layer: nn.Linear | nn.Conv2d, seen: LayerRanges) -> QuantizedLayer:
-    weights, inputs = layer.weight.detach().numpy(), activation_grid(seen.input)
+    weights = layer.weight.detach().numpy()
+    inputs, outputs = activation_grid(seen.input), activation_grid(seen.output)
     if layer.bias is None:
         grid = weight_grid(weights, 0)
         steps = None
@@ -104,11 +105,10 @@ def _quantize_layer(layer: nn.Linear | nn.Conv2d, seen: LayerRanges) -> Quantize
         grid = weight_grid(weights, 0, least_weight_scale(bias, inputs.scale))
         steps, _ = quantize_bias(bias, inputs.scale, grid.scale)
     integers = grid.quantize(weights).astype(np.int8)
-    return QuantizedLayer(integers, grid.scale, steps, _activation(seen.input), _activation(seen.output))
+    return QuantizedLayer(integers, grid.scale, steps, _activation(inputs), _activation(outputs))
 
 
-def _activation(seen: Range) -> ActivationGrid:
-    grid = activation_grid(seen)
+def _activation(grid: Grid) -> ActivationGrid:
     return ActivationGrid(float(grid.scale), grid.zero_point)
 
 

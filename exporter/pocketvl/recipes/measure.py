@@ -147,7 +147,7 @@ def _pictures(bundle: Bundle, answers: Mapping[str, Embeddings]) -> list[Picture
     return [
         PictureMatches(
             name=Path(image.file).name,
-            image=bundle.file(image.file).read_bytes(),
+            image=bundle.read(image.file),
             texts=expected.texts[shown],
             reference=shares(expected, row),
             variants={name: shares(got, row) for name, got in answers.items()},

@@ -47,7 +47,22 @@ def this_machine() -> Mapping[str, str]:
 
 
 @dataclass(frozen=True)
-class LowerGraph(Stage):
+class GraphStage(Stage):
+    """A stage whose result is one graph file, of ops that every engine runs."""
+
+    @property
+    def file(self) -> str:
+        """The name of the graph in the result."""
+        raise NotImplementedError
+
+    def ensures(self, source: Inputs, result: Path) -> None:
+        from pocketvl.lower.ops import check_ops
+
+        check_ops(result / self.file)
+
+
+@dataclass(frozen=True)
+class LowerGraph(GraphStage):
     """One tower of a checkpoint as an fp32 graph of one engine, its LayerNorms folded into the linears."""
 
     version: ClassVar[int] = 3
@@ -72,7 +87,6 @@ class LowerGraph(Stage):
 
     @property
     def file(self) -> str:
-        """The name of the graph in the result."""
         return f"{self.role.value}.fp32.{self.engine.value}"
 
     def requires(self, source: Inputs) -> None:
@@ -85,11 +99,6 @@ class LowerGraph(Stage):
         module, example = _folded_tower(source["source"], self.role)
         export = export_onnx if self.engine is Engine.ONNX else export_tflite
         export(module, example, _INPUT_NAMES[self.role], out / self.file)
-
-    def ensures(self, source: Inputs, result: Path) -> None:
-        from pocketvl.lower.ops import check_ops
-
-        check_ops(result / self.file)
 
 
 def _folded_tower(folder: Path, role: Role) -> tuple[nn.Module, torch.Tensor]:
@@ -112,7 +121,7 @@ def _folded_tower(folder: Path, role: Role) -> tuple[nn.Module, torch.Tensor]:
 
 
 @dataclass(frozen=True)
-class CastFp16(Stage):
+class CastFp16(GraphStage):
     """A TFLite graph with its weights in fp16."""
 
     version: ClassVar[int] = 1
@@ -126,18 +135,12 @@ class CastFp16(Stage):
 
     @property
     def file(self) -> str:
-        """The name of the graph in the result."""
         return f"{self.graph.role.value}.fp16.tflite"
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.lower.to_tflite import cast_fp16_tflite
 
         cast_fp16_tflite(source["graph"] / self.graph.file, out / self.file)
-
-    def ensures(self, source: Inputs, result: Path) -> None:
-        from pocketvl.lower.ops import check_ops
-
-        check_ops(result / self.file)
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ class _Feeds:
 
 
 @dataclass(frozen=True)
-class LowerInt8(Stage):
+class LowerInt8(GraphStage):
     """A graph in static int8: the float graph with a tower's integers in it."""
 
     version: ClassVar[int] = 1
@@ -238,7 +241,6 @@ class LowerInt8(Stage):
 
     @property
     def file(self) -> str:
-        """The name of the graph in the result."""
         return f"{self.graph.role.value}.int8.{self.graph.engine.value}"
 
     def run(self, source: Inputs, out: Path) -> None:
@@ -249,14 +251,6 @@ class LowerInt8(Stage):
         write = write_int8_onnx if self.graph.engine is Engine.ONNX else write_int8_tflite
         tower = QuantizedTower.load(source["tower"])
         write(source["graph"] / self.graph.file, tower, out / self.file)
-
-    def ensures(self, source: Inputs, result: Path) -> None:
-        from pocketvl.lower.ops import check_ops
-
-        check_ops(result / self.file)
-
-
-GraphStage = LowerGraph | CastFp16 | LowerInt8
 
 
 @dataclass(frozen=True)
