@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +15,32 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from pocketvl.errors import DataError
+from pocketvl.specification import LayerSpec, ProductSpec, TowerSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _TENSORS, _GRIDS = "integers.safetensors", "grids.json"
 
 
 @dataclass(frozen=True)
 class ActivationGrid:
-    """An asymmetric 8-bit grid of a whole tensor: q = clamp(round(x / scale) + zero_point, 0, 255).
+    """An asymmetric grid of a whole tensor: q = clamp(round(x / scale) + zero_point, 0, 2^bits - 1).
 
     Engines that store signed integers take q - 128 and zero_point - 128: the same grid.
 
     Attributes:
         scale: a float32 value, above 0.
-        zero_point: the integer that stands for 0, within 0..255.
+        zero_point: the integer that stands for 0, within 0..2^bits - 1.
+        bits: 2 to 8; engines run 8.
     """
 
     scale: float
     zero_point: int
+    bits: int = 8
+
+    @property
+    def highest(self) -> int:
+        """The greatest integer; the least is 0."""
+        return (1 << self.bits) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,52 +48,112 @@ class QuantizedLayer:
     """A linear, a convolution or a token table.
 
     Attributes:
-        weights: int8, shaped as in torch, within -127..127; channel c stands for `weights[c] * scale[c]`.
-        scale: float32 [channels], along the first axis: output channels, or rows of a table.
-        bias: int32 [channels] in steps of `input.scale * scale`; None where there is none.
-        input: the grid of what goes in; None for a table, which is looked up.
-        output: the grid of what comes out; None for a table.
+        spec: how it is quantized.
+        weights: int8, shaped as in torch, within the specification's grid.
+        scale: float32 [channels] along the first axis, output channels or rows of a table; or, per group,
+            [channels, groups] along the second. A weight stands for itself times its scale.
+        bias: int32 [channels] in steps of `input.scale * scale` where the layer is static, else float32;
+            None where there is none.
+        input: the grid of what goes in; None where the layer is not static.
+        output: the grid of what comes out; None where the layer is not static.
     """
 
+    spec: LayerSpec
     weights: NDArray[np.int8]
     scale: NDArray[np.float32]
-    bias: NDArray[np.int32] | None = None
+    bias: NDArray[np.int32] | NDArray[np.float32] | None = None
     input: ActivationGrid | None = None
     output: ActivationGrid | None = None
 
     def dequantized(self) -> NDArray[np.float32]:
-        """The weights as float32."""
-        scale = self.scale.reshape([-1] + [1] * (self.weights.ndim - 1))
-        return (self.weights.astype(np.float64) * scale).astype(np.float32)
+        """The weights as float32, shaped as in torch."""
+        return (self.weights.astype(np.float64) * spread(self.scale, self.weights.shape)).astype(np.float32)
 
     def bias_scale(self) -> NDArray[np.float32]:
-        """float32 [channels]: the step of the bias."""
+        """float32 [channels]: the step of a static layer's bias."""
         if self.input is None:
-            raise ValueError("a table has no bias")
+            raise ValueError("only a static layer's bias has a step")
         return np.float32(self.input.scale) * self.scale
+
+    def float_bias(self) -> NDArray[np.float32] | None:
+        """float32 [channels]: what the bias stands for."""
+        if self.bias is None or self.bias.dtype == np.float32:
+            return None if self.bias is None else self.bias.astype(np.float32)
+        return (self.bias * self.bias_scale().astype(np.float64)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class QuantizedProduct:
+    """A product of two activations.
+
+    Attributes:
+        spec: how it is quantized.
+        left: grid of the left factor.
+        right: grid of the right factor.
+    """
+
+    spec: ProductSpec
+    left: ActivationGrid
+    right: ActivationGrid
+
+
+def spread(scale: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.floating]:
+    """Scales of channels, or of groups within channels, in a shape that multiplies weights of `shape`.
+
+    Args:
+        scale: [channels], or [channels, groups] for weights [channels, inputs].
+        shape: of the weights.
+    """
+    if scale.ndim == 2:
+        return scale.repeat(shape[1] // scale.shape[1], axis=1)  # [channels, inputs]
+    return scale.reshape([-1] + [1] * (len(shape) - 1))
 
 
 @dataclass(frozen=True, eq=False)
 class QuantizedTower:
-    """The quantized layers of one module, by the module's names for them; all others stay in float."""
+    """The quantized layers of one module, by the module's names for them; all others stay in float.
+
+    Attributes:
+        layers: linears, convolutions and token tables.
+        products: of attention, "<attention module>.scores" and "<attention module>.values".
+    """
 
     layers: Mapping[str, QuantizedLayer]
+    products: Mapping[str, QuantizedProduct] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> TowerSpec:
+        """How the module is quantized."""
+        return TowerSpec(
+            {name: layer.spec for name, layer in self.layers.items()},
+            {name: product.spec for name, product in self.products.items()},
+        )
 
     def save(self, folder: Path) -> None:
         """Writes `integers.safetensors`, and `grids.json`, which a person can read."""
         tensors: dict[str, NDArray[np.generic]] = {}
-        grids: dict[str, object] = {}
         for name, layer in self.layers.items():
             tensors[f"{name}/weights"], tensors[f"{name}/scale"] = layer.weights, layer.scale
             if layer.bias is not None:
                 tensors[f"{name}/bias"] = layer.bias
-            if layer.input is not None and layer.output is not None:
-                grids[name] = {"input": vars(layer.input), "output": vars(layer.output)}
-            else:
-                grids[name] = {}
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / _TENSORS)
-        document = {"schema_version": SCHEMA_VERSION, "layers": grids}
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "layers": {
+                name: {
+                    place: vars(grid)
+                    for place, grid in (("input", layer.input), ("output", layer.output))
+                    if grid is not None
+                }
+                for name, layer in self.layers.items()
+            },
+            "products": {
+                name: {"left": vars(product.left), "right": vars(product.right)}
+                for name, product in self.products.items()
+            },
+        }
         (folder / _GRIDS).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        self.spec.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> QuantizedTower:
@@ -94,6 +162,7 @@ class QuantizedTower:
         Raises:
             DataError: the files are missing, damaged or of another version.
         """
+        spec = TowerSpec.load(folder)
         try:
             document = json.loads((folder / _GRIDS).read_text(encoding="utf-8"))
             if document["schema_version"] != SCHEMA_VERSION:
@@ -101,6 +170,7 @@ class QuantizedTower:
             tensors = load_file(folder / _TENSORS)
             layers = {
                 name: QuantizedLayer(
+                    spec.layers[name],
                     tensors[f"{name}/weights"],
                     tensors[f"{name}/scale"],
                     tensors.get(f"{name}/bias"),
@@ -108,8 +178,14 @@ class QuantizedTower:
                 )
                 for name, grids in document["layers"].items()
             }
+            products = {
+                name: QuantizedProduct(
+                    spec.products[name], ActivationGrid(**grids["left"]), ActivationGrid(**grids["right"])
+                )
+                for name, grids in document["products"].items()
+            }
         except DataError:
             raise
         except Exception as error:  # safetensors has an error of its own
             raise DataError(f"{folder} does not hold a quantized tower: {error}") from error
-        return cls(layers)
+        return cls(layers, products)

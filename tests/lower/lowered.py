@@ -24,7 +24,8 @@ from pocketvl.lower.to_onnx import export_onnx
 from pocketvl.lower.to_tflite import cast_fp16_tflite, export_tflite
 from pocketvl.quantize.calibrate import observe_layers
 from pocketvl.quantize.fold import fold_layer_norms_
-from pocketvl.quantize.static import quantize_static, token_tables
+from pocketvl.quantize.structure import token_tables
+from pocketvl.quantize.tower import quantize_tower, static_spec
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 
 TOWERS = ("pixels", "ids")
@@ -84,7 +85,7 @@ def lower_all(folder: Path) -> Lowered:
         export_tflite(module, example, tower, lowered.path(tower, "fp32.tflite"))
         cast_fp16_tflite(lowered.path(tower, "fp32.tflite"), lowered.path(tower, "fp16.tflite"))
         ranges = observe_layers(module, [feed[tower] for feed in samples(tower, 64, 1)])
-        integers = quantize_static(module, ranges, token_tables(module, example))
+        integers = quantize_tower(module, static_spec(module, token_tables(module, example)), ranges)
         (folder / tower).mkdir()
         integers.save(folder / tower)
         write_int8_onnx(lowered.path(tower, "fp32.onnx"), integers, lowered.path(tower, "int8.onnx"))

@@ -1,21 +1,28 @@
-"""The arithmetic of 8-bit grids: x is held as q = clamp(round(x / s) + z), and read as (q - z) * s."""
+"""The arithmetic of grids: x is held as the integer q nearest to (x - z) / s, and read as s * q + z."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from pocketvl.errors import RecipeError
+from pocketvl.integers import ActivationGrid, spread
+from pocketvl.specification import Granularity, GridSpec
 
 Floats = NDArray[np.float32]
 
 # A scale below the smallest normal float would itself be flushed to 0 by engines that do so.
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+# Engines hold the scale of a group as fp16, and multiply by it as bfloat16: it must be a number of both.
+_SMALLEST_GROUP_SCALE, _LARGEST_GROUP_SCALE = 2.0**-14, 65280.0
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a tensor was seen to hold: low <= x <= high."""
+    """The values that a tensor is taken to hold: low <= x <= high."""
 
     low: float
     high: float
@@ -23,97 +30,135 @@ class Range:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """An 8-bit grid, for a whole tensor or for each channel of it.
+    """q = argmin over lowest..highest of |q - (x - offset) / scale|, and q stands for scale * q + offset.
 
     Attributes:
-        scale: s, float32, 0-dimensional, or [channels].
-        zero_point: z, the integer that stands for 0.
-        axis: the channel axis, None for one grid for the whole tensor.
-        dtype: np.uint8 or np.int8.
-        lowest: least integer in use; -127 on symmetric grids, so that -q exists for every q.
-        highest: greatest integer in use.
+        scale: s, above 0, of any shape that broadcasts to the values.
+        offset: z, of any such shape; 0 on symmetric grids.
+        lowest: the least integer.
+        highest: the greatest integer.
     """
 
-    scale: Floats
-    zero_point: int
-    axis: int | None
-    dtype: type[np.uint8] | type[np.int8]
+    scale: NDArray[np.floating]
+    offset: NDArray[np.floating]
     lowest: int
     highest: int
 
-    def quantize(self, values: NDArray[np.floating]) -> NDArray[np.integer]:
-        """Rounds to the grid, ties to even, and clamps to its ends; shape is kept."""
-        steps = np.rint(values / self._scale_like(values).astype(np.float64)) + self.zero_point
+    @classmethod
+    def of(cls, grid: ActivationGrid) -> Grid:
+        """An activation's grid."""
+        scale = np.asarray(np.float32(grid.scale))
+        return cls(scale, np.asarray(-grid.zero_point * scale.astype(np.float64)), 0, grid.highest)
+
+    def quantize(self, values: NDArray[np.floating]) -> NDArray[np.int16]:
+        """The integers of the nearest points, ties to even, within the ends; shape is kept."""
+        steps = np.rint((values - self.offset.astype(np.float64)) / self.scale.astype(np.float64))
         clamped: NDArray[np.floating] = np.clip(steps, self.lowest, self.highest)
-        return clamped.astype(self.dtype)
+        return clamped.astype(np.int16)
 
     def dequantize(self, integers: NDArray[np.integer]) -> Floats:
-        """Reads integers of this grid as float32; shape is kept."""
-        centred = integers.astype(np.float64) - self.zero_point
-        return (centred * self._scale_like(integers)).astype(np.float32)
+        """What integers of this grid stand for; shape is kept."""
+        return (integers * self.scale.astype(np.float64) + self.offset).astype(np.float32)
 
-    def _scale_like(self, values: NDArray[np.generic]) -> Floats:
-        if self.axis is None:
-            return self.scale
-        return self.scale.reshape([-1 if axis == self.axis else 1 for axis in range(values.ndim)])
+    def with_integer_zero_point(self) -> Grid:
+        """The nearest grid on which 0 is a point: offset / scale is rounded to an integer of the grid."""
+        scale = self.scale.astype(np.float64)
+        zero_points = np.clip(np.rint(-self.offset / scale), self.lowest, self.highest)
+        return Grid(self.scale, -zero_points * scale, self.lowest, self.highest)
 
 
-def activation_grid(seen: Range) -> Grid:
-    """The asymmetric uint8 grid that covers a range, widened to hold 0, which falls on the grid exactly.
+def activation_grid(seen: Range, bits: int = 8) -> ActivationGrid:
+    """The affine grid that covers a range, widened to hold 0, which falls on the grid exactly.
 
     A tensor that was never anything but 0 gets scale 1.
     """
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
-    scale = np.float32(max((high - low) / 255, _SMALLEST_SCALE) if high > low else 1.0)
-    zero_point = int(np.clip(np.rint(-low / float(scale)), 0, 255))
-    return Grid(np.asarray(scale), zero_point, None, np.uint8, 0, 255)
+    highest = 2**bits - 1
+    scale = np.float32(max((high - low) / highest, _SMALLEST_SCALE) if high > low else 1.0)
+    zero_point = int(np.clip(np.rint(-low / float(scale)), 0, highest))
+    return ActivationGrid(float(scale), zero_point, bits)
 
 
-def weight_grid(weights: Floats, axis: int, least_scale: Floats | float = 0.0) -> Grid:
-    """The symmetric int8 grid of each channel: absmax / 127; a channel of zeros gets scale 1.
+def weight_scale(weights: Floats, spec: GridSpec, least_scale: Floats | float = 0.0) -> Floats:
+    """The scales with which symmetric grids reach the largest weight of each channel or group.
+
+    A channel of zeros gets scale 1.
 
     Args:
-        weights: of any shape.
-        axis: the output channels' axis.
-        least_scale: no scale is smaller than this; [channels] or one for all.
+        weights: [channels, ...]; per group [channels, inputs].
+        spec: a symmetric grid per channel or per group.
+        least_scale: of channels, no scale is smaller than this: [channels], or one for all.
+
+    Returns:
+        float32 [channels], or [channels, groups], each of those a number that fp16 and bfloat16 both have.
+
+    Raises:
+        RecipeError: the groups do not divide the inputs.
     """
-    others = tuple(other for other in range(weights.ndim) if other != axis)
-    largest = np.abs(weights.astype(np.float64)).max(axis=others, initial=0.0)
-    scale = np.where(largest > 0, np.maximum(largest / 127, _SMALLEST_SCALE), 1.0)
-    return Grid(np.maximum(scale, least_scale).astype(np.float32), 0, axis, np.int8, -127, 127)
+    largest = np.abs(grouped(weights, spec).astype(np.float64)).max(axis=-1, initial=0.0)
+    scale = np.where(largest > 0, np.maximum(largest / spec.highest, _SMALLEST_SCALE), 1.0)
+    if spec.granularity is Granularity.PER_GROUP:
+        return group_scale(scale)
+    return np.maximum(scale[:, 0], least_scale).astype(np.float32)
 
 
-def least_weight_scale(bias: Floats, input_scale: Floats) -> Floats:
+def group_scale(scale: NDArray[np.floating]) -> Floats:
+    """The nearest scales that fp16 and bfloat16 both have."""
+    fits = np.clip(scale, _SMALLEST_GROUP_SCALE, _LARGEST_GROUP_SCALE).astype(np.float32)
+    rounded: Floats = torch.from_numpy(fits).bfloat16().float().numpy()
+    return rounded
+
+
+def grouped(weights: NDArray[np.generic], spec: GridSpec) -> NDArray[np.generic]:
+    """Weights as [channels, groups, weights of a group]; per channel there is one group."""
+    flat = weights.reshape(len(weights), -1)
+    size = spec.group_size or flat.shape[1]
+    if spec.group_size is not None and (weights.ndim != 2 or flat.shape[1] % size):
+        raise RecipeError(f"groups of {size} do not divide weights of shape {list(weights.shape)}")
+    return flat.reshape(len(flat), -1, size)
+
+
+def quantize_weights(weights: Floats, scale: Floats, spec: GridSpec) -> NDArray[np.int8]:
+    """Rounds weights to the nearest point of their grid.
+
+    Args:
+        weights: [channels, ...].
+        scale: [channels], or [channels, groups].
+        spec: a symmetric grid.
+
+    Returns:
+        int8, shaped as the weights.
+    """
+    grid = Grid(spread(scale, weights.shape), np.zeros(1), spec.lowest, spec.highest)
+    return grid.quantize(weights).astype(np.int8)
+
+
+def least_weight_scale(bias: Floats, input_scale: float) -> Floats:
     """The least scale of each channel's weights with which its bias fits 32 bits, one bit to spare.
 
     Products that are added to such a bias are too small beside it for the coarser weights to matter.
 
     Args:
         bias: [channels].
-        input_scale: the activation's, 0-dimensional.
+        input_scale: the activation's.
     """
-    return (np.abs(bias.astype(np.float64)) / (float(input_scale) * 2**30)).astype(np.float32)
+    return (np.abs(bias.astype(np.float64)) / (input_scale * 2**30)).astype(np.float32)
 
 
-def quantize_bias(
-    bias: Floats, input_scale: Floats, weight_scale: Floats
-) -> tuple[NDArray[np.int32], Floats]:
+def quantize_bias(bias: Floats, input_scale: float, weight_scale: Floats) -> NDArray[np.int32]:
     """Rounds a bias to the integers in which products of an input and a weight are added up.
 
     Args:
         bias: [channels].
-        input_scale: the activation's, 0-dimensional.
+        input_scale: the activation's, a float32 value.
         weight_scale: [channels], none below `least_weight_scale`.
-
-    Returns:
-        int32 [channels] and its scales, float32 [channels].
 
     Raises:
         ValueError: a bias does not fit 32 bits.
     """
-    scale = np.maximum(input_scale * weight_scale, np.float32(_SMALLEST_SCALE)).astype(np.float32)
-    limits = np.iinfo(np.int32)
+    scale = np.maximum(np.float32(input_scale) * weight_scale, np.float32(_SMALLEST_SCALE))
     steps = np.rint(bias / scale.astype(np.float64))
-    if np.abs(steps).max(initial=0) > limits.max:
+    if np.abs(steps).max(initial=0) > np.iinfo(np.int32).max:
         raise ValueError("a bias is too large for the scales of its input and weights")
-    return steps.astype(np.int32), scale
+    integers: NDArray[np.int32] = steps.astype(np.int32)
+    return integers

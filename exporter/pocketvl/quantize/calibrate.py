@@ -14,10 +14,9 @@ from torch import nn
 
 from pocketvl.errors import DataError
 from pocketvl.quantize.arithmetic import Range
+from pocketvl.quantize.structure import LAYERS
 
 Progress = Callable[[int, int, str], None]
-LAYERS = (nn.Linear, nn.Conv2d)
-"""Layers that multiply an activation by weights."""
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def _ids(texts: list[str], tokenizer_json: bytes, spec: TokenizerSpec) -> npt.ND
 class QuantizeTower(Stage):
     """One tower's integers in static int8, with ranges seen on calibration data; both engines get them."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = _TORCH
 
     source: Path
@@ -203,12 +203,13 @@ class QuantizeTower(Stage):
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.quantize.calibrate import observe_layers
-        from pocketvl.quantize.static import quantize_static, token_tables
+        from pocketvl.quantize.structure import token_tables
+        from pocketvl.quantize.tower import quantize_tower, static_spec
 
         module, example = _folded_tower(source["source"], self.role)
         feeds = _Feeds(source["feeds"] / f"{_INPUT_NAMES[self.role]}.npy")
         ranges = observe_layers(module, feeds, source.progress)
-        quantize_static(module, ranges, token_tables(module, example)).save(out)
+        quantize_tower(module, static_spec(module, token_tables(module, example)), ranges).save(out)
 
 
 class _Feeds:

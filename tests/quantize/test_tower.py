@@ -21,7 +21,11 @@ from pocketvl.lower.int8_tflite import weights_of
 from pocketvl.lower.ops import op_counts, op_name, read_tflite
 from pocketvl.lower.to_onnx import export_onnx
 from pocketvl.quantize.calibrate import observe_layers
-from pocketvl.quantize.static import fake_quantize, quantize_static, simulated, token_tables
+from pocketvl.quantize.fake import fake_quantize
+from pocketvl.quantize.simulate import simulated
+from pocketvl.quantize.structure import token_tables
+from pocketvl.quantize.tower import quantize_tower, static_spec
+from pocketvl.specification import INT8_STATIC, INT8_TABLE
 from tests.lower.engines import centred_cosines, run, run_onnx
 from tests.lower.lowered import TOWERS, lowered, samples
 
@@ -102,13 +106,14 @@ def onnx_integers(path: Path, tower: QuantizedTower) -> dict[str, QuantizedLayer
         assert weights.dtype == np.int8
         scale = stored[f"{name}.weight_scale"].ravel()
         if layer.input is None:
-            found[name] = QuantizedLayer(weights, scale)
+            found[name] = QuantizedLayer(INT8_TABLE, weights, scale)
             continue
         node = readers[f"{name}.weight_dequantized"]
         assert readers[f"{name}.weight_dequantized"].op_type in ("Gemm", "Conv", "MatMul")
         axis = next(a.i for a in made_by[node.input[1]].attribute if a.name == "axis")
         after = readers[node.output[0]]
         found[name] = QuantizedLayer(
+            INT8_STATIC,
             weights.T if axis == 1 else weights,
             scale,
             stored.get(f"{name}.bias_quantized"),
@@ -144,12 +149,12 @@ def tflite_integers(path: Path) -> dict[str, QuantizedLayer]:
         scale = np.asarray(weight.quantization.scale, np.float32)
         assert not np.any(weight.quantization.zeroPoint)
         if kind == "EMBEDDING_LOOKUP":
-            found[name] = QuantizedLayer(stored, scale)
+            found[name] = QuantizedLayer(INT8_TABLE, stored, scale)
             continue
         has_bias = len(op.inputs) > 2 and op.inputs[2] >= 0
         bias = integers(tensors[op.inputs[2]], np.int32) if has_bias else None
         found[name] = QuantizedLayer(
-            stored, scale, bias, grid(tensors[op.inputs[0]]), grid(tensors[op.outputs[0]])
+            INT8_STATIC, stored, scale, bias, grid(tensors[op.inputs[0]]), grid(tensors[op.outputs[0]])
         )
     return found
 
@@ -223,7 +228,7 @@ def test_positions_are_no_token_table() -> None:
 
 def test_a_module_without_layers_is_refused() -> None:
     with pytest.raises(DataError, match="no linear"):
-        quantize_static(torch.nn.ReLU(), {})
+        quantize_tower(torch.nn.ReLU(), static_spec(torch.nn.ReLU()), {})
 
 
 def test_a_graph_without_the_layers_is_refused(tmp_path: Path) -> None:
@@ -252,7 +257,7 @@ def test_zero_channels_and_inputs_that_are_always_zero_keep_their_bias(tmp_path:
     weights = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     weights[1] = 0
     module, feed = Wrapped(linear(weights, [1.0, -2.0, 3.0])).eval(), np.zeros((2, 4), np.float32)
-    tower = quantize_static(module, observe_layers(module, [feed]))
+    tower = quantize_tower(module, static_spec(module), observe_layers(module, [feed]))
     export_onnx(module, torch.from_numpy(feed), "x", tmp_path / "f.onnx")
     write_int8_onnx(tmp_path / "f.onnx", tower, tmp_path / "q.onnx")
     answers = run_onnx(tmp_path / "q.onnx", [{"x": feed}]).reshape(2, 3)

@@ -1,0 +1,32 @@
+"""Fake quantization in torch: values are moved to the nearest point of a grid, and stay floats."""
+
+from __future__ import annotations
+
+import torch
+
+from pocketvl.integers import ActivationGrid
+
+
+def fake_quantize(values: torch.Tensor, grid: ActivationGrid) -> torch.Tensor:
+    """Each value's nearest on an activation's grid; shape and dtype are kept."""
+    steps = torch.round(values / grid.scale) + grid.zero_point
+    return (steps.clamp(0, grid.highest) - grid.zero_point) * grid.scale
+
+
+def fake_quantize_dynamic(values: torch.Tensor, bits: int = 8) -> torch.Tensor:
+    """Each value's nearest on the affine grid that just covers its sample and 0, as a dynamic layer's input.
+
+    ONNX Runtime does so for a whole sample; LiteRT for each row of it, which is finer.
+
+    Args:
+        values: [B, ...].
+        bits: of the grid.
+    """
+    rest = tuple(range(1, values.ndim))
+    low = values.amin(rest, keepdim=True).clamp(max=0)
+    high = values.amax(rest, keepdim=True).clamp(min=0)
+    highest = (1 << bits) - 1
+    scale = ((high - low) / highest).clamp(min=torch.finfo(values.dtype).tiny)
+    zero_point = torch.round(-low / scale)
+    steps = torch.round(values / scale) + zero_point
+    return (steps.clamp(0, highest) - zero_point) * scale

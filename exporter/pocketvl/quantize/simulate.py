@@ -1,0 +1,52 @@
+"""A module that computes, in torch, what its lowered forms compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from pocketvl.integers import QuantizedLayer, QuantizedTower
+from pocketvl.quantize.fake import fake_quantize, fake_quantize_dynamic
+from pocketvl.specification import Mode
+
+
+@contextmanager
+def simulated(module: nn.Module, tower: QuantizedTower) -> Iterator[None]:
+    """Inside, the module computes with the tower's weights, biases and grids; after it, as before."""
+    floats = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    handles: list[RemovableHandle] = []
+    try:
+        with torch.no_grad():
+            for name, layer in tower.layers.items():
+                child = module.get_submodule(name)
+                child.get_parameter("weight").copy_(torch.from_numpy(layer.dequantized()))
+                bias = layer.float_bias()
+                if bias is not None:
+                    child.get_parameter("bias").copy_(torch.from_numpy(bias))
+                handles.extend(_hooks(child, layer))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        module.load_state_dict(floats)
+
+
+def _hooks(child: nn.Module, layer: QuantizedLayer) -> Iterator[RemovableHandle]:
+    if layer.spec.mode is Mode.DYNAMIC:
+        yield child.register_forward_pre_hook(_before(fake_quantize_dynamic))
+    if layer.input is not None:
+        grid = layer.input
+        yield child.register_forward_pre_hook(_before(lambda values: fake_quantize(values, grid)))
+    if layer.output is not None:
+        out = layer.output
+        yield child.register_forward_hook(lambda _, inputs, output: fake_quantize(output, out))
+
+
+def _before(
+    change: Callable[[torch.Tensor], torch.Tensor],
+) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]:
+    return lambda _, inputs: (change(inputs[0]), *inputs[1:])
