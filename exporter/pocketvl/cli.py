@@ -15,6 +15,7 @@ from pocketvl_runtime.errors import BackendWarning
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import Report
+    from pocketvl.recipes.export import ExportResult
 
 _folder = click.Path(path_type=Path)
 _cache = click.option(
@@ -60,6 +61,14 @@ def cli() -> None:
     metavar="A,B,...",
     help="Default: onnx-fp32, onnx-int8, tflite-fp32, tflite-fp16, tflite-int8.",
 )
+@click.option(
+    "--recipe",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE.toml",
+    help="How towers are calibrated, rounded and trained: default, min-max, qat-int8, qat-int4, or a file.",
+)
+@click.option("--train", type=_folder, help="Dataset folder to train on, for recipes that train.")
 @_gate
 @click.option("--keep-failing", is_flag=True, help="Put variants that fail the gate in too, as experimental.")
 @_cache
@@ -70,6 +79,8 @@ def export(
     calibration: Path,
     data: Path | None,
     variants: str | None,
+    recipe: str,
+    train: Path | None,
     gate: str,
     keep_failing: bool,
     cache: Path,
@@ -77,19 +88,109 @@ def export(
 ) -> None:
     """Turn the checkpoint SOURCE into a verified bundle of ONNX and TFLite graphs."""
     from pocketvl.console import stage_lines
-    from pocketvl.errors import GateError
-    from pocketvl.recipes import export as recipe
+    from pocketvl.recipes import export as recipes
+    from pocketvl.recipes.variants import DEFAULT_VARIANTS
 
-    chosen = tuple(v.strip() for v in variants.split(",")) if variants else recipe.DEFAULT_VARIANTS
-    settings = recipe.ExportSettings(source, out, calibration, data, chosen, gate, keep_failing)
+    chosen = tuple(v.strip() for v in variants.split(",")) if variants else DEFAULT_VARIANTS
+    settings = recipes.ExportSettings(
+        source, out, calibration, data, chosen, gate, keep_failing, recipe, train
+    )
     with stage_lines() as tell:
-        result = recipe.export(settings, cache, tell)
-    _print_report(result.report, as_json)
-    if not as_json:
-        click.echo(f"bundle: {result.bundle or 'none, for no variant passed'}")
-        click.echo(f"report: {result.page}")
-    if result.failures and not keep_failing:
-        raise GateError(result.failures)
+        result = recipes.export(settings, cache, tell)
+    _print_result(result, as_json, keep_failing)
+
+
+@cli.command()
+@click.argument("source", type=_folder)
+@click.option(
+    "--budget", required=True, metavar="size=1.2MB|latency_ms=8", help="What a variant's graphs may cost."
+)
+@click.option(
+    "--data", required=True, type=_folder, help="Dataset folder: one part chooses, the rest judges."
+)
+@click.option("-o", "--out", required=True, type=_folder, help="The bundle's folder.")
+@click.option(
+    "--calibration", type=_folder, default=Path("calibration_data"), show_default=True, help="Dataset folder."
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["tflite", "onnx"]),
+    default="tflite",
+    show_default=True,
+    help="Whose files or latency are limited; the bundle holds both.",
+)
+@click.option("--trials", type=click.IntRange(min=1), default=60, show_default=True, help="Choices to try.")
+@click.option("--sampler", type=click.Choice(["tpe", "gp"]), default="tpe", show_default=True)
+@click.option(
+    "--widths",
+    default="4,8",
+    show_default=True,
+    metavar="BITS,...",
+    help="Bits to choose from: 4, 8, 32 (float).",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sampler.")
+@click.option("--recipe", default="default", show_default=True, metavar="NAME|FILE.toml")
+@click.option(
+    "--work",
+    type=_folder,
+    help="Where the study is kept, for going on, or for several processes at once; default: OUT.search.",
+)
+@_gate
+@click.option("--keep-failing", is_flag=True, help="Put variants that fail the gate in too, as experimental.")
+@_cache
+@_json
+def search(
+    source: Path,
+    budget: str,
+    data: Path,
+    out: Path,
+    calibration: Path,
+    engine: str,
+    trials: int,
+    sampler: str,
+    widths: str,
+    seed: int,
+    recipe: str,
+    work: Path | None,
+    gate: str,
+    keep_failing: bool,
+    cache: Path,
+    as_json: bool,
+) -> None:
+    """Search bits per layer of SOURCE under a budget, and export what was found.
+
+    Interrupted, the same command goes on with the study; run twice at once, both take part in it.
+    """
+    from pocketvl.console import stage_lines, trial_lines
+    from pocketvl.recipes import search as recipes
+    from pocketvl_runtime.manifest import Engine
+
+    request = recipes.SearchRequest(
+        source,
+        out,
+        work or out.with_name(out.name + ".search"),
+        calibration,
+        data,
+        budget,
+        Engine(engine),
+        trials,
+        sampler,
+        _bits(widths),
+        seed,
+        recipe,
+        gate,
+        keep_failing,
+    )
+    with stage_lines() as tell:
+        result = recipes.search(request, cache, tell, trial_lines)
+    _print_result(result, as_json, keep_failing)
+
+
+def _bits(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise click.UsageError(f"--widths: {text!r} is not of the form 4,8") from None
 
 
 @cli.command()
@@ -153,6 +254,17 @@ def tabletop(seed: int, count: int, out: Path, size: int, cache: Path) -> None:
     with stage_lines() as tell:
         make_tabletop(PaintTabletop(seed, count, size), out, cache, tell)
     click.echo(str(out))
+
+
+def _print_result(result: ExportResult, as_json: bool, keep_failing: bool) -> None:
+    from pocketvl.errors import GateError
+
+    _print_report(result.report, as_json)
+    if not as_json:
+        click.echo(f"bundle: {result.bundle or 'none, for no variant passed'}")
+        click.echo(f"report: {result.page}")
+    if result.failures and not keep_failing:
+        raise GateError(result.failures)
 
 
 def _print_report(report: Report, as_json: bool) -> None:

@@ -71,3 +71,8 @@ def bar() -> Iterator[Callable[[int, int, str], None]]:
                 console.print(f"{done}/{total} {what}", markup=False)
 
         yield tell
+
+
+def trial_lines(done: int, total: int, what: str) -> None:
+    """Prints a search's progress on stderr, a line a trial."""
+    Console(stderr=True, highlight=False).print(f"trial {done}/{total}: {what}", markup=False)

@@ -48,18 +48,22 @@ class Engine(StrEnum):
 
 
 class Precision(StrEnum):
-    """What a graph's weights and activations are held in; int8 is static, int8dyn and int4 dynamic."""
+    """What a graph's weights and activations are held in; int8 is static, int8dyn and int4 dynamic.
+
+    Mixed: layers of several widths, as a search chose them.
+    """
 
     FP32 = "fp32"
     FP16 = "fp16"
     INT8 = "int8"
     INT8DYN = "int8dyn"
     INT4 = "int4"
+    MIXED = "mixed"
 
     @property
     def multiplies_integers(self) -> bool:
         """Whether an engine may multiply 8-bit integers in such a graph."""
-        return self in (Precision.INT8, Precision.INT8DYN, Precision.INT4)
+        return self not in (Precision.FP32, Precision.FP16)
 
 
 class Status(StrEnum):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from html.parser import HTMLParser
 
@@ -8,7 +9,10 @@ import pytest
 
 from pocketvl.errors import DataError
 from pocketvl.evaluate.html import PictureMatches, render_html
-from pocketvl.evaluate.report import Report
+from pocketvl.evaluate.report import Report, Reverted, Sensitivity
+from pocketvl.evaluate.statistics import paired_interval
+from pocketvl.evaluate.tasks import Metric
+from pocketvl_runtime.manifest import Role
 from tests.evaluate.worlds import picture, synthetic_report
 
 VOID = {"meta", "br", "img", "hr", "input", "link", "path", "use", "rect", "circle", "line"}
@@ -59,11 +63,19 @@ def without_tasks(report: Report) -> Report:
     return dataclasses.replace(report, reference={}, variants=variants, data=None)
 
 
+def quick(report: Report) -> Report:
+    """The same report with fewer plots, which take the time."""
+    variants = {
+        name: dataclasses.replace(each, parity={}, latency_ms={}) for name, each in report.variants.items()
+    }
+    return dataclasses.replace(report, variants=variants, sensitivity=())
+
+
 def test_the_page_is_whole_and_needs_nothing_from_outside() -> None:
     html = render_html(synthetic_report(), [picture()])
     page = Page(html)
     assert page.open == []
-    assert page.counts["svg"] == 6
+    assert page.counts["svg"] == 7
     assert page.counts["img"] == 1
     assert all(link.startswith(("#", "data:image/")) for link in page.links)
     assert not re.search(r"@import|url\((?!#)|https?://", html)
@@ -88,7 +100,89 @@ def test_the_page_says_what_was_measured() -> None:
 def test_what_fails_is_named_on_top() -> None:
     text = Page(render_html(synthetic_report(lost=5))).text
     assert "tflite-int8 fails the gate; 2 of 3 variants pass" in text
-    assert "tflite-int8: match_hard dropped 2.500 pp, 1 pp allowed" in text
+    limit = math.ceil(1e5 * paired_interval(5, 0, 200)[1]) / 1000
+    bound = f"at most {limit:.3f} pp with 95 % confidence (n = 200)"
+    assert f"tflite-int8: match_hard dropped 2.500 pp, {bound}; 1 pp allowed" in text
+
+
+def test_a_loss_that_is_not_proved_is_told_apart_from_one_that_is_too_large() -> None:
+    html = render_html(quick(synthetic_report(lost=4, samples=600)))
+    text = Page(html).text
+    assert "tflite-int8 is not proved; 2 of 3 variants pass" in text
+    assert "tflite-int8: match_hard is not proved: dropped 0.667 pp" in text
+    assert html.count("? not proved") == 2  # on its card and in the table
+    assert "✕ fails" not in text
+    low, high = paired_interval(4, 0, 600)
+    assert low < 0.01 < high
+    assert f"95 %: at most {math.ceil(1e5 * high) / 1000:.3f} of 1 pp" in text
+    assert "these samples cannot prove it" not in text
+
+
+def test_a_variant_that_passes_by_its_estimate_alone_says_so() -> None:
+    assert Page(render_html(quick(synthetic_report()))).text.count("these samples cannot prove it") == 3
+    assert "these samples cannot prove it" not in Page(render_html(quick(synthetic_report(0, 2000)))).text
+
+
+def test_an_upper_limit_never_reads_as_within_an_allowance_that_it_is_beyond() -> None:
+    report = quick(synthetic_report(lost=5, samples=2000))
+    variant = report.variants["tflite-int8"]
+    assert variant.gate is not None
+    near = dataclasses.replace(variant.metrics[Metric.MATCH_HARD], drop_ci95=(-0.1, 1.0001))
+    variant = dataclasses.replace(variant, metrics={Metric.MATCH_HARD: near})
+    html = render_html(dataclasses.replace(report, variants={variant.name: variant}))
+    assert "95 %: at most 1.001 of 1 pp" in Page(html).text
+
+
+def test_what_went_back_to_a_higher_precision_is_shown_with_what_it_bought() -> None:
+    report = quick(synthetic_report())
+    variant = report.variants["tflite-int8"]
+    assert variant.gate is not None
+    limits = {Metric.MATCH_HARD: 1.41}, {Metric.MATCH_HARD: 0.8}
+    reverted = (
+        Reverted(("layers.1.fc<2>",), Role.IMAGE_ENCODER, 32, 120_000, *limits),
+        Reverted(("layers.0.q", "layers.0.k"), Role.TEXT_ENCODER, 8, 1_500),
+    )
+    variant = dataclasses.replace(variant, gate=dataclasses.replace(variant.gate, reverted=reverted))
+    page = Page(render_html(dataclasses.replace(report, variants={variant.name: variant})))
+    assert page.open == []
+    assert "layers.1.fc<2> image fp32 120.0 1.410 → 0.800 pp" in page.text
+    assert "layers.0.q layers.0.k text 8 bits 1.5 – → –" in page.text
+    assert "went back" not in Page(render_html(report)).text
+
+
+def layers(count: int) -> tuple[Sensitivity, ...]:
+    roles = (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
+    return tuple(
+        Sensitivity(f"encoder.layers.{i}.self_attn.{{k_proj,q_proj}}", 8, None, roles[i % 2], (i + 1) * 1e-4)
+        for i in range(count)
+    )
+
+
+def test_the_worst_layers_are_drawn_and_all_are_listed() -> None:
+    report = dataclasses.replace(quick(without_tasks(synthetic_report())), sensitivity=layers(40))
+    html = render_html(report)
+    page = Page(html)
+    drawn = html[html.index('id="sensitivity-') : html.index("</svg>", html.index('id="sensitivity-'))]
+    assert page.open == []
+    names = re.findall(r"layers\.(\d+)\.self_attn", drawn)
+    assert [int(name) for name in names] == list(range(39, 9, -1))
+    assert "The worst 30 of 40" in page.text
+    listed = html[html.index("<summary>Sensitivity") :]
+    assert len(re.findall(r"layers\.\d+\.self_attn", listed)) == 40
+    assert "4.0e-03" in listed
+    few = Page(render_html(dataclasses.replace(report, sensitivity=layers(3))))
+    assert "The worst 30" not in few.text
+    none = Page(render_html(dataclasses.replace(report, sensitivity=())))
+    assert "Sensitivity of the layers" not in none.text
+
+
+def test_layers_measured_by_answers_alone_are_drawn_in_points() -> None:
+    rows = (Sensitivity("b", 8, 0.25), Sensitivity("a", 8, -0.1))
+    html = render_html(dataclasses.replace(quick(without_tasks(synthetic_report())), sensitivity=rows))
+    drawn = html[html.index('id="sensitivity-') :]
+    assert "loss, percentage points" in drawn
+    assert drawn.index(">b<") < drawn.index(">a<")
+    assert "0.25" in drawn
 
 
 def test_without_task_data_parity_alone_is_told() -> None:
@@ -96,7 +190,7 @@ def test_without_task_data_parity_alone_is_told() -> None:
     page = Page(html)
     assert page.open == []
     assert "No task data was given, so parity alone was measured" in page.text
-    assert page.counts["svg"] == 3  # two latencies and the cosines
+    assert page.counts["svg"] == 4  # two latencies, the cosines and the layers
 
 
 def test_a_report_with_nothing_in_it_still_renders() -> None:
@@ -115,7 +209,11 @@ def test_a_report_with_nothing_in_it_still_renders() -> None:
         )
         for name, each in report.variants.items()
     }
-    page = Page(render_html(dataclasses.replace(report, reference={}, variants=bare, data=None, notes=())))
+    page = Page(
+        render_html(
+            dataclasses.replace(report, reference={}, variants=bare, data=None, notes=(), sensitivity=())
+        )
+    )
     assert page.open == []
     assert "Measured, not yet judged" in page.text
     assert "svg" not in page.counts

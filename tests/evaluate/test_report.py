@@ -41,7 +41,9 @@ def test_report_json_has_the_keys_that_others_read() -> None:
     assert cosines <= variant["parity"]["image_encoder"].keys()
     assert variant["latency_ms"]["image"]["1"] == {"p10": 0.9, "median": 1.0}
     assert {"passed", "allowance_pp", "reverted"} <= variant["gate"].keys()
-    assert value["sensitivity"] == [{"layer": "vision.layers.0", "bits": 8, "drop_pp": 0.25}]
+    assert value["sensitivity"] == [
+        {"layer": "vision.layers.0", "bits": 8, "drop_pp": 0.25, "role": None, "loss": None}
+    ]
 
 
 def broken(path: list[str], value: object) -> str:
@@ -56,7 +58,7 @@ def broken(path: list[str], value: object) -> str:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["schema_version"], 2, "schema_version"),
+        (["schema_version"], 1, "schema_version"),
         (["schema_version"], True, "schema_version"),
         (["machine", "threads"], "two", r"machine\.threads"),
         (["variants", "tflite-int8", "engine"], "coreml", "coreml"),

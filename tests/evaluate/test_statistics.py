@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from pocketvl.errors import DataError
-from pocketvl.evaluate.statistics import paired_difference, paired_interval, wilson_interval
+from pocketvl.evaluate.statistics import (
+    least_samples,
+    paired_difference,
+    paired_interval,
+    wilson_interval,
+)
 
 Z2 = 1.959963984540054**2
 
@@ -90,6 +95,31 @@ def test_the_interval_covers_the_truth_in_about_95_of_100_trials(rates: tuple[fl
         low, high = paired_interval(int(lost), int(gained), n)
         held += low <= rates[0] - rates[1] <= high
     assert 0.925 <= held / trials <= 0.995
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1500), st.integers(0, 1500), st.integers(1, 1500))
+def test_another_loss_only_raises_both_limits(lost: int, gained: int, rest: int) -> None:
+    n = lost + gained + rest
+    low, high = paired_interval(lost, gained, n)
+    low_more, high_more = paired_interval(lost + 1, gained, n)
+    assert low_more > low - 1e-9
+    assert high_more > high - 1e-9
+
+
+@settings(deadline=None)
+@given(st.floats(0.01, 100))
+def test_the_least_samples_are_where_the_interval_without_discordant_pairs_fits(allowance: float) -> None:
+    least = least_samples(allowance)
+    assert least is not None
+    assert 100 * paired_interval(0, 0, least)[1] <= allowance * (1 + 1e-9)
+    if least > 1:
+        assert 100 * paired_interval(0, 0, least - 1)[1] > allowance * (1 - 1e-9)
+
+
+def test_least_samples_by_hand() -> None:
+    assert [least_samples(allowance) for allowance in (0.5, 1.0, 2.0, 100.0, 1e9)] == [765, 381, 189, 1, 1]
+    assert [least_samples(allowance) for allowance in (0.0, -1.0, math.nan, 5e-324)] == [None] * 4
 
 
 def test_paired_difference_by_hand() -> None:

@@ -18,18 +18,20 @@ from numpy.typing import NDArray
 from pocketvl.families import open_source
 from pocketvl.families.base import Source
 from pocketvl.integers import QuantizedTower
-from pocketvl.lower.int8_onnx import write_int8_onnx
-from pocketvl.lower.int8_tflite import write_int8_tflite
+from pocketvl.lower.fp16_onnx import cast_fp16_onnx
 from pocketvl.lower.to_onnx import export_onnx
 from pocketvl.lower.to_tflite import cast_fp16_tflite, export_tflite
-from pocketvl.quantize.calibrate import observe_layers
+from pocketvl.quantize.calibrate import calibrate
 from pocketvl.quantize.fold import fold_layer_norms_
 from pocketvl.quantize.structure import token_tables
 from pocketvl.quantize.tower import quantize_tower, static_spec
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
+from tests.lower.readers import FORMATS, MIXED, WRITE, in_forms
 
 TOWERS = ("pixels", "ids")
-SUFFIXES = ("fp32.onnx", "int8.onnx", "fp32.tflite", "fp16.tflite", "int8.tflite")
+SUFFIXES = tuple(
+    f"{each}.{kind}" for each in ("fp32", "fp16", "int8", "mixed") for kind in ("onnx", "tflite")
+)
 FLOATS = NDArray[np.float32]
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 
@@ -83,13 +85,18 @@ def lower_all(folder: Path) -> Lowered:
         fold_layer_norms_(module, example)
         export_onnx(module, example, tower, lowered.path(tower, "fp32.onnx"))
         export_tflite(module, example, tower, lowered.path(tower, "fp32.tflite"))
+        cast_fp16_onnx(lowered.path(tower, "fp32.onnx"), lowered.path(tower, "fp16.onnx"))
         cast_fp16_tflite(lowered.path(tower, "fp32.tflite"), lowered.path(tower, "fp16.tflite"))
-        ranges = observe_layers(module, [feed[tower] for feed in samples(tower, 64, 1)])
-        integers = quantize_tower(module, static_spec(module, token_tables(module, example)), ranges)
+        seen = calibrate(module, [feed[tower] for feed in samples(tower, 64, 1)])
+        integers = quantize_tower(module, static_spec(module, token_tables(module, example)), seen)
         (folder / tower).mkdir()
         integers.save(folder / tower)
-        write_int8_onnx(lowered.path(tower, "fp32.onnx"), integers, lowered.path(tower, "int8.onnx"))
-        write_int8_tflite(lowered.path(tower, "fp32.tflite"), integers, lowered.path(tower, "int8.tflite"))
+        mixed = in_forms(module, integers, MIXED)
+        for kind in FORMATS:
+            for written, name in ((integers, "int8"), (mixed, "mixed")):
+                WRITE[kind](
+                    lowered.path(tower, f"fp32.{kind}"), written, lowered.path(tower, f"{name}.{kind}")
+                )
     return lowered
 
 

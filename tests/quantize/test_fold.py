@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pocketvl.families import open_source
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.fold import NormReaders, fold_layer_norms_, norm_readers
 from tests.families.tiny import make_tiny_clip
 from tests.lower.lowered import TOWERS, samples
 
@@ -59,3 +59,56 @@ def test_a_clip_tower_computes_the_same(tower: str, tmp_path: Path) -> None:
         folded = fold_layer_norms_(module, data[:1])
         assert torch.allclose(module(data), expected, atol=1e-5)
     assert len(folded) >= 4  # two in each of two layers
+
+
+class Calls(nn.Module):
+    """One LayerNorm called twice, two linears that may share their weights, and what else is asked for."""
+
+    def __init__(self, tied: bool = False, borrowed: bool = False, second_input: bool = False) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(1)
+        self.norm = nn.LayerNorm(6)
+        self.one, self.two = nn.Linear(6, 6, bias=False), nn.Linear(6, 6)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=random))
+        if tied:
+            self.two.weight = self.one.weight
+        self.borrowed, self.second_input = borrowed, second_input
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.one(self.norm(x)) + self.two(self.norm(x + 1))
+        if self.borrowed:
+            y = y + nn.functional.linear(x, self.one.weight)
+        return self.two(y) if self.second_input else y
+
+
+def test_a_norm_called_twice_is_folded_once() -> None:
+    module, x = Calls().eval(), torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = module(x)
+        assert fold_layer_norms_(module, x) == ("norm",)
+        assert torch.allclose(module(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("trouble", ["tied", "borrowed", "second_input"])
+def test_a_norm_whose_readers_weights_serve_elsewhere_stays(trouble: str) -> None:
+    module, x = Calls(**{trouble: True}).eval(), torch.ones(3, 6)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    assert fold_layer_norms_(module, x) == ()
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_norm_without_a_shift_is_folded() -> None:
+    module, x = Normed(residual=False).eval(), torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
+    module.norm.bias = None  # type: ignore[assignment]  # as LayerNorm(6, bias=False) has it
+    with torch.no_grad():
+        expected = module(x)
+        assert fold_layer_norms_(module, x) == ("norm",)
+        assert torch.allclose(module(x), expected, atol=1e-5)
+
+
+def test_readers_are_named_in_the_order_of_the_graph() -> None:
+    assert norm_readers(Normed(residual=False).eval(), torch.ones(3, 6)) == (
+        NormReaders("norm", ("one", "two")),
+    )

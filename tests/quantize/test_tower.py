@@ -16,11 +16,11 @@ from onnx import numpy_helper
 
 from pocketvl.errors import DataError, LoweringError
 from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
-from pocketvl.lower.int8_onnx import write_int8_onnx
-from pocketvl.lower.int8_tflite import weights_of
 from pocketvl.lower.ops import op_counts, op_name, read_tflite
+from pocketvl.lower.quantized_onnx import write_quantized_onnx
+from pocketvl.lower.quantized_tflite import weights_of
 from pocketvl.lower.to_onnx import export_onnx
-from pocketvl.quantize.calibrate import observe_layers
+from pocketvl.quantize.calibrate import Calibration, calibrate
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.simulate import simulated
 from pocketvl.quantize.structure import token_tables
@@ -228,13 +228,13 @@ def test_positions_are_no_token_table() -> None:
 
 def test_a_module_without_layers_is_refused() -> None:
     with pytest.raises(DataError, match="no linear"):
-        quantize_tower(torch.nn.ReLU(), static_spec(torch.nn.ReLU()), {})
+        quantize_tower(torch.nn.ReLU(), static_spec(torch.nn.ReLU()), Calibration({}))
 
 
 def test_a_graph_without_the_layers_is_refused(tmp_path: Path) -> None:
     model = lowered()
     with pytest.raises(LoweringError, match="holds no node for"):
-        write_int8_onnx(model.path("pixels", "fp32.onnx"), model.integers("ids"), tmp_path / "g.onnx")
+        write_quantized_onnx(model.path("pixels", "fp32.onnx"), model.integers("ids"), tmp_path / "g.onnx")
 
 
 def linear(weights: NDArray[np.float32], bias: list[float]) -> torch.nn.Linear:
@@ -257,9 +257,9 @@ def test_zero_channels_and_inputs_that_are_always_zero_keep_their_bias(tmp_path:
     weights = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     weights[1] = 0
     module, feed = Wrapped(linear(weights, [1.0, -2.0, 3.0])).eval(), np.zeros((2, 4), np.float32)
-    tower = quantize_tower(module, static_spec(module), observe_layers(module, [feed]))
+    tower = quantize_tower(module, static_spec(module), calibrate(module, [feed]))
     export_onnx(module, torch.from_numpy(feed), "x", tmp_path / "f.onnx")
-    write_int8_onnx(tmp_path / "f.onnx", tower, tmp_path / "q.onnx")
+    write_quantized_onnx(tmp_path / "f.onnx", tower, tmp_path / "q.onnx")
     answers = run_onnx(tmp_path / "q.onnx", [{"x": feed}]).reshape(2, 3)
     assert answers == pytest.approx(np.tile([1.0, -2.0, 3.0], (2, 1)), abs=0.011)  # half a step of the output
 

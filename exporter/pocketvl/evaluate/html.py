@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from PIL import Image, ImageOps
 
 from pocketvl.errors import DataError
 from pocketvl.evaluate import plots
-from pocketvl.evaluate.report import MetricReport, Report, VariantReport
+from pocketvl.evaluate.report import FLOAT_BITS, MetricReport, Report, VariantReport
 from pocketvl.evaluate.tasks import Metric
 from pocketvl_runtime.manifest import Precision, Role
 
@@ -69,6 +70,8 @@ def render_html(report: Report, pictures: Sequence[PictureMatches] = ()) -> str:
     filters: dict[str, Callable[..., str]] = {
         "percent": _percent,
         "points": _points,
+        "bound": _bound,
+        "width": _width,
         "loss": _loss,
         "interval": _interval,
         "megabytes": _megabytes,
@@ -88,6 +91,8 @@ def render_html(report: Report, pictures: Sequence[PictureMatches] = ()) -> str:
         threads=report.thread_counts(),
         stages=list(dict.fromkeys(stage for variant in variants for stage in variant.latency_ms)),
         plots=_plots(report),
+        assumed={variant.name for variant in variants if _is_assumed(variant)},
+        sensitivity=plots.worst_first(report.sensitivity),
         pictures=[_picture(picture) for picture in pictures],
         role_names=_ROLE_NAMES,
     )
@@ -96,13 +101,30 @@ def render_html(report: Report, pictures: Sequence[PictureMatches] = ()) -> str:
 def _headline(variants: Sequence[VariantReport]) -> str:
     judged = [variant for variant in variants if variant.gate is not None]
     failed = [variant.name for variant in judged if variant.gate is not None and not variant.gate.passed]
+    unproved = [variant.name for variant in judged if variant.gate is not None and variant.gate.wants_samples]
     if not judged:
         return "Measured, not yet judged"
     if not failed:
         every = "The only variant passes" if len(judged) == 1 else f"All {len(judged)} variants pass"
         return f"{every} the gate"
-    verb = "fails" if len(failed) == 1 else "fail"
-    return f"{', '.join(failed)} {verb} the gate; {len(judged) - len(failed)} of {len(judged)} variants pass"
+    lost = [name for name in failed if name not in unproved]
+    told = [f"{', '.join(lost)} {'fails' if len(lost) == 1 else 'fail'} the gate"] if lost else []
+    if unproved:
+        told.append(f"{', '.join(unproved)} {'is' if len(unproved) == 1 else 'are'} not proved")
+    return f"{'; '.join(told)}; {len(judged) - len(failed)} of {len(judged)} variants pass"
+
+
+def _is_assumed(variant: VariantReport) -> bool:
+    """Whether a variant passed on an estimate whose interval reaches beyond the allowance."""
+    if variant.gate is None or not variant.gate.passed:
+        return False
+    allowed = variant.gate.allowance_pp
+    intervals = {metric: measured.drop_ci95 for metric, measured in variant.metrics.items()}
+    return any(
+        interval is not None and interval[1] > allowed[metric]
+        for metric, interval in intervals.items()
+        if metric in allowed
+    )
 
 
 def _verdict(report: Report, variants: Sequence[VariantReport]) -> str:
@@ -174,8 +196,15 @@ def _plots(report: Report) -> list[_Plot]:
         ("Latency of the text encoder", latency, plots.latency_bars(report, "text")),
         ("Accuracy by kind of negative", kinds, plots.accuracy_by_kind(report)),
         ("How close the embeddings are", close, plots.centred_cosines(report)),
+        ("Sensitivity of the layers", _sensitivity_caption(report), plots.sensitivities(report)),
     )
     return [_Plot(title, caption, Markup(svg)) for title, caption, svg in drawn if svg is not None]
+
+
+def _sensitivity_caption(report: Report) -> str:
+    count = len(report.sensitivity)
+    shown = f"The worst {plots.MOST_LAYERS} of {count}. " if count > plots.MOST_LAYERS else ""
+    return f"Each quantized alone, all others in float. {shown}Filled: image, hollow: text."
 
 
 def _marks(report: Report) -> str:
@@ -246,6 +275,15 @@ def _loss(points: float) -> str:
     if not round(points, 2):
         return "no loss"
     return f"{abs(points):.2f} pp {'lost' if points > 0 else 'gained'}"
+
+
+def _bound(points: float) -> str:
+    """An upper limit, rounded up: beyond an allowance it never reads as within."""
+    return f"{math.ceil(1000 * points - 1e-6) / 1000:.3f}".replace("-", "\u2212")
+
+
+def _width(bits: int) -> str:
+    return "fp32" if bits == FLOAT_BITS else f"{bits} bits"
 
 
 def _interval(limits: tuple[float, float] | None) -> str:

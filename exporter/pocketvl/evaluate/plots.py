@@ -18,7 +18,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from pocketvl.evaluate.parity import LossHistogram
-from pocketvl.evaluate.report import MetricReport, Report, VariantReport
+from pocketvl.evaluate.report import MetricReport, Report, Sensitivity, VariantReport
 from pocketvl.evaluate.tasks import Metric
 from pocketvl_runtime.manifest import Engine, Precision, Role
 
@@ -38,10 +38,13 @@ _MARKER = {
     Precision.INT8: "s",
     Precision.INT8DYN: "^",
     Precision.INT4: "v",
+    Precision.MIXED: "P",
 }
 # What a cosine is at a loss of 10^0, 10^-1, ...
 _NINES = ("0", ".9", ".99", ".999", ".9⁴", ".9⁵", ".9⁶", ".9⁷", ".9⁸", ".9⁹", ".9¹⁰")
 _WIDTH_INCHES = 5.2
+MOST_LAYERS = 30
+_LONGEST_LAYER_NAME = 38
 _SMALL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5}
 _LABEL_PLACES = (
     (8, 6, "left"), (8, -13, "left"), (-8, 6, "right"), (-8, -13, "right"),
@@ -211,6 +214,49 @@ def centred_cosines(report: Report) -> str | None:
         axes.grid(axis="x")
 
     return _svg("cosine", 0.75 + 0.42 * len(variants), draw)
+
+
+def worst_first(rows: Sequence[Sensitivity]) -> list[Sensitivity]:
+    """Layers by what they cost, most first: those whose loss of embeddings was measured, then the others."""
+    return sorted(rows, key=lambda row: (row.loss is None, -_cost(row), row.role or "", row.layer))
+
+
+def sensitivities(report: Report) -> str | None:
+    """What the worst layers cost, quantized alone; None where that was not measured."""
+    by_loss = any(row.loss is not None for row in report.sensitivity)
+    rows = [row for row in worst_first(report.sensitivity) if by_loss == (row.loss is not None)][:MOST_LAYERS]
+    if not rows:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for place, row in enumerate(rows):
+            cost = _cost(row)
+            face = "none" if row.role is Role.TEXT_ENCODER else MUTED
+            axes.barh(place, cost, 0.66, facecolor=face, edgecolor=MUTED, linewidth=1)
+            figure = f"{cost:.1e}" if by_loss else f"{cost:.2f}"
+            axes.annotate(figure, (max(cost, 0), place), (4, 0), va="center", color=MUTED, **_SMALL)
+        axes.set_yticks(range(len(rows)), [_shortened(row.layer) for row in rows], fontsize=8)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.margins(x=0.16)
+        axes.set_xlabel("1 \u2212 median centred cosine" if by_loss else "loss, percentage points")
+        axes.ticklabel_format(axis="x", scilimits=(-2, 3), useMathText=False)
+        axes.locator_params(axis="x", nbins=4)
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+
+    return _svg("sensitivity", 0.75 + 0.19 * len(rows), draw)
+
+
+def _cost(row: Sensitivity) -> float:
+    return row.loss if row.loss is not None else row.drop_pp or 0.0
+
+
+def _shortened(layer: str) -> str:
+    """A name without as many of its leading components as it takes to fit."""
+    short = layer
+    while len(short) > _LONGEST_LAYER_NAME and "." in short.partition("{")[0]:
+        short = short.partition(".")[2]
+    return short[:_LONGEST_LAYER_NAME]
 
 
 def _drop_height(report: Report) -> float:

@@ -10,7 +10,8 @@ from pocketvl.evaluate.parity import ParityReport
 from pocketvl.evaluate.tasks import Metric
 from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status, variant_name
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+FLOAT_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -93,22 +94,52 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Reverted:
+    """Layers that went back to a higher precision together, and what that bought.
+
+    Attributes:
+        layers: their names in the tower; those that read the same input go together.
+        role: of the tower that they are part of.
+        to: bits of their weights now; 32 is fp32.
+        bytes_added: what the graph file grew by.
+        before: per judged metric, the upper 95 % limit of the loss before, in percentage points.
+        after: the same limits after.
+    """
+
+    layers: tuple[str, ...]
+    role: Role
+    to: int
+    bytes_added: int
+    before: dict[Metric, float] = field(default_factory=dict)
+    after: dict[Metric, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class GateResult:
     """What the gate said of one variant.
 
     Attributes:
         passed: whether the variant may be shipped.
         allowance_pp: per metric that was judged, the loss allowed, in percentage points.
-        reverted: layers that were put back to float until the variant passed.
+        reverted: groups of layers that went back to a higher precision until the variant passed, in that
+            order; in JSON a list of objects with the keys of `Reverted`.
         failures: one line per failed figure: variant, metric, measured, allowed.
-        notes: what was not judged, and why.
+        undecided: metrics that fail only because too few samples were asked: what was measured is within
+            the allowance, and its interval is not. Each has its line in `failures` too.
+        notes: what was not judged or not proved, and why.
     """
 
     passed: bool
     allowance_pp: dict[Metric, float] = field(default_factory=dict)
-    reverted: tuple[str, ...] = ()
+    reverted: tuple[Reverted, ...] = ()
     failures: tuple[str, ...] = ()
+    undecided: tuple[Metric, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def wants_samples(self) -> bool:
+        """Whether nothing failed but proofs, so that more samples may still let the variant pass."""
+        return bool(self.undecided) and len(self.failures) == len(self.undecided)
 
 
 @dataclass(frozen=True)
@@ -154,11 +185,64 @@ class VariantReport:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What quantizing one layer alone to `bits` costs, in percentage points."""
+    """What it costs to quantize one layer alone, or layers that read the same input together.
+
+    Attributes:
+        layer: its name in the tower; layers that go together are written "parent.{k_proj,q_proj,v_proj}".
+        bits: of its weights.
+        drop_pp: what a task metric loses by it, in percentage points; null where only `loss` was measured.
+        role: of the tower that it is part of; null where that is not known.
+        loss: what the embeddings lose, a quick stand-in for `drop_pp`: 1 minus the median mean-centred cosine
+            to those of the float tower; null where only the task was measured.
+    """
 
     layer: str
     bits: int
-    drop_pp: float
+    drop_pp: float | None = None
+    role: Role | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class SearchTrial:
+    """One choice of bits that a search tried.
+
+    Attributes:
+        number: in the order of trying, from 0.
+        score: mean probability of the right answer on the samples that choose, in [0, 1].
+        size_bytes: sum of the graph files, as predicted.
+        latency_ms: one picture and one text on two threads; null where latency was not limited.
+    """
+
+    number: int
+    score: float
+    size_bytes: int
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """A search for bits per layer.
+
+    Attributes:
+        engine: whose files or latency were limited.
+        budget: "size" or "latency_ms".
+        limit: bytes or milliseconds.
+        samples: that chose; others judge.
+        sampler: what proposed the choices.
+        trials: all that were tried.
+        chosen: number of the one that the bundle holds as its variants of mixed precision.
+        bits: of the chosen one, by group of layers.
+    """
+
+    engine: Engine
+    budget: str
+    limit: float
+    samples: int
+    sampler: str
+    trials: tuple[SearchTrial, ...]
+    chosen: int
+    bits: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -172,7 +256,8 @@ class Report:
         reference: task metrics of torch fp32; empty where no task data was given.
         variants: by name.
         data: what the task metrics were measured on; absent where none was given.
-        sensitivity: per layer, where it was measured.
+        sensitivity: per layer, where it was measured, in any order.
+        search: how bits were chosen; null where they were not.
         notes: what was left out of the measurement, and why.
         provenance: stages, settings and tool versions, free JSON.
         schema_version: of report.json.
@@ -185,6 +270,7 @@ class Report:
     variants: dict[str, VariantReport]
     data: DataReport | None = None
     sensitivity: tuple[Sensitivity, ...] = ()
+    search: SearchReport | None = None
     notes: tuple[str, ...] = ()
     provenance: dict[str, object] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

@@ -84,6 +84,25 @@ def paired_interval(lost: int, gained: int, n: int) -> tuple[float, float]:
     return low, high
 
 
+def least_samples(allowance_pp: float) -> int | None:
+    """How many pairs it takes to show with 95 % confidence that no more than an allowance is lost.
+
+    That is for a variant that answers as its reference does, without a single discordant pair. With fewer
+    than this, the upper limit of its `paired_interval`, z^2 / (n + z^2), is beyond the allowance: only a
+    variant that gained could still show it.
+
+    Args:
+        allowance_pp: the loss allowed, in percentage points.
+
+    Returns:
+        The least number of pairs; None where no number is enough, as for an allowance of 0.
+    """
+    if not allowance_pp > 0:
+        return None
+    pairs = _Z95**2 * (100.0 / allowance_pp - 1.0)
+    return max(1, math.ceil(pairs)) if math.isfinite(pairs) else None
+
+
 def paired_difference(reference: NDArray[np.bool_], variant: NDArray[np.bool_]) -> PairedDifference:
     """Compares two per-sample outcomes of the same samples in the same order.
 

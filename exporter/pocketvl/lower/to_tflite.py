@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from pocketvl.errors import LoweringError
 from pocketvl.lower.ops import check_ops, op_name, read_tflite, text_of
@@ -51,7 +52,7 @@ def export_tflite(module: nn.Module, example_input: torch.Tensor, input_name: st
     if module.training:
         raise LoweringError("the module is in training mode; call eval() before lowering it")
     try:
-        with quiet():
+        with quiet(), _scales_kept(module):
             import litert_torch
 
             model = litert_torch.convert(_Named(module).eval(), sample_kwargs={input_name: example_input})
@@ -64,6 +65,56 @@ def export_tflite(module: nn.Module, example_input: torch.Tensor, input_name: st
     name_tensors_(flatbuffer, module)
     strip_(flatbuffer)
     write_tflite(flatbuffer, path)
+
+
+@contextmanager
+def _scales_kept(module: nn.Module) -> Iterator[None]:
+    """Inside, LayerNorms are computed so that the converter leaves their scale where it is.
+
+    It multiplies a LayerNorm's scale into the weights of the linear that follows; but a tower's integers are
+    those of the module's own weights. LayerNorms that scale by 1 have nothing to move, and stay as they are.
+    """
+    scaling = [
+        child
+        for child in module.modules()
+        if isinstance(child, nn.LayerNorm) and child.weight is not None and bool((child.weight != 1).any())
+    ]
+    try:
+        for norm in scaling:  # on the object, not its class: tensors are called after classes and attributes
+            norm.forward = _scaling_first(norm.forward)  # type: ignore[assignment, method-assign]
+        yield
+    finally:
+        for norm in scaling:
+            del norm.forward
+
+
+def _scaling_first(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A LayerNorm's forward, whatever it does beside, by way of `_layer_norm`."""
+
+    def call(values: torch.Tensor) -> torch.Tensor:
+        original, functional.layer_norm = functional.layer_norm, _layer_norm  # type: ignore[assignment]
+        try:
+            return forward(values)
+        finally:
+            functional.layer_norm = original
+
+    return call
+
+
+def _layer_norm(
+    values: torch.Tensor,
+    normalized_shape: Sequence[int],
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """torch's layer_norm; what is multiplied last is no constant that a linear's weights could take in."""
+    axes = tuple(range(-len(normalized_shape), 0))
+    centred = values - values.mean(axes, keepdim=True)
+    variance = (centred * centred).mean(axes, keepdim=True)
+    scaled = centred if weight is None else centred * weight
+    normed = scaled * torch.rsqrt(variance + eps)
+    return normed if bias is None else normed + bias
 
 
 def cast_fp16_tflite(source: Path, target: Path) -> None:

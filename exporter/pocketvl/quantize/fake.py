@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from pocketvl.integers import ActivationGrid
@@ -30,3 +32,28 @@ def fake_quantize_dynamic(values: torch.Tensor, bits: int = 8) -> torch.Tensor:
     zero_point = torch.round(-low / scale)
     steps = torch.round(values / scale) + zero_point
     return (steps.clamp(0, highest) - zero_point) * scale
+
+
+def straight_through(values: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
+    """`rounded`, bit by bit, with a gradient as if it were `values`.
+
+    Args:
+        values: whose gradient is wanted.
+        rounded: what stands in for them; of the same shape. It gets no gradient.
+
+    Source: Bengio, Leonard and Courville, 2013 (arXiv 1308.3432), the straight-through estimator.
+    """
+    result: torch.Tensor = _StraightThrough.apply(values, rounded.detach())  # type: ignore[no-untyped-call]
+    return result
+
+
+class _StraightThrough(torch.autograd.Function):
+    """values + (rounded - values).detach() would do, were it not for what its two additions round off."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
+        return rounded.view_as(rounded)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        return gradient, None

@@ -6,6 +6,9 @@ engines get the same weights.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import torch
 from torch import fx, nn
 
@@ -13,46 +16,108 @@ _NORM = torch.ops.aten.layer_norm.default
 _LINEAR = torch.ops.aten.linear.default
 
 
-def fold_layer_norms_(module: nn.Module, example: torch.Tensor) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class NormReaders:
+    """A LayerNorm that nothing but linears reads, which read nothing else: its channels are theirs alone.
+
+    Attributes:
+        norm: its name in the module.
+        linears: names of the linears, each once, in the order in which they are computed.
+    """
+
+    norm: str
+    linears: tuple[str, ...]
+
+
+def norm_readers(
+    module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]
+) -> tuple[NormReaders, ...]:
+    """The LayerNorms of which channels can be scaled, if the linears that read them are scaled against it.
+
+    Left out are LayerNorms that are read by anything else or normalise more than the last axis, and those
+    with a reader whose weights are used elsewhere or belong to another module too.
+
+    Args:
+        module: in eval mode; left as it is.
+        example: its input, or a tuple of its inputs.
+    """
+    program = torch.export.export(module, example if isinstance(example, tuple) else (example,))
+    names = program.graph_signature.inputs_to_parameters
+    outputs: dict[str, list[fx.Node]] = {}  # of each LayerNorm, one of each call
+    for node in program.graph.nodes:
+        norm = _owner(node.args[2], names) if node.target is _NORM and len(node.args) > 2 else None
+        if norm is not None:
+            outputs.setdefault(norm, []).append(node)
+    found = []
+    for norm, calls in outputs.items():
+        child = module.get_submodule(norm)
+        users = [user for call in calls for user in call.users]
+        readers = [_reader(user, calls, names, module) for user in users]
+        whole = isinstance(child, nn.LayerNorm) and len(child.normalized_shape) == 1
+        if whole and _owners(module, "weight", child.weight) == 1 and readers and None not in readers:
+            found.append(NormReaders(norm, tuple(dict.fromkeys(name for name in readers if name))))
+    return tuple(found)
+
+
+def fold_layer_norms_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[str, ...]:
     """Moves scale and shift of every LayerNorm that only linears read into those linears.
 
     The module computes the same as before. A linear without a bias gets one.
 
     Args:
-        module: in eval mode, of one input.
-        example: an input of it.
+        module: in eval mode.
+        example: its input, or a tuple of its inputs.
 
     Returns:
         Names of the LayerNorms that scale by 1 and shift by 0 now.
     """
-    program = torch.export.export(module, (example,))
-    names = program.graph_signature.inputs_to_parameters
-    folded = []
-    for node in program.graph.nodes:
-        if node.op != "call_function" or node.target is not _NORM:
-            continue
-        norm = _owner(node.args[2], names) if len(node.args) > 2 else None
-        readers = [
-            _owner(user.args[1], names) if user.target is _LINEAR and user.args[0] is node else None
-            for user in node.users
-        ]
-        if norm is not None and readers and None not in readers:
-            _fold_(module.get_submodule(norm), [module.get_submodule(name) for name in readers if name])
-            folded.append(norm)
-    return tuple(folded)
+    found = norm_readers(module, example)
+    for readers in found:
+        norm = module.get_submodule(readers.norm)
+        assert isinstance(norm, nn.LayerNorm)
+        _fold_(norm, (module.get_submodule(name) for name in readers.linears))
+    return tuple(readers.norm for readers in found)
+
+
+def _reader(user: fx.Node, calls: list[fx.Node], names: dict[str, str], module: nn.Module) -> str | None:
+    """The linear that a use of a LayerNorm's output is a call of; None if it is anything else's."""
+    if not _reads(user, calls):
+        return None
+    name = _owner(user.args[1], names)
+    linear = module.get_submodule(name) if name is not None else None
+    if not isinstance(linear, nn.Linear) or _owners(module, "weight", linear.weight) > 1:
+        return None
+    bias = _parameter(user.args[2], names) if len(user.args) > 2 else None
+    if bias != (None if linear.bias is None else f"{name}.bias"):
+        return None  # the weights are used past their module
+    weight = user.args[1]
+    assert isinstance(weight, fx.Node)
+    return name if all(_reads(other, calls) for other in weight.users) else None
+
+
+def _reads(user: fx.Node, calls: list[fx.Node]) -> bool:
+    """Whether a node is a linear layer of the output of one of the calls."""
+    return user.target is _LINEAR and user.args[0] in calls and user.args[1] not in calls
+
+
+def _owners(module: nn.Module, attribute: str, parameter: object) -> int:
+    return sum(getattr(child, attribute, None) is parameter for child in module.modules())
+
+
+def _parameter(argument: object, names: dict[str, str]) -> str | None:
+    return names.get(argument.name) if isinstance(argument, fx.Node) else None
 
 
 def _owner(argument: object, names: dict[str, str]) -> str | None:
     """The module whose weight an argument is."""
-    if isinstance(argument, fx.Node) and argument.name in names:
-        return names[argument.name].removesuffix(".weight")
-    return None
+    name = _parameter(argument, names)
+    return name.removesuffix(".weight") if name is not None and name.endswith(".weight") else None
 
 
-def _fold_(norm: nn.Module, linears: list[nn.Module]) -> None:
-    assert isinstance(norm, nn.LayerNorm)
+def _fold_(norm: nn.LayerNorm, linears: Iterable[nn.Module]) -> None:
     with torch.no_grad():
-        scale, shift = norm.weight.double(), norm.bias.double()
+        scale = norm.weight.double()
+        shift = torch.zeros_like(scale) if norm.bias is None else norm.bias.double()
         for linear in linears:
             assert isinstance(linear, nn.Linear)
             weight = linear.weight.double()
@@ -62,4 +127,5 @@ def _fold_(norm: nn.Module, linears: list[nn.Module]) -> None:
             linear.weight.copy_(weight * scale)
             linear.bias = nn.Parameter(bias.to(linear.weight.dtype), requires_grad=False)
         norm.weight.fill_(1)
-        norm.bias.fill_(0)
+        if norm.bias is not None:
+            norm.bias.fill_(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -11,12 +11,24 @@ from torch.utils.hooks import RemovableHandle
 
 from pocketvl.integers import QuantizedLayer, QuantizedTower
 from pocketvl.quantize.fake import fake_quantize, fake_quantize_dynamic
+from pocketvl.quantize.products import check_names, multiplied, on_grids
+from pocketvl.quantize.segments import Segments
 from pocketvl.specification import Mode
 
 
 @contextmanager
-def simulated(module: nn.Module, tower: QuantizedTower) -> Iterator[None]:
-    """Inside, the module computes with the tower's weights, biases and grids; after it, as before."""
+def simulated(module: nn.Module, tower: QuantizedTower, segments: Segments | None = None) -> Iterator[None]:
+    """Inside, the module computes with the tower's weights, biases and grids; after it, as before.
+
+    Args:
+        module: the float module that the tower was made of.
+        tower: its integers.
+        segments: of a fusion model's sequence, where the tower quantizes blocks of products.
+
+    Raises:
+        DataError: the tower names a product that the module does not have.
+    """
+    check_names(module, tower.products, segments)
     floats = {name: value.detach().clone() for name, value in module.state_dict().items()}
     handles: list[RemovableHandle] = []
     try:
@@ -28,7 +40,9 @@ def simulated(module: nn.Module, tower: QuantizedTower) -> Iterator[None]:
                 if bias is not None:
                     child.get_parameter("bias").copy_(torch.from_numpy(bias))
                 handles.extend(_hooks(child, layer))
-        yield
+        products = multiplied(module, on_grids(tower.products, segments)) if tower.products else nullcontext()
+        with products:
+            yield
     finally:
         for handle in handles:
             handle.remove()

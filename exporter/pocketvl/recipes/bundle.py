@@ -42,19 +42,47 @@ TASKS = ("match", "classify", "embed")
 REPORT_FILES = ("report.json", "report.html")
 
 
-def write_bundle(
-    source: Source, graphs: Iterable[Path], calibration: Dataset, stages: Iterable[Stage], out: Path
-) -> Manifest:
-    """Writes a bundle with every variant whose graphs are there, none of them judged yet.
+def write_base(source: Source, calibration: Dataset, out: Path) -> Manifest:
+    """Writes a bundle without graphs.
 
     Args:
         source: the opened checkpoint.
-        graphs: files named `<role>.<precision>.<onnx|tflite>`.
         calibration: where golden pictures and texts, and the labels, come from.
-        stages: what made the graphs, for the provenance.
+        out: an empty folder.
+    """
+    (out / "tokenizer.json").write_bytes(source.tokenizer_json)
+    _write_golden(source, calibration, out)
+    manifest = Manifest(
+        name=source.name,
+        family=source.family,
+        tasks=TASKS,
+        space=source.space,
+        embedding_dim=source.embedding_dim,
+        logit_scale=source.logit_scale,
+        graphs={},
+        variants={},
+        preprocess=source.preprocess,
+        tokenizer=source.tokenizer,
+        labels=tuple(sorted({s.label for s in calibration.samples if s.label})),
+        label_template=DEFAULT_TEMPLATE,
+        files=list_files(out),
+        provenance={},
+    )
+    (out / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
+    return manifest
+
+
+def write_bundle(base: Path, graphs: Iterable[Path], stages: Iterable[Stage], out: Path) -> Manifest:
+    """Writes a bundle with every variant whose graphs are there, none of them judged yet.
+
+    Args:
+        base: the bundle without graphs, as `write_base` wrote it.
+        graphs: files named `<role>.<precision>.<onnx|tflite>`.
+        stages: what made it all, for the provenance.
         out: an empty folder.
     """
     specs: dict[str, GraphSpec] = {}
+    shutil.copytree(base, out, dirs_exist_ok=True)
     (out / "graphs").mkdir()
     for path in sorted(graphs, key=lambda p: p.name):
         role, precision, engine = path.name.split(".")
@@ -68,21 +96,10 @@ def write_bundle(
             tensors.inputs,
             tensors.outputs,
         )
-    (out / "tokenizer.json").write_bytes(source.tokenizer_json)
-    _write_golden(source, calibration, out)
-    manifest = Manifest(
-        name=source.name,
-        family=source.family,
-        tasks=TASKS,
-        space=source.space,
-        embedding_dim=source.embedding_dim,
-        logit_scale=source.logit_scale,
+    manifest = replace(
+        Manifest.read(base / MANIFEST_FILE),
         graphs=specs,
         variants=_variants(specs),
-        preprocess=source.preprocess,
-        tokenizer=source.tokenizer,
-        labels=tuple(sorted({s.label for s in calibration.samples if s.label})),
-        label_template=DEFAULT_TEMPLATE,
         files=list_files(out),
         provenance=_provenance(stages),
     )
@@ -145,9 +162,6 @@ def _write_golden(source: Source, calibration: Dataset, out: Path) -> None:
     import torch
 
     tokenizer = Tokenizer(source.tokenizer_json, source.tokenizer)
-    torch.set_num_threads(
-        1
-    )  # sums of several threads differ in the last digit, and these go into the manifest
     images: list[GoldenImage] = []
     (out / "golden" / "images").mkdir(parents=True)
     (out / "golden" / "pixels").mkdir()

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.data.dataset import SAMPLES_FILE, Dataset
 from pocketvl.errors import RecipeError
 from pocketvl.recipes.bundle import REPORT_FILES
+from pocketvl.recipes.export_recipe import DEFAULT, ExportRecipe, read_export_recipe
 from pocketvl.recipes.publishing import publish_if_changed
-from pocketvl.recipes.stages import (
-    AssembleBundle,
-    CalibrationFeeds,
-    CastFp16,
-    EmbedReference,
-    EmbedVariant,
-    GraphStage,
-    LowerGraph,
-    LowerInt8,
-    MeasureLatency,
-    QuantizeTower,
-    check_source,
-    this_machine,
+from pocketvl.recipes.reverting import Reverting, Trial, embed_stage, revert_until_accepted
+from pocketvl.recipes.stages.bundling import AssembleBundle, MakeGoldenPack
+from pocketvl.recipes.stages.measuring import EmbedReference, EmbedVariant, MeasureLatency
+from pocketvl.recipes.stages.quantizing import RankLayers
+from pocketvl.recipes.stages.towers import ROLES, check_source, this_machine
+from pocketvl.recipes.variants import (
+    DEFAULT_VARIANTS,
+    QUANTIZED,
+    Reverts,
+    Variants,
+    VariantStages,
+    checked_variants,
 )
-from pocketvl.stage import Event, Inputs, Result, Stage, check_replaceable, plan, run
+from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, run
 from pocketvl_runtime.errors import PocketVLError
-from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Manifest, Precision, Role, variant_name
+from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Manifest, Precision, variant_name
 
 if TYPE_CHECKING:
-    from pocketvl.evaluate.report import Report
-
-DEFAULT_VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
-_ROLES = (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
+    from pocketvl.evaluate.report import Report, Reverted, SearchReport
 
 Tell = Callable[[Event], None]
 
@@ -51,6 +48,8 @@ class ExportSettings:
         variants: names of variants.
         gate: allowances, as `match_hard=0.5,retrieval_r1=1.0`; metrics not named keep their default.
         keep_failing: put variants that fail the gate in, as experimental.
+        recipe: name of an export recipe, or a .toml file.
+        train: a dataset folder to train on, for recipes that train.
     """
 
     source: Path
@@ -60,6 +59,8 @@ class ExportSettings:
     variants: tuple[str, ...] = DEFAULT_VARIANTS
     gate: str = ""
     keep_failing: bool = False
+    recipe: str = DEFAULT
+    train: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class ExportResult:
 class JudgeBundle(Stage):
     """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = (
         "onnx",
         "onnxruntime",
@@ -100,12 +101,15 @@ class JudgeBundle(Stage):
     reference: EmbedReference
     embedded: tuple[EmbedVariant, ...]
     latency: MeasureLatency
+    rankings: tuple[RankLayers, ...]
+    reverted: Mapping[str, tuple[Reverted, ...]]
     calibration: Path
     data: Path
     data_name: str
     is_task_data: bool
     gate: str
     keep_failing: bool
+    search: SearchReport | None = None
 
     @property
     def title(self) -> str:
@@ -125,7 +129,9 @@ class JudgeBundle(Stage):
             Measured,
             build_report,
             golden_answers,
+            read_rankings,
             status_of,
+            with_reverted,
             with_tolerances,
             write_reports,
         )
@@ -142,7 +148,10 @@ class JudgeBundle(Stage):
             self.is_task_data,
             is_calibration_data=_samples(source["data"]) == _samples(source["calibration"]),
         )
-        report = build_report(candidate, measured, parse_gate(self.gate))
+        report = with_reverted(build_report(candidate, measured, parse_gate(self.gate)), self.reverted)
+        report = replace(
+            report, sensitivity=read_rankings(source.all("rankings"), self.rankings), search=self.search
+        )
         statuses = {name: status_of(variant, self.keep_failing) for name, variant in report.variants.items()}
         report = replace(
             report, variants={n: replace(v, status=statuses[n]) for n, v in report.variants.items()}
@@ -173,14 +182,39 @@ def export(settings: ExportSettings, cache: Path, tell: Tell | None = None) -> E
     Raises:
         PocketVLError: something is wrong with the inputs.
     """
+    _check_inputs(settings)
+    planned = _Export(settings, read_export_recipe(settings.recipe), cache, tell)
+    check_replaceable(settings.out, is_bundle)
+    plan([planned.last_stage(Reverting())])  # so that what is wrong with the inputs is said at once
+    return _finish(settings, planned.last_stage(planned.settle()), cache, tell)
+
+
+def export_chosen(
+    settings: ExportSettings, chosen: Reverts, search: SearchReport, cache: Path, tell: Tell | None = None
+) -> ExportResult:
+    """Exports what a search chose, as variants of mixed precision, beside those of the settings.
+
+    Args:
+        settings: what to export.
+        chosen: the layers that are not in 8 bits.
+        search: what the report says of the search.
+        cache: where results of stages are kept.
+        tell: is told of every stage.
+
+    Raises:
+        PocketVLError: something is wrong with the inputs.
+    """
+    mixed = {variant_name(engine, Precision.MIXED): (engine, Precision.MIXED) for engine in Engine}
+    planned = _Export(settings, read_export_recipe(settings.recipe), cache, tell, mixed, search)
+    check_replaceable(settings.out, is_bundle)
+    return _finish(settings, planned.last_stage(Reverting({Precision.MIXED: chosen})), cache, tell)
+
+
+def _finish(settings: ExportSettings, last: JudgeBundle, cache: Path, tell: Tell | None) -> ExportResult:
+    """Runs the last stage and puts the bundle in its place."""
     from pocketvl.evaluate.report_json import read_report
 
-    _check_inputs(settings)
-    last = _export_stage(settings)
-    planned = plan([last])
-    check_replaceable(settings.out, is_bundle)
-    results = run(planned, cache, tell)
-    result: Result = results[last]
+    result = run(plan([last]), cache, tell)[last]
     report = read_report(result.folder / "report.json")
     failures = gate_failures(report)
     if all(variant.status is None for variant in report.variants.values()):
@@ -238,7 +272,7 @@ def _samples(folder: Path) -> bytes:
 def _check_inputs(settings: ExportSettings) -> None:
     """Says of a wrong folder once what every stage of the plan would say of it."""
     check_source(settings.source)
-    for folder in filter(None, (settings.calibration, settings.data)):
+    for folder in filter(None, (settings.calibration, settings.data, settings.train)):
         Dataset.open(folder)
 
 
@@ -258,51 +292,75 @@ def is_bundle(folder: Path) -> bool:
     return files <= known
 
 
-def _export_stage(settings: ExportSettings) -> JudgeBundle:
-    source, calibration = settings.source, settings.calibration
-    variants = _checked(settings.variants)
-    feeds = CalibrationFeeds(source, calibration)
-    graphs = tuple(
-        _graph(source, feeds, role, *variants[name]) for name in sorted(variants) for role in _ROLES
-    )
-    candidate = AssembleBundle(source, calibration, graphs, source.resolve().name)
-    data = settings.data or calibration
-    reference = EmbedReference(source, data)
-    embedded = tuple(EmbedVariant(candidate, data, name) for name in sorted(variants))
-    latency = MeasureLatency(candidate, tuple(sorted(variants)))
-    return JudgeBundle(
-        candidate,
-        reference,
-        embedded,
-        latency,
-        calibration,
-        data,
-        data.resolve().name,
-        settings.data is not None,
-        settings.gate,
-        settings.keep_failing,
-    )
+@dataclass(frozen=True)
+class _Export:
+    """One export: its stages, which depend on what the gate says on the way."""
 
+    settings: ExportSettings
+    recipe: ExportRecipe
+    cache: Path
+    tell: Tell | None
+    mixed: Variants = field(default_factory=dict)
+    search: SearchReport | None = None
 
-def _graph(
-    source: Path, feeds: CalibrationFeeds, role: Role, engine: Engine, precision: Precision
-) -> GraphStage:
-    lowered = LowerGraph(source, role, engine)
-    if precision is Precision.FP32:
-        return lowered
-    if precision is Precision.FP16:
-        return CastFp16(lowered)
-    return LowerInt8(lowered, QuantizeTower(source, role, feeds))
+    @property
+    def variants(self) -> Variants:
+        return {**checked_variants(self.settings.variants), **self.mixed}
 
+    @property
+    def stages(self) -> VariantStages:
+        settings = self.settings
+        quantized = any(precision in QUANTIZED for _, precision in self.variants.values())
+        return VariantStages(settings.source, settings.calibration, self.recipe, quantized, settings.train)
 
-def _checked(names: tuple[str, ...]) -> Mapping[str, tuple[Engine, Precision]]:
-    known = {
-        variant_name(e, p): (e, p)
-        for e in Engine
-        for p in Precision
-        if variant_name(e, p) in DEFAULT_VARIANTS
-    }
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise RecipeError(f"variants: {', '.join(unknown) or 'none given'}; there are {', '.join(known)}")
-    return {name: known[name] for name in names}
+    @property
+    def base(self) -> MakeGoldenPack:
+        source = self.settings.source
+        return MakeGoldenPack(source, self.settings.calibration, source.resolve().name)
+
+    @property
+    def data(self) -> Path:
+        return self.settings.data or self.settings.calibration
+
+    def settle(self) -> Reverting:
+        """Finds out which layers must go back to a higher precision."""
+        from pocketvl.select.gate import parse_gate
+
+        settings = self.settings
+        trial = Trial(
+            self.base,
+            self.data,
+            settings.data is not None,
+            parse_gate(settings.gate),
+            self.recipe.most_growth,
+            self.cache,
+            self.tell,
+        )
+        return revert_until_accepted(self.stages, self.variants, trial)
+
+    def last_stage(self, reverting: Reverting) -> JudgeBundle:
+        """The judged bundle, with these layers reverted."""
+        graphs = {
+            name: tuple(
+                self.stages.graph(role, engine, precision, reverting.reverts.get(precision, Reverts()))
+                for role in ROLES
+            )
+            for name, (engine, precision) in self.variants.items()
+        }
+        candidate = AssembleBundle(self.base, tuple(graph for each in graphs.values() for graph in each))
+        names, settings = tuple(self.variants), self.settings
+        return JudgeBundle(
+            candidate,
+            EmbedReference(settings.source, self.data),
+            tuple(embed_stage(self.base, self.data, name, graphs[name]) for name in names),
+            MeasureLatency(candidate, names),
+            reverting.rankings,
+            {name: reverting.steps.get(precision, ()) for name, (_, precision) in self.variants.items()},
+            settings.calibration,
+            self.data,
+            self.data.resolve().name,
+            settings.data is not None,
+            settings.gate,
+            settings.keep_failing,
+            self.search,
+        )

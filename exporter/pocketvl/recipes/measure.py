@@ -19,6 +19,8 @@ from pocketvl.evaluate.report import (
     Latency,
     MachineReport,
     Report,
+    Reverted,
+    Sensitivity,
     VariantReport,
     describe_data,
 )
@@ -26,7 +28,8 @@ from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
 from pocketvl.lower.ops import op_counts
 from pocketvl.recipes.bundle import REPORT_FILES, golden_embeddings
-from pocketvl.recipes.stages import BENCH_FILE, EMBEDDINGS_FILE, MEMORY_FILE, NOTES_FILE
+from pocketvl.recipes.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, MEMORY_FILE, NOTES_FILE
+from pocketvl.recipes.stages.quantizing import SENSITIVITY_FILE, RankLayers
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl_runtime.bench import BenchReport
 from pocketvl_runtime.bundle import Bundle
@@ -87,6 +90,27 @@ def build_report(bundle: Bundle, measured: Measured, gate: GateSettings) -> Repo
         provenance=dict(bundle.manifest.provenance),
     )
     return judge_report(report, gate)
+
+
+def with_reverted(report: Report, reverted: Mapping[str, tuple[Reverted, ...]]) -> Report:
+    """The report with what was put back to a higher precision, by variant."""
+    variants = {
+        name: replace(variant, gate=replace(variant.gate, reverted=reverted.get(name, ())))
+        if variant.gate is not None
+        else variant
+        for name, variant in report.variants.items()
+    }
+    return replace(report, variants=variants)
+
+
+def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tuple[Sensitivity, ...]:
+    """What `RankLayers` found, worst first."""
+    found = []
+    for folder, stage in zip(folders, stages, strict=True):
+        for group in json.loads((folder / SENSITIVITY_FILE).read_text(encoding="utf-8")):
+            layers = ", ".join(group["layers"])
+            found.append(Sensitivity(layers, group["bits"], None, stage.role, group["loss"]))
+    return tuple(sorted(found, key=lambda each: -(each.loss or 0.0)))
 
 
 def golden_answers(bundle: Bundle, variants: Sequence[str]) -> dict[str, Embeddings]:

@@ -6,20 +6,24 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
 from pocketvl.evaluate.parity import ParityReport
-from pocketvl.evaluate.report import GateResult, Report, VariantReport
+from pocketvl.evaluate.report import GateResult, MetricReport, Report, VariantReport
+from pocketvl.evaluate.statistics import least_samples
 from pocketvl.evaluate.tasks import Metric
 from pocketvl_runtime.manifest import Precision, Role
 
 __all__ = [
     "DEFAULT_ALLOWANCE_PP",
     "DEFAULT_PARITY",
+    "Decision",
     "GateResult",
     "GateSettings",
     "ParityLimits",
+    "decide",
     "judge",
     "judge_report",
     "parse_gate",
@@ -111,24 +115,57 @@ def parse_gate(text: str | None) -> GateSettings:
     return GateSettings(allowances, frozenset(named))
 
 
-def judge(variant: VariantReport, settings: GateSettings) -> GateResult:
-    """Judges one variant by its point estimates.
+class Decision(StrEnum):
+    """What the samples say of a loss.
 
-    The loss of every metric that has an allowance is compared with it, and the embeddings with the limits
-    of the variant's precision. Without task metrics parity alone is judged, and the result's notes say so.
+    Within: no more is lost than allowed. Lost: more is. Undecided: the estimate is within the allowance, and
+    what is known with 95 % confidence is not.
+    """
+
+    WITHIN = "within"
+    LOST = "lost"
+    UNDECIDED = "undecided"
+
+
+def decide(drop_pp: float, limit_pp: float, n: int, allowance_pp: float) -> Decision:
+    """Holds a loss and its upper limit against an allowance.
+
+    With fewer samples than could ever prove the allowance, the estimate decides alone.
+
+    Args:
+        drop_pp: the estimate, in percentage points.
+        limit_pp: upper end of its 95 % interval, in percentage points.
+        n: samples that both were taken from.
+        allowance_pp: the loss allowed, in percentage points.
+    """
+    if drop_pp > allowance_pp:
+        return Decision.LOST
+    return Decision.UNDECIDED if _can_prove(n, allowance_pp) and limit_pp > allowance_pp else Decision.WITHIN
+
+
+def judge(variant: VariantReport, settings: GateSettings) -> GateResult:
+    """Judges one variant: what it lost with 95 % confidence, and how far its embeddings are.
+
+    The upper limit of the paired loss of every metric that has an allowance is compared with it, and the
+    embeddings with the limits of the variant's precision. Without task metrics parity alone is judged, and
+    the result's notes say so; they also say where samples were too few to prove anything.
     """
     failures: list[str] = []
     notes: list[str] = []
+    judged: dict[Metric, float] = {}
+    undecided: list[Metric] = []
     for metric, allowance in settings.allowance_pp.items():
         measured = variant.metrics.get(metric)
         if measured is not None and measured.drop_pp is not None:
-            if measured.drop_pp > allowance:
-                dropped = f"dropped {measured.drop_pp:.3f} pp, {allowance:g} pp allowed"
-                failures.append(f"{variant.name}: {metric.value} {dropped}")
+            judged[metric] = allowance
+            finding = _judge_loss(measured, measured.drop_pp, allowance)
+            if finding.decision is Decision.UNDECIDED:
+                undecided.append(metric)
+            failures.extend(f"{variant.name}: {metric.value} {failure}" for failure in finding.failures)
+            notes.extend(f"{metric.value}: {note}" for note in finding.notes)
         elif metric in settings.required:
-            failures.append(
-                f"{variant.name}: {metric.value} was asked for ({allowance:g} pp) but not measured"
-            )
+            asked = f"{metric.value} was asked for ({allowance:g} pp) but not measured"
+            failures.append(f"{variant.name}: {asked}")
         elif variant.metrics:
             notes.append(f"{metric.value} could not be measured and was not judged")
     notes.extend(
@@ -136,23 +173,14 @@ def judge(variant: VariantReport, settings: GateSettings) -> GateResult:
         for metric in variant.metrics
         if metric not in settings.allowance_pp
     )
-    judged = {metric: pp for metric, pp in settings.allowance_pp.items() if metric in variant.metrics}
-    limits = settings.parity.get(variant.precision, ParityLimits())
-    if not judged:
-        notes.append("no task metric was measured: parity alone was judged")
-        if limits == ParityLimits():
-            alone = f"{variant.precision.value} is judged by its answers alone"
-            failures.append(f"{variant.name}: {alone}; give task data")
-    integers = variant.precision.multiplies_integers
-    few = [role for role, parity in variant.parity.items() if integers and _is_eased(parity, limits)]
-    notes.extend(
-        f"{role.value}: only {variant.parity[role].n} embeddings, so its centred_cosine_median is held to "
-        f"{FEW_EMBEDDINGS_MEDIAN:g} instead of {limits.centred_cosine_median:g}"
-        for role in few
+    embeddings = _judge_embeddings(variant, settings, alone=not judged)
+    return GateResult(
+        passed=not failures and not embeddings.failures,
+        allowance_pp=judged,
+        failures=(*failures, *embeddings.failures),
+        undecided=tuple(undecided),
+        notes=(*notes, *embeddings.notes),
     )
-    eased = dataclasses.replace(limits, centred_cosine_median=FEW_EMBEDDINGS_MEDIAN)
-    failures.extend(_parity_failures(variant, {r: eased if r in few else limits for r in variant.parity}))
-    return GateResult(not failures, judged, failures=tuple(failures), notes=tuple(notes))
 
 
 def judge_report(report: Report, settings: GateSettings) -> Report:
@@ -163,6 +191,65 @@ def judge_report(report: Report, settings: GateSettings) -> Report:
         reverted = variant.gate.reverted if variant.gate else ()
         judged[name] = dataclasses.replace(variant, gate=dataclasses.replace(result, reverted=reverted))
     return dataclasses.replace(report, variants=judged)
+
+
+@dataclass(frozen=True)
+class _Finding:
+    decision: Decision
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _can_prove(n: int, allowance_pp: float) -> bool:
+    least = least_samples(allowance_pp)
+    return least is not None and n >= least
+
+
+def _judge_loss(measured: MetricReport, drop_pp: float, allowance_pp: float) -> _Finding:
+    # without an interval nothing is known with confidence but that no more than everything was lost
+    limit_pp = 100.0 if measured.drop_ci95 is None else measured.drop_ci95[1]
+    decision = decide(drop_pp, limit_pp, measured.n, allowance_pp)
+    shown_pp = math.ceil(1000 * limit_pp) / 1000  # beyond an allowance, it never reads as within
+    bound = f"at most {shown_pp:.3f} pp with 95 % confidence (n = {measured.n:,})"
+    failures: tuple[str, ...] = ()
+    if decision is Decision.LOST:
+        failures = (f"dropped {drop_pp:.3f} pp, {bound}; {allowance_pp:g} pp allowed",)
+    elif decision is Decision.UNDECIDED:
+        seen = f"dropped {drop_pp:.3f} pp, and {bound}"
+        failures = (f"is not proved: {seen}; {allowance_pp:g} pp allowed: give more --data or allow more",)
+    notes = () if _can_prove(measured.n, allowance_pp) else (_too_few(measured.n, allowance_pp),)
+    return _Finding(decision, failures, notes)
+
+
+def _too_few(n: int, allowance_pp: float) -> str:
+    least = least_samples(allowance_pp)
+    if least is None:
+        return f"no number of samples proves {allowance_pp:g} pp: judged by the point estimate"
+    wanted = f"{n:,} samples are too few to prove {allowance_pp:g} pp with 95 % confidence"
+    return f"{wanted} (at least {least:,}): judged by the point estimate"
+
+
+def _judge_embeddings(variant: VariantReport, settings: GateSettings, *, alone: bool) -> _Finding:
+    """Holds the embeddings against the limits; `alone` where no task was measured beside them."""
+    notes: list[str] = []
+    failures: list[str] = []
+    limits = settings.parity.get(variant.precision, ParityLimits())
+    if alone:
+        notes.append("no task metric was measured: parity alone was judged")
+        if limits == ParityLimits():
+            by_answers = f"{variant.precision.value} is judged by its answers alone"
+            failures.append(f"{variant.name}: {by_answers}; give task data")
+    integers = variant.precision.multiplies_integers
+    few = [role for role, parity in variant.parity.items() if integers and _is_eased(parity, limits)]
+    notes.extend(
+        f"{role.value}: only {variant.parity[role].n} embeddings, so its centred_cosine_median is held to "
+        f"{FEW_EMBEDDINGS_MEDIAN:g} instead of {limits.centred_cosine_median:g}"
+        for role in few
+    )
+    eased = dataclasses.replace(limits, centred_cosine_median=FEW_EMBEDDINGS_MEDIAN)
+    failures.extend(_parity_failures(variant, {r: eased if r in few else limits for r in variant.parity}))
+    decision = Decision.LOST if failures else Decision.WITHIN
+    return _Finding(decision, tuple(failures), tuple(notes))
 
 
 def _is_eased(parity: ParityReport, limits: ParityLimits) -> bool:

@@ -26,10 +26,13 @@ class Inputs:
     Attributes:
         paths: by field name; a field with a tuple has one path per element.
         progress: takes (done, total, what) while the stage works.
+        work: of a stage that `resumes`: a folder that an interrupted run left, or an empty one; it is gone
+            once the result is sealed.
     """
 
     paths: Mapping[str, tuple[Path, ...]]
     progress: Progress = field(default=lambda done, total, what: None)
+    work: Path | None = None
 
     def __getitem__(self, name: str) -> Path:
         if len(self.all(name)) != 1:
@@ -71,10 +74,12 @@ class Stage:
     Attributes:
         version: to be raised when the same settings and inputs give another result than before.
         tools: distributions whose installed version may change the result.
+        resumes: the stage takes long, and goes on from what it left in `source.work` when it was interrupted.
     """
 
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = ()
+    resumes: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ import enum
 import hashlib
 import importlib.metadata
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -186,13 +187,17 @@ class _Desk:
         source = Inputs(
             empty_fields(self.stage) | paths,
             lambda done, total, what: self._say(EventKind.PROGRESS, progress=(done, total, what)),
+            self.store.work_folder(self.stage.name, ingredients) if self.stage.resumes else None,
         )
         with self.store.draft(self.stage.name) as out, _stage_errors(self.stage, out):
             self.stage.run(source, out)
             self.stage.ensures(source, out)
             if self._ingredients(inputs) != ingredients:
                 raise StageError(f"{self.stage.title}: an input changed while it ran; run it again")
-            return self.store.seal(self.stage.name, ingredients, out)
+            sealed = self.store.seal(self.stage.name, ingredients, out)
+        if source.work is not None:
+            shutil.rmtree(source.work, ignore_errors=True)
+        return sealed
 
     def _ingredients(self, inputs: dict[str, tuple[Path | Result, ...]]) -> dict[str, object]:
         def digest(at: Path | Result) -> str:

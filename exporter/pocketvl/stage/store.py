@@ -4,6 +4,7 @@
     CACHE/STAGE/KEY/sealed.json     what the result was made from, and every file in it with size and sha256
     CACHE/STAGE/KEY/result/         the result
     CACHE/STAGE/.tmp-*              being written; never looked at as a result
+    CACHE/STAGE/KEY.work/           what a stage that resumes has done so far
 
 A result appears under its key by one rename, after its bytes are on the disk. One whose files are not what
 the seal says is treated as if it were not there.
@@ -81,6 +82,13 @@ class Store:
                 result = scratch / _RESULT
                 result.mkdir()
                 yield result
+
+    def work_folder(self, stage: str, ingredients: dict[str, object]) -> Path:
+        """Where a stage that resumes keeps what it has done so far: made if missing."""
+        folder = self._entry(stage, ingredients).with_suffix(".work")
+        with cache_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def seal(self, stage: str, ingredients: dict[str, object], result: Path) -> Sealed:
         """Makes a draft a result.

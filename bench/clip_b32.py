@@ -1,0 +1,312 @@
+"""CLIP ViT-B/32 from its configuration, random weights: what static int8 costs and what it is worth.
+
+Fidelity: both towers, plain and with eight outlier channels at 20x, against the float module, in both engines, on
+samples that calibration did not see. Latency: against what the engines' own tools make of the same float graphs, all
+of them timed in turns in one process, as medians of paired ratios.
+
+    python bench/clip_b32.py --work build/bench/clip-b32 [--towers image,text] [--fidelity-samples 256] [--runs 60]
+
+The graphs stay in the work folder, so that a second call only measures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import CLIPConfig, CLIPModel
+
+from pocketvl.data.tabletop.draw import draw_scene
+from pocketvl.data.tabletop.scene import sample_scene, scene_rng
+from pocketvl.evaluate.parity import measure_parity
+from pocketvl.families.clip import ClipImageEncoder, ClipTextEncoder
+from pocketvl.lower.ops import graph_io
+from pocketvl.lower.quantized_onnx import write_quantized_onnx
+from pocketvl.lower.quantized_tflite import write_quantized_tflite
+from pocketvl.lower.to_onnx import export_onnx
+from pocketvl.lower.to_tflite import export_tflite
+from pocketvl.quantize.calibrate import calibrate
+from pocketvl.quantize.equalize import equalize_
+from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.settings import CalibrationSettings, QuantizeSettings
+from pocketvl.quantize.structure import token_tables
+from pocketvl.quantize.tower import quantize_tower, static_spec
+from pocketvl_runtime.backends import open_backend
+from pocketvl_runtime.image import open_image
+from pocketvl_runtime.isa import cpu_name, instruction_set
+from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, PreprocessSpec, ResizeMode, Role
+
+INPUTS = {"image": "pixels", "text": "ids"}
+ROLES = {"image": Role.IMAGE_ENCODER, "text": Role.TEXT_ENCODER}
+OUTLIERS, FACTOR = 8, 20.0
+EOS = 49407
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One tower, plain or with outliers, and what it is shown."""
+
+    name: str
+    module: nn.Module
+    calibration: NDArray[Any]
+    unseen: NDArray[Any]
+
+    @property
+    def input_name(self) -> str:
+        return INPUTS[self.name.split("-")[0]]
+
+
+def clip(seed: int, outliers: bool) -> CLIPModel:
+    """ViT-B/32 with random weights, biases that are not 0, and, if asked, outlier channels."""
+    torch.manual_seed(seed)
+    model = CLIPModel._from_config(CLIPConfig(), attn_implementation="eager", dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            if name.endswith("bias"):
+                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+            elif "norm" in name and name.endswith("weight"):
+                parameter.copy_(1 + 0.1 * torch.randn(parameter.shape, generator=generator))
+        if outliers:
+            for name, norm in model.named_modules():
+                if isinstance(norm, nn.LayerNorm) and "encoder.layers" in name:
+                    channels = torch.randperm(norm.weight.numel(), generator=generator)[:OUTLIERS]
+                    norm.weight[channels] *= FACTOR
+                    norm.bias[channels] *= FACTOR
+    return model.eval().requires_grad_(False)
+
+
+def pictures(count: int, seed: int) -> NDArray[np.uint8]:
+    """Tabletop scenes of 224 x 224, uint8 [count, 224, 224, 3]."""
+    found = []
+    for place in range(count):
+        rng = scene_rng(seed, place)
+        content, _ = draw_scene(sample_scene(rng), rng, 224)
+        found.append(np.asarray(open_image(content)))
+    return np.stack(found)
+
+
+def texts(count: int, seed: int) -> NDArray[np.int32]:
+    """Random tokens of 5 to 40 words between CLIP's first and last token, int32 [count, 77]."""
+    chance = np.random.default_rng(seed)
+    ids = np.full((count, 77), EOS, np.int32)
+    for row in ids:
+        length = int(chance.integers(5, 41))
+        row[0] = EOS - 1
+        row[1 : 1 + length] = chance.integers(0, EOS - 1, length)
+    return ids
+
+
+def towers(names: list[str], calibration: int, unseen: int) -> list[Tower]:
+    """The towers that were asked for, plain and with outliers."""
+    preprocess = PreprocessSpec(
+        ResizeMode.SHORTEST_EDGE, 224, 224, 224, 224, "bicubic",
+        (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), 1 / 255,
+    )  # fmt: skip
+    found = []
+    shown = {
+        "image": (pictures(calibration, 1), pictures(unseen, 2)),
+        "text": (texts(calibration, 1), texts(unseen, 2)),
+    }
+    for kind in ("plain", "outliers"):
+        model = clip(0, kind == "outliers")
+        modules = {"image": ClipImageEncoder(model, preprocess), "text": ClipTextEncoder(model, 77, EOS)}
+        found += [Tower(f"{name}-{kind}", modules[name].eval(), *shown[name]) for name in names]
+    return found
+
+
+def make_graphs(tower: Tower, folder: Path) -> dict[str, Any]:
+    """Writes every graph of a tower that is not there yet; returns what quantization did."""
+    told = folder / "quantized.json"
+    if told.exists():
+        found: dict[str, Any] = json.loads(told.read_text())
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    module, feeds = tower.module, [row[None] for row in tower.calibration]
+    example = torch.from_numpy(feeds[0])
+    begin = time.perf_counter()
+    fold_layer_norms_(module, example)
+    plain_onnx, plain_tflite = folder / "folded.onnx", folder / "folded.tflite"
+    export_onnx(module, example, tower.input_name, plain_onnx)
+    export_tflite(module, example, tower.input_name, plain_tflite)
+    lowered = time.perf_counter()
+    equalized = equalize_(module, example, feeds)
+    moved = [each for each in equalized if each.strength is not None]
+    onnx, tflite = plain_onnx, plain_tflite
+    if moved:
+        onnx, tflite = folder / "equalized.onnx", folder / "equalized.tflite"
+        export_onnx(module, example, tower.input_name, onnx)
+        export_tflite(module, example, tower.input_name, tflite)
+    quantizing = time.perf_counter()
+    seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
+    integers = quantize_tower(
+        module, static_spec(module, token_tables(module, example)), seen, QuantizeSettings()
+    )
+    done = time.perf_counter()
+    write_quantized_onnx(onnx, integers, folder / "static.onnx")
+    write_quantized_tflite(tflite, integers, folder / "static.tflite")
+    _own_tools(plain_onnx, plain_tflite, tower, folder)
+    found = {
+        "equalized": {each.norm: each.strength for each in moved},
+        "lowering_s": round(lowered - begin, 1),
+        "quantizing_s": round(done - quantizing, 1),
+    }
+    told.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def _own_tools(onnx: Path, tflite: Path, tower: Tower, folder: Path) -> None:
+    """The same float graphs, quantized by the engines' own tools."""
+    from ai_edge_quantizer import qtyping, quantizer
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_dynamic,
+        quantize_static,
+    )
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._rows = iter(tower.calibration[:32])
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            row = next(self._rows, None)
+            return None if row is None else {tower.input_name: row[None]}
+
+    layers = ["MatMul", "Gemm", "Conv"]
+    quantize_dynamic(
+        onnx, folder / "ort-dynamic.onnx", op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
+    )  # fmt: skip
+    quantize_static(
+        onnx, folder / "ort-static.onnx", Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=layers,
+        per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        extra_options={"MatMulConstBOnly": True},
+    )  # fmt: skip
+    kinds = ("FULLY_CONNECTED", "CONV_2D")
+    for name in ("aeq-dynamic", "aeq-static"):
+        tool = quantizer.Quantizer(str(tflite))
+        statistics = None
+        for kind in kinds:
+            op = qtyping.TFLOperationName(kind)
+            if name == "aeq-dynamic":
+                tool.add_dynamic_config(".*", op, num_bits=8)
+            else:
+                tool.add_static_config(".*", op, activation_num_bits=8, weight_num_bits=8)
+        if name == "aeq-static":
+            rows = [{tower.input_name: row[None]} for row in tower.calibration[:32]]
+            statistics = tool.calibrate({"serving_default": rows})
+        (folder / f"{name}.tflite").write_bytes(bytes(tool.quantize(statistics).quantized_model))
+
+
+def backend(
+    path: Path, role: Role, threads: int
+) -> Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]:
+    """Runs a graph as the device does."""
+    tensors = graph_io(path)
+    engine = Engine.ONNX if path.suffix == ".onnx" else Engine.TFLITE
+    spec = GraphSpec(role, engine, Precision.INT8, path.name, tensors.inputs, tensors.outputs)
+    opened = open_backend(spec, path.read_bytes(), threads)
+    output = tensors.outputs[0].name
+    return lambda feed: np.asarray(opened.run(feed)[output], np.float32)
+
+
+def fidelity(tower: Tower, folder: Path) -> dict[str, dict[str, float]]:
+    """Mean-centred cosines of the int8 graphs to the float module, and to each other."""
+    with torch.inference_mode():
+        rows = [
+            tower.module(torch.from_numpy(tower.unseen[k : k + 16])) for k in range(0, len(tower.unseen), 16)
+        ]
+    expected = torch.cat(rows).numpy()
+    role, found = ROLES[tower.name.split("-")[0]], {}
+    answers = {}
+    for name in ("static.onnx", "static.tflite", "ort-dynamic.onnx", "ort-static.onnx", "aeq-dynamic.tflite", "aeq-static.tflite"):  # fmt: skip
+        run = backend(folder / name, role, 2)
+        answers[name] = np.concatenate([run({tower.input_name: row[None]}) for row in tower.unseen])
+        parity = measure_parity(expected, answers[name])
+        found[name] = {
+            "centred_min": parity.centred_cosine_min,
+            "centred_median": parity.centred_cosine_median,
+        }
+    both = measure_parity(answers["static.onnx"], answers["static.tflite"])
+    found["onnx against tflite"] = {
+        "centred_min": both.centred_cosine_min,
+        "centred_median": both.centred_cosine_median,
+    }
+    return found
+
+
+def latency(tower: Tower, folder: Path, threads: int, runs: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of every graph, and what static int8 takes of the time of each: medians of paired ratios."""
+    role = ROLES[tower.name.split("-")[0]]
+    names = sorted(
+        p.name for p in folder.iterdir() if p.suffix in (".onnx", ".tflite") and "equalized" not in p.name
+    )
+    running = {name: backend(folder / name, role, threads) for name in names}
+    feed = {tower.input_name: tower.unseen[:1]}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    shuffle = random.Random(0)
+    for turn in range(runs + 3):
+        for name in shuffle.sample(names, len(names)):
+            begin = time.perf_counter()
+            running[name](feed)
+            if turn >= 3:
+                times[name].append(1e3 * (time.perf_counter() - begin))
+    found = {}
+    for name in names:
+        own = np.array(times["static" + Path(name).suffix])
+        other = np.array(times[name])
+        found[name] = {
+            "median_ms": float(np.median(other)),
+            "p10_ms": float(np.percentile(other, 10)),
+            "static_takes": float(np.median(own / other)),
+        }
+    return found
+
+
+@click.command()
+@click.option("--work", type=click.Path(path_type=Path), required=True)
+@click.option("--towers", "names", default="image,text", show_default=True)
+@click.option("--calibration-samples", default=128, show_default=True)
+@click.option("--fidelity-samples", default=256, show_default=True)
+@click.option("--runs", default=60, show_default=True)
+def main(work: Path, names: str, calibration_samples: int, fidelity_samples: int, runs: int) -> None:
+    """Measure, print, and write results.json into the work folder."""
+    machine = f"{cpu_name()}, {instruction_set()}, {os.cpu_count()} processors"
+    results: dict[str, Any] = {"machine": machine}
+    print(machine)
+    for tower in towers(names.split(","), calibration_samples, fidelity_samples):
+        folder = work / tower.name
+        results[tower.name] = {"quantized": make_graphs(tower, folder)}
+        print(f"\n{tower.name}: {results[tower.name]['quantized']}", flush=True)
+        results[tower.name]["fidelity"] = fidelity(tower, folder)
+        for name, row in results[tower.name]["fidelity"].items():
+            print(
+                f"  {name:<22} centred cosine median {row['centred_median']:.5f}  min {row['centred_min']:.5f}"
+            )
+        for threads in (1, 2):
+            timed = results[tower.name][f"latency_{threads}"] = latency(tower, folder, threads, runs)
+            for name, row in timed.items():
+                print(
+                    f"  {threads} threads {name:<20} {row['median_ms']:7.2f} ms (p10 {row['p10_ms']:.2f}); "
+                    f"static int8 takes {row['static_takes']:.3f} of it",
+                    flush=True,
+                )
+        (work / "results.json").write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""How probable a model finds the right answers: the tasks without their thresholds.
+
+Counting right answers tells two models apart only where an answer tips over; the probability of the right
+one moves with every change. A search needs that; what ships is judged by `tasks`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from pocketvl.data.dataset import Dataset
+from pocketvl.errors import DataError
+from pocketvl.evaluate.embeddings import Embeddings
+from pocketvl.evaluate.tasks import RETRIEVAL_GROUP
+
+
+def soft_accuracy(dataset: Dataset, embeddings: Embeddings, logit_scale: float) -> float:
+    """The mean probability of the right answer, over `match_hard` and `retrieval_r1` alike.
+
+    Args:
+        dataset: the samples.
+        embeddings: one image row a sample, and the texts that the tasks need.
+        logit_scale: what a cosine is multiplied by before the softmax.
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        DataError: the dataset has neither captions with negatives, nor two captions.
+    """
+    means = [each.mean() for each in (_match(dataset, embeddings, logit_scale),) if each.size]
+    means += [each.mean() for each in (_retrieve(dataset, embeddings, logit_scale),) if each.size]
+    if not means:
+        raise DataError(f"{dataset.root}: a search needs captions to match with pictures, and there are none")
+    return float(np.mean(means))
+
+
+def _match(dataset: Dataset, embeddings: Embeddings, scale: float) -> NDArray[np.float64]:
+    rows = {text: row for row, text in enumerate(embeddings.texts)}
+    found = []
+    for image, sample in zip(embeddings.image, dataset.samples, strict=True):
+        if sample.captions and sample.negatives:
+            texts = embeddings.text[[rows[text] for text in (sample.captions[0], *sample.negatives)]]
+            found.append(softmax(scale * (texts.astype(np.float64) @ image))[0])
+    return np.array(found)
+
+
+def _retrieve(dataset: Dataset, embeddings: Embeddings, scale: float) -> NDArray[np.float64]:
+    rows = {text: row for row, text in enumerate(embeddings.texts)}
+    indexes = [index for index, sample in enumerate(dataset.samples) if sample.captions]
+    found: list[NDArray[np.float64]] = []
+    for start in range(0, len(indexes), RETRIEVAL_GROUP):
+        group = indexes[start : start + RETRIEVAL_GROUP]
+        if len(group) > 1:
+            texts = embeddings.text[[rows[dataset.samples[index].captions[0]] for index in group]]
+            similarity = texts.astype(np.float64) @ embeddings.image[group].astype(np.float64).T
+            found.append(np.diagonal(softmax(scale * similarity, axis=1)))
+    return np.concatenate(found) if found else np.zeros(0)

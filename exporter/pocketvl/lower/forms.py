@@ -1,0 +1,91 @@
+"""The forms in which both engines run a quantized layer, and which of them a specification asks for."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+
+from pocketvl.errors import LoweringError
+from pocketvl.integers import QuantizedLayer, QuantizedTower
+from pocketvl.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme
+
+_ENGINE_BITS = 8
+_LOWERED = "static int8, dynamic int8, dynamic int4 in blocks, int8 weights alone, and float are lowered"
+
+
+class Form(StrEnum):
+    """How a layer stands in a graph.
+
+    Static: integers in, integers out. Dynamic: weights of 8 bits, inputs put on a grid at each run. Blocks:
+    the same with weights of 4 bits and a scale a block. Widened: weights of 8 bits that become floats before
+    they are multiplied, or rows of a table that do when they are looked up.
+    """
+
+    STATIC = "static"
+    DYNAMIC = "dynamic"
+    BLOCKS = "blocks"
+    WIDENED = "widened"
+
+
+def form_of(name: str, spec: LayerSpec) -> Form:
+    """The form that a specification asks for.
+
+    Raises:
+        LoweringError: no engine runs such a layer.
+    """
+    symmetric = spec.weights.scheme is Scheme.SYMMETRIC
+    bits, granularity = spec.weights.bits, spec.weights.granularity
+    if symmetric and (bits, granularity) == (8, Granularity.PER_CHANNEL):
+        if spec.mode is Mode.DYNAMIC:
+            return Form.DYNAMIC
+        if spec.mode is Mode.WEIGHT_ONLY:
+            return Form.WIDENED
+        if _runs(spec.input) and _runs(spec.output):
+            return Form.STATIC
+    elif symmetric and (bits, granularity, spec.mode) == (4, Granularity.PER_GROUP, Mode.DYNAMIC):
+        return Form.BLOCKS
+    raise LoweringError(f"{name} is {_described(spec)}, which no engine runs: {_LOWERED}")
+
+
+def check_tower(tower: QuantizedTower) -> None:
+    """Raises LoweringError, naming one, where a tower holds what no engine runs."""
+    for name in tower.products:
+        raise LoweringError(
+            f"{name} is a product of two quantized activations, which is not lowered: {_LOWERED}"
+        )
+    for name, layer in tower.layers.items():
+        if form_of(name, layer.spec) is Form.BLOCKS and not _is_half(layer):
+            raise LoweringError(
+                f"{name}: engines hold a block's scale in 16 bits, which would round it; "
+                "round the scales with `group_scale` before the weights are quantized"
+            )
+
+
+def refuse(name: str, layer: QuantizedLayer, kind: str) -> LoweringError:
+    """The error for a layer whose form its kind of op does not have."""
+    return LoweringError(f"{name} is {_described(layer.spec)}, which no engine runs in {kind}: {_LOWERED}")
+
+
+def _runs(grid: GridSpec | None) -> bool:
+    """Whether engines know an activation's grid."""
+    return grid is not None and grid.bits == _ENGINE_BITS and grid.granularity is Granularity.PER_TENSOR
+
+
+def _is_half(layer: QuantizedLayer) -> bool:
+    """Whether its scales are numbers of fp16 and of bfloat16, which is a float32 without its lower half."""
+    lower_half = np.ascontiguousarray(layer.scale).view(np.uint32) & 0xFFFF
+    return not np.any(lower_half) and np.array_equal(layer.scale.astype(np.float16), layer.scale)
+
+
+def _described(spec: LayerSpec) -> str:
+    """ "static, weights of 3 bits per channel, input of 8 bits per tensor, ..."."""
+    grids = {"weights": spec.weights, "input": spec.input, "output": spec.output}
+    parts = [spec.mode.value.replace("_", "-")]
+    for role, grid in grids.items():
+        if grid is not None:
+            affine = " with a zero point" if role == "weights" and grid.scheme is Scheme.AFFINE else ""
+            size = "" if grid.group_size is None else f" of {grid.group_size}"
+            granularity = grid.granularity.value.replace("_", " ")
+            parts.append(f"{role} of {grid.bits} bits {granularity}{size}{affine}")
+    return ", ".join(parts)

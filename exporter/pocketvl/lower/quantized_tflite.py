@@ -1,0 +1,247 @@
+"""Writes a quantized tower into a float TFLite graph: each of its layers in the form that it asks for."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketvl.errors import LoweringError
+from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.lower.forms import Form, check_tower, form_of, refuse
+from pocketvl.lower.ops import check_ops, op_name, read_tflite, text_of
+from pocketvl.lower.quiet import quiet
+from pocketvl.lower.to_tflite import write_tflite
+
+_LINEAR, _TABLE = "FULLY_CONNECTED", "EMBEDDING_LOOKUP"
+_FROM_TORCH = {"CONV_2D": (0, 2, 3, 1), "DEPTHWISE_CONV_2D": (1, 2, 3, 0)}
+_FORMS: Mapping[str, tuple[Form, ...]] = {
+    _LINEAR: tuple(Form),
+    "CONV_2D": (Form.STATIC, Form.WIDENED),
+    "DEPTHWISE_CONV_2D": (Form.STATIC, Form.WIDENED),
+    _TABLE: (Form.WIDENED,),
+}
+
+_Scopes = dict[tuple[str, Form, int | None], list[str]]
+"""By kind of op, form and size of a group: what the ops give out is called."""
+
+
+def write_quantized_tflite(source: Path, tower: QuantizedTower, target: Path) -> None:
+    """Writes the tower's integers into a float graph whose tensors are called after the module's parameters.
+
+    Layers that the tower does not name stay as they are. ai-edge-quantizer changes the others' types and puts
+    quantizing ops where they belong; every number it derives is then replaced by the tower's.
+
+    Args:
+        source: the float graph of the module that the tower was quantized from, as `export_tflite` writes it.
+        tower: its integers.
+        target: where the quantized graph is written.
+
+    Raises:
+        LoweringError: the graph does not hold the tower's layers, or no engine runs one of them.
+    """
+    check_tower(tower)
+    model = read_tflite(source)
+    found = list(_layers(model, tower))
+    lost = sorted(set(tower.layers) - {name for _, _, name in found})
+    if lost:
+        raise LoweringError(f"{source.name} holds no op for {len(lost)} layers, {lost[0]} for one")
+    scopes: _Scopes = {}
+    statistics: dict[str, dict[str, Any]] = {}
+    tensors = model.subgraphs[0].tensors
+    for kind, op, name in found:
+        layer = tower.layers[name]
+        form = form_of(name, layer.spec)
+        if form not in _FORMS[kind]:
+            raise refuse(name, layer, kind)
+        _check_bias(model, op, name, layer)
+        key = (kind, form, layer.spec.weights.group_size)
+        scopes.setdefault(key, []).append(text_of(tensors[op.outputs[0]].name))
+        for tensor, grid in ((op.inputs[0], layer.input), (op.outputs[0], layer.output)):
+            if grid is not None:
+                statistics[text_of(tensors[tensor].name)] = _statistics(grid)
+    if scopes:
+        model = _restructured(source, scopes, statistics)
+    writer = _Writer(model, tower)
+    for kind, op, name in _layers(model, tower):
+        writer.write_(kind, op, name)
+    write_tflite(model, target)
+    check_ops(target)
+
+
+def weights_of(model: Any, op: Any) -> Any:
+    """The tensor in which an op's weights are stored: they may be widened on their way to it."""
+    graph = model.subgraphs[0]
+    for before in graph.operators:
+        if op_name(model, before) == "DEQUANTIZE" and before.outputs[0] == op.inputs[1]:
+            return graph.tensors[before.inputs[0]]
+    return graph.tensors[op.inputs[1]]
+
+
+def _layers(model: Any, tower: QuantizedTower) -> Iterator[tuple[str, Any, str]]:
+    """The ops that bear the tower's weights: their kind, the op, and the layer's name."""
+    for op in model.subgraphs[0].operators:
+        kind = op_name(model, op)
+        if kind in _FORMS:
+            name = text_of(weights_of(model, op).name).split(";", 1)[0].removesuffix(".weight")
+            if name in tower.layers:
+                yield kind, op, name
+
+
+def _check_bias(model: Any, op: Any, name: str, layer: QuantizedLayer) -> None:
+    """Raises LoweringError where an op adds something that is not its layer's bias, which would be lost."""
+    if layer.bias is None and _has_bias(op):
+        buffer = model.buffers[model.subgraphs[0].tensors[op.inputs[2]].buffer]
+        if buffer.data is None or np.any(buffer.data):
+            raise LoweringError(f"the op of {name} adds a bias, and the layer has none; leave it in float")
+
+
+def _has_bias(op: Any) -> bool:
+    return len(op.inputs) > 2 and op.inputs[2] >= 0
+
+
+def _restructured(source: Path, scopes: _Scopes, statistics: dict[str, dict[str, Any]]) -> Any:
+    from ai_edge_quantizer import qtyping, quantizer
+
+    # one of its progress bars cannot be switched off, and it warns of the memory of an interpreter of its own
+    with quiet(), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tool = quantizer.Quantizer(str(source))
+        for (kind, form, group_size), outputs in sorted(scopes.items(), key=str):
+            # it looks for the pattern in an op's outputs, each with a semicolon after it
+            scope = f"^(?:{'|'.join(re.escape(output) for output in outputs)});$"
+            op = qtyping.TFLOperationName(kind)
+            if form is Form.STATIC:
+                tool.add_static_config(scope, op, activation_num_bits=8, weight_num_bits=8)
+            elif form is Form.DYNAMIC:
+                tool.add_dynamic_config(scope, op, num_bits=8)
+            elif form is Form.BLOCKS:
+                blocks = qtyping.QuantGranularity(f"BLOCKWISE_{group_size}")
+                tool.add_dynamic_config(scope, op, num_bits=4, granularity=blocks)
+            else:
+                tool.add_weight_only_config(scope, op, num_bits=8)
+        result = tool.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    return flatbuffer_utils.read_model_from_bytearray(bytearray(result.quantized_model))
+
+
+class _Writer:
+    """Replaces the numbers of a restructured graph by a tower's."""
+
+    def __init__(self, model: Any, tower: QuantizedTower) -> None:
+        self._model = model
+        self._graph = model.subgraphs[0]
+        self._tower = tower
+        self._readers: dict[int, set[str]] = {}  # names of the layers that read a tensor, "" for other ops
+        layers = {id(op): name for _, op, name in _layers(model, tower)}
+        for op in self._graph.operators:
+            for tensor in op.inputs:
+                self._readers.setdefault(int(tensor), set()).add(layers.get(id(op), ""))
+
+    def write_(self, kind: str, op: Any, name: str) -> None:
+        """Replaces the numbers of one op by its layer's."""
+        layer = self._tower.layers[name]
+        weights = layer.weights
+        if kind in _FROM_TORCH:
+            weights = np.ascontiguousarray(weights.transpose(_FROM_TORCH[kind]))
+        tensor = weights_of(self._model, op)
+        if form_of(name, layer.spec) is Form.BLOCKS:
+            self._store_blocks_(tensor, weights, layer.scale)
+        else:
+            self._store_integers_(tensor, weights, layer.scale)
+        if kind != _TABLE:
+            self._store_bias_(op, name, layer)
+        for place, grid in ((op.inputs[0], layer.input), (op.outputs[0], layer.output)):
+            if grid is not None:
+                _set_grid_(self._graph.tensors[place], grid)
+
+    def _store_integers_(
+        self, tensor: Any, integers: NDArray[np.generic], scale: NDArray[np.float32]
+    ) -> None:
+        self._store_(tensor, integers, integers.dtype.name.upper(), integers.shape)
+        tensor.quantization.scale = scale.astype(np.float32)
+        tensor.quantization.zeroPoint = np.zeros(scale.shape, np.int64)
+
+    def _store_blocks_(self, tensor: Any, weights: NDArray[np.int8], scale: NDArray[np.float32]) -> None:
+        """Two weights a byte, the first in the lower half; scales are a tensor of their own."""
+        halves = weights.view(np.uint8) & 0xF
+        self._store_(tensor, halves[:, 0::2] | (halves[:, 1::2] << 4), "INT4", weights.shape)
+        scales = self._graph.tensors[tensor.quantization.details.scales]
+        self._store_(scales, scale.astype(np.float16), "FLOAT16", scale.shape)
+
+    def _store_bias_(self, op: Any, name: str, layer: QuantizedLayer) -> None:
+        bias = layer.bias
+        if bias is None:
+            if not _has_bias(op) or layer.input is None:
+                return  # the op adds zeros, if anything
+            bias = np.zeros(layer.scale.shape, np.int32)
+        tensor = self._own_bias_(op, name, bias)
+        if layer.input is not None:
+            self._store_integers_(tensor, bias, layer.bias_scale())
+        else:
+            self._store_(tensor, bias, "FLOAT32", bias.shape)
+
+    def _own_bias_(self, op: Any, name: str, bias: NDArray[np.generic]) -> Any:
+        """The op's bias; a tensor of its own where it had none, or shares it with another layer."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        if _has_bias(op) and self._readers[int(op.inputs[2])] == {name}:
+            return self._graph.tensors[op.inputs[2]]
+        if _has_bias(op):
+            tensor = copy(self._graph.tensors[op.inputs[2]])
+            tensor.quantization = copy(tensor.quantization)
+        else:
+            tensor = schema.TensorT()
+            tensor.type = getattr(schema.TensorType, bias.dtype.name.upper())
+            tensor.shape = np.asarray(bias.shape, np.int32)
+            tensor.quantization = schema.QuantizationParametersT()
+        tensor.name, tensor.buffer = f"{name}.bias;own".encode(), self._new_buffer()
+        place = len(self._graph.tensors)
+        self._graph.tensors.append(tensor)
+        op.inputs = np.asarray([*list(op.inputs)[:2], place], np.int32)
+        self._readers[place] = {name}
+        return tensor
+
+    def _store_(self, tensor: Any, values: NDArray[np.generic], kind: str, shape: tuple[int, ...]) -> None:
+        """Writes a tensor's bytes, into a buffer that no other tensor has.
+
+        Raises:
+            LoweringError: the tensor is of another type or shape.
+        """
+        from ai_edge_litert.tools import flatbuffer_utils
+
+        found = flatbuffer_utils.type_to_name(tensor.type), [int(side) for side in tensor.shape]
+        if found != (kind, list(shape)):
+            raise LoweringError(
+                f"{text_of(tensor.name)} is {found[0]} {found[1]} after ai-edge-quantizer; the tower holds "
+                f"{kind} {list(shape)}"
+            )
+        if sum(other.buffer == tensor.buffer for other in self._graph.tensors) > 1:
+            tensor.buffer = self._new_buffer()
+        self._model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
+
+    def _new_buffer(self) -> int:
+        from ai_edge_litert.schema_py_generated import BufferT
+
+        self._model.buffers.append(BufferT())
+        return len(self._model.buffers) - 1
+
+
+def _set_grid_(tensor: Any, grid: ActivationGrid) -> None:
+    tensor.quantization.scale = np.array([grid.scale], np.float32)
+    tensor.quantization.zeroPoint = np.array([grid.zero_point - 128], np.int64)
+
+
+def _statistics(grid: ActivationGrid) -> dict[str, Any]:
+    """The range of a grid in the shape in which ai-edge-quantizer keeps its own."""
+    low, high = ((end - grid.zero_point) * grid.scale for end in (0, 255))
+    return {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}

@@ -1,0 +1,213 @@
+"""Grids whose scale and offset are learned with the weights: LSQ for weights, LSQ+ for activations.
+
+What is stored is how far a grid has moved from where calibration put it, in numbers that begin at 0 and lie
+in vectors: so the first forward pass is the calibrated one to the last bit, scales stay positive whatever the
+optimizer does, its steps are relative to the grid and not to the unit of the tensor, and weight decay, which
+is for matrices, leaves them alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from pocketvl.integers import ActivationGrid, QuantizedLayer
+from pocketvl.quantize.arithmetic import group_scale
+from pocketvl.quantize.fake import straight_through
+from pocketvl.specification import Granularity
+
+_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+
+
+def learned_fake_quantize(
+    values: torch.Tensor,
+    scale: torch.Tensor,
+    offset: torch.Tensor | None,
+    lowest: int,
+    highest: int,
+    gradient_scale: float = 1.0,
+) -> torch.Tensor:
+    """Each value's nearest on a grid, with gradients for values, scale and offset.
+
+    With t = (x - z) / s and q = clamp(round(t), lowest, highest), the answer is s * q + z. Inside the ends,
+    lowest < t < highest, its derivatives are 1 by x, q - t by s and 0 by z; outside 0 by x, q by s and 1 by
+    z. The offset that is used is z moved to the nearest multiple of s within the grid, in every forward pass:
+    lowering rounds it, so training sees it rounded from the first step, and its weights settle on the grid
+    that ships. The derivative of that move is taken to be 1 by z and 0 by s, as if it were no move.
+
+    Args:
+        values: x, float32 of any shape.
+        scale: s, above 0; broadcasts to the values.
+        offset: z, as scale; None on symmetric grids.
+        lowest: the least integer.
+        highest: the greatest integer.
+        gradient_scale: factor on the gradients of scale and offset.
+
+    Source: Esser et al., 2019, "Learned Step Size Quantization" (arXiv 1902.08153), equations 1 to 3; with an
+    offset Bhalgat et al., 2020, "LSQ+" (arXiv 2004.09576), the derivatives of section 3.1.
+    """
+    result: torch.Tensor = _LearnedFakeQuantize.apply(  # type: ignore[no-untyped-call]
+        values, scale, offset, lowest, highest, gradient_scale
+    )
+    return result
+
+
+def zero_point_of(scale: torch.Tensor, offset: torch.Tensor, lowest: int, highest: int) -> torch.Tensor:
+    """The integer, still a float, that stands for 0 on the grid whose offset is rounded."""
+    return torch.round(-offset / scale).clamp(lowest, highest)
+
+
+class _LearnedFakeQuantize(torch.autograd.Function):
+    """See `learned_fake_quantize`; only inputs are kept for the way back, and steps are found anew there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: torch.Tensor,
+        scale: torch.Tensor,
+        offset: torch.Tensor | None,
+        lowest: int,
+        highest: int,
+        gradient_scale: float,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(values, scale, offset)
+        ctx.ends, ctx.gradient_scale = (lowest, highest), gradient_scale
+        steps = torch.round(values / scale)
+        if offset is None:
+            return steps.clamp_(lowest, highest).mul_(scale)
+        zero_point = zero_point_of(scale, offset, lowest, highest)
+        return steps.add_(zero_point).clamp_(lowest, highest).sub_(zero_point).mul_(scale)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, None, None, None]:
+        values, scale, offset = ctx.saved_tensors
+        lowest, highest = ctx.ends
+        steps = values / scale  # t
+        if offset is not None:
+            steps += zero_point_of(scale, offset, lowest, highest)
+        inside = (steps > lowest) & (steps < highest)
+        by_scale = torch.where(inside, torch.round(steps) - steps, steps.clamp(lowest, highest))
+        to_values = torch.where(inside, gradient, 0.0)
+        to_scale = (gradient * by_scale).sum_to_size(scale.shape) * ctx.gradient_scale
+        to_offset = None
+        if offset is not None:
+            to_offset = (gradient - to_values).sum_to_size(offset.shape) * ctx.gradient_scale
+        return to_values, to_scale, to_offset, None, None, None
+
+
+class _LearnedScale(torch.autograd.Function):
+    """initial * exp(rate * change); the gradient is not multiplied by initial * rate on its way back.
+
+    Adam's steps do not depend on a positive factor, so long as gradients stand clear of its epsilon of 1e-8.
+    Scales of a few thousandths, times LSQ's own factor, would not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, change: torch.Tensor, initial: torch.Tensor, rate: float) -> torch.Tensor:
+        ratio = torch.exp(rate * change)
+        ctx.save_for_backward(ratio)
+        return (initial * ratio).clamp_(min=_SMALLEST_SCALE)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None]:
+        (ratio,) = ctx.saved_tensors
+        return gradient * ratio, None, None
+
+
+class LearnedWeights(nn.Module):
+    """The symmetric grids of one layer's weights, per channel or per group.
+
+    Source: Esser et al., 2019 (arXiv 1902.08153); the gradient's factor 1 / sqrt(N * Qp) from section 2.2,
+    N being the weights that share a scale.
+    """
+
+    def __init__(self, layer: QuantizedLayer, rate: float) -> None:
+        """Args: layer: whose scales are the first. rate: how much faster scales learn than weights."""
+        super().__init__()
+        self._spec, self._shape, self._rate = layer.spec.weights, layer.scale.shape, rate
+        self.initial: torch.Tensor
+        self.register_buffer("initial", torch.from_numpy(layer.scale.reshape(-1).copy()))
+        self.change = nn.Parameter(torch.zeros(layer.scale.size))  # a vector, for weight decay to pass over
+
+    def scale(self, least: torch.Tensor | None = None) -> torch.Tensor:
+        """float32 [channels], or [channels, groups] of numbers that fp16 and bfloat16 both have.
+
+        Args:
+            least: [channels], no scale is smaller; None where nothing is asked of them.
+        """
+        learned: torch.Tensor = _LearnedScale.apply(  # type: ignore[no-untyped-call]
+            self.change, self.initial, self._rate
+        )
+        learned = learned.reshape(self._shape)
+        if self._spec.granularity is Granularity.PER_GROUP:
+            fitting = torch.from_numpy(group_scale(learned.detach().cpu().numpy()))
+            return straight_through(learned, fitting.to(learned.device))
+        return learned if least is None else straight_through(learned, torch.maximum(learned, least))
+
+    def forward(self, weights: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """The weights' nearest on the grid of `scale`; shape is kept."""
+        channels, groups = len(weights), scale.numel() // len(weights)
+        split = weights.reshape(channels, groups, -1)  # [channels, groups, weights of a group]
+        factor = 1 / math.sqrt(split.shape[-1] * self._spec.highest)
+        steps = scale.reshape(channels, groups, 1)
+        fake = learned_fake_quantize(split, steps, None, self._spec.lowest, self._spec.highest, factor)
+        return fake.reshape(weights.shape)
+
+    def integers(self, weights: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """int8, shaped as the weights: those that `forward` multiplies by the scale."""
+        channels = len(weights)
+        steps = weights.reshape(channels, scale.numel() // channels, -1) / scale.reshape(channels, -1, 1)
+        rounded = torch.round(steps).clamp(self._spec.lowest, self._spec.highest)
+        return rounded.to(torch.int8).reshape(weights.shape)
+
+
+class LearnedActivation(nn.Module):
+    """The affine grid of one activation tensor.
+
+    A grid of scale 1 from 0 on holds whole numbers as they are, which are pixels; nothing is learned of it.
+
+    Source: Bhalgat et al., 2020 (arXiv 2004.09576); the gradient's factor as in Esser et al., 2019 (arXiv
+    1902.08153), section 2.2, N being the values of one sample.
+    """
+
+    def __init__(self, grid: ActivationGrid, rate: float) -> None:
+        """Args: grid: the first. rate: how much faster scale and offset learn than weights."""
+        super().__init__()
+        self._bits, self._highest, self._rate = grid.bits, grid.highest, rate
+        self.initial: torch.Tensor
+        self.initial_offset: torch.Tensor
+        self.register_buffer("initial", torch.tensor([grid.scale]))
+        self.register_buffer("initial_offset", torch.tensor([-grid.zero_point * grid.scale]))
+        self.change = nn.Parameter(torch.zeros(1))
+        self.shift = nn.Parameter(torch.zeros(1))  # of the offset, in widths of the first grid
+        self.requires_grad_(not (grid.scale == 1 and grid.zero_point == 0))
+
+    def scale(self) -> torch.Tensor:
+        """float32 [1]."""
+        learned: torch.Tensor = _LearnedScale.apply(  # type: ignore[no-untyped-call]
+            self.change, self.initial, self._rate
+        )
+        return learned
+
+    def offset(self) -> torch.Tensor:
+        """float32 [1]: what the least integer stands for, not yet a multiple of the scale."""
+        return self.initial_offset + self._rate * self._highest * self.initial * self.shift
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The nearest on the grid; [B, ...], shape is kept, float32 whatever comes in."""
+        factor = 1 / math.sqrt(max(1, values[0].numel()) * self._highest)
+        return learned_fake_quantize(values.float(), self.scale(), self.offset(), 0, self._highest, factor)
+
+    def grid(self) -> ActivationGrid:
+        """The grid that `forward` uses."""
+        with torch.no_grad():
+            scale = self.scale()
+            zero_point = zero_point_of(scale, self.offset(), 0, self._highest)
+        return ActivationGrid(float(scale), int(zero_point), self._bits)

@@ -1,0 +1,275 @@
+"""A tower that is trained on its grids: float weights beneath, and the forward pass that will ship."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.func import functional_call
+
+from pocketvl.errors import RecipeError
+from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.quantize.arithmetic import quantize_bias
+from pocketvl.quantize.fake import fake_quantize_dynamic, straight_through
+from pocketvl.quantize.learned import LearnedActivation, LearnedWeights
+from pocketvl.quantize.products import multiplied
+from pocketvl.specification import Granularity, Mode
+
+# A weight that starts in another step than its own is put this far from the middle of it, in steps.
+_NEARLY_HALF = 0.499
+
+
+class Finished(NamedTuple):
+    """What a trained tower comes to.
+
+    Attributes:
+        state: of the plain float module, by its own names; on the CPU.
+        tower: the integers that ship: the weights of `state` on their learned grids.
+    """
+
+    state: dict[str, torch.Tensor]
+    tower: QuantizedTower
+
+
+class QatTower(nn.Module):
+    """A float module that computes with the grids of a quantized tower, and learns weights and grids at once.
+
+    It starts out as the calibrated tower, to the last bit: weights start as the module's own, and where the
+    tower rounded one to another step than the nearest (GPTQ does), as near to it as that step allows; biases
+    are the tower's, which may have been corrected.
+
+    A LayerNorm that scales by 1 and shifts by 0 has been folded, and stays so: one converter would fold
+    whatever it learned into weights that are replaced by the integers. Activations that start on the very
+    same grid share what is learned of it: such are the linears that read one tensor, and an engine that
+    quantizes the tensor once has one grid for it.
+
+    Weights much smaller than other layers' are kept in a larger unit, since Adam's steps are of one size for
+    all: a patch embedding that takes raw pixels would be lost at the first of them.
+
+    The module inside is called as it is, with other weights and biases in their places for the time of the
+    call; nothing in it is replaced. It stays in eval mode, as what ships has no dropout.
+    """
+
+    def __init__(self, module: nn.Module, tower: QuantizedTower, scale_rate: float = 1.0) -> None:
+        """Wraps a copy.
+
+        Args:
+            module: the float module that the tower was quantized from; left as it is.
+            tower: its integers and grids.
+            scale_rate: how much faster scales and offsets learn than weights; a step of the optimizer moves
+                a scale by about its learning rate times this, relative to the scale.
+
+        Raises:
+            RecipeError: the tower has grids that are not learned here.
+        """
+        super().__init__()
+        _check(tower)
+        self.module = deepcopy(module).eval()
+        for parameter in self.module.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        _freeze_folded_(self.module)
+        self._tower = tower
+        places = [(layer.input, layer.output) for layer in tower.layers.values()]
+        places += [(product.left, product.right) for product in tower.products.values()]
+        grids = dict.fromkeys(grid for both in places for grid in both if grid is not None)
+        self._place = {grid: place for place, grid in enumerate(grids)}
+        self.activations = nn.ModuleList(LearnedActivation(grid, scale_rate) for grid in grids)
+        self.weights = nn.ModuleList(LearnedWeights(layer, scale_rate) for layer in tower.layers.values())
+        for name, layer in tower.layers.items():
+            _start_(self.module.get_submodule(name), layer)
+        self.units: torch.Tensor
+        self.register_buffer(
+            "units", _units([child.get_parameter("weight") for *_, child in self._learned()])
+        )
+        with torch.no_grad():
+            for (*_, child), unit in zip(self._learned(), self.units, strict=True):
+                child.get_parameter("weight").div_(unit)
+
+    def train(self, mode: bool = True) -> QatTower:
+        """Sets the mode of the grids; the module inside stays in eval mode."""
+        super().train(mode)
+        self.module.eval()
+        return self
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """What the module gives, computed with quantized weights and activations."""
+        changed: dict[str, torch.Tensor] = {}
+        for (name, layer, learned, child), unit in zip(self._learned(), self.units, strict=True):
+            scale, bias = self._weight_scale(child, layer, learned), getattr(child, "bias", None)
+            changed[f"{name}.weight"] = learned(child.get_parameter("weight") * unit, scale)
+            inputs_grid = self._activation(layer.input)
+            if inputs_grid is not None and bias is not None:
+                changed[f"{name}.bias"] = _on_steps(bias, inputs_grid.scale(), scale)
+        with self._hooked():
+            answer: torch.Tensor = functional_call(self.module, changed, inputs)
+        return answer
+
+    def finish(self) -> Finished:
+        """The trained module's state, and its integers on the learned grids."""
+        state = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
+        layers = {}
+        for (name, layer, learned, child), unit in zip(self._learned(), self.units.cpu(), strict=True):
+            state[f"{name}.weight"] *= unit
+            layers[name] = self._finished(state[f"{name}.weight"], child, layer, learned)
+        products = {
+            name: replace(
+                product, left=self._grid(product.left).grid(), right=self._grid(product.right).grid()
+            )
+            for name, product in self._tower.products.items()
+        }
+        return Finished(state, QuantizedTower(layers, products))
+
+    def _learned(self) -> Iterator[tuple[str, QuantizedLayer, LearnedWeights, nn.Module]]:
+        """Of each layer its name, what it started from, its grids and the layer itself."""
+        for (name, layer), learned in zip(self._tower.layers.items(), self.weights, strict=True):
+            assert isinstance(learned, LearnedWeights)
+            yield name, layer, learned, self.module.get_submodule(name)
+
+    def _activation(self, initial: ActivationGrid | None) -> LearnedActivation | None:
+        return None if initial is None else self._grid(initial)
+
+    def _grid(self, initial: ActivationGrid) -> LearnedActivation:
+        """What has become of a grid of the tower that this started from."""
+        learned = self.activations[self._place[initial]]
+        assert isinstance(learned, LearnedActivation)
+        return learned
+
+    def _weight_scale(self, child: nn.Module, layer: QuantizedLayer, learned: LearnedWeights) -> torch.Tensor:
+        """The scales; a static layer's not so fine that its bias would not fit 32 bits."""
+        inputs, bias = self._activation(layer.input), getattr(child, "bias", None)
+        if inputs is None or bias is None:
+            return learned.scale()
+        return learned.scale((bias.detach().abs() / (inputs.scale().detach() * 2.0**30)).float())
+
+    def _finished(
+        self, weight: torch.Tensor, child: nn.Module, layer: QuantizedLayer, learned: LearnedWeights
+    ) -> QuantizedLayer:
+        with torch.no_grad():
+            scale = self._weight_scale(child, layer, learned).cpu()
+        integers = learned.integers(weight, scale).numpy()
+        inputs, outputs = self._activation(layer.input), self._activation(layer.output)
+        kept = scale.numpy().copy()
+        bias = None if layer.bias is None else _numpy(child.get_parameter("bias"))
+        if inputs is None or outputs is None:
+            return QuantizedLayer(layer.spec, integers, kept, bias)
+        steps = None if bias is None else quantize_bias(bias, inputs.grid().scale, kept)
+        return QuantizedLayer(layer.spec, integers, kept, steps, inputs.grid(), outputs.grid())
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        """Inside, activations pass through their grids. Hooks that stayed would outlive a copy's grids."""
+        handles = []
+        try:
+            for _, layer, _, child in self._learned():
+                if layer.spec.mode is Mode.DYNAMIC:
+                    handles.append(child.register_forward_pre_hook(_dynamic))
+                inputs, outputs = self._activation(layer.input), self._activation(layer.output)
+                if inputs is not None:
+                    handles.append(child.register_forward_pre_hook(_Before(inputs)))
+                if outputs is not None:
+                    handles.append(child.register_forward_hook(_After(outputs)))
+            with multiplied(self.module, self._multiply) if self._tower.products else nullcontext():
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _multiply(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        product = self._tower.products.get(name)
+        if product is None:
+            return torch.matmul(left, right)
+        return torch.matmul(self._grid(product.left)(left), self._grid(product.right)(right))
+
+
+class _Before:
+    """A hook that puts a layer's first input on a grid."""
+
+    def __init__(self, grid: LearnedActivation) -> None:
+        self._grid = grid
+
+    def __call__(self, _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (self._grid(inputs[0]), *inputs[1:])
+
+
+class _After:
+    """A hook that puts a layer's output on a grid."""
+
+    def __init__(self, grid: LearnedActivation) -> None:
+        self._grid = grid
+
+    def __call__(self, _: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self._grid(output)
+        return found
+
+
+def _dynamic(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """A hook that puts a layer's first input on the grid that just covers it; nothing lies outside that."""
+    values = inputs[0].float()
+    return (straight_through(values, fake_quantize_dynamic(values.detach())), *inputs[1:])
+
+
+def _check(tower: QuantizedTower) -> None:
+    for name in tower.products:
+        if name.rpartition(".")[2] not in ("scores", "values"):
+            raise RecipeError(f"{name} is a block of a product; grids are learned of whole products alone")
+    for name, layer in tower.layers.items():
+        if layer.spec.mode is Mode.STATIC and layer.spec.weights.granularity is Granularity.PER_GROUP:
+            raise RecipeError(f"{name} is static, and its scales are of groups; engines add up per channel")
+
+
+def _freeze_folded_(module: nn.Module) -> None:
+    for child in module.modules():
+        if (
+            isinstance(child, nn.LayerNorm)
+            and _does_nothing(child.weight, 1)
+            and _does_nothing(child.bias, 0)
+        ):
+            child.requires_grad_(False)
+
+
+def _does_nothing(parameter: torch.Tensor | None, neutral: float) -> bool:
+    return parameter is None or bool((parameter == neutral).all())
+
+
+def _start_(child: nn.Module, layer: QuantizedLayer) -> None:
+    """Moves weights into the steps that the tower gave them, and sets its bias."""
+    with torch.no_grad():
+        weight = child.get_parameter("weight")
+        integers = torch.from_numpy(layer.weights).to(weight).reshape(len(weight), -1)
+        scale = torch.from_numpy(layer.scale).to(weight).reshape(len(weight), -1)
+        scale = scale.repeat_interleave(integers.shape[1] // scale.shape[1], dim=1)  # [channels, inputs]
+        ends = layer.spec.weights
+        low = torch.where(integers > ends.lowest, (integers - _NEARLY_HALF) * scale, -torch.inf)
+        high = torch.where(integers < ends.highest, (integers + _NEARLY_HALF) * scale, torch.inf)
+        weight.copy_(torch.clamp(weight, low.reshape(weight.shape), high.reshape(weight.shape)))
+        bias = layer.float_bias()
+        if bias is not None:
+            child.get_parameter("bias").copy_(torch.from_numpy(bias))
+
+
+def _units(weights: list[nn.Parameter]) -> torch.Tensor:
+    """float32 [layers], powers of 2 up to 1: divided by them, weights are as large as the median layer's.
+
+    Or half as large to twice; in such units they are exact. No layer is to learn faster for its size.
+    """
+    sizes = torch.stack([weight.detach().square().mean().sqrt() for weight in weights])
+    smaller = torch.round(torch.log2(sizes / sizes.median())).clamp(max=0).nan_to_num(0.0, 0.0, 0.0)
+    return torch.exp2(smaller).cpu()
+
+
+def _on_steps(bias: torch.Tensor, input_scale: torch.Tensor, weight_scale: torch.Tensor) -> torch.Tensor:
+    """A static layer's bias in whole steps, as `quantize_bias` makes them and `float_bias` reads them."""
+    steps = (input_scale * weight_scale).detach().double()
+    return straight_through(bias, (torch.round(bias.detach() / steps) * steps).to(bias.dtype))
+
+
+def _numpy(values: torch.Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = values.detach().cpu().numpy().copy()
+    return found

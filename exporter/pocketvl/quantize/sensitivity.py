@@ -1,0 +1,208 @@
+"""Which layers quantization hurts: what a tower loses by each of them, measured on its embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pocketvl.errors import DataError
+from pocketvl.integers import QuantizedTower
+from pocketvl.quantize.simulate import simulated
+
+Progress = Callable[[int, int, str], None]
+Feed = NDArray[Any] | tuple[NDArray[Any], ...]
+"""One input of a module, or all of them; the first axis of each is the batch."""
+_BATCH = 64
+
+
+class Ablation(StrEnum):
+    """What a group of layers is held against.
+
+    Alone: only that group is quantized, and what is lost is its doing. All but: everything is quantized, and
+    then everything but that group; the difference is what leaving it in float would win back. Losses do not
+    add up, since errors of one layer are carried, clipped or drowned by those after it, so the two differ.
+    """
+
+    ALONE = "alone"
+    ALL_BUT = "all_but"
+
+
+@dataclass(frozen=True)
+class EmbeddingLoss:
+    """How far embeddings are from those of the float module.
+
+    Attributes:
+        cosine: 1 minus the median mean-centred cosine, in [0, 2].
+        squared: mean squared error of a component, over the rows that are finite.
+    """
+
+    cosine: float
+    squared: float
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """What one group of layers costs.
+
+    Attributes:
+        layers: the names of the group's layers.
+        bits: of their weights.
+        ablation: what the two figures are.
+        loss: alone: the loss of cosine (`EmbeddingLoss.cosine`) that the group causes; all but: the loss of
+            the whole minus the loss without the group, which may be below 0.
+        squared: the same of the mean squared error.
+    """
+
+    layers: tuple[str, ...]
+    bits: int
+    ablation: Ablation
+    loss: float
+    squared: float
+
+    @property
+    def name(self) -> str:
+        """Of one layer its name, of several "parent.{k_proj,q_proj,v_proj}"."""
+        if len(self.layers) == 1:
+            return self.layers[0]
+        parent = _parent(self.layers[0])
+        own = ",".join(layer.rpartition(".")[2] for layer in self.layers)
+        return f"{parent}.{{{own}}}" if parent else f"{{{own}}}"
+
+
+def layer_groups(tower: QuantizedTower) -> tuple[tuple[str, ...], ...]:
+    """The layers that are quantized together or not at all, as the tower orders them.
+
+    Static layers of one parent that are quantized alike and have the very same input grid read the same
+    tensor: an attention's queries, keys and values. As one of them in float keeps that tensor in float beside
+    its grid, they belong together. Any other layer stands alone.
+    """
+    groups: dict[Hashable, list[str]] = {}
+    for name, layer in tower.layers.items():
+        key = name if layer.input is None else (_parent(name), layer.spec, layer.input)
+        groups.setdefault(key, []).append(name)
+    return tuple(tuple(names) for names in groups.values())
+
+
+def measure_sensitivity(
+    module: nn.Module,
+    tower: QuantizedTower,
+    feeds: Iterable[Feed],
+    progress: Progress | None = None,
+    ablation: Ablation = Ablation.ALONE,
+) -> tuple[LayerSensitivity, ...]:
+    """Measures what every group of layers costs, on the embeddings of the very same inputs.
+
+    Products of two activations are part of the whole and of no group.
+
+    Args:
+        module: in float, in eval mode; left as it is.
+        tower: its quantized layers.
+        feeds: inputs with a batch axis; of one shape but for it, they are run 64 at a time. All are kept.
+        progress: called after each group.
+        ablation: whether a group is quantized alone, or is all that is not.
+
+    Returns:
+        One a group, worst first: by the loss of cosine, then by the squared error.
+
+    Raises:
+        DataError: fewer than two samples, or embeddings of the float module that are not finite.
+    """
+    batches = list(_batches(feeds))
+    expected = _embed(module, batches)
+    if len(expected) < 2:
+        raise DataError("sensitivity needs at least two samples, since their mean is taken off")
+    if not np.isfinite(expected).all():
+        raise DataError("sensitivity: the float model itself gives NaN or infinity; is the checkpoint whole?")
+
+    def loss_of(part: QuantizedTower) -> EmbeddingLoss:
+        with simulated(module, part):
+            return embedding_loss(expected, _embed(module, batches))
+
+    groups = layer_groups(tower)
+    whole = loss_of(tower) if ablation is Ablation.ALL_BUT else None
+    found = []
+    for done, layers in enumerate(groups, 1):
+        if whole is None:
+            loss = loss_of(QuantizedTower({name: tower.layers[name] for name in layers}))
+        else:
+            rest = loss_of(_without(tower, layers))
+            loss = EmbeddingLoss(whole.cosine - rest.cosine, whole.squared - rest.squared)
+        bits = tower.layers[layers[0]].spec.weights.bits
+        found.append(LayerSensitivity(layers, bits, ablation, loss.cosine, loss.squared))
+        if progress is not None:
+            progress(done, len(groups), "sensitivity")
+    return tuple(sorted(found, key=lambda each: (-each.loss, -each.squared, each.layers)))
+
+
+def measure_relief(
+    module: nn.Module, tower: QuantizedTower, feeds: Iterable[Feed], progress: Progress | None = None
+) -> tuple[LayerSensitivity, ...]:
+    """What leaving each group of layers in float would win back: `measure_sensitivity` with `ALL_BUT`."""
+    return measure_sensitivity(module, tower, feeds, progress, Ablation.ALL_BUT)
+
+
+def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) -> EmbeddingLoss:
+    """How far embeddings are from others of the same inputs.
+
+    The mean of what is expected is taken off both: a shift of all embeddings is a loss too.
+
+    Args:
+        expected: [N, D], finite.
+        found: [N, D]; a row that holds NaN or infinity has cosine -1.
+    """
+    finite = np.isfinite(found).all(axis=1)
+    mean = expected.mean(axis=0)
+    left, right = expected[finite] - mean, found[finite] - mean
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    cosines = np.full(len(found), -1.0)
+    cosines[finite] = np.divide((left * right).sum(axis=1), norms, out=np.zeros(len(left)), where=norms > 0)
+    cosines[finite] = np.where(~left.any(axis=1) & ~right.any(axis=1), 1.0, cosines[finite])
+    squared = float(np.square(left - right).mean()) if finite.any() else 0.0
+    return EmbeddingLoss(float(1.0 - np.median(np.clip(cosines, -1.0, 1.0))), squared)
+
+
+def _without(tower: QuantizedTower, layers: Sequence[str]) -> QuantizedTower:
+    kept = {name: layer for name, layer in tower.layers.items() if name not in layers}
+    return QuantizedTower(kept, tower.products)
+
+
+def _embed(module: nn.Module, batches: Sequence[tuple[torch.Tensor, ...]]) -> NDArray[np.float64]:
+    """[N, D]: whatever comes out, flat."""
+    if not batches:
+        return np.zeros((0, 0))
+    with torch.inference_mode():
+        rows = [module(*batch).numpy() for batch in batches]
+    return np.concatenate([row.reshape(len(row), -1) for row in rows]).astype(np.float64)
+
+
+def _batches(feeds: Iterable[Feed]) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The feeds in their order, up to 64 samples at a time; a larger feed stays as it is."""
+    waiting: list[tuple[NDArray[Any], ...]] = []
+    for feed in feeds:
+        inputs = feed if isinstance(feed, tuple) else (feed,)
+        full = sum(len(one[0]) for one in waiting) + len(inputs[0]) > _BATCH
+        if waiting and (full or _shape(waiting[0]) != _shape(inputs)):
+            yield _joined(waiting)
+            waiting = []
+        waiting.append(inputs)
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(feeds: Sequence[tuple[NDArray[Any], ...]]) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*feeds, strict=True))
+
+
+def _shape(inputs: tuple[NDArray[Any], ...]) -> list[tuple[int, ...]]:
+    return [array.shape[1:] for array in inputs]
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]

@@ -1,0 +1,66 @@
+"""What an export recipe (TOML) says: how towers are calibrated, rounded, trained and put back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pocketvl.errors import RecipeError
+from pocketvl.quantize.settings import CalibrationSettings, QatSettings, QuantizeSettings
+from pocketvl.recipes.toml import check_recipe, read_toml
+from pocketvl_runtime.manifest import Precision
+
+FOLDER = "exporting"
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class QatRecipe:
+    """Quantization-aware training of one precision; all others are quantized after training.
+
+    Attributes:
+        precision: int8 or int4.
+        training: how.
+    """
+
+    precision: Precision
+    training: QatSettings
+
+    def __post_init__(self) -> None:
+        if self.precision not in (Precision.INT8, Precision.INT8DYN, Precision.INT4):
+            raise RecipeError(f"qat.precision is {self.precision.value}; there are int8, int8dyn and int4")
+
+
+@dataclass(frozen=True)
+class ExportRecipe:
+    """How towers become integers.
+
+    Attributes:
+        equalize: even out outlier channels first.
+        calibration: how activations' ranges are found.
+        weights: how weights are rounded.
+        group_size: 4-bit weights that share a scale.
+        most_growth: where the gate fails, layers go back to a higher precision until it passes, or until the
+            variant's files are this many times as large as they were.
+        qat: trains one precision's towers with their quantization in them.
+    """
+
+    equalize: bool = True
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    weights: QuantizeSettings = field(default_factory=QuantizeSettings)
+    group_size: int = 32
+    most_growth: float = 1.5
+    qat: QatRecipe | None = None
+
+    def __post_init__(self) -> None:
+        if self.most_growth < 1:
+            raise RecipeError(f"most_growth must be at least 1, not {self.most_growth}")
+
+
+def read_export_recipe(recipe: str) -> ExportRecipe:
+    """Reads a recipe by its name or from a .toml file.
+
+    Raises:
+        RecipeError: there is none, it is not TOML, or a key is unknown, missing or of the wrong type; the
+            message names the key.
+    """
+    return check_recipe(ExportRecipe, read_toml(recipe, FOLDER), recipe)

@@ -1,0 +1,1 @@
+"""The stages that recipes are made of: each wraps plain functions of the packages below."""

@@ -1,0 +1,276 @@
+"""From prepared towers to their integers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from pocketvl.data.dataset import Dataset
+from pocketvl.errors import DataError, RecipeError
+from pocketvl.quantize.settings import CalibrationSettings, QatSettings, QuantizeSettings, Rounding
+from pocketvl.recipes.stages.towers import (
+    TORCH,
+    CalibrationFeeds,
+    EqualizeTower,
+    Feeds,
+    PrepareTower,
+    ids_of,
+    open_tower,
+    save_weights,
+    this_machine,
+    write_pixels,
+)
+from pocketvl.stage import Inputs, Stage
+from pocketvl_runtime.manifest import Precision, Role
+
+if TYPE_CHECKING:
+    from pocketvl.families.base import Source
+    from pocketvl.quantize.qat import QatData
+
+SENSITIVITY_FILE = "sensitivity.json"
+NOTES_FILE = "notes.json"
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class QuantizeTower(Stage):
+    """One tower's integers in one precision, with ranges seen on calibration data; both engines get them."""
+
+    version: ClassVar[int] = 4
+    tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
+
+    tower: PrepareTower | EqualizeTower
+    feeds: CalibrationFeeds
+    precision: Precision
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    weights: QuantizeSettings = field(default_factory=QuantizeSettings)
+    group_size: int = 32
+
+    @property
+    def source(self) -> Path:
+        """The checkpoint."""
+        return self.tower.source
+
+    @property
+    def role(self) -> Role:
+        """Which tower."""
+        return self.tower.role
+
+    @property
+    def title(self) -> str:
+        return f"quantize {self.role.value} to {self.precision.value}"
+
+    def environment(self) -> Mapping[str, str]:
+        return this_machine()
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.quantize.calibrate import calibrate
+        from pocketvl.quantize.structure import token_tables
+        from pocketvl.quantize.tower import dynamic_spec, int4_spec, quantize_tower, static_spec
+
+        module, example = open_tower(self.source, self.role, source["tower"])
+        tables = token_tables(module, example)
+        if self.precision is Precision.INT8:
+            spec = static_spec(module, tables)
+        elif self.precision is Precision.INT8DYN:
+            spec = dynamic_spec(module, tables)
+        elif self.precision is Precision.INT4:
+            spec = int4_spec(module, tables, self.group_size)
+        else:
+            raise RecipeError(f"no tower is quantized to {self.precision.value}")
+        needs = replace(self.calibration, second_moments=self.weights.rounding is Rounding.GPTQ)
+        seen = calibrate(module, Feeds(source["feeds"], self.role), needs, source.progress)
+        quantize_tower(module, spec, seen, self.weights).save(out)
+        (out / NOTES_FILE).write_text(json.dumps(seen.warnings), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class TrainQat(Stage):
+    """Both towers trained on their grids: weights and integers of each."""
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = (*TORCH, "accelerate")
+    resumes: ClassVar[bool] = True
+
+    towers: tuple[PrepareTower | EqualizeTower, ...]
+    integers: tuple[QuantizeTower, ...]
+    data: Path
+    settings: QatSettings
+
+    @property
+    def source(self) -> Path:
+        """The checkpoint."""
+        return self.towers[0].source
+
+    @property
+    def precision(self) -> Precision:
+        """What the towers are trained for."""
+        return self.integers[0].precision
+
+    @property
+    def title(self) -> str:
+        return f"train for {self.precision.value}"
+
+    def environment(self) -> Mapping[str, str]:
+        return this_machine()
+
+    def requires(self, source: Inputs) -> None:
+        dataset = Dataset.open(source["data"])
+        if not all(sample.captions for sample in dataset.samples):
+            raise DataError(f"{dataset.root}: training needs a caption for every picture")
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.families import open_source
+        from pocketvl.integers import QuantizedTower
+        from pocketvl.quantize.qat import train_qat
+
+        if source.work is None:
+            raise RecipeError("training needs a folder for what it has done so far")
+        opened = open_source(self.source)
+        data = _training_data(Dataset.open(source["data"]), opened, source.work, source)
+        stages = zip(self.towers, source.all("towers"), strict=True)
+        image, text = (open_tower(self.source, stage.role, folder)[0] for stage, folder in stages)
+        image_integers, text_integers = (QuantizedTower.load(folder) for folder in source.all("integers"))
+        trained = train_qat(
+            (image, text),
+            (image_integers, text_integers),
+            opened.logit_scale,
+            data,
+            self.settings,
+            source.work / "states",
+            source.progress,
+        )
+        for stage, (state, tower) in zip(self.towers, trained, strict=True):
+            folder = out / stage.role.value
+            folder.mkdir()
+            save_weights(state, folder)
+            tower.save(folder)
+
+
+def _training_data(dataset: Dataset, opened: Source, work: Path, source: Inputs) -> QatData:
+    """A dataset's pixels and ids, made once: pictures with their first caption and its negatives."""
+    from pocketvl.quantize.qat import QatData
+
+    pixels = work / "pixels.npy"
+    if not pixels.exists():
+        write_pixels(work / "unfinished.npy", dataset, opened.preprocess, source)
+        (work / "unfinished.npy").rename(pixels)
+    chosen = [(sample.captions[0], *sample.negatives) for sample in dataset.samples]
+    rows = {text: row for row, text in enumerate(dict.fromkeys(text for each in chosen for text in each))}
+    ids = ids_of(list(rows), opened.tokenizer_json, opened.tokenizer)
+    return QatData(np.load(pixels, mmap_mode="r"), ids, [[rows[text] for text in each] for each in chosen])
+
+
+@dataclass(frozen=True)
+class TrainedTower(Stage):
+    """One of the towers of a training: its weights and its integers."""
+
+    version: ClassVar[int] = 1
+
+    training: TrainQat
+    which: Role
+
+    @property
+    def source(self) -> Path:
+        """The checkpoint."""
+        return self.training.source
+
+    @property
+    def role(self) -> Role:
+        """Which tower."""
+        return self.which
+
+    @property
+    def precision(self) -> Precision:
+        """What it was trained for."""
+        return self.training.precision
+
+    @property
+    def title(self) -> str:
+        return f"take the trained {self.role.value}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        shutil.copytree(source["training"] / self.role.value, out, dirs_exist_ok=True)
+
+
+@dataclass(frozen=True)
+class ChooseLayers(Stage):
+    """A tower of which some layers are taken from others, or stay in float.
+
+    Attributes:
+        towers: the tower, and then the same in other precisions.
+        changes: pairs of a layer's name and the place in `towers` from where it is taken; -1 for float.
+        precision: what the result is called.
+    """
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = ("numpy", "safetensors")
+
+    towers: tuple[QuantizeTower | TrainedTower, ...]
+    changes: tuple[tuple[str, int], ...]
+    precision: Precision
+
+    @property
+    def role(self) -> Role:
+        """Which tower."""
+        return self.towers[0].role
+
+    @property
+    def title(self) -> str:
+        return f"choose layers of {self.role.value}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.integers import QuantizedTower
+
+        first, *others = (QuantizedTower.load(folder) for folder in source.all("towers"))
+        changes = dict(self.changes)
+        unknown = sorted(set(changes) - set(first.layers))
+        if unknown:
+            raise RecipeError(f"{self.role.value} has no quantized layer {unknown[0]!r}")
+        towers = (first, *others)
+        places = {name: changes.get(name, 0) for name in first.layers}
+        chosen = {name: towers[place].layers[name] for name, place in places.items() if place >= 0}
+        QuantizedTower(chosen).save(out)
+
+
+@dataclass(frozen=True)
+class RankLayers(Stage):
+    """What quantizing each group of a tower's layers alone costs, measured on calibration data."""
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = TORCH
+
+    tower: PrepareTower | EqualizeTower | TrainedTower
+    integers: QuantizeTower | TrainedTower
+    feeds: CalibrationFeeds
+    samples: int = 128
+
+    @property
+    def role(self) -> Role:
+        """Which tower."""
+        return self.tower.role
+
+    @property
+    def title(self) -> str:
+        return f"rank the layers of {self.role.value} in {self.integers.precision.value}"
+
+    def environment(self) -> Mapping[str, str]:
+        return this_machine()
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.integers import QuantizedTower
+        from pocketvl.quantize.sensitivity import measure_sensitivity
+
+        module, _ = open_tower(self.tower.source, self.role, source["tower"])
+        feeds = Feeds(source["feeds"], self.role, _BATCH, self.samples)
+        tower = QuantizedTower.load(source["integers"])
+        ranked = measure_sensitivity(module, tower, feeds, source.progress)
+        told = [dataclasses.asdict(each) for each in ranked]
+        (out / SENSITIVITY_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

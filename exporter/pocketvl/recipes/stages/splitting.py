@@ -1,0 +1,55 @@
+"""Cuts a dataset folder in two: one half to choose by, the other to judge what was chosen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pocketvl.data.dataset import SAMPLES_FILE, Dataset, write_samples
+from pocketvl.errors import DataError
+from pocketvl.stage import Inputs, Stage
+
+CHOOSING, JUDGING = "choosing", "judging"
+
+
+@dataclass(frozen=True)
+class SplitDataset(Stage):
+    """Two dataset folders, `choosing` and `judging`, of one.
+
+    Attributes:
+        data: the dataset folder.
+        most_choosing: no more samples than this go to `choosing`, and never more than half of them.
+    """
+
+    version: ClassVar[int] = 1
+
+    data: Path
+    most_choosing: int
+
+    @property
+    def title(self) -> str:
+        return "split the data"
+
+    def requires(self, source: Inputs) -> None:
+        dataset = Dataset.open(source["data"])
+        if len(dataset) < 8:
+            raise DataError(
+                f"{dataset.root}: {len(dataset)} samples are too few to choose by some and judge by others"
+            )
+
+    def run(self, source: Inputs, out: Path) -> None:
+        dataset = Dataset.open(source["data"])
+        lines = (dataset.root / SAMPLES_FILE).read_text(encoding="utf-8").split("\n")
+        rows = [json.loads(line) for line in lines if line.strip()]
+        cut = min(self.most_choosing, len(rows) // 2)
+        for name, part in ((CHOOSING, rows[:cut]), (JUDGING, rows[cut:])):
+            (out / name).mkdir()
+            write_samples(out / name, part)
+            for done, row in enumerate(part, start=1):
+                target = out / name / row["image"]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(dataset.root / row["image"], target)
+                source.progress(done, len(part), name)

@@ -1,0 +1,211 @@
+"""From a checkpoint to the two towers that are quantized and lowered, and what calibration shows them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketvl.data.dataset import Dataset
+from pocketvl.errors import DataError, SourceError
+from pocketvl.stage import Inputs, Stage
+from pocketvl_runtime.image import open_image, preprocess
+from pocketvl_runtime.isa import instruction_set
+from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
+from pocketvl_runtime.text import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+TORCH = ("torch", "transformers", "pillow", "tokenizers", "numpy", "safetensors")
+ROLES = (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
+INPUT_NAMES: Mapping[Role, str] = {Role.IMAGE_ENCODER: "pixels", Role.TEXT_ENCODER: "ids"}
+EQUALIZED_FILE = "equalized.json"
+_WEIGHTS = "weights.safetensors"
+_MOST_TEXTS = 1024
+
+
+def check_source(folder: Path) -> None:
+    """Raises SourceError where a folder cannot be a checkpoint."""
+    if not (folder / "config.json").is_file():
+        raise SourceError(f"{folder} is not a Hugging Face model folder: it has no config.json")
+
+
+def this_machine() -> Mapping[str, str]:
+    """What measured or floating-point results depend on beside their inputs."""
+    return {"isa": instruction_set(), "processors": str(os.cpu_count())}
+
+
+@dataclass(frozen=True)
+class CalibrationFeeds(Stage):
+    """What calibration shows the towers: the pixels and ids of a dataset, made as on the device."""
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = TORCH
+
+    source: Path
+    calibration: Path
+    most_texts: int = _MOST_TEXTS
+
+    def requires(self, source: Inputs) -> None:
+        dataset = Dataset.open(source["calibration"])
+        if not any(sample.captions for sample in dataset.samples):
+            raise DataError(f"{dataset.root}: calibration needs captions, and no sample has one")
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.families import open_source
+
+        opened = open_source(source["source"])
+        dataset = Dataset.open(source["calibration"])
+        texts = list(dict.fromkeys(t for s in dataset.samples for t in (*s.captions, *s.negatives)))
+        chosen = np.linspace(0, len(texts) - 1, min(len(texts), self.most_texts)).round().astype(int)
+        write_pixels(out / "pixels.npy", dataset, opened.preprocess, source)
+        np.save(out / "ids.npy", ids_of([texts[k] for k in chosen], opened.tokenizer_json, opened.tokenizer))
+
+
+def write_pixels(path: Path, dataset: Dataset, spec: PreprocessSpec, source: Inputs) -> None:
+    """Writes a dataset's pictures as uint8 [N, H, W, 3], preprocessed as on the device."""
+    shape = (len(dataset), spec.height, spec.width, 3)
+    rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    for place, sample in enumerate(dataset.samples):
+        rows[place] = preprocess(open_image(sample.image), spec)
+        source.progress(place + 1, len(dataset), "preprocessing")
+    rows.flush()
+
+
+def ids_of(texts: list[str], tokenizer_json: bytes, spec: TokenizerSpec) -> npt.NDArray[np.int32]:
+    """Token ids [N, T] of texts, as on the device."""
+    return Tokenizer(tokenizer_json, spec).encode(texts).ids
+
+
+class Feeds:
+    """The rows of one of the files of `CalibrationFeeds`; the file is never in memory as a whole."""
+
+    def __init__(self, folder: Path, role: Role, batch: int = 1, most: int | None = None) -> None:
+        """Args: folder: their result. role: whose inputs. batch: rows at a time. most: take no more, spread out."""
+        rows = np.load(folder / f"{INPUT_NAMES[role]}.npy", mmap_mode="r")
+        self._rows = rows if most is None else rows[:: max(1, len(rows) // most)][:most]
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._batch)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.generic]]:
+        for start in range(0, len(self._rows), self._batch):
+            yield np.array(self._rows[start : start + self._batch])
+
+
+@dataclass(frozen=True)
+class PrepareTower(Stage):
+    """One tower with its LayerNorms folded into the linears that read them: its weights."""
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = TORCH
+
+    source: Path
+    role: Role
+
+    @property
+    def title(self) -> str:
+        return f"prepare {self.role.value}"
+
+    def requires(self, source: Inputs) -> None:
+        check_source(source["source"])
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.quantize.fold import fold_layer_norms_
+
+        module, example = _plain_tower(source["source"], self.role)
+        fold_layer_norms_(module, example)
+        save_tower(module, out)
+
+
+@dataclass(frozen=True)
+class EqualizeTower(Stage):
+    """One prepared tower with its outlier channels evened out: its weights, and what was done."""
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = TORCH
+
+    tower: PrepareTower
+    feeds: CalibrationFeeds
+
+    @property
+    def source(self) -> Path:
+        """The checkpoint."""
+        return self.tower.source
+
+    @property
+    def role(self) -> Role:
+        """Which tower."""
+        return self.tower.role
+
+    @property
+    def title(self) -> str:
+        return f"equalize {self.role.value}"
+
+    def environment(self) -> Mapping[str, str]:
+        return this_machine()
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.quantize.equalize import equalize_
+
+        module, example = open_tower(self.source, self.role, source["tower"])
+        done = equalize_(module, example, Feeds(source["feeds"], self.role), progress=source.progress)
+        save_tower(module, out)
+        told = [dataclasses.asdict(each) for each in done]
+        (out / EQUALIZED_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def save_tower(module: nn.Module, folder: Path) -> None:
+    """Writes a tower's weights."""
+    save_weights(module.state_dict(), folder)
+
+
+def save_weights(state: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Writes a tower's weights, given as its state."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / _WEIGHTS)
+
+
+def open_tower(source: Path, role: Role, folder: Path) -> tuple[nn.Module, torch.Tensor]:
+    """A prepared tower as it is quantized and lowered, and an input of batch 1 for it.
+
+    Args:
+        source: the checkpoint.
+        role: which tower.
+        folder: where `save_tower` wrote its weights.
+    """
+    from safetensors.torch import load_file
+    from torch import nn
+
+    module, example = _plain_tower(source, role)
+    state = load_file(folder / _WEIGHTS)
+    for name in state:
+        parent, _, last = name.rpartition(".")
+        if last == "bias" and module.get_submodule(parent).bias is None:  # a LayerNorm's shift came into it
+            module.get_submodule(parent).bias = nn.Parameter(state[name], requires_grad=False)
+    module.load_state_dict(state)
+    return module, example
+
+
+def _plain_tower(folder: Path, role: Role) -> tuple[nn.Module, torch.Tensor]:
+    import torch
+
+    from pocketvl.families import open_source
+
+    opened = open_source(folder)
+    if role is Role.IMAGE_ENCODER:
+        pixels = (1, opened.preprocess.height, opened.preprocess.width, 3)
+        return opened.image_encoder, torch.zeros(pixels, dtype=torch.uint8)
+    ids = torch.full((1, opened.tokenizer.length), opened.tokenizer.pad_id, dtype=torch.int32)
+    return opened.text_encoder, ids

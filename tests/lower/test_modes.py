@@ -1,0 +1,264 @@
+"""Layers of every form and towers that mix them: the same integers in both files, run by both engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import nn
+
+from pocketvl.errors import LoweringError
+from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
+from pocketvl.lower.ops import check_ops, graph_io, op_counts, read_tflite
+from pocketvl.lower.quantized_onnx import packed_blocks
+from pocketvl.quantize.fake import fake_quantize_dynamic
+from pocketvl.quantize.simulate import simulated
+from pocketvl.specification import (
+    ACTIVATION_8,
+    BLOCKS_4,
+    CHANNELS_8,
+    INT4_DYNAMIC,
+    INT8_DYNAMIC,
+    LayerSpec,
+    Mode,
+    ProductSpec,
+)
+from tests.lower.engines import run, run_onnx
+from tests.lower.lowered import FLOATS, TOWERS, lowered, samples
+from tests.lower.readers import (
+    FORMATS,
+    INT8_WIDENED,
+    MIXED,
+    WRITE,
+    in_forms,
+    onnx_integers,
+    tflite_integers,
+    unpacked,
+)
+
+MODES = ("dynamic", "int4", "widened", "mixed")
+
+
+@cache
+def tower_of(tower: str, mode: str) -> QuantizedTower:
+    """Linears as the mode says, the convolution static and the table's rows in int8; mixed: some in float."""
+    specs = {"dynamic": (INT8_DYNAMIC,), "int4": (INT4_DYNAMIC,), "widened": (INT8_WIDENED,), "mixed": MIXED}
+    static = lowered().integers(tower)
+    return in_forms(lowered().module(tower), static, specs[mode], linears_only=mode != "widened")
+
+
+@cache
+def written(tower: str, mode: str, kind: str) -> Path:
+    path = lowered().path(tower, f"{mode}.{kind}")
+    if not path.exists():
+        WRITE[kind](lowered().path(tower, f"fp32.{kind}"), tower_of(tower, mode), path)
+    return path
+
+
+def blockwise(values: torch.Tensor, size: int = 32) -> torch.Tensor:
+    """Values on the symmetric 8-bit grid of each block: what MatMulNBits does to its input."""
+    blocks = values.reshape(*values.shape[:-1], -1, size)
+    scale = (blocks.abs().amax(-1, keepdim=True) / 127).clamp(min=1e-30)
+    return (torch.round(blocks / scale) * scale).reshape(values.shape)
+
+
+def rowwise(values: torch.Tensor) -> torch.Tensor:
+    """Values on the affine 8-bit grid of each row: what LiteRT does to a dynamic layer's input."""
+    return fake_quantize_dynamic(values.reshape(-1, values.shape[-1])).reshape(values.shape)
+
+
+@contextmanager
+def computing_as(module: nn.Module, tower: QuantizedTower, kind: str) -> Iterator[None]:
+    """Like `simulated`, but with the very grids that an engine finds for dynamic inputs."""
+    weights_only = {
+        name: replace(layer, spec=LayerSpec(Mode.WEIGHT_ONLY, layer.spec.weights))
+        if layer.spec.mode is Mode.DYNAMIC
+        else layer
+        for name, layer in tower.layers.items()
+    }
+    with ExitStack() as stack:
+        stack.enter_context(simulated(module, QuantizedTower(weights_only)))
+        for name, layer in tower.layers.items():
+            if layer.spec.mode is Mode.DYNAMIC:
+                onnx_grid = blockwise if layer.spec == INT4_DYNAMIC else fake_quantize_dynamic
+                put = rowwise if kind == "tflite" else onnx_grid
+                hook = module.get_submodule(name).register_forward_pre_hook(lambda _, x, put=put: put(x[0]))
+                stack.callback(hook.remove)
+        yield
+
+
+def embeddings(tower: str, feeds: list[dict[str, NDArray[Any]]]) -> FLOATS:
+    return np.concatenate([lowered().torch_embedding(tower, feed[tower]) for feed in feeds])
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_engines_compute_what_torch_simulates(tower: str, mode: str, kind: str) -> None:
+    """Dynamic grids are finer in the engines than simulated; on the engines' own, only ties differ."""
+    feeds, integers = samples(tower, 32, 5), tower_of(tower, mode)
+    module = lowered().module(tower)
+    plain = embeddings(tower, feeds)
+    with simulated(module, integers):
+        simulation = embeddings(tower, feeds)
+    with computing_as(module, integers, kind):
+        expected = embeddings(tower, feeds)
+    found = run(written(tower, mode, kind), feeds)
+    moved = np.median(np.abs(plain - expected).max(axis=1))
+    assert np.median(np.abs(found - expected).max(axis=1)) < 0.1 * moved
+    assert np.abs(found - simulation).max() < 0.03
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_files_hold_the_integers_that_left_torch(tower: str, mode: str, kind: str) -> None:
+    expected = tower_of(tower, mode)
+    read = onnx_integers if kind == "onnx" else tflite_integers
+    found = read(written(tower, mode, kind), expected)
+    assert found.keys() == expected.layers.keys()
+    for name, layer in expected.layers.items():
+        np.testing.assert_array_equal(found[name].weights, layer.weights, err_msg=name)
+        np.testing.assert_array_equal(found[name].scale, layer.scale, err_msg=name)
+        if layer.bias is not None:
+            bias = found[name].bias
+            assert bias is not None
+            np.testing.assert_array_equal(bias, layer.bias, err_msg=name)
+            assert bias.dtype == layer.bias.dtype
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_layers_that_the_tower_does_not_name_stay_in_float(tower: str) -> None:
+    module, quantized_names = lowered().module(tower), tower_of(tower, "mixed").layers
+    floats = {
+        f"{name}.weight": child.weight.detach().numpy()
+        for name, child in module.named_modules()
+        if isinstance(child, nn.Linear) and name not in quantized_names
+    }
+    assert len(floats) == 3
+    stored = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in onnx.load(written(tower, "mixed", "onnx")).graph.initializer
+    }
+    model = read_tflite(written(tower, "mixed", "tflite"))
+    tensors = {tensor.name.decode(): tensor for tensor in model.subgraphs[0].tensors}
+    for name, weights in floats.items():
+        assert any(np.array_equal(stored[name], each) for each in (weights, weights.T))
+        content = np.asarray(model.buffers[tensors[name].buffer].data).view(np.float32)
+        np.testing.assert_array_equal(content.reshape(tensors[name].shape), weights)
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_onnxruntime_multiplies_integers_in_dynamic_layers(tower: str, tmp_path: Path) -> None:
+    for mode in ("dynamic", "int4", "widened"):
+        run_onnx(written(tower, mode, "onnx"), samples(tower, 1, 0), optimized=tmp_path / f"{mode}.onnx")
+    dynamic, blocks, widened = (
+        op_counts(tmp_path / f"{mode}.onnx") for mode in ("dynamic", "int4", "widened")
+    )
+    fused = ("com.microsoft::MatMulIntegerToFloat", "com.microsoft::DynamicQuantizeMatMul")
+    assert sum(dynamic.get(name, 0) for name in fused) == 13
+    assert "MatMulInteger" not in dynamic
+    assert blocks["com.microsoft::MatMulNBits"] == widened["Gemm"] == 13
+    assert not {"com.microsoft::MatMulNBits", "DequantizeLinear"} & widened.keys()
+    assert op_counts(written(tower, "int4", "onnx"))["com.microsoft::MatMulNBits"] == 13
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_files_shrink_with_the_bits_of_their_weights(tower: str, kind: str) -> None:
+    whole = lowered().path(tower, f"fp32.{kind}").stat().st_size
+    dynamic, blocks = (written(tower, mode, kind).stat().st_size for mode in ("dynamic", "int4"))
+    linears = sum(
+        child.weight.numel() for child in lowered().module(tower).modules() if isinstance(child, nn.Linear)
+    )
+    assert whole - dynamic > 2 * linears
+    # half a byte less a weight, 2 or 4 bytes more a block of 32, none for a channel's scale or zero point
+    assert dynamic - blocks > 0.25 * linears
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_same_tower_gives_the_same_bytes(tower: str, kind: str, tmp_path: Path) -> None:
+    backwards = QuantizedTower(dict(reversed(list(tower_of(tower, "mixed").layers.items()))))
+    WRITE[kind](lowered().path(tower, f"fp32.{kind}"), backwards, tmp_path / f"again.{kind}")
+    first = written(tower, "mixed", kind)
+    assert (tmp_path / f"again.{kind}").read_bytes() == first.read_bytes()
+    assert graph_io(first) == graph_io(lowered().path(tower, f"fp32.{kind}"))
+    check_ops(first)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_tower_without_layers_is_the_float_graph(kind: str, tmp_path: Path) -> None:
+    feeds = samples("ids", 4, 0)
+    WRITE[kind](lowered().path("ids", f"fp32.{kind}"), QuantizedTower({}), tmp_path / f"g.{kind}")
+    floats = run(lowered().path("ids", f"fp32.{kind}"), feeds)
+    np.testing.assert_array_equal(run(tmp_path / f"g.{kind}", feeds), floats)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_layer_that_the_graph_lacks_is_named(kind: str, tmp_path: Path) -> None:
+    layer = next(iter(tower_of("ids", "dynamic").layers.values()))
+    with pytest.raises(LoweringError, match=r"1 layers, no\.such for one"):
+        WRITE[kind](lowered().path("ids", f"fp32.{kind}"), QuantizedTower({"no.such": layer}), tmp_path / "g")
+
+
+ACTIVATION_4 = replace(ACTIVATION_8, bits=4)
+CHANNELS_4, CHANNELS_3 = replace(CHANNELS_8, bits=4), replace(CHANNELS_8, bits=3)
+LINEAR, TABLE, CONVOLUTION = "projection", "embeddings.token_embedding", "patch_embedding"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    ("name", "spec", "said"),
+    [
+        (LINEAR, LayerSpec(Mode.DYNAMIC, CHANNELS_3), "dynamic, weights of 3 bits per channel"),
+        (LINEAR, LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, bits=8)), "8 bits per group of 32"),
+        (LINEAR, LayerSpec(Mode.WEIGHT_ONLY, BLOCKS_4), "weight-only, weights of 4 bits per group of 32"),
+        (LINEAR, LayerSpec(Mode.STATIC, CHANNELS_4, ACTIVATION_8, ACTIVATION_8), "weights of 4 bits"),
+        (LINEAR, LayerSpec(Mode.STATIC, CHANNELS_8, ACTIVATION_4, ACTIVATION_8), "input of 4 bits"),
+        (LINEAR, LayerSpec(Mode.STATIC, CHANNELS_8, ACTIVATION_8, ACTIVATION_4), "output of 4 bits"),
+        (TABLE, INT8_DYNAMIC, "dynamic, weights of 8 bits per channel, which no engine runs in"),
+        (CONVOLUTION, INT8_DYNAMIC, "dynamic, weights of 8 bits per channel, which no engine runs in"),
+    ],
+)
+def test_what_no_engine_runs_is_named(
+    kind: str, name: str, spec: LayerSpec, said: str, tmp_path: Path
+) -> None:
+    tower = "pixels" if name == CONVOLUTION else "ids"
+    layer = replace(lowered().integers(tower).layers[name], spec=spec)
+    with pytest.raises(LoweringError, match=f"^{name} is .*{said}.*float are lowered$"):
+        WRITE[kind](lowered().path(tower, f"fp32.{kind}"), QuantizedTower({name: layer}), tmp_path / "g")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_products_and_scales_that_would_be_rounded_are_refused(kind: str, tmp_path: Path) -> None:
+    source = lowered().path("ids", f"fp32.{kind}")
+    grid = ActivationGrid(0.1, 128)
+    product = QuantizedProduct(ProductSpec(ACTIVATION_8, ACTIVATION_8), grid, grid)
+    with pytest.raises(LoweringError, match=r"^attention\.scores is a product"):
+        WRITE[kind](source, QuantizedTower({}, {"attention.scores": product}), tmp_path / "g")
+    layer = tower_of("ids", "int4").layers[LINEAR]
+    for step in (2**-9, 2**-12):  # a number of fp16 but not of bfloat16, and of neither
+        tower = QuantizedTower({LINEAR: replace(layer, scale=layer.scale * np.float32(1 + step))})
+        with pytest.raises(LoweringError, match="^projection: .*16 bits"):
+            WRITE[kind](source, tower, tmp_path / "g")
+
+
+@given(arrays.arrays(np.int8, (3, 64), elements=st.integers(-7, 7)))
+def test_packed_blocks_hold_every_weight(weights: NDArray[np.int8]) -> None:
+    packed = packed_blocks(QuantizedLayer(INT4_DYNAMIC, weights, np.ones((3, 2), np.float32)))
+    assert packed.shape == (3, 2, 16)
+    np.testing.assert_array_equal(unpacked(packed).reshape(3, 64) - 8, weights)

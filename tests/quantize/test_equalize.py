@@ -1,0 +1,240 @@
+"""Equalisation frees activations' grids of outlier channels; no answer changes, nor a module without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from torch import nn
+
+from pocketvl.errors import DataError
+from pocketvl.families import open_source
+from pocketvl.quantize.arithmetic import Range, activation_grid, quantize_weights, weight_scale
+from pocketvl.quantize.equalize import (
+    LEAST_GAIN,
+    STRENGTHS,
+    ChannelStatistics,
+    equalize_,
+    equalizing_factors,
+    expected_error,
+)
+from pocketvl.quantize.fake import fake_quantize
+from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.specification import CHANNELS_8
+from tests.families.tiny import make_tiny_clip
+from tests.lower.lowered import TOWERS, samples
+from tests.quantize.outliers import plant_outliers_
+
+CHANNELS = 32
+REACHES = arrays(np.float64, 6, elements=st.floats(0, 1e6))
+
+
+class Block(nn.Module):
+    """A LayerNorm that two linears read; the outlier channels of what comes in are 20 times the others."""
+
+    def __init__(self, outliers: int, spoilt: bool = False) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(1)
+        self.norm, self.one, self.two = (
+            nn.LayerNorm(CHANNELS),
+            nn.Linear(CHANNELS, 40),
+            nn.Linear(CHANNELS, 8),
+        )
+        self.spread = torch.ones(CHANNELS)
+        self.spread[:outliers] = 20
+        with torch.no_grad():
+            for linear in (self.one, self.two):
+                linear.weight.copy_(torch.randn(linear.weight.shape, generator=random))
+                linear.weight[:, :outliers] /= (
+                    20  # as training has it: what is large is read with small weights
+                )
+            if spoilt:
+                self.norm.bias[0] = torch.nan
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        normed = self.norm(x * self.spread)
+        return torch.cat([self.one(normed), self.two(normed)], dim=-1)
+
+
+def feeds(count: int, seed: int) -> list[NDArray[np.float32]]:
+    random = np.random.default_rng(seed)
+    return [random.normal(size=(1, 16, CHANNELS)).astype(np.float32) for _ in range(count)]
+
+
+def answers(module: nn.Module, inputs: list[NDArray[np.float32]]) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.cat([module(torch.from_numpy(feed)) for feed in inputs])
+
+
+def int8_error(module: Block, inputs: list[NDArray[np.float32]]) -> float:
+    """Both linears' squared error with rounded weights and input, in parts of their outputs' mean squares."""
+    total = 0.0
+    with torch.no_grad():
+        values = torch.cat([module.norm(torch.from_numpy(feed) * module.spread) for feed in inputs])
+        seen = Range(float(values.min()), float(values.max()))
+        for linear in (module.one, module.two):
+            weight = linear.weight.numpy()
+            scale = weight_scale(weight, CHANNELS_8)
+            rounded = torch.from_numpy(quantize_weights(weight, scale, CHANNELS_8) * scale[:, None])
+            exact = values @ linear.weight.T
+            error = fake_quantize(values, activation_grid(seen)) @ rounded.T - exact
+            total += float((error**2).sum() / (exact**2).sum())
+    return total
+
+
+def test_outliers_are_equalised_and_the_module_computes_the_same() -> None:
+    module, calibration = Block(outliers=3).eval(), feeds(32, 2)
+    before, error_before = answers(module, feeds(8, 3)), int8_error(module, calibration)
+    told: list[tuple[int, int, str]] = []
+    (decided,) = equalize_(
+        module, torch.from_numpy(calibration[0]), calibration, progress=lambda *news: told.append(news)
+    )
+    assert (decided.norm, decided.linears) == ("norm", ("one", "two"))
+    assert decided.strength in STRENGTHS
+    assert not (module.norm.weight == 1).all()
+    assert torch.allclose(answers(module, feeds(8, 3)), before, atol=1e-5)
+    error_after = int8_error(module, calibration)
+    assert error_after < 0.1 * error_before
+    assert decided.error_before == pytest.approx(error_before, rel=0.1)  # what was expected is what comes
+    assert decided.error_after == pytest.approx(error_after, rel=0.1)
+    assert told[31:] == [(32, 32, "calibration"), (1, 1, "equalisation")]
+
+
+def test_a_module_without_outliers_is_left_alone() -> None:
+    module, calibration = Block(outliers=0).eval(), feeds(32, 2)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    (decided,) = equalize_(module, torch.from_numpy(calibration[0]), calibration)
+    assert decided.strength is None
+    assert decided.error_after == decided.error_before > 0
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_what_was_equalised_is_left_alone_the_second_time() -> None:
+    module, calibration = Block(outliers=3).eval(), feeds(32, 2)
+    example = torch.from_numpy(calibration[0])
+    (first,) = equalize_(module, example, calibration)
+    (second,) = equalize_(module, example, calibration)
+    assert first.strength is not None
+    assert second.strength is None
+    assert second.error_before == pytest.approx(first.error_after, rel=1e-3)
+
+
+def test_shift_and_channels_that_are_always_zero_are_scaled_too() -> None:
+    module, calibration = Block(outliers=3).eval(), feeds(32, 2)
+    with torch.no_grad():
+        module.norm.bias.copy_(torch.linspace(-1, 1, CHANNELS))
+        module.norm.weight[5] = module.norm.bias[5] = 0  # nothing comes
+        module.one.weight[:, 6] = module.two.weight[:, 6] = 0  # nobody reads
+    before = answers(module, feeds(8, 3))
+    (decided,) = equalize_(module, torch.from_numpy(calibration[0]), calibration)
+    assert decided.strength is not None
+    assert torch.allclose(answers(module, feeds(8, 3)), before, atol=1e-5)
+
+
+def test_few_vectors_do_not_scale_chance() -> None:
+    """Each channel's greatest of a few values is luck; by it alone, others leave the grid far more often."""
+    module = Block(outliers=3).eval()
+
+    def normed(inputs: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            rows = [module.norm(torch.from_numpy(feed) * module.spread).flatten(0, 1) for feed in inputs]
+        return torch.cat(rows).numpy()
+
+    few, others = normed([feed[:, :1] for feed in feeds(24, 2)]), normed(feeds(24, 3))
+    statistics = ChannelStatistics(CHANNELS)
+    statistics.observe(torch.from_numpy(few))
+
+    def left_the_grid(reach: NDArray[np.floating]) -> float:
+        factors = equalizing_factors(reach, np.ones(CHANNELS), 1.0)
+        return float((np.abs(others / factors) > np.abs(few / factors).max()).mean())
+
+    assert left_the_grid(statistics.reach) < left_the_grid(np.abs(few).max(axis=0)) / 3
+
+
+def test_statistics_do_not_depend_on_how_the_stream_is_cut() -> None:
+    values = torch.randn(6, 10, 4, generator=torch.Generator().manual_seed(4))
+    whole, parts = ChannelStatistics(4), ChannelStatistics(4)
+    whole.observe(values)
+    for part in values:
+        parts.observe(part)
+    np.testing.assert_array_equal(whole.low, parts.low)
+    np.testing.assert_array_equal(whole.high, values.amax((0, 1)).numpy())
+    np.testing.assert_allclose(whole.second_moment, parts.second_moment, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(whole.reach, parts.reach, rtol=1e-5)
+    assert (whole.reach >= values.abs().amax((0, 1)).numpy()).all()
+
+
+def test_feeds_are_read_once() -> None:
+    def stream() -> Iterator[NDArray[np.float32]]:
+        yield from feeds(4, 2)
+
+    (decided,) = equalize_(Block(outliers=3).eval(), torch.from_numpy(feeds(1, 2)[0]), stream())
+    assert decided.strength is not None
+
+
+@given(REACHES, REACHES, st.sampled_from(STRENGTHS))
+def test_factors_are_positive_with_a_geometric_mean_of_1(
+    inputs: NDArray[np.float64], weights: NDArray[np.float64], strength: float
+) -> None:
+    factors = equalizing_factors(inputs, weights, strength)
+    assert np.isfinite(factors).all()
+    assert (factors > 0).all()
+    assert np.log(factors).mean() == pytest.approx(0, abs=1e-9)
+
+
+@given(arrays(np.float64, 6, elements=st.floats(1, 900)), arrays(np.float64, 6, elements=st.floats(1, 900)))
+def test_the_ends_of_the_strengths_level_one_side(
+    inputs: NDArray[np.float64], weights: NDArray[np.float64]
+) -> None:
+    level = inputs / equalizing_factors(inputs, weights, 1.0)
+    assert level == pytest.approx(level[0])
+    level = weights * equalizing_factors(inputs, weights, 0.0)
+    assert level == pytest.approx(level[0])
+
+
+def test_half_the_strength_levels_both_sides_to_the_same() -> None:
+    inputs, weights = np.array([1.0, 20.0, 4.0]), np.array([2.0, 0.5, 1.0])
+    factors = equalizing_factors(inputs, weights, 0.5)
+    ratio = (inputs / factors) / (weights * factors)
+    assert ratio == pytest.approx(ratio[0])
+
+
+def test_weights_that_are_all_zero_are_no_error() -> None:
+    statistics = ChannelStatistics(4)
+    statistics.observe(torch.randn(5, 4, generator=torch.Generator().manual_seed(5)))
+    assert expected_error([np.zeros((3, 4))], statistics, np.ones(4), CHANNELS_8) == 0
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_a_clip_without_outliers_is_left_alone_and_one_with_is_not(tower: str, tmp_path: Path) -> None:
+    source = open_source(make_tiny_clip(tmp_path / "clip"))
+    module = source.image_encoder if tower == "pixels" else source.text_encoder
+    inputs = [feed[tower] for feed in samples(tower, 32, 3)]
+    example = torch.from_numpy(inputs[0])
+    fold_layer_norms_(module, example)
+    decided = equalize_(module, example, inputs)
+    assert len(decided) == 5  # two in each of two layers, and the last
+    assert [one.strength for one in decided] == [None] * 5
+    with torch.no_grad():
+        plant_outliers_(module, example, list(range(0, 32, 4)), 20)
+        expected = torch.cat([module(torch.from_numpy(feed)) for feed in inputs])
+        decided = equalize_(module, example, inputs)
+        found = torch.cat([module(torch.from_numpy(feed)) for feed in inputs])
+    assert all(one.error_after < (1 - LEAST_GAIN) * one.error_before for one in decided)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_no_sample_and_broken_values_are_errors() -> None:
+    example = torch.from_numpy(feeds(1, 2)[0])
+    with pytest.raises(DataError, match="at least one sample"):
+        equalize_(Block(outliers=3).eval(), example, [])
+    with pytest.raises(DataError, match="norm gives NaN or infinity"):
+        equalize_(Block(outliers=3, spoilt=True).eval(), example, feeds(2, 2))

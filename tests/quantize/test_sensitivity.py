@@ -1,0 +1,279 @@
+"""Sensitivity finds the layers that quantization hurts, whatever batches the samples come in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pocketvl.errors import DataError
+from pocketvl.integers import QuantizedLayer, QuantizedTower
+from pocketvl.quantize.arithmetic import (
+    Range,
+    activation_grid,
+    least_weight_scale,
+    quantize_bias,
+    quantize_weights,
+    weight_scale,
+)
+from pocketvl.quantize.sensitivity import (
+    Ablation,
+    LayerSensitivity,
+    embedding_loss,
+    layer_groups,
+    measure_relief,
+    measure_sensitivity,
+)
+from pocketvl.quantize.simulate import simulated
+from pocketvl.specification import INT8_DYNAMIC, INT8_STATIC, INT8_TABLE
+
+WIDTH, SAMPLES = 12, 128
+FLOATS = NDArray[np.float32]
+
+
+class Block(nn.Module):
+    """Adds to its input a sum of two layers that read it; tanh keeps what one does to itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.out = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = x + self.out(torch.tanh(self.left(x)) + torch.tanh(self.right(x)))
+        return y
+
+
+class Tower(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
+        self.projection = nn.Linear(WIDTH, 6)
+        self.sizes: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(x))
+        for block in self.blocks:
+            x = block(x)
+        y: torch.Tensor = self.projection(x)
+        return y
+
+
+def make_tower(seed: int = 0) -> Tower:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = Tower().eval()
+        for parameter in module.blocks.parameters():
+            nn.init.normal_(parameter, std=WIDTH**-0.5)
+        return module
+
+
+def samples(count: int = SAMPLES) -> FLOATS:
+    drawn: FLOATS = np.random.default_rng(3).normal(size=(count, WIDTH)).astype(np.float32)
+    return drawn
+
+
+def quantize(module: nn.Module, feed: FLOATS) -> QuantizedTower:
+    """Static int8 of every linear, on the ranges that one feed shows."""
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    linears = {name: child for name, child in module.named_modules() if isinstance(child, nn.Linear)}
+    handles = [
+        child.register_forward_hook(lambda _, inputs, out, name=name: seen.update({name: (inputs[0], out)}))
+        for name, child in linears.items()
+    ]
+    with torch.inference_mode():
+        module(torch.from_numpy(feed))
+    for handle in handles:
+        handle.remove()
+    return QuantizedTower({name: static_layer(child, *seen[name]) for name, child in linears.items()})
+
+
+def static_layer(child: nn.Linear, inputs: torch.Tensor, outputs: torch.Tensor) -> QuantizedLayer:
+    weights, bias = child.weight.detach().numpy(), child.bias.detach().numpy()
+    before, after = (activation_grid(Range(float(t.min()), float(t.max()))) for t in (inputs, outputs))
+    scale = weight_scale(weights, INT8_STATIC.weights, least_weight_scale(bias, before.scale))
+    integers = quantize_weights(weights, scale, INT8_STATIC.weights)
+    steps = quantize_bias(bias, before.scale, scale)
+    return QuantizedLayer(INT8_STATIC, integers, scale, steps, before, after)
+
+
+def sabotage_(module: Tower, block: int) -> None:
+    """One large weight makes the grids of its channel's other weights and of the layer's output coarse."""
+    weights = module.blocks[block].get_submodule("left").get_parameter("weight")
+    with torch.no_grad():
+        weights[4, weights[4].abs().argmax()] *= 50
+
+
+def by_layers(found: tuple[LayerSensitivity, ...]) -> dict[tuple[str, ...], LayerSensitivity]:
+    return {each.layers: each for each in found}
+
+
+@pytest.mark.parametrize("ablation", list(Ablation))
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_layer_with_a_coarse_grid_is_the_worst(ablation: Ablation, block: int) -> None:
+    module, feed = make_tower(), samples()
+    sabotage_(module, block)
+    found = measure_sensitivity(module, quantize(module, feed), [feed], ablation=ablation)
+    assert found[0].layers == (f"blocks.{block}.left", f"blocks.{block}.right")
+    assert found[0].loss > 3 * found[1].loss
+    assert found[0].squared > 3 * found[1].squared
+
+
+@pytest.mark.parametrize("ablation", list(Ablation))
+def test_every_group_is_measured_once_and_the_worst_comes_first(ablation: Ablation) -> None:
+    module, feed = make_tower(), samples()
+    tower = quantize(module, feed)
+    found = measure_sensitivity(module, tower, [feed], ablation=ablation)
+    assert sorted(each.layers for each in found) == sorted(layer_groups(tower))
+    assert [each.loss for each in found] == sorted((each.loss for each in found), reverse=True)
+    assert {(each.bits, each.ablation) for each in found} == {(8, ablation)}
+    assert measure_sensitivity(module, tower, [feed], ablation=ablation) == found
+
+
+def test_a_group_alone_costs_what_a_tower_of_these_layers_does() -> None:
+    module, feed = make_tower(), samples()
+    tower = quantize(module, feed)
+    found = by_layers(measure_sensitivity(module, tower, [feed]))
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(feed)).numpy().astype(np.float64)
+        with simulated(module, QuantizedTower({"blocks.1.out": tower.layers["blocks.1.out"]})):
+            got = module(torch.from_numpy(feed)).numpy().astype(np.float64)
+    assert found["blocks.1.out",].squared == pytest.approx(np.square(expected - got).mean(), rel=1e-9)
+    assert found["blocks.1.out",].squared > 0
+
+
+def test_what_a_group_wins_back_is_the_loss_of_the_whole_less_that_of_the_rest() -> None:
+    module, feed = make_tower(), samples()
+    whole = quantize(module, feed)
+    only = QuantizedTower({"projection": whole.layers["projection"]})
+    (alone,), (relief,) = (measure(module, only, [feed]) for measure in (measure_sensitivity, measure_relief))
+    assert (relief.loss, relief.squared) == (alone.loss, alone.squared)  # of one layer, nothing is the rest
+    pair = QuantizedTower({name: whole.layers[name] for name in ("blocks.0.out", "projection")})
+    losses, reliefs = (
+        by_layers(measure(module, pair, [feed])) for measure in (measure_sensitivity, measure_relief)
+    )
+    one, other = ("blocks.0.out",), ("projection",)
+    together = reliefs[one].squared + losses[other].squared
+    assert together == pytest.approx(reliefs[other].squared + losses[one].squared, rel=1e-9)
+
+
+@pytest.mark.parametrize("ablation", list(Ablation))
+def test_the_module_is_left_as_it_was(ablation: Ablation) -> None:
+    module, feed = make_tower(), samples()
+    tower = quantize(module, feed)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    measure_sensitivity(module, tower, [feed], ablation=ablation)
+    with pytest.raises(KeyboardInterrupt):
+        measure_sensitivity(module, tower, [feed], stop, ablation)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert not any(child._forward_hooks or child._forward_pre_hooks for child in module.modules())
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_samples_are_run_64_at_a_time_and_their_batches_do_not_matter() -> None:
+    module, feed = make_tower(), samples(150)
+    tower = quantize(module, feed)
+    module.sizes.clear()
+    singly = measure_sensitivity(module, tower, (row[None] for row in feed))
+    assert module.sizes == [64, 64, 22] * (len(layer_groups(tower)) + 1)
+    together = measure_sensitivity(module, tower, [feed[:100], feed[100:]])
+    for one, other in zip(singly, together, strict=True):
+        assert one.layers == other.layers
+        assert one.squared == pytest.approx(other.squared, rel=1e-3)
+
+
+def test_modules_of_several_inputs_are_fed_all_of_them() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(WIDTH, 5), nn.Linear(WIDTH, 5)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            z: torch.Tensor = self.one(x) - self.two(y)
+            return z
+
+    module, feed = Pair().eval(), samples()
+    seen = torch.from_numpy(feed)
+    tower = QuantizedTower({"two": static_layer(module.two, seen, module.two(seen).detach())})
+    (found,) = measure_sensitivity(module, tower, [(feed, feed[::-1].copy())])
+    assert found.layers == ("two",)
+    assert found.squared > 0
+
+
+def test_progress_tells_of_every_group() -> None:
+    module, feed = make_tower(), samples()
+    told: list[tuple[int, int, str]] = []
+    measure_sensitivity(module, quantize(module, feed), [feed], lambda *news: told.append(news))
+    assert told == [(done, 7, "sensitivity") for done in range(1, 8)]
+
+
+def test_layers_that_read_the_same_tensor_belong_together() -> None:
+    module, feed = make_tower(), samples()
+    groups = layer_groups(quantize(module, feed))
+    blocks = [((f"blocks.{i}.left", f"blocks.{i}.right"), (f"blocks.{i}.out",)) for i in range(3)]
+    assert groups == (*(group for block in blocks for group in block), ("projection",))
+
+
+def test_equal_grids_alone_do_not_make_a_group() -> None:
+    zeros, ones = np.zeros((2, 2), np.int8), np.ones(2, np.float32)
+    grid = activation_grid(Range(-1, 1))
+    static = QuantizedLayer(INT8_STATIC, zeros, ones, None, grid, grid)
+    dynamic, table = QuantizedLayer(INT8_DYNAMIC, zeros, ones), QuantizedLayer(INT8_TABLE, zeros, ones)
+    coarse = QuantizedLayer(INT8_STATIC, zeros, ones, None, activation_grid(Range(-1, 2)), grid)
+    layers = {"a.q": static, "a.out": coarse, "a.k": static, "b.q": static, "c.q": dynamic, "c.k": dynamic}
+    assert layer_groups(QuantizedTower(layers)) == (
+        ("a.q", "a.k"),
+        ("a.out",),
+        ("b.q",),
+        ("c.q",),
+        ("c.k",),
+    )
+    top = QuantizedTower({"table": table, "one": static, "two": static})
+    assert layer_groups(top) == (("table",), ("one", "two"))
+
+
+@pytest.mark.parametrize(
+    ("layers", "name"),
+    [
+        (("a.b.q",), "a.b.q"),
+        (("a.b.q", "a.b.k", "a.b.v"), "a.b.{q,k,v}"),
+        (("q", "k"), "{q,k}"),
+    ],
+)
+def test_a_group_has_one_name(layers: tuple[str, ...], name: str) -> None:
+    assert LayerSensitivity(layers, 8, Ablation.ALONE, 0.1, 0.1).name == name
+
+
+def test_too_few_samples_and_a_broken_model_are_refused() -> None:
+    module, feed = make_tower(), samples()
+    tower = quantize(module, feed)
+    for few in ([], [feed[:1]]):
+        with pytest.raises(DataError, match="at least two samples"):
+            measure_sensitivity(module, tower, few)
+    broken = feed.copy()
+    broken[3, 3] = np.nan
+    with pytest.raises(DataError, match="the float model itself"):
+        measure_sensitivity(module, tower, [broken])
+
+
+def test_the_loss_by_hand() -> None:
+    expected = np.array([[1.0, 0], [-1, 0], [0, 2], [0, -2]])
+    assert embedding_loss(expected, expected) == embedding_loss(expected, expected.copy())
+    assert (embedding_loss(expected, expected).cosine, embedding_loss(expected, expected).squared) == (0, 0)
+    shifted = expected + np.array([0, 1])
+    turned = expected @ np.array([[0.0, 1], [-1, 0]])
+    assert embedding_loss(expected, turned).cosine == pytest.approx(1)
+    assert embedding_loss(expected, 3 * expected).cosine == pytest.approx(0)
+    assert embedding_loss(expected, shifted).squared == pytest.approx(0.5)
+    assert embedding_loss(expected, shifted).cosine > 0.1  # a shift of all is a loss too
+    lost = expected.copy()
+    lost[:3] = np.nan
+    assert embedding_loss(expected, lost).cosine == pytest.approx(2)
+    assert embedding_loss(expected, lost).squared == 0  # of the row that is left
