@@ -1,10 +1,10 @@
 """CLIP ViT-B/32 from its configuration, random weights: what static int8 costs and what it is worth.
 
-Fidelity: both towers, plain and with eight outlier channels at 20x, against the float module, in both engines, on
-samples that calibration did not see. Latency: against what the engines' own tools make of the same float graphs, all
-of them timed in turns in one process, as medians of paired ratios.
+Fidelity: both towers, plain and with eight outlier channels at 20x, against the float module, in both
+engines, on samples that calibration did not see. Latency: against what the engines' own tools make of the
+same float graphs, all of them timed in turns in one process, as medians of paired ratios.
 
-    python bench/clip_b32.py --work build/bench/clip-b32 [--towers image,text] [--fidelity-samples 256] [--runs 60]
+    python bench/clip_b32.py --work build/bench/clip-b32 [--towers image,text] [--runs 60]
 
 The graphs stay in the work folder, so that a second call only measures.
 """
@@ -51,6 +51,14 @@ from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, PreprocessSp
 
 INPUTS = {"image": "pixels", "text": "ids"}
 ROLES = {"image": Role.IMAGE_ENCODER, "text": Role.TEXT_ENCODER}
+GRAPHS = (
+    "static.onnx",
+    "static.tflite",
+    "ort-dynamic.onnx",
+    "ort-static.onnx",
+    "aeq-dynamic.tflite",
+    "aeq-static.tflite",
+)
 OUTLIERS, FACTOR = 8, 20.0
 EOS = 49407
 
@@ -189,7 +197,8 @@ def _own_tools(onnx: Path, tflite: Path, tower: Tower, folder: Path) -> None:
 
     layers = ["MatMul", "Gemm", "Conv"]
     quantize_dynamic(
-        onnx, folder / "ort-dynamic.onnx", op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
+        onnx, folder / "ort-dynamic.onnx", op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,
+        weight_type=QuantType.QInt8,
     )  # fmt: skip
     quantize_static(
         onnx, folder / "ort-static.onnx", Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=layers,
@@ -233,7 +242,7 @@ def fidelity(tower: Tower, folder: Path) -> dict[str, dict[str, float]]:
     expected = torch.cat(rows).numpy()
     role, found = ROLES[tower.name.split("-")[0]], {}
     answers = {}
-    for name in ("static.onnx", "static.tflite", "ort-dynamic.onnx", "ort-static.onnx", "aeq-dynamic.tflite", "aeq-static.tflite"):  # fmt: skip
+    for name in GRAPHS:
         run = backend(folder / name, role, 2)
         answers[name] = np.concatenate([run({tower.input_name: row[None]}) for row in tower.unseen])
         parity = measure_parity(expected, answers[name])
@@ -250,7 +259,7 @@ def fidelity(tower: Tower, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def latency(tower: Tower, folder: Path, threads: int, runs: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of every graph, and what static int8 takes of the time of each: medians of paired ratios."""
+    """Milliseconds of every graph, and the share of it that static int8 takes: medians of paired ratios."""
     role = ROLES[tower.name.split("-")[0]]
     names = sorted(
         p.name for p in folder.iterdir() if p.suffix in (".onnx", ".tflite") and "equalized" not in p.name
@@ -294,9 +303,7 @@ def main(work: Path, names: str, calibration_samples: int, fidelity_samples: int
         print(f"\n{tower.name}: {results[tower.name]['quantized']}", flush=True)
         results[tower.name]["fidelity"] = fidelity(tower, folder)
         for name, row in results[tower.name]["fidelity"].items():
-            print(
-                f"  {name:<22} centred cosine median {row['centred_median']:.5f}  min {row['centred_min']:.5f}"
-            )
+            print(f"  {name:<22} centred cosine {row['centred_median']:.5f}, least {row['centred_min']:.5f}")
         for threads in (1, 2):
             timed = results[tower.name][f"latency_{threads}"] = latency(tower, folder, threads, runs)
             for name, row in timed.items():

@@ -15,15 +15,12 @@ import pytest
 from pocketvl_runtime.manifest import Manifest
 from tests.e2e.conftest import Exported
 
-STAGES = 22
-_DONE = re.compile(rb"^\[\d+/(\d+)\] .*: done in", re.MULTILINE)
+_DONE = re.compile(rb"^\[\d+/\d+\] (.*): done in", re.MULTILINE)
 
 
 def done_stages(stderr: bytes) -> list[bytes]:
-    """What a run says of the stages that it did itself."""
-    totals = _DONE.findall(stderr)
-    assert set(totals) <= {str(STAGES).encode()}
-    return totals
+    """What a run says of the stages that it did itself: their titles."""
+    return _DONE.findall(stderr)
 
 
 @pytest.mark.slow
@@ -35,6 +32,7 @@ def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(exported: Exported, 
         "--keep-failing",
     ]
     environment = os.environ | {"POCKETVL_CACHE": str(cache)}
+    stages = len(done_stages(exported.first.stderr.encode()))
     kills, finished, sealed = 0, False, 0
     for patience in (8.0, 16.0, 24.0, 32.0, 600.0):
         process = subprocess.Popen(
@@ -48,7 +46,7 @@ def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(exported: Exported, 
             _, stderr = process.communicate(timeout=patience)
             finished = True
             assert process.returncode == 0, stderr.decode()
-            assert len(done_stages(stderr)) < STAGES, "the last run did everything anew"
+            assert len(done_stages(stderr)) < stages, "the last run did everything anew"
             break
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
@@ -60,7 +58,7 @@ def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(exported: Exported, 
     assert finished
     assert kills >= 1
     assert sealed >= 1, "no kill came after a first result"
-    assert sealed + len(done_stages(stderr)) == STAGES  # each stage was sealed once, and never done again
+    assert sealed + len(done_stages(stderr)) == stages  # each stage was sealed once, and never done again
     undisturbed = Manifest.read(exported.bundle / "manifest.json")
     assert Manifest.read(out / "manifest.json").to_json() == undisturbed.to_json()
     for path in undisturbed.files:

@@ -12,7 +12,7 @@ from pocketvl.evaluate.html import PictureMatches, render_html
 from pocketvl.evaluate.report import Report, Reverted, Sensitivity
 from pocketvl.evaluate.statistics import paired_interval
 from pocketvl.evaluate.tasks import Metric
-from pocketvl_runtime.manifest import Role
+from pocketvl_runtime.manifest import Precision, Role
 from tests.evaluate.worlds import picture, synthetic_report
 
 VOID = {"meta", "br", "img", "hr", "input", "link", "path", "use", "rect", "circle", "line"}
@@ -139,14 +139,14 @@ def test_what_went_back_to_a_higher_precision_is_shown_with_what_it_bought() -> 
     assert variant.gate is not None
     limits = {Metric.MATCH_HARD: 1.41}, {Metric.MATCH_HARD: 0.8}
     reverted = (
-        Reverted(("layers.1.fc<2>",), Role.IMAGE_ENCODER, 32, 120_000, *limits),
-        Reverted(("layers.0.q", "layers.0.k"), Role.TEXT_ENCODER, 8, 1_500),
+        Reverted(("layers.1.fc<2>",), Role.IMAGE_ENCODER, Precision.FP32, 120_000, *limits),
+        Reverted(("layers.0.q", "layers.0.k"), Role.TEXT_ENCODER, Precision.INT8, 1_500),
     )
     variant = dataclasses.replace(variant, gate=dataclasses.replace(variant.gate, reverted=reverted))
     page = Page(render_html(dataclasses.replace(report, variants={variant.name: variant})))
     assert page.open == []
     assert "layers.1.fc<2> image fp32 120.0 1.410 → 0.800 pp" in page.text
-    assert "layers.0.q layers.0.k text 8 bits 1.5 – → –" in page.text
+    assert "layers.0.q layers.0.k text int8 1.5 – → –" in page.text
     assert "went back" not in Page(render_html(report)).text
 
 

@@ -19,16 +19,16 @@ from pocketvl.integers import QuantizedTower, spread
 from pocketvl.quantize.arithmetic import Range, group_scale, quantize_weights, weight_scale
 from pocketvl.quantize.calibrate import Calibration, CalibrationSettings, LayerCalibration, calibrate
 from pocketvl.quantize.rounding import (
-    Compensation,
+    Feedback,
     Rounding,
     clipped_scale,
-    compensation,
-    corrected_bias,
+    correct_bias,
+    error_feedback,
+    output_error,
     round_weights,
 )
-from pocketvl.quantize.settings import QuantizeSettings
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.tower import dynamic_spec, int4_spec, quantize_tower, static_spec
+from pocketvl.quantize.tower import QuantizeSettings, dynamic_spec, int4_spec, quantize_tower, static_spec
 from pocketvl.specification import (
     ACTIVATION_8,
     BLOCKS_4,
@@ -68,25 +68,6 @@ def correlated(seed: int, inputs: int, factors: int | None = None, noise: float 
     return moment
 
 
-def rounded(
-    weights: FLOATS, scale: FLOATS, spec: GridSpec, rounding: Rounding, moment: DOUBLES | None = None
-) -> NDArray[np.int8]:
-    return round_weights(weights, scale, spec, rounding, None if moment is None else compensation(moment))
-
-
-def correct_bias(
-    bias: FLOATS, weights: FLOATS, integers: NDArray[np.int8], scale: FLOATS, mean: DOUBLES
-) -> FLOATS:
-    steps = spread(scale.astype(np.float64), weights.shape)
-    return corrected_bias(bias, weights, (integers * steps).astype(np.float32), mean)
-
-
-def output_error(difference: NDArray[np.floating], moment: DOUBLES) -> DOUBLES:
-    """The mean square of what changed weights add to each output: the diagonal of dW H dW^T."""
-    errors: DOUBLES = np.einsum("ci,ci->c", difference @ moment, difference)
-    return errors
-
-
 def error_of(weights: FLOATS, integers: NDArray[np.int8], scale: FLOATS, moment: DOUBLES) -> DOUBLES:
     steps = spread(scale.astype(np.float64), weights.shape)
     return output_error(weights - integers * steps, moment)
@@ -109,7 +90,7 @@ def test_gptq_loses_far_less_than_the_nearest_at_4_bits(spec: GridSpec) -> None:
     weights, moment = normal(0, 48, 96), correlated(1, 96)
     scale = clipped_scale(weights, spec, moment)
     nearest, found = (
-        error_of(weights, rounded(weights, scale, spec, rounding, moment), scale, moment).sum()
+        error_of(weights, round_weights(weights, scale, spec, rounding, moment), scale, moment).sum()
         for rounding in Rounding
     )
     assert found < 0.5 * nearest
@@ -125,7 +106,7 @@ def test_gptq_gains_on_inputs_that_it_has_not_seen() -> None:
     scale = clipped_scale(weights, BLOCKS_4, moment)
     errors = []
     for rounding in Rounding:
-        integers = rounded(weights, scale, BLOCKS_4, rounding, moment)
+        integers = round_weights(weights, scale, BLOCKS_4, rounding, moment)
         difference = weights - integers * spread(scale.astype(np.float64), weights.shape)
         errors.append(np.square(unseen @ difference.T).mean())
     assert errors[1] < 0.5 * errors[0]
@@ -139,19 +120,26 @@ def test_gptq_is_the_published_one() -> None:
     expected = textbook_gptq(
         weights[:, order].astype(np.float64), scale.astype(np.float64), 7, moment[np.ix_(order, order)]
     )
-    found = rounded(weights, scale, CHANNELS_4, Rounding.GPTQ, moment)
+    found = round_weights(weights, scale, CHANNELS_4, Rounding.GPTQ, moment)
     np.testing.assert_array_equal(found[:, order], expected)
 
 
 @given(SEEDS, BITS, st.integers(1, 40), st.booleans())
-def test_gptq_stays_in_the_grid(seed: int, bits: int, inputs: int, narrow: bool) -> None:
-    """Also where the inputs span few dimensions, and weights lie beyond the grid."""
+def test_gptq_loses_no_more_than_the_nearest_and_stays_in_the_grid(
+    seed: int, bits: int, inputs: int, narrow: bool
+) -> None:
+    """For every channel; also where the inputs span few dimensions, and weights lie beyond the grid."""
     spec = GridSpec(bits, Scheme.SYMMETRIC, Granularity.PER_CHANNEL)
     weights, moment = normal(seed, 5, inputs), correlated(seed + 1, inputs, noise=0.0)
     scale = weight_scale(weights, spec) * np.float32(0.2 if narrow else 1.0)
-    found = rounded(weights, scale, spec, Rounding.GPTQ, moment)
+    nearest, found = (
+        round_weights(weights, scale, spec, rounding, moment)
+        for rounding in (Rounding.NEAREST, Rounding.GPTQ)
+    )
     assert found.dtype == np.int8
     assert np.abs(found).max() <= spec.highest
+    limit = error_of(weights, nearest, scale, moment)
+    assert (error_of(weights, found, scale, moment) <= limit * (1 + 1e-9) + 1e-12).all()
 
 
 @given(SEEDS, st.sampled_from([CHANNELS_8, CHANNELS_4, BLOCKS_4]))
@@ -159,14 +147,14 @@ def test_without_correlation_gptq_is_the_nearest(seed: int, spec: GridSpec) -> N
     weights = normal(seed, 4, 64)
     moment = np.diag(np.exp(np.random.default_rng(seed).normal(size=64)))
     scale = weight_scale(weights, spec)
-    found = rounded(weights, scale, spec, Rounding.GPTQ, moment)
+    found = round_weights(weights, scale, spec, Rounding.GPTQ, moment)
     np.testing.assert_array_equal(found, quantize_weights(weights, scale, spec))
 
 
 def test_without_a_second_moment_gptq_is_the_nearest() -> None:
     weights = normal(0, 4, 64)
     scale = weight_scale(weights, CHANNELS_4)
-    found = rounded(weights, scale, CHANNELS_4, Rounding.GPTQ)
+    found = round_weights(weights, scale, CHANNELS_4, Rounding.GPTQ)
     np.testing.assert_array_equal(found, quantize_weights(weights, scale, CHANNELS_4))
 
 
@@ -174,7 +162,7 @@ def test_the_same_weights_give_the_same_integers() -> None:
     def made() -> tuple[bytes, bytes]:
         weights, moment = normal(0, 16, 64), correlated(0, 64)
         scale = clipped_scale(weights, BLOCKS_4, moment)
-        return scale.tobytes(), rounded(weights, scale, BLOCKS_4, Rounding.GPTQ, moment).tobytes()
+        return scale.tobytes(), round_weights(weights, scale, BLOCKS_4, Rounding.GPTQ, moment).tobytes()
 
     assert made() == made()
 
@@ -183,10 +171,10 @@ def test_inputs_that_are_always_zero_are_rounded_to_the_nearest_and_change_nothi
     weights, alive, dead = normal(0, 8, 48), np.arange(48) % 3 != 1, np.arange(48) % 3 == 1
     moment = correlated(0, 48) * np.outer(alive, alive)
     scale = weight_scale(weights, CHANNELS_4)
-    found = rounded(weights, scale, CHANNELS_4, Rounding.GPTQ, moment)
+    found = round_weights(weights, scale, CHANNELS_4, Rounding.GPTQ, moment)
     np.testing.assert_array_equal(found[:, dead], quantize_weights(weights, scale, CHANNELS_4)[:, dead])
     small = moment[np.ix_(alive, alive)]
-    expected = rounded(weights[:, alive], scale, CHANNELS_4, Rounding.GPTQ, small)
+    expected = round_weights(weights[:, alive], scale, CHANNELS_4, Rounding.GPTQ, small)
     np.testing.assert_array_equal(found[:, alive], expected)
 
 
@@ -194,7 +182,7 @@ def test_inputs_that_are_always_zero_are_rounded_to_the_nearest_and_change_nothi
 def test_a_second_moment_of_few_samples_will_do(samples: int) -> None:
     weights, seen = normal(0, 8, 40), normal(1, samples, 40).astype(np.float64)
     moment, scale = seen.T @ seen / max(1, samples), weight_scale(weights, CHANNELS_4)
-    found = rounded(weights, scale, CHANNELS_4, Rounding.GPTQ, moment)
+    found = round_weights(weights, scale, CHANNELS_4, Rounding.GPTQ, moment)
     nearest = quantize_weights(weights, scale, CHANNELS_4)
     if samples == 0:
         np.testing.assert_array_equal(found, nearest)
@@ -206,11 +194,33 @@ def test_a_second_moment_of_few_samples_will_do(samples: int) -> None:
 def test_a_convolution_is_rounded_as_the_linear_that_it_is() -> None:
     kernel, moment = normal(0, 6, 3, 4, 4), correlated(0, 48)
     scale = clipped_scale(kernel, CHANNELS_4, moment)
-    found = rounded(kernel, scale, CHANNELS_4, Rounding.GPTQ, moment)
+    found = round_weights(kernel, scale, CHANNELS_4, Rounding.GPTQ, moment)
     flat = kernel.reshape(6, 48)
     np.testing.assert_array_equal(scale, clipped_scale(flat, CHANNELS_4, moment))
-    expected = rounded(flat, scale, CHANNELS_4, Rounding.GPTQ, moment)
+    expected = round_weights(flat, scale, CHANNELS_4, Rounding.GPTQ, moment)
     np.testing.assert_array_equal(found, expected.reshape(kernel.shape))
+
+
+@pytest.mark.parametrize(
+    ("moment", "message"),
+    [
+        (np.eye(3), r"4 inputs have a second moment of shape \[3, 3\]"),
+        (np.full((4, 4), np.nan), "NaN"),
+        (np.eye(4) - 3 * np.eye(4)[::-1], "not positive semidefinite"),
+    ],
+)
+def test_what_is_no_second_moment_is_refused(moment: DOUBLES, message: str) -> None:
+    weights = normal(0, 2, 4)
+    with pytest.raises(DataError, match=message):
+        round_weights(weights, weight_scale(weights, CHANNELS_8), CHANNELS_8, Rounding.GPTQ, moment)
+
+
+def test_weights_on_affine_grids_are_refused() -> None:
+    weights, spec = normal(0, 2, 4), replace(CHANNELS_8, scheme=Scheme.AFFINE)
+    with pytest.raises(RecipeError, match="symmetric"):
+        clipped_scale(weights, spec)
+    with pytest.raises(RecipeError, match="symmetric"):
+        round_weights(weights, np.ones(2, np.float32), spec, Rounding.NEAREST)
 
 
 def weighted_error(weights: FLOATS, scale: FLOATS, spec: GridSpec, importance: DOUBLES) -> DOUBLES:
@@ -278,11 +288,11 @@ def test_a_channel_of_zeros_has_scale_one() -> None:
 def test_a_corrected_bias_keeps_the_mean_output(seed: int, spec: GridSpec, rounding: Rounding) -> None:
     weights, bias, mean = normal(seed, 6, 64), normal(seed + 1, 6), normal(seed + 2, 64).astype(np.float64)
     scale = clipped_scale(weights, spec)
-    integers = rounded(weights, scale, spec, rounding, correlated(seed, 64))
+    integers = round_weights(weights, scale, spec, rounding, correlated(seed, 64))
     corrected = correct_bias(bias, weights, integers, scale, mean)
-    held = integers * spread(scale.astype(np.float64), weights.shape)
-    np.testing.assert_allclose(held @ mean + corrected, weights @ mean + bias, atol=1e-5)
-    assert np.abs(held @ mean + bias - (weights @ mean + bias)).max() > 1e-4  # there was something to do
+    rounded = integers * spread(scale.astype(np.float64), weights.shape)
+    np.testing.assert_allclose(rounded @ mean + corrected, weights @ mean + bias, atol=1e-5)
+    assert np.abs(rounded @ mean + bias - (weights @ mean + bias)).max() > 1e-4  # there was something to do
 
 
 def test_a_grouped_convolution_is_corrected_with_the_means_of_its_group() -> None:
@@ -293,6 +303,19 @@ def test_a_grouped_convolution_is_corrected_with_the_means_of_its_group() -> Non
     expected = np.concatenate([error[:2] @ mean[:3], error[2:] @ mean[3:]])
     found = correct_bias(np.zeros(4, np.float32), weights, integers, scale, mean)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("means", [0, 2, 4, 9])
+def test_means_of_other_inputs_are_refused(means: int) -> None:
+    weights = normal(0, 4, 3)
+    with pytest.raises(DataError, match=f"means of {means} inputs"):
+        correct_bias(
+            np.zeros(4, np.float32),
+            weights,
+            np.zeros((4, 3), np.int8),
+            np.ones(4, np.float32),
+            np.zeros(means),
+        )
 
 
 class Tiny(nn.Module):
@@ -393,7 +416,7 @@ def test_settings_switch_off_what_they_name() -> None:
     moment = seen.layers["left"].second_moment
     np.testing.assert_array_equal(clipped.scale, clipped_scale(weights, BLOCKS_4, moment))
     learned = quantize_tower(module, spec, seen, replace(PLAIN, rounding=Rounding.GPTQ)).layers["left"]
-    expected = rounded(weights, plain.scale, BLOCKS_4, Rounding.GPTQ, moment)
+    expected = round_weights(weights, plain.scale, BLOCKS_4, Rounding.GPTQ, moment)
     np.testing.assert_array_equal(learned.weights, expected)
     assert (learned.weights != plain.weights).any()
 
@@ -419,11 +442,11 @@ def test_layers_that_share_their_input_are_factorised_once(monkeypatch: pytest.M
     module, _, seen = tiny()
     factorised: list[int] = []
 
-    def counted(moment: DOUBLES) -> Compensation:
+    def counted(moment: DOUBLES) -> Feedback:
         factorised.append(id(moment))
-        return compensation(moment)
+        return error_feedback(moment)
 
-    monkeypatch.setattr("pocketvl.quantize.tower.compensation", counted)
+    monkeypatch.setattr("pocketvl.quantize.tower.error_feedback", counted)
     quantize_tower(module, static_spec(module), seen)
     moments = [seen.layers[name].second_moment for name in ("left", "out")]
     assert factorised == [id(moment) for moment in moments]  # once for left and right; never for mix
@@ -444,10 +467,27 @@ def test_a_layer_that_calibration_has_not_seen_is_named() -> None:
     module, _, seen = tiny()
     without = Calibration({name: layer for name, layer in seen.layers.items() if name != "right"})
     for spec in (static_spec(module), dynamic_spec(module)):
-        with pytest.raises(DataError, match="calibration has not seen right"):
+        with pytest.raises(DataError, match="right: calibration has not seen this layer"):
             quantize_tower(module, spec, without)
     with pytest.raises(DataError, match="right"):
         quantize_tower(module, static_spec(module), without, PLAIN)
+    assert "right" in quantize_tower(module, dynamic_spec(module), without, PLAIN).layers
+
+
+def test_what_calibration_saw_of_another_layer_is_refused_by_name() -> None:
+    module, _, seen = tiny()
+    swapped = Calibration({**seen.layers, "right": seen.layers["out"]})
+    with pytest.raises(DataError, match=r"right: 32 inputs have a second moment of shape \[20, 20\]"):
+        quantize_tower(module, static_spec(module), swapped)
+    with pytest.raises(DataError, match=r"right: .* means of 20 inputs"):
+        quantize_tower(module, static_spec(module), swapped, replace(PLAIN, correct_bias=True))
+
+
+def test_a_correction_beyond_all_bounds_is_refused_by_name() -> None:
+    module, _, seen = tiny()
+    far = replace(seen.layers["left"], input=Range(0, 1e-6), input_mean=np.full(32, 1e6))
+    with pytest.raises(DataError, match="left: a bias is too large"):
+        quantize_tower(module, static_spec(module), Calibration({**seen.layers, "left": far}))
 
 
 def test_weights_of_a_static_layer_are_coarse_enough_for_its_bias() -> None:
@@ -456,6 +496,18 @@ def test_weights_of_a_static_layer_are_coarse_enough_for_its_bias() -> None:
     seen = LayerCalibration(Range(0, 1e-5), Range(0, 6), np.full(4, 5e-6), 1e-10 * np.eye(4))
     found = quantize_tower(layer, static_spec(layer), Calibration({"": seen})).layers[""]
     assert found.float_bias() == pytest.approx([5.0, 5.0], rel=1e-6)
+
+
+def test_specifications_that_no_layer_can_have_are_refused_by_name() -> None:
+    module, _, seen = tiny()
+    grouped = replace(INT8_STATIC, weights=BLOCKS_4)
+    for name, spec, message in (
+        ("table", INT8_STATIC, "table: a token table cannot be static"),
+        ("left", grouped, "left: a static layer has one scale"),
+        ("out", INT4_DYNAMIC, "out: groups of 32 do not divide"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            quantize_tower(module, TowerSpec({name: spec}), seen)
 
 
 def test_products_get_the_grids_of_their_ranges() -> None:

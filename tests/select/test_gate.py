@@ -288,7 +288,7 @@ def test_a_judged_report_keeps_what_was_reverted() -> None:
     report = synthetic_report(lost=5)
     name = "tflite-int8"
     before, after = {Metric.MATCH_HARD: 1.4}, {Metric.MATCH_HARD: 0.9}
-    reverted = (Reverted(("layers.0.fc2",), Role.IMAGE_ENCODER, 32, 120_000, before, after),)
+    reverted = (Reverted(("layers.0.fc2",), Role.IMAGE_ENCODER, Precision.FP32, 120_000, before, after),)
     gate = GateResult(passed=True, reverted=reverted)
     earlier = dataclasses.replace(report.variants[name], gate=gate)
     judged = judge_report(dataclasses.replace(report, variants={name: earlier}), GateSettings())

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from pocketvl.errors import DataError
 from pocketvl.evaluate import plots
-from pocketvl.evaluate.report import FLOAT_BITS, MetricReport, Report, VariantReport
+from pocketvl.evaluate.report import MetricReport, Report, VariantReport
 from pocketvl.evaluate.tasks import Metric
 from pocketvl_runtime.manifest import Precision, Role
 
@@ -71,7 +71,6 @@ def render_html(report: Report, pictures: Sequence[PictureMatches] = ()) -> str:
         "percent": _percent,
         "points": _points,
         "bound": _bound,
-        "width": _width,
         "loss": _loss,
         "interval": _interval,
         "megabytes": _megabytes,
@@ -280,10 +279,6 @@ def _loss(points: float) -> str:
 def _bound(points: float) -> str:
     """An upper limit, rounded up: beyond an allowance it never reads as within."""
     return f"{math.ceil(1000 * points - 1e-6) / 1000:.3f}".replace("-", "\u2212")
-
-
-def _width(bits: int) -> str:
-    return "fp32" if bits == FLOAT_BITS else f"{bits} bits"
 
 
 def _interval(limits: tuple[float, float] | None) -> str:

@@ -11,7 +11,6 @@ from pocketvl.evaluate.tasks import Metric
 from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status, variant_name
 
 SCHEMA_VERSION = 2
-FLOAT_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Reverted:
     Attributes:
         layers: their names in the tower; those that read the same input go together.
         role: of the tower that they are part of.
-        to: bits of their weights now; 32 is fp32.
+        to: what they are held in now: int8dyn keeps their 8-bit weights and gives floats.
         bytes_added: what the graph file grew by.
         before: per judged metric, the upper 95 % limit of the loss before, in percentage points.
         after: the same limits after.
@@ -108,7 +107,7 @@ class Reverted:
 
     layers: tuple[str, ...]
     role: Role
-    to: int
+    to: Precision
     bytes_added: int
     before: dict[Metric, float] = field(default_factory=dict)
     after: dict[Metric, float] = field(default_factory=dict)

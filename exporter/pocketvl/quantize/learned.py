@@ -82,7 +82,7 @@ class _LearnedFakeQuantize(torch.autograd.Function):
         return steps.add_(zero_point).clamp_(lowest, highest).sub_(zero_point).mul_(scale)
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, None, None, None]:
         values, scale, offset = ctx.saved_tensors
@@ -114,9 +114,7 @@ class _LearnedScale(torch.autograd.Function):
         return (initial * ratio).clamp_(min=_SMALLEST_SCALE)
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, gradient: torch.Tensor
-    ) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (ratio,) = ctx.saved_tensors
         return gradient * ratio, None, None
 

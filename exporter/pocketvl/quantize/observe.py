@@ -96,7 +96,7 @@ class Histogram:
             return
         low, high = (float(value) for value in torch.aminmax(values.detach()))
         self._reach_(min(low, self.low), max(high, self.high))
-        for chunk in values.detach().flatten().split(_CHUNK):
+        for chunk in torch.split(values.detach().flatten(), _CHUNK):
             steps = chunk.double().numpy() * (1.0 / self.width)
             floors = np.floor(steps)
             places = (floors - self.first).astype(np.int64)
@@ -128,7 +128,7 @@ class Histogram:
             merged = before >> min(shift, 63)
             inside = np.ldexp(before.astype(np.float64), -shift) - merged  # of the lower ends, in new widths
             excess = inside * self.counts[held] + np.ldexp(self._excess[held], -shift)
-            self._excess = np.bincount(merged - first, excess, BINS)
+            self._excess = np.bincount(merged - first, excess, BINS).astype(np.float64)
             counts = np.zeros(BINS, np.int64)
             np.add.at(counts, merged - first, self.counts[held])
             self.counts = counts

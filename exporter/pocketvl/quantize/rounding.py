@@ -1,199 +1,280 @@
-"""How weights become integers: which scales, and which of the two nearest integers."""
+"""How weights become integers: scales with the least error, GPTQ, and what a bias gives back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cholesky
 
+from pocketvl.errors import DataError, RecipeError
 from pocketvl.integers import spread
 from pocketvl.quantize.arithmetic import Floats, group_scale, grouped, quantize_weights, weight_scale
 from pocketvl.quantize.settings import Rounding
-from pocketvl.specification import Granularity, GridSpec
+from pocketvl.specification import MOST_BITS, Granularity, GridSpec, Scheme
 
-__all__ = ["Compensation", "Rounding", "clipped_scale", "compensation", "corrected_bias", "round_weights"]
+__all__ = [
+    "Feedback",
+    "Rounding",
+    "clipped_scale",
+    "correct_bias",
+    "error_feedback",
+    "output_error",
+    "round_weights",
+]
 
-Moments = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
-_STEPS = 25
-_LEAST_SHRINK_FEW_BITS, _LEAST_SHRINK = 0.4, 0.7
-_FEW_BITS = 5
-_DAMPING = 0.01
-_BLOCK = 128
+_CLIPPINGS = 40
+# The least share of the largest weight that a grid still reaches; with fewer bits, more is worth clipping.
+_LEAST_REACH, _LEAST_REACH_8 = 0.3, 0.5
+# Weights that are searched at a time, so that they stay in a core's cache.
+_WEIGHTS_AT_ONCE = 1 << 15
+_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+_DAMPING, _MOST_DAMPING = 0.01, 1.0
+_BLOCK = 64
 
 
 def clipped_scale(
-    weights: Floats, spec: GridSpec, second_moment: Moments | None = None, least_scale: Floats | float = 0.0
+    weights: Floats,
+    spec: GridSpec,
+    second_moment: Doubles | None = None,
+    least_scale: Floats | float = 0.0,
 ) -> Floats:
-    """The scales with the least squared error, which may cut off the largest weights.
+    """The scales, from those that reach the largest weight down, whose rounded weights have the least error.
 
-    Every channel's, or group's, scale is tried between the one that reaches its largest weight and 0.7 of that
-    (0.4 for 5 bits and fewer). Errors of inputs that are large count for more: each is weighted by the mean
-    square of its input.
+    The error of a channel or group is the sum of (w - s * q)^2, each weight's weighted by the mean square of
+    its input: what it would do to the output if inputs were uncorrelated.
 
     Args:
         weights: [channels, ...]; per group [channels, inputs].
         spec: a symmetric grid per channel or per group.
-        second_moment: [inputs, inputs], the mean of x x^T of what goes in; None counts all inputs alike.
+        second_moment: [inputs, inputs], of which the diagonal is read; None to weigh all weights alike.
         least_scale: of channels, no scale is smaller than this: [channels], or one for all.
 
     Returns:
-        float32 [channels], or [channels, groups], as `weight_scale`.
+        float32 scales, shaped and representable as those of `arithmetic.weight_scale`, with an error that
+        is at most theirs.
+
+    Raises:
+        RecipeError: the grid is not symmetric, or the groups do not divide the inputs.
+        DataError: the second moment is of another number of inputs.
     """
+    _check_symmetric(spec)
     widest = weight_scale(weights, spec, least_scale)
-    values = torch.from_numpy(np.ascontiguousarray(grouped(weights, spec)))  # [channels, groups, size]
-    importance = _importance(values, second_moment)
-    best = torch.from_numpy(widest.reshape(values.shape[:2]))
-    least = torch.full(best.shape, torch.inf)
-    floor = _LEAST_SHRINK if spec.bits > _FEW_BITS else _LEAST_SHRINK_FEW_BITS
-    for shrink in np.linspace(1.0, floor, _STEPS):
-        scale = _shrunk(widest, float(shrink), spec, least_scale).reshape(best.shape)
-        wide = torch.from_numpy(scale)[..., None]
-        points = torch.round(values / wide).clamp_(spec.lowest, spec.highest).mul_(wide)
-        error = ((points - values).square_() * importance).sum(-1)
-        better = error < least
-        least = torch.where(better, error, least)
-        best = torch.where(better, wide[..., 0], best)
-    found: Floats = best.numpy().reshape(widest.shape)
-    return found
+    values = grouped(weights, spec)  # [channels, groups, size]
+    wide = widest.reshape(values.shape[:2])
+    least = np.broadcast_to(np.maximum(least_scale, _SMALLEST_SCALE), len(values))[:, None]
+    importance = np.ones(values.shape[1:])  # [groups, size]
+    if second_moment is not None:
+        _check_shape(second_moment, importance.size)
+        importance = np.diagonal(second_moment).reshape(importance.shape)
+    found = np.empty_like(wide)
+    rows = max(1, _WEIGHTS_AT_ONCE // max(1, values[:1].size))
+    for start in range(0, len(values), rows):
+        part = slice(start, start + rows)
+        found[part] = _search(values[part].astype(np.float64), wide[part], least[part], importance, spec)
+    return found.reshape(widest.shape)
 
 
-def _importance(values: torch.Tensor, second_moment: Moments | None) -> torch.Tensor:
-    """Weights of errors, [groups, size], 1 on the average."""
-    if second_moment is None:
-        return torch.ones(())
-    squares = np.diagonal(second_moment)
-    mean = squares.mean()
-    if not mean > 0:
-        return torch.ones(())
-    # an input that was never seen to be anything but 0 may still come
-    weighted = np.maximum(squares / mean, 1e-6).astype(np.float32)
-    return torch.from_numpy(weighted.reshape(values.shape[1:]))
-
-
-def _shrunk(widest: Floats, shrink: float, spec: GridSpec, least_scale: Floats | float) -> Floats:
-    if spec.granularity is Granularity.PER_GROUP:
-        return group_scale(widest * shrink)
-    return np.maximum(widest * np.float32(shrink), least_scale).astype(np.float32)
+def _search(
+    values: Doubles, widest: Floats, least: NDArray[np.floating], importance: Doubles, spec: GridSpec
+) -> Floats:
+    """Of channels [n, groups, size], the best scales [n, groups]; the widest among equals."""
+    lowest_error = np.full(widest.shape, np.inf)
+    best, buffer = widest.copy(), np.empty_like(values)
+    share = (spec.bits - 2) / (MOST_BITS - 2)
+    end = _LEAST_REACH + (_LEAST_REACH_8 - _LEAST_REACH) * share
+    for reach in np.linspace(1.0, end, _CLIPPINGS):
+        scale = widest * reach
+        if spec.granularity is Granularity.PER_GROUP:
+            scale = group_scale(scale)
+        else:
+            scale = np.maximum(scale, least).astype(np.float32)
+        steps = scale.astype(np.float64)[..., None]
+        np.divide(values, steps, out=buffer)
+        np.rint(buffer, out=buffer)
+        np.clip(buffer, spec.lowest, spec.highest, out=buffer)
+        np.multiply(buffer, steps, out=buffer)
+        np.subtract(buffer, values, out=buffer)
+        np.square(buffer, out=buffer)
+        error = np.einsum("cgi,gi->cg", buffer, importance)
+        better = error < lowest_error
+        lowest_error = np.where(better, error, lowest_error)
+        best = np.where(better, scale, best)
+    return best
 
 
 @dataclass(frozen=True, eq=False)
-class Compensation:
-    """How the rounding error of one input's weights is made up for by the weights that come after it.
+class Feedback:
+    """How a layer's weights make up for the rounding of those before them.
 
     Attributes:
-        order: the inputs in the order in which they are rounded.
-        factor: float64 [inputs, inputs], in that order: the upper Cholesky factor of the inverse moment.
+        order: int [inputs]: in which order inputs are rounded.
+        shares: float64 [inputs, inputs], in that order, upper triangular: row j, column k says how much of
+            the error of input j is added to input k before that is rounded.
     """
 
-    order: torch.Tensor
-    factor: torch.Tensor
+    order: NDArray[np.intp]
+    shares: Doubles
 
 
-def compensation(second_moment: Moments) -> Compensation:
-    """Prepares GPTQ for a layer's inputs; layers that read the same tensor can share it.
+def error_feedback(second_moment: Doubles) -> Feedback:
+    """The feedback with which greedy rounding leaves the least output error, tr(dW H dW^T).
 
-    Inputs of large mean square are rounded first, as long as many others are left to make up for them. A
-    hundredth of the mean square is added to the diagonal, so that no error is made up for by inputs that say
-    almost the same.
+    Inputs are rounded in order of decreasing mean square. Inputs that are always 0 have no part in it. A
+    share of the mean diagonal is added to the diagonal, so that H may be singular, and that directions of
+    which calibration saw nothing are not taken to be free.
 
     Args:
-        second_moment: [inputs, inputs], the mean of x x^T of what goes in.
+        second_moment: H, float64 [inputs, inputs], the mean of x x^T.
 
-    Source: Frantar et al., 2022, "GPTQ" (arXiv 2210.17323), section 3 and algorithm 1; the order is that of
-        its authors' code, "act-order".
+    Raises:
+        DataError: this is no second moment: it holds NaNs, or is far from positive semidefinite.
+
+    Source: Frantar et al., 2022 (arXiv 2210.17323), sections 3.2 and 3.3, in the form of Chee et al., 2023
+        (arXiv 2307.13304), equation 4 and theorem 6, which needs no inverse: H = (F + I) D (F + I)^T.
     """
-    moment = torch.from_numpy(np.array(second_moment, np.float64))
-    squares = moment.diagonal()
-    mean = float(squares.mean())
-    damping = _DAMPING * mean if mean > 0 else 1.0
-    order = torch.argsort(squares, descending=True, stable=True)
-    moment = moment[order][:, order]
-    moment.diagonal().add_(damping)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
-    return Compensation(order, torch.linalg.cholesky(inverse, upper=True))
+    diagonal = np.diagonal(second_moment)
+    if not np.isfinite(second_moment).all():
+        raise DataError("a second moment of inputs holds NaN or infinity; calibrate again")
+    alive = diagonal > 0
+    mean = float(diagonal[alive].mean()) if alive.any() else 1.0
+    order = np.argsort(-diagonal, kind="stable")
+    # The Cholesky factor of H back to front, turned round, is upper triangular.
+    turned = second_moment[np.ix_(order[::-1], order[::-1])]
+    damping = _DAMPING
+    while damping <= _MOST_DAMPING:
+        damped = turned + np.diag(np.where(alive[order[::-1]], damping * mean, mean))
+        try:
+            factor = cholesky(damped, lower=True, overwrite_a=True, check_finite=False)[::-1, ::-1]
+        except LinAlgError:
+            damping *= 10
+            continue
+        shares = factor / np.diagonal(factor)
+        return Feedback(order, np.ascontiguousarray(np.triu(shares, 1)))
+    raise DataError("a second moment of inputs is not positive semidefinite; calibrate again")
 
 
 def round_weights(
     weights: Floats,
     scale: Floats,
     spec: GridSpec,
-    rounding: Rounding = Rounding.NEAREST,
-    compensated: Compensation | None = None,
+    rounding: Rounding,
+    second_moment: Doubles | None = None,
+    feedback: Callable[[Doubles], Feedback] = error_feedback,
 ) -> NDArray[np.int8]:
     """Rounds weights to integers of their grid.
 
+    GPTQ keeps an output channel's nearest integers where its own have a larger output error, as may come of
+    weights beyond the ends of the grid.
+
     Args:
-        weights: [channels, ...].
+        weights: [channels, ...]; convolutions count as [channels, inputs].
         scale: [channels], or [channels, groups].
         spec: a symmetric grid.
-        rounding: nearest, or GPTQ.
-        compensated: the layer's inputs; without it all weights go to their nearest integer.
+        rounding: to the nearest, or GPTQ.
+        second_moment: float64 [inputs, inputs], the mean of x x^T, not of centred inputs: so means are kept,
+            too. Without it, weights are rounded to the nearest.
+        feedback: of a second moment; for those who keep it, since layers may share one.
 
     Returns:
         int8, shaped as the weights.
 
-    Source: Frantar et al., 2022, "GPTQ" (arXiv 2210.17323), algorithm 1.
+    Raises:
+        RecipeError: the grid is not symmetric.
+        DataError: the second moment is of another number of inputs, or is none.
     """
-    if rounding is Rounding.NEAREST or compensated is None:
-        return quantize_weights(weights, scale, spec)
-    flat = weights.reshape(len(weights), -1)
-    wide = torch.from_numpy(np.broadcast_to(spread(scale, flat.shape), flat.shape).astype(np.float64))
-    order = compensated.order
-    rounded = _compensated(
-        torch.from_numpy(flat.astype(np.float64))[:, order], wide[:, order], spec, compensated.factor
-    )
-    integers = torch.empty_like(rounded)
-    integers[:, order] = rounded
-    found: NDArray[np.int8] = integers.to(torch.int8).numpy().reshape(weights.shape)
-    return found
+    _check_symmetric(spec)
+    nearest = quantize_weights(weights, scale, spec)
+    if rounding is Rounding.NEAREST or second_moment is None:
+        return nearest
+    flat = weights.reshape(len(weights), -1).astype(np.float64)  # [channels, inputs]
+    _check_shape(second_moment, flat.shape[1])
+    steps = np.broadcast_to(spread(scale.astype(np.float64), flat.shape), flat.shape)
+    compensated = _round_in_order(flat, steps, spec, feedback(second_moment))
+    plain = nearest.reshape(flat.shape)
+    plain_error = output_error(flat - plain * steps, second_moment)
+    better = output_error(flat - compensated * steps, second_moment) < plain_error
+    return np.where(better[:, None], compensated, plain).reshape(weights.shape)
 
 
-def _compensated(
-    weights: torch.Tensor, scale: torch.Tensor, spec: GridSpec, factor: torch.Tensor
-) -> torch.Tensor:
-    """Rounds column after column, and takes what each lost out of the columns after it.
+def _round_in_order(
+    weights: Doubles, steps: NDArray[np.floating], spec: GridSpec, feedback: Feedback
+) -> NDArray[np.int8]:
+    """GPTQ of [channels, inputs], on scales `steps` of that shape."""
+    order, shares = feedback.order, feedback.shares
+    # One input's weights of all channels lie side by side: [inputs, channels].
+    wanted, steps = (np.ascontiguousarray(values.T[order]) for values in (weights, steps))
+    errors, rounded = np.zeros_like(wanted), np.empty(wanted.shape, np.int8)
+    for start in range(0, len(order), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        aims = wanted[block] + shares[:start, block].T @ errors[:start]
+        for at, aim in enumerate(aims, start):
+            aim += shares[start:at, at] @ errors[start:at]
+            rounded[at] = integers = np.clip(np.rint(aim / steps[at]), spec.lowest, spec.highest)
+            errors[at] = wanted[at] - integers * steps[at]
+    result = np.empty_like(rounded)
+    result[order] = rounded
+    return np.ascontiguousarray(result.T)
+
+
+def output_error(difference: NDArray[np.floating], second_moment: Doubles) -> Doubles:
+    """The mean square of what changed weights add to each output: the diagonal of dW H dW^T.
 
     Args:
-        weights: [channels, inputs], changed in place.
-        scale: [channels, inputs].
-        spec: a symmetric grid.
-        factor: [inputs, inputs], upper triangular.
+        difference: dW, [channels, inputs].
+        second_moment: H, [inputs, inputs], the mean of x x^T.
+
+    Returns:
+        float64 [channels].
     """
-    integers = torch.empty_like(weights)
-    count = weights.shape[1]
-    for start in range(0, count, _BLOCK):
-        end = min(start + _BLOCK, count)
-        errors = torch.empty_like(weights[:, start:end])
-        for column in range(start, end):
-            step = scale[:, column]
-            nearest = torch.round(weights[:, column] / step).clamp_(spec.lowest, spec.highest)
-            integers[:, column] = nearest
-            error = (weights[:, column] - nearest * step) / factor[column, column]
-            weights[:, column + 1 : end] -= torch.outer(error, factor[column, column + 1 : end])
-            errors[:, column - start] = error
-        weights[:, end:] -= errors @ factor[start:end, end:]
-    return integers
+    errors: Doubles = np.einsum("ci,ci->c", difference @ second_moment, difference)
+    return errors
 
 
-def corrected_bias(bias: Floats, weights: Floats, quantized: Floats, input_mean: Moments) -> Floats:
-    """The bias with which the mean of a layer's output is what it was before its weights were quantized.
+def correct_bias(
+    bias: Floats,
+    weights: Floats,
+    integers: NDArray[np.int8],
+    scale: Floats,
+    input_mean: Doubles,
+) -> Floats:
+    """The bias with which a layer of rounded weights keeps the means of its outputs.
 
     Args:
         bias: [channels].
-        weights: [channels, ...], in float.
-        quantized: of the same shape, what the integers stand for.
-        input_mean: [inputs], the mean of what goes in.
+        weights: [channels, ...], before rounding.
+        integers: what they were rounded to.
+        scale: [channels], or [channels, groups].
+        input_mean: [inputs], or of a grouped convolution [groups * inputs], one group after the other.
 
-    Source: Nagel et al., 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction"
-        (arXiv 1906.04721), section 4.2, with the mean measured instead of derived.
+    Returns:
+        float32 [channels].
+
+    Raises:
+        DataError: the means are not those of this layer's inputs.
+
+    Source: Nagel et al., 2019 (arXiv 1906.04721), section 4.2; Finkelstein et al., 2019 (arXiv 1906.03193).
     """
-    lost = (weights.astype(np.float64) - quantized).reshape(len(weights), -1)
-    if lost.shape[1] == len(input_mean):
-        shift = lost @ input_mean
-    else:  # a convolution of several groups has the inputs of one group after those of the other
-        by_group = input_mean.reshape(-1, lost.shape[1])  # [groups, inputs of one]
-        shift = (lost * by_group.repeat(len(lost) // len(by_group), axis=0)).sum(axis=1)
-    return (bias + shift).astype(np.float32)
+    error = weights.astype(np.float64) - integers * spread(scale.astype(np.float64), weights.shape)
+    inputs = error[:1].size
+    groups = input_mean.size // inputs
+    if groups * inputs != input_mean.size or groups == 0 or len(error) % groups:
+        raise DataError(f"weights of shape {list(weights.shape)}, and means of {input_mean.size} inputs")
+    by_group = error.reshape(groups, -1, inputs)  # [groups, channels of a group, inputs]
+    moved = np.einsum("gci,gi->gc", by_group, input_mean.reshape(groups, inputs)).reshape(-1)
+    corrected: Floats = (bias + moved).astype(np.float32)
+    return corrected
+
+
+def _check_symmetric(spec: GridSpec) -> None:
+    if spec.scheme is not Scheme.SYMMETRIC:
+        raise RecipeError(f"weights have symmetric grids, not {spec.scheme.value} ones")
+
+
+def _check_shape(second_moment: Doubles, inputs: int) -> None:
+    if second_moment.shape != (inputs, inputs):
+        raise DataError(f"{inputs} inputs have a second moment of shape {list(second_moment.shape)}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from pocketvl.errors import DataError
-from pocketvl.integers import QuantizedLayer, QuantizedTower
+from pocketvl.errors import DataError, RecipeError
+from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 from pocketvl.quantize.arithmetic import (
     Floats,
     activation_grid,
@@ -20,26 +20,27 @@ from pocketvl.quantize.arithmetic import (
 from pocketvl.quantize.calibrate import Calibration, LayerCalibration
 from pocketvl.quantize.products import quantize_products
 from pocketvl.quantize.rounding import (
-    Compensation,
+    Feedback,
+    Rounding,
     clipped_scale,
-    compensation,
-    corrected_bias,
+    correct_bias,
+    error_feedback,
     round_weights,
 )
-from pocketvl.quantize.settings import QuantizeSettings, Rounding
+from pocketvl.quantize.settings import QuantizeSettings
 from pocketvl.quantize.structure import LAYERS
 from pocketvl.specification import (
-    INT4_DYNAMIC,
+    BLOCKS_4,
     INT8_DYNAMIC,
     INT8_STATIC,
     INT8_TABLE,
     Granularity,
-    GridSpec,
     LayerSpec,
     Mode,
-    Scheme,
     TowerSpec,
 )
+
+__all__ = ["QuantizeSettings", "dynamic_spec", "int4_spec", "quantize_tower", "static_spec"]
 
 _SETTINGS = QuantizeSettings()
 
@@ -50,111 +51,139 @@ def static_spec(module: nn.Module, tables: tuple[str, ...] = ()) -> TowerSpec:
     The residual stream, LayerNorm, Softmax and products of two activations are no layer's input or output
     weights and are not touched: that is where static int8 loses answers.
     """
-    return TowerSpec(dict.fromkeys(_layers(module), INT8_STATIC) | dict.fromkeys(tables, INT8_TABLE))
+    layers = {name: INT8_STATIC for name, child in module.named_modules() if isinstance(child, LAYERS)}
+    return TowerSpec(layers | dict.fromkeys(tables, INT8_TABLE))
 
 
 def dynamic_spec(module: nn.Module, tables: tuple[str, ...] = ()) -> TowerSpec:
-    """Every linear in dynamic int8; convolutions, which engines run in static int8 only, and tables as there."""
-    layers = {
-        name: INT8_DYNAMIC if isinstance(child, nn.Linear) else INT8_STATIC
-        for name, child in _layers(module).items()
-    }
-    return TowerSpec(layers | dict.fromkeys(tables, INT8_TABLE))
+    """As `static_spec`, but linears in dynamic int8."""
+    static = static_spec(module, tables)
+    linears = {name: INT8_DYNAMIC for name in static.layers if _is_linear(module, name)}
+    return TowerSpec({**static.layers, **linears})
 
 
 def int4_spec(module: nn.Module, tables: tuple[str, ...] = (), group_size: int = 32) -> TowerSpec:
-    """Linears in 4 bits, a scale for every `group_size` weights of an output; what that does not divide in int8.
+    """As `static_spec`, but 4 bits with a scale for each group in all linears whose inputs it divides.
+
+    Args:
+        module: what is to be quantized.
+        tables: its token tables.
+        group_size: 32, 64 or 128 weights of an output channel.
 
     Raises:
-        RecipeError: engines have no groups of this size.
+        RecipeError: another group size.
     """
-    blocks = GridSpec(4, Scheme.SYMMETRIC, Granularity.PER_GROUP, group_size)
-    layer = LayerSpec(INT4_DYNAMIC.mode, blocks)
-    layers = {
-        name: layer if isinstance(child, nn.Linear) and child.in_features % group_size == 0 else INT8_STATIC
-        for name, child in _layers(module).items()
+    static = static_spec(module, tables)
+    blocks = LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, group_size=group_size))
+    grouped = {
+        name: blocks
+        for name in static.layers
+        if _is_linear(module, name)
+        and module.get_submodule(name).get_parameter("weight").shape[1] % group_size == 0
     }
-    return TowerSpec(layers | dict.fromkeys(tables, INT8_TABLE))
+    return TowerSpec({**static.layers, **grouped})
 
 
-def _layers(module: nn.Module) -> dict[str, nn.Module]:
-    return {name: child for name, child in module.named_modules() if isinstance(child, LAYERS)}
+def _is_linear(module: nn.Module, name: str) -> bool:
+    return isinstance(module.get_submodule(name), nn.Linear)
 
 
 def quantize_tower(
-    module: nn.Module, spec: TowerSpec, calibration: Calibration, settings: QuantizeSettings = _SETTINGS
+    module: nn.Module,
+    spec: TowerSpec,
+    calibration: Calibration,
+    settings: QuantizeSettings = _SETTINGS,
 ) -> QuantizedTower:
-    """Quantizes the layers that a specification names.
+    """Quantizes what a specification names.
+
+    Token tables are looked up, not multiplied: their rows are rounded to the nearest. So are layers of which
+    calibration kept no second moments, as grouped convolutions.
 
     Args:
         module: the float module; left as it is.
         spec: what is quantized, and how.
-        calibration: of the module; with second moments, where weights are rounded by GPTQ.
+        calibration: of every linear and convolution among it; dynamic and weight-only ones need it only
+            where the settings ask for GPTQ or corrected biases.
         settings: how weights become integers.
 
     Raises:
-        DataError: there is nothing to quantize, or calibration has not seen a layer.
+        DataError: there is nothing to quantize, or calibration has not seen a layer or product, or another
+            one by its name.
         RecipeError: a grid does not fit a layer's weights.
     """
     if not spec.layers:
         raise DataError("the module holds no linear, convolution or token table that could be quantized")
-    return QuantizedTower(
-        dict(_quantized(module, spec, calibration, settings)),
-        quantize_products(spec.products, calibration.products),
-    )
-
-
-def _quantized(
-    module: nn.Module, spec: TowerSpec, calibration: Calibration, settings: QuantizeSettings
-) -> Iterator[tuple[str, QuantizedLayer]]:
-    shared: tuple[NDArray[np.float64] | None, Compensation | None] = (None, None)
+    feedback = _LastFeedback()
+    layers = {}
     for name, layer in spec.layers.items():
-        child = module.get_submodule(name)
-        if isinstance(child, nn.Embedding):
-            yield name, _table(child, layer, settings)
-            continue
-        seen = calibration.layers.get(name)
-        if seen is None:
-            raise DataError(f"calibration has not seen {name}, so that it cannot be quantized")
-        moment = seen.second_moment if settings.rounding is Rounding.GPTQ else None
-        if moment is not shared[0]:  # queries, keys and values read the same tensor, one after the other
-            shared = (moment, None if moment is None else compensation(moment))
-        yield name, _layer(child, layer, seen, settings, shared[1])
+        child, seen = module.get_submodule(name), calibration.layers.get(name)
+        try:
+            layers[name] = _quantize_layer(child, layer, seen, settings, feedback)
+        except (DataError, RecipeError) as error:
+            raise type(error)(f"{name}: {error}") from error
+    return QuantizedTower(layers, quantize_products(spec.products, calibration.products))
 
 
-def _table(child: nn.Embedding, spec: LayerSpec, settings: QuantizeSettings) -> QuantizedLayer:
-    """Rows are looked up: nothing goes in that could be weighed, and nothing comes after to make up for."""
-    weights = child.weight.detach().numpy()
-    scale = (clipped_scale if settings.clip_weights else weight_scale)(weights, spec.weights)
-    return QuantizedLayer(spec, round_weights(weights, scale, spec.weights), scale)
+class _LastFeedback:
+    """Keeps the feedback of the last second moment: layers that share one follow each other."""
+
+    def __init__(self) -> None:
+        self._last: tuple[NDArray[np.float64], Feedback] | None = None
+
+    def __call__(self, second_moment: NDArray[np.float64]) -> Feedback:
+        if self._last is None or self._last[0] is not second_moment:
+            self._last = None  # it may be large, and goes before the next one comes
+            self._last = second_moment, error_feedback(second_moment)
+        return self._last[1]
 
 
-def _layer(
+def _quantize_layer(
     child: nn.Module,
     spec: LayerSpec,
-    seen: LayerCalibration,
+    seen: LayerCalibration | None,
     settings: QuantizeSettings,
-    compensated: Compensation | None,
+    feedback: _LastFeedback,
 ) -> QuantizedLayer:
-    weights = child.get_parameter("weight").detach().numpy()
-    bias = None if getattr(child, "bias", None) is None else child.get_parameter("bias").detach().numpy()
-    inputs = outputs = None
-    least: Floats | float = 0.0
-    if spec.mode is Mode.STATIC:
-        assert spec.input is not None
-        assert spec.output is not None
-        inputs = activation_grid(seen.input, spec.input.bits)
-        outputs = activation_grid(seen.output, spec.output.bits)
-        least = 0.0 if bias is None else least_weight_scale(bias, inputs.scale)
+    weights: Floats = child.get_parameter("weight").detach().float().numpy()
+    bias: Floats | None = None
+    if getattr(child, "bias", None) is not None:
+        bias = child.get_parameter("bias").detach().float().numpy().copy()
+    if not isinstance(child, LAYERS):
+        seen = None  # a table's rows are picked, so that no input weighs them
+    elif seen is None and _needs_calibration(spec, settings, bias):
+        raise DataError("calibration has not seen this layer; give it samples that reach it")
+    inputs, outputs = _activation_grids(spec, seen)
+    least = 0.0 if bias is None or inputs is None else least_weight_scale(bias, inputs.scale)
+    moment = None if seen is None else seen.second_moment
     if settings.clip_weights:
-        scale = clipped_scale(weights, spec.weights, seen.second_moment, least)
+        scale = clipped_scale(weights, spec.weights, moment, least)
     else:
         scale = weight_scale(weights, spec.weights, least)
-    integers = round_weights(weights, scale, spec.weights, settings.rounding, compensated)
-    layer = QuantizedLayer(spec, integers, scale, bias, inputs, outputs)
-    if bias is None:
-        return layer
-    if settings.correct_bias:
-        bias = corrected_bias(bias, weights, layer.dequantized(), seen.input_mean)
-    steps = bias if inputs is None else quantize_bias(bias, inputs.scale, scale)
+    integers = round_weights(weights, scale, spec.weights, settings.rounding, moment, feedback)
+    if bias is not None and seen is not None and settings.correct_bias:
+        bias = correct_bias(bias, weights, integers, scale, seen.input_mean)
+    if bias is None or inputs is None:
+        return QuantizedLayer(spec, integers, scale, bias, inputs, outputs)
+    try:
+        steps = quantize_bias(bias, inputs.scale, scale)
+    except ValueError as error:  # the scales allow for the bias, not for a correction far beyond it
+        raise DataError(f"{error}; calibrate again, on the module that is quantized") from error
     return QuantizedLayer(spec, integers, scale, steps, inputs, outputs)
+
+
+def _needs_calibration(spec: LayerSpec, settings: QuantizeSettings, bias: Floats | None) -> bool:
+    corrected = settings.correct_bias and bias is not None
+    return spec.mode is Mode.STATIC or settings.rounding is Rounding.GPTQ or corrected
+
+
+def _activation_grids(
+    spec: LayerSpec, seen: LayerCalibration | None
+) -> tuple[ActivationGrid, ActivationGrid] | tuple[None, None]:
+    """What goes into a static layer, and what comes out of it."""
+    if spec.input is None or spec.output is None:
+        return None, None
+    if seen is None:
+        raise RecipeError("a token table cannot be static, only weight-only")
+    if spec.weights.granularity is Granularity.PER_GROUP:
+        raise RecipeError("a static layer has one scale for each channel, and none for groups within it")
+    return activation_grid(seen.input, spec.input.bits), activation_grid(seen.output, spec.output.bits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pocketvl.select.gate import GateSettings
 
 Tell = Callable[[Event], None]
-_BITS = {Precision.INT8: 8, Precision.FP32: 32}
+_WORTH_IT = 0.5
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,9 @@ def revert_until_accepted(stages: VariantStages, variants: Variants, trial: Tria
     return Reverting(reverts, steps, tuple(rankings))
 
 
+_Step = tuple[Role, tuple[str, ...], Precision]
+
+
 @dataclass(frozen=True)
 class _Settled:
     reverts: Reverts
@@ -110,24 +114,22 @@ class _Precision:
         reverts, steps = Reverts(), list[Reverted]()
         reports = self._reports(reverts)
         start = _bytes(reports)
-        rankings = tuple(self.stages.ranking(role, self.precision) for role in ROLES)
         asked = False
-        waiting: list[tuple[Role, tuple[str, ...]]] = []
+        waiting: list[_Step] = []
         while self._lost(reports):
             if not asked:
-                waiting, asked = self._worst_first(rankings), True
+                waiting, asked = self._worst_first(), True
             if not waiting:
                 break
-            role, layers = waiting.pop(0)
-            to = Precision.INT8 if self.precision is Precision.INT4 else Precision.FP32
+            role, layers, to = waiting.pop(0)
             tried = reverts.with_group(role, layers, to)
             after = self._reports(tried)
             if _bytes(after) > self.trial.most_growth * start:
                 break
             added = _bytes(after) - _bytes(reports)
-            steps.append(Reverted(layers, role, _BITS[to], added, _bounds(reports), _bounds(after)))
+            steps.append(Reverted(layers, role, to, added, _bounds(reports), _bounds(after)))
             reverts, reports = tried, after
-        return _Settled(reverts, tuple(steps), rankings if asked else ())
+        return _Settled(reverts, tuple(steps), self._rankings(self.precision) if asked else ())
 
     def _lost(self, reports: Mapping[str, VariantReport]) -> bool:
         """Whether a variant failed by what it answered, and not by what could not be measured."""
@@ -138,14 +140,43 @@ class _Precision:
         measured = replace(self.trial.gate, required=frozenset())
         return not all(judge(report, measured).passed for report in reports.values())
 
-    def _worst_first(self, rankings: tuple[RankLayers, ...]) -> list[tuple[Role, tuple[str, ...]]]:
+    def _rankings(self, precision: Precision) -> tuple[RankLayers, ...]:
+        return tuple(self.stages.ranking(role, precision) for role in ROLES)
+
+    def _worst_first(self) -> list[_Step]:
+        """Groups of layers and where they may go, the worst first; at the end all of them to float.
+
+        One in static int8 goes to dynamic int8 where that saves most of what it loses: its weights stay as
+        small, but what comes out of it is on no grid any more.
+        """
+        losses = self._losses(self.precision)
+        higher = {Precision.INT4: Precision.INT8, Precision.INT8: Precision.INT8DYN}.get(self.precision)
+        saved = self._by_layer(higher) if higher is not None else {}
+        first, last = list[_Step](), list[_Step]()
+        for (role, layers), loss in sorted(losses.items(), key=lambda each: -each[1]):
+            remaining = [saved.get((role, layer), math.inf) for layer in layers]
+            if higher is not None and sum(remaining) < _WORTH_IT * loss:
+                first.append((role, layers, higher))
+                last.append((role, layers, Precision.FP32))
+            else:
+                first.append((role, layers, Precision.FP32))
+        return first + last
+
+    def _by_layer(self, precision: Precision) -> dict[tuple[Role, str], float]:
+        """The same by layer; those that were measured together share what they lose."""
+        groups = self._losses(precision).items()
+        return {(role, layer): loss / len(layers) for (role, layers), loss in groups for layer in layers}
+
+    def _losses(self, precision: Precision) -> dict[tuple[Role, tuple[str, ...]], float]:
+        """What each group of layers loses in a precision; of layers that were measured together, as one."""
+        rankings = self._rankings(precision)
         results = run(plan(rankings), self.trial.cache, self.trial.tell)
-        found = []
+        found = {}
         for ranking in rankings:
             told = json.loads((results[ranking].folder / SENSITIVITY_FILE).read_text(encoding="utf-8"))
-            found += [(each["loss"], ranking.role, tuple(each["layers"])) for each in told]
-        found.sort(key=lambda each: -each[0])
-        return [(role, layers) for _, role, layers in found]
+            for each in told:
+                found[ranking.role, tuple(each["layers"])] = float(each["loss"])
+        return found
 
     def _reports(self, reverts: Reverts) -> dict[str, VariantReport]:
         """The variants, measured."""

@@ -257,8 +257,8 @@ class _Search:
         least = self.overhead_bytes + self._layers_bytes(tuple(group.widths[0] for group in self.groups))
         if budget.kind is BudgetKind.SIZE and budget.limit < least:
             raise RecipeError(
-                f"budget: {budget.limit / 1e6:.2f} MB is less than the least, {least / 1e6:.2f} MB with every "
-                f"layer in {self.request.widths[0]} bits"
+                f"budget: {budget.limit / 1e6:.2f} MB is less than {least / 1e6:.2f} MB, which is what every "
+                f"layer in {self.request.widths[0]} bits takes"
             )
 
     def outcome(self, widths: Widths, budget: Budget) -> Outcome:

@@ -1,4 +1,4 @@
-"""What a choice of bits makes of two towers: their answers by simulation, their latency by running the graphs."""
+"""What a choice of bits makes of two towers' answers, by simulation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TowerChoices:
 
 
 class BitTrials:
-    """Answers of two towers whose layers have any of several widths; a tower's embeddings are kept by its widths."""
+    """Answers of two towers whose layers have any of several widths; embeddings are kept by those."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ _BATCH = 32
 class QuantizeTower(Stage):
     """One tower's integers in one precision, with ranges seen on calibration data; both engines get them."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
 
     tower: PrepareTower | EqualizeTower

@@ -90,7 +90,7 @@ class Feeds:
     """The rows of one of the files of `CalibrationFeeds`; the file is never in memory as a whole."""
 
     def __init__(self, folder: Path, role: Role, batch: int = 1, most: int | None = None) -> None:
-        """Args: folder: their result. role: whose inputs. batch: rows at a time. most: take no more, spread out."""
+        """Args: folder: their result. role: whose. batch: rows at a time. most: take no more, spread out."""
         rows = np.load(folder / f"{INPUT_NAMES[role]}.npy", mmap_mode="r")
         self._rows = rows if most is None else rows[:: max(1, len(rows) // most)][:most]
         self._batch = batch
