@@ -17,7 +17,7 @@ LOCKED := $(VENV)/.locked-$(call sum,requirements/uv.txt requirements/export.txt
 READY := $(VENV)/.ready-$(call sum,pyproject.toml runtime/pocketvl_runtime/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: export test check format lock clean distclean help
+.PHONY: export test check bench format lock clean distclean help
 .DELETE_ON_ERROR:
 
 export: $(READY) ## turn checkpoints/tabletop-clip into build/tabletop-clip, verified on 2,000 unseen scenes
@@ -33,6 +33,14 @@ check: $(READY) ## ruff, mypy --strict and the import walls
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
+
+bench: $(READY) ## the measurements in bench/: about an hour, results in build/bench
+	@mkdir -p build/bench
+	@$(BIN)/pocketvl data tabletop --seed 9005 --count 5000 -o build/bench/unseen
+	@$(BIN)/pocketvl data tabletop --seed 77 --count 20000 -o build/bench/training
+	$(BIN)/python bench/calibration_memory.py
+	$(BIN)/python bench/clip_b32.py --work build/bench/clip-b32
+	$(BIN)/python bench/four_bit.py --data build/bench/unseen --train build/bench/training --work build/bench/four-bit
 
 format: $(READY) ## let ruff sort imports and format
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -121,9 +121,16 @@ def texts(count: int, seed: int) -> NDArray[np.int32]:
 def towers(names: list[str], calibration: int, unseen: int) -> list[Tower]:
     """The towers that were asked for, plain and with outliers."""
     preprocess = PreprocessSpec(
-        ResizeMode.SHORTEST_EDGE, 224, 224, 224, 224, "bicubic",
-        (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), 1 / 255,
-    )  # fmt: skip
+        resize_mode=ResizeMode.SHORTEST_EDGE,
+        resize_height=224,
+        resize_width=224,
+        crop_height=224,
+        crop_width=224,
+        resample="bicubic",
+        mean=(0.48145466, 0.4578275, 0.40821073),
+        std=(0.26862954, 0.26130258, 0.27577711),
+        rescale=1 / 255,
+    )
     found = []
     shown = {
         "image": (pictures(calibration, 1), pictures(unseen, 2)),

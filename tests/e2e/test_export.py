@@ -15,7 +15,7 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.report_json import read_report
 from pocketvl.families import open_source
 from pocketvl_runtime import load
-from pocketvl_runtime.manifest import Manifest, Precision, Status
+from pocketvl_runtime.manifest import Manifest, Precision, Role, Status
 from tests.e2e.conftest import Exported, make_outlier_clip, pocketvl
 
 EXPORT = ["export", "{checkpoint}", "-o", "out", "--calibration", "{calibration}"]
@@ -128,11 +128,36 @@ def test_a_gate_that_cannot_be_met_fails_by_name(exported: Exported, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_variant_that_lost_too_much_is_left_out_and_named(exported: Exported, tmp_path: Path) -> None:
-    """Then the same bundle with it kept: `verify` finds the same fault."""
+def test_sabotaged_layers_are_caught_reverted_and_reported(exported: Exported, tmp_path: Path) -> None:
     source, bundle = make_outlier_clip(tmp_path / "outlier-clip"), tmp_path / "bundle"
     words = ["export", source, "-o", bundle, "--calibration", exported.calibration, "--data", exported.data]
+    words += ["--variants", "onnx-int8,tflite-int8", "--gate", "match_hard=100,retrieval_r1=100"]
+    done = pocketvl(*words, "--recipe", "min-max", cache=exported.cache)
+    assert done.returncode == 0, done.stderr
+    assert set(manifest_of(bundle).variants) == {"onnx-int8", "tflite-int8"}
+    report = read_report(bundle / "report.json")
+    for variant in report.variants.values():
+        assert variant.gate is not None
+        assert variant.gate.passed
+        back = {layer: step.to for step in variant.gate.reverted for layer in step.layers}
+        assert back["encoder.layers.0.mlp.fc1"] is Precision.FP32
+        assert back["encoder.layers.0.mlp.fc2"] is Precision.FP32
+        assert len(back) < 5
+        assert sum(step.bytes_added for step in variant.gate.reverted) > 0
+        assert variant.parity[Role.IMAGE_ENCODER].centred_cosine_median > 0.99
+    assert "encoder.layers.0.mlp.fc" in report.sensitivity[0].layer
+    assert "went back to a higher precision" in (bundle / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_variant_that_lost_too_much_is_left_out_and_named(exported: Exported, tmp_path: Path) -> None:
+    """Where no layer may go back; then the same bundle with it kept: `verify` finds the same fault."""
+    source, bundle = make_outlier_clip(tmp_path / "outlier-clip"), tmp_path / "bundle"
+    recipe = tmp_path / "stubborn.toml"
+    recipe.write_text('equalize = false\nmost_growth = 1.0\n[calibration]\nobserver = "min_max"\n')
+    words = ["export", source, "-o", bundle, "--calibration", exported.calibration, "--data", exported.data]
     words += ["--variants", "onnx-fp32,onnx-int8", "--gate", "match_hard=100,retrieval_r1=100"]
+    words += ["--recipe", recipe]
     lost = r"onnx-int8: image_encoder centred_cosine_median 0\.\d+, at least 0\.99 required"
 
     done = pocketvl(*words, cache=exported.cache)

@@ -298,4 +298,4 @@ def test_a_judged_report_keeps_what_was_reverted() -> None:
     assert result.reverted == reverted
     again = report_from_json(report_to_json(judged))
     assert again == judged
-    assert '"to": 32' in report_to_json(judged)
+    assert '"to": "fp32"' in report_to_json(judged)

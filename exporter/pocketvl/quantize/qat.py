@@ -15,71 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pocketvl.errors import DataError, RecipeError, TrainingError
+from pocketvl.errors import DataError, TrainingError
 from pocketvl.integers import QuantizedTower
 from pocketvl.quantize.distill import affinity_loss, tower_losses
 from pocketvl.quantize.learned_tower import Finished, QatTower
-from pocketvl.train.loop import LoopSettings, Losses, Objective, Precision, Progress, Trainer
+from pocketvl.quantize.settings import QatSettings
+from pocketvl.train.loop import LoopSettings, Losses, Objective, Progress, Trainer
 
 BatchT = TypeVar("BatchT")
 
 _CLAIM = "qat.json"
-
-
-@dataclass(frozen=True)
-class QatSettings:
-    """How two towers are trained on their grids; a phase of 0 steps is left out.
-
-    Attributes:
-        image_steps: of the image tower by itself.
-        text_steps: of the text tower by itself.
-        joint_steps: of both together.
-        batch_size: pictures, or texts, of one step; a joint step has twice as many texts as pictures.
-        learning_rate: of weights, at the top of the schedule.
-        scale_rate: of scales and offsets, as a factor on that: what a step moves, relative to the grid.
-        tower_weight: of each tower's own losses in the joint phase.
-        temperature: of the softmaxes that are compared, on top of the model's own.
-        weight_decay: of AdamW, on matrices only.
-        clip_norm: largest norm of the gradient.
-        seed: of the order of samples and the choice of negatives.
-        save_every: steps between two saved states.
-        precision: in which type matrices are multiplied; bfloat16 rounds what lies on the grids once more.
-    """
-
-    image_steps: int = 1000
-    text_steps: int = 1000
-    joint_steps: int = 1000
-    batch_size: int = 64
-    learning_rate: float = 2e-5
-    scale_rate: float = 10.0
-    tower_weight: float = 0.1
-    temperature: float = 1.0
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    seed: int = 0
-    save_every: int = 100
-    precision: Precision = Precision.FLOAT32
-
-    def __post_init__(self) -> None:
-        if min(self.image_steps, self.text_steps, self.joint_steps) < 0:
-            raise RecipeError("a phase of quantization-aware training has 0 steps or more")
-        if self.batch_size < 2:
-            raise RecipeError(f"batch_size is {self.batch_size}; samples are compared, so 2 is the least")
-        if min(self.learning_rate, self.scale_rate, self.temperature) <= 0:
-            raise RecipeError("learning_rate, scale_rate and temperature must be above 0")
-
-    def loop(self, steps: int) -> LoopSettings:
-        """The training loop's settings for a phase of so many steps; a twentieth of them is warm-up."""
-        return LoopSettings(
-            steps,
-            self.learning_rate,
-            self.weight_decay,
-            max(1, steps // 20),
-            self.seed,
-            self.save_every,
-            self.clip_norm,
-            self.precision,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +190,20 @@ class _Phases:
         told = self.progress
         if told is not None:
             told = _named(name, told)
-        Trainer(module, batches, objective, self.settings.loop(steps), self.work / name).run(told)
+        Trainer(module, batches, objective, _loop(self.settings, steps), self.work / name).run(told)
+
+
+def _loop(settings: QatSettings, steps: int) -> LoopSettings:
+    """The training loop's settings for a phase of so many steps; a twentieth of them is warm-up."""
+    return LoopSettings(
+        steps=steps,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=max(1, steps // 20),
+        seed=settings.seed,
+        save_every=settings.save_every,
+        clip_norm=settings.clip_norm,
+    )
 
 
 def _named(name: str, progress: Progress) -> Progress:
