@@ -9,10 +9,11 @@ import pytest
 
 from pocketvl.errors import DataError
 from pocketvl.evaluate.html import PictureMatches, render_html
-from pocketvl.evaluate.report import Report, Reverted, Sensitivity
+from pocketvl.evaluate.plots import pareto_front, search_front
+from pocketvl.evaluate.report import Report, Reverted, SearchReport, SearchTrial, Sensitivity
 from pocketvl.evaluate.statistics import paired_interval
 from pocketvl.evaluate.tasks import Metric
-from pocketvl_runtime.manifest import Precision, Role
+from pocketvl_runtime.manifest import Engine, Precision, Role
 from tests.evaluate.worlds import picture, synthetic_report
 
 VOID = {"meta", "br", "img", "hr", "input", "link", "path", "use", "rect", "circle", "line"}
@@ -183,6 +184,100 @@ def test_layers_measured_by_answers_alone_are_drawn_in_points() -> None:
     assert "loss, percentage points" in drawn
     assert drawn.index(">b<") < drawn.index(">a<")
     assert "0.25" in drawn
+
+
+SEARCHED = (
+    (0.70, 1_000_000), (0.60, 1_050_000), (0.80, 1_150_000), (0.75, 1_190_000), (0.85, 1_500_000),
+)  # fmt: skip
+
+
+def searched(report: Report, **changed: object) -> Report:
+    """The report with a search of five trials, of which three are on the front and one beyond the budget."""
+    search = SearchReport(
+        engine=Engine.TFLITE,
+        budget="size",
+        limit=1.2e6,
+        samples=500,
+        sampler="tpe",
+        trials=tuple(SearchTrial(n, score, size, 2.0 + n) for n, (score, size) in enumerate(SEARCHED)),
+        chosen=2,
+        bits={
+            "image_encoder/layers.0.attn.k+layers.0.attn.q": 8,
+            "image_encoder/layers.1.fc<1>": 4,
+            "image_encoder/layers.2.fc": 4,
+            "text_encoder/k+q": 8,
+            "text_encoder/a.x+b.y": 8,
+        },
+    )
+    return dataclasses.replace(report, search=dataclasses.replace(search, **changed))  # type: ignore[arg-type]
+
+
+def circles(svg: str) -> tuple[int, int]:
+    """How many filled and hollow marks of trials there are."""
+    marks = re.findall(r'<g clip-path[^>]*>\s*<use [^>]*style="(fill[^"]*)"', svg)
+    trials = [style for style in marks if "var(--ink)" not in style]
+    return sum("fill: none" not in s for s in trials), sum("fill: none" in s for s in trials)
+
+
+def numbers(path: str) -> list[tuple[float, float]]:
+    found = re.findall(r"[ML] (-?[\d.]+) (-?[\d.]+)", path)
+    return [(float(x), float(y)) for x, y in found]
+
+
+def test_a_search_is_plotted_with_its_budget_its_front_and_the_chosen_one() -> None:
+    svg = search_front(searched(synthetic_report()))
+    assert svg is not None
+    assert circles(svg) == (4, 1)
+    assert svg.count(">chosen<") == svg.count(">budget 1.2 MB<") == 1
+    assert "graph files, MB" in svg
+    lines = re.findall(r'<path d="([^"]*)" clip-path[^>]*style="([^"]*)"', svg)
+    dashed = [numbers(d) for d, style in lines if "stroke-dasharray" in style]
+    assert len(dashed) == 1
+    assert dashed[0][0][0] == dashed[0][1][0]  # upright
+    front = [numbers(d) for d, style in lines if "var(--tflite)" in style]
+    assert len(front) == 1
+    turns = list(zip(front[0], front[0][1:], strict=False))
+    assert all(a[0] == b[0] or a[1] == b[1] for a, b in turns)  # stepped
+    heights = list(dict.fromkeys(y for _, y in front[0]))
+    assert len(heights) == 3
+    assert heights == sorted(heights, reverse=True)  # SVG counts downwards
+
+
+def test_a_search_by_latency_is_plotted_over_latency() -> None:
+    svg = search_front(searched(synthetic_report(), budget="latency_ms", limit=3.5, engine=Engine.ONNX))
+    assert svg is not None
+    assert circles(svg) == (2, 3)
+    assert ">budget 3.5 ms<" in svg
+    assert "one picture and one text, ms" in svg
+    assert "var(--onnx)" in svg
+    assert "var(--tflite)" not in svg
+
+
+def test_the_front_is_what_nothing_cheaper_beats() -> None:
+    points = [(3.0, 0.5), (1.0, 0.2), (1.0, 0.3), (2.0, 0.3), (4.0, 0.4), (3.0, 0.6)]
+    assert pareto_front(points) == [(1.0, 0.3), (3.0, 0.6)]
+
+
+def test_the_page_says_how_bits_were_searched_and_which_were_chosen() -> None:
+    html = render_html(searched(quick(without_tasks(synthetic_report()))))
+    page = Page(html)
+    assert page.open == []
+    assert page.counts["svg"] == 1
+    assert (
+        "TPE tried 5 choices for tflite; 500 samples that do not judge chose one within 1.2 MB" in page.text
+    )
+    assert "image 4 2 layers.1.fc<1> layers.2.fc image 8 1 layers.0.attn.{k,q}" in page.text
+    assert "text 8 2 {k,q} a.x + b.y" in page.text
+    assert "fc<1>" not in html  # escaped
+
+
+def test_a_report_without_a_search_shows_nothing_of_one() -> None:
+    html = render_html(quick(without_tasks(synthetic_report())))
+    assert "svg" not in Page(html).counts
+    assert "search" not in Page(html).text
+    unfinished = Page(render_html(searched(quick(without_tasks(synthetic_report())), trials=(), bits={})))
+    assert unfinished.open == []
+    assert "svg" not in unfinished.counts
 
 
 def test_without_task_data_parity_alone_is_told() -> None:

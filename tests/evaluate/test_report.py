@@ -22,7 +22,7 @@ def test_a_report_survives_json(tmp_path: Path) -> None:
 
 def test_report_json_has_the_keys_that_others_read() -> None:
     value = json.loads(report_to_json(synthetic_report()))
-    assert value["schema_version"] == 1
+    assert value["schema_version"] == 2
     assert {"cpu", "isa", "threads"} <= value["machine"].keys()
     assert value["reference"]["match_hard"]["n"] == 200
     variant = value["variants"]["tflite-int8"]

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from pocketvl.errors import DataError
 from pocketvl.evaluate import plots
-from pocketvl.evaluate.report import MetricReport, Report, VariantReport
+from pocketvl.evaluate.report import MetricReport, Report, SearchReport, VariantReport
 from pocketvl.evaluate.tasks import Metric
 from pocketvl_runtime.manifest import Precision, Role
 
@@ -92,6 +92,7 @@ def render_html(report: Report, pictures: Sequence[PictureMatches] = ()) -> str:
         plots=_plots(report),
         assumed={variant.name for variant in variants if _is_assumed(variant)},
         sensitivity=plots.worst_first(report.sensitivity),
+        bits=[] if report.search is None else _bits(report.search),
         pictures=[_picture(picture) for picture in pictures],
         role_names=_ROLE_NAMES,
     )
@@ -196,8 +197,48 @@ def _plots(report: Report) -> list[_Plot]:
         ("Accuracy by kind of negative", kinds, plots.accuracy_by_kind(report)),
         ("How close the embeddings are", close, plots.centred_cosines(report)),
         ("Sensitivity of the layers", _sensitivity_caption(report), plots.sensitivities(report)),
+        ("Bits per layer, searched", _search_caption(report.search), plots.search_front(report)),
     )
     return [_Plot(title, caption, Markup(svg)) for title, caption, svg in drawn if svg is not None]
+
+
+def _search_caption(search: SearchReport | None) -> str:
+    if search is None:
+        return ""
+    limit, unit = plots.budget_of(search)
+    return (
+        f"{search.sampler.upper()} tried {len(search.trials):,} choices for {search.engine.value}; "
+        f"{search.samples:,} samples that do not judge chose one within {limit:.3g} {unit}. "
+        "Hollow: beyond the budget. Line: the best for its cost."
+    )
+
+
+@dataclass(frozen=True)
+class _Bits:
+    """Groups of layers of one tower that got the same bits."""
+
+    role: str
+    bits: int
+    layers: tuple[str, ...]
+
+
+def _bits(search: SearchReport) -> list[_Bits]:
+    """What was chosen, by tower and bits; layers of a group as "parent.{k_proj,q_proj}"."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for name, bits in search.bits.items():
+        role, _, layers = name.partition("/")
+        found.setdefault((role, bits), []).append(_brace(layers.split("+")))
+    names = {role.value: shown for role, shown in _ROLE_NAMES.items()}
+    ordered = sorted(found.items(), key=lambda each: each[0])
+    return [_Bits(names.get(role, role), bits, tuple(layers)) for (role, bits), layers in ordered]
+
+
+def _brace(layers: Sequence[str]) -> str:
+    parents = {layer.rpartition(".")[0] for layer in layers}
+    if len(layers) == 1 or len(parents) > 1:
+        return " + ".join(layers)
+    own = ",".join(layer.rpartition(".")[2] for layer in layers)
+    return ".".join(filter(None, (*parents, f"{{{own}}}")))
 
 
 def _sensitivity_caption(report: Report) -> str:

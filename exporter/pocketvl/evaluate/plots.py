@@ -18,7 +18,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from pocketvl.evaluate.parity import LossHistogram
-from pocketvl.evaluate.report import MetricReport, Report, Sensitivity, VariantReport
+from pocketvl.evaluate.report import MetricReport, Report, SearchReport, Sensitivity, VariantReport
 from pocketvl.evaluate.tasks import Metric
 from pocketvl_runtime.manifest import Engine, Precision, Role
 
@@ -245,6 +245,53 @@ def sensitivities(report: Report) -> str | None:
         axes.spines["left"].set_visible(False)
 
     return _svg("sensitivity", 0.75 + 0.19 * len(rows), draw)
+
+
+def search_front(report: Report) -> str | None:
+    """Every trial of a search over what its budget limits, and their front; None where none was made."""
+    search = report.search
+    if search is None or not search.trials:
+        return None
+    limit, unit = budget_of(search)
+    is_size = unit == "MB"
+    costs = [trial.size_bytes / 1e6 if is_size else trial.latency_ms or 0.0 for trial in search.trials]
+    points = {t.number: (cost, 100 * t.score) for t, cost in zip(search.trials, costs, strict=True)}
+    colour = _ENGINE_COLOUR[search.engine]
+
+    def draw(axes: Axes) -> None:
+        for x, y in points.values():
+            face = colour if x <= limit else "none"
+            axes.plot(x, y, "o", markersize=5, markerfacecolor=face, markeredgecolor=colour, alpha=0.45)
+        front = pareto_front(list(points.values()))
+        end = (max(limit, *(x for x, _ in points.values())), front[-1][1])
+        axes.plot(*zip(*front, end, strict=True), color=colour, linewidth=1.5, drawstyle="steps-post")
+        axes.axvline(limit, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes.margins(x=0.1, y=0.16)
+        foot = (limit, axes.get_ylim()[0])
+        axes.annotate(f"budget {limit:.3g} {unit}", foot, (-4, 4), ha="right", color=MUTED, **_SMALL)
+        if search.chosen in points:
+            x, y = points[search.chosen]
+            axes.plot(x, y, "P", color=INK, markersize=9, markeredgecolor=PANEL, zorder=4)
+            axes.annotate("chosen", (x, y), (-5, 7), ha="right", **_SMALL)  # no trial can lie there
+        axes.set_xlabel("graph files, MB" if is_size else "one picture and one text, ms")
+        axes.set_ylabel("right answer, mean probability, %")
+        axes.grid(axis="y")
+
+    return _svg("search", 3.4, draw)
+
+
+def budget_of(search: SearchReport) -> tuple[float, str]:
+    """The budget of a search in the unit that people read it in: MB or ms."""
+    return (search.limit / 1e6, "MB") if search.budget == "size" else (search.limit, "ms")
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of pairs of cost and score those that no other one beats in both, the cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or score > front[-1][1]:
+            front.append((cost, score))
+    return front
 
 
 def _cost(row: Sensitivity) -> float:

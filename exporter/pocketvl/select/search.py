@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 Widths = tuple[int, ...]
-_STUDY = "bits"
+_STUDY, _SEARCHED = "bits", "searched"
+_LOCK_GRACE_S = 30
 _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 _STARTUP_SHARE = 0.25
 
@@ -169,9 +170,6 @@ def search_bits(
     Raises:
         RecipeError: the journal is of another search.
     """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = _open_study(groups, settings, journal)
 
     def objective(trial: optuna.Trial) -> float:
@@ -185,6 +183,7 @@ def search_bits(
     while (done := len(_complete(study))) < settings.trials:
         if progress is not None:
             progress(done, settings.trials, _best_so_far(groups, study, settings.budget))
+        study.sampler = _sampler(settings, len(study.get_trials(deepcopy=False)))
         study.optimize(objective, n_trials=1, catch=())
     if progress is not None:
         progress(settings.trials, settings.trials, _best_so_far(groups, study, settings.budget))
@@ -256,44 +255,52 @@ def _bytes(groups: Sequence[Group], widths: Widths) -> int:
     return sum(group.bytes_of[width] for group, width in zip(groups, widths, strict=True))
 
 
+def enqueue(
+    study_journal: Path, groups: Sequence[Group], settings: SearchSettings, points: Sequence[Widths]
+) -> None:
+    """Puts choices at the head of a study, or back there where a process was killed while it tried them."""
+    study = _open_study(groups, settings, study_journal)
+    names = [group.name for group in groups]
+    states = (_states().COMPLETE, _states().WAITING)
+    known = [
+        trial.system_attrs.get("fixed_params", trial.params)
+        for trial in study.get_trials(deepcopy=False, states=states)
+    ]
+    for widths in points:
+        params = dict(zip(names, widths, strict=True))
+        if params not in known:
+            study.enqueue_trial(params)
+
+
 def _open_study(groups: Sequence[Group], settings: SearchSettings, journal: Path) -> optuna.Study:
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal.parent.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(journal)))
+    # optuna's own choice is a link to the journal: of a relative path it leads nowhere, and blocks for ever
+    # where a process was killed while it held the lock
+    lock = JournalFileOpenLock(str(journal), grace_period=_LOCK_GRACE_S)
     study = optuna.create_study(
-        storage=storage,
+        storage=JournalStorage(JournalFileBackend(str(journal), lock)),
         study_name=_STUDY,
         direction="maximize",
         load_if_exists=True,
     )
-    study.sampler = _sampler(settings, len(study.get_trials(deepcopy=False)))
+    # one attribute, so that no other process finds half of it
     told = {
         "groups": [[group.name, list(group.widths)] for group in groups],
         "budget": [settings.budget.kind.value, settings.budget.limit],
     }
-    before = {key: value for key, value in study.user_attrs.items() if key in told}
-    if before and before != told:
+    if study.user_attrs.get(_SEARCHED, told) != told:
         raise RecipeError(f"{journal} is the study of another search: name another folder, or delete it")
-    for key, value in told.items():
-        study.set_user_attr(key, value)
+    study.set_user_attr(_SEARCHED, told)
     return study
 
 
-def enqueue(
-    study_journal: Path, groups: Sequence[Group], settings: SearchSettings, points: Sequence[Widths]
-) -> None:
-    """Puts choices at the head of a study that has not begun."""
-    study = _open_study(groups, settings, study_journal)
-    if not study.get_trials(deepcopy=False):
-        for widths in points:
-            names = (group.name for group in groups)
-            study.enqueue_trial(dict(zip(names, widths, strict=True)), skip_if_exists=True)
-
-
-def _sampler(settings: SearchSettings, tried: int) -> optuna.samplers.BaseSampler:
+def _sampler(settings: SearchSettings, number: int) -> optuna.samplers.BaseSampler:
+    """What proposes the trial of a number; a seed of its own keeps processes from proposing the same."""
     import warnings
 
     import optuna
@@ -301,7 +308,7 @@ def _sampler(settings: SearchSettings, tried: int) -> optuna.samplers.BaseSample
     def over(trial: optuna.trial.FrozenTrial) -> Sequence[float]:
         return (float(trial.user_attrs.get("over", math.inf)),)
 
-    seed = settings.seed + tried  # one that goes on must not propose again what it began with
+    seed = settings.seed + number
     startup = max(5, round(_STARTUP_SHARE * settings.trials))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # both arguments are marked experimental
@@ -314,10 +321,14 @@ def _sampler(settings: SearchSettings, tried: int) -> optuna.samplers.BaseSample
         )
 
 
-def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+def _states() -> type[optuna.trial.TrialState]:
     import optuna
 
-    return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    return optuna.trial.TrialState
+
+
+def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(_states().COMPLETE,))
 
 
 def _known(groups: Sequence[Group], study: optuna.Study, widths: Widths) -> Outcome | None:

@@ -65,7 +65,9 @@ class Store:
         self.contents = Contents(None if verify else root / "digests.json")
         with cache_errors(root):
             root.mkdir(parents=True, exist_ok=True)
-            reclaim(root, SCRATCH)
+            # One that was killed after its result was sealed leaves scratch beside it that no later draft meets.
+            for folder in (root, *(each for each in root.iterdir() if each.is_dir())):
+                reclaim(folder, SCRATCH)
 
     def find(self, stage: str, ingredients: dict[str, object]) -> Sealed | None:
         """The sealed, undamaged result made from `ingredients`, if there is one."""
