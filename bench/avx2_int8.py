@@ -1,10 +1,12 @@
 """ONNX Runtime's int8 on x86 before VNNI: what its exact mode costs, and what 7-bit weights would cost.
 
     python bench/avx2_int8.py kernels GRAPH.onnx [--runs 60] [--threads 2]
-    python bench/avx2_int8.py weights CHECKPOINT --calibration DATASET --samples DATASET [--count 128] [--dynamic PATTERN]
+    python bench/avx2_int8.py answers GRAPH.onnx --inputs ROWS.npy --out ANSWERS.npz
+    python bench/avx2_int8.py weights CHECKPOINT --calibration DATASET --samples DATASET [--dynamic PATTERN]
 
-`kernels` times one static int8 graph with the exact mode on and off, in turns, and compares the answers. A
-processor without VNNI can be emulated for the answers, not for the times, where qemu-user is installed:
+`kernels` times one static int8 graph with the exact mode on and off, in turns, and compares the answers;
+`answers` writes them for inputs of your own. A processor without VNNI can be emulated where qemu-user is
+installed, for the answers, not for the times:
 
     qemu-x86_64 -cpu Haswell PYTHON bench/avx2_int8.py kernels GRAPH.onnx --runs 2 --threads 1
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -107,10 +109,10 @@ def random_feeds(opened: Any, count: int) -> list[dict[str, Array]]:
     ]
 
 
-def timed(run: Callable[[], object]) -> float:
-    """Milliseconds of one call."""
+def timed(opened: Any, feed: Mapping[str, Array]) -> float:
+    """Milliseconds of one run of a session."""
     start = time.perf_counter()
-    run()
+    opened.run(None, feed)
     return (time.perf_counter() - start) * 1e3
 
 
@@ -133,11 +135,25 @@ def kernels(graph: Path, runs: int, threads: int) -> None:
     taken: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(runs):
         for each in (False, True) if turn % 2 else (True, False):
-            taken[each].append(timed(lambda each=each, turn=turn: sessions[each].run(None, feeds[turn % 8])))
+            taken[each].append(timed(sessions[each], feeds[turn % len(feeds)]))
     for each, times in taken.items():
         median, tenth = np.median(times), np.percentile(times, 10)
         print(f"exact mode {'on ' if each else 'off'}  median {median:8.2f} ms  p10 {tenth:8.2f} ms")
     print(f"largest difference between the two on {len(feeds)} random inputs: {apart:.6g}")
+
+
+@main.command()
+@click.argument("graph", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--inputs", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
+def answers(graph: Path, inputs: Path, out: Path) -> None:
+    """Writes what GRAPH answers to the rows of a .npy file: arrays "plain" and "exact" of a .npz file."""
+    rows, found = np.load(inputs), []
+    for exact in (False, True):
+        opened = session(graph.read_bytes(), exact, 1)
+        feed = opened.get_inputs()[0].name
+        found.append(np.concatenate([opened.run(None, {feed: row[None]})[0] for row in rows]))
+    np.savez(out, plain=found[0], exact=found[1])
 
 
 @dataclass(frozen=True, eq=False)

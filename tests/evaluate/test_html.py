@@ -214,9 +214,9 @@ def searched(report: Report, **changed: object) -> Report:
 
 def circles(svg: str) -> tuple[int, int]:
     """How many filled and hollow marks of trials there are."""
-    marks = re.findall(r'<g clip-path[^>]*>\s*<use [^>]*style="(fill[^"]*)"', svg)
-    trials = [style for style in marks if "var(--ink)" not in style]
-    return sum("fill: none" not in s for s in trials), sum("fill: none" in s for s in trials)
+    marks = re.findall(r'<use [^>]*style="(fill[^"]*)"', svg)
+    hollow = sum("fill-opacity: 0;" in style for style in marks)
+    return sum("fill: var(--ink)" not in style for style in marks) - hollow, hollow
 
 
 def numbers(path: str) -> list[tuple[float, float]]:

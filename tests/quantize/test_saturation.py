@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -173,10 +175,17 @@ class Emulated:
     saturated: Mapping[str, NDArray[np.float32]]
 
 
+def has_avx2(emulator: str) -> bool:
+    """QEMU has it since 7.2."""
+    told = subprocess.run([emulator, "--version"], capture_output=True, text=True, timeout=30).stdout
+    found = re.search(r"version (\d+)\.(\d+)", told)
+    return found is not None and (int(found[1]), int(found[2])) >= (7, 2)
+
+
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
-    if EMULATOR is None:
-        pytest.skip("needs qemu-x86_64 (package qemu-user) for a processor without VNNI")
+    if platform.machine() != "x86_64" or EMULATOR is None or not has_avx2(EMULATOR):
+        pytest.skip("needs qemu-x86_64 7.2 or later (package qemu-user) for an x86 without VNNI")
     folder = tmp_path_factory.mktemp("emulated")
     towers = {name: write_graph(case, folder / f"{name}.onnx") for name, case in CASES.items()}
     shapes = {}
