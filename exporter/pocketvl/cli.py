@@ -120,7 +120,7 @@ def export(
     help="Whose files or latency are limited; the bundle holds both.",
 )
 @click.option("--trials", type=click.IntRange(min=1), default=60, show_default=True, help="Choices to try.")
-@click.option("--sampler", type=click.Choice(["tpe", "gp"]), default="tpe", show_default=True)
+@click.option("--sampler", type=click.Choice(["gp", "tpe"]), default="gp", show_default=True)
 @click.option(
     "--widths",
     default="4,8",

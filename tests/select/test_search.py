@@ -87,7 +87,7 @@ class Counted:
     ],
 )
 def test_budgets_are_read(text: str, kind: BudgetKind, limit: float) -> None:
-    assert parse_budget(text) == Budget(kind, pytest.approx(limit))
+    assert parse_budget(text) == Budget(kind, limit)
 
 
 @pytest.mark.parametrize(
@@ -142,19 +142,19 @@ def test_a_budget_that_holds_everything_starts_with_everything() -> None:
     assert points == [(8,) * 8, (4,) * 8]
 
 
-@pytest.mark.parametrize(("sampler", "trials"), [(Sampler.TPE, 60), (Sampler.GP, 24)])
+@pytest.mark.parametrize(("sampler", "trials", "margin"), [(Sampler.TPE, 50, 0.008), (Sampler.GP, 24, 0.001)])
 def test_the_best_choice_within_the_budget_is_nearly_found(
-    sampler: Sampler, trials: int, tmp_path: Path
+    sampler: Sampler, trials: int, margin: float, tmp_path: Path
 ) -> None:
     every = (truth(widths) for widths in itertools.product((4, 8), repeat=len(GROUPS)))
-    fitting = sorted((o.score for o in every if o.size_bytes <= BUDGET.limit), reverse=True)
+    optimum = max(outcome.score for outcome in every if outcome.size_bytes <= BUDGET.limit)
     asked, chosen_by = Counted(), settings(trials, sampler)
     found = search_bits(GROUPS, asked, chosen_by, tmp_path / "study.log")  # without a greedy start
     best = best_first(found, BUDGET)[0]
     assert len(found) == trials
     assert best.outcome == truth(best.widths)
     assert best.outcome.size_bytes <= BUDGET.limit
-    assert best.outcome.score >= fitting[2]  # of 256 choices
+    assert optimum - margin <= best.outcome.score <= optimum  # losses of single groups reach 0.03
     assert len(asked.asked) == len(set(asked.asked))  # none was evaluated again
 
 
@@ -177,8 +177,8 @@ def test_a_search_that_is_stopped_goes_on(sampler: Sampler, tmp_path: Path) -> N
 
 
 def test_a_search_that_goes_on_tries_what_it_would_have_tried(tmp_path: Path) -> None:
-    whole = search_bits(GROUPS, truth, settings(20), tmp_path / "whole.log")
-    for trials in (6, 13, 20):
+    whole = search_bits(GROUPS, truth, settings(14), tmp_path / "whole.log")
+    for trials in (6, 9, 14):
         parts = search_bits(GROUPS, truth, settings(trials), tmp_path / "parts.log")
     assert parts == whole
 

@@ -26,11 +26,9 @@ __all__ = [
     "Calibration",
     "CalibrationSettings",
     "LayerCalibration",
-    "LayerRanges",
     "Observer",
     "TensorObserver",
     "calibrate",
-    "observe_layers",
 ]
 
 Progress = Callable[[int, int, str], None]
@@ -373,19 +371,3 @@ def _form(layer: nn.Module) -> tuple[object, ...]:
         layer.padding_mode,
         layer.groups,
     )
-
-
-@dataclass(frozen=True)
-class LayerRanges:
-    """What was seen to go into a layer and to come out of it."""
-
-    input: Range
-    output: Range
-
-
-def observe_layers(
-    module: nn.Module, feeds: Iterable[Feed], progress: Progress | None = None
-) -> dict[str, LayerRanges]:
-    """The extremes of what every linear and convolution saw; see `calibrate`."""
-    seen = calibrate(module, feeds, CalibrationSettings(Observer.MIN_MAX), progress).layers
-    return {name: LayerRanges(layer.input, layer.output) for name, layer in seen.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pocketvl.errors import RecipeError
 from pocketvl.quantize.settings import CalibrationSettings, QatSettings, QuantizeSettings
 from pocketvl.recipes.toml import check_recipe, read_toml
+from pocketvl.specification import GROUP_SIZES
 from pocketvl_runtime.manifest import Precision
 
 FOLDER = "exporting"
@@ -52,6 +53,10 @@ class ExportRecipe:
     qat: QatRecipe | None = None
 
     def __post_init__(self) -> None:
+        if self.group_size not in GROUP_SIZES:
+            raise RecipeError(
+                f"group_size is {self.group_size}; there are {', '.join(map(str, GROUP_SIZES))}"
+            )
         if self.most_growth < 1:
             raise RecipeError(f"most_growth must be at least 1, not {self.most_growth}")
 

@@ -58,7 +58,7 @@ class SearchRequest:
         budget: `size=1.2MB` or `latency_ms=8`.
         engine: whose files or latency are limited.
         trials: how many choices are tried.
-        sampler: tpe or gp.
+        sampler: gp or tpe.
         widths: bits to choose from.
         seed: of the sampler.
         recipe: name of an export recipe, or a .toml file.
@@ -74,7 +74,7 @@ class SearchRequest:
     budget: str
     engine: Engine = Engine.TFLITE
     trials: int = 60
-    sampler: str = "tpe"
+    sampler: str = "gp"
     widths: tuple[int, ...] = (4, 8)
     seed: int = 0
     recipe: str = DEFAULT

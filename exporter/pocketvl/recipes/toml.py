@@ -30,16 +30,16 @@ def read_toml(recipe: str, folder: str) -> dict[str, Any]:
     """
     names = shipped_recipes(folder)
     if recipe in names:
-        text = (resources.files("pocketvl.recipes") / folder / f"{recipe}{_SUFFIX}").read_text("utf-8")
+        content = (resources.files("pocketvl.recipes") / folder / f"{recipe}{_SUFFIX}").read_bytes()
     elif recipe.endswith(_SUFFIX) and Path(recipe).is_file():
-        text = Path(recipe).read_text("utf-8")
+        content = Path(recipe).read_bytes()
     else:
         raise RecipeError(
             f"there is no {folder} recipe {recipe!r}: name a .toml file or one of {', '.join(names)}"
         )
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(content.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"recipe {recipe} is not TOML: {error}") from error
 
 
@@ -47,7 +47,8 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], recipe: str) -> Re
     """Makes a dataclass of what a recipe says.
 
     Raises:
-        RecipeError: a key is unknown, missing, or of the wrong type; the message names the key.
+        RecipeError: a key is unknown, missing, of the wrong type, or has a value that cannot be; the message
+            names recipe and key.
     """
     unknown = _unknown_key(kind, values)
     if unknown:
@@ -58,6 +59,8 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], recipe: str) -> Re
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise RecipeError(f"recipe {recipe}: {key}: {first['msg']}") from error
+    except RecipeError as error:  # of a dataclass that checks its own values
+        raise RecipeError(f"recipe {recipe}: {error}") from error
 
 
 def _unknown_key(kind: Any, values: dict[str, Any], path: str = "") -> str:

@@ -119,7 +119,7 @@ class SearchSettings:
 
     budget: Budget
     trials: int = 60
-    sampler: Sampler = Sampler.TPE
+    sampler: Sampler = Sampler.GP
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -6,7 +6,6 @@ import enum
 import hashlib
 import importlib.metadata
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -174,12 +173,27 @@ class _Desk:
         was_cached = sealed is not None
         if sealed is None:
             self._say(EventKind.STARTED)
-            sealed = self._make(inputs, ingredients)
+            sealed = (
+                self._resume(inputs, ingredients) if self.stage.resumes else self._make(inputs, ingredients)
+            )
+        if self.stage.resumes:
+            self.store.drop_work(self.stage.name, ingredients)
         kind = EventKind.CACHED if was_cached else EventKind.DONE
         self._say(kind, seconds=time.perf_counter() - begin)
         return Result(self.stage, sealed.folder, sealed.digest, was_cached, sealed.ingredients)
 
-    def _make(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
+    def _resume(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
+        """Goes on in the stage's work folder, unless another process came to the end there meanwhile."""
+        with self.store.work_folder(self.stage.name, ingredients) as work:
+            found = self.store.find(self.stage.name, ingredients)
+            return found or self._make(inputs, ingredients, work)
+
+    def _make(
+        self,
+        inputs: dict[str, tuple[Path | Result, ...]],
+        ingredients: dict[str, object],
+        work: Path | None = None,
+    ) -> Sealed:
         paths = {
             name: tuple(at if isinstance(at, Path) else at.folder for at in each)
             for name, each in inputs.items()
@@ -187,17 +201,14 @@ class _Desk:
         source = Inputs(
             empty_fields(self.stage) | paths,
             lambda done, total, what: self._say(EventKind.PROGRESS, progress=(done, total, what)),
-            self.store.work_folder(self.stage.name, ingredients) if self.stage.resumes else None,
+            work,
         )
         with self.store.draft(self.stage.name) as out, _stage_errors(self.stage, out):
             self.stage.run(source, out)
             self.stage.ensures(source, out)
             if self._ingredients(inputs) != ingredients:
                 raise StageError(f"{self.stage.title}: an input changed while it ran; run it again")
-            sealed = self.store.seal(self.stage.name, ingredients, out)
-        if source.work is not None:
-            shutil.rmtree(source.work, ignore_errors=True)
-        return sealed
+            return self.store.seal(self.stage.name, ingredients, out)
 
     def _ingredients(self, inputs: dict[str, tuple[Path | Result, ...]]) -> dict[str, object]:
         def digest(at: Path | Result) -> str:

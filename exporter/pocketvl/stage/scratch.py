@@ -58,6 +58,25 @@ def reclaim(parent: Path, prefix: str) -> None:
                 os.close(handle)
 
 
+def claim_folder(folder: Path) -> int:
+    """Makes a folder if it is missing, and waits until no other process claims it.
+
+    Returns:
+        A handle: the folder is this process's until it is closed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_at(handle, folder):  # else its owner removed it
+                return handle
+            os.close(handle)
+
+
 def _claim(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
         folder = parent / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}"

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from pathlib import Path
 from pocketvl.errors import StageError
 from pocketvl.stage.contents import Contents, FileDigest, digest_of
 from pocketvl.stage.replace import exchange, sync_folder, sync_tree
-from pocketvl.stage.scratch import SCRATCH, reclaim, scratch_folder
+from pocketvl.stage.scratch import SCRATCH, claim_folder, reclaim, scratch_folder
 
 SEAL_FORMAT = 1
 _SEAL = "sealed.json"
@@ -65,7 +67,7 @@ class Store:
         self.contents = Contents(None if verify else root / "digests.json")
         with cache_errors(root):
             root.mkdir(parents=True, exist_ok=True)
-            # One that was killed after its result was sealed leaves scratch beside it that no later draft meets.
+            # one that was killed after it sealed its result leaves scratch that no later draft meets
             for folder in (root, *(each for each in root.iterdir() if each.is_dir())):
                 reclaim(folder, SCRATCH)
 
@@ -85,12 +87,23 @@ class Store:
                 result.mkdir()
                 yield result
 
-    def work_folder(self, stage: str, ingredients: dict[str, object]) -> Path:
-        """Where a stage that resumes keeps what it has done so far: made if missing."""
-        folder = self._entry(stage, ingredients).with_suffix(".work")
+    @contextmanager
+    def work_folder(self, stage: str, ingredients: dict[str, object]) -> Iterator[Path]:
+        """Where a stage that resumes keeps what it has done so far: made if missing.
+
+        Inside, the folder is this process's alone; where another one works in it, that one is waited for.
+        """
+        folder = self._work(stage, ingredients)
         with cache_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        return folder
+            handle = claim_folder(folder)
+        try:
+            yield folder
+        finally:
+            os.close(handle)
+
+    def drop_work(self, stage: str, ingredients: dict[str, object]) -> None:
+        """Removes what a stage that resumes kept, now that its result is sealed."""
+        shutil.rmtree(self._work(stage, ingredients), ignore_errors=True)
 
     def seal(self, stage: str, ingredients: dict[str, object], result: Path) -> Sealed:
         """Makes a draft a result.
@@ -132,6 +145,9 @@ class Store:
 
     def _entry(self, stage: str, ingredients: dict[str, object]) -> Path:
         return self.root / stage / key_of(ingredients)
+
+    def _work(self, stage: str, ingredients: dict[str, object]) -> Path:
+        return self._entry(stage, ingredients).with_suffix(".work")
 
     def _read(self, entry: Path, ingredients: dict[str, object]) -> Sealed | None:
         """None where anything is missing, added, or not what the seal says."""

@@ -44,6 +44,8 @@ class SplitDataset(Stage):
         dataset = Dataset.open(source["data"])
         lines = (dataset.root / SAMPLES_FILE).read_text(encoding="utf-8").split("\n")
         rows = [json.loads(line) for line in lines if line.strip()]
+        for row, sample in zip(rows, dataset.samples, strict=True):  # however the folder writes its paths
+            row["image"] = sample.image.relative_to(dataset.root).as_posix()
         cut = min(self.most_choosing, len(rows) // 2)
         for name, part in ((CHOOSING, rows[:cut]), (JUDGING, rows[cut:])):
             (out / name).mkdir()

@@ -1,0 +1,104 @@
+"""Recipes: the shipped ones can be read, and what is wrong in one's own is named in one line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pocketvl.errors import RecipeError
+from pocketvl.quantize.settings import CalibrationSettings, Observer, QuantizeSettings, Rounding
+from pocketvl.recipes.export_recipe import DEFAULT, FOLDER, ExportRecipe, read_export_recipe
+from pocketvl.recipes.toml import shipped_recipes
+from pocketvl_runtime.manifest import Precision
+
+
+def read(tmp_path: Path, text: str) -> ExportRecipe:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_export_recipe(str(path))
+
+
+def test_the_default_is_what_the_code_does_by_itself() -> None:
+    assert read_export_recipe(DEFAULT) == ExportRecipe()
+
+
+def test_min_max_is_the_plainest() -> None:
+    plain = read_export_recipe("min-max")
+    assert not plain.equalize
+    assert plain.calibration == CalibrationSettings(Observer.MIN_MAX)
+    assert plain.weights == QuantizeSettings(False, Rounding.NEAREST, False)
+
+
+@pytest.mark.parametrize("name", shipped_recipes(FOLDER))
+def test_every_shipped_recipe_can_be_read(name: str) -> None:
+    recipe = read_export_recipe(name)
+    if name.startswith("qat-"):
+        assert recipe.qat is not None
+        assert recipe.qat.precision is Precision(name.removeprefix("qat-"))
+    else:
+        assert recipe.qat is None
+
+
+def test_there_are_as_many_recipes_as_are_known_here() -> None:
+    assert {"default", "min-max", "qat-int4", "qat-int8"} <= set(shipped_recipes(FOLDER))
+
+
+def test_what_a_recipe_leaves_out_is_as_by_default(tmp_path: Path) -> None:
+    assert read(tmp_path, "") == ExportRecipe()
+    changed = read(tmp_path, "group_size = 64\n[calibration]\nobserver = 'percentile'\npercentile = 99\n")
+    seen = CalibrationSettings(Observer.PERCENTILE, percentile=99.0)
+    assert changed == replace(ExportRecipe(), group_size=64, calibration=seen)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("equalise = true", "equalise: there is no such key"),
+        ("[calibration]\nobservor = 'mse'", "calibration.observor: there is no such key"),
+        ("[qat]\nprecision = 'int8'\nsteps = 1\n[qat.training]", "qat.steps: there is no such key"),
+        (
+            "[qat]\nprecision = 'int8'\n[qat.training]\nbatchsize = 4",
+            "qat.training.batchsize: there is no such key",
+        ),
+        ("[qat]\nprecision = 'int8'", "qat.training: "),
+        ("[qat]\nprecision = 'fp16'\n[qat.training]", "qat.precision is fp16"),
+        ("[qat]\nprecision = 'int9'\n[qat.training]", "qat.precision: .*int8"),
+        ("[qat.training]\nbatch_size = 1\n[qat]\nprecision = 'int8'", "batch_size is 1"),
+        ("equalize = 'often'", "equalize: .*boolean"),
+        ("group_size = 'large'", "group_size: .*integer"),
+        ("group_size = 32.5", "group_size: .*integer"),
+        ("calibration = 'mse'", "calibration: "),
+        ("[calibration]\nobserver = 'median'", "calibration.observer: .*min_max"),
+        ("[calibration]\npercentile = 40", "percentile must be above 50"),
+        ("[weights]\nrounding = ['gptq']", "weights.rounding: "),
+        ("most_growth = 0.5", "most_growth must be at least 1"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=said) as caught:
+        read(tmp_path, text)
+    assert "mine.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_toml_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"mine\.toml is not TOML: .*line 2"):
+        read(tmp_path, "equalize = true\ngroup_size == 3\n")
+
+
+def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"equalize = \xff\xfe")
+    with pytest.raises(RecipeError, match=r"mine\.toml is not TOML"):
+        read_export_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", ["missing.toml", "nosuch", "default.toml", "../exporting/default", ""])
+def test_a_recipe_that_is_not_there_is_told_with_those_that_are(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match="there is no exporting recipe .*default, min-max"):
+        read_export_recipe(name)
