@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from pocketvl.errors import DataError, RecipeError
+
+SpecT = TypeVar("SpecT")
 
 SCHEMA_VERSION = 1
 SPECIFICATION_FILE = "specification.json"
@@ -157,12 +159,23 @@ class TowerSpec:
         version = document.get("schema_version") if isinstance(document, dict) else None
         if version != SCHEMA_VERSION:
             raise DataError(f"{path} is of version {version}, and {SCHEMA_VERSION} is known here")
-        try:
-            return TypeAdapter(cls).validate_python(document)
-        except (ValidationError, RecipeError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else None
-            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
-            raise DataError(f"{path}: {reason}") from error
+        for part, kind in (("layers", LayerSpec), ("products", ProductSpec)):
+            entries = document.get(part)
+            for name, entry in entries.items() if isinstance(entries, dict) else ():
+                _check(kind, entry, path, f"{part}.{name}")
+        return _check(cls, document, path)
+
+
+def _check(kind: type[SpecT], document: object, path: Path, *place: str) -> SpecT:
+    """Makes a specification, or part of one, of JSON; says where it is wrong."""
+    try:
+        return TypeAdapter(kind).validate_python(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (*place, *first["loc"])))
+        raise DataError(f"{path}: {where}: {first['msg']}") from error
+    except RecipeError as error:  # what a grid says of itself
+        raise DataError(f"{': '.join((str(path), *place))}: {error}") from error
 
 
 ACTIVATION_8 = GridSpec(8, Scheme.AFFINE, Granularity.PER_TENSOR)

@@ -18,7 +18,7 @@ from tests.e2e.conftest import Exported, pocketvl
 GATE = "match_hard=100,retrieval_r1=100"
 QAT = """
 [weights]
-rounding = "nearest"
+rounding = "gptq"
 
 [qat]
 precision = "int4"
