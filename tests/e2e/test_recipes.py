@@ -99,6 +99,13 @@ def test_a_search_keeps_to_its_budget_and_shows_what_it_tried(exported: Exported
     assert report.variants["tflite-mixed"].size_bytes <= 0.93 * uniform
     assert "onnx-mixed" in Manifest.read(tmp_path / "b" / "manifest.json").variants
 
+    more = ["--budget", "latency_ms=1000", "--engine", "onnx", "--trials", 2, "--sampler", "tpe"]
+    done = pocketvl(*words(exported, "search", tmp_path / "d", *more), cache=exported.cache)
+    assert done.returncode == 0, done.stderr
+    report = read_report(tmp_path / "d" / "report.json")
+    assert report.search is not None
+    assert all((trial.latency_ms or 0) > 0 for trial in report.search.trials)
+
     more = ["--budget", "size=1KB"]
     done = pocketvl(*words(exported, "search", tmp_path / "c", *more), cache=exported.cache)
     assert done.returncode == 1
