@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocketvl.cosines import cosines
 from pocketvl.errors import DataError
-from pocketvl.evaluate.parity import LOSS_BINS, cosines, measure_parity
+from pocketvl.evaluate.parity import LOSS_BINS, measure_parity
 
 
 def test_parity_by_hand() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketvl.cosines import cosines
 from pocketvl.errors import DataError
 
 LOSS_DECADES = (-10.0, 0.5)  # histogram of log10(1 - centred cosine); what lies outside counts at the ends
@@ -93,19 +94,6 @@ def measure_parity(reference: NDArray[np.float32], variant: NDArray[np.float32])
         non_finite=int(np.count_nonzero(~finite)),
         losses=_histogram(centred),
     )
-
-
-def cosines(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cosine of each row of `a` [N, D] with the same row of `b` [N, D], as float64 [N] in [-1, 1].
-
-    A row of zeros has no direction: beside another row of zeros it counts as 1, beside anything else as 0.
-    """
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    products = np.einsum("nd,nd->n", a, b)
-    result = np.divide(products, norms, out=np.zeros(len(a)), where=norms > 0)
-    result[~a.any(axis=1) & ~b.any(axis=1)] = 1.0
-    clipped: NDArray[np.float64] = np.clip(result, -1.0, 1.0)
-    return clipped
 
 
 def _histogram(centred: NDArray[np.float64]) -> LossHistogram:

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
 from pocketvl.evaluate.embeddings import Embeddings
-from pocketvl.evaluate.tasks import RETRIEVAL_GROUP
+from pocketvl.evaluate.tasks import RETRIEVAL_GROUP, select_texts, text_rows
 
 
 def soft_accuracy(dataset: Dataset, embeddings: Embeddings, logit_scale: float) -> float:
@@ -30,31 +30,33 @@ def soft_accuracy(dataset: Dataset, embeddings: Embeddings, logit_scale: float) 
     Raises:
         DataError: the dataset has neither captions with negatives, nor two captions.
     """
-    means = [each.mean() for each in (_match(dataset, embeddings, logit_scale),) if each.size]
-    means += [each.mean() for each in (_retrieve(dataset, embeddings, logit_scale),) if each.size]
+    parts = (_match(dataset, embeddings, logit_scale), _retrieve(dataset, embeddings, logit_scale))
+    means = [part.mean() for part in parts if part.size]
     if not means:
         raise DataError(f"{dataset.root}: a search needs captions to match with pictures, and there are none")
     return float(np.mean(means))
 
 
 def _match(dataset: Dataset, embeddings: Embeddings, scale: float) -> NDArray[np.float64]:
-    rows = {text: row for row, text in enumerate(embeddings.texts)}
+    rows = text_rows(embeddings)
     found = []
     for image, sample in zip(embeddings.image, dataset.samples, strict=True):
         if sample.captions and sample.negatives:
-            texts = embeddings.text[[rows[text] for text in (sample.captions[0], *sample.negatives)]]
-            found.append(softmax(scale * (texts.astype(np.float64) @ image))[0])
+            texts = select_texts(embeddings, rows, (sample.captions[0], *sample.negatives))
+            found.append(softmax(scale * (texts @ image))[0])
     return np.array(found)
 
 
 def _retrieve(dataset: Dataset, embeddings: Embeddings, scale: float) -> NDArray[np.float64]:
-    rows = {text: row for row, text in enumerate(embeddings.texts)}
+    rows = text_rows(embeddings)
     indexes = [index for index, sample in enumerate(dataset.samples) if sample.captions]
     found: list[NDArray[np.float64]] = []
     for start in range(0, len(indexes), RETRIEVAL_GROUP):
         group = indexes[start : start + RETRIEVAL_GROUP]
         if len(group) > 1:
-            texts = embeddings.text[[rows[dataset.samples[index].captions[0]] for index in group]]
-            similarity = texts.astype(np.float64) @ embeddings.image[group].astype(np.float64).T
+            captions = tuple(dataset.samples[index].captions[0] for index in group)
+            similarity = (
+                select_texts(embeddings, rows, captions) @ embeddings.image[group].astype(np.float64).T
+            )
             found.append(np.diagonal(softmax(scale * similarity, axis=1)))
     return np.concatenate(found) if found else np.zeros(0)

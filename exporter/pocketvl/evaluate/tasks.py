@@ -111,14 +111,14 @@ def match_hard(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
     `by_kind` holds the pairwise answers: the caption against each single negative, by what was changed
     in it; negatives of unknown kind are left out there.
     """
-    rows = _text_rows(embeddings)
+    rows = text_rows(embeddings)
     correct: list[bool] = []
     by_kind: dict[str, list[bool]] = {}
     for index, sample in enumerate(dataset.samples):
         if not sample.captions or not sample.negatives:
             continue
         _check_kinds(dataset, index, sample)
-        texts = _select(embeddings, rows, (sample.captions[0], *sample.negatives))  # [1 + K, D]
+        texts = select_texts(embeddings, rows, (sample.captions[0], *sample.negatives))  # [1 + K, D]
         similarity = texts @ embeddings.image[index].astype(np.float64)  # [1 + K]
         beats = similarity[0] > similarity[1:] + _TIE
         correct.append(bool(beats.all()))
@@ -136,12 +136,12 @@ def retrieval_r1(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
     Samples with a caption are cut into consecutive groups of 100; a remainder of fewer is left out.
     """
     indexes = [index for index, sample in enumerate(dataset.samples) if sample.captions]
-    rows = _text_rows(embeddings)
+    rows = text_rows(embeddings)
     correct: list[NDArray[np.bool_]] = []
     for start in range(0, len(indexes) - RETRIEVAL_GROUP + 1, RETRIEVAL_GROUP):
         group = indexes[start : start + RETRIEVAL_GROUP]
         captions = tuple(dataset.samples[index].captions[0] for index in group)
-        similarity = _select(embeddings, rows, captions) @ embeddings.image[group].astype(np.float64).T
+        similarity = select_texts(embeddings, rows, captions) @ embeddings.image[group].astype(np.float64).T
         own = np.diagonal(similarity)[:, None]
         correct.append((own > similarity + _TIE).sum(axis=1) == RETRIEVAL_GROUP - 1)
     kept = RETRIEVAL_GROUP * len(correct)
@@ -163,7 +163,7 @@ def classify(dataset: Dataset, embeddings: Embeddings, template: str = DEFAULT_T
         only = f"{Metric.CLASSIFY.value}: not measured, all samples carry the same label"
         return TaskOutcome(Metric.CLASSIFY, _nothing(), notes=(only,) if prompts else ())
     position = {label: column for column, label in enumerate(prompts)}
-    labels = _select(embeddings, _text_rows(embeddings), tuple(prompts.values()))  # [L, D]
+    labels = select_texts(embeddings, text_rows(embeddings), tuple(prompts.values()))  # [L, D]
     similarity = embeddings.image[indexes].astype(np.float64) @ labels.T  # [n, L]
     own = [position[label] for index in indexes if (label := dataset.samples[index].label) is not None]
     best = similarity[np.arange(len(own)), own][:, None]
@@ -182,11 +182,22 @@ def _left_out(metric: Metric, left_out: int, total: int, why: str) -> tuple[str,
     return (f"{metric.value}: {left_out} of {total} samples {why} are left out",)
 
 
-def _text_rows(embeddings: Embeddings) -> dict[str, int]:
+def text_rows(embeddings: Embeddings) -> dict[str, int]:
+    """Row of each text's embedding."""
     return {text: row for row, text in enumerate(embeddings.texts)}
 
 
-def _select(embeddings: Embeddings, rows: dict[str, int], texts: tuple[str, ...]) -> NDArray[np.float64]:
+def select_texts(embeddings: Embeddings, rows: dict[str, int], texts: tuple[str, ...]) -> NDArray[np.float64]:
+    """Embeddings of texts, float64 [len(texts), D].
+
+    Args:
+        embeddings: where they are.
+        rows: of `text_rows`.
+        texts: which.
+
+    Raises:
+        DataError: a text was not embedded.
+    """
     try:
         chosen = [rows[text] for text in texts]
     except KeyError as error:

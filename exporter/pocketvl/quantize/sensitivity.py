@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from pocketvl.cosines import cosines
 from pocketvl.errors import DataError
 from pocketvl.integers import QuantizedTower
 from pocketvl.quantize.simulate import simulated
@@ -160,12 +161,10 @@ def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) ->
     finite = np.isfinite(found).all(axis=1)
     mean = expected.mean(axis=0)
     left, right = expected[finite] - mean, found[finite] - mean
-    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    cosines = np.full(len(found), -1.0)
-    cosines[finite] = np.divide((left * right).sum(axis=1), norms, out=np.zeros(len(left)), where=norms > 0)
-    cosines[finite] = np.where(~left.any(axis=1) & ~right.any(axis=1), 1.0, cosines[finite])
+    centred = np.full(len(found), -1.0)
+    centred[finite] = cosines(left, right)
     squared = float(np.square(left - right).mean()) if finite.any() else 0.0
-    return EmbeddingLoss(float(1.0 - np.median(np.clip(cosines, -1.0, 1.0))), squared)
+    return EmbeddingLoss(float(1.0 - np.median(centred)), squared)
 
 
 def _without(tower: QuantizedTower, layers: Sequence[str]) -> QuantizedTower:

@@ -29,7 +29,7 @@ from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
 from pocketvl.lower.ops import op_counts
 from pocketvl.recipes.bundle import REPORT_FILES, golden_embeddings
 from pocketvl.recipes.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, MEMORY_FILE, NOTES_FILE
-from pocketvl.recipes.stages.quantizing import SENSITIVITY_FILE, RankLayers
+from pocketvl.recipes.stages.quantizing import RankLayers, read_ranking
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl_runtime.bench import BenchReport
 from pocketvl_runtime.bundle import Bundle
@@ -105,11 +105,11 @@ def with_reverted(report: Report, reverted: Mapping[str, tuple[Reverted, ...]]) 
 
 def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tuple[Sensitivity, ...]:
     """What `RankLayers` found, worst first."""
-    found = []
-    for folder, stage in zip(folders, stages, strict=True):
-        for group in json.loads((folder / SENSITIVITY_FILE).read_text(encoding="utf-8")):
-            layers = ", ".join(group["layers"])
-            found.append(Sensitivity(layers, group["bits"], None, stage.role, group["loss"]))
+    found = [
+        Sensitivity(group.name, group.bits, None, stage.role, group.loss)
+        for folder, stage in zip(folders, stages, strict=True)
+        for group in read_ranking(folder)
+    ]
     return tuple(sorted(found, key=lambda each: -(each.loss or 0.0)))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.recipes.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.recipes.stages.lowering import GraphStage
 from pocketvl.recipes.stages.measuring import EMBEDDINGS_FILE, EmbedReference, EmbedVariant
-from pocketvl.recipes.stages.quantizing import SENSITIVITY_FILE, RankLayers
+from pocketvl.recipes.stages.quantizing import RankLayers, loss_by_layer, read_ranking
 from pocketvl.recipes.stages.towers import ROLES
 from pocketvl.recipes.variants import QUANTIZED, Reverts, Variants, VariantStages
 from pocketvl.stage import Event, plan, run
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pocketvl.evaluate.embeddings import Embeddings
     from pocketvl.evaluate.report import Reverted, VariantReport
     from pocketvl.evaluate.tasks import Metric, TaskOutcomes
+    from pocketvl.quantize.sensitivity import LayerSensitivity
     from pocketvl.select.gate import GateSettings
 
 Tell = Callable[[Event], None]
@@ -149,34 +150,26 @@ class _Precision:
         One in static int8 goes to dynamic int8 where that saves most of what it loses: its weights stay as
         small, but what comes out of it is on no grid any more.
         """
-        losses = self._losses(self.precision)
         higher = {Precision.INT4: Precision.INT8, Precision.INT8: Precision.INT8DYN}.get(self.precision)
-        saved = self._by_layer(higher) if higher is not None else {}
+        saved = (
+            {role: loss_by_layer(groups) for role, groups in self._ranked(higher).items()} if higher else {}
+        )
+        ranked = [(role, group) for role, groups in self._ranked(self.precision).items() for group in groups]
         first, last = list[_Step](), list[_Step]()
-        for (role, layers), loss in sorted(losses.items(), key=lambda each: -each[1]):
-            remaining = [saved.get((role, layer), math.inf) for layer in layers]
-            if higher is not None and sum(remaining) < _WORTH_IT * loss:
-                first.append((role, layers, higher))
-                last.append((role, layers, Precision.FP32))
+        for role, group in sorted(ranked, key=lambda each: -each[1].loss):
+            remaining = [saved.get(role, {}).get(layer, math.inf) for layer in group.layers]
+            if higher is not None and sum(remaining) < _WORTH_IT * group.loss:
+                first.append((role, group.layers, higher))
+                last.append((role, group.layers, Precision.FP32))
             else:
-                first.append((role, layers, Precision.FP32))
+                first.append((role, group.layers, Precision.FP32))
         return first + last
 
-    def _by_layer(self, precision: Precision) -> dict[tuple[Role, str], float]:
-        """The same by layer; those that were measured together share what they lose."""
-        groups = self._losses(precision).items()
-        return {(role, layer): loss / len(layers) for (role, layers), loss in groups for layer in layers}
-
-    def _losses(self, precision: Precision) -> dict[tuple[Role, tuple[str, ...]], float]:
-        """What each group of layers loses in a precision; of layers that were measured together, as one."""
+    def _ranked(self, precision: Precision) -> dict[Role, tuple[LayerSensitivity, ...]]:
+        """What each group of layers loses in a precision."""
         rankings = self._rankings(precision)
         results = run(plan(rankings), self.trial.cache, self.trial.tell)
-        found = {}
-        for ranking in rankings:
-            told = json.loads((results[ranking].folder / SENSITIVITY_FILE).read_text(encoding="utf-8"))
-            for each in told:
-                found[ranking.role, tuple(each["layers"])] = float(each["loss"])
-        return found
+        return {ranking.role: read_ranking(results[ranking].folder) for ranking in rankings}
 
     def _reports(self, reverts: Reverts) -> dict[str, VariantReport]:
         """The variants, measured."""
@@ -213,7 +206,11 @@ class _Precision:
 
         if not self.trial.is_task_data:
             return TaskOutcomes({}, ())
-        return measure_tasks(Dataset.open(self.trial.data), embeddings)
+        return measure_tasks(self._dataset, embeddings)
+
+    @cached_property
+    def _dataset(self) -> Dataset:
+        return Dataset.open(self.trial.data)
 
 
 def _bytes(reports: Mapping[str, VariantReport]) -> int:

@@ -20,9 +20,9 @@ from pocketvl.errors import RecipeError
 from pocketvl.lower.ops import graph_io
 from pocketvl.recipes.export import ExportResult, ExportSettings, export_chosen
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
-from pocketvl.recipes.stages.lowering import LowerGraph
+from pocketvl.recipes.stages.lowering import LowerGraph, write_quantized
 from pocketvl.recipes.stages.measuring import texts_to_embed
-from pocketvl.recipes.stages.quantizing import SENSITIVITY_FILE, QuantizeTower
+from pocketvl.recipes.stages.quantizing import QuantizeTower, loss_by_layer, read_ranking
 from pocketvl.recipes.stages.splitting import CHOOSING, JUDGING, SplitDataset
 from pocketvl.recipes.stages.towers import ROLES, ids_of, open_tower
 from pocketvl.recipes.variants import Reverts, VariantStages
@@ -33,6 +33,7 @@ from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, PreprocessSp
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import SearchReport
+    from pocketvl.families.base import Source
     from pocketvl.integers import QuantizedLayer
     from pocketvl.select.bit_trials import BitTrials, TowerChoices
     from pocketvl.select.search import Budget, Group, Outcome, SearchSettings, Trial, Widths
@@ -173,14 +174,19 @@ class _Search:
         return run(plan([*wanted, *rankings, *lowered]), self.cache, self.tell)
 
     @cached_property
+    def opened(self) -> Source:
+        """The checkpoint."""
+        from pocketvl.families import open_source
+
+        return open_source(self.request.source)
+
+    @cached_property
     def choices(self) -> Mapping[Role, TowerChoices]:
         """The towers as float modules and in every stored width, and what they are shown."""
-        from pocketvl.families import open_source
         from pocketvl.integers import QuantizedTower
         from pocketvl.select.bit_trials import TowerChoices
 
-        opened = open_source(self.request.source)
-        texts = list(texts_to_embed(self.dataset))
+        opened, texts = self.opened, list(texts_to_embed(self.dataset))
         inputs: dict[Role, NDArray[np.generic]] = {
             Role.IMAGE_ENCODER: _pixels(self.dataset, opened.preprocess),
             Role.TEXT_ENCODER: ids_of(texts, opened.tokenizer_json, opened.tokenizer),
@@ -226,35 +232,33 @@ class _Search:
         return tuple(found)
 
     def _losses(self, role: Role, bits: int) -> dict[str, float]:
-        """What each layer loses at a width; layers that were measured together share their loss."""
-        ranking = self.results[self.stages.ranking(role, _PRECISIONS[bits])].folder
-        told = json.loads((ranking / SENSITIVITY_FILE).read_text(encoding="utf-8"))
-        return {name: each["loss"] / len(each["layers"]) for each in told for name in each["layers"]}
+        """What each layer loses at a width."""
+        ranking = self.stages.ranking(role, _PRECISIONS[bits])
+        return loss_by_layer(read_ranking(self.results[ranking].folder))
 
     @cached_property
     def trials(self) -> BitTrials:
         """Answers by simulation."""
-        from pocketvl.families import open_source
         from pocketvl.select.bit_trials import BitTrials
 
-        scale = open_source(self.request.source).logit_scale
-        return BitTrials(self.groups, self.choices, self.dataset, texts_to_embed(self.dataset), scale)
+        texts = texts_to_embed(self.dataset)
+        return BitTrials(self.groups, self.choices, self.dataset, texts, self.opened.logit_scale)
 
     @cached_property
     def overhead_bytes(self) -> int:
         """What graph files hold beside the weights and scales that are chosen."""
-        widths = tuple(max(group.bytes_of) if 8 not in group.bytes_of else 8 for group in self.groups)
-        files = self.lowered(widths)
-        return sum(len(content) for content in files.values()) - self._layers_bytes(widths)
+        from pocketvl.select.search import layers_bytes
 
-    def _layers_bytes(self, widths: Widths) -> int:
-        return sum(group.bytes_of[bits] for group, bits in zip(self.groups, widths, strict=True))
+        widths = (8,) * len(self.groups)
+        files = self.lowered(widths)
+        return sum(len(content) for content in files.values()) - layers_bytes(self.groups, widths)
 
     def check_budget(self, budget: Budget) -> None:
         """Says at once where no choice can be small enough."""
-        from pocketvl.select.search import BudgetKind
+        from pocketvl.select.search import BudgetKind, layers_bytes
 
-        least = self.overhead_bytes + self._layers_bytes(tuple(group.widths[0] for group in self.groups))
+        narrowest = tuple(group.widths[0] for group in self.groups)
+        least = self.overhead_bytes + layers_bytes(self.groups, narrowest)
         if budget.kind is BudgetKind.SIZE and budget.limit < least:
             raise RecipeError(
                 f"budget: {budget.limit / 1e6:.2f} MB is less than {least / 1e6:.2f} MB, which is what every "
@@ -263,34 +267,24 @@ class _Search:
 
     def outcome(self, widths: Widths, budget: Budget) -> Outcome:
         """What a choice comes to; its graphs are made and timed only where latency is limited."""
-        from pocketvl.select.search import BudgetKind, Outcome
+        from pocketvl.select.search import BudgetKind, Outcome, layers_bytes
 
         score = self.trials.score(widths)
         if budget.kind is BudgetKind.SIZE:
-            return Outcome(score, self.overhead_bytes + self._layers_bytes(widths))
+            return Outcome(score, self.overhead_bytes + layers_bytes(self.groups, widths))
         files = self.lowered(widths)
         return Outcome(score, sum(map(len, files.values())), self.latency_ms(files))
 
     def lowered(self, widths: Widths) -> dict[Role, bytes]:
         """The graph files of a choice."""
-        from pocketvl.lower.quantized_onnx import write_quantized_onnx
-        from pocketvl.lower.quantized_tflite import write_quantized_tflite
-
-        engine = self.request.engine
-        write = write_quantized_onnx if engine is Engine.ONNX else write_quantized_tflite
-        files = {}
+        engine, files = self.request.engine, {}
         with tempfile.TemporaryDirectory(prefix="pocketvl-search-") as folder:
             for role in ROLES:
                 lowered = LowerGraph(self.stages.tower(role), engine)
                 source = self.results[lowered].folder / lowered.file
                 target = Path(folder) / f"{role.value}{source.suffix}"
-                layers = {
-                    layer: bits
-                    for group, bits in zip(self.groups, widths, strict=True)
-                    if group.role is role
-                    for layer in group.layers
-                }
-                write(source, self.choices[role].mixed(layers), target)
+                tower = self.choices[role].mixed(self.trials.layer_widths(role, widths))
+                write_quantized(engine, source, tower, target)
                 files[role] = target.read_bytes()
         return files
 
@@ -342,9 +336,6 @@ class _Search:
         """What report.json says of the search."""
         from pocketvl.evaluate.report import SearchReport, SearchTrial
 
-        def bits_of(trial: Trial) -> dict[str, int]:
-            return {group.name: bits for group, bits in zip(self.groups, trial.widths, strict=True)}
-
         return SearchReport(
             engine=self.request.engine,
             budget=settings.budget.kind.value,
@@ -356,7 +347,7 @@ class _Search:
                 for t in trials
             ),
             chosen=chosen.number,
-            bits=bits_of(chosen),
+            bits={group.name: bits for group, bits in zip(self.groups, chosen.widths, strict=True)},
         )
 
 

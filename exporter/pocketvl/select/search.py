@@ -226,7 +226,7 @@ def starting_points(groups: Sequence[Group], budget: Budget, overhead_bytes: int
     """
     least = tuple(group.widths[0] for group in groups)
     most = tuple(group.widths[-1] for group in groups)
-    total = {widths: overhead_bytes + _bytes(groups, widths) for widths in (least, most)}
+    total = {widths: overhead_bytes + layers_bytes(groups, widths) for widths in (least, most)}
     if budget.kind is BudgetKind.SIZE:
         limits = [budget.limit]
     else:
@@ -244,14 +244,15 @@ def _greedy(groups: Sequence[Group], limit: float) -> Widths:
             gain = group.loss_of[narrow] - group.loss_of[wide]
             added = group.bytes_of[wide] - group.bytes_of[narrow]
             steps.append((gain / max(added, 1), place, narrow, wide, added))
-    used = _bytes(groups, tuple(widths))
+    used = layers_bytes(groups, tuple(widths))
     for _, place, narrow, wide, added in sorted(steps, key=lambda step: (-step[0], step[1], step[2])):
         if widths[place] == narrow and used + added <= limit:
             widths[place], used = wide, used + added
     return tuple(widths)
 
 
-def _bytes(groups: Sequence[Group], widths: Widths) -> int:
+def layers_bytes(groups: Sequence[Group], widths: Widths) -> int:
+    """What the groups' weights and scales take."""
     return sum(group.bytes_of[width] for group, width in zip(groups, widths, strict=True))
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.recipes.stages.quantizing import ChooseLayers, QuantizeTower, TrainedTower
 from pocketvl.recipes.stages.towers import INPUT_NAMES, TORCH, EqualizeTower, PrepareTower, open_tower
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Engine, Precision, Role
+
+if TYPE_CHECKING:
+    from pocketvl.integers import QuantizedTower
 
 _ENGINES = {
     Engine.ONNX: ("onnx", "onnxscript", "onnx-ir", "onnxsim"),
@@ -139,9 +142,15 @@ class LowerQuantized(_Rewritten):
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.integers import QuantizedTower
-        from pocketvl.lower.quantized_onnx import write_quantized_onnx
-        from pocketvl.lower.quantized_tflite import write_quantized_tflite
 
-        write = write_quantized_onnx if self.engine is Engine.ONNX else write_quantized_tflite
         tower = QuantizedTower.load(source["integers"])
-        write(source["graph"] / self.graph.file, tower, out / self.file)
+        write_quantized(self.engine, source["graph"] / self.graph.file, tower, out / self.file)
+
+
+def write_quantized(engine: Engine, source: Path, tower: QuantizedTower, target: Path) -> None:
+    """Writes a tower's integers into the float graph of an engine."""
+    from pocketvl.lower.quantized_onnx import write_quantized_onnx
+    from pocketvl.lower.quantized_tflite import write_quantized_tflite
+
+    write = write_quantized_onnx if engine is Engine.ONNX else write_quantized_tflite
+    write(source, tower, target)

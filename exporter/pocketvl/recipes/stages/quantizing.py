@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError, RecipeError
@@ -33,8 +34,9 @@ from pocketvl_runtime.manifest import Precision, Role
 if TYPE_CHECKING:
     from pocketvl.families.base import Source
     from pocketvl.quantize.qat import QatData
+    from pocketvl.quantize.sensitivity import LayerSensitivity
 
-SENSITIVITY_FILE = "sensitivity.json"
+_SENSITIVITY_FILE = "sensitivity.json"
 NOTES_FILE = "notes.json"
 _BATCH = 32
 
@@ -273,4 +275,17 @@ class RankLayers(Stage):
         tower = QuantizedTower.load(source["integers"])
         ranked = measure_sensitivity(module, tower, feeds, source.progress)
         told = [dataclasses.asdict(each) for each in ranked]
-        (out / SENSITIVITY_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        (out / _SENSITIVITY_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def read_ranking(folder: Path) -> tuple[LayerSensitivity, ...]:
+    """What a `RankLayers` found, worst first."""
+    from pocketvl.quantize.sensitivity import LayerSensitivity
+
+    text = (folder / _SENSITIVITY_FILE).read_text(encoding="utf-8")
+    return TypeAdapter(tuple[LayerSensitivity, ...]).validate_json(text)
+
+
+def loss_by_layer(ranking: Iterable[LayerSensitivity]) -> dict[str, float]:
+    """What each layer loses; layers that were measured together share their loss."""
+    return {layer: group.loss / len(group.layers) for group in ranking for layer in group.layers}
