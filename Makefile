@@ -40,6 +40,8 @@ bench: $(READY) ## the measurements in bench/: about an hour, results in build/b
 	@$(BIN)/pocketvl data tabletop --seed 77 --count 20000 -o build/bench/training
 	$(BIN)/python bench/calibration_memory.py
 	$(BIN)/python bench/clip_b32.py --work build/bench/clip-b32
+	$(BIN)/python bench/static_or_dynamic.py --work build/bench/clip-b32
+	$(BIN)/python bench/static_parts.py
 	$(BIN)/python bench/four_bit.py --data build/bench/unseen --train build/bench/training --work build/bench/four-bit
 
 format: $(READY) ## let ruff sort imports and format

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timing import interleaved, open_graph
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
@@ -33,7 +32,6 @@ from pocketvl.data.tabletop.draw import draw_scene
 from pocketvl.data.tabletop.scene import sample_scene, scene_rng
 from pocketvl.evaluate.parity import measure_parity
 from pocketvl.families.clip import ClipImageEncoder, ClipTextEncoder
-from pocketvl.lower.ops import graph_io
 from pocketvl.lower.quantized_onnx import write_quantized_onnx
 from pocketvl.lower.quantized_tflite import write_quantized_tflite
 from pocketvl.lower.to_onnx import export_onnx
@@ -42,12 +40,11 @@ from pocketvl.quantize.calibrate import calibrate
 from pocketvl.quantize.equalize import equalize_
 from pocketvl.quantize.fold import fold_layer_norms_
 from pocketvl.quantize.settings import CalibrationSettings, QuantizeSettings
-from pocketvl.quantize.structure import token_tables
+from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, static_spec
-from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.image import open_image
 from pocketvl_runtime.isa import cpu_name, instruction_set
-from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, PreprocessSpec, ResizeMode, Role
+from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode, Role
 
 INPUTS = {"image": "pixels", "text": "ids"}
 ROLES = {"image": Role.IMAGE_ENCODER, "text": Role.TEXT_ENCODER}
@@ -168,7 +165,10 @@ def make_graphs(tower: Tower, folder: Path) -> dict[str, Any]:
     quantizing = time.perf_counter()
     seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
     integers = quantize_tower(
-        module, static_spec(module, token_tables(module, example)), seen, QuantizeSettings()
+        module,
+        static_spec(module, token_tables(module, example), final_linear(module, example)),
+        seen,
+        QuantizeSettings(),
     )
     done = time.perf_counter()
     write_quantized_onnx(onnx, integers, folder / "static.onnx")
@@ -228,18 +228,6 @@ def _own_tools(onnx: Path, tflite: Path, tower: Tower, folder: Path) -> None:
         (folder / f"{name}.tflite").write_bytes(bytes(tool.quantize(statistics).quantized_model))
 
 
-def backend(
-    path: Path, role: Role, threads: int
-) -> Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]:
-    """Runs a graph as the device does."""
-    tensors = graph_io(path)
-    engine = Engine.ONNX if path.suffix == ".onnx" else Engine.TFLITE
-    spec = GraphSpec(role, engine, Precision.INT8, path.name, tensors.inputs, tensors.outputs)
-    opened = open_backend(spec, path.read_bytes(), threads)
-    output = tensors.outputs[0].name
-    return lambda feed: np.asarray(opened.run(feed)[output], np.float32)
-
-
 def fidelity(tower: Tower, folder: Path) -> dict[str, dict[str, float]]:
     """Mean-centred cosines of the int8 graphs to the float module, and to each other."""
     with torch.inference_mode():
@@ -250,7 +238,7 @@ def fidelity(tower: Tower, folder: Path) -> dict[str, dict[str, float]]:
     role, found = ROLES[tower.name.split("-")[0]], {}
     answers = {}
     for name in GRAPHS:
-        run = backend(folder / name, role, 2)
+        run = open_graph(folder / name, role, 2)
         answers[name] = np.concatenate([run({tower.input_name: row[None]}) for row in tower.unseen])
         parity = measure_parity(expected, answers[name])
         found[name] = {
@@ -271,20 +259,11 @@ def latency(tower: Tower, folder: Path, threads: int, runs: int) -> dict[str, di
     names = sorted(
         p.name for p in folder.iterdir() if p.suffix in (".onnx", ".tflite") and "equalized" not in p.name
     )
-    running = {name: backend(folder / name, role, threads) for name in names}
-    feed = {tower.input_name: tower.unseen[:1]}
-    times: dict[str, list[float]] = {name: [] for name in names}
-    shuffle = random.Random(0)
-    for turn in range(runs + 3):
-        for name in shuffle.sample(names, len(names)):
-            begin = time.perf_counter()
-            running[name](feed)
-            if turn >= 3:
-                times[name].append(1e3 * (time.perf_counter() - begin))
+    running = {name: open_graph(folder / name, role, threads) for name in names}
+    times = interleaved(running, {tower.input_name: tower.unseen[:1]}, runs)
     found = {}
     for name in names:
-        own = np.array(times["static" + Path(name).suffix])
-        other = np.array(times[name])
+        own, other = times["static" + Path(name).suffix], times[name]
         found[name] = {
             "median_ms": float(np.median(other)),
             "p10_ms": float(np.percentile(other, 10)),

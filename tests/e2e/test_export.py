@@ -14,8 +14,11 @@ import pytest
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.report_json import read_report
 from pocketvl.families import open_source
+from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
+from pocketvl.recipes.variants import Reverts, VariantStages
+from pocketvl.stage import plan, run
 from pocketvl_runtime import load
-from pocketvl_runtime.manifest import Manifest, Precision, Role, Status
+from pocketvl_runtime.manifest import Engine, Manifest, Precision, Role, Status
 from tests.e2e.conftest import Exported, make_outlier_clip, pocketvl
 
 EXPORT = ["export", "{checkpoint}", "-o", "out", "--calibration", "{calibration}"]
@@ -85,6 +88,23 @@ def test_the_report_has_every_figure(exported: Exported) -> None:
         assert variant.peak_rss_bytes > 10_000_000
         assert all(ops for ops in variant.ops.values())
     assert report.machine.isa
+
+
+def test_equal_integers_by_another_name_are_a_file_of_their_own(exported: Exported) -> None:
+    stages = VariantStages(exported.checkpoint, exported.calibration, read_export_recipe(DEFAULT), True)
+    precisions = (Precision.INT8, Precision.MIXED)
+    role, engine = Role.TEXT_ENCODER, Engine.ONNX
+    graphs = [stages.graph(role, engine, precision, Reverts()) for precision in precisions]
+    results = run(plan(graphs), exported.cache)
+    first, second = (results[graph].folder / graph.file for graph in graphs)
+    assert first != second
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_what_is_doubtful_about_calibration_is_said(exported: Exported) -> None:
+    said = "image_encoder: calibration saw 16 samples only; give it 32 or more"
+    assert said in read_report(exported.bundle / "report.json").notes
+    assert f"note: {said}" in exported.first.stdout
 
 
 def test_match_prints_the_promised_json(exported: Exported) -> None:

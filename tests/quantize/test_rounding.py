@@ -359,6 +359,14 @@ def test_specifications_say_what_suits_each_layer() -> None:
     assert dynamic_spec(module, TABLES).layers == {**fixed, **dict.fromkeys(LINEARS, INT8_DYNAMIC)}
     blocks = {"left": INT4_DYNAMIC, "right": INT4_DYNAMIC, "out": INT8_STATIC}  # 32 does not divide 20
     assert int4_spec(module, TABLES).layers == {**fixed, **blocks}
+    last = {"out": INT8_DYNAMIC}
+    assert static_spec(module, TABLES, "out").layers == {
+        **fixed,
+        **dict.fromkeys(LINEARS, INT8_STATIC),
+        **last,
+    }
+    assert int4_spec(module, TABLES, "out").layers == {**fixed, **blocks, **last}
+    assert int4_spec(module, TABLES, "left").layers["left"] == INT8_DYNAMIC  # though 32 divides it
     wide = int4_spec(nn.Linear(128, 2), group_size=64).layers[""]
     assert wide == LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, group_size=64))
     with pytest.raises(RecipeError, match="group_size is 16"):

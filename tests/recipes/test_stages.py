@@ -17,7 +17,7 @@ from pocketvl.errors import RecipeError
 from pocketvl.families import open_source
 from pocketvl.integers import QuantizedLayer, QuantizedTower
 from pocketvl.quantize.fold import fold_layer_norms_
-from pocketvl.recipes.stages.quantizing import ChooseLayers, QuantizeTower
+from pocketvl.recipes.stages.quantizing import CalibrateTower, ChooseLayers, QuantizeTower
 from pocketvl.recipes.stages.splitting import CHOOSING, JUDGING, SplitDataset
 from pocketvl.recipes.stages.towers import CalibrationFeeds, PrepareTower, open_tower, save_tower
 from pocketvl.specification import INT8_DYNAMIC, INT8_TABLE
@@ -102,7 +102,7 @@ class Towers:
     def choose(self, out: Path, *changes: tuple[str, int]) -> dict[str, int]:
         """By layer, the tower that it came from."""
         out.mkdir()
-        stage = ChooseLayers(self.stages, changes, Precision.MIXED)
+        stage = ChooseLayers(self.stages, changes)
         stage.run(Inputs({"towers": self.folders}), out)
         layers = QuantizedTower.load(out).layers
         return {name: int(each.weights[0, 0]) for name, each in layers.items()}
@@ -118,9 +118,9 @@ def towers(tmp_path: Path) -> Towers:
         QuantizedTower(layers).save(folder)
         folders.append(folder)
     prepared = PrepareTower(tmp_path, Role.TEXT_ENCODER)
-    feeds = CalibrationFeeds(tmp_path, tmp_path)
+    calibration = CalibrateTower(prepared, CalibrationFeeds(tmp_path, tmp_path))
     precisions = (Precision.INT8, Precision.INT4, Precision.INT8DYN)
-    return Towers(tuple(folders), tuple(QuantizeTower(prepared, feeds, each) for each in precisions))
+    return Towers(tuple(folders), tuple(QuantizeTower(prepared, calibration, each) for each in precisions))
 
 
 def test_layers_come_from_where_they_are_taken_or_stay_in_float(towers: Towers, tmp_path: Path) -> None:

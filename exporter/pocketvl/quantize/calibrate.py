@@ -6,7 +6,6 @@ import hashlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import count
 from operator import length_hint
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from torch import nn
 
 from pocketvl.errors import DataError
 from pocketvl.quantize.arithmetic import Range
+from pocketvl.quantize.calibration import Calibration, LayerCalibration
 from pocketvl.quantize.observe import TensorObserver
 from pocketvl.quantize.settings import CalibrationSettings, Observer
 from pocketvl.quantize.structure import LAYERS
@@ -40,43 +40,6 @@ MOST_DIGESTS = 65_536
 _SETTINGS = CalibrationSettings()
 # Rows are multiplied this many at a time: adding to a large matrix costs more than a few rows' product.
 _ROWS_AT_ONCE = 512
-
-
-@dataclass(frozen=True, eq=False)
-class LayerCalibration:
-    """What calibration saw of a linear or a convolution.
-
-    Linears that read the very same tensor share the arrays.
-
-    Attributes:
-        input: the range of what goes in, as the observer chose it.
-        output: the range of what comes out.
-        input_mean: float64 [inputs]: the mean over samples and positions of what one output is made of.
-            Inputs are in the order of the weights as [outputs, inputs], so that convolutions are unfolded,
-            padding included; a convolution of g groups has g * inputs of them, one group after the other.
-        second_moment: float64 [inputs, inputs]: the mean of x x^T, where it was asked for; None for grouped
-            convolutions.
-    """
-
-    input: Range
-    output: Range
-    input_mean: NDArray[np.float64]
-    second_moment: NDArray[np.float64] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """What calibration saw of a module.
-
-    Attributes:
-        layers: by their names in the module.
-        products: the ranges of both factors of a product of two activations.
-        warnings: what is doubtful about the samples, a line each.
-    """
-
-    layers: Mapping[str, LayerCalibration]
-    products: Mapping[str, tuple[Range, Range]] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
 
 def calibrate(

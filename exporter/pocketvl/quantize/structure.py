@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import fx, nn
 
@@ -21,6 +23,34 @@ def token_tables(module: nn.Module, example: torch.Tensor) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(signature.inputs_to_parameters[name].removesuffix(".weight") for name in tables)
     )
+
+
+def final_linear(module: nn.Module, example: torch.Tensor) -> str | None:
+    """Name of the linear that gives the module's output, but for what follows without weights; None for none.
+
+    It is the last to run, and gives as many numbers as the module: a projection into the embedding space.
+    """
+    ran: dict[str, int] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
+        def hook(layer: nn.Module, inputs: object, output: torch.Tensor) -> None:
+            ran.pop(name, None)
+            ran[name] = output.numel()
+
+        return hook
+
+    layers = [(name, child) for name, child in module.named_modules() if isinstance(child, LAYERS)]
+    handles = [child.register_forward_hook(watch(name)) for name, child in layers]
+    try:
+        with torch.inference_mode():
+            given = module(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    last = next(reversed(ran), None)
+    if last is None or ran[last] != given.numel() or not isinstance(module.get_submodule(last), nn.Linear):
+        return None
+    return last
 
 
 def _reads(argument: object, inputs: set[str]) -> bool:

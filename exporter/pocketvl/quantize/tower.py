@@ -45,40 +45,51 @@ __all__ = ["QuantizeSettings", "dynamic_spec", "int4_spec", "quantize_tower", "s
 _SETTINGS = QuantizeSettings()
 
 
-def static_spec(module: nn.Module, tables: tuple[str, ...] = ()) -> TowerSpec:
+def static_spec(module: nn.Module, tables: tuple[str, ...] = (), final: str | None = None) -> TowerSpec:
     """Every linear and convolution in static int8, and the token tables' rows in int8; the rest in float.
 
     The residual stream, LayerNorm, Softmax and products of two activations are no layer's input or output
     weights and are not touched: that is where static int8 loses answers.
+
+    Args:
+        module: what is to be quantized.
+        tables: its token tables.
+        final: the linear that gives its output, which is dynamic instead: nothing after it makes up for the
+            steps of a grid that is as wide as all embeddings, while they differ by little.
     """
     layers = {name: INT8_STATIC for name, child in module.named_modules() if isinstance(child, LAYERS)}
-    return TowerSpec(layers | dict.fromkeys(tables, INT8_TABLE))
+    last = {} if final is None else {final: INT8_DYNAMIC}
+    return TowerSpec(layers | last | dict.fromkeys(tables, INT8_TABLE))
 
 
 def dynamic_spec(module: nn.Module, tables: tuple[str, ...] = ()) -> TowerSpec:
-    """As `static_spec`, but linears in dynamic int8."""
+    """As `static_spec`, but all linears in dynamic int8."""
     static = static_spec(module, tables)
     linears = {name: INT8_DYNAMIC for name in static.layers if _is_linear(module, name)}
     return TowerSpec({**static.layers, **linears})
 
 
-def int4_spec(module: nn.Module, tables: tuple[str, ...] = (), group_size: int = 32) -> TowerSpec:
+def int4_spec(
+    module: nn.Module, tables: tuple[str, ...] = (), final: str | None = None, group_size: int = 32
+) -> TowerSpec:
     """As `static_spec`, but 4 bits with a scale for each group in all linears whose inputs it divides.
 
     Args:
         module: what is to be quantized.
         tables: its token tables.
+        final: the linear that gives its output; it keeps 8 bits, for it loses most by far.
         group_size: 32, 64 or 128 weights of an output channel.
 
     Raises:
         RecipeError: another group size.
     """
-    static = static_spec(module, tables)
+    static = static_spec(module, tables, final)
     blocks = LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, group_size=group_size))
     grouped = {
         name: blocks
         for name in static.layers
-        if _is_linear(module, name)
+        if name != final
+        and _is_linear(module, name)
         and module.get_submodule(name).get_parameter("weight").shape[1] % group_size == 0
     }
     return TowerSpec({**static.layers, **grouped})

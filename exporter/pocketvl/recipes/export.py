@@ -16,7 +16,7 @@ from pocketvl.recipes.publishing import publish_if_changed
 from pocketvl.recipes.reverting import Reverting, Trial, embed_stage, revert_until_accepted
 from pocketvl.recipes.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.recipes.stages.measuring import EmbedReference, EmbedVariant, MeasureLatency
-from pocketvl.recipes.stages.quantizing import RankLayers
+from pocketvl.recipes.stages.quantizing import CalibrateTower, RankLayers
 from pocketvl.recipes.stages.towers import ROLES, check_source, this_machine
 from pocketvl.recipes.variants import (
     DEFAULT_VARIANTS,
@@ -84,7 +84,7 @@ class ExportResult:
 class JudgeBundle(Stage):
     """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     tools: ClassVar[tuple[str, ...]] = (
         "onnx",
         "onnxruntime",
@@ -101,6 +101,7 @@ class JudgeBundle(Stage):
     reference: EmbedReference
     embedded: tuple[EmbedVariant, ...]
     latency: MeasureLatency
+    calibrations: tuple[CalibrateTower, ...]
     rankings: tuple[RankLayers, ...]
     reverted: Mapping[str, tuple[Reverted, ...]]
     calibration: Path
@@ -128,6 +129,7 @@ class JudgeBundle(Stage):
         from pocketvl.recipes.measure import (
             Measured,
             build_report,
+            calibration_notes,
             golden_answers,
             read_rankings,
             status_of,
@@ -150,7 +152,10 @@ class JudgeBundle(Stage):
         )
         report = with_reverted(build_report(candidate, measured, parse_gate(self.gate)), self.reverted)
         report = replace(
-            report, sensitivity=read_rankings(source.all("rankings"), self.rankings), search=self.search
+            report,
+            sensitivity=read_rankings(source.all("rankings"), self.rankings),
+            search=self.search,
+            notes=(*report.notes, *calibration_notes(source.all("calibrations"), self.calibrations)),
         )
         statuses = {name: status_of(variant, self.keep_failing) for name, variant in report.variants.items()}
         report = replace(
@@ -310,8 +315,13 @@ class _Export:
     @property
     def stages(self) -> VariantStages:
         settings = self.settings
-        quantized = any(precision in QUANTIZED for _, precision in self.variants.values())
-        return VariantStages(settings.source, settings.calibration, self.recipe, quantized, settings.train)
+        return VariantStages(
+            settings.source, settings.calibration, self.recipe, self.is_quantized, settings.train
+        )
+
+    @property
+    def is_quantized(self) -> bool:
+        return any(precision in QUANTIZED for _, precision in self.variants.values())
 
     @property
     def base(self) -> MakeGoldenPack:
@@ -354,6 +364,7 @@ class _Export:
             EmbedReference(settings.source, self.data),
             tuple(embed_stage(self.base, self.data, name, graphs[name]) for name in names),
             MeasureLatency(candidate, names),
+            tuple(map(self.stages.calibration_of, ROLES)) if self.is_quantized else (),
             reverting.rankings,
             {name: reverting.steps.get(precision, ()) for name, (_, precision) in self.variants.items()},
             settings.calibration,

@@ -27,9 +27,10 @@ from pocketvl.evaluate.report import (
 from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
 from pocketvl.lower.ops import op_counts
+from pocketvl.quantize.calibration import read_warnings
 from pocketvl.recipes.bundle import REPORT_FILES, golden_embeddings
 from pocketvl.recipes.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, MEMORY_FILE, NOTES_FILE
-from pocketvl.recipes.stages.quantizing import RankLayers, read_ranking
+from pocketvl.recipes.stages.quantizing import CalibrateTower, RankLayers, read_ranking
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl_runtime.bench import BenchReport
 from pocketvl_runtime.bundle import Bundle
@@ -111,6 +112,15 @@ def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tupl
         for group in read_ranking(folder)
     ]
     return tuple(sorted(found, key=lambda each: -(each.loss or 0.0)))
+
+
+def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateTower]) -> tuple[str, ...]:
+    """What `CalibrateTower` found doubtful about the calibration data."""
+    return tuple(
+        f"{stage.role.value}: {warning}"
+        for folder, stage in zip(folders, stages, strict=True)
+        for warning in read_warnings(folder)
+    )
 
 
 def golden_answers(bundle: Bundle, variants: Sequence[str]) -> dict[str, Embeddings]:

@@ -8,9 +8,17 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
+from pocketvl.quantize.settings import Rounding
 from pocketvl.recipes.export_recipe import ExportRecipe
 from pocketvl.recipes.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
-from pocketvl.recipes.stages.quantizing import ChooseLayers, QuantizeTower, RankLayers, TrainedTower, TrainQat
+from pocketvl.recipes.stages.quantizing import (
+    CalibrateTower,
+    ChooseLayers,
+    QuantizeTower,
+    RankLayers,
+    TrainedTower,
+    TrainQat,
+)
 from pocketvl.recipes.stages.towers import ROLES, CalibrationFeeds, EqualizeTower, PrepareTower
 from pocketvl_runtime.manifest import Engine, Precision, Role, variant_name
 
@@ -85,6 +93,12 @@ class VariantStages:
         prepared = PrepareTower(self.source, role)
         return EqualizeTower(prepared, self.feeds) if self.is_quantized and self.recipe.equalize else prepared
 
+    def calibration_of(self, role: Role) -> CalibrateTower:
+        """What a tower's layers see of the calibration data."""
+        needs_moments = self.recipe.weights.rounding is Rounding.GPTQ
+        settings = replace(self.recipe.calibration, second_moments=needs_moments)
+        return CalibrateTower(self.tower(role), self.feeds, settings)
+
     def integers(self, role: Role, precision: Precision) -> QuantizeTower | TrainedTower:
         """A tower in integers, every layer of it that the precision quantizes."""
         qat = self.recipe.qat
@@ -115,15 +129,15 @@ class VariantStages:
         integers = self.integers(role, Precision.INT8 if precision is Precision.MIXED else precision)
         changes = reverts.of(role)
         if not changes and precision is not Precision.MIXED:
-            return LowerQuantized(lowered, integers)
+            return LowerQuantized(lowered, integers, precision)
         others = tuple(p for p in QUANTIZED if p in {to for _, to in changes})
         towers = (integers, *(self._quantized(role, other) for other in others))
         places = {other: place for place, other in enumerate(others, start=1)}
         chosen = tuple((layer, places.get(to, -1)) for layer, to in changes)
-        return LowerQuantized(lowered, ChooseLayers(towers, chosen, precision))
+        return LowerQuantized(lowered, ChooseLayers(towers, chosen), precision)
 
     def _quantized(self, role: Role, precision: Precision) -> QuantizeTower:
         recipe = self.recipe
         return QuantizeTower(
-            self.tower(role), self.feeds, precision, recipe.calibration, recipe.weights, recipe.group_size
+            self.tower(role), self.calibration_of(role), precision, recipe.weights, recipe.group_size
         )

@@ -127,14 +127,15 @@ class CastFp16(_Rewritten):
 class LowerQuantized(_Rewritten):
     """A quantized graph: the float graph with a tower's integers in it."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = ("onnx", "ai-edge-quantizer", "ai-edge-litert", "numpy")
 
     integers: QuantizeTower | ChooseLayers | TrainedTower
+    called: Precision  # part of the file's name, so that it has to be part of the key
 
     @property
     def precision(self) -> Precision:
-        return self.integers.precision
+        return self.called
 
     @property
     def title(self) -> str:

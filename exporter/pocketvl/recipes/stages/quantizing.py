@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,12 +15,13 @@ from pydantic import TypeAdapter
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.quantize.settings import CalibrationSettings, QatSettings, QuantizeSettings, Rounding
+from pocketvl.quantize.settings import CalibrationSettings, QatSettings, QuantizeSettings
 from pocketvl.recipes.stages.towers import (
     TORCH,
     CalibrationFeeds,
     EqualizeTower,
     Feeds,
+    OfTower,
     PrepareTower,
     ids_of,
     open_tower,
@@ -37,60 +38,64 @@ if TYPE_CHECKING:
     from pocketvl.quantize.sensitivity import LayerSensitivity
 
 _SENSITIVITY_FILE = "sensitivity.json"
-NOTES_FILE = "notes.json"
 _BATCH = 32
 
 
 @dataclass(frozen=True)
-class QuantizeTower(Stage):
-    """One tower's integers in one precision, with ranges seen on calibration data; both engines get them."""
+class CalibrateTower(OfTower, Stage):
+    """What a tower's layers saw of calibration data; every precision of the tower is made of it."""
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
 
     tower: PrepareTower | EqualizeTower
     feeds: CalibrationFeeds
+    settings: CalibrationSettings = field(default_factory=CalibrationSettings)
+
+    @property
+    def title(self) -> str:
+        return f"calibrate {self.role.value}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.quantize.calibrate import calibrate
+
+        module, _ = open_tower(self.source, self.role, source["tower"])
+        calibrate(module, Feeds(source["feeds"], self.role), self.settings, source.progress).save(out)
+
+
+@dataclass(frozen=True)
+class QuantizeTower(OfTower, Stage):
+    """One tower's integers in one precision; both engines get them."""
+
+    version: ClassVar[int] = 6
+    tools: ClassVar[tuple[str, ...]] = TORCH
+
+    tower: PrepareTower | EqualizeTower
+    calibration: CalibrateTower
     precision: Precision
-    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     weights: QuantizeSettings = field(default_factory=QuantizeSettings)
     group_size: int = 32
-
-    @property
-    def source(self) -> Path:
-        """The checkpoint."""
-        return self.tower.source
-
-    @property
-    def role(self) -> Role:
-        """Which tower."""
-        return self.tower.role
 
     @property
     def title(self) -> str:
         return f"quantize {self.role.value} to {self.precision.value}"
 
-    def environment(self) -> Mapping[str, str]:
-        return this_machine()
-
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.quantize.calibrate import calibrate
-        from pocketvl.quantize.structure import token_tables
+        from pocketvl.quantize.calibration import Calibration
+        from pocketvl.quantize.structure import final_linear, token_tables
         from pocketvl.quantize.tower import dynamic_spec, int4_spec, quantize_tower, static_spec
 
         module, example = open_tower(self.source, self.role, source["tower"])
-        tables = token_tables(module, example)
+        tables, final = token_tables(module, example), final_linear(module, example)
         if self.precision is Precision.INT8:
-            spec = static_spec(module, tables)
+            spec = static_spec(module, tables, final)
         elif self.precision is Precision.INT8DYN:
             spec = dynamic_spec(module, tables)
         elif self.precision is Precision.INT4:
-            spec = int4_spec(module, tables, self.group_size)
+            spec = int4_spec(module, tables, final, self.group_size)
         else:
             raise RecipeError(f"no tower is quantized to {self.precision.value}")
-        needs = replace(self.calibration, second_moments=self.weights.rounding is Rounding.GPTQ)
-        seen = calibrate(module, Feeds(source["feeds"], self.role), needs, source.progress)
-        quantize_tower(module, spec, seen, self.weights).save(out)
-        (out / NOTES_FILE).write_text(json.dumps(seen.warnings), encoding="utf-8")
+        quantize_tower(module, spec, Calibration.load(source["calibration"]), self.weights).save(out)
 
 
 @dataclass(frozen=True)
@@ -209,7 +214,6 @@ class ChooseLayers(Stage):
     Attributes:
         towers: the tower, and then the same in other precisions.
         changes: pairs of a layer's name and the place in `towers` from where it is taken; -1 for float.
-        precision: what the result is called.
     """
 
     version: ClassVar[int] = 1
@@ -217,7 +221,6 @@ class ChooseLayers(Stage):
 
     towers: tuple[QuantizeTower | TrainedTower, ...]
     changes: tuple[tuple[str, int], ...]
-    precision: Precision
 
     @property
     def role(self) -> Role:

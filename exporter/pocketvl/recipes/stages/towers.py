@@ -128,15 +128,10 @@ class PrepareTower(Stage):
         save_tower(module, out)
 
 
-@dataclass(frozen=True)
-class EqualizeTower(Stage):
-    """One prepared tower with its outlier channels evened out: its weights, and what was done."""
+class OfTower:
+    """Of a stage that works on another stage's tower: which that is."""
 
-    version: ClassVar[int] = 1
-    tools: ClassVar[tuple[str, ...]] = TORCH
-
-    tower: PrepareTower
-    feeds: CalibrationFeeds
+    tower: PrepareTower | EqualizeTower
 
     @property
     def source(self) -> Path:
@@ -148,12 +143,24 @@ class EqualizeTower(Stage):
         """Which tower."""
         return self.tower.role
 
+    def environment(self) -> Mapping[str, str]:
+        """What computes with the tower depends on the machine."""
+        return this_machine()
+
+
+@dataclass(frozen=True)
+class EqualizeTower(OfTower, Stage):
+    """One prepared tower with its outlier channels evened out: its weights, and what was done."""
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = TORCH
+
+    tower: PrepareTower
+    feeds: CalibrationFeeds
+
     @property
     def title(self) -> str:
         return f"equalize {self.role.value}"
-
-    def environment(self) -> Mapping[str, str]:
-        return this_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.quantize.equalize import equalize_

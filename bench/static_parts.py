@@ -1,0 +1,103 @@
+"""Which part of static int8 costs answers: weights, inputs or outputs, and of which kind of layer.
+
+Computed in torch on the towers of CLIP ViT-B/32, each part alone; losses do not add up.
+
+    python bench/static_parts.py [--towers image,text] [--samples 128]
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Flag, auto
+
+import click
+import numpy as np
+import torch
+from clip_b32 import Tower, towers
+from numpy.typing import NDArray
+
+from pocketvl.integers import QuantizedLayer, QuantizedTower
+from pocketvl.quantize.calibrate import calibrate
+from pocketvl.quantize.fake import fake_quantize
+from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.rounding import Rounding
+from pocketvl.quantize.sensitivity import embedding_loss
+from pocketvl.quantize.settings import CalibrationSettings, QuantizeSettings
+from pocketvl.quantize.structure import final_linear, token_tables
+from pocketvl.quantize.tower import quantize_tower, static_spec
+
+KINDS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+
+class Part(Flag):
+    """What of a layer is put on its grid."""
+
+    WEIGHTS = auto()
+    INPUT = auto()
+    OUTPUT = auto()
+    ALL = WEIGHTS | INPUT | OUTPUT
+
+
+def embed(tower: Tower, layers: dict[str, QuantizedLayer], part: Part) -> NDArray[np.float64]:
+    """The unseen samples' embeddings, with that part of these layers quantized."""
+    module, handles = tower.module, []
+    floats = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    with torch.no_grad():
+        for name, layer in layers.items():
+            child = module.get_submodule(name)
+            if part & Part.WEIGHTS:
+                child.get_parameter("weight").copy_(torch.from_numpy(layer.dequantized()))
+                bias = layer.float_bias()
+                if bias is not None:
+                    child.get_parameter("bias").copy_(torch.from_numpy(bias))
+            if part & Part.INPUT and layer.input is not None:
+                hook = lambda _, args, grid=layer.input: (fake_quantize(args[0], grid),)  # noqa: E731
+                handles.append(child.register_forward_pre_hook(hook))
+            if part & Part.OUTPUT and layer.output is not None:
+                after = lambda _, args, output, grid=layer.output: fake_quantize(output, grid)  # noqa: E731
+                handles.append(child.register_forward_hook(after))
+        rows = [
+            module(torch.from_numpy(tower.unseen[k : k + 16])).numpy()
+            for k in range(0, len(tower.unseen), 16)
+        ]
+    for handle in handles:
+        handle.remove()
+    module.load_state_dict(floats)
+    return np.concatenate(rows).astype(np.float64)
+
+
+@click.command()
+@click.option("--towers", "names", default="image,text", show_default=True)
+@click.option("--samples", default=128, show_default=True)
+def main(names: str, samples: int) -> None:
+    """Measure and print."""
+    for tower in towers(names.split(","), samples, samples):
+        if not tower.name.endswith("-plain"):
+            continue
+        module, example = tower.module, torch.from_numpy(tower.calibration[:1])
+        fold_layer_norms_(module, example)
+        expected = embed(tower, {}, Part.ALL)
+        feeds = [row[None] for row in tower.calibration]
+        seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
+        spec = static_spec(module, token_tables(module, example), final_linear(module, example))
+
+        def quantized(rounding: Rounding, module=module, spec=spec, seen=seen) -> QuantizedTower:
+            return quantize_tower(module, spec, seen, replace(QuantizeSettings(), rounding=rounding))
+
+        layers = dict(quantized(Rounding.GPTQ).layers)
+        rows = [("everything", layers, Part.ALL)]
+        rows += [(f"all {part.name.lower()}", layers, part) for part in Part]
+        rows += [("weights to nearest", dict(quantized(Rounding.NEAREST).layers), Part.WEIGHTS)]
+        for kind in KINDS:
+            some = {name: layer for name, layer in layers.items() if name.endswith(kind)}
+            rows += [(f"{kind} {part.name.lower()}", some, part) for part in Part]
+        rest = {name: layer for name, layer in layers.items() if not name.endswith(KINDS)}
+        rows += [(f"{', '.join(rest)} {part.name.lower()}", rest, part) for part in Part]
+        print(tower.name)
+        for what, some, part in rows:
+            loss = embedding_loss(expected, embed(tower, some, part)).cosine
+            print(f"  {what:<50} loses {loss:.5f} of centred cosine", flush=True)
+
+
+if __name__ == "__main__":
+    main()

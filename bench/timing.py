@@ -1,0 +1,44 @@
+"""What benchmarks share: graphs opened as the device opens them, and timed in turns."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketvl.lower.ops import graph_io
+from pocketvl_runtime.backends import open_backend
+from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, Role
+
+Graph = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
+_WARMUP = 3
+
+
+def open_graph(path: Path, role: Role, threads: int) -> Graph:
+    """Runs a graph as the device does."""
+    tensors = graph_io(path)
+    engine = Engine.ONNX if path.suffix == ".onnx" else Engine.TFLITE
+    spec = GraphSpec(role, engine, Precision.INT8, path.name, tensors.inputs, tensors.outputs)
+    opened = open_backend(spec, path.read_bytes(), threads)
+    output = tensors.outputs[0].name
+    return lambda feed: np.asarray(opened.run(feed)[output], np.float32)
+
+
+def interleaved(
+    graphs: Mapping[str, Graph], feed: Mapping[str, NDArray[Any]], runs: int
+) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds [runs] of every graph, all of them in each turn, in an order that changes."""
+    times: dict[str, list[float]] = {name: [] for name in graphs}
+    shuffle = random.Random(0)
+    for turn in range(runs + _WARMUP):
+        for name in shuffle.sample(list(graphs), len(graphs)):
+            begin = time.perf_counter()
+            graphs[name](feed)
+            if turn >= _WARMUP:
+                times[name].append(1e3 * (time.perf_counter() - begin))
+    return {name: np.array(found) for name, found in times.items()}
