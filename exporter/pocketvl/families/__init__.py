@@ -40,9 +40,5 @@ def open_source(folder: Path) -> Source:
         raise SourceError(
             f"{folder / 'config.json'}: model_type {model_type!r} is not known (known: {known})"
         )
-    if (folder / "compression.json").exists():
-        raise SourceError(
-            f"{folder / 'compression.json'}: compressed checkpoints cannot be loaded yet; use the original"
-        )
     source: Source = import_module(_FAMILIES[model_type]).load(folder)
     return source

@@ -21,6 +21,7 @@ from pocketvl.errors import SourceError
 from pocketvl.families.base import Source
 from pocketvl.families.checkpoint import TokenizerFile, load_weights_, read_json, read_tokenizer, read_weights
 from pocketvl.families.clip_preprocess import read_preprocess
+from pocketvl.families.compression import read_compression, reshape_
 from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ def load(folder: Path) -> Source:
     notes += _check_tokenizer(folder, tokenizer, config)
     weights = read_weights(folder)
     model = _build(config, folder)
+    reshape_(model, read_compression(folder), folder)
     load_weights_(model, weights, folder)
     model.train(False).requires_grad_(False)
     positions = int(config.text.max_position_embeddings)

@@ -1,0 +1,53 @@
+"""Pruning the heads of attentions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pocketvl.compress.neurons import check_kept
+from pocketvl.compress.scores import Score, weight_scores
+from pocketvl.compress.shrink import keep_inputs_, keep_outputs_, linear
+from pocketvl.families.blocks import Attention, set_head_count_
+
+
+def head_scores(module: nn.Module, attention: Attention, score: Score = Score.MAGNITUDE) -> torch.Tensor:
+    """How much each head matters: the sum over its weights in queries, keys, values and the projection.
+
+    Args:
+        module: holds the attention.
+        attention: which one.
+        score: of a weight.
+
+    Returns:
+        float64 [heads].
+    """
+    size = attention.head_size
+    inward = [weight_scores(linear(module, name).weight, score).sum(1) for name in attention.inward]
+    outward = weight_scores(linear(module, attention.output).weight, score).sum(0)
+    return torch.stack([*inward, outward]).sum(0).reshape(-1, size).sum(1)
+
+
+def keep_heads_(
+    module: nn.Module, attention: Attention, kept: Sequence[int], means: torch.Tensor | None = None
+) -> None:
+    """Removes all heads but these: all four linears become smaller.
+
+    Args:
+        module: changed in place.
+        attention: whose heads.
+        kept: their places, ascending.
+        means: [heads * head size], what the heads give on average: what was removed goes on as a constant.
+
+    Raises:
+        RecipeError: none would be left, or there is no such head.
+    """
+    size = attention.head_size
+    check_kept(kept, linear(module, attention.query).out_features // size, f"heads of {attention.name}")
+    places = [head * size + place for head in kept for place in range(size)]
+    for name in attention.inward:
+        keep_outputs_(module, name, places)
+    keep_inputs_(module, attention.output, places, means)
+    set_head_count_(module, attention, len(kept))

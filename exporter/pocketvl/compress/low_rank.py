@@ -1,0 +1,119 @@
+"""Low-rank factorisation of linears: y = W x + b becomes y = U (V x) + b, where that is smaller.
+
+Plain: the truncated SVD, the best approximation of the weights. Activation-aware: the best approximation of
+what comes out for the inputs that calibration saw, by way of a whitening matrix S with S S^T = E[x x^T]: the
+SVD is that of W S, and S^-1 goes into V.
+
+Source: Wang et al., 2024, "SVD-LLM: Truncation-aware Singular Value Decomposition for Large Language Model
+Compression", arXiv 2403.07378, section 3.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pocketvl.compress.shrink import linear
+from pocketvl.errors import RecipeError
+
+_DAMPING = 1e-6
+"""Added to the second moment's diagonal, in parts of its mean: inputs that never vary have no inverse."""
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Singular values of a linear's weights, or of what comes out of it, and what they belong to.
+
+    Attributes:
+        left: float64 [outputs, n].
+        values: float64 [n], descending.
+        right: float64 [n, inputs].
+    """
+
+    left: NDArray[np.float64]
+    values: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+    def rank_for_energy(self, energy: float) -> int:
+        """The least rank that keeps this part of the sum of squared singular values.
+
+        Raises:
+            RecipeError: the part is not above 0 and at most 1.
+        """
+        if not 0 < energy <= 1:
+            raise RecipeError(f"energy must be above 0 and at most 1, not {energy}")
+        squares = np.square(self.values)
+        if squares.sum() == 0:
+            return 1
+        kept = np.cumsum(squares) / squares.sum()
+        return min(int(np.searchsorted(kept, energy - 1e-12) + 1), len(squares))
+
+    def at_rank(self, rank: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """U [outputs, rank] and V [rank, inputs], the singular values shared out evenly between them.
+
+        Raises:
+            RecipeError: there is no such rank.
+        """
+        if not 1 <= rank <= len(self.values):
+            raise RecipeError(f"rank must be 1 to {len(self.values)}, not {rank}")
+        roots = np.sqrt(self.values[:rank])
+        return self.left[:, :rank] * roots, roots[:, None] * self.right[:rank]
+
+
+def factorise(weight: torch.Tensor, second_moment: NDArray[np.floating] | None = None) -> Factors:
+    """The singular value decomposition of a linear's weights, whitened by its inputs where these are given.
+
+    Args:
+        weight: [outputs, inputs].
+        second_moment: [inputs, inputs], the mean of x x^T over what goes in.
+    """
+    values = weight.detach().double().numpy()
+    if second_moment is None:
+        left, singular, right = np.linalg.svd(values, full_matrices=False)
+        return Factors(left, singular, right)
+    moment = np.asarray(second_moment, np.float64)
+    damped = moment + np.eye(len(moment)) * max(_DAMPING * float(np.diag(moment).mean()), 1e-30)
+    whitening = np.linalg.cholesky(damped)  # S, lower triangular
+    left, singular, whitened = np.linalg.svd(values @ whitening, full_matrices=False)
+    return Factors(left, singular, np.linalg.solve(whitening.T, whitened.T).T)
+
+
+def saves(inputs: int, outputs: int, rank: int) -> bool:
+    """Whether two linears of this rank have fewer weights than the one."""
+    return rank * (inputs + outputs) < inputs * outputs
+
+
+def largest_saving_rank(inputs: int, outputs: int) -> int:
+    """The largest rank that still saves; 0 where none does."""
+    return (inputs * outputs - 1) // (inputs + outputs)
+
+
+def factorise_(module: nn.Module, name: str, factors: Factors, rank: int) -> bool:
+    """Puts two linears of a rank in a linear's place, where that saves weights.
+
+    Args:
+        module: changed in place, if at all.
+        name: of the linear; it becomes an `nn.Sequential` of two, the second with its bias.
+        factors: of its weights.
+        rank: of what stands in its place.
+
+    Returns:
+        Whether it was done.
+    """
+    child = linear(module, name)
+    if not saves(child.in_features, child.out_features, rank):
+        return False
+    left, right = factors.at_rank(rank)
+    trained = child.weight.requires_grad
+    first = nn.Linear(child.in_features, rank, bias=False, device="meta")
+    second = nn.Linear(rank, child.out_features, bias=False, device="meta")
+    for made, values in ((first, right), (second, left)):
+        made.weight = nn.Parameter(torch.from_numpy(values).to(child.weight.dtype), trained)
+    if child.bias is not None:
+        second.bias = nn.Parameter(child.bias.detach().clone(), trained)
+    module.set_submodule(name, nn.Sequential(first, second).train(child.training))
+    return True
