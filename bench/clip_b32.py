@@ -24,7 +24,7 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timing import interleaved, open_graph
+from timing import interleaved, machine, open_graph
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
@@ -43,7 +43,6 @@ from pocketvl.quantize.settings import CalibrationSettings, QuantizeSettings
 from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, static_spec
 from pocketvl_runtime.image import open_image
-from pocketvl_runtime.isa import cpu_name, instruction_set
 from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode, Role
 
 INPUTS = {"image": "pixels", "text": "ids"}
@@ -280,9 +279,8 @@ def latency(tower: Tower, folder: Path, threads: int, runs: int) -> dict[str, di
 @click.option("--runs", default=60, show_default=True)
 def main(work: Path, names: str, calibration_samples: int, fidelity_samples: int, runs: int) -> None:
     """Measure, print, and write results.json into the work folder."""
-    machine = f"{cpu_name()}, {instruction_set()}, {os.cpu_count()} processors"
-    results: dict[str, Any] = {"machine": machine}
-    print(machine)
+    results: dict[str, Any] = {"machine": machine()}
+    print(results["machine"])
     for tower in towers(names.split(","), calibration_samples, fidelity_samples):
         folder = work / tower.name
         results[tower.name] = {"quantized": make_graphs(tower, folder)}

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from clip_b32 import ROLES, towers
 from numpy.typing import NDArray
-from timing import interleaved, open_graph
+from timing import interleaved, machine, open_graph
 from torch import nn
 
 from pocketvl.integers import QuantizedTower
@@ -40,7 +40,6 @@ from pocketvl.quantize.fold import fold_layer_norms_
 from pocketvl.quantize.settings import CalibrationSettings, Observer, QuantizeSettings, Rounding
 from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import dynamic_spec, quantize_tower, static_spec
-from pocketvl_runtime.isa import cpu_name, instruction_set
 from pocketvl_runtime.manifest import Role
 
 KINDS = {
@@ -100,7 +99,9 @@ def time_chain(kind: str, folder: Path, threads: int, runs: int) -> dict[str, fl
     return measured(paths, Role.IMAGE_ENCODER, {"x": example.numpy()}, threads, runs)
 
 
-def write_kinds(kind: str, source: Path, towers: tuple[QuantizedTower, QuantizedTower], folder: Path) -> Any:
+def write_kinds(
+    kind: str, source: Path, towers: tuple[QuantizedTower, QuantizedTower], folder: Path
+) -> dict[str, Path]:
     """A tower's graphs: static, dynamic, and static but for one kind of layer."""
     static, dynamic = towers
     mixed = {"static": static, "dynamic": dynamic}
@@ -122,9 +123,8 @@ def write_kinds(kind: str, source: Path, towers: tuple[QuantizedTower, Quantized
 @click.option("--runs", default=60, show_default=True)
 def main(work: Path, names: str, runs: int) -> None:
     """Measure, print, and write static_or_dynamic.json into the work folder."""
-    machine = f"{cpu_name()}, {instruction_set()}, {os.cpu_count()} processors"
-    results: dict[str, Any] = {"machine": machine}
-    print(machine)
+    results: dict[str, Any] = {"machine": machine()}
+    print(results["machine"])
 
     def tell(what: str, kind: str, threads: int, found: dict[str, float]) -> None:
         results[f"{what}, {kind}, {threads} threads"] = found

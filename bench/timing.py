@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -13,10 +14,16 @@ from numpy.typing import NDArray
 
 from pocketvl.lower.ops import graph_io
 from pocketvl_runtime.backends import open_backend
+from pocketvl_runtime.isa import cpu_name, instruction_set
 from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, Role
 
 Graph = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 _WARMUP = 3
+
+
+def machine() -> str:
+    """Where times were taken, in words."""
+    return f"{cpu_name()}, {instruction_set()}, {os.cpu_count()} processors"
 
 
 def open_graph(path: Path, role: Role, threads: int) -> Graph:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from pocketvl.errors import DataError
+from pocketvl.saved import read_versioned, reading
 from pocketvl.specification import LayerSpec, ProductSpec, TowerSpec
 
 SCHEMA_VERSION = 2
@@ -163,10 +163,8 @@ class QuantizedTower:
             DataError: the files are missing, damaged or of another version.
         """
         spec = TowerSpec.load(folder)
-        try:
-            document = json.loads((folder / _GRIDS).read_text(encoding="utf-8"))
-            if document["schema_version"] != SCHEMA_VERSION:
-                raise DataError(f"{folder / _GRIDS} is of version {document['schema_version']}")
+        with reading(folder, "a quantized tower"):
+            document = read_versioned(folder / _GRIDS, SCHEMA_VERSION)
             tensors = load_file(folder / _TENSORS)
             layers = {
                 name: QuantizedLayer(
@@ -184,8 +182,4 @@ class QuantizedTower:
                 )
                 for name, grids in document["products"].items()
             }
-        except DataError:
-            raise
-        except Exception as error:  # safetensors has an error of its own
-            raise DataError(f"{folder} does not hold a quantized tower: {error}") from error
         return cls(layers, products)

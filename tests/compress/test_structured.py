@@ -115,7 +115,7 @@ def test_a_taylor_score_is_what_the_loss_changes_by_when_it_is_linear() -> None:
 @pytest.mark.parametrize("kept", [[], [0, 0], [1, 0], [-1, 2], [0, 999]])
 def test_what_cannot_be_kept_is_said(model: Model, kept: list[int]) -> None:
     before = parameters_of(model.module)
-    with pytest.raises(RecipeError, match=r"neurons of .*(all|places)|(all|places).*neurons of|neurons"):
+    with pytest.raises(RecipeError, match="neurons"):
         keep_neurons_(model.module, feed_forwards(model.module)[0], kept)
     with pytest.raises(RecipeError, match="heads"):
         keep_heads_(model.module, attentions(model.module)[0], kept)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from pocketvl.compress.neurons import check_kept
 from pocketvl.compress.scores import Score, weight_scores
-from pocketvl.compress.shrink import keep_inputs_, keep_outputs_, linear
+from pocketvl.compress.shrink import check_kept, keep_inputs_, keep_outputs_, linear
 from pocketvl.families.blocks import Attention, set_head_count_
 
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pocketvl.compress.shrink import linear
+from pocketvl.compress.shrink import linear, linear_with
 from pocketvl.errors import RecipeError
 
 _DAMPING = 1e-6
@@ -107,13 +107,8 @@ def factorise_(module: nn.Module, name: str, factors: Factors, rank: int) -> boo
     child = linear(module, name)
     if not saves(child.in_features, child.out_features, rank):
         return False
-    left, right = factors.at_rank(rank)
-    trained = child.weight.requires_grad
-    first = nn.Linear(child.in_features, rank, bias=False, device="meta")
-    second = nn.Linear(rank, child.out_features, bias=False, device="meta")
-    for made, values in ((first, right), (second, left)):
-        made.weight = nn.Parameter(torch.from_numpy(values).to(child.weight.dtype), trained)
-    if child.bias is not None:
-        second.bias = nn.Parameter(child.bias.detach().clone(), trained)
+    left, right = (torch.from_numpy(each).to(child.weight.dtype) for each in factors.at_rank(rank))
+    bias = None if child.bias is None else child.bias.detach()
+    first, second = linear_with(right, None, child), linear_with(left, bias, child)
     module.set_submodule(name, nn.Sequential(first, second).train(child.training))
     return True

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from pocketvl.compress.scores import Score, weight_scores
-from pocketvl.compress.shrink import keep_inputs_, keep_outputs_, linear
-from pocketvl.errors import RecipeError
+from pocketvl.compress.shrink import check_kept, keep_inputs_, keep_outputs_, linear
 from pocketvl.families.blocks import FeedForward
 
 
@@ -51,11 +50,3 @@ def keep_neurons_(
     check_kept(kept, count, f"neurons of {layer.up}")
     keep_outputs_(module, layer.up, kept)
     keep_inputs_(module, layer.down, kept, means)
-
-
-def check_kept(kept: Sequence[int], count: int, what: str) -> None:
-    """Raises RecipeError unless `kept` are places below `count`, at least one, each once and in order."""
-    if not kept:
-        raise RecipeError(f"all {count} {what} would go; at least one has to stay")
-    if list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= count:
-        raise RecipeError(f"{what}: places 0 to {count - 1}, each once and in order, not {list(kept)[:8]}")

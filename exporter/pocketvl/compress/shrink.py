@@ -26,7 +26,7 @@ def keep_outputs_(module: nn.Module, name: str, kept: Sequence[int]) -> None:
     """Leaves a linear these outputs, in this order."""
     child, rows = linear(module, name), torch.tensor(kept, dtype=torch.long)
     bias = None if child.bias is None else child.bias.detach()[rows]
-    module.set_submodule(name, _linear_of(child.weight.detach()[rows], bias, child))
+    module.set_submodule(name, linear_with(child.weight.detach()[rows], bias, child))
 
 
 def keep_inputs_(
@@ -48,10 +48,19 @@ def keep_inputs_(
         gone = torch.ones(child.in_features, dtype=torch.bool)
         gone[columns] = False
         bias += (weight[:, gone].double() @ means.double()[gone]).to(bias.dtype)
-    module.set_submodule(name, _linear_of(weight[:, columns], bias, child))
+    module.set_submodule(name, linear_with(weight[:, columns], bias, child))
 
 
-def _linear_of(weight: torch.Tensor, bias: torch.Tensor | None, like: nn.Linear) -> nn.Linear:
+def check_kept(kept: Sequence[int], count: int, what: str) -> None:
+    """Raises RecipeError unless `kept` are places below `count`, at least one, each once and in order."""
+    if not kept:
+        raise RecipeError(f"all {count} {what} would go; at least one has to stay")
+    if list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= count:
+        raise RecipeError(f"{what}: places 0 to {count - 1}, each once and in order, not {list(kept)[:8]}")
+
+
+def linear_with(weight: torch.Tensor, bias: torch.Tensor | None, like: nn.Linear) -> nn.Linear:
+    """A linear of copies of these, trained or not as another one is."""
     outputs, inputs = weight.shape
     made = nn.Linear(inputs, outputs, bias is not None, device="meta")
     made.weight = nn.Parameter(weight.clone(), like.weight.requires_grad)

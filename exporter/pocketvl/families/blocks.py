@@ -63,11 +63,10 @@ class Attention:
 def feed_forwards(module: nn.Module) -> tuple[FeedForward, ...]:
     """The feed-forward layers of a module, in its order."""
     return tuple(
-        FeedForward(*names)
+        FeedForward(_joined(prefix, up), _joined(prefix, down))
         for prefix, layer in module.named_modules()
-        for pair in _FEED_FORWARDS
-        if all(_is_linear(layer, name) for name in pair)
-        for names in (tuple(_joined(prefix, name) for name in pair),)
+        for up, down in _FEED_FORWARDS
+        if _is_linear(layer, up) and _is_linear(layer, down)
     )
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from pocketvl.errors import DataError
 from pocketvl.quantize.arithmetic import Range
+from pocketvl.saved import read_versioned, reading
 
 SCHEMA_VERSION = 1
 _TENSORS = "seen.safetensors"
@@ -84,10 +84,8 @@ class Calibration:
         Raises:
             DataError: the files are missing, damaged or of another version.
         """
-        try:
-            document = json.loads((folder / _RANGES).read_text(encoding="utf-8"))
-            if document["schema_version"] != SCHEMA_VERSION:
-                raise DataError(f"{folder / _RANGES} is of version {document['schema_version']}")
+        with reading(folder, "a calibration"):
+            document = read_versioned(folder / _RANGES, SCHEMA_VERSION)
             tensors = load_file(folder / _TENSORS)
             layers = {
                 name: LayerCalibration(
@@ -101,10 +99,6 @@ class Calibration:
             products = {
                 name: (Range(**left), Range(**right)) for name, (left, right) in document["products"].items()
             }
-        except DataError:
-            raise
-        except Exception as error:  # safetensors has an error of its own
-            raise DataError(f"{folder} does not hold a calibration: {error}") from error
         return cls(layers, products, tuple(document["warnings"]))
 
 

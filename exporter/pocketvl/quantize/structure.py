@@ -30,12 +30,11 @@ def final_linear(module: nn.Module, example: torch.Tensor) -> str | None:
 
     It is the last to run, and gives as many numbers as the module: a projection into the embedding space.
     """
-    ran: dict[str, int] = {}
+    ran: list[tuple[str, int]] = []
 
     def watch(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
         def hook(layer: nn.Module, inputs: object, output: torch.Tensor) -> None:
-            ran.pop(name, None)
-            ran[name] = output.numel()
+            ran.append((name, output.numel()))
 
         return hook
 
@@ -47,10 +46,11 @@ def final_linear(module: nn.Module, example: torch.Tensor) -> str | None:
     finally:
         for handle in handles:
             handle.remove()
-    last = next(reversed(ran), None)
-    if last is None or ran[last] != given.numel() or not isinstance(module.get_submodule(last), nn.Linear):
+    if not ran:
         return None
-    return last
+    last, numbers = ran[-1]
+    is_final = numbers == given.numel() and isinstance(module.get_submodule(last), nn.Linear)
+    return last if is_final else None
 
 
 def _reads(argument: object, inputs: set[str]) -> bool:

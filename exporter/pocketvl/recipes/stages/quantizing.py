@@ -246,7 +246,7 @@ class ChooseLayers(Stage):
 
 
 @dataclass(frozen=True)
-class RankLayers(Stage):
+class RankLayers(OfTower, Stage):
     """What quantizing each group of a tower's layers alone costs, measured on calibration data."""
 
     version: ClassVar[int] = 1
@@ -258,22 +258,14 @@ class RankLayers(Stage):
     samples: int = 128
 
     @property
-    def role(self) -> Role:
-        """Which tower."""
-        return self.tower.role
-
-    @property
     def title(self) -> str:
         return f"rank the layers of {self.role.value} in {self.integers.precision.value}"
-
-    def environment(self) -> Mapping[str, str]:
-        return this_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.integers import QuantizedTower
         from pocketvl.quantize.sensitivity import measure_sensitivity
 
-        module, _ = open_tower(self.tower.source, self.role, source["tower"])
+        module, _ = open_tower(self.source, self.role, source["tower"])
         feeds = Feeds(source["feeds"], self.role, _BATCH, self.samples)
         tower = QuantizedTower.load(source["integers"])
         ranked = measure_sensitivity(module, tower, feeds, source.progress)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -128,10 +128,20 @@ class PrepareTower(Stage):
         save_tower(module, out)
 
 
+class TowerStage(Protocol):
+    """A stage whose result is a tower's weights."""
+
+    @property
+    def source(self) -> Path: ...
+
+    @property
+    def role(self) -> Role: ...
+
+
 class OfTower:
     """Of a stage that works on another stage's tower: which that is."""
 
-    tower: PrepareTower | EqualizeTower
+    tower: TowerStage
 
     @property
     def source(self) -> Path:
