@@ -4,7 +4,7 @@ Fidelity: both towers, plain and with eight outlier channels at 20x, against the
 engines, on samples that calibration did not see. Latency: against what the engines' own tools make of the
 same float graphs, all of them timed in turns in one process, as medians of paired ratios.
 
-    python bench/clip_b32.py --work build/bench/clip-b32 [--towers image,text] [--runs 60]
+    python bench/clip_b32.py --work build/bench/clip-b32 [--towers image,text-plain,text-outliers] [--runs 60]
 
 The graphs stay in the work folder, so that a second call only measures.
 """
@@ -135,7 +135,11 @@ def towers(names: list[str], calibration: int, unseen: int) -> list[Tower]:
     for kind in ("plain", "outliers"):
         model = clip(0, kind == "outliers")
         modules = {"image": ClipImageEncoder(model, preprocess), "text": ClipTextEncoder(model, 77, EOS)}
-        found += [Tower(f"{name}-{kind}", modules[name].eval(), *shown[name]) for name in names]
+        found += [
+            Tower(f"{name}-{kind}", modules[name].eval(), *shown[name])
+            for name in INPUTS
+            if name in names or f"{name}-{kind}" in names
+        ]
     return found
 
 

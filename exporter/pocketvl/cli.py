@@ -194,6 +194,47 @@ def _bits(text: str) -> tuple[int, ...]:
 
 
 @cli.command()
+@click.argument("source", type=_folder)
+@click.option(
+    "--recipe",
+    required=True,
+    metavar="NAME|FILE.toml",
+    help="What is done, step by step: gentle, balanced, tiny, or a file.",
+)
+@click.option("--data", required=True, type=_folder, help="Dataset folder to learn from.")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=_folder,
+    help="The smaller checkpoint's folder; replaced when the new one is whole.",
+)
+@_cache
+@_json
+def compress(source: Path, recipe: str, data: Path, out: Path, cache: Path, as_json: bool) -> None:
+    """Make the checkpoint SOURCE smaller: prune, factorise and distil it as a recipe says.
+
+    Interrupted, the same command goes on where the training last saved its state.
+    """
+    from pocketvl.console import stage_lines
+    from pocketvl.recipes import compress as recipes
+
+    with stage_lines() as tell:
+        result = recipes.compress(recipes.CompressRequest(source, recipe, data, out), cache, tell)
+    if as_json:
+        click.echo(json.dumps({"before": vars(result.before), "after": vars(result.after)}))
+        return
+    for name, what in (
+        ("parameters", "parameters"),
+        ("macs", "multiply-adds"),
+        ("int8_bytes", "bytes in int8"),
+    ):
+        before, after = (getattr(each, name) for each in (result.before, result.after))
+        click.echo(f"{what:<14} {before:>13,} -> {after:>13,}  ({after / before:.0%})")
+    click.echo(f"checkpoint: {out}")
+
+
+@cli.command()
 @click.argument("bundle", type=_folder)
 @click.option(
     "--source", required=True, type=_folder, help="The checkpoint that the bundle was exported from."
@@ -225,13 +266,16 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, as_json: bool) -> 
 @click.option(
     "--work", type=_folder, help="Where scenes and the training's state are kept; default: OUT.work."
 )
-def train(recipe: str, out: Path, work: Path | None) -> None:
+@click.option(
+    "--from", "start", type=_folder, help="A checkpoint of fewer layers, from which the model grows."
+)
+def train(recipe: str, out: Path, work: Path | None, start: Path | None) -> None:
     """Train what RECIPE says (a shipped name, or a .toml file). Interrupted, the same command goes on."""
     from pocketvl.console import bar
     from pocketvl.recipes import train as recipes
 
     with bar() as tell:
-        recipes.train(recipe, out, work or out.with_name(out.name + ".work"), tell)
+        recipes.train(recipe, out, work or out.with_name(out.name + ".work"), tell, start)
     click.echo(str(out))
 
 

@@ -28,12 +28,11 @@ from pocketvl.quantize.arithmetic import (
     quantize_weights,
     weight_scale,
 )
-from pocketvl.quantize.distill import affinity_loss, tower_losses
 from pocketvl.quantize.fake import straight_through
 from pocketvl.quantize.fold import fold_layer_norms_
 from pocketvl.quantize.learned import LearnedActivation, LearnedWeights, learned_fake_quantize
 from pocketvl.quantize.learned_tower import QatTower
-from pocketvl.quantize.qat import QatData, TowerObjective, train_qat
+from pocketvl.quantize.qat import TowerObjective, train_qat
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.quantize.simulate import simulated
 from pocketvl.specification import (
@@ -49,7 +48,9 @@ from pocketvl.specification import (
     Mode,
     ProductSpec,
 )
+from pocketvl.train.distil_losses import affinity_loss, tower_losses
 from pocketvl.train.loop import LoopSettings, Losses, Trainer
+from pocketvl.train.pairs import PairedData
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 
 WIDTHS = range(2, 9)
@@ -487,16 +488,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 
 @pytest.fixture(scope="module")
-def data() -> QatData:
+def data() -> PairedData:
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (24, 4, 4, 3), dtype=np.uint8)
     images = coarse.repeat(IMAGE_SIZE // 4, axis=1).repeat(IMAGE_SIZE // 4, axis=2)
     ids = random.integers(0, 380, (60, TEXT_LENGTH), dtype=np.int32)
     ids[:, 0], ids[:, -1] = 380, 381
-    return QatData(images, ids, [(row, 24 + row) if row % 2 else (row,) for row in range(24)])
+    return PairedData(images, ids, [(row, 24 + row) if row % 2 else (row,) for row in range(24)])
 
 
-def towers_of(source: Source, data: QatData, spec: LayerSpec) -> tuple[QuantizedTower, QuantizedTower]:
+def towers_of(source: Source, data: PairedData, spec: LayerSpec) -> tuple[QuantizedTower, QuantizedTower]:
     return (
         quantized(
             source.image_encoder, torch.from_numpy(data.images), default=spec, patch_embedding=static(8)
@@ -507,7 +508,7 @@ def towers_of(source: Source, data: QatData, spec: LayerSpec) -> tuple[Quantized
 
 @pytest.mark.parametrize("spec", [static(8), INT4_DYNAMIC])
 def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
-    source: Source, data: QatData, spec: LayerSpec
+    source: Source, data: PairedData, spec: LayerSpec
 ) -> None:
     feeds = (torch.from_numpy(data.images), torch.from_numpy(data.ids))
     modules = (source.image_encoder, source.text_encoder)
@@ -523,7 +524,7 @@ def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
             torch.testing.assert_close(student(feed), copy(feed), rtol=0, atol=1e-5)
 
 
-def test_grids_of_products_are_learned_too(source: Source, data: QatData) -> None:
+def test_grids_of_products_are_learned_too(source: Source, data: PairedData) -> None:
     tower, feed = towers_of(source, data, static(8))[1], torch.from_numpy(data.ids)
     names = [f"encoder.layers.0.self_attn.{kind}" for kind in ("scores", "values")]
     grids = [activation_grid(Range(-3, 4)), activation_grid(Range(0, 1))]
@@ -552,7 +553,7 @@ class StopError(Exception):
 
 
 def test_an_interrupted_training_ends_as_an_undisturbed_one(
-    source: Source, data: QatData, tmp_path: Path
+    source: Source, data: PairedData, tmp_path: Path
 ) -> None:
     modules, towers = (source.image_encoder, source.text_encoder), towers_of(source, data, static(4))
     told: list[str] = []
@@ -589,7 +590,7 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(
 
 
 def test_distillation_brings_a_clip_nearer_to_its_float_self(
-    source: Source, data: QatData, tmp_path: Path
+    source: Source, data: PairedData, tmp_path: Path
 ) -> None:
     modules, towers = (source.image_encoder, source.text_encoder), towers_of(source, data, static(3))
     settings = replace(
@@ -613,7 +614,7 @@ def test_distillation_brings_a_clip_nearer_to_its_float_self(
         assert losses[1] < 0.6 * losses[0]
 
 
-def test_phases_can_be_left_out(source: Source, data: QatData, tmp_path: Path) -> None:
+def test_phases_can_be_left_out(source: Source, data: PairedData, tmp_path: Path) -> None:
     modules, towers = (source.image_encoder, source.text_encoder), towers_of(source, data, static(8))
     settings = replace(SETTINGS, image_steps=0, joint_steps=0, text_steps=2)
     image, text = train_qat(modules, towers, 10.0, data, settings, tmp_path)
@@ -662,9 +663,9 @@ def test_a_teacher_gets_no_gradient() -> None:
 @pytest.mark.parametrize(
     "pairs", [[(0,)] * 23, [(0, 60)] * 24, [()] * 24, [(-1,)] * 24], ids=["few", "far", "none", "negative"]
 )
-def test_pairs_that_do_not_fit_are_refused(data: QatData, pairs: list[tuple[int, ...]]) -> None:
+def test_pairs_that_do_not_fit_are_refused(data: PairedData, pairs: list[tuple[int, ...]]) -> None:
     with pytest.raises(DataError, match="caption"):
-        QatData(data.images, data.ids, pairs)
+        PairedData(data.images, data.ids, pairs)
 
 
 @pytest.mark.parametrize(

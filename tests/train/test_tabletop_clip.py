@@ -23,7 +23,13 @@ from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families import open_source
 from pocketvl.recipes.train import read_training_recipe
 from pocketvl.train.loop import LoopSettings, Precision
-from pocketvl.train.tabletop import PhaseSettings, TabletopClipSettings, _corpus, train_tabletop_clip
+from pocketvl.train.tabletop import (
+    ImagePhaseSettings,
+    PhaseSettings,
+    TabletopClipSettings,
+    _corpus,
+    train_tabletop_clip,
+)
 from pocketvl.train.tabletop_batches import Batch, TabletopBatches, statement_row
 from pocketvl.train.tabletop_clip import ClipSettings, ImageObjective, ImageTower, TowerSettings, build_clip
 from pocketvl.train.tabletop_oracle import OracleObjective, TabletopOracle
@@ -50,7 +56,7 @@ TINY = TabletopClipSettings(
     scenes=PoolSettings(seed=1, count=40, paint_size=32),
     oracle=PHASE,
     text=PHASE,
-    image=replace(PHASE, loop=replace(PHASE.loop, precision=Precision.BFLOAT16)),
+    image=ImagePhaseSettings(8, 3, replace(PHASE.loop, precision=Precision.BFLOAT16)),
 )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 
 import torch
@@ -104,3 +105,23 @@ def _kept(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
     mask = torch.ones(len(scores), dtype=torch.bool)
     mask[scores.argsort(stable=True)[:going]] = False
     return mask
+
+
+@contextmanager
+def held_zeros(module: nn.Module, hold: bool = True) -> Iterator[None]:
+    """Keeps all linears' weights at 0 that are so now, while the module is trained.
+
+    Args:
+        module: whose linears.
+        hold: False does nothing.
+    """
+    masks = {
+        name: child.weight.detach() != 0
+        for name, child in module.named_modules()
+        if hold and isinstance(child, nn.Linear)
+    }
+    hold_masks_(module, masks)
+    try:
+        yield
+    finally:
+        release_masks_(module, masks)

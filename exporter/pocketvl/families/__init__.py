@@ -10,8 +10,10 @@ from pocketvl.errors import SourceError
 
 if TYPE_CHECKING:
     from pocketvl.families.base import Source
+    from pocketvl.families.trainable import Trainable
 
-# model_type in config.json -> the module that opens such a folder. A plain table, so that importing this
+# model_type in config.json -> the module that opens such a folder, beside which one with "_trainable" in its
+# name opens it to be changed. A plain table, so that importing this
 # package imports no torch, and so that a family is added here and nowhere else.
 _FAMILIES = {"clip": "pocketvl.families.clip"}
 
@@ -28,9 +30,23 @@ def open_source(folder: Path) -> Source:
     Raises:
         SourceError: the folder or one of its files is missing, broken or does not fit the others.
     """
+    source: Source = import_module(_FAMILIES[_model_type(folder)]).load(folder)
+    return source
+
+
+def open_trainable(folder: Path) -> Trainable:
+    """Opens a folder of a family that pocketvl knows, to be compressed and trained.
+
+    Raises:
+        SourceError: as `open_source`.
+    """
+    trainable: Trainable = import_module(f"{_FAMILIES[_model_type(folder)]}_trainable").load_trainable(folder)
+    return trainable
+
+
+def _model_type(folder: Path) -> str:
     from pocketvl.families.checkpoint import read_json
 
-    folder = Path(folder)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise SourceError(f"{folder} {what}; give the path of a Hugging Face model folder")
@@ -40,5 +56,4 @@ def open_source(folder: Path) -> Source:
         raise SourceError(
             f"{folder / 'config.json'}: model_type {model_type!r} is not known (known: {known})"
         )
-    source: Source = import_module(_FAMILIES[model_type]).load(folder)
-    return source
+    return model_type

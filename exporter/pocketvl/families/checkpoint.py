@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,15 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
             f"{folder / _INDEX} lists {len(lost)} tensors that no shard holds, {lost[0]} for one"
         )
     return tensors
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The float type in which a folder stores its weights: that of most of its tensors.
+
+    Raises:
+        SourceError: no safetensors weights, or broken ones.
+    """
+    return Counter(tensor.dtype for tensor in read_weights(folder).values()).most_common(1)[0][0]
 
 
 def _read_shard(path: Path) -> dict[str, torch.Tensor]:

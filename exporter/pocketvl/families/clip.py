@@ -161,11 +161,7 @@ def load(folder: Path) -> Source:
     preprocess, notes = read_preprocess(folder, cast(int, config.vision.image_size))
     tokenizer = read_tokenizer(folder)
     notes += _check_tokenizer(folder, tokenizer, config)
-    weights = read_weights(folder)
-    model = _build(config, folder)
-    reshape_(model, read_compression(folder), folder)
-    load_weights_(model, weights, folder)
-    model.train(False).requires_grad_(False)
+    model = _open_model(config, folder).requires_grad_(False)
     positions = int(config.text.max_position_embeddings)
     length = positions if tokenizer.limit is None else min(positions, tokenizer.limit)
     if length < 3:
@@ -189,11 +185,45 @@ def load(folder: Path) -> Source:
     )
 
 
+def load_model(folder: Path) -> CLIPModel:
+    """Opens transformers' own model, as it is compressed and trained: fp32, eager attention, in eval mode.
+
+    Raises:
+        SourceError: something in the folder is missing, broken, or does not fit the rest.
+    """
+    return _open_model(_read_config(folder), folder)
+
+
+def build_model(stored: dict[str, Any], folder: Path) -> CLIPModel:
+    """A model as a config.json describes it, with weights that mean nothing.
+
+    Args:
+        stored: its content.
+        folder: for messages.
+
+    Raises:
+        SourceError: there is no such model.
+    """
+    return _build(_check_config(stored, folder), folder)
+
+
+def _open_model(config: _Config, folder: Path) -> CLIPModel:
+    weights = read_weights(folder)
+    model = _build(config, folder)
+    reshape_(model, read_compression(folder), folder)
+    load_weights_(model, weights, folder)
+    model.train(False)
+    return model
+
+
 def _read_config(folder: Path) -> _Config:
+    return _check_config(read_json(folder / "config.json"), folder)
+
+
+def _check_config(stored: dict[str, Any], folder: Path) -> _Config:
     from transformers import CLIPConfig
 
     path = folder / "config.json"
-    stored = read_json(path)
     try:
         config = CLIPConfig.from_dict(stored)
     except Exception as error:  # the validators of transformers raise whatever they like

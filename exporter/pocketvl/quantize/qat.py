@@ -4,59 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from pocketvl.errors import DataError, TrainingError
 from pocketvl.integers import QuantizedTower
-from pocketvl.quantize.distill import affinity_loss, tower_losses
 from pocketvl.quantize.learned_tower import Finished, QatTower
 from pocketvl.quantize.settings import QatSettings
-from pocketvl.train.loop import LoopSettings, Losses, Objective, Progress, Trainer
-
-BatchT = TypeVar("BatchT")
-
-_CLAIM = "qat.json"
-
-
-@dataclass(frozen=True, eq=False)
-class QatData:
-    """What is learned from; no labels, the float model says what is right.
-
-    Attributes:
-        images: uint8 [N, H, W, 3], as the image tower takes them; may be a memmap.
-        ids: int32 [M, T], as the text tower takes them.
-        pairs: for each picture the row of its caption in `ids`, then the rows of its hard negatives. Where
-            there is none of those, a text is drawn for it.
-    """
-
-    images: NDArray[np.uint8]
-    ids: NDArray[np.int32]
-    pairs: Sequence[Sequence[int]]
-
-    def __post_init__(self) -> None:
-        if len(self.images) < 2 or len(self.ids) < 2:
-            raise DataError("quantization-aware training needs at least two pictures and two texts")
-        if len(self.pairs) != len(self.images):
-            raise DataError(f"{len(self.images)} pictures, but captions for {len(self.pairs)}")
-        if not all(rows and min(rows) >= 0 and max(rows) < len(self.ids) for rows in self.pairs):
-            raise DataError(f"a picture has no caption among the {len(self.ids)} texts")
-
-
-@dataclass(frozen=True, eq=False)
-class Pairing:
-    """A joint batch: uint8 pixels [B, H, W, 3], and int32 ids [2 B, T], captions first, then negatives."""
-
-    pixels: torch.Tensor
-    ids: torch.Tensor
+from pocketvl.train.distil_losses import affinity_loss, tower_losses
+from pocketvl.train.loop import LoopSettings, Losses, Progress
+from pocketvl.train.pairs import PairedData, Pairing, SampleOrder, pairing, rows_of
+from pocketvl.train.phases import Phases, TowerPair, claim
 
 
 class TowerObjective:
@@ -94,24 +56,11 @@ class JointObjective:
         return losses
 
 
-class TowerPair(nn.Module):
-    """Both towers as one module: pixels and ids to their embeddings."""
-
-    def __init__(self, image: nn.Module, text: nn.Module) -> None:
-        """Args: image: takes pixels. text: takes ids."""
-        super().__init__()
-        self.image, self.text = image, text
-
-    def forward(self, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings [B, D] and [M, D]."""
-        return self.image(pixels), self.text(ids)
-
-
 def train_qat(
     modules: tuple[nn.Module, nn.Module],
     towers: tuple[QuantizedTower, QuantizedTower],
     logit_scale: float,
-    data: QatData,
+    data: PairedData,
     settings: QatSettings,
     work: Path,
     progress: Progress | None = None,
@@ -137,124 +86,57 @@ def train_qat(
         TrainingError: a loss is not finite, or `work` holds the states of another training.
         RecipeError: a tower has grids that are not learned.
     """
-    _claim(work, modules, towers, logit_scale, data, settings)
+    claim(work, _identity(modules, towers, logit_scale, data, settings))
     image, text = (
         QatTower(module, tower, settings.scale_rate) for module, tower in zip(modules, towers, strict=True)
     )
     teacher = TowerPair(*(deepcopy(module) for module in modules)).eval().requires_grad_(False)
-    order = _Order(settings.batch_size, settings.seed)
-    phases = _Phases(settings, work, progress)
+    order = SampleOrder(settings.batch_size, settings.seed)
+    loop = LoopSettings(
+        steps=0,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
+        save_every=settings.save_every,
+        clip_norm=settings.clip_norm,
+    )
+    phases = Phases(loop, work, progress)
     phases.run(
         "image",
         settings.image_steps,
         image,
-        lambda step: _rows(data.images, order(len(data.images), step)),
+        lambda step: rows_of(data.images, order(len(data.images), step)),
         TowerObjective(teacher.image),
     )
     phases.run(
         "text",
         settings.text_steps,
         text,
-        lambda step: _rows(data.ids, order(len(data.ids), step)),
+        lambda step: rows_of(data.ids, order(len(data.ids), step)),
         TowerObjective(teacher.text),
     )
     phases.run(
         "joint",
         settings.joint_steps,
         TowerPair(image, text),
-        lambda step: _pairing(data, order, step),
+        lambda step: pairing(data, order, step),
         JointObjective(teacher, logit_scale, settings),
     )
     return image.finish(), text.finish()
-
-
-@dataclass(frozen=True)
-class _Phases:
-    """Runs phases one after the other, each with its own folder of states."""
-
-    settings: QatSettings
-    work: Path
-    progress: Progress | None
-
-    def run(
-        self,
-        name: str,
-        steps: int,
-        module: nn.Module,
-        batches: Callable[[int], BatchT],
-        objective: Objective[BatchT],
-    ) -> None:
-        """Trains a module in place; where the phase is through, its last state is loaded and that is all."""
-        if steps == 0:
-            return
-        told = self.progress
-        if told is not None:
-            told = _named(name, told)
-        Trainer(module, batches, objective, _loop(self.settings, steps), self.work / name).run(told)
-
-
-def _loop(settings: QatSettings, steps: int) -> LoopSettings:
-    """The training loop's settings for a phase of so many steps; a twentieth of them is warm-up."""
-    return LoopSettings(
-        steps=steps,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup_steps=max(1, steps // 20),
-        seed=settings.seed,
-        save_every=settings.save_every,
-        clip_norm=settings.clip_norm,
-    )
-
-
-def _named(name: str, progress: Progress) -> Progress:
-    return lambda done, total, news: progress(done, total, f"{name}: {news}")
 
 
 def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-@dataclass(frozen=True)
-class _Order:
-    """Which samples a step sees, a function of the step alone: a new order every time around."""
-
-    batch_size: int
-    seed: int
-
-    def __call__(self, count: int, step: int) -> NDArray[np.int64]:
-        """Ascending places among `count` samples; a memmap is read in order."""
-        size = min(self.batch_size, count)
-        around, place = divmod(step, count // size)
-        order = np.random.default_rng([self.seed, around]).permutation(count)
-        chosen: NDArray[np.int64] = np.sort(order[place * size : (place + 1) * size])
-        return chosen
-
-
-def _rows(values: NDArray[np.generic], places: NDArray[np.int64]) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values[places]))
-
-
-def _pairing(data: QatData, order: _Order, step: int) -> Pairing:
-    places = order(len(data.images), step)
-    random = np.random.default_rng([order.seed, step, 1])
-    captions, negatives = [], []
-    for place in places:
-        caption, *others = data.pairs[int(place)]
-        captions.append(caption)
-        among = others or range(len(data.ids))
-        negatives.append(among[int(random.integers(len(among)))])
-    return Pairing(_rows(data.images, places), _rows(data.ids, np.array(captions + negatives)))
-
-
-def _claim(
-    work: Path,
+def _identity(
     modules: tuple[nn.Module, nn.Module],
     towers: tuple[QuantizedTower, QuantizedTower],
     logit_scale: float,
-    data: QatData,
+    data: PairedData,
     settings: QatSettings,
-) -> None:
-    """Writes into `work` what is trained there, or checks that it is this."""
+) -> str:
+    """Differs for trainings that differ in anything."""
     digest = hashlib.sha256(json.dumps([asdict(settings), logit_scale]).encode())
     for module, tower in zip(modules, towers, strict=True):
         for name, value in module.state_dict().items():
@@ -266,12 +148,4 @@ def _claim(
         digest.update(f"{sorted(tower.products.items())}".encode())
     digest.update(f"{data.images.shape}{data.ids.shape}{[list(rows) for rows in data.pairs]}".encode())
     digest.update(np.ascontiguousarray(data.ids).tobytes())
-    claim, path = {"training": digest.hexdigest()}, work / _CLAIM
-    if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != claim:
-            raise TrainingError(
-                f"{work} holds a training of another model, other data or settings: delete it"
-            )
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(claim) + "\n", encoding="utf-8")
+    return digest.hexdigest()

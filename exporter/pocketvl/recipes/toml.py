@@ -43,8 +43,14 @@ def read_toml(recipe: str, folder: str) -> dict[str, Any]:
         raise RecipeError(f"recipe {recipe} is not TOML: {error}") from error
 
 
-def check_recipe(kind: type[RecipeT], values: dict[str, Any], recipe: str) -> RecipeT:
-    """Makes a dataclass of what a recipe says.
+def check_recipe(kind: type[RecipeT], values: dict[str, Any], recipe: str, where: str = "") -> RecipeT:
+    """Makes a dataclass of what a recipe, or a part of it, says.
+
+    Args:
+        kind: the dataclass.
+        values: what is said.
+        recipe: its name, for messages.
+        where: the path of that part, with a point at its end, for messages.
 
     Raises:
         RecipeError: a key is unknown, missing, of the wrong type, or has a value that cannot be; the message
@@ -52,15 +58,16 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], recipe: str) -> Re
     """
     unknown = _unknown_key(kind, values)
     if unknown:
-        raise RecipeError(f"recipe {recipe}: {unknown}: there is no such key")
+        raise RecipeError(f"recipe {recipe}: {where}{unknown}: there is no such key")
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"recipe {recipe}: {key}: {first['msg']}") from error
+        raise RecipeError(f"recipe {recipe}: {where}{key}: {first['msg']}") from error
     except RecipeError as error:  # of a dataclass that checks its own values
-        raise RecipeError(f"recipe {recipe}: {error}") from error
+        part = f"{where.removesuffix('.')}: " if where else ""
+        raise RecipeError(f"recipe {recipe}: {part}{error}") from error
 
 
 def _unknown_key(kind: Any, values: dict[str, Any], path: str = "") -> str:

@@ -29,15 +29,18 @@ def read_training_recipe(recipe: str) -> TabletopClipSettings:
     return check_recipe(TabletopClipSettings, values, recipe)
 
 
-def train(recipe: str, out: Path, work: Path, progress: Progress | None = None) -> None:
+def train(
+    recipe: str, out: Path, work: Path, progress: Progress | None = None, start: Path | None = None
+) -> None:
     """Trains what the recipe says and writes the checkpoint `out`; an interrupted training goes on.
 
     Raises:
         RecipeError: the recipe is not valid.
+        SourceError: `start` is not a checkpoint.
         TrainingError: training diverged, or `work` or `out` belongs to something else.
     """
     settings = read_training_recipe(recipe)
 
     from pocketvl.train.tabletop import train_tabletop_clip
 
-    train_tabletop_clip(settings, out, work, progress)
+    train_tabletop_clip(settings, out, work, progress, start)

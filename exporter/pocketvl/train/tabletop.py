@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,10 @@ from transformers import CLIPModel
 from pocketvl.data.tabletop.language import captions, questions, sample_statement
 from pocketvl.data.tabletop.scene import sample_scene, scene_rng
 from pocketvl.errors import TrainingError
+from pocketvl.families.clip import load_model
+from pocketvl.train.growing import grow_
 from pocketvl.train.loop import LoopSettings, Objective, Trainer, TrainReport
+from pocketvl.train.phases import claim, named
 from pocketvl.train.tabletop_batches import Batch, TabletopBatches
 from pocketvl.train.tabletop_clip import (
     LARGEST_LOGIT_SCALE,
@@ -53,6 +57,17 @@ class PhaseSettings:
 
 
 @dataclass(frozen=True)
+class ImagePhaseSettings(PhaseSettings):
+    """The image tower's phase.
+
+    Attributes:
+        placed_from: share of the steps after which patches are asked for the oracle's vector of their object.
+    """
+
+    placed_from: float = 1 / 3
+
+
+@dataclass(frozen=True)
 class TabletopClipSettings:
     """All that decides what comes out: the model, its scenes, and the phases of its training in order."""
 
@@ -60,11 +75,15 @@ class TabletopClipSettings:
     scenes: PoolSettings
     oracle: PhaseSettings
     text: PhaseSettings
-    image: PhaseSettings
+    image: ImagePhaseSettings
 
 
 def train_tabletop_clip(
-    settings: TabletopClipSettings, out: Path, work: Path, progress: Progress | None = None
+    settings: TabletopClipSettings,
+    out: Path,
+    work: Path,
+    progress: Progress | None = None,
+    start: Path | None = None,
 ) -> dict[str, TrainReport]:
     """Trains, or goes on training, and writes the checkpoint folder `out` when done.
 
@@ -73,12 +92,16 @@ def train_tabletop_clip(
         out: the Hugging Face folder to write; replaced when it exists and is one.
         work: keeps painted scenes and the state of the training between runs.
         progress: told after every shard of scenes and every step.
+        start: a checkpoint of the same recipe but fewer layers, from which the model grows; without one it
+            starts from nothing.
 
     Returns:
         What each phase did, by its name.
 
     Raises:
-        TrainingError: the loss is not finite, or `work` or `out` belongs to something else.
+        TrainingError: the loss is not finite, `work` or `out` belongs to something else, or the model cannot
+            grow from `start`.
+        SourceError: `start` is not a CLIP checkpoint.
     """
     if out.exists() and not (out / "config.json").exists():
         raise TrainingError(f"{out} exists and is not a checkpoint folder: choose another place")
@@ -86,27 +109,35 @@ def train_tabletop_clip(
     tokenizer = build_tokenizer(_corpus(settings.scenes.seed), settings.model.vocab_size)
     set_seed(settings.oracle.loop.seed)
     oracle, clip = TabletopOracle(settings.model.embedding_dim), build_clip(settings.model)
+    claim(work, _start_of(start))
+    if start is not None:
+        grow_(clip, load_model(start))
     image, text = ImageTower(clip, settings.model), TextTower(clip)
     reports: dict[str, TrainReport] = {}
 
     def run(name: str, phase: PhaseSettings, module: nn.Module, objective: Objective[Batch]) -> None:
         batches = TabletopBatches(pool, tokenizer, phase.batch_size, phase.negatives, phase.loop.seed)
         trainer: Trainer[Batch] = Trainer(module, batches, objective, phase.loop, work / name)
-        reports[name] = trainer.run(_named(name, progress))
+        reports[name] = trainer.run(named(name, progress))
 
     run("oracle", settings.oracle, oracle, OracleObjective())
     with torch.no_grad():
         clip.logit_scale.copy_(oracle.logit_scale)
     run("text", settings.text, text, TextObjective(oracle))
-    run("image", settings.image, image, ImageObjective(oracle, settings.image.loop.steps))
+    run(
+        "image",
+        settings.image,
+        image,
+        ImageObjective(oracle, settings.image.loop.steps, settings.image.placed_from),
+    )
     _save(clip, tokenizer, settings.model, out)
     return reports
 
 
-def _named(phase: str, progress: Progress | None) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, total, what: progress(done, total, f"{phase}: {what}")
+def _start_of(start: Path | None) -> str:
+    if start is None:
+        return "from nothing"
+    return f"from {hashlib.sha256((start / 'model.safetensors').read_bytes()).hexdigest()}"
 
 
 def _corpus(seed: int) -> list[str]:

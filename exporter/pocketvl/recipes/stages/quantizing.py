@@ -34,8 +34,8 @@ from pocketvl_runtime.manifest import Precision, Role
 
 if TYPE_CHECKING:
     from pocketvl.families.base import Source
-    from pocketvl.quantize.qat import QatData
     from pocketvl.quantize.sensitivity import LayerSensitivity
+    from pocketvl.train.pairs import PairedData
 
 _SENSITIVITY_FILE = "sensitivity.json"
 _BATCH = 32
@@ -161,9 +161,9 @@ class TrainQat(Stage):
             tower.save(folder)
 
 
-def _training_data(dataset: Dataset, opened: Source, work: Path, source: Inputs) -> QatData:
+def _training_data(dataset: Dataset, opened: Source, work: Path, source: Inputs) -> PairedData:
     """A dataset's pixels and ids, made once: pictures with their first caption and its negatives."""
-    from pocketvl.quantize.qat import QatData
+    from pocketvl.train.pairs import PairedData
 
     pixels = work / "pixels.npy"
     if not pixels.exists():
@@ -172,7 +172,7 @@ def _training_data(dataset: Dataset, opened: Source, work: Path, source: Inputs)
     chosen = [(sample.captions[0], *sample.negatives) for sample in dataset.samples]
     rows = {text: row for row, text in enumerate(dict.fromkeys(text for each in chosen for text in each))}
     ids = ids_of(list(rows), opened.tokenizer_json, opened.tokenizer)
-    return QatData(np.load(pixels, mmap_mode="r"), ids, [[rows[text] for text in each] for each in chosen])
+    return PairedData(np.load(pixels, mmap_mode="r"), ids, [[rows[text] for text in each] for each in chosen])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,110 @@
+"""What a module costs: parameters, multiply-adds, and bytes once its weights are 8 bits wide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+_CHANNEL_BYTES = 16
+"""Of an output channel in a file: its scale, its bias and its zero point."""
+
+
+class Measure(StrEnum):
+    """What a target is set for."""
+
+    PARAMETERS = "parameters"
+    MACS = "macs"
+    INT8_BYTES = "int8_bytes"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a module, or a part of it, costs.
+
+    Attributes:
+        parameters: numbers that were learned.
+        macs: multiply-adds of one picture or one text in matrices, convolutions and attention.
+        int8_bytes: of weights and tables in 8 bits with a scale a channel, everything else in 32; what a file
+            adds to that for its graph is not in it.
+    """
+
+    parameters: int = 0
+    macs: int = 0
+    int8_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.parameters + other.parameters, self.macs + other.macs, self.int8_bytes + other.int8_bytes
+        )
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(
+            self.parameters - other.parameters, self.macs - other.macs, self.int8_bytes - other.int8_bytes
+        )
+
+    def of(self, measure: Measure) -> int:
+        """One of the three."""
+        return int(getattr(self, measure.value))
+
+
+def cost_of(module: nn.Module, example: torch.Tensor) -> Cost:
+    """Measures a module by running it once.
+
+    Args:
+        module: a tower.
+        example: its input of batch 1.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(example)
+    parameters = sum(each.numel() for each in module.parameters())
+    return Cost(parameters, counter.get_total_flops() // 2, _int8_bytes(module))
+
+
+def positions(module: nn.Module, example: torch.Tensor, name: str) -> int:
+    """How many rows of one sample a linear sees.
+
+    Args:
+        module: a tower.
+        example: its input of batch 1.
+        name: of the linear.
+    """
+    seen: list[int] = []
+    handle = module.get_submodule(name).register_forward_hook(
+        lambda _, args, __: seen.append(args[0].numel() // args[0].shape[-1])
+    )
+    with handle, torch.no_grad():
+        module(example)
+    return seen[0]
+
+
+def linear_cost(inputs: int, outputs: int, rows: int, bias: bool = True) -> Cost:
+    """What a linear of this shape costs that sees so many rows of one sample."""
+    weights = inputs * outputs
+    return Cost(weights + outputs * bias, weights * rows, weights + outputs * _CHANNEL_BYTES)
+
+
+def _int8_bytes(module: nn.Module) -> int:
+    total, seen = 0, set()
+    for child in module.modules():
+        for name, parameter in child.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            layer = isinstance(child, nn.Linear | nn.Conv2d)
+            if layer and name == "bias":
+                continue  # among the channel's bytes
+            if layer or (isinstance(child, nn.Embedding) and _is_looked_up(child)):
+                total += parameter.numel() + len(parameter) * _CHANNEL_BYTES
+            else:
+                total += 4 * parameter.numel()
+    return total
+
+
+def _is_looked_up(table: nn.Embedding) -> bool:
+    """Whether a table is one of tokens, and not one of places, which is added as a whole."""
+    return table.num_embeddings > 256

@@ -1,0 +1,345 @@
+"""Distillation: a student learns from its teacher, each tower alone, then what joins them, then everything.
+
+Sources: Hinton et al., 2015 (arXiv 1503.02531); for dual encoders Wu et al., 2023, "TinyCLIP" (arXiv
+2309.12314); each loss names its own. Fine-tuning on the data's labels is the same training without a teacher.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pocketvl.compress.settings import LearningSettings, LossWeights
+from pocketvl.compress.watch import Seen, WatchedTower
+from pocketvl.errors import DataError, RecipeError
+from pocketvl.families.blocks import attentions
+from pocketvl.families.trainable import Trainable
+from pocketvl.train.contrast import contrastive_loss, pairwise_loss
+from pocketvl.train.distil_losses import (
+    affinity_loss,
+    attention_loss,
+    hidden_loss,
+    relation_losses,
+    tower_losses,
+)
+from pocketvl.train.loop import LoopSettings, Losses, Progress, TrainReport
+from pocketvl.train.pairs import PairedData, SampleOrder, pairing, rows_of
+from pocketvl.train.phases import Phases, TowerPair, claim
+from pocketvl_runtime.manifest import Role
+
+_MIRRORED_SHARE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherAnswers:
+    """What a teacher says of all of the data, once and for all.
+
+    Attributes:
+        images: float32 [2, N, D], L2-normalised: the pictures as they are, and mirrored.
+        texts: float32 [M, D].
+    """
+
+    images: NDArray[np.float32]
+    texts: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class TowerBatch:
+    """Inputs of one tower, and the teacher's embeddings [B, D] of them."""
+
+    inputs: torch.Tensor
+    wanted: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class JointBatch:
+    """Pictures with their texts, as in `Pairing`, and the teacher's embeddings of both."""
+
+    pixels: torch.Tensor
+    ids: torch.Tensor
+    images: torch.Tensor
+    texts: torch.Tensor
+
+
+class Lessons:
+    """What each step shows; a function of the step alone."""
+
+    def __init__(self, data: PairedData, answers: TeacherAnswers | None, settings: LearningSettings) -> None:
+        """Args: answers: may be left out where nothing is learned from them."""
+        if answers is not None and (
+            answers.images.shape[:2] != (2, len(data.images)) or len(answers.texts) != len(data.ids)
+        ):
+            raise DataError("the teacher's answers are not of this data")
+        self._data, self._answers, self._settings = data, answers, settings
+        self._order = SampleOrder(settings.batch_size, settings.seed)
+
+    def images(self, step: int) -> TowerBatch:
+        """Pictures, half of them mirrored."""
+        places = self._order(len(self._data.images), step)
+        flipped = self._mirrored(len(places), step)
+        pixels = _mirror(rows_of(self._data.images, places), flipped)
+        return TowerBatch(pixels, self._wanted_images(places, flipped))
+
+    def texts(self, step: int) -> TowerBatch:
+        """Texts."""
+        places = self._order(len(self._data.ids), step)
+        return TowerBatch(rows_of(self._data.ids, places), self._wanted_texts(places))
+
+    def pairs(self, step: int) -> JointBatch:
+        """Pictures, half of them mirrored unless labels matter, with their captions and false ones."""
+        found = pairing(self._data, self._order, step, self._settings.negatives)
+        flipped = self._mirrored(len(found.images), step)
+        if self._settings.losses.contrast > 0:
+            flipped[:] = False
+        pixels = _mirror(found.pixels, flipped)
+        images, texts = self._wanted_images(found.images, flipped), self._wanted_texts(found.texts)
+        return JointBatch(pixels, found.ids, images, texts)
+
+    def _mirrored(self, count: int, step: int) -> NDArray[np.bool_]:
+        chance = np.random.default_rng([self._settings.seed, step, 2])
+        return (chance.random(count) < _MIRRORED_SHARE) & self._settings.mirror
+
+    def _wanted_images(self, places: NDArray[np.int64], flipped: NDArray[np.bool_]) -> torch.Tensor:
+        if self._answers is None:
+            return torch.zeros(len(places), 0)
+        return torch.from_numpy(self._answers.images[flipped.astype(np.int64), places])
+
+    def _wanted_texts(self, places: NDArray[np.int64]) -> torch.Tensor:
+        if self._answers is None:
+            return torch.zeros(len(places), 0)
+        return torch.from_numpy(self._answers.texts[places])
+
+
+@dataclass(frozen=True, eq=False)
+class TowerObjective:
+    """One tower against its teacher.
+
+    Attributes:
+        weights: of the losses.
+        teacher: the teacher's tower, watched, where more than its embeddings is learned from.
+    """
+
+    weights: LossWeights
+    teacher: WatchedTower | None = None
+
+    def __call__(self, module: nn.Module, batch: TowerBatch, step: int) -> Losses:
+        device = next(module.parameters()).device
+        inputs = batch.inputs.to(device)
+        return self.losses(module(inputs), inputs, batch.wanted.to(device))
+
+    def losses(self, found: Seen, inputs: torch.Tensor, wanted: torch.Tensor) -> Losses:
+        """What a tower lacks; `wanted` is the teacher's embedding of these inputs."""
+        weights, losses = self.weights, {}
+        if weights.embedding > 0:
+            for name, loss in tower_losses(found.embedding, wanted).items():
+                losses[name] = weights.embedding * loss
+        if weights.relation > 0:
+            for name, loss in relation_losses(found.embedding, wanted).items():
+                losses[name] = weights.relation * loss
+        if self.teacher is not None:
+            with torch.no_grad():
+                shown = self.teacher.to(inputs.device)(inputs)
+            if weights.hidden > 0:
+                losses["hidden"] = weights.hidden * hidden_loss(found.hidden, shown.hidden)
+            if weights.attention > 0:
+                losses["attention"] = weights.attention * attention_loss(found.attention, shown.attention)
+        return losses
+
+
+@dataclass(frozen=True, eq=False)
+class ResponseObjective:
+    """What pictures and texts have to do with each other, against the teacher; and nothing else."""
+
+    settings: LearningSettings
+    logit_scale: float
+
+    def __call__(self, module: nn.Module, batch: JointBatch, step: int) -> Losses:
+        device = next(module.parameters()).device
+        image, text = module(batch.pixels.to(device), batch.ids.to(device))
+        return self.losses(image, text, batch)
+
+    def losses(self, image: Seen, text: Seen, batch: JointBatch) -> Losses:
+        """The affinities' divergence."""
+        wanted = (batch.images.to(image.embedding.device), batch.texts.to(text.embedding.device))
+        found = (image.embedding, text.embedding)
+        loss = affinity_loss(found, wanted, self.logit_scale, self.settings.temperature)
+        return {"response": self.settings.losses.response * loss}
+
+
+@dataclass(frozen=True, eq=False)
+class JointObjective:
+    """Both towers on everything: the response, each tower's own losses, and the data's labels."""
+
+    response: ResponseObjective
+    image: TowerObjective
+    text: TowerObjective
+
+    def __call__(self, module: nn.Module, batch: JointBatch, step: int) -> Losses:
+        device = next(module.parameters()).device
+        pixels, ids = batch.pixels.to(device), batch.ids.to(device)
+        image, text = module(pixels, ids)
+        losses: dict[str, torch.Tensor] = {}
+        weights = self.response.settings.losses
+        if weights.response > 0:
+            losses.update(self.response.losses(image, text, batch))
+        if weights.of_towers:
+            for name, loss in self.image.losses(image, pixels, batch.images.to(device)).items():
+                losses[f"image_{name}"] = loss
+            for name, loss in self.text.losses(text, ids, batch.texts.to(device)).items():
+                losses[f"text_{name}"] = loss
+        if weights.contrast > 0:
+            losses.update(self._labels(image.embedding, text.embedding))
+        return losses
+
+    def _labels(self, image: torch.Tensor, text: torch.Tensor) -> Losses:
+        grouped = text.view(-1, *image.shape).transpose(0, 1)  # [B, 1 + K, D]
+        scale = torch.tensor(self.response.logit_scale, device=image.device)
+        weight = self.response.settings.losses.contrast
+        losses = {"contrast": weight * contrastive_loss(image, grouped, scale)}
+        if grouped.shape[1] > 1:
+            losses["pairwise"] = weight * pairwise_loss(image, grouped, scale)
+        return losses
+
+
+def train_student(
+    student: Trainable,
+    teacher: Trainable | None,
+    data: PairedData,
+    answers: TeacherAnswers | None,
+    settings: LearningSettings,
+    work: Path,
+    progress: Progress | None = None,
+) -> dict[str, TrainReport]:
+    """Trains a student in place, phase by phase; interrupted, it goes on where it last saved its state.
+
+    Args:
+        student: what learns.
+        teacher: needed where hidden states or attention maps are learned from.
+        data: what is learned from.
+        answers: the teacher's embeddings of it, needed for every loss but contrast.
+        settings: how.
+        work: the folder of states; made if it does not exist, and of this training alone.
+        progress: told step, steps and losses, phase by phase.
+
+    Returns:
+        The losses of each phase, by its name.
+
+    Raises:
+        TrainingError: a loss is not finite, or `work` holds the states of another training.
+        RecipeError: a teacher is needed and there is none.
+        DataError: the answers are not of the data.
+    """
+    if settings.needs_teacher and answers is None:
+        raise RecipeError("these losses need a teacher's answers: only contrast does without")
+    if settings.losses.runs_teacher and teacher is None:
+        raise RecipeError("hidden states and attention maps need the teacher itself")
+    claim(work, _identity(student, teacher, data, settings))
+    lessons = Lessons(data, answers, settings)
+    towers = {role: _watched(student, teacher, role, settings.losses) for role in student.stacks}
+    image, text = (towers[role] for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER))
+    of_image, of_text = (TowerObjective(settings.losses, shown) for _, shown in (image, text))
+    response = ResponseObjective(settings, student.logit_scale)
+    both = TowerPair(image[0], text[0])
+    phases = Phases(_loop(settings), work, progress)
+    reports: Mapping[str, TrainReport | None] = {
+        "image": phases.run("image", settings.image_steps, image[0], lessons.images, of_image),
+        "text": phases.run("text", settings.text_steps, text[0], lessons.texts, of_text),
+        "cross": phases.run("cross", settings.cross_steps, both, lessons.pairs, response),
+        "joint": phases.run(
+            "joint", settings.joint_steps, both, lessons.pairs, JointObjective(response, of_image, of_text)
+        ),
+    }
+    student.model.train(False)
+    return {name: report for name, report in reports.items() if report is not None}
+
+
+def label_gradients_(checkpoint: Trainable, data: PairedData, settings: LearningSettings) -> None:
+    """Leaves in a model's parameters the gradients of the labels' loss, summed over batches.
+
+    They are what Taylor scores need; against the teacher itself, which the student still is, they would be 0.
+
+    Args:
+        checkpoint: its weights stay as they are.
+        data: whose captions and false texts are the labels.
+        settings: `joint_steps` batches of `batch_size`.
+    """
+    lessons = Lessons(data, None, settings)
+    towers = [WatchedTower(checkpoint.tower(role)) for role in checkpoint.stacks]
+    nothing = TowerObjective(settings.losses)
+    objective = JointObjective(ResponseObjective(settings, checkpoint.logit_scale), nothing, nothing)
+    checkpoint.model.zero_grad(set_to_none=True)
+    for step in range(settings.joint_steps):
+        losses = objective(TowerPair(*towers), lessons.pairs(step), step)
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def _watched(
+    student: Trainable, teacher: Trainable | None, role: Role, weights: LossWeights
+) -> tuple[WatchedTower, WatchedTower | None]:
+    """A student's tower, and its teacher's where that runs along, watched at the layers that correspond."""
+    if teacher is None or not weights.runs_teacher:
+        return WatchedTower(student.tower(role)), None
+    own, others = (_layer_names(each, role) for each in (student, teacher))
+    matched = [others[round((place + 1) * len(others) / len(own)) - 1] for place in range(len(own))]
+    maps = [
+        _attention_names(each, layers) if weights.attention > 0 else []
+        for each, layers in ((student, own), (teacher, matched))
+    ]
+    if weights.hidden == 0:
+        own, matched = [], []
+    widths = (student.stacks[role].width, teacher.stacks[role].width)
+    learner = WatchedTower(student.tower(role), own, maps[0], [widths] * len(own))
+    shown = WatchedTower(teacher.tower(role), matched, maps[1])
+    shown.train(False)
+    return learner, shown.requires_grad_(False)
+
+
+def _layer_names(checkpoint: Trainable, role: Role) -> list[str]:
+    stack = checkpoint.stacks[role].name
+    layers = checkpoint.model.get_submodule(stack)
+    assert isinstance(layers, nn.ModuleList)
+    return [f"{stack}.{place}" for place in range(len(layers))]
+
+
+def _attention_names(checkpoint: Trainable, layers: list[str]) -> list[str]:
+    """The attentions in these layers, told by the model before anything was factorised."""
+    names = [each.name for each in attentions(checkpoint.original())]
+    return [name for layer in layers for name in names if name.startswith(f"{layer}.")]
+
+
+def _loop(settings: LearningSettings) -> LoopSettings:
+    return LoopSettings(
+        steps=0,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
+        save_every=settings.save_every,
+        precision=settings.precision,
+    )
+
+
+def _identity(
+    student: Trainable, teacher: Trainable | None, data: PairedData, settings: LearningSettings
+) -> str:
+    """Differs for trainings that differ in anything."""
+    digest = hashlib.sha256(json.dumps(asdict(settings)).encode())
+    for checkpoint in (student, teacher):
+        state = {} if checkpoint is None else checkpoint.model.state_dict()
+        for name, value in state.items():
+            digest.update(name.encode() + value.detach().contiguous().numpy().tobytes())
+    digest.update(f"{data.images.shape}{data.ids.shape}{[list(rows) for rows in data.pairs]}".encode())
+    digest.update(np.ascontiguousarray(data.ids).tobytes())
+    return digest.hexdigest()
+
+
+def _mirror(pixels: torch.Tensor, flipped: NDArray[np.bool_]) -> torch.Tensor:
+    chosen = torch.from_numpy(flipped)[:, None, None, None]
+    return torch.where(chosen, pixels.flip(2), pixels)

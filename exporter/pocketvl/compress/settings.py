@@ -1,0 +1,108 @@
+"""What a training of a student is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pocketvl.errors import RecipeError
+from pocketvl.train.loop import Precision
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What is minimised; 0 leaves a loss out.
+
+    Attributes:
+        response: KL of the softmaxes over the batch's texts and over its pictures, teacher's to student's.
+        embedding: each tower's embeddings against the teacher's.
+        relation: distances and angles between the samples of a batch.
+        hidden: what a tower's layers give; the teacher runs along.
+        attention: attention maps; the teacher runs along.
+        contrast: captions against other captions and false ones, by the data's own labels; needs no teacher.
+    """
+
+    response: float = 1.0
+    embedding: float = 1.0
+    relation: float = 0.0
+    hidden: float = 0.0
+    attention: float = 0.0
+    contrast: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 0:
+            raise RecipeError("weights of losses are 0 or above")
+        if max(vars(self).values()) == 0:
+            raise RecipeError("all losses have weight 0: nothing would be learned")
+
+    @property
+    def runs_teacher(self) -> bool:
+        """Whether the teacher's embeddings alone do not say enough."""
+        return max(self.hidden, self.attention) > 0
+
+    @property
+    def of_towers(self) -> bool:
+        """Whether a tower can learn anything by itself."""
+        return max(self.embedding, self.relation, self.hidden, self.attention) > 0
+
+
+@dataclass(frozen=True)
+class LearningSettings:
+    """How a student learns, from a teacher or from the data's labels: tower by tower, then together.
+
+    Attributes:
+        image_steps: of the image tower by itself.
+        text_steps: of the text tower by itself.
+        cross_steps: of both on what they have to do with each other, and on nothing else.
+        joint_steps: of both on everything.
+        batch_size: pictures, or texts, of one step.
+        negatives: false captions a picture, where both towers learn.
+        learning_rate: at the top of the schedule.
+        losses: their weights.
+        temperature: of the softmaxes that are compared, on top of the model's own.
+        mirror: show half of the pictures mirrored where only the teacher says what is right; captions that
+            say left or right would be false.
+        weight_decay: of AdamW, on matrices only.
+        precision: of matrices.
+        seed: of the order of samples and the choice of negatives.
+        save_every: steps between two saved states.
+    """
+
+    image_steps: int = 0
+    text_steps: int = 0
+    cross_steps: int = 0
+    joint_steps: int = 0
+    batch_size: int = 128
+    negatives: int = 1
+    learning_rate: float = 3e-4
+    losses: LossWeights = field(default_factory=LossWeights)
+    temperature: float = 1.0
+    mirror: bool = True
+    weight_decay: float = 0.05
+    precision: Precision = Precision.FLOAT32
+    seed: int = 0
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        steps = (self.image_steps, self.text_steps, self.cross_steps, self.joint_steps)
+        if min(steps) < 0 or max(steps) == 0:
+            raise RecipeError(
+                "image_steps, text_steps, cross_steps and joint_steps are 0 or above, one at least above"
+            )
+        if self.batch_size < 3:
+            raise RecipeError(f"batch_size is {self.batch_size}; samples are compared, so 3 is the least")
+        if min(self.learning_rate, self.temperature) <= 0:
+            raise RecipeError("learning_rate and temperature must be above 0")
+        if self.negatives < 0:
+            raise RecipeError("negatives must be 0 or above")
+        if max(self.image_steps, self.text_steps) > 0 and not self.losses.of_towers:
+            raise RecipeError(
+                "a tower by itself learns from embedding, relation, hidden or attention: all weigh 0"
+            )
+        if self.cross_steps > 0 and self.losses.response == 0:
+            raise RecipeError("cross_steps learn from the response, which weighs 0")
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether anything but the data's labels is learned from."""
+        weights = self.losses
+        return weights.of_towers or weights.response > 0

@@ -1,0 +1,193 @@
+"""Which neurons and heads go: by their scores, within each layer or among all, to a ratio or to a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import nn
+
+from pocketvl.compress.costs import Cost, Measure, linear_cost
+from pocketvl.compress.heads import head_scores, keep_heads_
+from pocketvl.compress.neurons import keep_neurons_, neuron_scores
+from pocketvl.compress.scores import Score
+from pocketvl.compress.shrink import linear
+from pocketvl.compress.sparsity import Scope
+from pocketvl.errors import RecipeError
+from pocketvl.families.blocks import Attention, FeedForward, attentions, feed_forwards
+
+_TINY = 1e-30
+
+
+class Units(StrEnum):
+    """What is pruned."""
+
+    NEURONS = "neurons"
+    HEADS = "heads"
+
+
+class Schedule(StrEnum):
+    """How far pruning has gone after part of its rounds.
+
+    Cubic: fast while there is much to spare, slow at the end; Zhu & Gupta, 2017, "To prune, or not to prune"
+    (arXiv 1710.01878), equation 1.
+    """
+
+    LINEAR = "linear"
+    CUBIC = "cubic"
+
+    def at(self, done: float) -> float:
+        """The part of the way after this part of the rounds, both 0 to 1."""
+        return done if self is Schedule.LINEAR else 1 - (1 - done) ** 3
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The units of one layer.
+
+    Attributes:
+        block: the layer.
+        scores: float64 [units], what each matters.
+        saves: what a model costs less without one of them.
+        original: how many there were before anything was pruned.
+    """
+
+    block: FeedForward | Attention
+    scores: torch.Tensor
+    saves: Cost
+    original: int
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def name(self) -> str:
+        """Of the layer."""
+        return self.block.up if isinstance(self.block, FeedForward) else self.block.name
+
+
+def groups_of(
+    module: nn.Module, original: nn.Module, units: Sequence[Units], score: Score, rows: int
+) -> tuple[Group, ...]:
+    """The units of a tower, scored.
+
+    Args:
+        module: the tower; for Taylor scores with gradients.
+        original: the same before anything was pruned; its weights are not read.
+        units: which of them.
+        score: what makes a weight matter.
+        rows: positions of one sample, by which multiply-adds are counted.
+    """
+    found: list[Group] = []
+    if Units.NEURONS in units:
+        for layer in feed_forwards(module):
+            up, down = linear(module, layer.up), linear(module, layer.down)
+            saves = linear_cost(up.in_features, 1, rows) + linear_cost(1, down.out_features, rows)
+            saves -= linear_cost(0, down.out_features, rows)  # whose channels and biases stay
+            count = linear(original, layer.up).out_features
+            found.append(Group(layer, neuron_scores(module, layer, score), saves, count))
+    if Units.HEADS in units:
+        for each in attentions(module):
+            size, hidden = each.head_size, linear(module, each.query).in_features
+            saves = linear_cost(hidden, 3 * size, rows) + linear_cost(size, hidden, rows)
+            saves -= linear_cost(0, hidden, rows)
+            saves += Cost(macs=2 * rows * rows * size)
+            count = linear(original, each.query).out_features // size
+            found.append(Group(each, head_scores(module, each, score), saves, count))
+    return tuple(found)
+
+
+def keep_by_ratio(groups: Sequence[Group], ratio: float, scope: Scope) -> list[list[int]]:
+    """Which units stay when a part of what there was originally goes, the least first; one a layer stays.
+
+    Args:
+        groups: of one tower, or of several.
+        ratio: part of the original units that goes, 0 or above and below 1; what has gone already counts.
+        scope: so much of each layer, or of all units together, by scores relative to their layer's mean.
+
+    Returns:
+        The places that stay, ascending, for each group.
+
+    Raises:
+        RecipeError: such a ratio there is not.
+    """
+    if not 0 <= ratio < 1:
+        raise RecipeError(f"ratio must be 0 or above and below 1, not {ratio}")
+    if scope is Scope.LAYER:
+        going = [max(0, len(g) - max(1, round((1 - ratio) * g.original))) for g in groups]
+        return [_kept(g.scores, gone) for g, gone in zip(groups, going, strict=True)]
+    left = round((1 - ratio) * sum(g.original for g in groups))
+    gone, remaining = [0] * len(groups), sum(map(len, groups))
+    for place in _cheapest_first(groups, None):
+        if remaining <= left:
+            break
+        if gone[place] < len(groups[place]) - 1:
+            gone[place] += 1
+            remaining -= 1
+    return [_kept(g.scores, count) for g, count in zip(groups, gone, strict=True)]
+
+
+def keep_to_target(groups: Sequence[Group], cost: Cost, measure: Measure, limit: float) -> list[list[int]]:
+    """Which units stay so that a model costs no more than this.
+
+    First go those with the least share of their layer's scores for what they cost.
+
+    Args:
+        groups: of all towers.
+        cost: of all towers as they are.
+        measure: of what.
+        limit: the most it may be.
+
+    Returns:
+        The places that stay, ascending, for each group.
+
+    Raises:
+        RecipeError: it costs more even with one unit a layer.
+    """
+    gone, now = [0] * len(groups), cost.of(measure)
+    for place in _cheapest_first(groups, measure):
+        if now <= limit:
+            break
+        if gone[place] < len(groups[place]) - 1:
+            gone[place] += 1
+            now -= groups[place].saves.of(measure)
+    if now > limit:
+        raise RecipeError(
+            f"{measure.value} = {limit:,.0f} cannot be reached: with one unit left in every layer it is "
+            f"{now:,}"
+        )
+    return [_kept(g.scores, count) for g, count in zip(groups, gone, strict=True)]
+
+
+def keep_(module: nn.Module, group: Group, kept: Sequence[int], means: Mapping[str, torch.Tensor]) -> None:
+    """Removes all of a group's units but these.
+
+    Args:
+        module: the tower; changed in place.
+        group: of it.
+        kept: places that stay.
+        means: of what goes into linears, by name: what was removed goes on as a constant.
+    """
+    if len(kept) == len(group):
+        return
+    if isinstance(group.block, FeedForward):
+        keep_neurons_(module, group.block, kept, means.get(group.block.down))
+    else:
+        keep_heads_(module, group.block, kept, means.get(group.block.output))
+
+
+def _cheapest_first(groups: Sequence[Group], measure: Measure | None) -> list[int]:
+    """The group of each unit, in the order in which units go; within a group by ascending scores."""
+    ranked: list[tuple[float, int, int]] = []
+    for place, group in enumerate(groups):
+        relative = group.scores.sort().values / group.scores.mean().clamp(min=_TINY)
+        price = 1 if measure is None else len(group) * max(1, group.saves.of(measure))
+        ranked += [(float(value) / price, place, order) for order, value in enumerate(relative)]
+    return [place for _, place, _ in sorted(ranked)]
+
+
+def _kept(scores: torch.Tensor, going: int) -> list[int]:
+    """Places that stay when so many of the least go; of equals the earlier ones go."""
+    return sorted(scores.argsort(stable=True)[going:].tolist())

@@ -1,0 +1,100 @@
+"""CLIP as it is compressed and trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pocketvl.families.checkpoint import read_json, stored_dtype
+from pocketvl.families.clip import build_model, load, load_model
+from pocketvl.families.trainable import LayerStack, Trainable
+from pocketvl_runtime.manifest import PreprocessSpec, Role
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
+
+class ClipImageTower(nn.Module):
+    """uint8 [B, H, W, 3] -> float32 [B, D], L2-normalised."""
+
+    def __init__(self, model: CLIPModel, preprocess: PreprocessSpec) -> None:
+        """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied."""
+        super().__init__()
+        self.vision_model, self.visual_projection = model.vision_model, model.visual_projection
+        self.factor: torch.Tensor
+        self.shift: torch.Tensor
+        mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
+        self.register_buffer("factor", preprocess.rescale / std, persistent=False)  # [3, 1, 1]
+        self.register_buffer("shift", mean / std, persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embeds a batch of pictures."""
+        values = pixels.permute(0, 3, 1, 2).float() * self.factor - self.shift
+        pooled = self.vision_model(pixel_values=values).pooler_output
+        return F.normalize(self.visual_projection(pooled).float(), dim=-1)
+
+
+class ClipTextTower(nn.Module):
+    """int ids [B, T] -> float32 [B, D], L2-normalised."""
+
+    def __init__(self, model: CLIPModel) -> None:
+        """Args: model: shares its modules."""
+        super().__init__()
+        self.text_model, self.text_projection = model.text_model, model.text_projection
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeds a batch of texts."""
+        pooled = self.text_model(input_ids=ids.long()).pooler_output
+        return F.normalize(self.text_projection(pooled).float(), dim=-1)
+
+
+class TrainableClip(Trainable):
+    """A CLIPModel."""
+
+    @property
+    def stacks(self) -> Mapping[Role, LayerStack]:
+        model = cast("CLIPModel", self.model)
+        widths = {
+            "vision": model.visual_projection.in_features,
+            "text": model.text_projection.in_features,
+        }
+        return {
+            role: LayerStack(
+                f"{name}_model.encoder.layers", (f"{name}_config", "num_hidden_layers"), widths[name]
+            )
+            for role, name in ((Role.IMAGE_ENCODER, "vision"), (Role.TEXT_ENCODER, "text"))
+        }
+
+    def tower(self, role: Role) -> nn.Module:
+        model = cast("CLIPModel", self.model)
+        if role is Role.IMAGE_ENCODER:
+            return ClipImageTower(model, self.preprocess)
+        return ClipTextTower(model)
+
+    def original(self) -> nn.Module:
+        with torch.device("meta"):
+            return build_model(self.config, self.folder)
+
+
+def load_trainable(folder: Path) -> TrainableClip:
+    """Opens a CLIPModel folder.
+
+    Raises:
+        SourceError: something in the folder is missing, broken, or does not fit the rest.
+    """
+    source = load(folder)
+    return TrainableClip(
+        folder=folder,
+        model=load_model(folder),
+        config=read_json(folder / "config.json"),
+        dtype=stored_dtype(folder),
+        preprocess=source.preprocess,
+        tokenizer=source.tokenizer,
+        tokenizer_json=source.tokenizer_json,
+        logit_scale=source.logit_scale,
+    )

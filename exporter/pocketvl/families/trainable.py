@@ -1,0 +1,101 @@
+"""A checkpoint as it is compressed and trained: transformers' own model, and its towers with gradients."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from pocketvl.errors import SourceError
+from pocketvl.families.compression import compression_of
+from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
+
+_COPIED = ("*.json", "*.txt", "*.model")
+_NOT_COPIED = ("config.json", "compression.json", "model.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class LayerStack:
+    """The layers of a tower.
+
+    Attributes:
+        name: of the model's ModuleList.
+        config: where in config.json their number stands.
+        width: of the hidden states.
+    """
+
+    name: str
+    config: tuple[str, str]
+    width: int
+
+
+@dataclass(eq=False)
+class Trainable(ABC):
+    """An opened checkpoint, to be changed and saved again.
+
+    Attributes:
+        folder: where it was loaded from.
+        model: transformers' model, fp32, in eval mode, on the CPU; changed in place.
+        config: the content of config.json; changed with the model where it says what has changed.
+        dtype: in which weights are stored.
+        preprocess: how a picture becomes pixels.
+        tokenizer: how a text becomes ids.
+        tokenizer_json: the content of tokenizer.json.
+        logit_scale: what a cosine is multiplied by before a softmax.
+    """
+
+    folder: Path
+    model: nn.Module
+    config: dict[str, Any]
+    dtype: torch.dtype
+    preprocess: PreprocessSpec
+    tokenizer: TokenizerSpec
+    tokenizer_json: bytes
+    logit_scale: float
+
+    @property
+    @abstractmethod
+    def stacks(self) -> Mapping[Role, LayerStack]:
+        """The layers of each tower."""
+
+    @abstractmethod
+    def tower(self, role: Role) -> nn.Module:
+        """A tower that shares the model's modules, and their names.
+
+        Pixels uint8 [B, H, W, 3], or ids int [B, T], become embeddings float32 [B, D], L2-normalised. Made
+        anew by each call, so that it is of the model as it is then.
+        """
+
+    @abstractmethod
+    def original(self) -> nn.Module:
+        """A model as config.json describes it, without memory for its weights."""
+
+    def save(self, out: Path) -> None:
+        """Writes the checkpoint folder `out`: weights, configuration, what differs from it, tokenizer.
+
+        Raises:
+            SourceError: a weight is not finite.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        state = {
+            name: value.detach().to(self.dtype).contiguous()
+            for name, value in self.model.state_dict().items()
+        }
+        for name, value in state.items():
+            if not bool(torch.isfinite(value).all()):
+                raise SourceError(f"{name} holds values that {str(self.dtype).removeprefix('torch.')} cannot")
+        save_file(state, out / "model.safetensors", {"format": "pt"})
+        (out / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+        compression_of(self.model, self.original()).save(out)
+        for pattern in _COPIED:
+            for path in sorted(self.folder.glob(pattern)):
+                if path.name not in _NOT_COPIED:
+                    shutil.copyfile(path, out / path.name)

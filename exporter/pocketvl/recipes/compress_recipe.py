@@ -1,0 +1,227 @@
+"""What a compression recipe (TOML) says: steps, in order, each with its target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pocketvl.compress.costs import Measure
+from pocketvl.compress.scores import Score
+from pocketvl.compress.settings import LearningSettings
+from pocketvl.compress.sparsity import Scope
+from pocketvl.compress.structured import Schedule, Units
+from pocketvl.errors import RecipeError
+from pocketvl.recipes.toml import check_recipe, read_toml
+from pocketvl_runtime.manifest import Role
+
+FOLDER = "compressing"
+TOWERS: Mapping[str, Role] = {"image": Role.IMAGE_ENCODER, "text": Role.TEXT_ENCODER}
+
+
+@dataclass(frozen=True)
+class PruneStep:
+    """Neurons and heads go, in rounds, with some training after each.
+
+    One of `ratio`, `parameters`, `macs` and `int8_bytes` says how far.
+
+    Attributes:
+        units: neurons, heads, or both.
+        ratio: part of the original units that goes.
+        parameters: the most that both towers may have.
+        macs: the most multiply-adds that a picture and a text may take.
+        int8_bytes: the most that both towers may take with 8-bit weights, graphs not counted.
+        towers: which are pruned.
+        score: magnitude or taylor.
+        scope: with a ratio: so much of each layer, or of all of them together.
+        rounds: how often, with `learn` in between and at the end.
+        schedule: linear or cubic.
+        learn: the training after each round.
+    """
+
+    units: tuple[Units, ...] = (Units.NEURONS,)
+    ratio: float | None = None
+    parameters: float | None = None
+    macs: float | None = None
+    int8_bytes: float | None = None
+    towers: tuple[str, ...] = ("image", "text")
+    score: Score = Score.MAGNITUDE
+    scope: Scope = Scope.LAYER
+    rounds: int = 1
+    schedule: Schedule = Schedule.CUBIC
+    learn: LearningSettings | None = None
+
+    def __post_init__(self) -> None:
+        given = [v for v in (self.ratio, self.parameters, self.macs, self.int8_bytes) if v is not None]
+        if len(given) != 1:
+            raise RecipeError("say one of ratio, parameters, macs and int8_bytes")
+        if self.ratio is not None and not 0 < self.ratio < 1:
+            raise RecipeError(f"ratio must be above 0 and below 1, not {self.ratio}")
+        if given[0] <= 0:
+            raise RecipeError("a target must be above 0")
+        if not self.units:
+            raise RecipeError("units: neurons, heads, or both")
+        _check_rounds(self.rounds)
+        _check_towers(self.towers)
+
+    @property
+    def target(self) -> tuple[Measure, float] | None:
+        """What the model may cost, where no ratio is given."""
+        for measure in Measure:
+            limit = getattr(self, measure.value)
+            if limit is not None:
+                return measure, float(limit)
+        return None
+
+
+@dataclass(frozen=True)
+class SparsifyStep:
+    """Single weights become 0 and are held there by later training; the graphs keep their shapes.
+
+    Attributes:
+        sparsity: part of the weights; or
+        two_of_four: of every four neighbouring inputs the two that matter least.
+        towers: which are pruned.
+        score: magnitude or taylor.
+        scope: so much of each layer, or of all of a tower's layers together.
+        rounds: how often, with `learn` in between and at the end.
+        schedule: linear or cubic.
+        learn: the training after each round.
+    """
+
+    sparsity: float | None = None
+    two_of_four: bool = False
+    towers: tuple[str, ...] = ("image", "text")
+    score: Score = Score.MAGNITUDE
+    scope: Scope = Scope.LAYER
+    rounds: int = 1
+    schedule: Schedule = Schedule.CUBIC
+    learn: LearningSettings | None = None
+
+    def __post_init__(self) -> None:
+        if (self.sparsity is None) != self.two_of_four:
+            raise RecipeError("say either sparsity or two_of_four = true")
+        if self.sparsity is not None and not 0 < self.sparsity < 1:
+            raise RecipeError(f"sparsity must be above 0 and below 1, not {self.sparsity}")
+        if self.two_of_four and self.rounds != 1:
+            raise RecipeError("two_of_four is reached in one round")
+        _check_rounds(self.rounds)
+        _check_towers(self.towers)
+
+
+@dataclass(frozen=True)
+class DropLayersStep:
+    """Whole layers go, those first that change their hidden states least.
+
+    Attributes:
+        image: layers that stay in the image tower; all where nothing is said.
+        text: layers that stay in the text tower.
+        learn: the training afterwards.
+    """
+
+    image: int | None = None
+    text: int | None = None
+    learn: LearningSettings | None = None
+
+    def __post_init__(self) -> None:
+        if self.image is None and self.text is None:
+            raise RecipeError("say how many layers stay: image, text, or both")
+        if min(kept for kept in (self.image, self.text) if kept is not None) < 1:
+            raise RecipeError("at least one layer has to stay")
+
+
+@dataclass(frozen=True)
+class LowRankStep:
+    """Linears become two of a lower rank, where that saves.
+
+    Attributes:
+        energy: part of the squared singular values that is kept, layer by layer; or
+        ratio: part of each linear's weights that goes.
+        whitened: weigh errors by the inputs that data gives, and not all weights alike.
+        towers: which are factorised.
+        learn: the training afterwards.
+    """
+
+    energy: float | None = None
+    ratio: float | None = None
+    whitened: bool = True
+    towers: tuple[str, ...] = ("image", "text")
+    learn: LearningSettings | None = None
+
+    def __post_init__(self) -> None:
+        if (self.energy is None) == (self.ratio is None):
+            raise RecipeError("say either energy or ratio")
+        for name in ("energy", "ratio"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise RecipeError(f"{name} must be above 0 and below 1, not {value}")
+        _check_towers(self.towers)
+
+
+@dataclass(frozen=True)
+class LearnStep:
+    """A training: distillation from the source, or on the data's labels.
+
+    Attributes:
+        learn: how.
+    """
+
+    learn: LearningSettings
+
+
+Step = PruneStep | SparsifyStep | DropLayersStep | LowRankStep | LearnStep
+STEPS: Mapping[str, type[Step]] = {
+    "prune": PruneStep,
+    "sparsify": SparsifyStep,
+    "drop-layers": DropLayersStep,
+    "low-rank": LowRankStep,
+    "learn": LearnStep,
+}
+
+
+@dataclass(frozen=True)
+class CompressRecipe:
+    """How a checkpoint becomes smaller.
+
+    Attributes:
+        steps: what is done, in order.
+    """
+
+    steps: tuple[Step, ...]
+
+
+def read_compress_recipe(recipe: str) -> CompressRecipe:
+    """Reads a recipe by its name or from a .toml file.
+
+    Raises:
+        RecipeError: there is none, it is not TOML, or a key is unknown, missing or of the wrong type; the
+            message names the key.
+    """
+    values = read_toml(recipe, FOLDER)
+    unknown = sorted(set(values) - {"steps"})
+    if unknown:
+        raise RecipeError(f"recipe {recipe}: {unknown[0]}: there is no such key; a recipe has [[steps]]")
+    steps = values.get("steps")
+    if not isinstance(steps, list) or not steps or not all(isinstance(each, dict) for each in steps):
+        raise RecipeError(f"recipe {recipe}: steps: a recipe has at least one [[steps]]")
+    return CompressRecipe(tuple(_step(each, recipe, place) for place, each in enumerate(steps)))
+
+
+def _step(values: dict[str, Any], recipe: str, place: int) -> Step:
+    where = f"steps[{place}]."
+    given = dict(values)
+    kind = given.pop("kind", None)
+    if kind not in STEPS:
+        raise RecipeError(f"recipe {recipe}: {where}kind: {kind!r} is none of {', '.join(STEPS)}")
+    return check_recipe(STEPS[kind], given, recipe, where)
+
+
+def _check_rounds(rounds: int) -> None:
+    if rounds < 1:
+        raise RecipeError(f"rounds must be at least 1, not {rounds}")
+
+
+def _check_towers(towers: tuple[str, ...]) -> None:
+    unknown = sorted(set(towers) - set(TOWERS))
+    if unknown or not towers:
+        raise RecipeError(f"towers: {', '.join(TOWERS)}, or both; not {', '.join(unknown) or 'none'}")

@@ -1,0 +1,317 @@
+"""Checkpoints that become smaller: each stage makes a checkpoint of another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from pocketvl.compress.costs import Cost, Measure, cost_of, positions
+from pocketvl.compress.scores import Score
+from pocketvl.compress.settings import LearningSettings, LossWeights
+from pocketvl.compress.sparsity import Scope
+from pocketvl.compress.structured import Group, Units
+from pocketvl.recipes.stages.learning import PairData, read_pairs
+from pocketvl.recipes.stages.towers import TORCH, this_machine
+from pocketvl.stage import Inputs, Stage
+from pocketvl_runtime.manifest import Role
+
+if TYPE_CHECKING:
+    import torch
+
+    from pocketvl.families.trainable import Trainable
+
+PRUNED_FILE = "pruned.json"
+_SAMPLES = 256
+_BATCH = 32
+
+
+def example_of(checkpoint: Trainable, role: Role) -> torch.Tensor:
+    """An input of batch 1 for a tower."""
+    import torch
+
+    if role is Role.IMAGE_ENCODER:
+        return torch.zeros(1, checkpoint.preprocess.height, checkpoint.preprocess.width, 3, dtype=torch.uint8)
+    return torch.full((1, checkpoint.tokenizer.length), checkpoint.tokenizer.pad_id, dtype=torch.int32)
+
+
+def costs_of(checkpoint: Trainable) -> dict[Role, Cost]:
+    """What each of a checkpoint's towers costs."""
+    return {role: cost_of(checkpoint.tower(role), example_of(checkpoint, role)) for role in checkpoint.stacks}
+
+
+@dataclass(frozen=True)
+class _Changing(Stage):
+    """Of a stage that changes a checkpoint's shapes or weights, looking at some data."""
+
+    tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
+
+    source: Path | Stage
+    data: PairData
+
+    def environment(self) -> Mapping[str, str]:
+        return this_machine()
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.families import open_trainable
+
+        checkpoint = open_trainable(source["source"])
+        before = costs_of(checkpoint)
+        done = self.change(checkpoint, source)
+        told = {
+            "done": done,
+            "before": {role.value: asdict(cost) for role, cost in before.items()},
+            "after": {role.value: asdict(cost) for role, cost in costs_of(checkpoint).items()},
+        }
+        checkpoint.save(out)
+        (out / PRUNED_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+        """Changes the checkpoint in place, and says what was done."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PruneUnits(_Changing):
+    """Neurons and heads that matter least are gone; what they gave on average goes on as a constant.
+
+    Attributes:
+        start: the checkpoint before the first round.
+        units: neurons, heads, or both.
+        towers: which.
+        score: magnitude or taylor.
+        scope: with a ratio: in each layer, or among all of them.
+        ratio: part of the original units that goes; or
+        measure: of what costs
+        limit: the most there may be
+        way: once this part of the way there, from what `start` costs, has been gone.
+    """
+
+    version: ClassVar[int] = 1
+
+    start: Path | Stage
+    units: tuple[Units, ...]
+    towers: tuple[Role, ...]
+    score: Score
+    scope: Scope
+    ratio: float | None = None
+    measure: Measure | None = None
+    limit: float | None = None
+    way: float = 1.0
+
+    @property
+    def title(self) -> str:
+        return f"prune {' and '.join(self.units)}"
+
+    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+        from pocketvl.compress.structured import groups_of, keep_, keep_by_ratio, keep_to_target
+        from pocketvl.families import open_trainable
+        from pocketvl.families.blocks import feed_forwards
+
+        if self.score is Score.TAYLOR:
+            _gradients(checkpoint, source)
+        groups: list[Group] = []
+        original = checkpoint.original()
+        for role in self.towers:
+            tower, example = checkpoint.tower(role), example_of(checkpoint, role)
+            rows = positions(tower, example, feed_forwards(tower)[0].up)
+            groups += groups_of(tower, original, self.units, self.score, rows)
+        if self.measure is None or self.limit is None:
+            assert self.ratio is not None
+            kept = keep_by_ratio(groups, self.ratio, self.scope)
+        else:
+            first = sum((cost for cost in costs_of(open_trainable(source["start"])).values()), Cost())
+            most = first.of(self.measure) + self.way * (self.limit - first.of(self.measure))
+            now = sum((cost for cost in costs_of(checkpoint).values()), Cost())
+            kept = keep_to_target(groups, now, self.measure, most)
+        checkpoint.model.zero_grad(set_to_none=True)
+        means = {
+            name: mean for role in self.towers for name, mean in _means(checkpoint, role, source).items()
+        }
+        for group, places in zip(groups, kept, strict=True):
+            keep_(checkpoint.model, group, places, means)
+        return {group.name: [len(places), group.original] for group, places in zip(groups, kept, strict=True)}
+
+
+@dataclass(frozen=True)
+class SparsifyWeights(_Changing):
+    """Single weights of all layers' linears are 0.
+
+    Attributes:
+        towers: which.
+        score: magnitude or taylor.
+        scope: in each layer, or among all of a tower.
+        sparsity: part of the weights; None: two of every four.
+    """
+
+    version: ClassVar[int] = 1
+
+    towers: tuple[Role, ...]
+    score: Score
+    scope: Scope
+    sparsity: float | None
+
+    @property
+    def title(self) -> str:
+        return (
+            "prune two of four weights" if self.sparsity is None else f"prune {self.sparsity:.0%} of weights"
+        )
+
+    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+        from pocketvl.compress.sparsity import hold_masks_, release_masks_, sparsity_masks, two_four_masks
+
+        if self.score is Score.TAYLOR:
+            _gradients(checkpoint, source)
+        done: dict[str, object] = {}
+        for role in self.towers:
+            names = tuple(_layer_linears(checkpoint, role))
+            if self.sparsity is None:
+                masks = two_four_masks(checkpoint.model, names, self.score)
+            else:
+                masks = sparsity_masks(checkpoint.model, names, self.sparsity, self.scope, self.score)
+            hold_masks_(checkpoint.model, masks)
+            release_masks_(checkpoint.model, masks)
+            done.update({name: float(1 - mask.float().mean()) for name, mask in masks.items()})
+        checkpoint.model.zero_grad(set_to_none=True)
+        return done
+
+
+@dataclass(frozen=True)
+class DropLayers(_Changing):
+    """Whole layers are gone, those that change their hidden states least.
+
+    Attributes:
+        keep: how many layers stay, by tower; towers that are not named keep theirs.
+    """
+
+    version: ClassVar[int] = 1
+
+    keep: tuple[tuple[Role, int], ...]
+
+    @property
+    def title(self) -> str:
+        return "drop layers"
+
+    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+        import torch
+        from torch import nn
+
+        from pocketvl.compress.depth import keep_layers_, layer_influence
+        from pocketvl.errors import RecipeError
+
+        done: dict[str, object] = {}
+        for role, count in self.keep:
+            stack = checkpoint.stacks[role]
+            layers = checkpoint.model.get_submodule(stack.name)
+            assert isinstance(layers, nn.ModuleList)
+            if count > len(layers):
+                raise RecipeError(f"{stack.name} has {len(layers)} layers; {count} of them cannot stay")
+            feeds = (torch.from_numpy(rows) for rows in _feeds(source, role))
+            influence = layer_influence(checkpoint.tower(role), layers, feeds)
+            best = influence.argsort(descending=True, stable=True)[:count]
+            kept = sorted(best.tolist())
+            keep_layers_(checkpoint.model, stack.name, kept)
+            section, key = stack.config
+            checkpoint.config[section][key] = count
+            done[stack.name] = {"influence": influence.tolist(), "kept": kept}
+        return done
+
+
+@dataclass(frozen=True)
+class Factorise(_Changing):
+    """Layers' linears have become two of a lower rank, where that saves weights.
+
+    Attributes:
+        towers: which.
+        energy: part of the squared singular values that is kept; or
+        ratio: part of each linear's weights that goes.
+        whitened: by the inputs that the data gives.
+    """
+
+    version: ClassVar[int] = 1
+
+    towers: tuple[Role, ...]
+    energy: float | None
+    ratio: float | None
+    whitened: bool
+
+    @property
+    def title(self) -> str:
+        return "factorise linears"
+
+    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+        from pocketvl.compress.low_rank import factorise, factorise_
+        from pocketvl.compress.shrink import linear
+
+        done: dict[str, object] = {}
+        for role in self.towers:
+            names = list(_layer_linears(checkpoint, role))
+            moments = _second_moments(checkpoint, role, source) if self.whitened else {}
+            for place, name in enumerate(names):
+                child = linear(checkpoint.model, name)
+                factors = factorise(child.weight, moments.get(name))
+                if self.energy is not None:
+                    rank = factors.rank_for_energy(self.energy)
+                else:
+                    assert self.ratio is not None
+                    weights = child.in_features * child.out_features
+                    rank = max(1, int((1 - self.ratio) * weights / (child.in_features + child.out_features)))
+                full = min(child.in_features, child.out_features)
+                done[name] = [rank if factorise_(checkpoint.model, name, factors, rank) else full, full]
+                source.progress(place + 1, len(names), "factorising")
+        return done
+
+
+def _layer_linears(checkpoint: Trainable, role: Role) -> Iterator[str]:
+    """The linears inside a tower's layers; projections and tables are left as they are."""
+    from torch import nn
+
+    prefix = checkpoint.stacks[role].name
+    for name, child in checkpoint.model.named_modules():
+        if name.startswith(f"{prefix}.") and isinstance(child, nn.Linear):
+            yield name
+
+
+def _feeds(source: Inputs, role: Role) -> Iterator[np.ndarray]:
+    """Some samples of a tower, spread over the data."""
+    data = read_pairs(source["data"])
+    rows = data.images if role is Role.IMAGE_ENCODER else data.ids
+    chosen = rows[:: max(1, len(rows) // _SAMPLES)][:_SAMPLES]
+    for start in range(0, len(chosen), _BATCH):
+        yield np.array(chosen[start : start + _BATCH])
+
+
+def _means(checkpoint: Trainable, role: Role, source: Inputs) -> dict[str, torch.Tensor]:
+    """What goes into each linear on average, float64 [inputs]."""
+    import torch
+
+    from pocketvl.quantize.calibrate import calibrate
+
+    seen = calibrate(checkpoint.tower(role), _feeds(source, role))
+    return {name: torch.from_numpy(layer.input_mean) for name, layer in seen.layers.items()}
+
+
+def _second_moments(checkpoint: Trainable, role: Role, source: Inputs) -> dict[str, np.ndarray]:
+    """The mean of x x^T of what goes into each linear, float64 [inputs, inputs]."""
+    from pocketvl.quantize.calibrate import calibrate
+    from pocketvl.quantize.settings import CalibrationSettings
+
+    seen = calibrate(checkpoint.tower(role), _feeds(source, role), CalibrationSettings(second_moments=True))
+    return {
+        name: layer.second_moment for name, layer in seen.layers.items() if layer.second_moment is not None
+    }
+
+
+def _gradients(checkpoint: Trainable, source: Inputs) -> None:
+    """Leaves in the parameters the gradient of the labels' loss on some batches."""
+    from pocketvl.compress.distil import label_gradients_
+
+    settings = LearningSettings(joint_steps=_SAMPLES // _BATCH, batch_size=_BATCH, losses=_LABELS)
+    label_gradients_(checkpoint, read_pairs(source["data"]), settings)
+
+
+_LABELS = LossWeights(response=0.0, embedding=0.0, contrast=1.0)
