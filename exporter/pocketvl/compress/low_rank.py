@@ -21,7 +21,7 @@ from pocketvl.compress.shrink import linear, linear_with
 from pocketvl.errors import RecipeError
 
 _DAMPING = 1e-6
-"""Added to the second moment's diagonal, in parts of its mean: inputs that never vary have no inverse."""
+"""Least strength of a direction, in parts of the inputs' mean square: what never varies has no inverse."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +76,11 @@ def factorise(weight: torch.Tensor, second_moment: NDArray[np.floating] | None =
         left, singular, right = np.linalg.svd(values, full_matrices=False)
         return Factors(left, singular, right)
     moment = np.asarray(second_moment, np.float64)
-    damped = moment + np.eye(len(moment)) * max(_DAMPING * float(np.diag(moment).mean()), 1e-30)
-    whitening = np.linalg.cholesky(damped)  # S, lower triangular
-    left, singular, whitened = np.linalg.svd(values @ whitening, full_matrices=False)
-    return Factors(left, singular, np.linalg.solve(whitening.T, whitened.T).T)
+    strengths, directions = np.linalg.eigh(moment)
+    least = max(_DAMPING * float(np.diag(moment).mean()), 1e-30)
+    roots = np.sqrt(np.maximum(strengths, least))  # S = directions * roots
+    left, singular, whitened = np.linalg.svd(values @ (directions * roots), full_matrices=False)
+    return Factors(left, singular, (whitened / roots) @ directions.T)
 
 
 def saves(inputs: int, outputs: int, rank: int) -> bool:

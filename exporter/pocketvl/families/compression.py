@@ -72,7 +72,7 @@ def read_compression(folder: Path) -> Compression:
             f"{path} is of version {stored.get('schema_version')!r}, and {SCHEMA_VERSION} is known here"
         )
     try:
-        found = TypeAdapter(Compression).validate_python(stored)
+        found = TypeAdapter(Compression).validate_json(json.dumps(stored))  # strict, but for JSON
     except ValidationError as error:
         first = error.errors()[0]
         raise SourceError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

@@ -18,8 +18,17 @@ from pocketvl.errors import SourceError
 from pocketvl.families.compression import compression_of
 from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
 
-_COPIED = ("*.json", "*.txt", "*.model")
-_NOT_COPIED = ("config.json", "compression.json", "model.safetensors.index.json")
+_COPIED = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,6 @@ class Trainable(ABC):
         save_file(state, out / "model.safetensors", {"format": "pt"})
         (out / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
         compression_of(self.model, self.original()).save(out)
-        for pattern in _COPIED:
-            for path in sorted(self.folder.glob(pattern)):
-                if path.name not in _NOT_COPIED:
-                    shutil.copyfile(path, out / path.name)
+        for name in _COPIED:
+            if (self.folder / name).exists():
+                shutil.copyfile(self.folder / name, out / name)
