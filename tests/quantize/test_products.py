@@ -20,6 +20,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.families import open_source
 from pocketvl.families.base import Source
+from pocketvl.families.segments import Blocks, Segments, block_name
 from pocketvl.integers import QuantizedProduct, QuantizedTower
 from pocketvl.quantize.arithmetic import Range, activation_grid
 from pocketvl.quantize.product_sensitivity import product_sensitivity, products_to_quantize
@@ -32,7 +33,6 @@ from pocketvl.quantize.products import (
     quantize_products,
     run,
 )
-from pocketvl.quantize.segments import Blocks, Segments, block_name
 from pocketvl.quantize.settings import CalibrationSettings, Observer
 from pocketvl.quantize.simulate import simulated
 from pocketvl.specification import (

@@ -91,8 +91,10 @@ def _layers(model: Any, tower: QuantizedTower) -> Iterator[tuple[str, Any, str]]
     for op in model.subgraphs[0].operators:
         kind = op_name(model, op)
         if kind in _FORMS:
-            name = text_of(weights_of(model, op).name).split(";", 1)[0].removesuffix(".weight")
-            if name in tower.layers:
+            weights = weights_of(model, op)
+            name = text_of(weights.name).split(";", 1)[0].removesuffix(".weight")
+            # the products of an attention of one head are linears, too, but of two activations
+            if name in tower.layers and model.buffers[weights.buffer].data is not None:
                 yield kind, op, name
 
 

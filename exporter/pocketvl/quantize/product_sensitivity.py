@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
+from pocketvl.families.segments import Segments
 from pocketvl.integers import QuantizedProduct
 from pocketvl.quantize.products import Feed, Progress, check_names, multiplied, on_grids, run
-from pocketvl.quantize.segments import Segments
 from pocketvl.quantize.sensitivity import embedding_loss
 
 

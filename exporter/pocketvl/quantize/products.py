@@ -21,11 +21,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from pocketvl.errors import DataError, RecipeError
+from pocketvl.families.segments import Blocks, Segments, block_name, is_scores
 from pocketvl.integers import QuantizedProduct
 from pocketvl.quantize.arithmetic import Range, activation_grid
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.observe import TensorObserver
-from pocketvl.quantize.segments import Blocks, Segments, block_name, is_scores
 from pocketvl.quantize.settings import CalibrationSettings
 from pocketvl.specification import Granularity, ProductSpec, Scheme
 
