@@ -14,7 +14,7 @@ from pocketvl.families.clip import load_model
 from pocketvl.train.growing import grow_
 from pocketvl.train.tabletop import train_tabletop_clip
 from pocketvl.train.tabletop_clip import ClipSettings, TowerSettings, build_clip
-from tests.train.test_tabletop_clip import TINY
+from tests.train.test_tabletop_clip import PHASE, TINY
 
 SHALLOW = replace(TINY.model, image=TowerSettings(32, 2, 2))
 DEEP = replace(SHALLOW, image=TowerSettings(32, 6, 2), text=TowerSettings(32, 2, 2))
@@ -58,13 +58,9 @@ def test_what_is_not_deeper_is_refused(settings: ClipSettings, complaint: str) -
 
 def test_a_training_grows_from_a_checkpoint_and_from_no_other_when_it_goes_on(tmp_path: Path) -> None:
     train_tabletop_clip(TINY, tmp_path / "small", tmp_path / "work")
-    still = replace(TINY.text, loop=replace(TINY.text.loop, learning_rate=0.0))
-    deep = replace(
-        TINY,
-        model=replace(TINY.model, image=TowerSettings(32, 2, 2)),
-        text=still,
-        image=replace(TINY.image, loop=replace(TINY.image.loop, learning_rate=0.0)),
-    )
+    still = replace(PHASE, loop=replace(PHASE.loop, learning_rate=0.0))
+    model = replace(TINY.model, image=TowerSettings(32, 2, 2))
+    deep = replace(TINY, model=model, oracle=None, text=None, image=None, joint=still)
     train_tabletop_clip(deep, tmp_path / "deep", tmp_path / "deep.work", start=tmp_path / "small")
     small, grown = load_model(tmp_path / "small"), load_model(tmp_path / "deep")
     pixels = torch.randn(2, 3, 32, 32)

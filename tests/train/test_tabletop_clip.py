@@ -24,7 +24,6 @@ from pocketvl.families import open_source
 from pocketvl.recipes.train import read_training_recipe
 from pocketvl.train.loop import LoopSettings, Precision
 from pocketvl.train.tabletop import (
-    ImagePhaseSettings,
     PhaseSettings,
     TabletopClipSettings,
     _corpus,
@@ -56,7 +55,7 @@ TINY = TabletopClipSettings(
     scenes=PoolSettings(seed=1, count=40, paint_size=32),
     oracle=PHASE,
     text=PHASE,
-    image=ImagePhaseSettings(8, 3, replace(PHASE.loop, precision=Precision.BFLOAT16)),
+    image=replace(PHASE, loop=replace(PHASE.loop, precision=Precision.BFLOAT16)),
 )
 
 

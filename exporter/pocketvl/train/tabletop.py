@@ -17,17 +17,19 @@ from transformers import CLIPModel
 
 from pocketvl.data.tabletop.language import captions, questions, sample_statement
 from pocketvl.data.tabletop.scene import sample_scene, scene_rng
-from pocketvl.errors import TrainingError
+from pocketvl.errors import RecipeError, TrainingError
+from pocketvl.families.checkpoint import read_tokenizer
 from pocketvl.families.clip import load_model
 from pocketvl.train.growing import grow_
 from pocketvl.train.loop import LoopSettings, Objective, Trainer, TrainReport
-from pocketvl.train.phases import claim, named
+from pocketvl.train.phases import TowerPair, claim, named
 from pocketvl.train.tabletop_batches import Batch, TabletopBatches
 from pocketvl.train.tabletop_clip import (
     LARGEST_LOGIT_SCALE,
     ClipSettings,
     ImageObjective,
     ImageTower,
+    JointObjective,
     TextObjective,
     TextTower,
     build_clip,
@@ -57,25 +59,34 @@ class PhaseSettings:
 
 
 @dataclass(frozen=True)
-class ImagePhaseSettings(PhaseSettings):
-    """The image tower's phase.
+class TabletopClipSettings:
+    """All that decides what comes out: the model, its scenes, and the phases of its training in order.
 
     Attributes:
-        placed_from: share of the steps after which patches are asked for the oracle's vector of their object.
+        model: its shape.
+        scenes: what it learns from.
+        oracle: learns where scenes and statements belong, from the scenes' own objects. The first three
+            phases come together, or not at all, for a model that grows from another one.
+        text: the text tower learns to land there.
+        image: the image tower does.
+        joint: both towers learn from pictures, captions and false captions alone.
     """
-
-    placed_from: float = 1 / 3
-
-
-@dataclass(frozen=True)
-class TabletopClipSettings:
-    """All that decides what comes out: the model, its scenes, and the phases of its training in order."""
 
     model: ClipSettings
     scenes: PoolSettings
-    oracle: PhaseSettings
-    text: PhaseSettings
-    image: ImagePhaseSettings
+    oracle: PhaseSettings | None = None
+    text: PhaseSettings | None = None
+    image: PhaseSettings | None = None
+    joint: PhaseSettings | None = None
+
+    def __post_init__(self) -> None:
+        given = [phase is not None for phase in (self.oracle, self.text, self.image)]
+        if any(given) != all(given):
+            raise RecipeError(
+                "oracle, text and image come together: the towers learn to land in the oracle's space"
+            )
+        if not any(given) and self.joint is None:
+            raise RecipeError("there is no phase: oracle, text and image, or joint, or all four")
 
 
 def train_tabletop_clip(
@@ -92,25 +103,30 @@ def train_tabletop_clip(
         out: the Hugging Face folder to write; replaced when it exists and is one.
         work: keeps painted scenes and the state of the training between runs.
         progress: told after every shard of scenes and every step.
-        start: a checkpoint of the same recipe but fewer layers, from which the model grows; without one it
-            starts from nothing.
+        start: a checkpoint of the same widths, from which the model grows; without one it starts from
+            nothing, with an oracle.
 
     Returns:
         What each phase did, by its name.
 
     Raises:
-        TrainingError: the loss is not finite, `work` or `out` belongs to something else, or the model cannot
-            grow from `start`.
+        TrainingError: the loss is not finite, `work` or `out` belongs to something else, the model cannot
+            grow from `start`, or the recipe needs one.
         SourceError: `start` is not a CLIP checkpoint.
     """
     if out.exists() and not (out / "config.json").exists():
         raise TrainingError(f"{out} exists and is not a checkpoint folder: choose another place")
+    if start is None and settings.oracle is None:
+        raise TrainingError("this recipe trains on what is there already: say from which checkpoint (--from)")
     pool = open_pool(work / "scenes", settings.scenes, _preprocess_spec(settings.model), progress)
-    tokenizer = build_tokenizer(_corpus(settings.scenes.seed), settings.model.vocab_size)
-    set_seed(settings.oracle.loop.seed)
-    oracle, clip = TabletopOracle(settings.model.embedding_dim), build_clip(settings.model)
     claim(work, _start_of(start))
-    if start is not None:
+    first = settings.oracle or settings.joint
+    set_seed(0 if first is None else first.loop.seed)
+    oracle, clip = TabletopOracle(settings.model.embedding_dim), build_clip(settings.model)
+    if start is None:
+        tokenizer = build_tokenizer(_corpus(settings.scenes.seed), settings.model.vocab_size)
+    else:
+        tokenizer = read_tokenizer(start).tokenizer
         grow_(clip, load_model(start))
     image, text = ImageTower(clip, settings.model), TextTower(clip)
     reports: dict[str, TrainReport] = {}
@@ -120,16 +136,15 @@ def train_tabletop_clip(
         trainer: Trainer[Batch] = Trainer(module, batches, objective, phase.loop, work / name)
         reports[name] = trainer.run(named(name, progress))
 
-    run("oracle", settings.oracle, oracle, OracleObjective())
-    with torch.no_grad():
-        clip.logit_scale.copy_(oracle.logit_scale)
-    run("text", settings.text, text, TextObjective(oracle))
-    run(
-        "image",
-        settings.image,
-        image,
-        ImageObjective(oracle, settings.image.loop.steps, settings.image.placed_from),
-    )
+    if settings.oracle is not None and settings.text is not None and settings.image is not None:
+        run("oracle", settings.oracle, oracle, OracleObjective())
+        with torch.no_grad():
+            clip.logit_scale.copy_(oracle.logit_scale)
+        run("text", settings.text, text, TextObjective(oracle))
+        run("image", settings.image, image, ImageObjective(oracle, settings.image.loop.steps))
+    if settings.joint is not None:
+        scale = clip.logit_scale.detach().exp()
+        run("joint", settings.joint, TowerPair(image, text), JointObjective(scale))
     _save(clip, tokenizer, settings.model, out)
     return reports
 

@@ -178,6 +178,29 @@ class ImageObjective:
         return losses
 
 
+@dataclass(frozen=True, eq=False)
+class JointObjective:
+    """Pictures against captions and false captions, as both towers embed them.
+
+    Attributes:
+        scale: factor on the similarities; not trained any more.
+        hard: weight of the true caption against each false one.
+    """
+
+    scale: torch.Tensor
+    hard: float = 2.0
+
+    def __call__(self, module: nn.Module, batch: Batch, step: int) -> Mapping[str, torch.Tensor]:
+        device = next(module.parameters()).device
+        (image, _, _), text = module(batch.pixels.to(device), batch.ids.to(device))
+        texts = text.view(len(image), -1, text.shape[-1])  # [B, 1 + K, D]
+        scale = self.scale.to(device)
+        return {
+            "contrast": contrastive_loss(image, texts, scale),
+            "hard": self.hard * pairwise_loss(image, texts, scale),
+        }
+
+
 def _apart(embedding: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """One minus the mean cosine of L2-normalised [N, D] and [N, D]."""
     return 1 - (embedding * target).sum(dim=-1).mean()
