@@ -112,3 +112,28 @@ def test_readers_are_named_in_the_order_of_the_graph() -> None:
     assert norm_readers(Normed(residual=False).eval(), torch.ones(3, 6)) == (
         NormReaders("norm", ("one", "two")),
     )
+
+
+class Factorised(nn.Module):
+    """A LayerNorm read by a linear that has become two of a lower rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(6)
+        self.pair = nn.Sequential(nn.Linear(6, 2, bias=False), nn.Linear(2, 5))
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.pair(self.norm(x))
+        return y
+
+
+def test_of_two_factors_the_second_takes_the_shift() -> None:
+    module, x = Factorised().eval(), torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = module(x)
+        assert fold_layer_norms_(module, x) == ("norm",)
+        assert torch.allclose(module(x), expected, atol=1e-5)
+    assert module.pair[0].bias is None

@@ -6,11 +6,12 @@ engines get the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
+
+from pocketvl.families.compression import shape_of
 
 _NORM = torch.ops.aten.layer_norm.default
 _LINEAR = torch.ops.aten.linear.default
@@ -62,7 +63,8 @@ def norm_readers(
 def fold_layer_norms_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[str, ...]:
     """Moves scale and shift of every LayerNorm that only linears read into those linears.
 
-    The module computes the same as before. A linear without a bias gets one.
+    The module computes the same as before. A linear without a bias gets one; of two that stand for one of a
+    lower rank the second takes it, so that the first stays without: a converter would move it there.
 
     Args:
         module: in eval mode.
@@ -75,7 +77,9 @@ def fold_layer_norms_(module: nn.Module, example: torch.Tensor | tuple[torch.Ten
     for readers in found:
         norm = module.get_submodule(readers.norm)
         assert isinstance(norm, nn.LayerNorm)
-        _fold_(norm, (module.get_submodule(name) for name in readers.linears))
+        for name in readers.linears:
+            _fold_(norm, module, name)
+        _reset_(norm)
     return tuple(readers.norm for readers in found)
 
 
@@ -114,18 +118,40 @@ def _owner(argument: object, names: dict[str, str]) -> str | None:
     return name.removesuffix(".weight") if name is not None and name.endswith(".weight") else None
 
 
-def _fold_(norm: nn.LayerNorm, linears: Iterable[nn.Module]) -> None:
+def _fold_(norm: nn.LayerNorm, module: nn.Module, name: str) -> None:
+    """Moves a LayerNorm's scale and shift into one of its readers; the LayerNorm itself is left as it is."""
+    linear = module.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
     with torch.no_grad():
         scale = norm.weight.double()
         shift = torch.zeros_like(scale) if norm.bias is None else norm.bias.double()
-        for linear in linears:
-            assert isinstance(linear, nn.Linear)
-            weight = linear.weight.double()
-            bias = weight @ shift
-            if linear.bias is not None:
-                bias = bias + linear.bias.double()
-            linear.weight.copy_(weight * scale)
-            linear.bias = nn.Parameter(bias.to(linear.weight.dtype), requires_grad=False)
+        weight = linear.weight.double()
+        second = _second_factor(module, name)
+        if second is None:
+            _add_bias_(linear, weight @ shift)
+        else:
+            _add_bias_(second, second.weight.double() @ (weight @ shift))
+        linear.weight.copy_(weight * scale)
+
+
+def _second_factor(module: nn.Module, name: str) -> nn.Linear | None:
+    """Of a linear that is the first of two that stand for one: the other."""
+    parent = module.get_submodule(name.rpartition(".")[0])
+    shape = shape_of(parent)
+    if shape is None or shape.rank is None:
+        return None
+    second = parent.get_submodule("1")
+    return second if isinstance(second, nn.Linear) and name.endswith(".0") else None
+
+
+def _add_bias_(linear: nn.Linear, bias: torch.Tensor) -> None:
+    if linear.bias is not None:
+        bias = bias + linear.bias.double()
+    linear.bias = nn.Parameter(bias.to(linear.weight.dtype), requires_grad=False)
+
+
+def _reset_(norm: nn.LayerNorm) -> None:
+    with torch.no_grad():
         norm.weight.fill_(1)
         if norm.bias is not None:
             norm.bias.fill_(0)
