@@ -10,6 +10,7 @@ from types import MappingProxyType
 from pocketvl.errors import RecipeError
 from pocketvl.quantize.settings import Rounding
 from pocketvl.recipes.export_recipe import ExportRecipe
+from pocketvl.recipes.stages.learning import PairData
 from pocketvl.recipes.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.recipes.stages.quantizing import (
     CalibrateTower,
@@ -107,7 +108,9 @@ class VariantStages:
                 raise RecipeError("the recipe trains: give it a dataset folder with --train")
             towers = tuple(self.tower(each) for each in ROLES)
             quantized = tuple(self._quantized(each, precision) for each in ROLES)
-            return TrainedTower(TrainQat(towers, quantized, self.train, qat.training), role)
+            return TrainedTower(
+                TrainQat(towers, quantized, PairData(self.source, self.train), qat.training), role
+            )
         return self._quantized(role, precision)
 
     def floats(self, role: Role, precision: Precision) -> Tower | TrainedTower:

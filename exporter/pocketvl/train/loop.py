@@ -1,4 +1,9 @@
-"""The one training loop: resumable at any moment, deterministic, on one process or several."""
+"""The one training loop: resumable at any moment, deterministic, on one process or several.
+
+Of several processes (`accelerate launch`, `torchrun`) each runs the module on its share of the batch; what
+comes out is gathered again, so that every process sees the losses of the whole batch, in-batch negatives
+included, and the curve is that of one process.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ from statistics import fmean
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
@@ -104,7 +110,7 @@ class Trainer(Generic[BatchT]):
         )
         schedule = LambdaLR(optimizer, lambda step: _schedule(step, settings))
         self._module, self._optimizer = self._accelerator.prepare(module, optimizer)
-        self._forward = _Autocast(self._module, settings.precision)
+        self._forward = _Forward(self._module, settings.precision)
         self._schedule = schedule
         self._accelerator.register_for_checkpointing(schedule)
         self._losses: list[dict[str, float]] = []
@@ -154,23 +160,28 @@ class Trainer(Generic[BatchT]):
         return len(self._losses)
 
     def _save(self, step: int) -> None:
-        if not self._accelerator.is_main_process:
-            return
+        """Every process writes its random state, the first one everything else; one rename makes it count."""
         final, half = self._state_dir / f"step-{step:08d}", self._state_dir / "unfinished"
-        shutil.rmtree(half, ignore_errors=True)
+        everyone, first = self._accelerator.wait_for_everyone, self._accelerator.is_main_process
+        if first:
+            shutil.rmtree(half, ignore_errors=True)
+        everyone()
         self._accelerator.save_state(str(half))
-        (half / _SETTINGS).write_text(json.dumps(asdict(self._settings)))
-        (half / _LOSSES).write_text("".join(json.dumps(row) + "\n" for row in self._losses))
-        half.rename(final)
-        for older in self._state_dir.glob("step-*"):
-            if older != final:
-                shutil.rmtree(older)
+        everyone()
+        if first:
+            (half / _SETTINGS).write_text(json.dumps(asdict(self._settings)))
+            (half / _LOSSES).write_text("".join(json.dumps(row) + "\n" for row in self._losses))
+            half.rename(final)
+            for older in self._state_dir.glob("step-*"):
+                if older != final:
+                    shutil.rmtree(older)
+        everyone()
 
 
-class _Autocast(nn.Module):
-    """Runs a module's forward pass, and nothing else, in the wanted precision.
+class _Forward(nn.Module):
+    """Runs a module's forward pass, and nothing else, in the wanted precision and on this process's share.
 
-    accelerate can do this too, but fixes one precision for the whole process.
+    accelerate can do the first too, but fixes one precision for the whole process.
     """
 
     def __init__(self, module: nn.Module, precision: Precision) -> None:
@@ -180,8 +191,59 @@ class _Autocast(nn.Module):
     def forward(self, *inputs: torch.Tensor) -> Any:
         device = next(self.module.parameters()).device
         enabled = self._precision is not Precision.FLOAT32
+        count = dist.get_world_size() if dist.is_initialized() else 1
+        shares = [_share(each, count) for each in inputs]
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
-            return self.module(*inputs)
+            found = self.module(*shares)
+        return found if count == 1 else _gathered(found)
+
+
+def _share(inputs: torch.Tensor, count: int) -> torch.Tensor:
+    """This process's rows of [B, ...].
+
+    Raises:
+        TrainingError: the processes cannot share them evenly.
+    """
+    if count == 1:
+        return inputs
+    if len(inputs) % count:
+        raise TrainingError(
+            f"{count} processes cannot share {len(inputs)} samples evenly: change the batch size"
+        )
+    return inputs.chunk(count)[dist.get_rank()]
+
+
+def _gathered(found: Any) -> Any:
+    """The rows of all processes, of a tensor or of all that a tuple holds."""
+    if isinstance(found, torch.Tensor):
+        return found if found.ndim == 0 else _Gather.apply(found)  # type: ignore[no-untyped-call]
+    if isinstance(found, tuple):
+        parts = [_gathered(each) for each in found]
+        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
+    raise TypeError(
+        f"a module on several processes gives tensors and tuples of them, not {type(found).__name__}"
+    )
+
+
+class _Gather(torch.autograd.Function):
+    """Rows [b, ...] of every process -> [B, ...].
+
+    Backwards every process has the gradients of the whole loss, so that their sum, of which this process
+    takes its rows, is as many times the gradient as there are processes; DistributedDataParallel's mean takes
+    that off.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        whole = gradients[0].contiguous()
+        dist.all_reduce(whole)
+        return whole.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def _told(recent: list[dict[str, float]]) -> str:

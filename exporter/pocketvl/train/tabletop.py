@@ -20,6 +20,7 @@ from pocketvl.data.tabletop.scene import sample_scene, scene_rng
 from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families.checkpoint import read_tokenizer
 from pocketvl.families.clip import load_model
+from pocketvl.families.clip_trainable import ClipImageTower
 from pocketvl.train.growing import grow_
 from pocketvl.train.loop import LoopSettings, Objective, Trainer, TrainReport
 from pocketvl.train.phases import TowerPair, claim, named
@@ -144,7 +145,8 @@ def train_tabletop_clip(
         run("image", settings.image, image, ImageObjective(oracle, settings.image.loop.steps))
     if settings.joint is not None:
         scale = clip.logit_scale.detach().exp()
-        run("joint", settings.joint, TowerPair(image, text), JointObjective(scale))
+        plain = TowerPair(ClipImageTower(clip, _preprocess_spec(settings.model)), text)
+        run("joint", settings.joint, plain, JointObjective(scale))
     _save(clip, tokenizer, settings.model, out)
     return reports
 

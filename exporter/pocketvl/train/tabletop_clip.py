@@ -192,7 +192,7 @@ class JointObjective:
 
     def __call__(self, module: nn.Module, batch: Batch, step: int) -> Mapping[str, torch.Tensor]:
         device = next(module.parameters()).device
-        (image, _, _), text = module(batch.pixels.to(device), batch.ids.to(device))
+        image, text = module(batch.pixels.to(device), batch.ids.to(device))
         texts = text.view(len(image), -1, text.shape[-1])  # [B, 1 + K, D]
         scale = self.scale.to(device)
         return {

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 from pydantic import TypeAdapter
 
-from pocketvl.data.dataset import Dataset
-from pocketvl.errors import DataError, RecipeError
+from pocketvl.errors import RecipeError
 from pocketvl.quantize.settings import CalibrationSettings, QatSettings, QuantizeSettings
+from pocketvl.recipes.stages.learning import PairData, read_pairs
 from pocketvl.recipes.stages.towers import (
     TORCH,
     CalibrationFeeds,
@@ -23,19 +22,15 @@ from pocketvl.recipes.stages.towers import (
     Feeds,
     OfTower,
     PrepareTower,
-    ids_of,
     open_tower,
     save_weights,
     this_machine,
-    write_pixels,
 )
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Precision, Role
 
 if TYPE_CHECKING:
-    from pocketvl.families.base import Source
     from pocketvl.quantize.sensitivity import LayerSensitivity
-    from pocketvl.train.pairs import PairedData
 
 _SENSITIVITY_FILE = "sensitivity.json"
 _BATCH = 32
@@ -108,7 +103,7 @@ class TrainQat(Stage):
 
     towers: tuple[PrepareTower | EqualizeTower, ...]
     integers: tuple[QuantizeTower, ...]
-    data: Path
+    data: PairData
     settings: QatSettings
 
     @property
@@ -128,11 +123,6 @@ class TrainQat(Stage):
     def environment(self) -> Mapping[str, str]:
         return this_machine()
 
-    def requires(self, source: Inputs) -> None:
-        dataset = Dataset.open(source["data"])
-        if not all(sample.captions for sample in dataset.samples):
-            raise DataError(f"{dataset.root}: training needs a caption for every picture")
-
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.families import open_source
         from pocketvl.integers import QuantizedTower
@@ -141,7 +131,6 @@ class TrainQat(Stage):
         if source.work is None:
             raise RecipeError("training needs a folder for what it has done so far")
         opened = open_source(self.source)
-        data = _training_data(Dataset.open(source["data"]), opened, source.work, source)
         stages = zip(self.towers, source.all("towers"), strict=True)
         image, text = (open_tower(self.source, stage.role, folder)[0] for stage, folder in stages)
         image_integers, text_integers = (QuantizedTower.load(folder) for folder in source.all("integers"))
@@ -149,7 +138,7 @@ class TrainQat(Stage):
             (image, text),
             (image_integers, text_integers),
             opened.logit_scale,
-            data,
+            read_pairs(source["data"]),
             self.settings,
             source.work / "states",
             source.progress,
@@ -159,20 +148,6 @@ class TrainQat(Stage):
             folder.mkdir()
             save_weights(state, folder)
             tower.save(folder)
-
-
-def _training_data(dataset: Dataset, opened: Source, work: Path, source: Inputs) -> PairedData:
-    """A dataset's pixels and ids, made once: pictures with their first caption and its negatives."""
-    from pocketvl.train.pairs import PairedData
-
-    pixels = work / "pixels.npy"
-    if not pixels.exists():
-        write_pixels(work / "unfinished.npy", dataset, opened.preprocess, source)
-        (work / "unfinished.npy").rename(pixels)
-    chosen = [(sample.captions[0], *sample.negatives) for sample in dataset.samples]
-    rows = {text: row for row, text in enumerate(dict.fromkeys(text for each in chosen for text in each))}
-    ids = ids_of(list(rows), opened.tokenizer_json, opened.tokenizer)
-    return PairedData(np.load(pixels, mmap_mode="r"), ids, [[rows[text] for text in each] for each in chosen])
 
 
 @dataclass(frozen=True)
