@@ -1,0 +1,103 @@
+"""Compression recipes: what they may say, and that a wrong word is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pocketvl.compress.costs import Measure
+from pocketvl.errors import RecipeError
+from pocketvl.recipes.compress import stages_of
+from pocketvl.recipes.compress_recipe import (
+    FOLDER,
+    LearnStep,
+    PruneStep,
+    SparsifyStep,
+    read_compress_recipe,
+)
+from pocketvl.recipes.stages.compressing import PruneUnits, SparsifyWeights
+from pocketvl.recipes.stages.learning import Learn
+from pocketvl.recipes.toml import shipped_recipes
+from tests.families.tiny import make_tiny_clip
+
+LEARN = "learn = { joint_steps = 2 }"
+
+
+def _read(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "recipe.toml").write_text(text)
+    return tmp_path / "recipe.toml"
+
+
+def _step(kind: str, *lines: str) -> str:
+    return "\n".join(["[[steps]]", f'kind = "{kind}"', *lines, ""])
+
+
+def test_every_shipped_recipe_is_valid() -> None:
+    assert shipped_recipes(FOLDER)
+    for name in shipped_recipes(FOLDER):
+        assert read_compress_recipe(name).steps
+
+
+def test_steps_come_in_their_order(tmp_path: Path) -> None:
+    text = (
+        _step("prune", "macs = 5e6", "rounds = 3")
+        + _step("learn", LEARN)
+        + _step("sparsify", "sparsity = 0.5")
+    )
+    steps = read_compress_recipe(str(_read(tmp_path, text))).steps
+    assert [type(step) for step in steps] == [PruneStep, LearnStep, SparsifyStep]
+    assert isinstance(steps[0], PruneStep)
+    assert steps[0].target == (Measure.MACS, 5e6)
+
+
+def test_rounds_are_stages_with_training_after_each_and_zeros_are_held_from_then_on(tmp_path: Path) -> None:
+    text = _step("prune", "ratio = 0.5", "rounds = 2", LEARN) + _step("sparsify", "two_of_four = true", LEARN)
+    source = make_tiny_clip(tmp_path / "clip")
+    stages = stages_of(source, tmp_path, read_compress_recipe(str(_read(tmp_path, text))))
+    assert [type(stage) for stage in stages] == [PruneUnits, Learn, PruneUnits, Learn, SparsifyWeights, Learn]
+    first, second = (stage for stage in stages if isinstance(stage, PruneUnits))
+    assert first.ratio == pytest.approx(0.875 * 0.5)
+    assert second.ratio == 0.5
+    assert second.start == source
+    assert second.source == stages[1]
+    assert [stage.hold_zeros for stage in stages if isinstance(stage, Learn)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", r"at least one \[\[steps\]\]"),
+        ("step = 3", "step: there is no such key"),
+        ("steps = [3]", r"at least one \[\[steps\]\]"),
+        (_step("prume"), r"steps\[0\]\.kind: 'prume' is none of prune, sparsify"),
+        (_step("prune", "ratoi = 0.5"), r"steps\[0\]\.ratoi: there is no such key"),
+        (_step("prune"), "say one of ratio, parameters, macs and int8_bytes"),
+        (_step("prune", "ratio = 0.5", "macs = 3"), "say one of ratio"),
+        (_step("prune", "ratio = 1.5"), r"steps\[0\]: ratio must be above 0 and below 1"),
+        (_step("prune", "ratio = 0.5", "rounds = 0"), "rounds must be at least 1"),
+        (_step("prune", "ratio = 0.5", "units = []"), "units: neurons, heads, or both"),
+        (_step("prune", "ratio = 0.5", 'units = ["filters"]'), r"steps\[0\]\.units\.0"),
+        (_step("prune", "ratio = 0.5", 'towers = ["sound"]'), "towers: image, text, or both; not sound"),
+        (
+            _step("prune", "ratio = 0.5", "learn = { image_stesp = 3 }"),
+            r"learn\.image_stesp: there is no such key",
+        ),
+        (_step("learn", LEARN) + _step("prune", "macs = -1"), r"steps\[1\]: a target must be above 0"),
+        (_step("sparsify"), "say either sparsity or two_of_four"),
+        (_step("sparsify", "two_of_four = true", "rounds = 2"), "reached in one round"),
+        (_step("drop-layers"), "say how many layers stay"),
+        (_step("drop-layers", "image = 0"), "at least one layer has to stay"),
+        (_step("low-rank"), "say either energy or ratio"),
+        (_step("low-rank", "energy = 1.0"), "energy must be above 0 and below 1"),
+        (_step("learn"), r"steps\[0\]\.learn: Field required"),
+    ],
+)
+def test_what_a_recipe_cannot_say(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(RecipeError, match=complaint):
+        read_compress_recipe(str(_read(tmp_path, text)))
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="there is no compressing recipe 'nothing'"):
+        read_compress_recipe("nothing")
