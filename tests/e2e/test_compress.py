@@ -114,6 +114,16 @@ def test_a_compressed_checkpoint_can_be_compressed_again(
     assert open_trainable(tmp_path / "smaller").config["vision_config"]["num_hidden_layers"] == 1
 
 
+def test_a_checkpoint_that_no_compression_made_is_not_replaced(exported: Exported, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in exported.checkpoint.iterdir()}
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    command = ("compress", exported.checkpoint, "--recipe", tmp_path / "recipe.toml", "--data", exported.data)
+    done = pocketvl(*command, "-o", exported.checkpoint, cache=exported.cache)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert {path.name: path.read_bytes() for path in exported.checkpoint.iterdir()} == before
+
+
 def _recipe(text: str) -> Callable[[Path, Exported], tuple[object, ...]]:
     def words(root: Path, exported: Exported) -> tuple[object, ...]:
         (root / "recipe.toml").write_text(text)
@@ -145,7 +155,10 @@ def _wrong_shapes(root: Path, exported: Exported) -> tuple[object, ...]:
     ("words", "complaint"),
     [
         (_recipe('[[steps]]\nkind = "prune"\nratoi = 0.5\n'), "steps[0].ratoi: there is no such key"),
-        (_recipe('[[steps]]\nkind = "prune"\nparameters = 100\n'), "parameters = 100 cannot be reached"),
+        (
+            _recipe('[[steps]]\nkind = "prune"\nparameters = 100\nrounds = 4\n'),
+            "parameters = 100 cannot be reached",
+        ),
         (_recipe('[[steps]]\nkind = "drop-layers"\nimage = 5\n'), "has 2 layers; 5 of them cannot stay"),
         (_empty_data, "no samples in it"),
         (_wrong_shapes, "fc1.bias is [64], config.json asks for [5]"),

@@ -241,7 +241,7 @@ def train_student(
         raise RecipeError("these losses need a teacher's answers: only contrast does without")
     if settings.losses.runs_teacher and teacher is None:
         raise RecipeError("hidden states and attention maps need the teacher itself")
-    claim(work, _identity(student, teacher, data, settings))
+    claim(work, _identity(student, teacher, data, answers, settings))
     lessons = Lessons(data, answers, settings)
     towers = {role: _watched(student, teacher, role, settings.losses) for role in student.stacks}
     image, text = (towers[role] for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER))
@@ -327,7 +327,11 @@ def _loop(settings: LearningSettings) -> LoopSettings:
 
 
 def _identity(
-    student: Trainable, teacher: Trainable | None, data: PairedData, settings: LearningSettings
+    student: Trainable,
+    teacher: Trainable | None,
+    data: PairedData,
+    answers: TeacherAnswers | None,
+    settings: LearningSettings,
 ) -> str:
     """Differs for trainings that differ in anything."""
     digest = hashlib.sha256(json.dumps(asdict(settings)).encode())
@@ -337,6 +341,8 @@ def _identity(
             digest.update(name.encode() + value.detach().contiguous().numpy().tobytes())
     digest.update(f"{data.images.shape}{data.ids.shape}{[list(rows) for rows in data.pairs]}".encode())
     digest.update(np.ascontiguousarray(data.ids).tobytes())
+    if answers is not None:
+        digest.update(np.ascontiguousarray(answers.texts).tobytes())
     return digest.hexdigest()
 
 

@@ -210,7 +210,7 @@ class _Chain:
 
 
 def _is_compressed(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
+    return (folder / LOG_FILE).is_file() and (folder / "model.safetensors").is_file()
 
 
 def _draw(curves: list[tuple[str, list[dict[str, float]]]], path: Path) -> None:

@@ -127,6 +127,9 @@ class PruneUnits(_Changing):
             first = sum((cost for cost in costs_of(open_trainable(source["start"])).values()), Cost())
             most = first.of(self.measure) + self.way * (self.limit - first.of(self.measure))
             now = sum((cost for cost in costs_of(checkpoint).values()), Cost())
+            keep_to_target(
+                groups, now, self.measure, self.limit
+            )  # unreachable, it says so in the first round
             kept = keep_to_target(groups, now, self.measure, most)
         checkpoint.model.zero_grad(set_to_none=True)
         means = {
