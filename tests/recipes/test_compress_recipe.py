@@ -65,6 +65,21 @@ def test_rounds_are_stages_with_training_after_each_and_zeros_are_held_from_then
 
 
 @pytest.mark.parametrize(
+    ("first", "then", "complaint"),
+    [
+        (("low-rank", "ratio = 0.5"), ("prune", "ratio = 0.5"), "low-rank comes before prune"),
+        (("sparsify", "sparsity = 0.5"), ("low-rank", "ratio = 0.5"), "sparsify comes before low-rank"),
+    ],
+)
+def test_an_impossible_order_is_refused_before_anything_runs(
+    tmp_path: Path, first: tuple[str, str], then: tuple[str, str], complaint: str
+) -> None:
+    recipe = read_compress_recipe(str(_read(tmp_path, _step(*first) + _step(*then))))
+    with pytest.raises(RecipeError, match=complaint):
+        stages_of(make_tiny_clip(tmp_path / "clip"), tmp_path, recipe)
+
+
+@pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("", r"at least one \[\[steps\]\]"),

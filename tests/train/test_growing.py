@@ -71,5 +71,7 @@ def test_a_training_grows_from_a_checkpoint_and_from_no_other_when_it_goes_on(tm
             each.get_image_features(pixel_values=pixels).pooler_output for each in (small, grown)
         )
     assert torch.allclose(wanted, found, atol=1e-2 * float(wanted.abs().max()))
-    with pytest.raises(TrainingError, match="of another model"):
+    with pytest.raises(TrainingError, match="choose another place"):
         train_tabletop_clip(deep, tmp_path / "deep", tmp_path / "deep.work", start=tmp_path / "deep")
+    with pytest.raises(TrainingError, match="of another model"):
+        train_tabletop_clip(deep, tmp_path / "other", tmp_path / "deep.work", start=tmp_path / "deep")

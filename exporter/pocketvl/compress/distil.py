@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
 from numpy.typing import NDArray
 from torch import nn
 
@@ -243,20 +245,30 @@ def train_student(
         raise RecipeError("hidden states and attention maps need the teacher itself")
     claim(work, _identity(student, teacher, data, answers, settings))
     lessons = Lessons(data, answers, settings)
+    set_seed(settings.seed)  # of what the projections begin with
     towers = {role: _watched(student, teacher, role, settings.losses) for role in student.stacks}
     image, text = (towers[role] for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER))
     of_image, of_text = (TowerObjective(settings.losses, shown) for _, shown in (image, text))
     response = ResponseObjective(settings, student.logit_scale)
     both = TowerPair(image[0], text[0])
     phases = Phases(_loop(settings), work, progress)
-    reports: Mapping[str, TrainReport | None] = {
-        "image": phases.run("image", settings.image_steps, image[0], lessons.images, of_image),
-        "text": phases.run("text", settings.text_steps, text[0], lessons.texts, of_text),
-        "cross": phases.run("cross", settings.cross_steps, both, lessons.pairs, response),
-        "joint": phases.run(
-            "joint", settings.joint_steps, both, lessons.pairs, JointObjective(response, of_image, of_text)
-        ),
-    }
+    stack = ExitStack()
+    for watched in (*image, *text):
+        if watched is not None:
+            stack.callback(watched.close)
+    with stack:
+        reports: Mapping[str, TrainReport | None] = {
+            "image": phases.run("image", settings.image_steps, image[0], lessons.images, of_image),
+            "text": phases.run("text", settings.text_steps, text[0], lessons.texts, of_text),
+            "cross": phases.run("cross", settings.cross_steps, both, lessons.pairs, response),
+            "joint": phases.run(
+                "joint",
+                settings.joint_steps,
+                both,
+                lessons.pairs,
+                JointObjective(response, of_image, of_text),
+            ),
+        }
     student.model.train(False)
     return {name: report for name, report in reports.items() if report is not None}
 

@@ -92,8 +92,10 @@ class LearningSettings:
             raise RecipeError(f"batch_size is {self.batch_size}; samples are compared, so 3 is the least")
         if min(self.learning_rate, self.temperature) <= 0:
             raise RecipeError("learning_rate and temperature must be above 0")
-        if self.negatives < 0:
-            raise RecipeError("negatives must be 0 or above")
+        if min(self.negatives, self.seed, self.weight_decay) < 0:
+            raise RecipeError("negatives, seed and weight_decay must be 0 or above")
+        if self.save_every < 1:
+            raise RecipeError("save_every must be at least 1")
         if max(self.image_steps, self.text_steps) > 0 and not self.losses.of_towers:
             raise RecipeError(
                 "a tower by itself learns from embedding, relation, hidden or attention: all weigh 0"

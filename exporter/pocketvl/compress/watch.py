@@ -53,10 +53,23 @@ class WatchedTower(nn.Module):
         )
         self._hidden: dict[int, torch.Tensor] = {}
         self._maps: dict[int, torch.Tensor] = {}
-        for place, name in enumerate(layers):
-            tower.get_submodule(name).register_forward_hook(self._keep_hidden(place))
-        for place, name in enumerate(attentions):
-            tower.get_submodule(name).register_forward_hook(self._keep_map(place))
+        self._handles = [
+            *(
+                tower.get_submodule(name).register_forward_hook(self._keep_hidden(place))
+                for place, name in enumerate(layers)
+            ),
+            *(
+                tower.get_submodule(name).register_forward_hook(self._keep_map(place))
+                for place, name in enumerate(attentions)
+            ),
+        ]
+
+    def close(self) -> None:
+        """Stops watching; the tower is as it was."""
+        for handle in self._handles:
+            handle.remove()
+        self._hidden.clear()
+        self._maps.clear()
 
     def forward(self, inputs: torch.Tensor) -> Seen:
         """Embeds a batch."""

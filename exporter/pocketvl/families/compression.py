@@ -133,12 +133,18 @@ def shape_of(child: nn.Module) -> LinearShape | None:
 
 
 def compression_of(model: nn.Module, original: nn.Module) -> Compression:
-    """What a compressed model's shapes differ in from those of the model that config.json describes."""
+    """What a compressed model's shapes differ in from those of the model that config.json describes.
+
+    Raises:
+        SourceError: a linear has become neither a smaller one nor two.
+    """
     found = {}
     for name, child in original.named_modules():
         if isinstance(child, nn.Linear):
             shape = shape_of(model.get_submodule(name))
-            if shape is not None and shape != shape_of(child):
+            if shape is None:
+                raise SourceError(f"{name} has become something that {COMPRESSION_FILE} cannot say")
+            if shape != shape_of(child):
                 found[name] = shape
     return Compression(found)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.compress.settings import LearningSettings
+from pocketvl.errors import RecipeError
 from pocketvl.recipes.compress_recipe import (
     TOWERS,
     CompressRecipe,
@@ -111,6 +112,10 @@ def compress(
         TrainingError: a training diverged.
         StageError: something else stands at `out`.
     """
+    if request.out.resolve() == request.source.resolve():
+        raise RecipeError(
+            f"{request.out} is the checkpoint to start from: choose another place for the smaller one"
+        )
     recipe = read_compress_recipe(request.recipe)
     stages = stages_of(request.source, request.data, recipe)
     final = FinishCheckpoint(stages[-1], stages)
@@ -155,10 +160,19 @@ class _Chain:
         self.stages: list[Stage] = []
         self._source, self._data = source, data
         self._last: Path | Stage = source
-        self._zeros = False
+        self._zeros, self._factorised = False, False
 
     def add(self, step: Step) -> None:
-        """Appends the stages of a step."""
+        """Appends the stages of a step.
+
+        Raises:
+            RecipeError: what came before makes it impossible.
+        """
+        if self._factorised and isinstance(step, PruneStep):
+            raise RecipeError("low-rank comes before prune: factorised linears have no neurons; prune first")
+        if self._zeros and isinstance(step, LowRankStep):
+            raise RecipeError("sparsify comes before low-rank, which would fill the zeros: factorise first")
+        self._factorised = self._factorised or isinstance(step, LowRankStep)
         if isinstance(step, PruneStep):
             self._prune(step)
         elif isinstance(step, SparsifyStep):

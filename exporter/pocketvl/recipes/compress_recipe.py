@@ -211,7 +211,7 @@ def _step(values: dict[str, Any], recipe: str, place: int) -> Step:
     where = f"steps[{place}]."
     given = dict(values)
     kind = given.pop("kind", None)
-    if kind not in STEPS:
+    if not isinstance(kind, str) or kind not in STEPS:
         raise RecipeError(f"recipe {recipe}: {where}kind: {kind!r} is none of {', '.join(STEPS)}")
     return check_recipe(STEPS[kind], given, recipe, where)
 

@@ -241,7 +241,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        whole = gradients[0].contiguous()
+        whole = gradients[0].clone(memory_format=torch.contiguous_format)  # it may be another's, too
         dist.all_reduce(whole)
         return whole.chunk(dist.get_world_size())[dist.get_rank()]
 

@@ -82,7 +82,11 @@ def pairing(data: PairedData, order: SampleOrder, step: int, negatives: int = 1)
     false: list[int] = []
     for _ in range(negatives):
         for place in places:
-            among = data.pairs[int(place)][1:] or range(len(data.ids))
-            false.append(among[int(random.integers(len(among)))])
+            caption, *others = data.pairs[int(place)]
+            if others:
+                false.append(others[int(random.integers(len(others)))])
+            else:  # any text but the caption
+                drawn = int(random.integers(len(data.ids) - 1))
+                false.append(drawn + (drawn >= caption))
     texts = np.array(captions + false)
     return Pairing(rows_of(data.images, places), rows_of(data.ids, texts), places, texts)

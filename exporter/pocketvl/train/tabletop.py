@@ -117,6 +117,8 @@ def train_tabletop_clip(
     """
     if out.exists() and not (out / "config.json").exists():
         raise TrainingError(f"{out} exists and is not a checkpoint folder: choose another place")
+    if start is not None and start.resolve() == out.resolve():
+        raise TrainingError(f"{out} is the checkpoint to start from: choose another place")
     if start is None and settings.oracle is None:
         raise TrainingError("this recipe trains on what is there already: say from which checkpoint (--from)")
     pool = open_pool(work / "scenes", settings.scenes, _preprocess_spec(settings.model), progress)

@@ -15,6 +15,7 @@ from pocketvl.compress.scores import Score
 from pocketvl.compress.settings import LearningSettings, LossWeights
 from pocketvl.compress.sparsity import Scope
 from pocketvl.compress.structured import Group, Units
+from pocketvl.errors import RecipeError
 from pocketvl.recipes.stages.learning import PairData, read_pairs
 from pocketvl.recipes.stages.towers import TORCH, this_machine
 from pocketvl.stage import Inputs, Stage
@@ -22,6 +23,7 @@ from pocketvl_runtime.manifest import Role
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from pocketvl.families.trainable import Trainable
 
@@ -91,7 +93,7 @@ class PruneUnits(_Changing):
         way: once this part of the way there, from what `start` costs, has been gone.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     start: Path | Stage
     units: tuple[Units, ...]
@@ -118,6 +120,8 @@ class PruneUnits(_Changing):
         original = checkpoint.original()
         for role in self.towers:
             tower, example = checkpoint.tower(role), example_of(checkpoint, role)
+            if len(feed_forwards(tower)) != len(feed_forwards(_tower_part(original, checkpoint, role))):
+                raise RecipeError(f"{role.value} has factorised linears: prune before low-rank")
             rows = positions(tower, example, feed_forwards(tower)[0].up)
             groups += groups_of(tower, original, self.units, self.score, rows)
         if self.measure is None or self.limit is None:
@@ -191,7 +195,7 @@ class DropLayers(_Changing):
         keep: how many layers stay, by tower; towers that are not named keep theirs.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     keep: tuple[tuple[Role, int], ...]
 
@@ -204,7 +208,6 @@ class DropLayers(_Changing):
         from torch import nn
 
         from pocketvl.compress.depth import keep_layers_, layer_influence
-        from pocketvl.errors import RecipeError
 
         done: dict[str, object] = {}
         for role, count in self.keep:
@@ -213,13 +216,15 @@ class DropLayers(_Changing):
             assert isinstance(layers, nn.ModuleList)
             if count > len(layers):
                 raise RecipeError(f"{stack.name} has {len(layers)} layers; {count} of them cannot stay")
-            feeds = (torch.from_numpy(rows) for rows in _feeds(source, role))
+            feeds = (torch.from_numpy(rows) for rows in _feeds(checkpoint, source, role))
             influence = layer_influence(checkpoint.tower(role), layers, feeds)
             best = influence.argsort(descending=True, stable=True)[:count]
             kept = sorted(best.tolist())
             keep_layers_(checkpoint.model, stack.name, kept)
             section, key = stack.config
-            checkpoint.config[section][key] = count
+            for part in (section, f"{section}_dict"):  # of old checkpoints; it would overrule the other
+                if part == section or checkpoint.config.get(part):
+                    checkpoint.config.setdefault(part, {})[key] = count
             done[stack.name] = {"influence": influence.tolist(), "kept": kept}
         return done
 
@@ -235,7 +240,7 @@ class Factorise(_Changing):
         whitened: by the inputs that the data gives.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     towers: tuple[Role, ...]
     energy: float | None
@@ -269,23 +274,38 @@ class Factorise(_Changing):
         return done
 
 
+def _tower_part(original: nn.Module, checkpoint: Trainable, role: Role) -> nn.Module:
+    """The layers of a tower in the model before anything was changed."""
+    return original.get_submodule(checkpoint.stacks[role].name)
+
+
 def _layer_linears(checkpoint: Trainable, role: Role) -> Iterator[str]:
-    """The linears inside a tower's layers; projections and tables are left as they are."""
+    """The whole linears inside a tower's layers; projections and tables are left as they are."""
     from torch import nn
+
+    from pocketvl.families.compression import shape_of
 
     prefix = checkpoint.stacks[role].name
     for name, child in checkpoint.model.named_modules():
         if name.startswith(f"{prefix}.") and isinstance(child, nn.Linear):
-            yield name
+            pair = shape_of(checkpoint.model.get_submodule(name.rpartition(".")[0]))
+            if pair is None:  # else it is one of two that stand for one
+                yield name
 
 
-def _feeds(source: Inputs, role: Role) -> Iterator[np.ndarray]:
-    """Some samples of a tower, spread over the data."""
+def _feeds(checkpoint: Trainable, source: Inputs, role: Role) -> Iterator[np.ndarray]:
+    """Some samples of a tower, spread over the data; texts one by one, without what only fills them up."""
     data = read_pairs(source["data"])
     rows = data.images if role is Role.IMAGE_ENCODER else data.ids
-    chosen = rows[:: max(1, len(rows) // _SAMPLES)][:_SAMPLES]
-    for start in range(0, len(chosen), _BATCH):
-        yield np.array(chosen[start : start + _BATCH])
+    places = np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLES)).round().astype(int)
+    if role is Role.TEXT_ENCODER:
+        for place in places:
+            said = np.flatnonzero(rows[place] != checkpoint.tokenizer.pad_id)
+            # where the last token of a text is also the one that fills up, the first of them is its last
+            yield np.array(rows[place : place + 1, : 2 + int(said.max(initial=0))])
+        return
+    for start in range(0, len(places), _BATCH):
+        yield np.array(rows[places[start : start + _BATCH]])
 
 
 def _means(checkpoint: Trainable, role: Role, source: Inputs) -> dict[str, torch.Tensor]:
@@ -294,7 +314,7 @@ def _means(checkpoint: Trainable, role: Role, source: Inputs) -> dict[str, torch
 
     from pocketvl.quantize.calibrate import calibrate
 
-    seen = calibrate(checkpoint.tower(role), _feeds(source, role))
+    seen = calibrate(checkpoint.tower(role), _feeds(checkpoint, source, role))
     return {name: torch.from_numpy(layer.input_mean) for name, layer in seen.layers.items()}
 
 
@@ -303,7 +323,9 @@ def _second_moments(checkpoint: Trainable, role: Role, source: Inputs) -> dict[s
     from pocketvl.quantize.calibrate import calibrate
     from pocketvl.quantize.settings import CalibrationSettings
 
-    seen = calibrate(checkpoint.tower(role), _feeds(source, role), CalibrationSettings(second_moments=True))
+    seen = calibrate(
+        checkpoint.tower(role), _feeds(checkpoint, source, role), CalibrationSettings(second_moments=True)
+    )
     return {
         name: layer.second_moment for name, layer in seen.layers.items() if layer.second_moment is not None
     }
