@@ -20,7 +20,7 @@ from pocketvl.data.tabletop.scene import sample_scene, scene_rng
 from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families.checkpoint import read_tokenizer
 from pocketvl.families.clip import load_model
-from pocketvl.families.clip_trainable import ClipImageTower
+from pocketvl.families.clip_trainable import ClipImageTower, ClipTextTower
 from pocketvl.train.growing import grow_
 from pocketvl.train.loop import LoopSettings, Objective, Trainer, TrainReport
 from pocketvl.train.phases import TowerPair, claim, named
@@ -32,7 +32,6 @@ from pocketvl.train.tabletop_clip import (
     ImageTower,
     JointObjective,
     TextObjective,
-    TextTower,
     build_clip,
 )
 from pocketvl.train.tabletop_oracle import OracleObjective, TabletopOracle
@@ -131,7 +130,7 @@ def train_tabletop_clip(
     else:
         tokenizer = read_tokenizer(start).tokenizer
         grow_(clip, load_model(start))
-    image, text = ImageTower(clip, settings.model), TextTower(clip)
+    image, text = ImageTower(clip, settings.model), ClipTextTower(clip)
     reports: dict[str, TrainReport] = {}
 
     def run(name: str, phase: PhaseSettings, module: nn.Module, objective: Objective[Batch]) -> None:

@@ -105,18 +105,6 @@ class ImageTower(nn.Module):
         return embedding, self.patch_head(tokens).float(), F.normalize(read, dim=-1)
 
 
-class TextTower(nn.Module):
-    """The text side of a CLIPModel."""
-
-    def __init__(self, clip: CLIPModel) -> None:
-        super().__init__()
-        self.encoder, self.projection = clip.text_model, clip.text_projection
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """int64 [M, T] -> L2-normalised embeddings [M, D]."""
-        return F.normalize(self.projection(self.encoder(input_ids=ids).pooler_output).float(), dim=-1)
-
-
 @dataclass(frozen=True)
 class TextObjective:
     """Land where the oracle puts what the text says."""

@@ -17,7 +17,7 @@ from pocketvl.compress.sparsity import Scope
 from pocketvl.compress.structured import Group, Units
 from pocketvl.errors import RecipeError
 from pocketvl.recipes.stages.learning import PairData, read_pairs
-from pocketvl.recipes.stages.towers import TORCH, this_machine
+from pocketvl.recipes.stages.towers import TORCH, example_of, this_machine
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Role
 
@@ -32,18 +32,13 @@ _SAMPLES = 256
 _BATCH = 32
 
 
-def example_of(checkpoint: Trainable, role: Role) -> torch.Tensor:
-    """An input of batch 1 for a tower."""
-    import torch
-
-    if role is Role.IMAGE_ENCODER:
-        return torch.zeros(1, checkpoint.preprocess.height, checkpoint.preprocess.width, 3, dtype=torch.uint8)
-    return torch.full((1, checkpoint.tokenizer.length), checkpoint.tokenizer.pad_id, dtype=torch.int32)
-
-
 def costs_of(checkpoint: Trainable) -> dict[Role, Cost]:
     """What each of a checkpoint's towers costs."""
-    return {role: cost_of(checkpoint.tower(role), example_of(checkpoint, role)) for role in checkpoint.stacks}
+    return {role: cost_of(checkpoint.tower(role), _example(checkpoint, role)) for role in checkpoint.stacks}
+
+
+def _example(checkpoint: Trainable, role: Role) -> torch.Tensor:
+    return example_of(checkpoint.preprocess, checkpoint.tokenizer, role)
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,7 @@ class PruneUnits(_Changing):
         groups: list[Group] = []
         original = checkpoint.original()
         for role in self.towers:
-            tower, example = checkpoint.tower(role), example_of(checkpoint, role)
+            tower, example = checkpoint.tower(role), _example(checkpoint, role)
             if len(feed_forwards(tower)) != len(feed_forwards(_tower_part(original, checkpoint, role))):
                 raise RecipeError(f"{role.value} has factorised linears: prune before low-rank")
             rows = positions(tower, example, feed_forwards(tower)[0].up)

@@ -215,14 +215,18 @@ def open_tower(source: Path, role: Role, folder: Path) -> tuple[nn.Module, torch
     return module, example
 
 
-def _plain_tower(folder: Path, role: Role) -> tuple[nn.Module, torch.Tensor]:
+def example_of(preprocess: PreprocessSpec, tokenizer: TokenizerSpec, role: Role) -> torch.Tensor:
+    """An input of batch 1 for a tower: a black picture, or a text of nothing but filling."""
     import torch
 
+    if role is Role.IMAGE_ENCODER:
+        return torch.zeros(1, preprocess.height, preprocess.width, 3, dtype=torch.uint8)
+    return torch.full((1, tokenizer.length), tokenizer.pad_id, dtype=torch.int32)
+
+
+def _plain_tower(folder: Path, role: Role) -> tuple[nn.Module, torch.Tensor]:
     from pocketvl.families import open_source
 
     opened = open_source(folder)
-    if role is Role.IMAGE_ENCODER:
-        pixels = (1, opened.preprocess.height, opened.preprocess.width, 3)
-        return opened.image_encoder, torch.zeros(pixels, dtype=torch.uint8)
-    ids = torch.full((1, opened.tokenizer.length), opened.tokenizer.pad_id, dtype=torch.int32)
-    return opened.text_encoder, ids
+    tower = opened.image_encoder if role is Role.IMAGE_ENCODER else opened.text_encoder
+    return tower, example_of(opened.preprocess, opened.tokenizer, role)
