@@ -12,7 +12,7 @@ from torch import nn
 
 from pocketvl.families.checkpoint import read_json, stored_dtype
 from pocketvl.families.clip import build_model, load, load_model
-from pocketvl.families.trainable import LayerStack, Trainable
+from pocketvl.families.trainable import LayerStack, TowerShape, Trainable
 from pocketvl_runtime.manifest import PreprocessSpec, Role
 
 if TYPE_CHECKING:
@@ -79,6 +79,26 @@ class TrainableClip(Trainable):
     def original(self) -> nn.Module:
         with torch.device("meta"):
             return build_model(self.config, self.folder)
+
+    def begin_anew_(self, shapes: Mapping[Role, TowerShape], seed: int) -> None:
+        for role, shape in shapes.items():
+            changed = {
+                "hidden_size": shape.width,
+                "intermediate_size": shape.neurons or 4 * shape.width,
+                "num_hidden_layers": shape.layers,
+                "num_attention_heads": shape.heads,
+            }
+            section, _ = self.stacks[role].config
+            for part in (section, f"{section}_dict"):  # of old checkpoints; it would overrule the other
+                if part == section or self.config.get(part):
+                    self.config.setdefault(part, {}).update(changed)
+        scale = cast("CLIPModel", self.model).logit_scale
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = build_model(self.config, self.folder)
+        with torch.no_grad():
+            self.model.logit_scale.copy_(scale)
+        self.model.train(False)
 
 
 def load_trainable(folder: Path) -> TrainableClip:

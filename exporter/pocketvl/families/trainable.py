@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pocketvl.errors import SourceError
+from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families.compression import compression_of
 from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
 
@@ -44,6 +44,29 @@ class LayerStack:
     name: str
     config: tuple[str, str]
     width: int
+
+
+@dataclass(frozen=True)
+class TowerShape:
+    """The shape of a transformer tower.
+
+    Attributes:
+        width: of the hidden states.
+        layers: how many.
+        heads: of each attention; they divide the width.
+        neurons: of each feed-forward layer; four times the width where nothing is said.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    neurons: int | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.layers, self.heads, self.neurons or 1) < 1:
+            raise RecipeError("width, layers, heads and neurons must be at least 1")
+        if self.width % self.heads:
+            raise RecipeError(f"{self.heads} heads do not divide a width of {self.width}")
 
 
 @dataclass(eq=False)
@@ -86,6 +109,18 @@ class Trainable(ABC):
     @abstractmethod
     def original(self) -> nn.Module:
         """A model as config.json describes it, without memory for its weights."""
+
+    def begin_anew_(self, shapes: Mapping[Role, TowerShape], seed: int) -> None:
+        """Puts towers of other shapes in the place of these, with weights that know nothing yet.
+
+        Args:
+            shapes: of every tower.
+            seed: of the weights.
+
+        Raises:
+            RecipeError: the family has no towers of such shapes.
+        """
+        raise RecipeError(f"{self.folder}: models of this family cannot begin anew in another shape")
 
     def save(self, out: Path) -> None:
         """Writes the checkpoint folder `out`: weights, configuration, what differs from it, tokenizer.

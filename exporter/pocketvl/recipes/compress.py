@@ -16,6 +16,7 @@ from pocketvl.recipes.compress_recipe import (
     TOWERS,
     CompressRecipe,
     DropLayersStep,
+    FreshStep,
     LowRankStep,
     PruneStep,
     SparsifyStep,
@@ -27,6 +28,7 @@ from pocketvl.recipes.stages.compressing import (
     PRUNED_FILE,
     DropLayers,
     Factorise,
+    FreshStudent,
     PruneUnits,
     SparsifyWeights,
     costs_of,
@@ -172,11 +174,17 @@ class _Chain:
             raise RecipeError("low-rank comes before prune: factorised linears have no neurons; prune first")
         if self._zeros and isinstance(step, LowRankStep):
             raise RecipeError("sparsify comes before low-rank, which would fill the zeros: factorise first")
+        if self.stages and isinstance(step, FreshStep):
+            raise RecipeError("fresh throws away what came before it: it has to be the first step")
         self._factorised = self._factorised or isinstance(step, LowRankStep)
         if isinstance(step, PruneStep):
             self._prune(step)
         elif isinstance(step, SparsifyStep):
             self._sparsify(step)
+        elif isinstance(step, FreshStep):
+            shapes = ((TOWERS["image"], step.image), (TOWERS["text"], step.text))
+            self._append(FreshStudent(self._last, self._data, shapes, step.seed))
+            self._learn(step.learn)
         elif isinstance(step, DropLayersStep):
             kept = (("image", step.image), ("text", step.text))
             keep = tuple((TOWERS[name], count) for name, count in kept if count is not None)

@@ -12,6 +12,7 @@ from pocketvl.compress.settings import LearningSettings
 from pocketvl.compress.sparsity import Scope
 from pocketvl.compress.structured import Schedule, Units
 from pocketvl.errors import RecipeError
+from pocketvl.families.trainable import TowerShape
 from pocketvl.recipes.toml import check_recipe, read_toml
 from pocketvl_runtime.manifest import Role
 
@@ -110,6 +111,27 @@ class SparsifyStep:
 
 
 @dataclass(frozen=True)
+class FreshStep:
+    """A smaller model that knows nothing yet takes the place of the source, which stays the teacher.
+
+    Attributes:
+        image: shape of its image tower.
+        text: shape of its text tower.
+        seed: of its weights.
+        learn: the training afterwards.
+    """
+
+    image: TowerShape
+    text: TowerShape
+    seed: int = 0
+    learn: LearningSettings | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise RecipeError(f"seed must be 0 or above, not {self.seed}")
+
+
+@dataclass(frozen=True)
 class DropLayersStep:
     """Whole layers go, those first that change their hidden states least.
 
@@ -169,8 +191,9 @@ class LearnStep:
     learn: LearningSettings
 
 
-Step = PruneStep | SparsifyStep | DropLayersStep | LowRankStep | LearnStep
+Step = FreshStep | PruneStep | SparsifyStep | DropLayersStep | LowRankStep | LearnStep
 STEPS: Mapping[str, type[Step]] = {
+    "fresh": FreshStep,
     "prune": PruneStep,
     "sparsify": SparsifyStep,
     "drop-layers": DropLayersStep,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -66,9 +67,16 @@ def open_pool(
     settings: PoolSettings,
     spec: PreprocessSpec,
     progress: Progress | None = None,
-    workers: int = 2,
+    workers: int | None = None,
 ) -> ScenePool:
     """Opens the pool in `folder`, painting what is missing; an interrupted painting goes on where it stopped.
+
+    Args:
+        folder: where it is kept.
+        settings: which scenes.
+        spec: how pictures become pixels.
+        progress: told after every shard.
+        workers: processes that paint; as many as there are processors where nothing is said.
 
     Raises:
         TrainingError: the folder holds a pool of other settings.
@@ -87,7 +95,7 @@ def open_pool(
     missing = [k for k in range(len(starts)) if not done[k]]
     if missing:
         paint = partial(_paint_shard, settings, spec)
-        with multiprocessing.get_context("spawn").Pool(workers) as processes:
+        with multiprocessing.get_context("spawn").Pool(workers or os.cpu_count()) as processes:
             for shard, pixels, things in processes.imap_unordered(paint, missing):
                 images[starts[shard] : starts[shard] + len(pixels)] = pixels
                 rows[starts[shard] : starts[shard] + len(things)] = things

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.trainable import TowerShape, Trainable
 
 PRUNED_FILE = "pruned.json"
 _SAMPLES = 256
@@ -180,6 +180,29 @@ class SparsifyWeights(_Changing):
             done.update({name: float(1 - mask.float().mean()) for name, mask in masks.items()})
         checkpoint.model.zero_grad(set_to_none=True)
         return done
+
+
+@dataclass(frozen=True)
+class FreshStudent(_Changing):
+    """A model of other shapes, with weights that know nothing yet.
+
+    Attributes:
+        shapes: of every tower.
+        seed: of the weights.
+    """
+
+    version: ClassVar[int] = 1
+
+    shapes: tuple[tuple[Role, TowerShape], ...]
+    seed: int
+
+    @property
+    def title(self) -> str:
+        return "begin with a fresh student"
+
+    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+        checkpoint.begin_anew_(dict(self.shapes), self.seed)
+        return {role.value: asdict(shape) for role, shape in self.shapes}
 
 
 @dataclass(frozen=True)

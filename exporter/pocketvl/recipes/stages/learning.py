@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 LOSSES_FILE = "losses.json"
 _BATCH = 64
+
+
+def training_machine() -> Mapping[str, str]:
+    """What a training's result depends on beside its inputs: the last digits differ from device to device."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {**this_machine(), "accelerator": device, "processes": os.environ.get("WORLD_SIZE", "1")}
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class AskTeacher(Stage):
         return "ask the teacher"
 
     def environment(self) -> Mapping[str, str]:
-        return this_machine()
+        return training_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
         import torch
@@ -91,16 +100,18 @@ class AskTeacher(Stage):
         from pocketvl.families import open_trainable
 
         opened, data = open_trainable(source["teacher"]), read_pairs(source["data"])
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         image, text = (opened.tower(role).train(False) for role in opened.stacks)
         total, done = 2 * len(data.images) + len(data.ids), 0
         parts: list[list[np.ndarray]] = [[], [], []]
         with torch.inference_mode():
             for part, tower, rows in ((0, image, data.images), (1, image, data.images), (2, text, data.ids)):
+                tower.to(device)
                 for start in range(0, len(rows), _BATCH):
                     batch = np.array(rows[start : start + _BATCH])
                     if part == 1:
                         batch = np.ascontiguousarray(batch[:, :, ::-1])
-                    parts[part].append(tower(torch.from_numpy(batch)).numpy())
+                    parts[part].append(tower(torch.from_numpy(batch).to(device)).cpu().numpy())
                     done += len(batch)
                     source.progress(done, total, "embedding")
         plain, mirrored, texts = (np.concatenate(each) for each in parts)
@@ -144,7 +155,7 @@ class Learn(Stage):
         return "learn from the teacher" if self.settings.needs_teacher else "learn from labels"
 
     def environment(self) -> Mapping[str, str]:
-        return this_machine()
+        return training_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.compress.distil import train_student

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pocketvl.data.dataset import Dataset
+from pocketvl.data.dataset import Dataset, Sample
 from pocketvl.errors import DataError, SourceError
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.image import open_image, preprocess
@@ -75,9 +76,14 @@ def write_pixels(path: Path, dataset: Dataset, spec: PreprocessSpec, source: Inp
     """Writes a dataset's pictures as uint8 [N, H, W, 3], preprocessed as on the device."""
     shape = (len(dataset), spec.height, spec.width, 3)
     rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    for place, sample in enumerate(dataset.samples):
-        rows[place] = preprocess(open_image(sample.image), spec)
-        source.progress(place + 1, len(dataset), "preprocessing")
+
+    def pixels(sample: Sample) -> npt.NDArray[np.uint8]:
+        return preprocess(open_image(sample.image), spec)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # Pillow decodes and resizes outside of Python's lock
+        for place, row in enumerate(threads.map(pixels, dataset.samples)):
+            rows[place] = row
+            source.progress(place + 1, len(dataset), "preprocessing")
     rows.flush()
 
 
