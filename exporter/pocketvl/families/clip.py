@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -194,17 +195,18 @@ def load_model(folder: Path) -> CLIPModel:
     return _open_model(_read_config(folder), folder)
 
 
-def build_model(stored: dict[str, Any], folder: Path) -> CLIPModel:
+def build_model(stored: dict[str, Any], folder: Path, initialised: bool = False) -> CLIPModel:
     """A model as a config.json describes it, with weights that mean nothing.
 
     Args:
         stored: its content.
         folder: for messages.
+        initialised: whether they are random, of torch's present state, and can be trained.
 
     Raises:
         SourceError: there is no such model.
     """
-    return _build(_check_config(stored, folder), folder)
+    return _build(_check_config(stored, folder), folder, initialised)
 
 
 def _open_model(config: _Config, folder: Path) -> CLIPModel:
@@ -244,12 +246,12 @@ def _check_config(stored: dict[str, Any], folder: Path) -> _Config:
     return _Config(config, text, vision)
 
 
-def _build(config: _Config, folder: Path) -> CLIPModel:
+def _build(config: _Config, folder: Path, initialised: bool = False) -> CLIPModel:
     from transformers import CLIPModel
     from transformers.initialization import no_init_weights
 
     try:
-        with torch.random.fork_rng(devices=[]), no_init_weights():
+        with torch.random.fork_rng(devices=[]), nullcontext() if initialised else no_init_weights():
             # eager: plain MatMul and Softmax, which both engines fuse themselves
             model = CLIPModel._from_config(  # type: ignore[no-untyped-call]
                 config.whole, attn_implementation="eager", dtype=torch.float32

@@ -95,7 +95,7 @@ class TrainableClip(Trainable):
         scale = cast("CLIPModel", self.model).logit_scale
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = build_model(self.config, self.folder)
+            self.model = build_model(self.config, self.folder, initialised=True)
         with torch.no_grad():
             self.model.logit_scale.copy_(scale)
         self.model.train(False)

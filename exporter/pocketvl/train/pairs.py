@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -64,9 +65,17 @@ class SampleOrder:
         """Ascending places among `count` samples; a memmap is read in order."""
         size = min(self.batch_size, count)
         around, place = divmod(step, count // size)
-        order = np.random.default_rng([self.seed, around]).permutation(count)
+        order = _shuffled(self.seed, around, count)
         chosen: NDArray[np.int64] = np.sort(order[place * size : (place + 1) * size])
         return chosen
+
+
+@lru_cache(maxsize=4)
+def _shuffled(seed: int, around: int, count: int) -> NDArray[np.int64]:
+    """A pass through the data; kept, for it is the same for all of its steps."""
+    order: NDArray[np.int64] = np.random.default_rng([seed, around]).permutation(count)
+    order.setflags(write=False)
+    return order
 
 
 def rows_of(values: NDArray[np.generic], places: NDArray[np.int64]) -> torch.Tensor:
