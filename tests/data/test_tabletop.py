@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.data.tabletop import folder
 from pocketvl.data.tabletop.draw import draw_scene
 from pocketvl.data.tabletop.folder import make_sample, write_tabletop
 from pocketvl.data.tabletop.language import (
@@ -135,6 +136,21 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_count(tmp_path: Path) -
     )
     assert few_lines == more_lines[:3]
     assert make_sample(11, 0, 64)[0] != make_sample(12, 0, 64)[0]
+
+
+def test_many_scenes_painted_by_several_processes_are_those_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, few in (("alone", 1000), ("together", 1)):
+        monkeypatch.setattr(folder, "_WORTH_PROCESSES", few)
+        (tmp_path / name).mkdir()
+        write_tabletop(tmp_path / name, seed=3, count=60, size=32)
+    alone, together = (
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
+        for name in ("alone", "together")
+    )
+    assert len(alone) == 62
+    assert alone == together
 
 
 def test_a_folder_is_a_dataset_with_everything_in_it(tmp_path: Path) -> None:

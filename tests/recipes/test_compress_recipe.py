@@ -33,6 +33,12 @@ def _step(kind: str, *lines: str) -> str:
     return "\n".join(["[[steps]]", f'kind = "{kind}"', *lines, ""])
 
 
+FRESH = (
+    "image = { width = 16, layers = 1, heads = 2 }",
+    "text = { width = 12, layers = 1, heads = 2, neurons = 20 }",
+)
+
+
 def test_every_shipped_recipe_is_valid() -> None:
     assert shipped_recipes(FOLDER)
     for name in shipped_recipes(FOLDER):
@@ -69,6 +75,7 @@ def test_rounds_are_stages_with_training_after_each_and_zeros_are_held_from_then
     [
         (("low-rank", "ratio = 0.5"), ("prune", "ratio = 0.5"), "low-rank comes before prune"),
         (("sparsify", "sparsity = 0.5"), ("low-rank", "ratio = 0.5"), "sparsify comes before low-rank"),
+        (("drop-layers", "image = 1"), ("fresh", *FRESH), "has to be the first step"),
     ],
 )
 def test_an_impossible_order_is_refused_before_anything_runs(
@@ -85,7 +92,7 @@ def test_an_impossible_order_is_refused_before_anything_runs(
         ("", r"at least one \[\[steps\]\]"),
         ("step = 3", "step: there is no such key"),
         ("steps = [3]", r"at least one \[\[steps\]\]"),
-        (_step("prume"), r"steps\[0\]\.kind: 'prume' is none of prune, sparsify"),
+        (_step("prume"), r"steps\[0\]\.kind: 'prume' is none of fresh, prune, sparsify"),
         (_step("prune", "ratoi = 0.5"), r"steps\[0\]\.ratoi: there is no such key"),
         (_step("prune"), "say one of ratio, parameters, macs and int8_bytes"),
         (_step("prune", "ratio = 0.5", "macs = 3"), "say one of ratio"),
@@ -105,6 +112,9 @@ def test_an_impossible_order_is_refused_before_anything_runs(
         (_step("drop-layers", "image = 0"), "at least one layer has to stay"),
         (_step("low-rank"), "say either energy or ratio"),
         (_step("low-rank", "energy = 1.0"), "energy must be above 0 and below 1"),
+        (_step("fresh", FRESH[0]), r"steps\[0\]\.text: Field required"),
+        (_step("fresh", FRESH[0], FRESH[1], "seed = -1"), "seed must be 0 or above"),
+        (_step("fresh", "image = { width = 20, layers = 1, heads = 3 }", FRESH[1]), "3 heads do not divide"),
         (_step("learn"), r"steps\[0\]\.learn: Field required"),
     ],
 )

@@ -1,0 +1,65 @@
+"""Fresh students: towers of other shapes with weights that know nothing, in the place of a checkpoint's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pocketvl.families import open_trainable
+from pocketvl.families.trainable import Trainable, TowerShape
+from pocketvl_runtime.manifest import Role
+from tests.families.tiny import IMAGE_SIZE, make_tiny_clip
+
+SHAPES = {
+    Role.IMAGE_ENCODER: TowerShape(width=24, layers=3, heads=2),
+    Role.TEXT_ENCODER: TowerShape(width=12, layers=1, heads=3, neurons=20),
+}
+
+
+def _fresh(folder: Path, seed: int = 0) -> Trainable:
+    checkpoint = open_trainable(folder)
+    checkpoint.begin_anew_(SHAPES, seed)
+    return checkpoint
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_tiny_clip(tmp_path / "clip")
+
+
+def test_the_towers_have_the_shapes_asked_for_and_keep_the_space(folder: Path) -> None:
+    old, new = open_trainable(folder), _fresh(folder)
+    state = new.model.state_dict()
+    assert state["vision_model.encoder.layers.2.mlp.fc1.weight"].shape == (96, 24)
+    assert state["text_model.encoder.layers.0.mlp.fc1.weight"].shape == (20, 12)
+    assert "text_model.encoder.layers.1.mlp.fc1.weight" not in state
+    assert {role: stack.width for role, stack in new.stacks.items()} == {
+        Role.IMAGE_ENCODER: 24,
+        Role.TEXT_ENCODER: 12,
+    }
+    assert torch.equal(state["logit_scale"], old.model.state_dict()["logit_scale"])
+    pixels = torch.full((2, IMAGE_SIZE, IMAGE_SIZE, 3), 100, dtype=torch.uint8)
+    shapes = {each.tower(Role.IMAGE_ENCODER)(pixels).shape for each in (old, new)}
+    assert len(shapes) == 1
+
+
+def test_weights_are_those_of_the_seed_whatever_was_drawn_before(folder: Path) -> None:
+    first = _fresh(folder).model.state_dict()
+    torch.rand(3)
+    second, other = _fresh(folder).model.state_dict(), _fresh(folder, seed=1).model.state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    name = "vision_model.encoder.layers.0.mlp.fc1.weight"
+    assert not torch.equal(first[name], other[name])
+    assert 0 < float(first[name].std()) < 1
+
+
+def test_it_is_saved_and_opened_like_any_other(folder: Path, tmp_path: Path) -> None:
+    checkpoint = _fresh(folder)
+    checkpoint.save(tmp_path / "fresh")
+    again = open_trainable(tmp_path / "fresh")
+    pixels = torch.full((2, IMAGE_SIZE, IMAGE_SIZE, 3), 100, dtype=torch.uint8)
+    found, wanted = (each.tower(Role.IMAGE_ENCODER)(pixels) for each in (again, checkpoint))
+    torch.testing.assert_close(found, wanted)
+    assert not (tmp_path / "fresh" / "compression.json").exists()
