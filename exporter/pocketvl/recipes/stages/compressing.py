@@ -34,7 +34,7 @@ _BATCH = 32
 
 def costs_of(checkpoint: Trainable) -> dict[Role, Cost]:
     """What each of a checkpoint's towers costs."""
-    return {role: cost_of(checkpoint.tower(role), _example(checkpoint, role)) for role in checkpoint.stacks}
+    return {role: cost_of(checkpoint.tower(role), _example(checkpoint, role)) for role in checkpoint.roles}
 
 
 def _example(checkpoint: Trainable, role: Role) -> torch.Tensor:
@@ -229,7 +229,7 @@ class DropLayers(_Changing):
 
         done: dict[str, object] = {}
         for role, count in self.keep:
-            stack = checkpoint.stacks[role]
+            stack = checkpoint.stack(role)
             layers = checkpoint.model.get_submodule(stack.name)
             assert isinstance(layers, nn.ModuleList)
             if count > len(layers):
@@ -294,7 +294,7 @@ class Factorise(_Changing):
 
 def _tower_part(original: nn.Module, checkpoint: Trainable, role: Role) -> nn.Module:
     """The layers of a tower in the model before anything was changed."""
-    return original.get_submodule(checkpoint.stacks[role].name)
+    return original.get_submodule(checkpoint.stack(role).name)
 
 
 def _layer_linears(checkpoint: Trainable, role: Role) -> Iterator[str]:
@@ -303,7 +303,7 @@ def _layer_linears(checkpoint: Trainable, role: Role) -> Iterator[str]:
 
     from pocketvl.families.compression import shape_of
 
-    prefix = checkpoint.stacks[role].name
+    prefix = checkpoint.stack(role).name
     for name, child in checkpoint.model.named_modules():
         if name.startswith(f"{prefix}.") and isinstance(child, nn.Linear):
             pair = shape_of(checkpoint.model.get_submodule(name.rpartition(".")[0]))
