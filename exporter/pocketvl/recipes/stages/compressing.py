@@ -140,6 +140,51 @@ class PruneUnits(_Changing):
 
 
 @dataclass(frozen=True)
+class PruneFilters(_Changing):
+    """Filters of the image tower that matter least are gone; what it gives stays as long as it was.
+
+    Attributes:
+        score: magnitude or taylor.
+        ratio: part of the original filters that goes, of every group of filters that can only go together.
+    """
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = (*_Changing.tools, "torch-pruning")
+
+    score: Score
+    ratio: float
+
+    @property
+    def title(self) -> str:
+        return f"prune {self.ratio:.0%} of filters"
+
+    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+        from torch import nn
+
+        from pocketvl.compress.filters import filter_groups, keep_filters_
+        from pocketvl.quantize.structure import final_linear
+
+        role = Role.IMAGE_ENCODER
+        tower, example = checkpoint.tower(role), _example(checkpoint, role)
+        if sum(isinstance(each, nn.Conv2d) for each in tower.modules()) < 2:
+            raise RecipeError(
+                f"the {role.value} has no convolutions but its patch embedding, so there are no filters to "
+                'prune; prune its neurons and heads instead (kind = "prune")'
+            )
+        if self.score is Score.TAYLOR:
+            _gradients(checkpoint, source)
+        projection = final_linear(tower, example)
+        fixed = [] if projection is None else [projection]
+        groups = filter_groups(tower, example, fixed, self.score)
+        checkpoint.model.zero_grad(set_to_none=True)
+        original = checkpoint.original()
+        counts = {group.root: len(original.get_parameter(f"{group.root}.weight")) for group in groups}
+        kept = {group.root: group.keep(self.ratio, counts[group.root]) for group in groups}
+        keep_filters_(tower, example, kept, fixed)
+        return {root: [len(places), counts[root]] for root, places in kept.items()}
+
+
+@dataclass(frozen=True)
 class SparsifyWeights(_Changing):
     """Single weights of all layers' linears are 0.
 
