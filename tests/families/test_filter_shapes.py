@@ -120,7 +120,9 @@ def test_batch_norms_and_plain_convolutions_take_other_channels() -> None:
 
     small = built(5)
     told = compression_of(small, built(7))
-    assert told == Compression({}, {"0": ConvolutionShape(3, 5), "2": ConvolutionShape(5, 10)}, {"1": 5})
+    assert told == Compression(
+        convolutions={"0": ConvolutionShape(3, 5), "2": ConvolutionShape(5, 10)}, channels={"1": 5}
+    )
     again = built(7)
     reshape_(again, told, Path())
     again.load_state_dict(small.state_dict())

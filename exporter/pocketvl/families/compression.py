@@ -74,10 +74,8 @@ class Compression:
         if not (self.linears or self.convolutions or self.channels):
             path.unlink(missing_ok=True)
             return
-        told = asdict(self)
-        for kind in ("convolutions", "channels"):  # which versions before filters were pruned do not know
-            if not told[kind]:
-                del told[kind]
+        # versions before filters were pruned know linears only
+        told = {name: value for name, value in asdict(self).items() if value or name == "linears"}
         path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
@@ -183,7 +181,7 @@ def compression_of(model: nn.Module, original: nn.Module) -> Compression:
                 convolutions[name] = ConvolutionShape(now.in_channels, now.out_channels)
         else:
             channels.update(_channels(name, child, now))
-    return Compression(linears, convolutions, channels)
+    return Compression(linears=linears, convolutions=convolutions, channels=channels)
 
 
 def _channels(name: str, before: nn.Module, now: nn.Module) -> dict[str, int]:
