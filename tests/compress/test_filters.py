@@ -12,6 +12,7 @@ from transformers import ConvNextConfig, ConvNextModel, MobileNetV2Config, Mobil
 
 from pocketvl.compress.costs import cost_of
 from pocketvl.compress.filters import FilterGroup, filter_groups, keep_filters_
+from pocketvl.compress.scores import Score
 from pocketvl.errors import RecipeError
 from pocketvl.lower.to_onnx import export_onnx
 
@@ -140,6 +141,35 @@ def test_the_exported_graph_has_the_smaller_shapes(
     after = filters("after.onnx")
     assert len(after) == len(before)
     assert sum(after) < 0.6 * sum(before)
+
+
+def test_taylor_scores_are_of_weights_and_their_gradients(tower: Tower, example: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="Taylor scores need gradients"):
+        filter_groups(tower, example, ["projection"], Score.TAYLOR)
+    before = {name: value.clone() for name, value in tower.state_dict().items()}
+    torch.autograd.backward(tower(example).square().sum())
+    by_taylor = filter_groups(tower, example, ["projection"], Score.TAYLOR)
+    by_magnitude = filter_groups(tower, example, ["projection"])
+    assert [group.root for group in by_taylor] == [group.root for group in by_magnitude]
+    assert all(torch.equal(value, before[name]) for name, value in tower.state_dict().items())
+    last = by_taylor[-1]
+    with torch.no_grad():
+        for name in last.layers:
+            layer = tower.get_submodule(name)
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.weight.grad = torch.ones_like(layer.weight)  # w * 1: what is left is the magnitude
+    again = filter_groups(tower, example, ["projection"], Score.TAYLOR)[-1]
+    assert not torch.allclose(last.scores, again.scores)
+    assert torch.allclose(again.scores, by_magnitude[-1].scores)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "original", "kept"),
+    [(0.5, 4, [0, 2]), (0.25, 4, [0, 2, 3]), (0.99, 4, [2]), (0.5, 8, [0, 1, 2, 3]), (0.75, 8, [0, 2])],
+)
+def test_a_ratio_is_of_the_original_filters(ratio: float, original: int, kept: list[int]) -> None:
+    group = FilterGroup("root", ("root",), torch.tensor([3.0, 1.0, 4.0, 2.0], dtype=torch.float64))
+    assert group.keep(ratio, original) == kept
 
 
 def test_what_cannot_be_is_refused(tower: Tower, example: torch.Tensor) -> None:

@@ -246,7 +246,7 @@ def train_student(
     claim(work, _identity(student, teacher, data, answers, settings))
     lessons = Lessons(data, answers, settings)
     set_seed(settings.seed)  # of what the projections begin with
-    towers = {role: _watched(student, teacher, role, settings.losses) for role in student.stacks}
+    towers = {role: _watched(student, teacher, role, settings.losses) for role in student.roles}
     image, text = (towers[role] for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER))
     of_image, of_text = (TowerObjective(settings.losses, shown) for _, shown in (image, text))
     response = ResponseObjective(settings, student.logit_scale)
@@ -284,7 +284,7 @@ def label_gradients_(checkpoint: Trainable, data: PairedData, settings: Learning
         settings: `joint_steps` batches of `batch_size`.
     """
     lessons = Lessons(data, None, settings)
-    towers = [WatchedTower(checkpoint.tower(role)) for role in checkpoint.stacks]
+    towers = [WatchedTower(checkpoint.tower(role)) for role in checkpoint.roles]
     nothing = TowerObjective(settings.losses)
     objective = JointObjective(ResponseObjective(settings, checkpoint.logit_scale), nothing, nothing)
     checkpoint.model.zero_grad(set_to_none=True)
@@ -307,7 +307,7 @@ def _watched(
     ]
     if weights.hidden == 0:
         own, matched = [], []
-    widths = (student.stacks[role].width, teacher.stacks[role].width)
+    widths = (student.stack(role).width, teacher.stack(role).width)
     learner = WatchedTower(student.tower(role), own, maps[0], [widths] * len(own))
     shown = WatchedTower(teacher.tower(role), matched, maps[1])
     shown.train(False)
@@ -315,7 +315,7 @@ def _watched(
 
 
 def _layer_names(checkpoint: Trainable, role: Role) -> list[str]:
-    stack = checkpoint.stacks[role].name
+    stack = checkpoint.stack(role).name
     layers = checkpoint.model.get_submodule(stack)
     assert isinstance(layers, nn.ModuleList)
     return [f"{stack}.{place}" for place in range(len(layers))]

@@ -8,6 +8,7 @@ dependency graph of torch-pruning (Fang et al., 2023, "DepGraph: Towards Any Str
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pocketvl.compress.scores import Score, weight_scores
 from pocketvl.compress.shrink import check_kept
 from pocketvl.errors import RecipeError
 
@@ -29,7 +31,7 @@ class FilterGroup:
         root: name of the layer by which the group is known, the first that makes them; a convolution, or a
             linear where a tower writes pointwise convolutions so.
         layers: names of all layers that change.
-        scores: float64 [filters]: the sum of |w| over what makes a filter, and over what reads it.
+        scores: float64 [filters]: the sum over the weights of what makes a filter, and of what reads it.
     """
 
     root: str
@@ -39,20 +41,36 @@ class FilterGroup:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def keep(self, ratio: float, original: int) -> list[int]:
+        """Which filters stay, ascending, when a part of them goes; of equals the earlier ones go, one stays.
+
+        Args:
+            ratio: part of the original filters that goes; what has gone already counts.
+            original: how many there were before anything was pruned.
+        """
+        going = max(0, len(self) - max(1, round((1 - ratio) * original)))
+        return sorted(self.scores.argsort(stable=True)[going:].tolist())
+
 
 def filter_groups(
-    module: nn.Module, example: torch.Tensor, fixed: Sequence[str] = ()
+    module: nn.Module,
+    example: torch.Tensor,
+    fixed: Sequence[str] = (),
+    score: Score = Score.MAGNITUDE,
 ) -> tuple[FilterGroup, ...]:
     """The groups of filters of a module, in the order in which it runs them.
 
     Args:
-        module: a convolutional tower; left as it is.
+        module: a convolutional tower; for Taylor scores with gradients. Left as it is.
         example: its input of batch 1.
         fixed: names of layers whose outputs have to stay, as a projection into a space that others share.
+        score: what makes a weight matter.
 
     Raises:
         RecipeError: a name in `fixed` is of no layer.
     """
+    if score is Score.TAYLOR:
+        module = _of_scores(module, score)
     names = {child: name for name, child in module.named_modules()}
     return tuple(
         FilterGroup(names[group[0].dep.target.module], _layers(group, names), scores)
@@ -86,6 +104,15 @@ def keep_filters_(
             child = module.get_submodule(root)
             prune = graph.get_pruner_of_module(child).prune_out_channels
             graph.get_pruning_group(child, prune, going).prune()
+
+
+def _of_scores(module: nn.Module, score: Score) -> nn.Module:
+    """A copy that has, in the place of its layers' weights, what each of them matters."""
+    scored = copy.deepcopy(module)  # without gradients
+    for layer, copied in zip(module.modules(), scored.modules(), strict=True):
+        if isinstance(layer, _ROOTS):
+            copied.get_parameter("weight").data = weight_scores(layer.weight, score).float()
+    return scored
 
 
 def _scored(module: nn.Module, example: torch.Tensor, fixed: Sequence[str]) -> list[tuple[Any, torch.Tensor]]:

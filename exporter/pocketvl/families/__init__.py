@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 # model_type in config.json -> the module that opens such a folder, beside which one with "_trainable" in its
 # name opens it to be changed. A plain table, so that importing this
 # package imports no torch, and so that a family is added here and nowhere else.
-_FAMILIES = {"clip": "pocketvl.families.clip"}
+_FAMILIES = {
+    "clip": "pocketvl.families.clip",
+    "vision-text-dual-encoder": "pocketvl.families.dual_encoder",
+}
 
 
 def open_source(folder: Path) -> Source:

@@ -54,7 +54,7 @@ class ClipImageEncoder(nn.Module):
         """Args: model: shares its other parameters. preprocess: whose rescale, mean and std are applied."""
         super().__init__()
         vision = model.vision_model
-        self.patch_embedding = _of_raw_pixels(vision.embeddings.patch_embedding, preprocess)
+        self.patch_embedding = of_raw_pixels(vision.embeddings.patch_embedding, preprocess)
         self.class_embedding = vision.embeddings.class_embedding
         self.position_embedding = vision.embeddings.position_embedding
         self.pre_layernorm: nn.Module = vision.pre_layrnorm
@@ -73,8 +73,13 @@ class ClipImageEncoder(nn.Module):
         return normalize(self.projection(self.post_layernorm(hidden[:, 0])))
 
 
-def _of_raw_pixels(patches: nn.Conv2d, preprocess: PreprocessSpec) -> nn.Conv2d:
-    """The same convolution of pixels 0 to 255 that have been neither rescaled nor normalised."""
+def of_raw_pixels(patches: nn.Conv2d, preprocess: PreprocessSpec) -> nn.Conv2d:
+    """The same convolution of pixels 0 to 255 that have been neither rescaled nor normalised.
+
+    Args:
+        patches: without padding, which would stand for another pixel now; left as it is.
+        preprocess: whose rescale, mean and std go into the new one's weights.
+    """
     weight = patches.weight.detach().double()  # [hidden, 3, P, P]
     mean, std = (
         torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (preprocess.mean, preprocess.std)
@@ -178,8 +183,8 @@ def load(folder: Path) -> Source:
         tokenizer=spec,
         tokenizer_json=tokenizer.content,
         embedding_dim=cast(int, config.whole.projection_dim),
-        logit_scale=_logit_scale(model, folder),
-        space=_space(model, config, preprocess, spec, tokenizer.content),
+        logit_scale=logit_scale_of(model.logit_scale, folder),
+        space=space_of(model, _contract(config), preprocess, spec, tokenizer.content),
         image_encoder=ClipImageEncoder(model, preprocess).eval(),
         text_encoder=ClipTextEncoder(model, length, config.eos_id).eval(),
         notes=notes,
@@ -286,31 +291,47 @@ def _check_tokenizer(folder: Path, tokenizer: TokenizerFile, config: _Config) ->
     return ()
 
 
-def _logit_scale(model: CLIPModel, folder: Path) -> float:
-    stored = float(model.logit_scale.detach())
-    if not -20 < stored < 20:
-        raise SourceError(f"{folder}: logit_scale is {stored}, which is not the logarithm of a temperature")
-    return math.exp(stored)
-
-
-def _space(
-    model: CLIPModel,
-    config: _Config,
-    preprocess: PreprocessSpec,
-    tokenizer: TokenizerSpec,
-    tokenizer_json: bytes,
-) -> str:
-    """Hashes everything that an embedding depends on; the logit scale is not among it."""
-    contract: dict[str, Any] = {
+def _contract(config: _Config) -> dict[str, Any]:
+    """What an embedding depends on and no tensor tells."""
+    return {
         "towers": [
             [tower.num_attention_heads, tower.hidden_act, tower.layer_norm_eps]
             for tower in (config.text, config.vision)
         ],
         "eos": config.eos_id,
-        "preprocess": asdict(preprocess),
-        "tokenizer": asdict(tokenizer),
     }
-    digest = hashlib.sha256(json.dumps(contract, sort_keys=True).encode())
+
+
+def logit_scale_of(stored: torch.Tensor, folder: Path) -> float:
+    """What a cosine is multiplied by, of the logarithm that a model stores.
+
+    Raises:
+        SourceError: it is not the logarithm of anything sensible.
+    """
+    value = float(stored.detach())
+    if not -20 < value < 20:
+        raise SourceError(f"{folder}: logit_scale is {value}, which is not the logarithm of a temperature")
+    return math.exp(value)
+
+
+def space_of(
+    model: nn.Module,
+    contract: dict[str, Any],
+    preprocess: PreprocessSpec,
+    tokenizer: TokenizerSpec,
+    tokenizer_json: bytes,
+) -> str:
+    """Hashes everything that an embedding depends on; the logit scale is not among it.
+
+    Args:
+        model: whose tensors count.
+        contract: what else decides in this family.
+        preprocess: how a picture becomes pixels.
+        tokenizer: how a text becomes ids.
+        tokenizer_json: the content of tokenizer.json.
+    """
+    whole = {**contract, "preprocess": asdict(preprocess), "tokenizer": asdict(tokenizer)}
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode())
     digest.update(hashlib.sha256(tokenizer_json).digest())
     for name, tensor in sorted(model.state_dict().items()):
         if name != "logit_scale":

@@ -16,13 +16,13 @@ from pocketvl.families.trainable import LayerStack, TowerShape, Trainable
 from pocketvl_runtime.manifest import PreprocessSpec, Role
 
 if TYPE_CHECKING:
-    from transformers import CLIPModel
+    from transformers import CLIPModel, VisionTextDualEncoderModel
 
 
 class ClipImageTower(nn.Module):
     """uint8 [B, H, W, 3] -> float32 [B, D], L2-normalised."""
 
-    def __init__(self, model: CLIPModel, preprocess: PreprocessSpec) -> None:
+    def __init__(self, model: CLIPModel | VisionTextDualEncoderModel, preprocess: PreprocessSpec) -> None:
         """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied."""
         super().__init__()
         self.vision_model, self.visual_projection = model.vision_model, model.visual_projection

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from torch import nn
 from torch.nn.utils import skip_init
@@ -17,6 +18,7 @@ from pocketvl.families.checkpoint import read_json
 
 COMPRESSION_FILE = "compression.json"
 SCHEMA_VERSION = 1
+_NORMS = (nn.LayerNorm, nn.BatchNorm2d)
 
 
 @with_config(ConfigDict(extra="forbid", strict=True))
@@ -37,24 +39,44 @@ class LinearShape:
 
 @with_config(ConfigDict(extra="forbid", strict=True))
 @dataclass(frozen=True)
+class ConvolutionShape:
+    """The channels of a convolution; a depthwise one stays so, with as many groups as channels.
+
+    Attributes:
+        inputs: channels that go in.
+        outputs: channels that come out.
+    """
+
+    inputs: int
+    outputs: int
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+@dataclass(frozen=True)
 class Compression:
     """What differs from the model that config.json describes.
 
     Attributes:
         linears: by their names in the model, those of another shape.
+        convolutions: by their names, those of other channels.
+        channels: of norms and of vectors that belong to no layer of these kinds, by their names.
         schema_version: of the JSON.
     """
 
     linears: Mapping[str, LinearShape] = field(default_factory=dict)
+    convolutions: Mapping[str, ConvolutionShape] = field(default_factory=dict)
+    channels: Mapping[str, int] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def save(self, folder: Path) -> None:
         """Writes compression.json, or removes it where nothing differs."""
         path = folder / COMPRESSION_FILE
-        if self.linears:
-            path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        else:
+        if not (self.linears or self.convolutions or self.channels):
             path.unlink(missing_ok=True)
+            return
+        # versions before filters were pruned know linears only
+        told = {name: value for name, value in asdict(self).items() if value or name == "linears"}
+        path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def read_compression(folder: Path) -> Compression:
@@ -79,6 +101,10 @@ def read_compression(folder: Path) -> Compression:
     for name, shape in found.linears.items():
         if min(shape.inputs, shape.outputs, 1 if shape.rank is None else shape.rank) < 1:
             raise SourceError(f"{path}: {name} has a size below 1")
+    sizes = {name: min(each.inputs, each.outputs) for name, each in found.convolutions.items()}
+    for name, size in (*sizes.items(), *found.channels.items()):
+        if size < 1:
+            raise SourceError(f"{path}: {name} has a size below 1")
     return found
 
 
@@ -91,14 +117,15 @@ def reshape_(model: nn.Module, compression: Compression, where: Path) -> None:
         where: the folder, for messages.
 
     Raises:
-        SourceError: the model has no such linear.
+        SourceError: the model has no such linear, convolution, norm or vector.
     """
+    for name, channels in compression.convolutions.items():
+        _reshape_convolution_(model, name, channels, where)
+    for name, count in compression.channels.items():
+        _reshape_channels_(model, name, count, where)
     heads = attentions(model)
     for name, shape in compression.linears.items():
-        try:
-            child = model.get_submodule(name)
-        except AttributeError:
-            child = None
+        child = _child(model, name)
         if not isinstance(child, nn.Linear):
             raise SourceError(f"{where / COMPRESSION_FILE}: {name} is no linear of this model")
         model.set_submodule(name, linear_of(shape, child.bias is not None))
@@ -136,17 +163,100 @@ def compression_of(model: nn.Module, original: nn.Module) -> Compression:
     """What a compressed model's shapes differ in from those of the model that config.json describes.
 
     Raises:
-        SourceError: a linear has become neither a smaller one nor two.
+        SourceError: something has become what compression.json cannot say.
     """
-    found = {}
+    linears, convolutions, channels = {}, {}, {}
     for name, child in original.named_modules():
+        now = model.get_submodule(name)
         if isinstance(child, nn.Linear):
-            shape = shape_of(model.get_submodule(name))
+            shape = shape_of(now)
             if shape is None:
-                raise SourceError(f"{name} has become something that {COMPRESSION_FILE} cannot say")
+                raise _unsayable(name)
             if shape != shape_of(child):
-                found[name] = shape
-    return Compression(found)
+                linears[name] = shape
+        elif isinstance(child, nn.Conv2d):
+            if not isinstance(now, nn.Conv2d) or now.groups != _groups(child, now.in_channels):
+                raise _unsayable(name)
+            if (now.in_channels, now.out_channels) != (child.in_channels, child.out_channels):
+                convolutions[name] = ConvolutionShape(now.in_channels, now.out_channels)
+        else:
+            channels.update(_channels(name, child, now))
+    return Compression(linears=linears, convolutions=convolutions, channels=channels)
+
+
+def _channels(name: str, before: nn.Module, now: nn.Module) -> dict[str, int]:
+    """The new lengths of a norm, or of a module's own parameters, by name."""
+    found = {}
+    for inner, old in before.named_parameters(recurse=False):
+        new = now.get_parameter(inner)
+        if new.shape == old.shape:
+            continue
+        if old.ndim != 1 or new.ndim != 1:
+            raise _unsayable(f"{name}.{inner}")
+        found[name if isinstance(before, _NORMS) else f"{name}.{inner}"] = len(new)
+    return found
+
+
+def _unsayable(name: str) -> SourceError:
+    return SourceError(f"{name} has become something that {COMPRESSION_FILE} cannot say")
+
+
+def _reshape_convolution_(model: nn.Module, name: str, shape: ConvolutionShape, where: Path) -> None:
+    child = _child(model, name)
+    if not isinstance(child, nn.Conv2d):
+        raise SourceError(f"{where / COMPRESSION_FILE}: {name} is no convolution of this model")
+    groups = _groups(child, shape.inputs)
+    if shape.inputs % groups or shape.outputs % groups:
+        raise SourceError(
+            f"{where / COMPRESSION_FILE}: {name} has {groups} groups, which do not divide {shape.inputs} "
+            f"channels that go in and {shape.outputs} that come out"
+        )
+    child.in_channels, child.out_channels, child.groups = shape.inputs, shape.outputs, groups
+    kernel = child.weight.shape[2:]
+    child.weight = nn.Parameter(torch.empty(shape.outputs, shape.inputs // groups, *kernel))
+    if child.bias is not None:
+        child.bias = nn.Parameter(torch.empty(shape.outputs))
+
+
+def _groups(before: nn.Conv2d, inputs: int) -> int:
+    """The groups of a convolution when it has so many inputs: of a depthwise one as many."""
+    return inputs if before.groups == before.in_channels > 1 else before.groups
+
+
+def _reshape_channels_(model: nn.Module, name: str, count: int, where: Path) -> None:
+    child = _child(model, name)
+    if isinstance(child, nn.LayerNorm) and len(child.normalized_shape) == 1:
+        child.normalized_shape = (count,)
+    elif isinstance(child, nn.BatchNorm2d):
+        child.num_features = count
+    elif child is None and _is_vector(model, name):
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, nn.Parameter(torch.empty(count)))
+        return
+    else:
+        raise SourceError(f"{where / COMPRESSION_FILE}: {name} is neither a norm nor a vector of this model")
+    for own in (child.named_parameters(recurse=False), child.named_buffers(recurse=False)):
+        for inner, value in list(own):
+            if value.ndim == 1:
+                parameter = isinstance(value, nn.Parameter)
+                empty = torch.empty(count)
+                setattr(child, inner, nn.Parameter(empty) if parameter else empty)
+
+
+def _child(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _is_vector(model: nn.Module, name: str) -> bool:
+    """Whether a name is of a parameter of one axis that is no weight or bias of a layer or norm."""
+    parent = _child(model, name.rpartition(".")[0])
+    if parent is None or isinstance(parent, (nn.Linear, nn.Conv2d, *_NORMS)):
+        return False
+    own = dict(parent.named_parameters(recurse=False)).get(name.rpartition(".")[2])
+    return own is not None and own.ndim == 1
 
 
 def _empty(inputs: int, outputs: int, has_bias: bool) -> nn.Linear:

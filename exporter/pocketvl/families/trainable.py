@@ -33,7 +33,7 @@ _COPIED = (
 
 @dataclass(frozen=True)
 class LayerStack:
-    """The layers of a tower.
+    """The transformer layers of a tower.
 
     Attributes:
         name: of the model's ModuleList.
@@ -96,7 +96,25 @@ class Trainable(ABC):
     @property
     @abstractmethod
     def stacks(self) -> Mapping[Role, LayerStack]:
-        """The layers of each tower."""
+        """The layers of each tower that is a stack of transformer layers."""
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Which towers there are; those with a stack, unless a family has others."""
+        return tuple(self.stacks)
+
+    def stack(self, role: Role) -> LayerStack:
+        """The layers of a tower.
+
+        Raises:
+            RecipeError: it is no stack of transformer layers.
+        """
+        if role not in self.stacks:
+            raise RecipeError(
+                f"the {role.value} is no stack of transformer layers, and this is for such towers only: "
+                f"{', '.join(each.value for each in self.stacks)}"
+            )
+        return self.stacks[role]
 
     @abstractmethod
     def tower(self, role: Role) -> nn.Module:

@@ -18,6 +18,7 @@ from pocketvl.recipes.compress_recipe import (
     DropLayersStep,
     FreshStep,
     LowRankStep,
+    PruneFiltersStep,
     PruneStep,
     SparsifyStep,
     Step,
@@ -29,6 +30,7 @@ from pocketvl.recipes.stages.compressing import (
     DropLayers,
     Factorise,
     FreshStudent,
+    PruneFilters,
     PruneUnits,
     SparsifyWeights,
     costs_of,
@@ -179,6 +181,11 @@ class _Chain:
         self._factorised = self._factorised or isinstance(step, LowRankStep)
         if isinstance(step, PruneStep):
             self._prune(step)
+        elif isinstance(step, PruneFiltersStep):
+            for done in range(1, step.rounds + 1):
+                ratio = step.schedule.at(done / step.rounds) * step.ratio
+                self._append(PruneFilters(self._last, self._data, step.score, ratio))
+                self._learn(step.learn)
         elif isinstance(step, SparsifyStep):
             self._sparsify(step)
         elif isinstance(step, FreshStep):

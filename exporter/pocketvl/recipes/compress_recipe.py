@@ -76,6 +76,30 @@ class PruneStep:
 
 
 @dataclass(frozen=True)
+class PruneFiltersStep:
+    """Filters of a convolutional image tower go, in rounds, with some training after each.
+
+    Attributes:
+        ratio: part of the original filters that goes, of every group of filters that can only go together.
+        score: magnitude or taylor.
+        rounds: how often, with `learn` in between and at the end.
+        schedule: linear or cubic.
+        learn: the training after each round.
+    """
+
+    ratio: float
+    score: Score = Score.MAGNITUDE
+    rounds: int = 1
+    schedule: Schedule = Schedule.CUBIC
+    learn: LearningSettings | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise RecipeError(f"ratio must be above 0 and below 1, not {self.ratio}")
+        _check_rounds(self.rounds)
+
+
+@dataclass(frozen=True)
 class SparsifyStep:
     """Single weights become 0 and are held there by later training; the graphs keep their shapes.
 
@@ -191,10 +215,11 @@ class LearnStep:
     learn: LearningSettings
 
 
-Step = FreshStep | PruneStep | SparsifyStep | DropLayersStep | LowRankStep | LearnStep
+Step = FreshStep | PruneStep | PruneFiltersStep | SparsifyStep | DropLayersStep | LowRankStep | LearnStep
 STEPS: Mapping[str, type[Step]] = {
     "fresh": FreshStep,
     "prune": PruneStep,
+    "prune-filters": PruneFiltersStep,
     "sparsify": SparsifyStep,
     "drop-layers": DropLayersStep,
     "low-rank": LowRankStep,

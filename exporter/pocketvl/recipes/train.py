@@ -6,27 +6,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pocketvl.errors import RecipeError
 from pocketvl.recipes.toml import check_recipe, read_toml
 
 if TYPE_CHECKING:
-    from pocketvl.train.tabletop import TabletopClipSettings
+    from pocketvl.train.tabletop import TabletopSettings
 
 Progress = Callable[[int, int, str], None]
 FOLDER = "training"
+KINDS = ("clip", "dual-encoder")
 
 
-def read_training_recipe(recipe: str) -> TabletopClipSettings:
-    """Reads a recipe by its name or from a .toml file.
+def read_training_recipe(recipe: str) -> TabletopSettings:
+    """Reads a recipe by its name or from a .toml file; `kind` in its model says of which kind that is.
 
     Raises:
         RecipeError: there is none, it is not TOML, or a key is unknown, missing or of the wrong type; the
             message names the key.
     """
     values = read_toml(recipe, FOLDER)
+    model = values.get("model")
+    kind = model.pop("kind", KINDS[0]) if isinstance(model, dict) else KINDS[0]
+    if kind not in KINDS:
+        raise RecipeError(f"recipe {recipe}: model.kind: {kind!r} is none of {', '.join(KINDS)}")
 
-    from pocketvl.train.tabletop import TabletopClipSettings  # after the cheap checks: it imports torch
+    from pocketvl.train import tabletop  # after the cheap checks: it imports torch
 
-    return check_recipe(TabletopClipSettings, values, recipe)
+    if kind == "dual-encoder":
+        return check_recipe(tabletop.TabletopDualSettings, values, recipe)
+    return check_recipe(tabletop.TabletopClipSettings, values, recipe)
 
 
 def train(

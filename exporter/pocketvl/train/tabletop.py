@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate.utils import set_seed
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import CLIPModel
+from transformers import CLIPModel, VisionTextDualEncoderModel
 
 from pocketvl.data.tabletop.language import captions, questions, sample_statement
 from pocketvl.data.tabletop.scene import sample_scene, scene_rng
@@ -21,6 +22,7 @@ from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families.checkpoint import read_tokenizer
 from pocketvl.families.clip import load_model
 from pocketvl.families.clip_trainable import ClipImageTower, ClipTextTower
+from pocketvl.families.dual_encoder_trainable import BertTextTower
 from pocketvl.train.growing import grow_
 from pocketvl.train.loop import LoopSettings, Objective, Trainer, TrainReport
 from pocketvl.train.phases import TowerPair, claim, named
@@ -31,12 +33,14 @@ from pocketvl.train.tabletop_clip import (
     ImageObjective,
     ImageTower,
     JointObjective,
+    ModelSettings,
     TextObjective,
     build_clip,
 )
+from pocketvl.train.tabletop_dual import ConvNextTower, DualEncoderSettings, build_dual_encoder
 from pocketvl.train.tabletop_oracle import OracleObjective, TabletopOracle
 from pocketvl.train.tabletop_pool import PoolSettings, open_pool
-from pocketvl.train.tokenizer import build_tokenizer, save_tokenizer
+from pocketvl.train.tokenizer import PAD_ID, build_tokenizer, save_tokenizer
 from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
 
 _TOKENIZER_SCENES = 1500
@@ -59,7 +63,7 @@ class PhaseSettings:
 
 
 @dataclass(frozen=True)
-class TabletopClipSettings:
+class TabletopSettings:
     """All that decides what comes out: the model, its scenes, and the phases of its training in order.
 
     Attributes:
@@ -72,7 +76,7 @@ class TabletopClipSettings:
         joint: both towers learn from pictures, captions and false captions alone.
     """
 
-    model: ClipSettings
+    model: ModelSettings
     scenes: PoolSettings
     oracle: PhaseSettings | None = None
     text: PhaseSettings | None = None
@@ -89,17 +93,52 @@ class TabletopClipSettings:
             raise RecipeError("there is no phase: oracle, text and image, or joint, or all four")
 
 
+@dataclass(frozen=True)
+class TabletopClipSettings(TabletopSettings):
+    """Of a CLIP."""
+
+    model: ClipSettings
+
+
+@dataclass(frozen=True)
+class TabletopDualSettings(TabletopSettings):
+    """Of a ConvNeXt and a BERT."""
+
+    model: DualEncoderSettings
+
+
+@dataclass(frozen=True, eq=False)
+class _Student:
+    """A model, and its towers as they are trained; `taught` is the image tower with its head for training."""
+
+    model: CLIPModel | VisionTextDualEncoderModel
+    taught: nn.Module
+    image: nn.Module
+    text: nn.Module
+
+
+def _student(settings: ModelSettings) -> _Student:
+    spec = _preprocess_spec(settings)
+    if isinstance(settings, DualEncoderSettings):
+        dual = build_dual_encoder(settings)
+        taught, text = ConvNextTower(dual, settings), BertTextTower(dual, PAD_ID)
+        return _Student(dual, taught, ClipImageTower(dual, spec), text)
+    assert isinstance(settings, ClipSettings)
+    clip = build_clip(settings)
+    return _Student(clip, ImageTower(clip, settings), ClipImageTower(clip, spec), ClipTextTower(clip))
+
+
 def train_tabletop_clip(
-    settings: TabletopClipSettings,
+    settings: TabletopSettings,
     out: Path,
     work: Path,
     progress: Progress | None = None,
     start: Path | None = None,
 ) -> dict[str, TrainReport]:
-    """Trains, or goes on training, and writes the checkpoint folder `out` when done.
+    """Trains a CLIP or another dual encoder, or goes on, and writes the checkpoint folder `out` when done.
 
     Args:
-        settings: see `TabletopClipSettings`.
+        settings: see `TabletopSettings`.
         out: the Hugging Face folder to write; replaced when it exists and is one.
         work: keeps painted scenes and the state of the training between runs.
         progress: told after every shard of scenes and every step.
@@ -118,19 +157,21 @@ def train_tabletop_clip(
         raise TrainingError(f"{out} exists and is not a checkpoint folder: choose another place")
     if start is not None and start.resolve() == out.resolve():
         raise TrainingError(f"{out} is the checkpoint to start from: choose another place")
+    if start is not None and not isinstance(settings.model, ClipSettings):
+        raise TrainingError(f"only a CLIP grows from a checkpoint such as {start}: leave out --from")
     if start is None and settings.oracle is None:
         raise TrainingError("this recipe trains on what is there already: say from which checkpoint (--from)")
     pool = open_pool(work / "scenes", settings.scenes, _preprocess_spec(settings.model), progress)
     claim(work, _start_of(start))
     first = settings.oracle or settings.joint
     set_seed(0 if first is None else first.loop.seed)
-    oracle, clip = TabletopOracle(settings.model.embedding_dim), build_clip(settings.model)
+    oracle, student = TabletopOracle(settings.model.embedding_dim), _student(settings.model)
+    model = student.model
     if start is None:
         tokenizer = build_tokenizer(_corpus(settings.scenes.seed), settings.model.vocab_size)
     else:
         tokenizer = read_tokenizer(start).tokenizer
-        grow_(clip, load_model(start))
-    image, text = ImageTower(clip, settings.model), ClipTextTower(clip)
+        grow_(cast(CLIPModel, model), load_model(start))
     reports: dict[str, TrainReport] = {}
 
     def run(name: str, phase: PhaseSettings, module: nn.Module, objective: Objective[Batch]) -> None:
@@ -141,14 +182,13 @@ def train_tabletop_clip(
     if settings.oracle is not None and settings.text is not None and settings.image is not None:
         run("oracle", settings.oracle, oracle, OracleObjective())
         with torch.no_grad():
-            clip.logit_scale.copy_(oracle.logit_scale)
-        run("text", settings.text, text, TextObjective(oracle))
-        run("image", settings.image, image, ImageObjective(oracle, settings.image.loop.steps))
+            model.logit_scale.copy_(oracle.logit_scale)
+        run("text", settings.text, student.text, TextObjective(oracle))
+        run("image", settings.image, student.taught, ImageObjective(oracle, settings.image.loop.steps))
     if settings.joint is not None:
-        scale = clip.logit_scale.detach().exp()
-        plain = TowerPair(ClipImageTower(clip, _preprocess_spec(settings.model)), text)
-        run("joint", settings.joint, plain, JointObjective(scale))
-    _save(clip, tokenizer, settings.model, out)
+        scale = model.logit_scale.detach().exp()
+        run("joint", settings.joint, TowerPair(student.image, student.text), JointObjective(scale))
+    _save(model, tokenizer, settings.model, out)
     return reports
 
 
@@ -169,7 +209,7 @@ def _corpus(seed: int) -> list[str]:
     return texts
 
 
-def _preprocess_spec(model: ClipSettings) -> PreprocessSpec:
+def _preprocess_spec(model: ModelSettings) -> PreprocessSpec:
     size = model.image_size
     return PreprocessSpec(
         resize_mode=ResizeMode.SHORTEST_EDGE,
@@ -184,14 +224,16 @@ def _preprocess_spec(model: ClipSettings) -> PreprocessSpec:
     )
 
 
-def _save(clip: CLIPModel, tokenizer: Tokenizer, model: ClipSettings, out: Path) -> None:
+def _save(
+    trained: CLIPModel | VisionTextDualEncoderModel, tokenizer: Tokenizer, model: ModelSettings, out: Path
+) -> None:
     half = out.with_name(out.name + ".unfinished")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
     with torch.no_grad():
-        clip.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
-    nn.Module.to(clip, torch.float16)
-    clip.save_pretrained(half)
+        trained.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
+    nn.Module.to(trained, torch.float16)
+    trained.save_pretrained(half)
     save_tokenizer(tokenizer, half, model.text_length)
     (half / "preprocessor_config.json").write_text(json.dumps(_preprocessor_config(model), indent=2) + "\n")
     for kept in ("MODEL_CARD.md",):
@@ -201,7 +243,7 @@ def _save(clip: CLIPModel, tokenizer: Tokenizer, model: ClipSettings, out: Path)
     half.rename(out)
 
 
-def _preprocessor_config(model: ClipSettings) -> dict[str, object]:
+def _preprocessor_config(model: ModelSettings) -> dict[str, object]:
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,

@@ -33,18 +33,24 @@ class TowerSettings:
 
 
 @dataclass(frozen=True)
-class ClipSettings:
-    """The shape of the model."""
+class ModelSettings:
+    """What is to be said of a model, whatever its towers are."""
 
     image_size: int
-    patch_size: int
-    image: TowerSettings
-    text: TowerSettings
     text_length: int
     vocab_size: int
     embedding_dim: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ClipSettings(ModelSettings):
+    """The shape of a CLIP."""
+
+    patch_size: int
+    image: TowerSettings
+    text: TowerSettings
 
 
 def build_clip(settings: ClipSettings) -> CLIPModel:

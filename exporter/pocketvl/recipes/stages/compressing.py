@@ -34,7 +34,7 @@ _BATCH = 32
 
 def costs_of(checkpoint: Trainable) -> dict[Role, Cost]:
     """What each of a checkpoint's towers costs."""
-    return {role: cost_of(checkpoint.tower(role), _example(checkpoint, role)) for role in checkpoint.stacks}
+    return {role: cost_of(checkpoint.tower(role), _example(checkpoint, role)) for role in checkpoint.roles}
 
 
 def _example(checkpoint: Trainable, role: Role) -> torch.Tensor:
@@ -140,6 +140,51 @@ class PruneUnits(_Changing):
 
 
 @dataclass(frozen=True)
+class PruneFilters(_Changing):
+    """Filters of the image tower that matter least are gone; what it gives stays as long as it was.
+
+    Attributes:
+        score: magnitude or taylor.
+        ratio: part of the original filters that goes, of every group of filters that can only go together.
+    """
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = (*_Changing.tools, "torch-pruning")
+
+    score: Score
+    ratio: float
+
+    @property
+    def title(self) -> str:
+        return f"prune {self.ratio:.0%} of filters"
+
+    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+        from torch import nn
+
+        from pocketvl.compress.filters import filter_groups, keep_filters_
+        from pocketvl.quantize.structure import final_linear
+
+        role = Role.IMAGE_ENCODER
+        tower, example = checkpoint.tower(role), _example(checkpoint, role)
+        if sum(isinstance(each, nn.Conv2d) for each in tower.modules()) < 2:
+            raise RecipeError(
+                f"the {role.value} has no convolutions but its patch embedding, so there are no filters to "
+                'prune; prune its neurons and heads instead (kind = "prune")'
+            )
+        if self.score is Score.TAYLOR:
+            _gradients(checkpoint, source)
+        projection = final_linear(tower, example)
+        fixed = [] if projection is None else [projection]
+        groups = filter_groups(tower, example, fixed, self.score)
+        checkpoint.model.zero_grad(set_to_none=True)
+        original = checkpoint.original()
+        counts = {group.root: len(original.get_parameter(f"{group.root}.weight")) for group in groups}
+        kept = {group.root: group.keep(self.ratio, counts[group.root]) for group in groups}
+        keep_filters_(tower, example, kept, fixed)
+        return {root: [len(places), counts[root]] for root, places in kept.items()}
+
+
+@dataclass(frozen=True)
 class SparsifyWeights(_Changing):
     """Single weights of all layers' linears are 0.
 
@@ -229,7 +274,7 @@ class DropLayers(_Changing):
 
         done: dict[str, object] = {}
         for role, count in self.keep:
-            stack = checkpoint.stacks[role]
+            stack = checkpoint.stack(role)
             layers = checkpoint.model.get_submodule(stack.name)
             assert isinstance(layers, nn.ModuleList)
             if count > len(layers):
@@ -294,7 +339,7 @@ class Factorise(_Changing):
 
 def _tower_part(original: nn.Module, checkpoint: Trainable, role: Role) -> nn.Module:
     """The layers of a tower in the model before anything was changed."""
-    return original.get_submodule(checkpoint.stacks[role].name)
+    return original.get_submodule(checkpoint.stack(role).name)
 
 
 def _layer_linears(checkpoint: Trainable, role: Role) -> Iterator[str]:
@@ -303,7 +348,7 @@ def _layer_linears(checkpoint: Trainable, role: Role) -> Iterator[str]:
 
     from pocketvl.families.compression import shape_of
 
-    prefix = checkpoint.stacks[role].name
+    prefix = checkpoint.stack(role).name
     for name, child in checkpoint.model.named_modules():
         if name.startswith(f"{prefix}.") and isinstance(child, nn.Linear):
             pair = shape_of(checkpoint.model.get_submodule(name.rpartition(".")[0]))

@@ -101,7 +101,7 @@ class AskTeacher(Stage):
 
         opened, data = open_trainable(source["teacher"]), read_pairs(source["data"])
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        image, text = (opened.tower(role).train(False) for role in opened.stacks)
+        image, text = (opened.tower(role).train(False) for role in opened.roles)
         total, done = 2 * len(data.images) + len(data.ids), 0
         parts: list[list[np.ndarray]] = [[], [], []]
         with torch.inference_mode():
