@@ -246,7 +246,7 @@ def train_student(
     claim(work, _identity(student, teacher, data, answers, settings))
     lessons = Lessons(data, answers, settings)
     set_seed(settings.seed)  # of what the projections begin with
-    towers = {role: _watched(student, teacher, role, settings.losses) for role in student.stacks}
+    towers = {role: _watched(student, teacher, role, settings.losses) for role in student.roles}
     image, text = (towers[role] for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER))
     of_image, of_text = (TowerObjective(settings.losses, shown) for _, shown in (image, text))
     response = ResponseObjective(settings, student.logit_scale)
@@ -284,7 +284,7 @@ def label_gradients_(checkpoint: Trainable, data: PairedData, settings: Learning
         settings: `joint_steps` batches of `batch_size`.
     """
     lessons = Lessons(data, None, settings)
-    towers = [WatchedTower(checkpoint.tower(role)) for role in checkpoint.stacks]
+    towers = [WatchedTower(checkpoint.tower(role)) for role in checkpoint.roles]
     nothing = TowerObjective(settings.losses)
     objective = JointObjective(ResponseObjective(settings, checkpoint.logit_scale), nothing, nothing)
     checkpoint.model.zero_grad(set_to_none=True)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 # model_type in config.json -> the module that opens such a folder, beside which one with "_trainable" in its
 # name opens it to be changed. A plain table, so that importing this
 # package imports no torch, and so that a family is added here and nowhere else.
-_FAMILIES = {"clip": "pocketvl.families.clip"}
+_FAMILIES = {"clip": "pocketvl.families.clip", "vilt": "pocketvl.families.vilt"}
+# Those whose models answer questions about pictures; all others embed pictures and texts.
+_ANSWERING = ("vilt",)
 
 
 def open_source(folder: Path) -> Source:
@@ -42,6 +44,15 @@ def open_trainable(folder: Path) -> Trainable:
     """
     trainable: Trainable = import_module(f"{_FAMILIES[_model_type(folder)]}_trainable").load_trainable(folder)
     return trainable
+
+
+def answers_questions(folder: Path) -> bool:
+    """Whether a folder's model answers questions about pictures, and does not embed pictures and texts.
+
+    Raises:
+        SourceError: it is of no family that pocketvl knows.
+    """
+    return _model_type(folder) in _ANSWERING
 
 
 def _model_type(folder: Path) -> str:

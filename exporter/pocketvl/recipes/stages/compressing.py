@@ -34,7 +34,7 @@ _BATCH = 32
 
 def costs_of(checkpoint: Trainable) -> dict[Role, Cost]:
     """What each of a checkpoint's towers costs."""
-    return {role: cost_of(checkpoint.tower(role), _example(checkpoint, role)) for role in checkpoint.stacks}
+    return {role: cost_of(checkpoint.tower(role), _example(checkpoint, role)) for role in checkpoint.roles}
 
 
 def _example(checkpoint: Trainable, role: Role) -> torch.Tensor:

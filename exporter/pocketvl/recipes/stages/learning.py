@@ -91,7 +91,7 @@ class AskTeacher(Stage):
         from pocketvl.families import open_trainable
 
         opened, data = open_trainable(source["teacher"]), read_pairs(source["data"])
-        image, text = (opened.tower(role).train(False) for role in opened.stacks)
+        image, text = (opened.tower(role).train(False) for role in opened.roles)
         total, done = 2 * len(data.images) + len(data.ids), 0
         parts: list[list[np.ndarray]] = [[], [], []]
         with torch.inference_mode():
