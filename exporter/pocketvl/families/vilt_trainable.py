@@ -110,6 +110,7 @@ def load_trainable(folder: Path) -> TrainableVilt:
     """
     stored = read_json(folder / "config.json")
     config = check_config(stored, folder)
+    answers = _answers(stored, folder)
     preprocess, _ = read_preprocess(folder, cast(int, config.image_size))
     tokenizer = read_tokenizer(folder)
     length = _text_length(folder, tokenizer, config)
@@ -122,7 +123,7 @@ def load_trainable(folder: Path) -> TrainableVilt:
         tokenizer=TokenizerSpec(length, tokenizer.pad_id, needs_mask=False),
         tokenizer_json=tokenizer.content,
         logit_scale=1.0,
-        answers=_answers(stored, folder),
+        answers=answers,
         segments=Segments(segment_lengths(config, length)),
     )
 

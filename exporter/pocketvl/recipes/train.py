@@ -6,23 +6,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pocketvl.errors import RecipeError
 from pocketvl.recipes.toml import check_recipe, read_toml
 
 if TYPE_CHECKING:
     from pocketvl.train.tabletop import TabletopClipSettings
+    from pocketvl.train.tabletop_vilt import TabletopViltSettings
 
 Progress = Callable[[int, int, str], None]
 FOLDER = "training"
+MATCH, ANSWER = "match", "answer"
 
 
-def read_training_recipe(recipe: str) -> TabletopClipSettings:
+def read_training_recipe(recipe: str) -> TabletopClipSettings | TabletopViltSettings:
     """Reads a recipe by its name or from a .toml file.
+
+    Its `task` says what is learned: "match", as where nothing is said, a CLIP; "answer", a ViLT.
 
     Raises:
         RecipeError: there is none, it is not TOML, or a key is unknown, missing or of the wrong type; the
             message names the key.
     """
     values = read_toml(recipe, FOLDER)
+    task = values.pop("task", MATCH)
+    if task not in (MATCH, ANSWER):
+        raise RecipeError(f"recipe {recipe}: task: {task!r} is neither {MATCH} nor {ANSWER}")
+    if task == ANSWER:
+        from pocketvl.train.tabletop_vilt import TabletopViltSettings
+
+        return check_recipe(TabletopViltSettings, values, recipe)
 
     from pocketvl.train.tabletop import TabletopClipSettings  # after the cheap checks: it imports torch
 
@@ -41,6 +53,12 @@ def train(
     """
     settings = read_training_recipe(recipe)
 
-    from pocketvl.train.tabletop import train_tabletop_clip
+    from pocketvl.train.tabletop import TabletopClipSettings, train_tabletop_clip
+    from pocketvl.train.tabletop_vilt import train_tabletop_vilt
 
-    train_tabletop_clip(settings, out, work, progress, start)
+    if isinstance(settings, TabletopClipSettings):
+        train_tabletop_clip(settings, out, work, progress, start)
+    elif start is not None:
+        raise RecipeError(f"recipe {recipe} starts from nothing: leave --from out")
+    else:
+        train_tabletop_vilt(settings, out, work, progress)

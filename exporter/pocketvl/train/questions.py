@@ -35,9 +35,7 @@ class QuestionedData:
         if len(self.ids) < 2:
             raise DataError("training needs at least two questions")
         if not len(self.ids) == len(self.pictures) == len(self.answers):
-            raise DataError(
-                f"{len(self.ids)} questions, about {len(self.pictures)} pictures, with {len(self.answers)} answers"
-            )
+            raise DataError("every question needs a picture and an answer")
         if self.pictures.min() < 0 or self.pictures.max() >= len(self.images) or self.answers.min() < 0:
             raise DataError("a question is about a picture, or has an answer, that is not there")
 

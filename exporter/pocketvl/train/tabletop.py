@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from accelerate.utils import set_seed
@@ -41,6 +42,19 @@ from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
 
 _TOKENIZER_SCENES = 1500
 Progress = Callable[[int, int, str], None]
+
+
+class PictureSettings(Protocol):
+    """What of a model's shape its pictures depend on."""
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def mean(self) -> tuple[float, float, float]: ...
+
+    @property
+    def std(self) -> tuple[float, float, float]: ...
 
 
 @dataclass(frozen=True)
@@ -120,13 +134,13 @@ def train_tabletop_clip(
         raise TrainingError(f"{out} is the checkpoint to start from: choose another place")
     if start is None and settings.oracle is None:
         raise TrainingError("this recipe trains on what is there already: say from which checkpoint (--from)")
-    pool = open_pool(work / "scenes", settings.scenes, _preprocess_spec(settings.model), progress)
+    pool = open_pool(work / "scenes", settings.scenes, preprocess_spec(settings.model), progress)
     claim(work, _start_of(start))
     first = settings.oracle or settings.joint
     set_seed(0 if first is None else first.loop.seed)
     oracle, clip = TabletopOracle(settings.model.embedding_dim), build_clip(settings.model)
     if start is None:
-        tokenizer = build_tokenizer(_corpus(settings.scenes.seed), settings.model.vocab_size)
+        tokenizer = build_tokenizer(corpus(settings.scenes.seed), settings.model.vocab_size)
     else:
         tokenizer = read_tokenizer(start).tokenizer
         grow_(clip, load_model(start))
@@ -146,7 +160,7 @@ def train_tabletop_clip(
         run("image", settings.image, image, ImageObjective(oracle, settings.image.loop.steps))
     if settings.joint is not None:
         scale = clip.logit_scale.detach().exp()
-        plain = TowerPair(ClipImageTower(clip, _preprocess_spec(settings.model)), text)
+        plain = TowerPair(ClipImageTower(clip, preprocess_spec(settings.model)), text)
         run("joint", settings.joint, plain, JointObjective(scale))
     _save(clip, tokenizer, settings.model, out)
     return reports
@@ -158,7 +172,7 @@ def _start_of(start: Path | None) -> str:
     return f"from {hashlib.sha256((start / 'model.safetensors').read_bytes()).hexdigest()}"
 
 
-def _corpus(seed: int) -> list[str]:
+def corpus(seed: int) -> list[str]:
     """Enough captions and questions to hold every word of the tabletop language."""
     texts: list[str] = []
     for index in range(_TOKENIZER_SCENES):
@@ -169,7 +183,8 @@ def _corpus(seed: int) -> list[str]:
     return texts
 
 
-def _preprocess_spec(model: ClipSettings) -> PreprocessSpec:
+def preprocess_spec(model: PictureSettings) -> PreprocessSpec:
+    """How a picture becomes pixels, as the runtime says it."""
     size = model.image_size
     return PreprocessSpec(
         resize_mode=ResizeMode.SHORTEST_EDGE,
@@ -193,7 +208,7 @@ def _save(clip: CLIPModel, tokenizer: Tokenizer, model: ClipSettings, out: Path)
     nn.Module.to(clip, torch.float16)
     clip.save_pretrained(half)
     save_tokenizer(tokenizer, half, model.text_length)
-    (half / "preprocessor_config.json").write_text(json.dumps(_preprocessor_config(model), indent=2) + "\n")
+    (half / "preprocessor_config.json").write_text(json.dumps(preprocessor_config(model), indent=2) + "\n")
     for kept in ("MODEL_CARD.md",):
         if (out / kept).exists():
             shutil.copy(out / kept, half / kept)
@@ -201,7 +216,8 @@ def _save(clip: CLIPModel, tokenizer: Tokenizer, model: ClipSettings, out: Path)
     half.rename(out)
 
 
-def _preprocessor_config(model: ClipSettings) -> dict[str, object]:
+def preprocessor_config(model: PictureSettings) -> dict[str, object]:
+    """The same, as transformers says it."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
