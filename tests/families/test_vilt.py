@@ -64,7 +64,7 @@ def test_it_answers_like_transformers(folder: Path) -> None:
     spec = checkpoint.preprocess
     values = pixels.permute(0, 3, 1, 2) / 255
     values = (values - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
-    model = ViltForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).eval()
+    model = ViltForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).train(False)
     with torch.no_grad():
         wanted = model(
             input_ids=ids.long(),

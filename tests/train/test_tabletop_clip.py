@@ -186,7 +186,9 @@ def test_the_auxiliary_losses_are_gone_at_the_end() -> None:
 
 
 def test_the_shipped_recipe_is_valid() -> None:
-    assert read_training_recipe("tabletop-clip").model.embedding_dim > 0
+    settings = read_training_recipe("tabletop-clip")
+    assert isinstance(settings, TabletopClipSettings)
+    assert settings.model.embedding_dim > 0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketvl.data.dataset import Dataset
+from pocketvl.data.dataset import Dataset, questions_of
 from pocketvl.errors import DataError
 from pocketvl.evaluate.statistics import wilson_interval
 from pocketvl.families.vilt_trainable import TrainableVilt
@@ -69,24 +69,22 @@ def answer_accuracy(
     Raises:
         DataError: there are no questions.
     """
-    asked = [(place, qa) for place, sample in enumerate(dataset.samples) for qa in sample.qa]
+    asked = questions_of(dataset)
     if not asked:
         raise DataError(f"{dataset.root}: no sample has questions and answers (qa)")
-    places = sorted({place for place, _ in asked})
+    places = sorted({each.sample for each in asked})
     images = np.stack(
         [preprocess(open_image(dataset.samples[place].image), checkpoint.preprocess) for place in places]
     )
     tokenizer = Tokenizer(checkpoint.tokenizer_json, checkpoint.tokenizer)
-    texts = list(dict.fromkeys(qa["question"] for _, qa in asked))
-    rows = {text: row for row, text in enumerate(texts)}
-    ids = tokenizer.encode(texts).ids[[rows[qa["question"]] for _, qa in asked]]
-    pictures = np.searchsorted(places, [place for place, _ in asked])
+    ids = tokenizer.encode([each.text for each in asked]).ids
+    pictures = np.searchsorted(places, [each.sample for each in asked])
     tower = checkpoint.tower(Role.FUSION).train(False)
     logits = answer_logits(tower, images, ids, pictures, batch, progress)
     given = [checkpoint.answers[best] for best in logits.argmax(-1)]
-    right = [qa["answer"] for _, qa in asked]
+    right = [each.answer for each in asked]
     correct = np.array([a == b for a, b in zip(given, right, strict=True)])
-    types = [qa.get("type") or _UNTYPED for _, qa in asked]
+    types = [each.type or _UNTYPED for each in asked]
     by_type = {}
     for kind in sorted(set(types)):
         chosen = [place for place, own in enumerate(types) if own == kind]

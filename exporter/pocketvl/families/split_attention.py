@@ -100,16 +100,14 @@ class SplitAttention(nn.Module):
         self.attention_head_size = int(getattr(owner, "attention_head_size"))  # noqa: B009 (not nn.Module's)
         self.num_attention_heads = int(getattr(owner, "num_attention_heads"))  # noqa: B009
         self.all_head_size = self.num_attention_heads * self.attention_head_size
-        before: tuple[Block, ...] = ()
-        if isinstance(owner, SplitAttention):
-            if dict(owner.segments.lengths) != dict(segments.lengths):
-                raise RecipeError(
-                    f"this attention is split by segments of {dict(owner.segments.lengths)} already, and "
-                    f"cannot be by {dict(segments.lengths)}"
-                )
-            before = owner.removed
+        before: tuple[Block, ...] = getattr(owner, "removed", ())
+        lengths, wanted = dict(getattr(owner, "segments", segments).lengths), dict(segments.lengths)
+        if lengths != wanted:
+            raise RecipeError(
+                f"this attention is split by segments of {lengths} already, and cannot be by {wanted}"
+            )
         self.segments = segments
-        self.removed = tuple(dict.fromkeys((*before, *removed)))
+        self.removed: tuple[Block, ...] = tuple(dict.fromkeys((*before, *removed)))
         self.plan = _plan(segments, self.num_attention_heads, self.removed)
         self.training = owner.training
 

@@ -80,7 +80,7 @@ def check_config(stored: dict[str, Any], folder: Path) -> ViltConfig:
 
     path = folder / "config.json"
     try:
-        config = cast("ViltConfig", ViltConfig.from_dict(stored))
+        config = ViltConfig.from_dict(stored)
     except Exception as error:  # the validators of transformers raise whatever they like
         reason = " ".join(str(error).split())
         raise SourceError(f"{path} is not a valid ViLT configuration: {reason}") from error

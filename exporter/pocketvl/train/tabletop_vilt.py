@@ -31,7 +31,7 @@ from pocketvl.train.tabletop import corpus, preprocess_spec, preprocessor_config
 from pocketvl.train.tabletop_clip import naming_loss, under_patches
 from pocketvl.train.tabletop_pool import VOCABULARIES, PoolSettings, open_pool
 from pocketvl.train.tabletop_questions import AnswerBatch, AnswerBatches, ask
-from pocketvl.train.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_tokenizer, save_tokenizer
+from pocketvl.train.tokenizer import PAD_ID, build_tokenizer, save_tokenizer
 
 Progress = Callable[[int, int, str], None]
 
@@ -125,8 +125,6 @@ def build_vilt(settings: ViltSettings) -> ViltForQuestionAnswering:
             image_size=settings.image_size,
             patch_size=settings.patch_size,
             pad_token_id=PAD_ID,
-            bos_token_id=BOS_ID,
-            eos_token_id=EOS_ID,
             id2label=dict(enumerate(ANSWERS)),
             label2id={answer: place for place, answer in enumerate(ANSWERS)},
         )
