@@ -11,19 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketvl.compress.costs import cost_of
-from pocketvl.compress.cross_modal import (
-    Block,
-    BlockScore,
-    Grain,
-    SplitAttention,
-    block_scores,
-    least_blocks,
-    split_attentions_,
-)
+from pocketvl.compress.cross_modal import BlockScore, Grain, block_scores, least_blocks
 from pocketvl.compress.shrink import linear
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.families.blocks import attentions
 from pocketvl.families.segments import Segments
+from pocketvl.families.split_attention import Block, SplitAttention, split_attentions_
 from tests.families.tiny_vilt import (
     HEADS,
     HIDDEN,

@@ -100,7 +100,10 @@ def test_an_impossible_order_is_refused_before_anything_runs(
         (_step("prune", "ratio = 0.5", "rounds = 0"), "rounds must be at least 1"),
         (_step("prune", "ratio = 0.5", "units = []"), "units: neurons, heads, or both"),
         (_step("prune", "ratio = 0.5", 'units = ["filters"]'), r"steps\[0\]\.units\.0"),
-        (_step("prune", "ratio = 0.5", 'towers = ["sound"]'), "towers: image, text, or both; not sound"),
+        (
+            _step("prune", "ratio = 0.5", 'towers = ["sound"]'),
+            "towers: some of image, text, fusion; not sound",
+        ),
         (
             _step("prune", "ratio = 0.5", "learn = { image_stesp = 3 }"),
             r"learn\.image_stesp: there is no such key",

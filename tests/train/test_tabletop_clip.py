@@ -26,7 +26,7 @@ from pocketvl.train.loop import LoopSettings, Precision
 from pocketvl.train.tabletop import (
     PhaseSettings,
     TabletopClipSettings,
-    _corpus,
+    corpus,
     train_tabletop_clip,
 )
 from pocketvl.train.tabletop_batches import Batch, TabletopBatches, statement_row
@@ -115,7 +115,7 @@ def _painted(count: int) -> ScenePool:
 
 def test_a_batch_is_a_function_of_its_number() -> None:
     pool = _painted(16)
-    tokenizer = build_tokenizer(_corpus(1), 512)
+    tokenizer = build_tokenizer(corpus(1), 512)
     batches = TabletopBatches(pool, tokenizer, batch_size=8, negatives=3, seed=4)
     again = TabletopBatches(pool, tokenizer, batch_size=8, negatives=3, seed=4)
     for name, value in vars(batches(5)).items():
@@ -125,7 +125,7 @@ def test_a_batch_is_a_function_of_its_number() -> None:
 
 
 def test_a_batch_says_one_true_thing_a_scene_and_then_false_ones() -> None:
-    batch = TabletopBatches(_painted(128), build_tokenizer(_corpus(1), 512), 128, negatives=7, seed=0)(0)
+    batch = TabletopBatches(_painted(128), build_tokenizer(corpus(1), 512), 128, negatives=7, seed=0)(0)
     forms = set()
     for row, statements in zip(batch.rows.numpy(), batch.statements.view(128, 8, 9).tolist(), strict=True):
         scene = scene_of(row)
@@ -176,7 +176,7 @@ def _relations(indices: range) -> Batch:
 
 def test_the_auxiliary_losses_are_gone_at_the_end() -> None:
     clip, oracle = build_clip(TINY.model), TabletopOracle(TINY.model.embedding_dim)
-    batch = TabletopBatches(_painted(8), build_tokenizer(_corpus(1), 512), 8, 3, 0)(0)
+    batch = TabletopBatches(_painted(8), build_tokenizer(corpus(1), 512), 8, 3, 0)(0)
     objective = ImageObjective(oracle, steps=100)
     first, last = (objective(ImageTower(clip, TINY.model), batch, step) for step in (0, 100))
     for name in ("patch", "scene"):
@@ -186,7 +186,9 @@ def test_the_auxiliary_losses_are_gone_at_the_end() -> None:
 
 
 def test_the_shipped_recipe_is_valid() -> None:
-    assert read_training_recipe("tabletop-clip").model.embedding_dim > 0
+    settings = read_training_recipe("tabletop-clip")
+    assert isinstance(settings, TabletopClipSettings)
+    assert settings.model.embedding_dim > 0
 
 
 @pytest.mark.parametrize(

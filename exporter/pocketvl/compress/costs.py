@@ -13,6 +13,9 @@ _CHANNEL_BYTES = 16
 """Of an output channel in a file: its scale, its bias and its zero point."""
 
 
+Example = torch.Tensor | tuple[torch.Tensor, ...]
+
+
 class Measure(StrEnum):
     """What a target is set for."""
 
@@ -51,26 +54,26 @@ class Cost:
         return int(getattr(self, measure.value))
 
 
-def cost_of(module: nn.Module, example: torch.Tensor) -> Cost:
+def cost_of(module: nn.Module, example: Example) -> Cost:
     """Measures a module by running it once.
 
     Args:
         module: a tower.
-        example: its input of batch 1.
+        example: its input of batch 1, or all of them.
     """
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        module(example)
+        module(*_inputs(example))
     parameters = sum(each.numel() for each in module.parameters())
     return Cost(parameters, counter.get_total_flops() // 2, _int8_bytes(module))
 
 
-def positions(module: nn.Module, example: torch.Tensor, name: str) -> int:
+def positions(module: nn.Module, example: Example, name: str) -> int:
     """How many rows of one sample a linear sees.
 
     Args:
         module: a tower.
-        example: its input of batch 1.
+        example: its input of batch 1, or all of them.
         name: of the linear.
     """
     seen: list[int] = []
@@ -78,8 +81,12 @@ def positions(module: nn.Module, example: torch.Tensor, name: str) -> int:
         lambda _, args, __: seen.append(args[0].numel() // args[0].shape[-1])
     )
     with handle, torch.no_grad():
-        module(example)
+        module(*_inputs(example))
     return seen[0]
+
+
+def _inputs(example: Example) -> tuple[torch.Tensor, ...]:
+    return example if isinstance(example, tuple) else (example,)
 
 
 def linear_cost(inputs: int, outputs: int, rows: int, bias: bool = True) -> Cost:

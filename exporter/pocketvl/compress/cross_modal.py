@@ -9,8 +9,7 @@ that multiply-adds are saved.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -21,6 +20,7 @@ from pocketvl.compress.shrink import linear
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.families.blocks import Attention, attentions
 from pocketvl.families.segments import Segments
+from pocketvl.families.split_attention import Block, SplitAttention
 
 _MASKED = -1.0
 """Additive masks are 0 where a token counts, and far below this where it does not."""
@@ -54,28 +54,6 @@ class Grain(StrEnum):
     LAYER = "layer"
 
 
-@dataclass(frozen=True)
-class Block:
-    """What one head of an attention does for an ordered pair of segments.
-
-    Attributes:
-        attention: name of the attention.
-        queries: segment that reads.
-        keys: segment that is read.
-        head: which.
-    """
-
-    attention: str
-    queries: str
-    keys: str
-    head: int
-
-    @property
-    def is_cross_modal(self) -> bool:
-        """Whether one segment reads another."""
-        return self.queries != self.keys
-
-
 def block_scores(
     module: nn.Module,
     feeds: Iterable[tuple[torch.Tensor, ...]],
@@ -91,7 +69,7 @@ def block_scores(
         score: what makes a block matter.
 
     Returns:
-        The mean over samples, by block.
+        The mean over samples, by block; 0 where a block is gone already.
 
     Raises:
         DataError: no samples, or no attention over such a sequence ran.
@@ -138,147 +116,6 @@ def least_blocks(scores: Mapping[Block, float], ratio: float, grain: Grain = Gra
     return tuple(block for group in ranked[: round(ratio * len(ranked))] for block in group)
 
 
-def split_attentions_(module: nn.Module, segments: Segments, removed: Sequence[Block]) -> None:
-    """Puts split attentions in the place of those that lose blocks; they share the linears.
-
-    Args:
-        module: changed in place.
-        segments: of its sequence.
-        removed: cross-modal blocks.
-
-    Raises:
-        RecipeError: a block is of a segment with itself, or there is no such attention, head or segment.
-    """
-    by_name = {attention.name: attention for attention in attentions(module)}
-    lost: dict[str, list[Block]] = {}
-    for block in removed:
-        if block.attention not in by_name:
-            raise RecipeError(f"{block.attention} is no attention of this model")
-        lost.setdefault(block.attention, []).append(block)
-    for name, blocks in lost.items():
-        attention = by_name[name]
-        owner = module.get_submodule(name)
-        parts = [linear(module, part) for part in attention.inward]
-        module.set_submodule(name, SplitAttention(owner, parts, attention.head_size, segments, blocks))
-
-
-class SplitAttention(nn.Module):
-    """Self-attention over segments, of which some heads do not read some.
-
-    Takes and gives what ViLT's own attention does, and keeps the names of its linears.
-    """
-
-    def __init__(
-        self,
-        owner: nn.Module,
-        parts: Sequence[nn.Linear],
-        head_size: int,
-        segments: Segments,
-        removed: Sequence[Block],
-    ) -> None:
-        """Builds it.
-
-        Args:
-            owner: the attention in whose place it comes.
-            parts: its queries', keys' and values' linears.
-            head_size: outputs of a query for one head.
-            segments: of the sequence.
-            removed: its blocks that go.
-
-        Raises:
-            RecipeError: a block is of a segment with itself, or there is no such head or segment.
-        """
-        super().__init__()
-        self.query, self.key, self.value = parts
-        self.attention_head_size = head_size
-        self.num_attention_heads = self.query.out_features // head_size
-        self.all_head_size = self.query.out_features
-        self.segments = segments
-        self.removed = tuple(removed)
-        self.plan = _plan(segments, self.num_attention_heads, removed)
-        self.training = owner.training
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        output_attentions: bool = False,
-    ) -> tuple[torch.Tensor]:
-        """Attends.
-
-        Args:
-            hidden_states: float [B, T, width].
-            attention_mask: float [B, 1, 1, T] or [B, 1, T, T], added to the scores.
-            output_attentions: refused.
-
-        Returns:
-            float [B, T, heads * head size], in a tuple.
-        """
-        if output_attentions:
-            raise ValueError("a split attention has no whole maps to give")
-        query, key, value = (
-            part(hidden_states).unflatten(-1, (-1, self.attention_head_size)).transpose(1, 2)
-            for part in (self.query, self.key, self.value)
-        )  # [B, heads, T, size]
-        places, rows = self.segments.places(), []
-        for segment, groups in self.plan.items():
-            mask = attention_mask
-            if mask is not None and mask.shape[2] > 1:
-                mask = mask[:, :, places[segment]]
-            found = [
-                self._attend(query[:, heads, places[segment]], key[:, heads], value[:, heads], read, mask)
-                for heads, read in groups
-            ]
-            order = [head for heads, _ in groups for head in heads]
-            back = sorted(range(len(order)), key=order.__getitem__)
-            whole = torch.cat(found, dim=1)
-            rows.append(whole if back == list(range(len(back))) else whole[:, back])
-        return (torch.cat(rows, dim=2).transpose(1, 2).flatten(2),)
-
-    def _attend(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        read: tuple[str, ...],
-        mask: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Some heads' queries [B, h, K, size] over the segments that they read -> [B, h, K, size]."""
-        places = self.segments.places()
-
-        def of(values: torch.Tensor, dim: int) -> torch.Tensor:
-            parts = [values[(slice(None),) * dim + (places[name],)] for name in read]
-            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
-
-        scores = query @ of(key, 2).transpose(-1, -2) / math.sqrt(self.attention_head_size)
-        if mask is not None:
-            scores = scores + of(mask, 3)
-        return scores.softmax(-1) @ of(value, 2)
-
-
-def _plan(
-    segments: Segments, heads: int, removed: Sequence[Block]
-) -> dict[str, list[tuple[list[int], tuple[str, ...]]]]:
-    """For each segment of queries: which heads read which segments."""
-    gone: dict[str, dict[int, set[str]]] = {name: {} for name in segments.lengths}
-    for block in removed:
-        if not block.is_cross_modal:
-            raise RecipeError(f"{block}: what a segment reads of itself always stays")
-        if not {block.queries, block.keys} <= set(segments.lengths) or not 0 <= block.head < heads:
-            raise RecipeError(
-                f"{block}: there are {heads} heads and the segments {', '.join(segments.lengths)}"
-            )
-        gone[block.queries].setdefault(block.head, set()).add(block.keys)
-    plan: dict[str, list[tuple[list[int], tuple[str, ...]]]] = {}
-    for segment in segments.lengths:
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for head in range(heads):
-            lost = gone[segment].get(head, set())
-            groups.setdefault(tuple(name for name in segments.lengths if name not in lost), []).append(head)
-        plan[segment] = [(members, read) for read, members in groups.items()]
-    return plan
-
-
 class _Watch:
     """Adds up the scores of one attention's blocks while the module runs."""
 
@@ -312,6 +149,9 @@ class _Watch:
         )  # [B, heads, T, size]
         scores = query @ key.transpose(-1, -2) / math.sqrt(size)
         counts = torch.ones(hidden.shape[:2], dtype=torch.bool)  # tokens that are not padding, [B, T]
+        places = self._segments.places()
+        for gone in owner.removed if isinstance(owner, SplitAttention) else ():
+            scores[:, gone.head, places[gone.queries], places[gone.keys]] = -torch.inf
         if mask is not None:
             scores = scores + mask
             counts = (mask[:, 0, 0] > _MASKED).expand(len(hidden), -1)
@@ -325,7 +165,6 @@ class _Watch:
                 dim=1,
             )  # [B, heads, T]
             weights = weights * carried[:, :, None, :]
-        places = self._segments.places()
         tokens = counts.sum(1).clamp(min=1)
         for queries, keys in self._segments.pairs():
             part = weights[:, :, places[queries], places[keys]].double().sum((-2, -1))  # [B, heads]

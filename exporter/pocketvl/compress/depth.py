@@ -14,17 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pocketvl.compress.costs import Example
 from pocketvl.compress.shrink import check_kept
 from pocketvl.errors import DataError
 
 
-def layer_influence(module: nn.Module, layers: nn.ModuleList, feeds: Iterable[torch.Tensor]) -> torch.Tensor:
+def layer_influence(module: nn.Module, layers: nn.ModuleList, feeds: Iterable[Example]) -> torch.Tensor:
     """What each layer does: 1 - the mean cosine of its input and its output, over samples and positions.
 
     Args:
         module: in eval mode; runs the layers.
         layers: hidden states in, hidden states out.
-        feeds: inputs of the module.
+        feeds: inputs of the module, each one tensor or all of them.
 
     Returns:
         float64 [layers].
@@ -47,8 +48,9 @@ def layer_influence(module: nn.Module, layers: nn.ModuleList, feeds: Iterable[to
         for place, layer in enumerate(layers):
             stack.callback(layer.register_forward_hook(watch(place), with_kwargs=True).remove)
         for feed in feeds:
-            module(feed)
-            count += len(feed)
+            inputs = feed if isinstance(feed, tuple) else (feed,)
+            module(*inputs)
+            count += len(inputs[0])
     if count == 0:
         raise DataError("no samples to measure the layers' influence on")
     return 1 - sums / count

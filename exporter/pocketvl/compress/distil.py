@@ -251,7 +251,7 @@ def train_student(
     of_image, of_text = (TowerObjective(settings.losses, shown) for _, shown in (image, text))
     response = ResponseObjective(settings, student.logit_scale)
     both = TowerPair(image[0], text[0])
-    phases = Phases(_loop(settings), work, progress)
+    phases = Phases(loop_settings(settings), work, progress)
     stack = ExitStack()
     for watched in (*image, *text):
         if watched is not None:
@@ -327,7 +327,8 @@ def _attention_names(checkpoint: Trainable, layers: list[str]) -> list[str]:
     return [name for layer in layers for name in names if name.startswith(f"{layer}.")]
 
 
-def _loop(settings: LearningSettings) -> LoopSettings:
+def loop_settings(settings: LearningSettings) -> LoopSettings:
+    """What a training loop is told; each phase has its own number of steps."""
     return LoopSettings(
         steps=0,
         learning_rate=settings.learning_rate,

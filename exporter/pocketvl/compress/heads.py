@@ -10,6 +10,7 @@ from torch import nn
 from pocketvl.compress.scores import Score, weight_scores
 from pocketvl.compress.shrink import check_kept, keep_inputs_, keep_outputs_, linear
 from pocketvl.families.blocks import Attention, set_head_count_
+from pocketvl.families.split_attention import SplitAttention
 
 
 def head_scores(module: nn.Module, attention: Attention, score: Score = Score.MAGNITUDE) -> torch.Tensor:
@@ -50,3 +51,6 @@ def keep_heads_(
         keep_outputs_(module, name, places)
     keep_inputs_(module, attention.output, places, means)
     set_head_count_(module, attention, len(kept))
+    owner = module.get_submodule(attention.name)
+    if isinstance(owner, SplitAttention):
+        owner.keep_heads_(kept)

@@ -13,12 +13,14 @@ class LossWeights:
     """What is minimised; 0 leaves a loss out.
 
     Attributes:
-        response: KL of the softmaxes over the batch's texts and over its pictures, teacher's to student's.
-        embedding: each tower's embeddings against the teacher's.
+        response: KL of the softmaxes over the batch's texts and over its pictures, teacher's to student's; of
+            those over the answers, where a model answers questions.
+        embedding: each tower's embeddings against the teacher's; passed over where a model has none.
         relation: distances and angles between the samples of a batch.
         hidden: what a tower's layers give; the teacher runs along.
         attention: attention maps; the teacher runs along.
         contrast: captions against other captions and false ones, by the data's own labels; needs no teacher.
+        answer: cross-entropy of the right answers, where a model answers questions; needs no teacher.
     """
 
     response: float = 1.0
@@ -27,6 +29,7 @@ class LossWeights:
     hidden: float = 0.0
     attention: float = 0.0
     contrast: float = 0.0
+    answer: float = 0.0
 
     def __post_init__(self) -> None:
         if min(vars(self).values()) < 0:
@@ -108,3 +111,21 @@ class LearningSettings:
         """Whether anything but the data's labels is learned from."""
         weights = self.losses
         return weights.of_towers or weights.response > 0
+
+
+def check_answering(settings: LearningSettings) -> None:
+    """Raises RecipeError where a training asks for what a model that answers questions does not have.
+
+    The weight of embeddings, which is not 0 where nothing is said, is passed over.
+    """
+    weights = settings.losses
+    for name in ("image_steps", "text_steps", "cross_steps"):
+        if getattr(settings, name) > 0:
+            raise RecipeError(f"{name} is for models of two towers; one that answers has joint_steps alone")
+    for name in ("relation", "hidden", "attention", "contrast"):
+        if getattr(weights, name) > 0:
+            raise RecipeError(
+                f"losses.{name} is for models of two towers; one that answers has response and answer"
+            )
+    if max(weights.response, weights.answer) == 0:
+        raise RecipeError("a model that answers learns from response or answer, and both weigh 0")

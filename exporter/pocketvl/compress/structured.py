@@ -17,6 +17,7 @@ from pocketvl.compress.shrink import linear
 from pocketvl.compress.sparsity import Scope
 from pocketvl.errors import RecipeError
 from pocketvl.families.blocks import Attention, FeedForward, attentions, feed_forwards
+from pocketvl.families.split_attention import SplitAttention
 
 _TINY = 1e-30
 
@@ -93,7 +94,9 @@ def groups_of(
             size, hidden = each.head_size, linear(module, each.query).in_features
             saves = linear_cost(hidden, 3 * size, rows) + linear_cost(size, hidden, rows)
             saves -= linear_cost(0, hidden, rows)
-            saves += Cost(macs=2 * rows * rows * size)
+            owner = module.get_submodule(each.name)
+            products = owner.least_products if isinstance(owner, SplitAttention) else rows * rows
+            saves += Cost(macs=2 * products * size)
             count = linear(original, each.query).out_features // size
             found.append(Group(each, head_scores(module, each, score), saves, count))
     return tuple(found)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pocketvl.errors import DataError
 
@@ -67,6 +67,40 @@ class Dataset:
         if not numbered:
             raise DataError(f"{listing}: no samples in it")
         return cls(root, tuple(_parse(root, f"{listing}:{number}", line) for number, line in numbered))
+
+
+class Question(NamedTuple):
+    """A question about a picture.
+
+    Attributes:
+        sample: the place of its sample in the dataset.
+        text: the question.
+        answer: the right answer.
+        type: what kind of question it is; empty where nothing is said.
+    """
+
+    sample: int
+    text: str
+    answer: str
+    type: str
+
+
+def questions_of(dataset: Dataset) -> tuple[Question, ...]:
+    """All questions of a dataset, sample by sample.
+
+    Raises:
+        DataError: an entry of `qa` has no question, or no answer.
+    """
+    found = []
+    for place, sample in enumerate(dataset.samples):
+        for qa in sample.qa:
+            said = [qa.get(key, "") for key in ("question", "answer", "type")]
+            if not all(isinstance(value, str) for value in said) or not all(v.strip() for v in said[:2]):
+                raise DataError(
+                    f"{sample.image}: an entry of `qa` needs a question and an answer, as strings"
+                )
+            found.append(Question(place, *said))
+    return tuple(found)
 
 
 def write_samples(root: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 # package imports no torch, and so that a family is added here and nowhere else.
 _FAMILIES = {
     "clip": "pocketvl.families.clip",
+    "vilt": "pocketvl.families.vilt",
     "vision-text-dual-encoder": "pocketvl.families.dual_encoder",
 }
+# Those whose models answer questions about pictures; all others embed pictures and texts.
+_ANSWERING = ("vilt",)
 
 
 def open_source(folder: Path) -> Source:
@@ -45,6 +48,15 @@ def open_trainable(folder: Path) -> Trainable:
     """
     trainable: Trainable = import_module(f"{_FAMILIES[_model_type(folder)]}_trainable").load_trainable(folder)
     return trainable
+
+
+def answers_questions(folder: Path) -> bool:
+    """Whether a folder's model answers questions about pictures, and does not embed pictures and texts.
+
+    Raises:
+        SourceError: it is of no family that pocketvl knows.
+    """
+    return _model_type(folder) in _ANSWERING
 
 
 def _model_type(folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,9 +12,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from torch import nn
 from torch.nn.utils import skip_init
 
-from pocketvl.errors import SourceError
-from pocketvl.families.blocks import attentions, set_head_count_
+from pocketvl.errors import RecipeError, SourceError
+from pocketvl.families.blocks import Attention, attentions, set_head_count_
 from pocketvl.families.checkpoint import read_json
+from pocketvl.families.segments import Segments
+from pocketvl.families.split_attention import Block, SplitAttention, removed_blocks
 
 COMPRESSION_FILE = "compression.json"
 SCHEMA_VERSION = 1
@@ -53,6 +55,24 @@ class ConvolutionShape:
 
 @with_config(ConfigDict(extra="forbid", strict=True))
 @dataclass(frozen=True)
+class RemovedBlocks:
+    """What some heads of an attention no longer do: one segment's queries do not read another's keys.
+
+    Attributes:
+        attention: its name in the model.
+        queries: segment that would read.
+        keys: segment that would be read.
+        heads: which, counted among those that are left.
+    """
+
+    attention: str
+    queries: str
+    keys: str
+    heads: tuple[int, ...]
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+@dataclass(frozen=True)
 class Compression:
     """What differs from the model that config.json describes.
 
@@ -60,18 +80,22 @@ class Compression:
         linears: by their names in the model, those of another shape.
         convolutions: by their names, those of other channels.
         channels: of norms and of vectors that belong to no layer of these kinds, by their names.
+        segments: of a fusion model's sequence, in tokens, by which attentions are split.
+        removed: cross-modal blocks that are gone.
         schema_version: of the JSON.
     """
 
     linears: Mapping[str, LinearShape] = field(default_factory=dict)
     convolutions: Mapping[str, ConvolutionShape] = field(default_factory=dict)
     channels: Mapping[str, int] = field(default_factory=dict)
+    segments: Mapping[str, int] = field(default_factory=dict)
+    removed: tuple[RemovedBlocks, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def save(self, folder: Path) -> None:
         """Writes compression.json, or removes it where nothing differs."""
         path = folder / COMPRESSION_FILE
-        if not (self.linears or self.convolutions or self.channels):
+        if not (self.linears or self.convolutions or self.channels or self.removed):
             path.unlink(missing_ok=True)
             return
         # versions before filters were pruned know linears only
@@ -139,6 +163,25 @@ def reshape_(model: nn.Module, compression: Compression, where: Path) -> None:
                 "do not divide"
             )
         set_head_count_(model, attention, width // size)
+    if compression.removed:
+        _split_(model, heads, compression, where / COMPRESSION_FILE)
+
+
+def _split_(model: nn.Module, heads: Sequence[Attention], compression: Compression, where: Path) -> None:
+    """Splits attentions again, whose linears may be two of a lower rank by now."""
+    by_name = {attention.name: attention for attention in heads}
+    lost: dict[str, list[Block]] = {}
+    for each in compression.removed:
+        if each.attention not in by_name:
+            raise SourceError(f"{where}: {each.attention} is no attention of this model")
+        blocks = lost.setdefault(each.attention, [])
+        blocks += [Block(each.attention, each.queries, each.keys, head) for head in each.heads]
+    try:
+        segments = Segments(compression.segments)
+        for name, blocks in lost.items():
+            model.set_submodule(name, SplitAttention(model.get_submodule(name), segments, blocks))
+    except RecipeError as error:
+        raise SourceError(f"{where}: {error}") from error
 
 
 def linear_of(shape: LinearShape, has_bias: bool) -> nn.Module:
@@ -181,7 +224,17 @@ def compression_of(model: nn.Module, original: nn.Module) -> Compression:
                 convolutions[name] = ConvolutionShape(now.in_channels, now.out_channels)
         else:
             channels.update(_channels(name, child, now))
-    return Compression(linears=linears, convolutions=convolutions, channels=channels)
+    split = [child for child in model.modules() if isinstance(child, SplitAttention)]
+    gone: dict[tuple[str, str, str], list[int]] = {}
+    for block in removed_blocks(model):
+        gone.setdefault((block.attention, block.queries, block.keys), []).append(block.head)
+    return Compression(
+        linears=linears,
+        convolutions=convolutions,
+        channels=channels,
+        segments=dict(split[0].segments.lengths) if split else {},
+        removed=tuple(RemovedBlocks(*which, tuple(sorted(heads))) for which, heads in gone.items()),
+    )
 
 
 def _channels(name: str, before: nn.Module, now: nn.Module) -> dict[str, int]:

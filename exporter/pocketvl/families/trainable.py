@@ -37,7 +37,7 @@ class LayerStack:
 
     Attributes:
         name: of the model's ModuleList.
-        config: where in config.json their number stands.
+        config: where in config.json their number stands: section, or "" for none, and key.
         width: of the hidden states.
     """
 
@@ -120,8 +120,9 @@ class Trainable(ABC):
     def tower(self, role: Role) -> nn.Module:
         """A tower that shares the model's modules, and their names.
 
-        Pixels uint8 [B, H, W, 3], or ids int [B, T], become embeddings float32 [B, D], L2-normalised. Made
-        anew by each call, so that it is of the model as it is then.
+        Pixels uint8 [B, H, W, 3], or ids int [B, T], become embeddings float32 [B, D], L2-normalised; in a
+        fusion tower both together become logits of the answers, float32 [B, answers]. Made anew by each call,
+        so that it is of the model as it is then.
         """
 
     @abstractmethod

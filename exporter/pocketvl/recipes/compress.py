@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pocketvl.compress.settings import LearningSettings
+from pocketvl.compress.settings import LearningSettings, check_answering
 from pocketvl.errors import RecipeError
+from pocketvl.families import answers_questions
 from pocketvl.recipes.compress_recipe import (
     TOWERS,
     CompressRecipe,
     DropLayersStep,
     FreshStep,
     LowRankStep,
+    PruneCrossModalStep,
     PruneFiltersStep,
     PruneStep,
     SparsifyStep,
@@ -25,11 +27,13 @@ from pocketvl.recipes.compress_recipe import (
     read_compress_recipe,
 )
 from pocketvl.recipes.publishing import publish_if_changed
+from pocketvl.recipes.stages.answering import AskAnswers, LearnAnswers, QuestionData
 from pocketvl.recipes.stages.compressing import (
     PRUNED_FILE,
     DropLayers,
     Factorise,
     FreshStudent,
+    PruneCrossModal,
     PruneFilters,
     PruneUnits,
     SparsifyWeights,
@@ -149,9 +153,13 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
         source: the checkpoint to start from.
         data: a dataset folder.
         recipe: what is done.
+
+    Raises:
+        SourceError: the source is no checkpoint of a known family.
+        RecipeError: a step makes no sense for such a model, or not after those before it.
     """
     check_source(source)
-    chain = _Chain(source, PairData(source, data))
+    chain = _Chain(source, data, answers_questions(source))
     for step in recipe.steps:
         chain.add(step)
     return tuple(chain.stages)
@@ -160,9 +168,11 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
 class _Chain:
     """Stages one after the other, and the last checkpoint."""
 
-    def __init__(self, source: Path, data: PairData) -> None:
+    def __init__(self, source: Path, data: Path, answering: bool) -> None:
+        """Args: answering: whether the model answers questions, and does not embed."""
         self.stages: list[Stage] = []
-        self._source, self._data = source, data
+        self._source, self._answering = source, answering
+        self._data = QuestionData(source, data) if answering else PairData(source, data)
         self._last: Path | Stage = source
         self._zeros, self._factorised = False, False
 
@@ -172,8 +182,13 @@ class _Chain:
         Raises:
             RecipeError: what came before makes it impossible.
         """
+        self._check(step)
         if self._factorised and isinstance(step, PruneStep):
             raise RecipeError("low-rank comes before prune: factorised linears have no neurons; prune first")
+        if self._factorised and isinstance(step, PruneCrossModalStep):
+            raise RecipeError(
+                "low-rank comes before prune-cross-modal, which measures whole linears: factorise last"
+            )
         if self._zeros and isinstance(step, LowRankStep):
             raise RecipeError("sparsify comes before low-rank, which would fill the zeros: factorise first")
         if self.stages and isinstance(step, FreshStep):
@@ -193,16 +208,42 @@ class _Chain:
             self._append(FreshStudent(self._last, self._data, shapes, step.seed))
             self._learn(step.learn)
         elif isinstance(step, DropLayersStep):
-            kept = (("image", step.image), ("text", step.text))
-            keep = tuple((TOWERS[name], count) for name, count in kept if count is not None)
+            keep = tuple((TOWERS[name], count) for name, count in step.kept.items())
             self._append(DropLayers(self._last, self._data, keep))
             self._learn(step.learn)
         elif isinstance(step, LowRankStep):
             towers = tuple(TOWERS[name] for name in step.towers)
             self._append(Factorise(self._last, self._data, towers, step.energy, step.ratio, step.whitened))
             self._learn(step.learn)
+        elif isinstance(step, PruneCrossModalStep):
+            for done in range(1, step.rounds + 1):
+                ratio = step.ratio * step.schedule.at(done / step.rounds)
+                self._append(PruneCrossModal(self._last, self._data, ratio, step.score, step.grain))
+                self._learn(step.learn)
         else:
             self._learn(step.learn)
+
+    def _check(self, step: Step) -> None:
+        """Raises RecipeError for a step that makes no sense for such a model."""
+        if isinstance(step, PruneCrossModalStep) and not self._answering:
+            raise RecipeError(
+                "prune-cross-modal is for models in which text and picture meet in attention, as in ViLT"
+            )
+        there = ("fusion",) if self._answering else ("image", "text")
+        asked: Iterable[str] = ()
+        if isinstance(step, DropLayersStep):
+            asked = step.kept
+        elif isinstance(step, PruneStep | SparsifyStep | LowRankStep):
+            asked = step.towers
+        for name in asked:
+            if name not in there:
+                raise RecipeError(f"this model has no {name} tower; its towers: {', '.join(there)}")
+        if step.learn is None:
+            return
+        if self._answering:
+            check_answering(step.learn)
+        elif step.learn.losses.answer > 0:
+            raise RecipeError("losses.answer is for models that answer questions; for this one, contrast")
 
     def _prune(self, step: PruneStep) -> None:
         start, towers = self._last, tuple(TOWERS[name] for name in step.towers)
@@ -229,6 +270,10 @@ class _Chain:
 
     def _learn(self, settings: LearningSettings | None) -> None:
         if settings is None:
+            return
+        if isinstance(self._data, QuestionData):
+            asked = (AskAnswers(self._source, self._data),) if settings.losses.response > 0 else ()
+            self._append(LearnAnswers(self._last, self._data, asked, settings, self._zeros))
             return
         answers = (AskTeacher(self._source, self._data),) if settings.needs_teacher else ()
         self._append(Learn(self._last, self._source, self._data, answers, settings, self._zeros))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocketvl.compress.costs import Measure
+from pocketvl.compress.cross_modal import BlockScore, Grain
 from pocketvl.compress.scores import Score
 from pocketvl.compress.settings import LearningSettings
 from pocketvl.compress.sparsity import Scope
@@ -17,7 +18,11 @@ from pocketvl.recipes.toml import check_recipe, read_toml
 from pocketvl_runtime.manifest import Role
 
 FOLDER = "compressing"
-TOWERS: Mapping[str, Role] = {"image": Role.IMAGE_ENCODER, "text": Role.TEXT_ENCODER}
+TOWERS: Mapping[str, Role] = {
+    "image": Role.IMAGE_ENCODER,
+    "text": Role.TEXT_ENCODER,
+    "fusion": Role.FUSION,
+}
 
 
 @dataclass(frozen=True)
@@ -162,18 +167,25 @@ class DropLayersStep:
     Attributes:
         image: layers that stay in the image tower; all where nothing is said.
         text: layers that stay in the text tower.
+        fusion: layers that stay in the tower of a model that answers.
         learn: the training afterwards.
     """
 
     image: int | None = None
     text: int | None = None
+    fusion: int | None = None
     learn: LearningSettings | None = None
 
     def __post_init__(self) -> None:
-        if self.image is None and self.text is None:
-            raise RecipeError("say how many layers stay: image, text, or both")
-        if min(kept for kept in (self.image, self.text) if kept is not None) < 1:
+        if not self.kept:
+            raise RecipeError("say how many layers stay: image, text, or both; or fusion")
+        if min(self.kept.values()) < 1:
             raise RecipeError("at least one layer has to stay")
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        """How many layers stay, by tower."""
+        return {name: count for name in TOWERS if (count := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -205,6 +217,32 @@ class LowRankStep:
 
 
 @dataclass(frozen=True)
+class PruneCrossModalStep:
+    """What text and picture read of each other goes where it carries little, in rounds.
+
+    Attributes:
+        ratio: part of the cross-modal blocks that goes.
+        score: value, sum or position.
+        grain: head by head, or all heads of a layer at once.
+        rounds: how often, with `learn` in between and at the end.
+        schedule: linear or cubic.
+        learn: the training after each round.
+    """
+
+    ratio: float
+    score: BlockScore = BlockScore.VALUE
+    grain: Grain = Grain.HEAD
+    rounds: int = 1
+    schedule: Schedule = Schedule.CUBIC
+    learn: LearningSettings | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio <= 1:
+            raise RecipeError(f"ratio must be above 0 and at most 1, not {self.ratio}")
+        _check_rounds(self.rounds)
+
+
+@dataclass(frozen=True)
 class LearnStep:
     """A training: distillation from the source, or on the data's labels.
 
@@ -215,7 +253,16 @@ class LearnStep:
     learn: LearningSettings
 
 
-Step = FreshStep | PruneStep | PruneFiltersStep | SparsifyStep | DropLayersStep | LowRankStep | LearnStep
+Step = (
+    FreshStep
+    | PruneStep
+    | PruneFiltersStep
+    | PruneCrossModalStep
+    | SparsifyStep
+    | DropLayersStep
+    | LowRankStep
+    | LearnStep
+)
 STEPS: Mapping[str, type[Step]] = {
     "fresh": FreshStep,
     "prune": PruneStep,
@@ -223,6 +270,7 @@ STEPS: Mapping[str, type[Step]] = {
     "sparsify": SparsifyStep,
     "drop-layers": DropLayersStep,
     "low-rank": LowRankStep,
+    "prune-cross-modal": PruneCrossModalStep,
     "learn": LearnStep,
 }
 
@@ -272,4 +320,4 @@ def _check_rounds(rounds: int) -> None:
 def _check_towers(towers: tuple[str, ...]) -> None:
     unknown = sorted(set(towers) - set(TOWERS))
     if unknown or not towers:
-        raise RecipeError(f"towers: {', '.join(TOWERS)}, or both; not {', '.join(unknown) or 'none'}")
+        raise RecipeError(f"towers: some of {', '.join(TOWERS)}; not {', '.join(unknown) or 'none'}")

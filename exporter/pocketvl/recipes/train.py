@@ -11,13 +11,14 @@ from pocketvl.recipes.toml import check_recipe, read_toml
 
 if TYPE_CHECKING:
     from pocketvl.train.tabletop import TabletopSettings
+    from pocketvl.train.tabletop_vilt import TabletopViltSettings
 
 Progress = Callable[[int, int, str], None]
 FOLDER = "training"
-KINDS = ("clip", "dual-encoder")
+KINDS = ("clip", "dual-encoder", "vilt")
 
 
-def read_training_recipe(recipe: str) -> TabletopSettings:
+def read_training_recipe(recipe: str) -> TabletopSettings | TabletopViltSettings:
     """Reads a recipe by its name or from a .toml file; `kind` in its model says of which kind that is.
 
     Raises:
@@ -29,6 +30,10 @@ def read_training_recipe(recipe: str) -> TabletopSettings:
     kind = model.pop("kind", KINDS[0]) if isinstance(model, dict) else KINDS[0]
     if kind not in KINDS:
         raise RecipeError(f"recipe {recipe}: model.kind: {kind!r} is none of {', '.join(KINDS)}")
+    if kind == "vilt":
+        from pocketvl.train.tabletop_vilt import TabletopViltSettings
+
+        return check_recipe(TabletopViltSettings, values, recipe)
 
     from pocketvl.train import tabletop  # after the cheap checks: it imports torch
 
@@ -50,5 +55,11 @@ def train(
     settings = read_training_recipe(recipe)
 
     from pocketvl.train.tabletop import train_tabletop_clip
+    from pocketvl.train.tabletop_vilt import TabletopViltSettings, train_tabletop_vilt
 
-    train_tabletop_clip(settings, out, work, progress, start)
+    if not isinstance(settings, TabletopViltSettings):
+        train_tabletop_clip(settings, out, work, progress, start)
+    elif start is not None:
+        raise RecipeError(f"recipe {recipe} starts from nothing: leave --from out")
+    else:
+        train_tabletop_vilt(settings, out, work, progress)

@@ -55,6 +55,23 @@ def affinity_loss(
     return temperature**2 * (losses[0] + losses[1]) / 2
 
 
+def answer_response_loss(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """KL(teacher || student) of the softmaxes over answers, the mean over questions.
+
+    Args:
+        student: logits, float [B, answers].
+        teacher: the same of the float model.
+        temperature: divides the logits; the loss is multiplied by its square, so that gradients keep
+            their size.
+
+    Source: Hinton et al., 2015 (arXiv 1503.02531), section 2.
+    """
+    found, wanted = ((each / temperature).log_softmax(-1) for each in (student, teacher))
+    return temperature**2 * F.kl_div(found, wanted, reduction="batchmean", log_target=True)
+
+
 def relation_losses(student: torch.Tensor, teacher: torch.Tensor) -> Losses:
     """How far the distances and the angles between a batch's samples are from the teacher's.
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from accelerate.utils import set_seed
@@ -45,6 +45,19 @@ from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
 
 _TOKENIZER_SCENES = 1500
 Progress = Callable[[int, int, str], None]
+
+
+class PictureSettings(Protocol):
+    """What of a model's shape its pictures depend on."""
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def mean(self) -> tuple[float, float, float]: ...
+
+    @property
+    def std(self) -> tuple[float, float, float]: ...
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,7 @@ class _Student:
 
 
 def _student(settings: ModelSettings) -> _Student:
-    spec = _preprocess_spec(settings)
+    spec = preprocess_spec(settings)
     if isinstance(settings, DualEncoderSettings):
         dual = build_dual_encoder(settings)
         taught, text = ConvNextTower(dual, settings), BertTextTower(dual, PAD_ID)
@@ -161,14 +174,14 @@ def train_tabletop_clip(
         raise TrainingError(f"only a CLIP grows from a checkpoint such as {start}: leave out --from")
     if start is None and settings.oracle is None:
         raise TrainingError("this recipe trains on what is there already: say from which checkpoint (--from)")
-    pool = open_pool(work / "scenes", settings.scenes, _preprocess_spec(settings.model), progress)
+    pool = open_pool(work / "scenes", settings.scenes, preprocess_spec(settings.model), progress)
     claim(work, _start_of(start))
     first = settings.oracle or settings.joint
     set_seed(0 if first is None else first.loop.seed)
     oracle, student = TabletopOracle(settings.model.embedding_dim), _student(settings.model)
     model = student.model
     if start is None:
-        tokenizer = build_tokenizer(_corpus(settings.scenes.seed), settings.model.vocab_size)
+        tokenizer = build_tokenizer(corpus(settings.scenes.seed), settings.model.vocab_size)
     else:
         tokenizer = read_tokenizer(start).tokenizer
         grow_(cast(CLIPModel, model), load_model(start))
@@ -198,7 +211,7 @@ def _start_of(start: Path | None) -> str:
     return f"from {hashlib.sha256((start / 'model.safetensors').read_bytes()).hexdigest()}"
 
 
-def _corpus(seed: int) -> list[str]:
+def corpus(seed: int) -> list[str]:
     """Enough captions and questions to hold every word of the tabletop language."""
     texts: list[str] = []
     for index in range(_TOKENIZER_SCENES):
@@ -209,7 +222,8 @@ def _corpus(seed: int) -> list[str]:
     return texts
 
 
-def _preprocess_spec(model: ModelSettings) -> PreprocessSpec:
+def preprocess_spec(model: PictureSettings) -> PreprocessSpec:
+    """How a picture becomes pixels, as the runtime says it."""
     size = model.image_size
     return PreprocessSpec(
         resize_mode=ResizeMode.SHORTEST_EDGE,
@@ -235,7 +249,7 @@ def _save(
     nn.Module.to(trained, torch.float16)
     trained.save_pretrained(half)
     save_tokenizer(tokenizer, half, model.text_length)
-    (half / "preprocessor_config.json").write_text(json.dumps(_preprocessor_config(model), indent=2) + "\n")
+    (half / "preprocessor_config.json").write_text(json.dumps(preprocessor_config(model), indent=2) + "\n")
     for kept in ("MODEL_CARD.md",):
         if (out / kept).exists():
             shutil.copy(out / kept, half / kept)
@@ -243,7 +257,8 @@ def _save(
     half.rename(out)
 
 
-def _preprocessor_config(model: ModelSettings) -> dict[str, object]:
+def preprocessor_config(model: PictureSettings) -> dict[str, object]:
+    """The same, as transformers says it."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,

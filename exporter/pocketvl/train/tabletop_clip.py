@@ -158,13 +158,13 @@ class ImageObjective:
             scenes, statements, scale = self.oracle.to(device)(rows, batch.statements.to(device))
             things = F.normalize(self.oracle.embed_things(rows), dim=-1)
         image, logits, tokens = module(batch.pixels.to(device))
-        under = _under_patches(rows, logits.shape[1])
+        under = under_patches(rows, logits.shape[1])
         texts = statements.view(len(image), -1, statements.shape[-1])  # [B, 1 + K, D]
         share = max(0.0, min(1.0, (self.steps - step) / (self.steps * (1 - self.fade_from))))
         losses = {
             "contrast": contrastive_loss(image, texts, scale),
             "hard": self.hard * pairwise_loss(image, texts, scale),
-            "patch": share * self.patch * _naming_loss(logits, rows, *under),
+            "patch": share * self.patch * naming_loss(logits, rows, *under),
             "scene": share * self.scene * _apart(image, scenes),
         }
         if step >= self.steps * self.placed_from:
@@ -200,7 +200,7 @@ def _apart(embedding: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return 1 - (embedding * target).sum(dim=-1).mean()
 
 
-def _under_patches(rows: torch.Tensor, patches: int) -> tuple[torch.Tensor, torch.Tensor]:
+def under_patches(rows: torch.Tensor, patches: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Whether anything lies under each of P patches, bool [B, P], and which thing, int64 [B, P]."""
     side = int(patches**0.5)
     centres = (torch.arange(side, device=rows.device) + 0.5) / side
@@ -211,7 +211,7 @@ def _under_patches(rows: torch.Tensor, patches: int) -> tuple[torch.Tensor, torc
     return covered.any(dim=-1), torch.where(covered, distance, torch.inf).argmin(dim=-1)
 
 
-def _naming_loss(
+def naming_loss(
     logits: torch.Tensor, rows: torch.Tensor, covered: torch.Tensor, which: torch.Tensor
 ) -> torch.Tensor:
     """Whether an object lies under each patch and what it looks like; logits [B, P, 1 + attributes]."""

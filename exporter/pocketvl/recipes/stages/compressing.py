@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from pocketvl.compress.costs import Cost, Measure, cost_of, positions
+from pocketvl.compress.costs import Cost, Example, Measure, cost_of, positions
+from pocketvl.compress.cross_modal import BlockScore, Grain
 from pocketvl.compress.scores import Score
 from pocketvl.compress.settings import LearningSettings, LossWeights
 from pocketvl.compress.sparsity import Scope
 from pocketvl.compress.structured import Group, Units
 from pocketvl.errors import RecipeError
+from pocketvl.recipes.stages.answering import QuestionData, read_questions
 from pocketvl.recipes.stages.learning import PairData, read_pairs
 from pocketvl.recipes.stages.towers import TORCH, example_of, this_machine
 from pocketvl.stage import Inputs, Stage
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from pocketvl.families.trainable import TowerShape, Trainable
 
+Feed = np.ndarray | tuple[np.ndarray, ...]
 PRUNED_FILE = "pruned.json"
 _SAMPLES = 256
 _BATCH = 32
@@ -37,7 +40,10 @@ def costs_of(checkpoint: Trainable) -> dict[Role, Cost]:
     return {role: cost_of(checkpoint.tower(role), _example(checkpoint, role)) for role in checkpoint.roles}
 
 
-def _example(checkpoint: Trainable, role: Role) -> torch.Tensor:
+def _example(checkpoint: Trainable, role: Role) -> Example:
+    if role is Role.FUSION:
+        both = (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
+        return tuple(example_of(checkpoint.preprocess, checkpoint.tokenizer, each) for each in both)
     return example_of(checkpoint.preprocess, checkpoint.tokenizer, role)
 
 
@@ -48,7 +54,7 @@ class _Changing(Stage):
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
 
     source: Path | Stage
-    data: PairData
+    data: PairData | QuestionData
 
     def environment(self) -> Mapping[str, str]:
         return this_machine()
@@ -165,7 +171,8 @@ class PruneFilters(_Changing):
         from pocketvl.quantize.structure import final_linear
 
         role = Role.IMAGE_ENCODER
-        tower, example = checkpoint.tower(role), _example(checkpoint, role)
+        tower = checkpoint.tower(role)
+        example = example_of(checkpoint.preprocess, checkpoint.tokenizer, role)
         if sum(isinstance(each, nn.Conv2d) for each in tower.modules()) < 2:
             raise RecipeError(
                 f"the {role.value} has no convolutions but its patch embedding, so there are no filters to "
@@ -267,7 +274,6 @@ class DropLayers(_Changing):
         return "drop layers"
 
     def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
-        import torch
         from torch import nn
 
         from pocketvl.compress.depth import keep_layers_, layer_influence
@@ -279,16 +285,19 @@ class DropLayers(_Changing):
             assert isinstance(layers, nn.ModuleList)
             if count > len(layers):
                 raise RecipeError(f"{stack.name} has {len(layers)} layers; {count} of them cannot stay")
-            feeds = (torch.from_numpy(rows) for rows in _feeds(checkpoint, source, role))
+            feeds = (_tensors(feed) for feed in _feeds(checkpoint, source, role))
             influence = layer_influence(checkpoint.tower(role), layers, feeds)
             best = influence.argsort(descending=True, stable=True)[:count]
             kept = sorted(best.tolist())
             keep_layers_(checkpoint.model, stack.name, kept)
+            done[stack.name] = {"influence": influence.tolist(), "kept": kept}
             section, key = stack.config
+            if not section:
+                checkpoint.config[key] = count
+                continue
             for part in (section, f"{section}_dict"):  # of old checkpoints; it would overrule the other
                 if part == section or checkpoint.config.get(part):
                     checkpoint.config.setdefault(part, {})[key] = count
-            done[stack.name] = {"influence": influence.tolist(), "kept": kept}
         return done
 
 
@@ -337,6 +346,45 @@ class Factorise(_Changing):
         return done
 
 
+@dataclass(frozen=True)
+class PruneCrossModal(_Changing):
+    """What text and picture read of each other, where that carries little, is gone.
+
+    Attributes:
+        ratio: part of all cross-modal blocks that is gone then, those counted that were before.
+        score: what makes a block matter.
+        grain: head by head, or all heads of a layer at once.
+    """
+
+    version: ClassVar[int] = 1
+
+    ratio: float
+    score: BlockScore
+    grain: Grain
+
+    @property
+    def title(self) -> str:
+        return "prune cross-modal attention"
+
+    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+        from pocketvl.compress.cross_modal import block_scores, least_blocks
+        from pocketvl.families.split_attention import removed_blocks, split_attentions_
+        from pocketvl.families.vilt_trainable import TrainableVilt
+
+        assert isinstance(checkpoint, TrainableVilt)
+        segments = checkpoint.segments
+        feeds = (_tensors(feed) for feed in _question_feeds(checkpoint, source, whole=True))
+        scores = block_scores(checkpoint.tower(Role.FUSION), feeds, segments, self.score)
+        split_attentions_(checkpoint.model, segments, least_blocks(scores, self.ratio, self.grain))
+        told: dict[str, dict[str, list[float]]] = {}
+        for block, value in scores.items():  # head after head
+            pairs = told.setdefault(block.attention, {})
+            pairs.setdefault(f"{block.queries}_{block.keys}", []).append(value)
+        gone = removed_blocks(checkpoint.model)
+        crossing = sum(block.is_cross_modal for block in scores)
+        return {"removed": [asdict(block) for block in gone], "of": crossing, "scores": told}
+
+
 def _tower_part(original: nn.Module, checkpoint: Trainable, role: Role) -> nn.Module:
     """The layers of a tower in the model before anything was changed."""
     return original.get_submodule(checkpoint.stack(role).name)
@@ -356,8 +404,11 @@ def _layer_linears(checkpoint: Trainable, role: Role) -> Iterator[str]:
                 yield name
 
 
-def _feeds(checkpoint: Trainable, source: Inputs, role: Role) -> Iterator[np.ndarray]:
+def _feeds(checkpoint: Trainable, source: Inputs, role: Role) -> Iterator[Feed]:
     """Some samples of a tower, spread over the data; texts one by one, without what only fills them up."""
+    if role is Role.FUSION:
+        yield from _question_feeds(checkpoint, source)
+        return
     data = read_pairs(source["data"])
     rows = data.images if role is Role.IMAGE_ENCODER else data.ids
     places = np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLES)).round().astype(int)
@@ -369,6 +420,30 @@ def _feeds(checkpoint: Trainable, source: Inputs, role: Role) -> Iterator[np.nda
         return
     for start in range(0, len(places), _BATCH):
         yield np.array(rows[places[start : start + _BATCH]])
+
+
+def _question_feeds(checkpoint: Trainable, source: Inputs, whole: bool = False) -> Iterator[Feed]:
+    """Some questions with their pictures, one by one, and without what only fills them up.
+
+    Args:
+        checkpoint: what they are shown to.
+        source: of the stage.
+        whole: with what fills them up, too; as it has to be where attention is split.
+    """
+    from pocketvl.families.split_attention import SplitAttention
+
+    data = read_questions(source["data"])
+    whole = whole or any(isinstance(child, SplitAttention) for child in checkpoint.model.modules())
+    for place in np.linspace(0, len(data.ids) - 1, min(len(data.ids), _SAMPLES)).round().astype(int):
+        ids = data.ids[place : place + 1]
+        said = ids.shape[1] if whole else int((ids != checkpoint.tokenizer.pad_id).sum())
+        yield np.array(data.images[data.pictures[place]][None]), ids[:, :said]
+
+
+def _tensors(feed: Feed) -> tuple[torch.Tensor, ...]:
+    import torch
+
+    return tuple(torch.from_numpy(np.array(each)) for each in (feed if isinstance(feed, tuple) else (feed,)))
 
 
 def _means(checkpoint: Trainable, role: Role, source: Inputs) -> dict[str, torch.Tensor]:
@@ -396,10 +471,16 @@ def _second_moments(checkpoint: Trainable, role: Role, source: Inputs) -> dict[s
 
 def _gradients(checkpoint: Trainable, source: Inputs) -> None:
     """Leaves in the parameters the gradient of the labels' loss on some batches."""
+    from pocketvl.compress.answering import answer_gradients_
     from pocketvl.compress.distil import label_gradients_
 
+    if checkpoint.roles == (Role.FUSION,):
+        settings = LearningSettings(joint_steps=_SAMPLES // _BATCH, batch_size=_BATCH, losses=_ANSWERS)
+        answer_gradients_(checkpoint, read_questions(source["data"]), settings)
+        return
     settings = LearningSettings(joint_steps=_SAMPLES // _BATCH, batch_size=_BATCH, losses=_LABELS)
     label_gradients_(checkpoint, read_pairs(source["data"]), settings)
 
 
 _LABELS = LossWeights(response=0.0, embedding=0.0, contrast=1.0)
+_ANSWERS = LossWeights(response=0.0, embedding=0.0, answer=1.0)

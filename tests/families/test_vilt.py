@@ -1,0 +1,213 @@
+"""ViLT as it is compressed: it answers like transformers' own, and what it lost stays lost in files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pocketvl.compress.costs import cost_of
+from pocketvl.compress.cross_modal import block_scores, least_blocks
+from pocketvl.compress.depth import keep_layers_
+from pocketvl.compress.heads import keep_heads_
+from pocketvl.compress.low_rank import factorise, factorise_
+from pocketvl.compress.neurons import keep_neurons_
+from pocketvl.compress.shrink import linear
+from pocketvl.data.tabletop.language import ANSWERS
+from pocketvl.errors import RecipeError, SourceError
+from pocketvl.families import answers_questions, open_source, open_trainable
+from pocketvl.families.blocks import attentions, feed_forwards
+from pocketvl.families.compression import COMPRESSION_FILE, read_compression
+from pocketvl.families.segments import Segments
+from pocketvl.families.split_attention import Block, removed_blocks, split_attentions_
+from pocketvl.families.vilt_trainable import TrainableVilt
+from pocketvl_runtime.manifest import Role
+from tests.families.vilt_folder import (
+    HEAD_SIZE,
+    IMAGE_SIZE,
+    LAYER,
+    PATCHES,
+    TEXT_LENGTH,
+    make_vilt_folder,
+    vilt_inputs,
+)
+
+NAMES = [f"{LAYER}.{place}.attention.attention" for place in (0, 1)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_vilt_folder(tmp_path / "vilt")
+
+
+def _open(folder: Path) -> TrainableVilt:
+    opened = open_trainable(folder)
+    assert isinstance(opened, TrainableVilt)
+    return opened
+
+
+def _answer(checkpoint: TrainableVilt) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = checkpoint.tower(Role.FUSION)(*vilt_inputs())
+    return found
+
+
+def test_it_answers_like_transformers(folder: Path) -> None:
+    from transformers import ViltForQuestionAnswering
+
+    checkpoint = _open(folder)
+    pixels, ids = vilt_inputs()
+    spec = checkpoint.preprocess
+    values = pixels.permute(0, 3, 1, 2) / 255
+    values = (values - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
+    model = ViltForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).train(False)
+    with torch.no_grad():
+        wanted = model(
+            input_ids=ids.long(),
+            attention_mask=(ids != checkpoint.tokenizer.pad_id).long(),
+            pixel_values=values,
+            pixel_mask=torch.ones(len(ids), IMAGE_SIZE, IMAGE_SIZE, dtype=torch.long),
+        ).logits
+    assert wanted.std() > 0.1
+    assert (_answer(checkpoint) - wanted).abs().max() < 1e-5
+    assert checkpoint.answers == ANSWERS
+    assert checkpoint.roles == (Role.FUSION,)
+    assert answers_questions(folder)
+
+
+def test_what_fills_a_question_up_is_not_looked_at(folder: Path) -> None:
+    checkpoint = _open(folder)
+    pixels, ids = vilt_inputs(1)
+    short = ids[:, : int((ids != checkpoint.tokenizer.pad_id).sum())]
+    with torch.no_grad():
+        tower = checkpoint.tower(Role.FUSION)
+        assert short.shape[1] < ids.shape[1]
+        assert (tower(pixels, ids) - tower(pixels, short)).abs().max() < 1e-5
+
+
+def test_everything_that_was_changed_is_there_again(folder: Path, tmp_path: Path) -> None:
+    """Blocks go, then a head, more blocks, neurons, a rank, and a layer."""
+    checkpoint = _open(folder)
+    model = checkpoint.model
+    split_attentions_(model, checkpoint.segments, [Block(NAMES[1], "text", "image", 1)])
+    keep_heads_(model, attentions(model)[1], [1])  # the head that is split is now the first
+    assert removed_blocks(model) == (Block(NAMES[1], "text", "image", 0),)
+    split_attentions_(model, checkpoint.segments, [Block(NAMES[1], "image", "text", 0)])
+    keep_neurons_(model, feed_forwards(model)[1], list(range(5, 60)))
+    assert factorise_(model, f"{NAMES[1]}.query", factorise(linear(model, f"{NAMES[1]}.query").weight), 5)
+    keep_layers_(model, LAYER, [1])
+    checkpoint.config["num_hidden_layers"] = 1
+    checkpoint.save(tmp_path / "small")
+    again = _open(tmp_path / "small")
+    assert torch.allclose(_answer(checkpoint), _answer(again), atol=2e-3)  # weights are stored in fp16
+    again.save(tmp_path / "twice")
+    assert torch.equal(_answer(again), _answer(_open(tmp_path / "twice")))
+    told = json.loads((tmp_path / "small" / COMPRESSION_FILE).read_text())
+    assert told["segments"] == {"text": TEXT_LENGTH, "image": 1 + PATCHES}
+    name = NAMES[0]
+    assert told["removed"] == [
+        {"attention": name, "queries": "text", "keys": "image", "heads": [0]},
+        {"attention": name, "queries": "image", "keys": "text", "heads": [0]},
+    ]
+    assert read_compression(tmp_path / "small").linears[f"{name}.query"].rank == 5
+
+
+def test_a_removed_block_saves_its_multiply_adds(folder: Path, tmp_path: Path) -> None:
+    checkpoint, inputs = _open(folder), vilt_inputs(1)
+    before = cost_of(checkpoint.tower(Role.FUSION), inputs)
+    gone = [Block(NAMES[0], "text", "image", 0), Block(NAMES[1], "image", "text", 1)]
+    split_attentions_(checkpoint.model, checkpoint.segments, gone)
+    checkpoint.save(tmp_path / "split")
+    after = cost_of(_open(tmp_path / "split").tower(Role.FUSION), inputs)
+    assert before.macs - after.macs == 2 * 2 * TEXT_LENGTH * (1 + PATCHES) * HEAD_SIZE
+    assert before.parameters == after.parameters
+
+
+def test_a_second_round_counts_what_is_gone_already(folder: Path) -> None:
+    checkpoint = _open(folder)
+    tower = checkpoint.tower(Role.FUSION)
+    scores = block_scores(tower, [vilt_inputs()], checkpoint.segments)
+    first = least_blocks(scores, 0.25)
+    split_attentions_(checkpoint.model, checkpoint.segments, first)
+    tower = checkpoint.tower(Role.FUSION)
+    again = block_scores(tower, [vilt_inputs()], checkpoint.segments)
+    assert all(again[block] == 0 for block in first)
+    assert all(value > 0 for block, value in again.items() if block not in first)
+    second = least_blocks(again, 0.5)
+    assert len(second) == 2 * len(first)
+    assert set(first) < set(second)
+    split_attentions_(checkpoint.model, checkpoint.segments, second)
+    assert set(removed_blocks(checkpoint.model)) == set(second)
+
+
+def test_a_vilt_is_not_exported_yet(folder: Path) -> None:
+    with pytest.raises(SourceError, match="compressed and trained, but not exported yet"):
+        open_source(folder)
+
+
+def _removed(**changes: object) -> Callable[[dict[str, Any]], None]:
+    entry = {"attention": NAMES[0], "queries": "text", "keys": "image", "heads": [0], **changes}
+
+    def change(stored: dict[str, Any]) -> None:
+        stored["removed"] = [entry]
+
+    return change
+
+
+def _other_segments(stored: dict[str, Any]) -> None:
+    _removed()(stored)
+    stored["segments"] = {"text": 3, "image": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (_removed(attention="nothing"), "nothing is no attention of this model"),
+        (_removed(heads=[2]), "there are 2 heads and the segments text, image"),
+        (_removed(keys="text"), "always stays"),
+        (_removed(keys="sound"), "the segments text, image"),
+        (_removed(heads="all"), r"removed\.0\.heads"),
+        (_other_segments, r"segments are \{'text': 3, 'image': 4\}, and of this model"),
+    ],
+)
+def test_blocks_that_make_no_sense_are_refused(
+    folder: Path, change: Callable[[dict[str, Any]], None], complaint: str
+) -> None:
+    stored: dict[str, Any] = {
+        "schema_version": 1,
+        "linears": {},
+        "segments": {"text": TEXT_LENGTH, "image": 1 + PATCHES},
+    }
+    change(stored)
+    (folder / COMPRESSION_FILE).write_text(json.dumps(stored))
+    with pytest.raises(SourceError, match=complaint):
+        open_trainable(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("id2label", {"0": "yes"}, "two answers or more"),
+        ("id2label", {"0": "yes", "2": "no"}, "the answers 0 to 1"),
+        ("image_size", [32, 16], "image_size is"),
+        ("max_image_length", 3, "fewer than the 16 patches"),
+        ("vocab_size", 100, "tokenizer.json has ids up to"),
+    ],
+)
+def test_a_broken_configuration_is_named(folder: Path, key: str, value: object, complaint: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config[key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SourceError, match=complaint):
+        open_trainable(folder)
+
+
+def test_attentions_are_split_by_one_kind_of_segments(folder: Path) -> None:
+    model = _open(folder).model
+    split_attentions_(model, _open(folder).segments, [Block(NAMES[0], "text", "image", 0)])
+    with pytest.raises(RecipeError, match="split by segments of"):
+        split_attentions_(model, Segments({"text": 9, "image": 24}), [Block(NAMES[0], "text", "image", 0)])

@@ -1,0 +1,63 @@
+"""A tiny seeded ViltForQuestionAnswering folder, and questions for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pocketvl.train.tabletop import corpus
+from pocketvl.train.tabletop_vilt import ViltSettings, _save, build_vilt
+from pocketvl.train.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_tokenizer
+
+IMAGE_SIZE = 32
+TEXT_LENGTH = 16
+PATCHES = 16
+HEADS = 2
+HEAD_SIZE = 16
+LAYERS = 2
+LAYER = "vilt.encoder.layer"
+SHAPE = ViltSettings(
+    image_size=IMAGE_SIZE,
+    patch_size=8,
+    width=HEADS * HEAD_SIZE,
+    layers=LAYERS,
+    heads=HEADS,
+    text_length=TEXT_LENGTH,
+    vocab_size=512,
+    mean=(0.5, 0.4, 0.3),
+    std=(0.5, 0.25, 0.3),
+)
+
+
+def make_vilt_folder(folder: Path, seed: int = 0) -> Path:
+    """Two layers of two heads of 16, all parameters drawn from the seed; the tabletop answers."""
+    with torch.random.fork_rng(devices=[]):
+        model = build_vilt(SHAPE)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            noise = torch.randn(parameter.shape, generator=generator)
+            if "norm" in name.lower() and name.endswith("weight"):
+                parameter.copy_(1 + 0.1 * noise)
+            elif name.endswith("bias"):
+                parameter.copy_(0.1 * noise)
+            elif "embeddings" in name and "projection" not in name:
+                parameter.copy_(0.5 * noise)
+            else:
+                parameter.copy_(noise / parameter[0].numel() ** 0.5)
+    _save(model, build_tokenizer(corpus(1), SHAPE.vocab_size), SHAPE, folder)
+    return folder
+
+
+def vilt_inputs(count: int = 4, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels uint8 [B, 32, 32, 3], and ids int32 [B, 16] of questions of different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, generator=generator)
+    ids = torch.randint(4, 500, (count, TEXT_LENGTH), dtype=torch.int32, generator=generator)
+    ids[:, 0] = BOS_ID
+    for row in range(count):
+        end = 4 + 3 * row % (TEXT_LENGTH - 4)
+        ids[row, end] = EOS_ID
+        ids[row, end + 1 :] = PAD_ID
+    return pixels, ids
