@@ -8,7 +8,7 @@ import pytest
 
 from pocketvl.compress.costs import Measure
 from pocketvl.errors import RecipeError
-from pocketvl.recipes.compress import stages_of
+from pocketvl.recipes.compress_chain import stages_of
 from pocketvl.recipes.compress_recipe import (
     FOLDER,
     LearnStep,

@@ -5,42 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pocketvl.compress.settings import LearningSettings, check_answering
 from pocketvl.errors import RecipeError
-from pocketvl.families import answers_questions
+from pocketvl.recipes.compress_chain import stages_of
 from pocketvl.recipes.compress_recipe import (
-    TOWERS,
-    CompressRecipe,
-    DropLayersStep,
-    FreshStep,
-    LowRankStep,
-    PruneCrossModalStep,
-    PruneFiltersStep,
-    PruneStep,
-    SparsifyStep,
-    Step,
     read_compress_recipe,
 )
 from pocketvl.recipes.publishing import publish_if_changed
-from pocketvl.recipes.stages.answering import AskAnswers, LearnAnswers, QuestionData
 from pocketvl.recipes.stages.compressing import (
     PRUNED_FILE,
-    DropLayers,
-    Factorise,
-    FreshStudent,
-    PruneCrossModal,
-    PruneFilters,
-    PruneUnits,
-    SparsifyWeights,
     costs_of,
 )
-from pocketvl.recipes.stages.learning import LOSSES_FILE, AskTeacher, Learn, PairData
-from pocketvl.recipes.stages.towers import check_source
+from pocketvl.recipes.stages.learning import LOSSES_FILE
 from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, run
 
 if TYPE_CHECKING:
@@ -144,143 +124,6 @@ def compress(
         sum(costs_of(open_trainable(each)).values(), Cost()) for each in (request.source, request.out)
     )
     return Compressed(before, after)
-
-
-def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, ...]:
-    """The chain of stages that a recipe asks for, each a checkpoint.
-
-    Args:
-        source: the checkpoint to start from.
-        data: a dataset folder.
-        recipe: what is done.
-
-    Raises:
-        SourceError: the source is no checkpoint of a known family.
-        RecipeError: a step makes no sense for such a model, or not after those before it.
-    """
-    check_source(source)
-    chain = _Chain(source, data, answers_questions(source))
-    for step in recipe.steps:
-        chain.add(step)
-    return tuple(chain.stages)
-
-
-class _Chain:
-    """Stages one after the other, and the last checkpoint."""
-
-    def __init__(self, source: Path, data: Path, answering: bool) -> None:
-        """Args: answering: whether the model answers questions, and does not embed."""
-        self.stages: list[Stage] = []
-        self._source, self._answering = source, answering
-        self._data = QuestionData(source, data) if answering else PairData(source, data)
-        self._last: Path | Stage = source
-        self._zeros, self._factorised = False, False
-
-    def add(self, step: Step) -> None:
-        """Appends the stages of a step.
-
-        Raises:
-            RecipeError: what came before makes it impossible.
-        """
-        self._check(step)
-        if self._factorised and isinstance(step, PruneStep):
-            raise RecipeError("low-rank comes before prune: factorised linears have no neurons; prune first")
-        if self._factorised and isinstance(step, PruneCrossModalStep):
-            raise RecipeError(
-                "low-rank comes before prune-cross-modal, which measures whole linears: factorise last"
-            )
-        if self._zeros and isinstance(step, LowRankStep):
-            raise RecipeError("sparsify comes before low-rank, which would fill the zeros: factorise first")
-        if self.stages and isinstance(step, FreshStep):
-            raise RecipeError("fresh throws away what came before it: it has to be the first step")
-        self._factorised = self._factorised or isinstance(step, LowRankStep)
-        if isinstance(step, PruneStep):
-            self._prune(step)
-        elif isinstance(step, PruneFiltersStep):
-            for done in range(1, step.rounds + 1):
-                ratio = step.schedule.at(done / step.rounds) * step.ratio
-                self._append(PruneFilters(self._last, self._data, step.score, ratio))
-                self._learn(step.learn)
-        elif isinstance(step, SparsifyStep):
-            self._sparsify(step)
-        elif isinstance(step, FreshStep):
-            shapes = ((TOWERS["image"], step.image), (TOWERS["text"], step.text))
-            self._append(FreshStudent(self._last, self._data, shapes, step.seed))
-            self._learn(step.learn)
-        elif isinstance(step, DropLayersStep):
-            keep = tuple((TOWERS[name], count) for name, count in step.kept.items())
-            self._append(DropLayers(self._last, self._data, keep))
-            self._learn(step.learn)
-        elif isinstance(step, LowRankStep):
-            towers = tuple(TOWERS[name] for name in step.towers)
-            self._append(Factorise(self._last, self._data, towers, step.energy, step.ratio, step.whitened))
-            self._learn(step.learn)
-        elif isinstance(step, PruneCrossModalStep):
-            for done in range(1, step.rounds + 1):
-                ratio = step.ratio * step.schedule.at(done / step.rounds)
-                self._append(PruneCrossModal(self._last, self._data, ratio, step.score, step.grain))
-                self._learn(step.learn)
-        else:
-            self._learn(step.learn)
-
-    def _check(self, step: Step) -> None:
-        """Raises RecipeError for a step that makes no sense for such a model."""
-        if isinstance(step, PruneCrossModalStep) and not self._answering:
-            raise RecipeError(
-                "prune-cross-modal is for models in which text and picture meet in attention, as in ViLT"
-            )
-        there = ("fusion",) if self._answering else ("image", "text")
-        asked: Iterable[str] = ()
-        if isinstance(step, DropLayersStep):
-            asked = step.kept
-        elif isinstance(step, PruneStep | SparsifyStep | LowRankStep):
-            asked = step.towers
-        for name in asked:
-            if name not in there:
-                raise RecipeError(f"this model has no {name} tower; its towers: {', '.join(there)}")
-        if step.learn is None:
-            return
-        if self._answering:
-            check_answering(step.learn)
-        elif step.learn.losses.answer > 0:
-            raise RecipeError("losses.answer is for models that answer questions; for this one, contrast")
-
-    def _prune(self, step: PruneStep) -> None:
-        start, towers = self._last, tuple(TOWERS[name] for name in step.towers)
-        measure, limit = step.target or (None, None)
-        for done in range(1, step.rounds + 1):
-            way = step.schedule.at(done / step.rounds)
-            ratio = None if step.ratio is None else way * step.ratio
-            self._append(
-                PruneUnits(
-                    self._last, self._data, start, step.units, towers, step.score, step.scope, ratio, measure,
-                    limit, way,
-                )
-            )  # fmt: skip
-            self._learn(step.learn)
-
-    def _sparsify(self, step: SparsifyStep) -> None:
-        towers = tuple(TOWERS[name] for name in step.towers)
-        self._zeros = True
-        for done in range(1, step.rounds + 1):
-            way = step.schedule.at(done / step.rounds)
-            sparsity = None if step.sparsity is None else way * step.sparsity
-            self._append(SparsifyWeights(self._last, self._data, towers, step.score, step.scope, sparsity))
-            self._learn(step.learn)
-
-    def _learn(self, settings: LearningSettings | None) -> None:
-        if settings is None:
-            return
-        if isinstance(self._data, QuestionData):
-            asked = (AskAnswers(self._source, self._data),) if settings.losses.response > 0 else ()
-            self._append(LearnAnswers(self._last, self._data, asked, settings, self._zeros))
-            return
-        answers = (AskTeacher(self._source, self._data),) if settings.needs_teacher else ()
-        self._append(Learn(self._last, self._source, self._data, answers, settings, self._zeros))
-
-    def _append(self, stage: Stage) -> None:
-        self.stages.append(stage)
-        self._last = stage
 
 
 def _is_compressed(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pocketvl.compress.costs import Measure
@@ -14,8 +14,9 @@ from pocketvl.compress.sparsity import Scope
 from pocketvl.compress.structured import Schedule, Units
 from pocketvl.errors import RecipeError
 from pocketvl.families.trainable import TowerShape
+from pocketvl.quantize.settings import QatSettings
 from pocketvl.recipes.toml import check_recipe, read_toml
-from pocketvl_runtime.manifest import Role
+from pocketvl_runtime.manifest import Precision, Role
 
 FOLDER = "compressing"
 TOWERS: Mapping[str, Role] = {
@@ -243,6 +244,23 @@ class PruneCrossModalStep:
 
 
 @dataclass(frozen=True)
+class QatStep:
+    """Weights learn to answer from a grid of few bits as they do now; rounded in an export, they lose less.
+
+    Attributes:
+        precision: int8 or int4.
+        learn: how; the towers as they were before are the teachers.
+    """
+
+    precision: Precision = Precision.INT8
+    learn: QatSettings = field(default_factory=QatSettings)
+
+    def __post_init__(self) -> None:
+        if self.precision not in (Precision.INT8, Precision.INT4):
+            raise RecipeError(f"precision: int8 or int4, not {self.precision}")
+
+
+@dataclass(frozen=True)
 class LearnStep:
     """A training: distillation from the source, or on the data's labels.
 
@@ -261,6 +279,7 @@ Step = (
     | SparsifyStep
     | DropLayersStep
     | LowRankStep
+    | QatStep
     | LearnStep
 )
 STEPS: Mapping[str, type[Step]] = {
@@ -271,6 +290,7 @@ STEPS: Mapping[str, type[Step]] = {
     "drop-layers": DropLayersStep,
     "low-rank": LowRankStep,
     "prune-cross-modal": PruneCrossModalStep,
+    "qat": QatStep,
     "learn": LearnStep,
 }
 

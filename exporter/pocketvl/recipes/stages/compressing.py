@@ -285,7 +285,7 @@ class DropLayers(_Changing):
             assert isinstance(layers, nn.ModuleList)
             if count > len(layers):
                 raise RecipeError(f"{stack.name} has {len(layers)} layers; {count} of them cannot stay")
-            feeds = (_tensors(feed) for feed in _feeds(checkpoint, source, role))
+            feeds = (_tensors(feed) for feed in feeds_of(checkpoint, source, role))
             influence = layer_influence(checkpoint.tower(role), layers, feeds)
             best = influence.argsort(descending=True, stable=True)[:count]
             kept = sorted(best.tolist())
@@ -404,7 +404,7 @@ def _layer_linears(checkpoint: Trainable, role: Role) -> Iterator[str]:
                 yield name
 
 
-def _feeds(checkpoint: Trainable, source: Inputs, role: Role) -> Iterator[Feed]:
+def feeds_of(checkpoint: Trainable, source: Inputs, role: Role) -> Iterator[Feed]:
     """Some samples of a tower, spread over the data; texts one by one, without what only fills them up."""
     if role is Role.FUSION:
         yield from _question_feeds(checkpoint, source)
@@ -452,7 +452,7 @@ def _means(checkpoint: Trainable, role: Role, source: Inputs) -> dict[str, torch
 
     from pocketvl.quantize.calibrate import calibrate
 
-    seen = calibrate(checkpoint.tower(role), _feeds(checkpoint, source, role))
+    seen = calibrate(checkpoint.tower(role), feeds_of(checkpoint, source, role))
     return {name: torch.from_numpy(layer.input_mean) for name, layer in seen.layers.items()}
 
 
@@ -462,7 +462,7 @@ def _second_moments(checkpoint: Trainable, role: Role, source: Inputs) -> dict[s
     from pocketvl.quantize.settings import CalibrationSettings
 
     seen = calibrate(
-        checkpoint.tower(role), _feeds(checkpoint, source, role), CalibrationSettings(second_moments=True)
+        checkpoint.tower(role), feeds_of(checkpoint, source, role), CalibrationSettings(second_moments=True)
     )
     return {
         name: layer.second_moment for name, layer in seen.layers.items() if layer.second_moment is not None
