@@ -244,9 +244,10 @@ def _channels(name: str, before: nn.Module, now: nn.Module) -> dict[str, int]:
         new = now.get_parameter(inner)
         if new.shape == old.shape:
             continue
+        path = f"{name}.{inner}".removeprefix(".")
         if old.ndim != 1 or new.ndim != 1:
-            raise _unsayable(f"{name}.{inner}")
-        found[name if isinstance(before, _NORMS) else f"{name}.{inner}"] = len(new)
+            raise _unsayable(path)
+        found[name if isinstance(before, _NORMS) else path] = len(new)
     return found
 
 
@@ -288,12 +289,11 @@ def _reshape_channels_(model: nn.Module, name: str, count: int, where: Path) -> 
         return
     else:
         raise SourceError(f"{where / COMPRESSION_FILE}: {name} is neither a norm nor a vector of this model")
-    for own in (child.named_parameters(recurse=False), child.named_buffers(recurse=False)):
-        for inner, value in list(own):
-            if value.ndim == 1:
-                parameter = isinstance(value, nn.Parameter)
-                empty = torch.empty(count)
-                setattr(child, inner, nn.Parameter(empty) if parameter else empty)
+    for inner, _ in [*child.named_parameters(recurse=False)]:
+        setattr(child, inner, nn.Parameter(torch.empty(count)))
+    for inner, value in [*child.named_buffers(recurse=False)]:
+        if value.ndim == 1:
+            setattr(child, inner, torch.empty(count))
 
 
 def _child(model: nn.Module, name: str) -> nn.Module | None:
