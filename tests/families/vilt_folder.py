@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from pocketvl.train.tabletop import corpus
-from pocketvl.train.tabletop_vilt import ViltSettings, _save, build_vilt
+from pocketvl.train.tabletop_vilt import ViltSettings, build_vilt, save_vilt
 from pocketvl.train.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_tokenizer
 
 IMAGE_SIZE = 32
@@ -30,6 +32,11 @@ SHAPE = ViltSettings(
 )
 
 
+@cache
+def _tokenizer() -> Tokenizer:
+    return build_tokenizer(corpus(1), SHAPE.vocab_size)
+
+
 def make_vilt_folder(folder: Path, seed: int = 0) -> Path:
     """Two layers of two heads of 16, all parameters drawn from the seed; the tabletop answers."""
     with torch.random.fork_rng(devices=[]):
@@ -46,7 +53,7 @@ def make_vilt_folder(folder: Path, seed: int = 0) -> Path:
                 parameter.copy_(0.5 * noise)
             else:
                 parameter.copy_(noise / parameter[0].numel() ** 0.5)
-    _save(model, build_tokenizer(corpus(1), SHAPE.vocab_size), SHAPE, folder)
+    save_vilt(model, _tokenizer(), SHAPE, folder)
     return folder
 
 

@@ -119,6 +119,8 @@ class AnswerBatches:
     ) -> None:
         """Args: questions: about the pool's scenes. length: T; no question may have more tokens.
 
+        `ids`, int64 [texts, T], are those of all different questions.
+
         Raises:
             TrainingError: a question is longer than T.
         """
@@ -127,8 +129,8 @@ class AnswerBatches:
         longest = max(map(len, encoded))
         if longest > length:
             raise TrainingError(f"a question has {longest} tokens, and the model reads {length}: text_length")
-        self._ids = np.full((len(encoded), length), PAD_ID, np.int64)
-        for row, ids in zip(self._ids, encoded, strict=True):
+        self.ids = np.full((len(encoded), length), PAD_ID, np.int64)
+        for row, ids in zip(self.ids, encoded, strict=True):
             row[: len(ids)] = ids
         self._mentions = np.array([mentions(text) for text in questions.texts], np.int64)
         self._swapped = np.array([ANSWERS.index(_MIRRORED.get(a, a)) for a in ANSWERS], np.int64)
@@ -153,7 +155,7 @@ class AnswerBatches:
         return AnswerBatch(
             pixels=torch.from_numpy(np.asarray(self._pool.images[scenes])),
             mirrored=torch.from_numpy(mirrored),
-            ids=torch.from_numpy(self._ids[texts]),
+            ids=torch.from_numpy(self.ids[texts]),
             answers=torch.from_numpy(np.where(mirrored, self._swapped[answers], answers)),
             rows=torch.from_numpy(rows),
             mentions=torch.from_numpy(self._mentions[texts]),

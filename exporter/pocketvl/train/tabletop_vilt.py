@@ -181,7 +181,7 @@ class AnswerObjective:
         steps = self.phase.loop.steps
         share = max(0.0, min(1.0, (steps - step) / (steps * (1 - self.phase.fade_from))))
         covered, which = under_patches(rows, named.shape[1])
-        wanted = _things_meant(rows, mentioned).gather(1, which[..., None].expand(-1, -1, 2))  # [B, P, 2]
+        wanted = things_meant(rows, mentioned).gather(1, which[..., None].expand(-1, -1, 2))  # [B, P, 2]
         wanted = (wanted & covered[..., None]).float()
         return {
             "answer": F.cross_entropy(answers, batch.answers.to(device)),
@@ -222,11 +222,11 @@ def train_tabletop_vilt(
         module, batches, AnswerObjective(phase), phase.loop, work / "answer"
     )
     report = trainer.run(named("answer", progress))
-    _save(vilt, tokenizer, settings.model, out)
+    save_vilt(vilt, tokenizer, settings.model, out)
     return report
 
 
-def _things_meant(rows: torch.Tensor, mentioned: torch.Tensor) -> torch.Tensor:
+def things_meant(rows: torch.Tensor, mentioned: torch.Tensor) -> torch.Tensor:
     """Which things a question is about, the first it names and the second, bool [B, 5, 2].
 
     Args:
@@ -244,7 +244,8 @@ def _things_meant(rows: torch.Tensor, mentioned: torch.Tensor) -> torch.Tensor:
     return torch.stack(found, dim=-1)
 
 
-def _save(vilt: ViltForQuestionAnswering, tokenizer: Tokenizer, model: ViltSettings, out: Path) -> None:
+def save_vilt(vilt: ViltForQuestionAnswering, tokenizer: Tokenizer, model: ViltSettings, out: Path) -> None:
+    """Writes the Hugging Face folder of a model, in 16 bits; what stands there is replaced."""
     half = out.with_name(out.name + ".unfinished")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
