@@ -1,0 +1,86 @@
+"""`kill -9` in the middle of a compression's trainings, then the same command: the same bytes as undisturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pocketvl.families import open_trainable
+from pocketvl_runtime.manifest import Role
+from tests.e2e.conftest import Exported
+
+RECIPE = """
+[[steps]]
+kind = "fresh"
+image = { width = 24, layers = 1, heads = 2 }
+text = { width = 16, layers = 1, heads = 2, neurons = 20 }
+learn = { image_steps = 60, joint_steps = 40, batch_size = 16, save_every = 5, losses = { contrast = 1.0 } }
+
+[[steps]]
+kind = "qat"
+precision = "int8"
+learn = { image_steps = 20, text_steps = 0, joint_steps = 10, batch_size = 16, save_every = 5 }
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_compression_goes_on_and_ends_in_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    undisturbed, out, cache = tmp_path / "undisturbed", tmp_path / "killed", tmp_path / "cache"
+    whole = _start(exported, tmp_path, undisturbed, tmp_path / "other cache")
+    _, stderr = whole.communicate(timeout=300)
+    assert whole.returncode == 0, stderr.decode()
+
+    # each in a phase of its own, after a state of it was saved and before its last
+    for phase, last in (("states/image", 60), ("states/joint", 40), ("states/image", 20)):
+        process = _start(exported, tmp_path, out, cache)
+        _wait_for_state(process, cache, phase, last)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not out.exists()
+    process = _start(exported, tmp_path, out, cache)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr.decode()
+
+    assert {path.name for path in out.iterdir()} == {path.name for path in undisturbed.iterdir()}
+    for path in out.iterdir():
+        assert path.read_bytes() == (undisturbed / path.name).read_bytes(), path.name
+    steps = [each["step"] for each in json.loads((out / "compress.json").read_text())["steps"]]
+    assert steps == ["begin with a fresh student", "learn from the teacher", "train for int8"]
+    checkpoint = open_trainable(out)
+    assert checkpoint.stacks[Role.IMAGE_ENCODER].width == 24
+    assert checkpoint.model.get_parameter("text_model.encoder.layers.0.mlp.fc1.weight").shape == (20, 16)
+
+
+def _start(exported: Exported, root: Path, out: Path, cache: Path) -> subprocess.Popen[bytes]:
+    command = (
+        Path(sys.executable).with_name("pocketvl"), "compress", exported.checkpoint,
+        "--recipe", root / "recipe.toml", "--data", exported.data, "-o", out,
+    )  # fmt: skip
+    return subprocess.Popen(
+        [str(word) for word in command],
+        env=os.environ | {"POCKETVL_CACHE": str(cache)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _wait_for_state(process: subprocess.Popen[bytes], cache: Path, phase: str, last: int) -> None:
+    """Until a training that this process does has saved a state of a phase, and not its last."""
+    known = {path for path in cache.rglob("step-*") if phase in path.as_posix()}
+    patience = time.monotonic() + 200
+    while time.monotonic() < patience:
+        assert process.poll() is None, process.communicate()[1].decode()
+        found = {path for path in cache.rglob("step-*") if phase in path.as_posix()} - known
+        if any(path.name < f"step-{last:08d}" for path in found):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no state of {phase}")
