@@ -1,4 +1,4 @@
-"""`kill -9` in the middle of a compression's trainings, then the same command: the same bytes as undisturbed."""
+"""`kill -9` in the middle of a compression, then the same command: the same bytes as undisturbed."""
 
 from __future__ import annotations
 
