@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from pocketvl.compress.depth import keep_layers_
 from pocketvl.compress.heads import keep_heads_
 from pocketvl.compress.low_rank import factorise, factorise_
 from pocketvl.compress.neurons import keep_neurons_
+from pocketvl.compress.scores import Score
 from pocketvl.compress.shrink import linear
+from pocketvl.compress.structured import Units, groups_of
 from pocketvl.data.tabletop.language import ANSWERS
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import answers_questions, open_source, open_trainable
@@ -125,6 +128,22 @@ def test_a_removed_block_saves_its_multiply_adds(folder: Path, tmp_path: Path) -
     after = cost_of(_open(tmp_path / "split").tower(Role.FUSION), inputs)
     assert before.macs - after.macs == 2 * 2 * TEXT_LENGTH * (1 + PATCHES) * HEAD_SIZE
     assert before.parameters == after.parameters
+
+
+def test_what_a_head_saves_is_not_overrated_where_attention_is_split(folder: Path) -> None:
+    """What one more head less saves is at least what is counted on, and no less where nothing is split."""
+    checkpoint, inputs = _open(folder), vilt_inputs(1)
+    split_attentions_(checkpoint.model, checkpoint.segments, [Block(NAMES[0], "text", "image", 1)])
+    tower = checkpoint.tower(Role.FUSION)
+    groups = groups_of(tower, tower, [Units.HEADS], Score.MAGNITUDE, checkpoint.segments.total)
+    for group, attention, exact in zip(groups, attentions(checkpoint.model), (False, True), strict=True):
+        for kept in ([0], [1]):
+            smaller = deepcopy(checkpoint.model)
+            keep_heads_(smaller, attention, kept)
+            other = _open(folder)
+            other.model = smaller
+            saved = cost_of(tower, inputs).macs - cost_of(other.tower(Role.FUSION), inputs).macs
+            assert saved == group.saves.macs if exact or kept == [0] else saved > group.saves.macs
 
 
 def test_a_second_round_counts_what_is_gone_already(folder: Path) -> None:
