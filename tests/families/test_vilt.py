@@ -29,6 +29,7 @@ from pocketvl.families.segments import Segments
 from pocketvl.families.split_attention import Block, removed_blocks, split_attentions_
 from pocketvl.families.vilt_trainable import TrainableVilt
 from pocketvl_runtime.manifest import Role
+from tests.families.tiny import make_tiny_clip
 from tests.families.vilt_folder import (
     HEAD_SIZE,
     IMAGE_SIZE,
@@ -182,6 +183,11 @@ def _other_segments(stored: dict[str, Any]) -> None:
     stored["segments"] = {"text": 3, "image": 4}
 
 
+def _other_order(stored: dict[str, Any]) -> None:
+    _removed()(stored)
+    stored["segments"] = {"image": 1 + PATCHES, "text": TEXT_LENGTH}
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -190,6 +196,7 @@ def _other_segments(stored: dict[str, Any]) -> None:
         (_removed(keys="text"), "always stays"),
         (_removed(keys="sound"), "the segments text, image"),
         (_removed(heads="all"), r"removed\.0\.heads"),
+        (_other_order, "segments are"),
         (_other_segments, r"segments are \{'text': 3, 'image': 4\}, and of this model"),
     ],
 )
@@ -222,6 +229,16 @@ def test_a_broken_configuration_is_named(folder: Path, key: str, value: object, 
     config[key] = value
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(SourceError, match=complaint):
+        open_trainable(folder)
+
+
+def test_two_towers_have_no_such_blocks(tmp_path: Path) -> None:
+    folder = make_tiny_clip(tmp_path / "clip")
+    name = "vision_model.encoder.layers.0.self_attn"
+    stored: dict[str, Any] = {"schema_version": 1, "linears": {}, "segments": {"text": 1, "image": 16}}
+    _removed(attention=name)(stored)
+    (folder / COMPRESSION_FILE).write_text(json.dumps(stored))
+    with pytest.raises(SourceError, match="CLIPAttention is no attention over text and picture"):
         open_trainable(folder)
 
 

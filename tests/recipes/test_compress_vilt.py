@@ -156,6 +156,7 @@ def test_rounds_go_further_and_only_a_response_asks_the_teacher(world: World, tm
     assert [len(stage.answers) for stage in learned] == [0, 0, 1]
     assert isinstance(learned[0].data, QuestionData)
     assert isinstance(learned[2].answers[0], AskAnswers)
+    assert learned[2].answers[0].mirrored
 
 
 LOSSES = "losses = { response = 0, answer = 0 }"
