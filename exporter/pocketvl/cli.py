@@ -199,7 +199,7 @@ def _bits(text: str) -> tuple[int, ...]:
     "--recipe",
     required=True,
     metavar="NAME|FILE.toml",
-    help="What is done, step by step: gentle, or a file.",
+    help="What is done, step by step: gentle, cross-modal (of a ViLT), or a file.",
 )
 @click.option("--data", required=True, type=_folder, help="Dataset folder to learn from.")
 @click.option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from pocketvl.compress.depth import keep_layers_
 from pocketvl.compress.heads import keep_heads_
 from pocketvl.compress.low_rank import factorise, factorise_
 from pocketvl.compress.neurons import keep_neurons_
+from pocketvl.compress.scores import Score
 from pocketvl.compress.shrink import linear
+from pocketvl.compress.structured import Units, groups_of
 from pocketvl.data.tabletop.language import ANSWERS
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import answers_questions, open_source, open_trainable
@@ -26,6 +29,7 @@ from pocketvl.families.segments import Segments
 from pocketvl.families.split_attention import Block, removed_blocks, split_attentions_
 from pocketvl.families.vilt_trainable import TrainableVilt
 from pocketvl_runtime.manifest import Role
+from tests.families.tiny import make_tiny_clip
 from tests.families.vilt_folder import (
     HEAD_SIZE,
     IMAGE_SIZE,
@@ -127,6 +131,22 @@ def test_a_removed_block_saves_its_multiply_adds(folder: Path, tmp_path: Path) -
     assert before.parameters == after.parameters
 
 
+def test_what_a_head_saves_is_not_overrated_where_attention_is_split(folder: Path) -> None:
+    """What one more head less saves is at least what is counted on, and no less where nothing is split."""
+    checkpoint, inputs = _open(folder), vilt_inputs(1)
+    split_attentions_(checkpoint.model, checkpoint.segments, [Block(NAMES[0], "text", "image", 1)])
+    tower = checkpoint.tower(Role.FUSION)
+    groups = groups_of(tower, tower, [Units.HEADS], Score.MAGNITUDE, checkpoint.segments.total)
+    for group, attention, exact in zip(groups, attentions(checkpoint.model), (False, True), strict=True):
+        for kept in ([0], [1]):
+            smaller = deepcopy(checkpoint.model)
+            keep_heads_(smaller, attention, kept)
+            other = _open(folder)
+            other.model = smaller
+            saved = cost_of(tower, inputs).macs - cost_of(other.tower(Role.FUSION), inputs).macs
+            assert saved == group.saves.macs if exact or kept == [0] else saved > group.saves.macs
+
+
 def test_a_second_round_counts_what_is_gone_already(folder: Path) -> None:
     checkpoint = _open(folder)
     tower = checkpoint.tower(Role.FUSION)
@@ -163,6 +183,11 @@ def _other_segments(stored: dict[str, Any]) -> None:
     stored["segments"] = {"text": 3, "image": 4}
 
 
+def _other_order(stored: dict[str, Any]) -> None:
+    _removed()(stored)
+    stored["segments"] = {"image": 1 + PATCHES, "text": TEXT_LENGTH}
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -171,6 +196,7 @@ def _other_segments(stored: dict[str, Any]) -> None:
         (_removed(keys="text"), "always stays"),
         (_removed(keys="sound"), "the segments text, image"),
         (_removed(heads="all"), r"removed\.0\.heads"),
+        (_other_order, "segments are"),
         (_other_segments, r"segments are \{'text': 3, 'image': 4\}, and of this model"),
     ],
 )
@@ -203,6 +229,16 @@ def test_a_broken_configuration_is_named(folder: Path, key: str, value: object, 
     config[key] = value
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(SourceError, match=complaint):
+        open_trainable(folder)
+
+
+def test_two_towers_have_no_such_blocks(tmp_path: Path) -> None:
+    folder = make_tiny_clip(tmp_path / "clip")
+    name = "vision_model.encoder.layers.0.self_attn"
+    stored: dict[str, Any] = {"schema_version": 1, "linears": {}, "segments": {"text": 1, "image": 16}}
+    _removed(attention=name)(stored)
+    (folder / COMPRESSION_FILE).write_text(json.dumps(stored))
+    with pytest.raises(SourceError, match="CLIPAttention is no attention over text and picture"):
         open_trainable(folder)
 
 

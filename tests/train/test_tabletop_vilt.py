@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -72,6 +73,8 @@ def test_a_training_stopped_midway_ends_in_the_same_bytes_and_opens(tmp_path: Pa
     settings = replace(TINY, answer=replace(PHASE, loop=replace(PHASE.loop, precision=Precision.BFLOAT16)))
     report = train_tabletop_vilt(settings, tmp_path / "whole", tmp_path / "whole.work")
     assert len(report.losses) == 6
+
+    shutil.copytree(tmp_path / "whole.work" / "scenes", tmp_path / "broken.work" / "scenes")
 
     def stop(done: int, total: int, what: str) -> None:
         if what.startswith("answer") and done == 4:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.compress.distil import loop_settings
-from pocketvl.compress.settings import LearningSettings, check_answering
+from pocketvl.compress.settings import LearningSettings, check_answering, shows_mirrored
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.families.trainable import Trainable
 from pocketvl.train.distil_losses import answer_response_loss
@@ -46,13 +46,14 @@ class QuestionLessons:
     def __init__(
         self, data: QuestionedData, logits: NDArray[np.float32] | None, settings: LearningSettings
     ) -> None:
-        """Args: logits: the teacher's, float32 [2, M, answers], of pictures as they are, and mirrored; may be
-        left out where nothing is learned from them.
+        """Args: logits: the teacher's, float32 [1 or 2, M, answers], of pictures as they are, and of mirrored
+        ones where these are shown; may be left out where nothing is learned from them.
 
         Raises:
             DataError: they are not of this data.
         """
-        if logits is not None and logits.shape[:2] != (2, len(data.ids)):
+        self._mirror = shows_mirrored(settings)
+        if logits is not None and (len(logits) < 1 + self._mirror or logits.shape[1] != len(data.ids)):
             raise DataError("the teacher's answers are not of this data")
         self._data, self._logits, self._settings = data, logits, settings
         self._order = SampleOrder(settings.batch_size, settings.seed)
@@ -61,8 +62,7 @@ class QuestionLessons:
         """Questions, half of the pictures mirrored where only the teacher says what is right."""
         places = self._order(len(self._data.ids), step)
         chance = np.random.default_rng([self._settings.seed, step, 2]).random(len(places))
-        mirror = self._settings.mirror and self._settings.losses.answer == 0
-        mirrored = (chance < _MIRRORED_SHARE) & mirror
+        mirrored = (chance < _MIRRORED_SHARE) & self._mirror
         pixels = rows_of(self._data.images, self._data.pictures[places])
         wanted = torch.zeros(len(places), 0)
         if self._logits is not None:

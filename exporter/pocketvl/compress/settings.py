@@ -129,3 +129,8 @@ def check_answering(settings: LearningSettings) -> None:
             )
     if max(weights.response, weights.answer) == 0:
         raise RecipeError("a model that answers learns from response or answer, and both weigh 0")
+
+
+def shows_mirrored(settings: LearningSettings) -> bool:
+    """Whether pictures are shown mirrored: where labels that say left or right cannot become wrong."""
+    return settings.mirror and settings.losses.answer == 0

@@ -102,7 +102,7 @@ class SplitAttention(nn.Module):
         self.all_head_size = self.num_attention_heads * self.attention_head_size
         before: tuple[Block, ...] = getattr(owner, "removed", ())
         lengths, wanted = dict(getattr(owner, "segments", segments).lengths), dict(segments.lengths)
-        if lengths != wanted:
+        if list(lengths.items()) != list(wanted.items()):
             raise RecipeError(
                 f"this attention is split by segments of {lengths} already, and cannot be by {wanted}"
             )

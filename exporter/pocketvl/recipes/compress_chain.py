@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pocketvl.compress.settings import LearningSettings, check_answering
+from pocketvl.compress.settings import LearningSettings, check_answering, shows_mirrored
 from pocketvl.errors import RecipeError
 from pocketvl.families import answers_questions
 from pocketvl.recipes.compress_recipe import (
@@ -172,7 +172,8 @@ class _Chain:
         if settings is None:
             return
         if isinstance(self._data, QuestionData):
-            asked = (AskAnswers(self._source, self._data),) if settings.losses.response > 0 else ()
+            mirrored = shows_mirrored(settings)
+            asked = (AskAnswers(self._source, self._data, mirrored),) if settings.losses.response > 0 else ()
             self._append(LearnAnswers(self._last, self._data, asked, settings, self._zeros))
             return
         answers = (AskTeacher(self._source, self._data),) if settings.needs_teacher else ()

@@ -51,7 +51,7 @@ def answer_logits(
     """What a fusion tower answers.
 
     Args:
-        tower: takes pixels and ids; in eval mode.
+        tower: takes pixels and ids; in eval mode, on any device.
         images: uint8 [N, H, W, 3].
         ids: int32 [M, T], the questions.
         pictures: int64 [M], the picture that each is about.
@@ -61,12 +61,13 @@ def answer_logits(
     Returns:
         Logits, float32 [M, answers].
     """
-    parts = []
+    parts, device = [], next(tower.parameters()).device
     with torch.inference_mode():
         for start in range(0, len(ids), batch):
             places = slice(start, start + batch)
-            pixels = torch.from_numpy(np.ascontiguousarray(images[pictures[places]]))
-            parts.append(tower(pixels, torch.from_numpy(ids[places])).float().cpu().numpy())
+            pixels = torch.from_numpy(np.ascontiguousarray(images[pictures[places]])).to(device)
+            logits = tower(pixels, torch.from_numpy(ids[places]).to(device))
+            parts.append(logits.float().cpu().numpy())
             if progress is not None:
                 progress(min(start + batch, len(ids)), len(ids), "answering")
     return np.concatenate(parts)

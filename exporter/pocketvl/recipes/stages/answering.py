@@ -90,13 +90,20 @@ def read_questions(folder: Path) -> QuestionedData:
 
 @dataclass(frozen=True)
 class AskAnswers(Stage):
-    """What a model answers to all questions: logits, of the pictures as they are, and mirrored."""
+    """What a model answers to all questions: its logits.
+
+    Attributes:
+        teacher: a checkpoint.
+        data: the questions.
+        mirrored: ask of the mirrored pictures, too.
+    """
 
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     teacher: Path
     data: QuestionData
+    mirrored: bool
 
     @property
     def title(self) -> str:
@@ -110,7 +117,7 @@ class AskAnswers(Stage):
 
         data = read_questions(source["data"])
         tower = open_answering(source["teacher"]).tower(Role.FUSION).train(False)
-        ways = (data.images, data.images[:, :, ::-1])
+        ways = (data.images, data.images[:, :, ::-1])[: 1 + self.mirrored]
         found = [
             answer_logits(tower, images, data.ids, data.pictures, progress=source.progress) for images in ways
         ]
@@ -118,7 +125,7 @@ class AskAnswers(Stage):
 
 
 def read_logits(folder: Path) -> NDArray[np.float32]:
-    """What an `AskAnswers` found, float32 [2, M, answers]."""
+    """What an `AskAnswers` found, float32 [1 or 2, M, answers]."""
     found: NDArray[np.float32] = np.load(folder / "logits.npy")
     return found
 
