@@ -16,7 +16,8 @@ from pocketvl.errors import RecipeError
 from pocketvl.families import open_trainable
 from pocketvl.families.split_attention import removed_blocks
 from pocketvl.families.vilt_trainable import TrainableVilt
-from pocketvl.recipes.compress import CompressRequest, compress, stages_of
+from pocketvl.recipes.compress import CompressRequest, compress
+from pocketvl.recipes.compress_chain import stages_of
 from pocketvl.recipes.compress_recipe import read_compress_recipe
 from pocketvl.recipes.stages.answering import AskAnswers, LearnAnswers, QuestionData
 from pocketvl.recipes.stages.compressing import PruneCrossModal
