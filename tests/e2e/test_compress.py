@@ -96,6 +96,7 @@ def test_the_command_says_what_it_came_to(small: Small) -> None:
     ]
     assert set(log[-1]["losses"]) == {"cross", "joint"}
     assert (small.checkpoint / "losses.png").stat().st_size > 1000
+    assert "How the checkpoint learned" in (small.bundle / "report.html").read_text()
 
 
 def test_a_second_run_changes_nothing(small: Small, exported: Exported) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
 import math
 import re
@@ -96,6 +97,15 @@ def test_the_page_says_what_was_measured() -> None:
     assert "classify: not measured" in text
     assert "wall.png" in text
     assert "tflite-int8 answers" in text
+
+
+def test_training_curves_are_shown_where_there_are_some() -> None:
+    png = b"\x89PNG curves"
+    title = "How the checkpoint learned"
+    assert title not in render_html(quick(synthetic_report()))
+    page = render_html(quick(synthetic_report()), training=png)
+    assert title in page
+    assert base64.b64encode(png).decode() in page
 
 
 def test_what_fails_is_named_on_top() -> None:

@@ -48,7 +48,9 @@ class PictureMatches:
             raise DataError(f"picture {self.name}: texts and probabilities must be equally many, 1 or more")
 
 
-def render_html(report: Report, pictures: Sequence[PictureMatches] = ()) -> str:
+def render_html(
+    report: Report, pictures: Sequence[PictureMatches] = (), training: bytes | None = None
+) -> str:
     """Renders the report as one HTML page that needs nothing from outside.
 
     The same report and pictures give the same page, byte for byte.
@@ -56,6 +58,7 @@ def render_html(report: Report, pictures: Sequence[PictureMatches] = ()) -> str:
     Args:
         report: what was measured.
         pictures: shown in this order with their best matches.
+        training: a PNG of the checkpoint's training curves.
 
     Raises:
         DataError: a picture cannot be opened.
@@ -95,6 +98,7 @@ def render_html(report: Report, pictures: Sequence[PictureMatches] = ()) -> str:
         bits=[] if report.search is None else _bits(report.search),
         pictures=[_picture(picture) for picture in pictures],
         role_names=_ROLE_NAMES,
+        training=None if training is None else f"data:image/png;base64,{base64.b64encode(training).decode()}",
     )
 
 

@@ -20,14 +20,13 @@ from pocketvl.recipes.stages.compressing import (
     PRUNED_FILE,
     costs_of,
 )
-from pocketvl.recipes.stages.learning import LOSSES_FILE
+from pocketvl.recipes.stages.learning import CURVES_FILE, LOSSES_FILE
 from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, run
 
 if TYPE_CHECKING:
     from pocketvl.compress.costs import Cost
 
 LOG_FILE = "compress.json"
-CURVES_FILE = "losses.png"
 _CARD = "MODEL_CARD.md"
 
 

@@ -84,7 +84,7 @@ class ExportResult:
 class JudgeBundle(Stage):
     """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     tools: ClassVar[tuple[str, ...]] = (
         "onnx",
         "onnxruntime",
@@ -171,7 +171,7 @@ class JudgeBundle(Stage):
         kept_answers = {name: answers[name] for name in kept}
         golden = with_tolerances(candidate.golden(), kept_answers, precisions)
         write_judged(source["candidate"], candidate.manifest, golden, kept, out)
-        write_reports(out, report, candidate, answers)
+        write_reports(out, report, candidate, answers, measured.reference)
 
 
 def export(settings: ExportSettings, cache: Path, tell: Tell | None = None) -> ExportResult:
@@ -266,7 +266,7 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
             is_task_data=True,
         )
         report = build_report(opened, measured, settings)
-    write_reports(bundle, report, opened, golden_answers(opened, names))
+        write_reports(bundle, report, opened, golden_answers(opened, names), measured.reference)
     return report
 
 

@@ -29,6 +29,7 @@ from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
 from pocketvl.lower.ops import op_counts
 from pocketvl.quantize.calibration import read_warnings
 from pocketvl.recipes.bundle import REPORT_FILES, golden_embeddings
+from pocketvl.recipes.stages.learning import CURVES_FILE
 from pocketvl.recipes.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, MEMORY_FILE, NOTES_FILE
 from pocketvl.recipes.stages.quantizing import CalibrateTower, RankLayers, read_ranking
 from pocketvl.select.gate import GateSettings, judge_report
@@ -152,9 +153,21 @@ def with_tolerances(
     return replace(golden, tolerance=tolerance)
 
 
-def write_reports(out: Path, report: Report, bundle: Bundle, answers: Mapping[str, Embeddings]) -> None:
-    """Writes report.json and report.html, each in one step."""
-    html = render_html(report, _pictures(bundle, answers))
+def write_reports(
+    out: Path, report: Report, bundle: Bundle, answers: Mapping[str, Embeddings], reference: Path
+) -> None:
+    """Writes report.json and report.html, each in one step.
+
+    Args:
+        out: the bundle's folder.
+        report: what was measured.
+        bundle: for the pictures of its golden pack.
+        answers: of those, by variant.
+        reference: what `EmbedReference` made, with the checkpoint's training curves where it has some.
+    """
+    curves = reference / CURVES_FILE
+    training = curves.read_bytes() if curves.is_file() else None
+    html = render_html(report, _pictures(bundle, answers), training)
     for name, text in zip(REPORT_FILES, (report_to_json(report), html), strict=True):
         half = out / f"{name}.new"
         half.write_text(text, encoding="utf-8", newline="\n")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pocketvl.train.pairs import PairedData
 
 LOSSES_FILE = "losses.json"
+CURVES_FILE = "losses.png"
+"""Beside a checkpoint: the curves of the trainings that it came from."""
 _BATCH = 64
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import ClassVar
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
+from pocketvl.recipes.stages.learning import CURVES_FILE
 from pocketvl.recipes.stages.towers import TORCH, check_source, this_machine
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.schema import dump_json
@@ -24,7 +26,7 @@ NOTES_FILE = "notes.json"
 class EmbedReference(Stage):
     """The embeddings of a dataset by torch in fp32, and what there is to know of how the model was read."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
@@ -54,6 +56,8 @@ class EmbedReference(Stage):
         embeddings = embed_reference(opened, dataset, texts_to_embed(dataset), source.progress)
         save_embeddings(out / EMBEDDINGS_FILE, embeddings)
         (out / NOTES_FILE).write_text(json.dumps(opened.notes), encoding="utf-8")
+        if (source["source"] / CURVES_FILE).is_file():
+            shutil.copyfile(source["source"] / CURVES_FILE, out / CURVES_FILE)
 
 
 @dataclass(frozen=True)
