@@ -94,6 +94,7 @@ def measure(
 
     for row in measure_rows(_rows(names, budget), Places(judged, data, calibration, work, cache)):
         click.echo(f"{row.name} has no checkpoint yet: train it", err=True)
+    click.echo("timing every row's graphs in turns: some minutes", err=True)
     measure_latency(_rows("", budget), judged, work, threads, runs)
 
 

@@ -18,7 +18,7 @@ from bench.results.record import (
     read_record,
     unpacked,
 )
-from bench.results.rows import CONTRASTS, Contrast, Row, Teacher
+from bench.results.rows import CONTRASTS, RECIPE_CURVE, Contrast, Row, Teacher
 from pocketvl.errors import DataError
 from pocketvl.evaluate.statistics import PairedDifference, paired_difference, wilson_interval
 from pocketvl.evaluate.tasks import Metric
@@ -94,31 +94,37 @@ def write_results(rows: Sequence[Row], work: Path, out: Path) -> tuple[Row, ...]
 def panels_of(shown: Sequence[Shown]) -> tuple[Panel, Panel]:
     """What is drawn: answers in torch before learning, and those of the small TFLite files after it."""
     metric = shown[0].row.teacher.metrics[0].value
-    teacher = next(each for each in shown if not each.row.steps)
-    right = float(unpacked(teacher.measured.after[metric]).mean())
+    own = next(each for each in shown if not each.row.steps)
+    right = float(unpacked(own.measured.after[metric]).mean())
     before, after = dict[str, list[Point]](), dict[str, list[Point]]()
+    start = own.files(Engine.TFLITE)
     for each in shown:
         files = each.files(Engine.TFLITE)
-        if not each.row.curve or files is None:
+        if not each.row.curve or files is None or start is None:
             continue
-        size = files.size_bytes / 1e6
         if each.measured.before:
-            before.setdefault(each.row.curve, []).append(_point(size, each.measured.before[metric]))
-        after.setdefault(each.row.curve, []).append(_point(size, files.answers[metric]))
-    told = f"{metric} of {len(teacher.measured.after[metric]):,} (%)"
+            begin = _point(start, own.measured.after[metric])
+            before.setdefault(each.row.curve, [begin]).append(_point(files, each.measured.before[metric]))
+        begin = _point(start, start.answers[metric])
+        after.setdefault(each.row.curve, [begin]).append(_point(files, files.answers[metric]))
+    told = f"{metric} of {len(own.measured.after[metric]):,} (%)"
     return (
-        Panel("before learning, torch", told, right, _curves(before)),
-        Panel("after learning, int8 files", told, right, _curves(after)),
+        Panel("before learning, in torch", told, right, _curves(before)),
+        Panel("after learning, in int8 files", told, right, _curves(after)),
     )
 
 
-def _curves(points: dict[str, list[Point]]) -> tuple[Curve, ...]:
-    return tuple(Curve(name, tuple(each), joined=name != "recipes") for name, each in points.items())
+def _curves(points: Mapping[str, Sequence[Point]]) -> tuple[Curve, ...]:
+    """Each begins at the teacher, but for recipes, which are no one method."""
+    return tuple(
+        Curve(name, tuple(each if name != RECIPE_CURVE else each[1:]), joined=name != RECIPE_CURVE)
+        for name, each in points.items()
+    )
 
 
-def _point(size: float, answers: str) -> Point:
+def _point(files: Files, answers: str) -> Point:
     rate, low, high = _rate(answers)
-    return Point(size, rate, low, high)
+    return Point(files.size_bytes / 1e6, rate, low, high)
 
 
 def _shown(teacher: Teacher, measured: dict[Row, Measured], timed: LatencyReport | None) -> tuple[Shown, ...]:

@@ -38,6 +38,7 @@ from pocketvl_runtime.manifest import Precision
 from pocketvl_runtime.schema import encode
 
 RECIPES = ("gentle", "balanced", "tiny")
+RECIPE_CURVE = "recipes"
 LABELS = LossWeights(response=0.0, embedding=0.0, contrast=1.0)
 ROUNDS = 3
 
@@ -211,7 +212,7 @@ def dual_encoder_rows(budget: Budget) -> tuple[Row, ...]:
     """All rows of the tabletop CLIP."""
     return (
         Row("teacher", "Precision alone", "the teacher, int8"),
-        Row("teacher-int4", "Precision alone", "the teacher, int4", precision=Precision.INT4),
+        Row("teacher-int4", "Precision alone", "the teacher, int4", curve="int4", precision=Precision.INT4),
         *_neurons(budget),
         *_heads(budget),
         *_depth(budget),
@@ -341,7 +342,7 @@ def _recipes() -> list[Row]:
     """The shipped recipes, with the training that each of them says."""
     shipped = shipped_recipes(FOLDER)
     return [
-        Row(f"recipe-{name}", "Shipped recipes", name, read_compress_recipe(name).steps, curve="recipes")
+        Row(f"recipe-{name}", "Shipped recipes", name, read_compress_recipe(name).steps, curve=RECIPE_CURVE)
         for name in RECIPES
         if name in shipped
     ]
