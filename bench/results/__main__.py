@@ -92,8 +92,9 @@ def measure(
     from bench.results.latency import measure_latency
     from bench.results.measure import Places, measure_rows
 
-    for row in measure_rows(_rows(names, budget), Places(judged, data, calibration, work, cache)):
-        click.echo(f"{row.name} has no checkpoint yet: train it", err=True)
+    waiting = measure_rows(_rows(names, budget), Places(judged, data, calibration, work, cache))
+    if waiting:
+        click.echo(f"no checkpoint yet, train first: {', '.join(row.name for row in waiting)}", err=True)
     click.echo("timing every row's graphs in turns: some minutes", err=True)
     measure_latency(_rows("", budget), judged, work, threads, runs)
 
@@ -107,8 +108,8 @@ def render(work: Path, budget: str, out: Path) -> None:
     from bench.results.render import write_results
 
     missing = write_results(_rows("", budget), work, out)
-    for row in missing:
-        click.echo(f"{row.name} is not measured yet", err=True)
+    if missing:
+        click.echo(f"not measured yet: {', '.join(row.name for row in missing)}", err=True)
     click.echo(str(out))
 
 

@@ -46,7 +46,7 @@ class Panel:
 def draw(panels: Sequence[Panel], path: Path) -> None:
     """Draws the panels side by side into a PNG; the same curves give the same bytes."""
     figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
     names = list(dict.fromkeys(curve.name for panel in panels for curve in panel.curves))
     for axis, panel in zip(axes, panels, strict=True):
         _plot(axis, panel, names)

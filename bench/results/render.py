@@ -25,6 +25,12 @@ from pocketvl.evaluate.tasks import Metric
 from pocketvl_runtime.manifest import Engine, Precision, variant_name
 
 _ENGINES = {Engine.TFLITE: "LiteRT", Engine.ONNX: "ONNX Runtime"}
+_ASKED = {
+    Metric.MATCH_HARD: "Of so many pictures (%) the caption beats all of its near misses.\n",
+    Metric.RETRIEVAL_R1: "So many captions (%) find their own picture before 99 others.\n",
+    Metric.CLASSIFY: "So many pictures (%) are nearest to their own label.\n",
+    Metric.ASK: "So many questions (%) are answered right.\n",
+}
 _TIMED: Mapping[str, Precision | None] = {"fp32": Precision.FP32, "int8": None}
 """What is timed of a row; None: its small graphs, whatever they are held in."""
 _AS_FAST = 0.95
@@ -154,7 +160,9 @@ def _section(teacher: Teacher, shown: Sequence[Shown], timed: LatencyReport | No
     if teacher.exported:
         parts += [f"![accuracy against size, a curve a method]({picture})\n"]
     parts += ["### Size and speed\n", _timing_told(timed), _table(_size_columns(), shown)]
-    parts += ["### Answers\n", _table(_answer_columns(teacher), shown)]
+    for place, metric in enumerate(teacher.metrics):
+        columns = _metric_columns(metric) + ([] if place else _training_columns())
+        parts += [f"### {metric.value}\n", _ASKED[metric], _table(columns, shown)]
     contrasts = [line for each in CONTRASTS if (line := _contrast(each, shown)) is not None]
     if contrasts:
         head = ["| compared | metric | one | other | points | more than the interval |", "|---" * 6 + "|"]
@@ -202,15 +210,11 @@ def _size_columns() -> list[Column]:
     ]
 
 
-def _answer_columns(teacher: Teacher) -> list[Column]:
-    columns: list[Column] = []
-    for metric in teacher.metrics:
-        columns += _metric_columns(metric)
-    columns += [
+def _training_columns() -> list[Column]:
+    return [
         ("steps", lambda each: f"{each.row.training_steps:,}" if each.row.steps else ""),
         ("minutes", lambda each: f"{each.measured.trained.seconds / 60:.1f}" if each.row.steps else ""),
     ]
-    return columns
 
 
 def _metric_columns(metric: Metric) -> list[Column]:
@@ -229,7 +233,7 @@ def _metric_columns(metric: Metric) -> list[Column]:
         return told
 
     return [
-        (f"{name} before", lambda each: _percent(each.measured.before, name)),
+        ("before", lambda each: _percent(each.measured.before, name)),
         ("after", lambda each: _percent(each.measured.after, name)),
         ("to the teacher", lost),
         ("int8 tflite", of_files(Engine.TFLITE)),

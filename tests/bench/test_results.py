@@ -101,7 +101,7 @@ def test_an_unknown_row_is_refused() -> None:
 def test_the_page_holds_what_the_records_say(work: Path, tmp_path: Path) -> None:
     missing = write_results(ROWS, work, tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
-    sizes, rates = page.split("### Answers")
+    sizes, rates = page.split("### match_hard")
     assert _line(sizes, "30 % gone")[1:5] == ["7.00", "250", "5.50", "5.50"]
     assert "0.97" in _line(sizes, "30 % gone")[5]
     told = _line(rates, "30 % gone")
