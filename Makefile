@@ -17,13 +17,27 @@ LOCKED := $(VENV)/.locked-$(call sum,requirements/uv.txt requirements/export.txt
 READY := $(VENV)/.ready-$(call sum,pyproject.toml runtime/pocketvl_runtime/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: export test check bench format lock clean distclean help
+.PHONY: export compress results test check bench format lock clean distclean help
 .DELETE_ON_ERROR:
 
 export: $(READY) ## turn checkpoints/tabletop-clip into build/tabletop-clip, verified on 2,000 unseen scenes
 	@mkdir -p build
 	@$(BIN)/pocketvl data tabletop --seed 9001 --count 2000 -o build/tabletop-eval
 	@$(BIN)/pocketvl export checkpoints/tabletop-clip -o build/tabletop-clip --data build/tabletop-eval
+
+compress: $(READY) ## make checkpoints/tabletop-clip-teacher smaller: build/tabletop-clip-student; hours without a GPU
+	@mkdir -p build
+	@$(BIN)/pocketvl data tabletop --seed 77 --count 48000 -o build/compress-data
+	@$(BIN)/pocketvl compress checkpoints/tabletop-clip-teacher --recipe balanced --data build/compress-data \
+		-o build/tabletop-clip-student
+
+results: $(READY) ## measure every compression method, alone and combined: docs/RESULTS.md; many hours, goes on where stopped
+	@mkdir -p build/results
+	@$(BIN)/pocketvl data tabletop --seed 9001 --count 2000 -o build/tabletop-eval
+	@$(BIN)/pocketvl data tabletop --seed 77 --count 12000 -o build/results/data
+	@$(BIN)/python -m bench.results train --data build/results/data --work build/results
+	@$(BIN)/python -m bench.results measure --data build/results/data --judged build/tabletop-eval --work build/results
+	@$(BIN)/python -m bench.results render --work build/results
 
 test: $(READY) ## run every test
 	@$(BIN)/python -m pytest

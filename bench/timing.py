@@ -37,13 +37,18 @@ def open_graph(path: Path, role: Role, threads: int) -> Graph:
 
 
 def interleaved(
-    graphs: Mapping[str, Graph], feed: Mapping[str, NDArray[Any]], runs: int
+    graphs: Mapping[str, Graph], feed: Mapping[str, NDArray[Any]], runs: int, *, warm: int = 0
 ) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds [runs] of every graph, all of them in each turn, in an order that changes."""
+    """Milliseconds [runs] of every graph, all of them in each turn, in an order that changes.
+
+    With `warm`, each runs that often before it is timed: among many graphs, weights would not be in a cache.
+    """
     times: dict[str, list[float]] = {name: [] for name in graphs}
     shuffle = random.Random(0)
     for turn in range(runs + _WARMUP):
         for name in shuffle.sample(list(graphs), len(graphs)):
+            for _ in range(warm):
+                graphs[name](feed)
             begin = time.perf_counter()
             graphs[name](feed)
             if turn >= _WARMUP:

@@ -1,0 +1,182 @@
+"""What a row's checkpoint costs and answers, in torch and in the files that are exported of it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.results.judging import answers_of, embedded_answers
+from bench.results.progress import Tell, rows_shown
+from bench.results.record import (
+    ROW_FILE,
+    TRAINED_FILE,
+    Answers,
+    Files,
+    Measured,
+    Trained,
+    checkpoint_digest,
+    checkpoint_of,
+    dataset_digest,
+    key_of,
+    read_record,
+    row_folder,
+    versions_of,
+    write_record,
+)
+from bench.results.rows import Row
+from pocketvl.compress.costs import Cost
+from pocketvl.errors import DataError
+from pocketvl.families import open_trainable
+from pocketvl.recipes.compress import stages_of
+from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
+from pocketvl.recipes.reverting import embed_stage
+from pocketvl.recipes.stages.bundling import MakeGoldenPack
+from pocketvl.recipes.stages.compressing import costs_of
+from pocketvl.recipes.stages.lowering import GraphStage
+from pocketvl.recipes.stages.measuring import EmbedReference, EmbedVariant
+from pocketvl.recipes.stages.towers import ROLES
+from pocketvl.recipes.variants import Reverts, VariantStages
+from pocketvl.stage import plan, run
+from pocketvl_runtime.manifest import Engine, Precision, variant_name
+
+_NOT_TRAINED = Trained("", 0.0, "", 0)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where measuring finds things.
+
+    Attributes:
+        judged: a dataset folder that nobody trained on.
+        train: the one that rows learned from; data alone decides what is pruned before any learning.
+        calibration: a dataset folder.
+        work: where rows are kept.
+        cache: where results of stages are kept.
+    """
+
+    judged: Path
+    train: Path
+    calibration: Path
+    work: Path
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Export:
+    """The graphs of a row: in float, and in its small precision; none that falls short is put back."""
+
+    row: Row
+    checkpoint: Path
+    places: Places
+
+    def graphs(self, engine: Engine, precision: Precision) -> tuple[GraphStage, ...]:
+        """One a tower."""
+        recipe = read_export_recipe(DEFAULT)
+        stages = VariantStages(self.checkpoint, self.places.calibration, recipe, is_quantized=True)
+        return tuple(stages.graph(role, engine, precision, Reverts()) for role in ROLES)
+
+    def embedded(self, engine: Engine) -> EmbedVariant:
+        """What the small graphs make of the judged data."""
+        base = MakeGoldenPack(self.checkpoint, self.places.calibration, self.row.name)
+        name = variant_name(engine, self.row.precision)
+        return embed_stage(base, self.places.judged, name, self.graphs(engine, self.row.precision))
+
+
+def measure_rows(rows: Sequence[Row], places: Places) -> tuple[Row, ...]:
+    """Measures all rows whose checkpoint is there and that are not measured yet.
+
+    Returns:
+        The rows that have no checkpoint.
+    """
+    there = [row for row in rows if is_trained(places.work, row)]
+    with rows_shown(there, "measure") as started:
+        for row in there:
+            measure_row(row, places, started(row))
+    return tuple(row for row in rows if row not in there)
+
+
+def is_trained(work: Path, row: Row) -> bool:
+    """Whether a row's checkpoint is whole."""
+    return not row.steps or (row_folder(work, row) / TRAINED_FILE).is_file()
+
+
+def measure_row(row: Row, places: Places, tell: Tell | None = None) -> bool:
+    """Measures one row.
+
+    Returns:
+        Whether anything was to be done.
+    """
+    checkpoint, folder = checkpoint_of(places.work, row), row_folder(places.work, row)
+    trained = read_record(Trained, folder / TRAINED_FILE) if row.steps else _NOT_TRAINED
+    if trained is None:
+        raise DataError(f"{folder / TRAINED_FILE} cannot be read: train {row.name} again")
+    export = Export(row, checkpoint, places)
+    key = _key(export, trained)
+    found = read_record(Measured, folder / ROW_FILE)
+    if found is not None and found.key == key and (folder / "graphs").is_dir() == row.teacher.exported:
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    begin, scratch = time.perf_counter(), folder / "cache"
+    before = _before(row, places, scratch, tell)
+    after = answers_of(row.teacher, checkpoint, places.judged, scratch, tell)
+    cost = sum(costs_of(open_trainable(checkpoint)).values(), Cost())
+    files = _export(export, scratch, tell) if row.teacher.exported else {}
+    seconds = time.perf_counter() - begin
+    record = Measured(
+        key, row.described(), cost.parameters, cost.macs, before, after, files, trained, seconds
+    )
+    write_record(folder / ROW_FILE, record)
+    shutil.rmtree(scratch)  # of use to this row alone, and large
+    return True
+
+
+def _key(export: Export, trained: Trained) -> str:
+    """Of all that a row's figures depend on."""
+    row, places = export.row, export.places
+    stages = [EmbedReference(export.checkpoint, places.judged)]
+    planned = plan([*stages, *map(export.embedded, Engine)] if row.teacher.exported else stages)
+    return key_of(
+        described=row.described(),
+        checkpoint=checkpoint_digest(export.checkpoint),
+        trained=trained.key,
+        judged=dataset_digest(places.judged),
+        calibration=dataset_digest(places.calibration),
+        versions=versions_of(planned),
+    )
+
+
+def _before(row: Row, places: Places, scratch: Path, tell: Tell | None) -> Answers:
+    """What the same steps without any learning answer."""
+    recipe = row.recipe_before
+    if recipe is None:
+        return {}
+    stages = stages_of(row.teacher.checkpoint, places.train, recipe)
+    checkpoint = run(plan(stages), places.cache, tell)[stages[-1]].folder
+    return answers_of(row.teacher, checkpoint, places.judged, scratch, tell)
+
+
+def _export(export: Export, scratch: Path, tell: Tell | None) -> dict[str, Files]:
+    """Leaves all graphs in the row's folder, and asks the small ones."""
+    row = export.row
+    variants = [(e, p) for e in Engine for p in (Precision.FP32, row.precision)]
+    graphs = {pair: export.graphs(*pair) for pair in variants}
+    embedded = {engine: export.embedded(engine) for engine in Engine}
+    wanted = [stage for each in graphs.values() for stage in each]
+    results = run(plan([*wanted, *embedded.values()]), scratch, tell)
+    target = row_folder(export.places.work, row) / "graphs"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    files = {}
+    for (engine, precision), stages in graphs.items():
+        paths = [results[stage].folder / stage.file for stage in stages]
+        for path in paths:
+            shutil.copyfile(path, target / path.name)
+        files[variant_name(engine, precision)] = Files(sum(path.stat().st_size for path in paths))
+    for engine, stage in embedded.items():
+        answers = embedded_answers(row.teacher, results[stage].folder, export.places.judged)
+        name = variant_name(engine, row.precision)
+        files[name] = replace(files[name], answers=answers)
+    return files

@@ -1,0 +1,348 @@
+"""What is measured: every method alone at two ratios, methods together, ways to teach a student, recipes.
+
+A row is a compression recipe, whose steps are measured once without any learning and once with it. To measure
+a model of another kind, add a `Teacher` with its `Kind`, a judge of that kind in judging.py, and a function
+beside `dual_encoder_rows` that `all_rows` adds up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pocketvl.compress.scores import Score
+from pocketvl.compress.settings import LearningSettings, LossWeights
+from pocketvl.compress.sparsity import Scope
+from pocketvl.compress.structured import Schedule, Units
+from pocketvl.evaluate.tasks import Metric
+from pocketvl.families.trainable import TowerShape
+from pocketvl.recipes.compress_recipe import (
+    FOLDER,
+    CompressRecipe,
+    DropLayersStep,
+    FreshStep,
+    LearnStep,
+    LowRankStep,
+    PruneStep,
+    SparsifyStep,
+    Step,
+    read_compress_recipe,
+)
+from pocketvl.recipes.toml import shipped_recipes
+from pocketvl.train.loop import Precision as Floats
+from pocketvl_runtime.manifest import Precision
+from pocketvl_runtime.schema import encode
+
+RECIPES = ("gentle", "balanced", "tiny")
+RECIPE_CURVE = "recipes"
+LABELS = LossWeights(response=0.0, embedding=0.0, contrast=1.0)
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Training steps of a row: of the image tower, of the text tower, of both together.
+
+    A row that learns from labels takes them all with both towers together, since a tower by itself learns
+    nothing from labels.
+    """
+
+    image: int = 420
+    text: int = 300
+    joint: int = 180
+
+    def learning(
+        self, losses: LossWeights | None = None, rounds: int = 1, rate: float = 3e-4
+    ) -> LearningSettings:
+        """How a row learns.
+
+        Args:
+            losses: default: response and embedding.
+            rounds: trainings that share the budget.
+            rate: the learning rate.
+        """
+        weights = losses or LossWeights()
+        parts = [max(1, steps // rounds) for steps in (self.image, self.text, self.joint)]
+        image, text, joint = parts if weights.of_towers else (0, 0, sum(parts))
+        return LearningSettings(
+            image_steps=image,
+            text_steps=text,
+            joint_steps=joint,
+            batch_size=96,
+            learning_rate=rate,
+            losses=weights,
+            precision=Floats.BFLOAT16,
+        )
+
+
+class Kind(StrEnum):
+    """How a model is asked."""
+
+    DUAL_ENCODER = "dual-encoder"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model that rows make smaller.
+
+    Attributes:
+        name: in the tables.
+        checkpoint: its folder.
+        kind: how it, and what becomes of it, is asked.
+        metrics: what is shown of it; the first is drawn.
+        exported: whether its rows become graph files, whose bytes, answers and latency are measured.
+    """
+
+    name: str
+    checkpoint: Path
+    kind: Kind = Kind.DUAL_ENCODER
+    metrics: tuple[Metric, ...] = (Metric.MATCH_HARD, Metric.RETRIEVAL_R1)
+    exported: bool = True
+
+
+TABLETOP_CLIP = Teacher("tabletop-clip-teacher", Path("checkpoints/tabletop-clip-teacher"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the tables.
+
+    Attributes:
+        name: of its folder.
+        group: the heading it stands under.
+        label: what is said of it.
+        steps: what is done to the teacher, learning included; () for the teacher itself.
+        teacher: what it starts from.
+        curve: rows of one curve are joined in the picture, in this order.
+        precision: of the small graphs.
+    """
+
+    name: str
+    group: str
+    label: str
+    steps: tuple[Step, ...] = ()
+    teacher: Teacher = TABLETOP_CLIP
+    curve: str = ""
+    precision: Precision = Precision.INT8
+
+    @property
+    def learns(self) -> tuple[LearningSettings, ...]:
+        """Its trainings, in order."""
+        found: list[LearningSettings] = []
+        for step in self.steps:
+            rounds = step.rounds if isinstance(step, PruneStep | SparsifyStep) else 1
+            found += [step.learn] * rounds if step.learn is not None else []
+        return tuple(found)
+
+    @property
+    def training_steps(self) -> int:
+        """Optimizer steps in all."""
+        return sum(
+            each.image_steps + each.text_steps + each.cross_steps + each.joint_steps for each in self.learns
+        )
+
+    @property
+    def recipe(self) -> CompressRecipe:
+        """All of its steps."""
+        return CompressRecipe(self.steps)
+
+    @property
+    def recipe_before(self) -> CompressRecipe | None:
+        """Its steps without any learning; None where nothing was changed, or nothing is learned."""
+        kept = tuple(replace(step, learn=None) for step in self.steps if not isinstance(step, LearnStep))
+        return CompressRecipe(kept) if kept and self.learns else None
+
+    def described(self) -> str:
+        """Steps and precision as JSON, one text for one meaning."""
+        steps = [{"kind": type(step).__name__, **encode(step)} for step in self.steps]
+        told: dict[str, Any] = {"steps": steps, "precision": self.precision.value}
+        return json.dumps(told, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two models of the tables, compared sample by sample.
+
+    Attributes:
+        what: is compared.
+        row: name of a row.
+        against: name of another; the same: that row before it learned anything.
+    """
+
+    what: str
+    row: str
+    against: str
+
+
+CONTRASTS = (
+    Contrast("the student: distilled against taught by labels", "student-embedding", "student-labels"),
+    Contrast("the student: distilled against not taught", "student-embedding", "student-none"),
+    Contrast("a fresh student: distilled against taught by labels", "fresh-distilled", "fresh-labels"),
+    Contrast("neurons 30 %: fine-tuned against before", "neurons-30", "neurons-30"),
+    Contrast("neurons 60 %: fine-tuned against before", "neurons-60", "neurons-60"),
+    Contrast("heads 66 %: fine-tuned against before", "heads-66", "heads-66"),
+    Contrast("layers 6 and 3: fine-tuned against before", "depth-6-3", "depth-6-3"),
+    Contrast("low rank 60 %: fine-tuned against before", "low-rank-60", "low-rank-60"),
+    Contrast("80 % zeros: fine-tuned against before", "sparse-80", "sparse-80"),
+    Contrast("neurons 60 %: Taylor against magnitude", "neurons-60", "neurons-60-magnitude"),
+    Contrast("neurons 60 %: three rounds against one", "neurons-60-rounds", "neurons-60"),
+    Contrast("neurons 60 %: across all layers against in each layer", "neurons-60-global", "neurons-60"),
+    Contrast("low rank 60 %: whitened against plain", "low-rank-60", "low-rank-60-plain"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """Makes rows of one method, each followed by the same training."""
+
+    group: str
+    budget: Budget
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, name: str, label: str, *steps: Step, curve: str = "") -> None:
+        learned = (*steps, LearnStep(self.budget.learning()))
+        self.rows.append(Row(name, self.group, label, learned, curve=curve))
+
+
+def dual_encoder_rows(budget: Budget) -> tuple[Row, ...]:
+    """All rows of the tabletop CLIP."""
+    return (
+        Row("teacher", "Precision alone", "the teacher, int8"),
+        Row("teacher-int4", "Precision alone", "the teacher, int4", curve="int4", precision=Precision.INT4),
+        *_neurons(budget),
+        *_heads(budget),
+        *_depth(budget),
+        *_low_rank(budget),
+        *_zeros(budget),
+        *_together(budget),
+        *_students(budget),
+        *_recipes(),
+    )
+
+
+def all_rows(budget: Budget) -> tuple[Row, ...]:
+    """The rows of every teacher, in the order of the tables."""
+    return dual_encoder_rows(budget)
+
+
+def chosen_rows(rows: Sequence[Row], names: Iterable[str]) -> tuple[Row, ...]:
+    """The rows of these names in the tables' order; all where none is named.
+
+    Raises:
+        ValueError: there is no such row.
+    """
+    wanted = set(names)
+    unknown = sorted(wanted - {row.name for row in rows})
+    if unknown:
+        raise ValueError(f"no such row: {', '.join(unknown)}; there are {', '.join(r.name for r in rows)}")
+    return tuple(row for row in rows if not wanted or row.name in wanted)
+
+
+def _neurons(budget: Budget) -> list[Row]:
+    made = _Alone("Feed-forward neurons", budget)
+    for share in (30, 60):
+        step = PruneStep(ratio=share / 100, score=Score.TAYLOR)
+        made.add(f"neurons-{share}", f"{share} % gone", step, curve="neurons")
+    made.add("neurons-60-magnitude", "60 % gone, by magnitude", PruneStep(ratio=0.6))
+    wide = PruneStep(ratio=0.6, score=Score.TAYLOR, scope=Scope.GLOBAL)
+    made.add("neurons-60-global", "60 % gone, across all layers", wide)
+    image = PruneStep(ratio=0.6, score=Score.TAYLOR, towers=("image",))
+    made.add("neurons-60-image", "60 % gone, image tower only", image)
+    rounds = PruneStep(
+        ratio=0.6,
+        score=Score.TAYLOR,
+        rounds=ROUNDS,
+        schedule=Schedule.LINEAR,
+        learn=budget.learning(rounds=ROUNDS),
+    )
+    made.rows.append(Row("neurons-60-rounds", made.group, "60 % gone, in three rounds", (rounds,)))
+    return made.rows
+
+
+def _heads(budget: Budget) -> list[Row]:
+    made = _Alone("Attention heads", budget)
+    for share in (33, 66):
+        step = PruneStep(units=(Units.HEADS,), ratio=share / 100, score=Score.TAYLOR)
+        made.add(f"heads-{share}", f"{share} % gone", step, curve="heads")
+    return made.rows
+
+
+def _depth(budget: Budget) -> list[Row]:
+    made = _Alone("Layers", budget)
+    for image, text in ((9, 4), (6, 3)):
+        label = f"{image} of 12 and {text} of 6 stay"
+        made.add(f"depth-{image}-{text}", label, DropLayersStep(image, text), curve="layers")
+    return made.rows
+
+
+def _low_rank(budget: Budget) -> list[Row]:
+    made = _Alone("Low rank", budget)
+    for share in (30, 60):
+        label = f"{share} % of weights gone, whitened"
+        made.add(f"low-rank-{share}", label, LowRankStep(ratio=share / 100), curve="low rank")
+    plain = LowRankStep(ratio=0.6, whitened=False)
+    made.add("low-rank-60-plain", "60 % of weights gone, plain", plain)
+    return made.rows
+
+
+def _zeros(budget: Budget) -> list[Row]:
+    made = _Alone("Zeros", budget)
+    for share in (50, 80):
+        step = SparsifyStep(sparsity=share / 100)
+        made.add(f"sparse-{share}", f"{share} % of weights 0", step, curve="zeros")
+    made.add("sparse-2-4", "two of every four weights 0", SparsifyStep(two_of_four=True))
+    return made.rows
+
+
+def _together(budget: Budget) -> list[Row]:
+    made = _Alone("Together", budget)
+    neurons = PruneStep(ratio=0.3, score=Score.TAYLOR)
+    both = PruneStep(units=(Units.NEURONS, Units.HEADS), ratio=0.33, score=Score.TAYLOR)
+    made.add("neurons-heads", "neurons and heads 33 %", both)
+    made.add("depth-neurons", "layers 9 and 4, neurons 30 %", DropLayersStep(9, 4), neurons)
+    made.add("neurons-low-rank", "neurons 30 %, low rank 30 %", neurons, LowRankStep(ratio=0.3))
+    everything = (DropLayersStep(9, 4), both, LowRankStep(ratio=0.3))
+    made.add("everything", "layers 9 and 4, neurons and heads 33 %, low rank 30 %", *everything)
+    return made.rows
+
+
+def _students(budget: Budget) -> list[Row]:
+    """The same student taught in several ways, and a smaller one that begins at random."""
+    group = "Distillation: layers 6 and 3, neurons 50 %"
+    small = (DropLayersStep(6, 3), PruneStep(ratio=0.5, score=Score.TAYLOR))
+    ways: dict[str, tuple[str, LossWeights | None]] = {
+        "none": ("not taught at all", None),
+        "labels": ("by labels only", LABELS),
+        "embedding": ("by response and embeddings", LossWeights()),
+        "relation": ("by response and relations", LossWeights(embedding=0.0, relation=1.0)),
+        "hidden": ("by response and hidden states", LossWeights(embedding=0.0, hidden=1.0)),
+        "attention": ("by response and attention maps", LossWeights(embedding=0.0, attention=1.0)),
+    }
+    rows = []
+    for name, (label, losses) in ways.items():
+        learned = () if losses is None else (LearnStep(budget.learning(losses)),)
+        rows.append(Row(f"student-{name}", group, label, (*small, *learned)))
+    group = "Distillation: fresh, 6 layers of 128 and 3 of 96"
+    fresh = FreshStep(TowerShape(128, 6, 4), TowerShape(96, 3, 3))
+    for name, label, losses in (
+        ("distilled", "by response and embeddings", LossWeights()),
+        ("labels", "by labels only", LABELS),
+    ):
+        rows.append(
+            Row(f"fresh-{name}", group, label, (fresh, LearnStep(budget.learning(losses, rate=1e-3))))
+        )
+    return rows
+
+
+def _recipes() -> list[Row]:
+    """The shipped recipes, with the training that each of them says."""
+    shipped = shipped_recipes(FOLDER)
+    return [
+        Row(f"recipe-{name}", "Shipped recipes", name, read_compress_recipe(name).steps, curve=RECIPE_CURVE)
+        for name in RECIPES
+        if name in shipped
+    ]

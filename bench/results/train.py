@@ -1,0 +1,120 @@
+"""Rows' checkpoints: what `pocketvl compress` would make of their steps."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.results.progress import Tell, rows_shown
+from bench.results.record import (
+    TRAINED_FILE,
+    Trained,
+    checkpoint_digest,
+    checkpoint_of,
+    dataset_digest,
+    key_of,
+    read_record,
+    row_folder,
+    versions_of,
+    write_record,
+)
+from bench.results.rows import Row
+from pocketvl.recipes.compress import stages_of
+from pocketvl.recipes.stages.learning import AskTeacher, PairData
+from pocketvl.stage import Event, Plan, Stage, plan, replace_dir, run
+from pocketvl_runtime.isa import cpu_name
+
+_SPENT_FILE = "spent.txt"
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent on a row, those of interrupted runs included."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        self._before = float(self.path.read_text()) if self.path.exists() else 0.0
+        self._begin = self._written = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.perf_counter() - self._begin
+
+    def tick(self) -> None:
+        """Writes down what was spent so far, at most once a second."""
+        if time.perf_counter() - self._written > 1:
+            half = self.path.with_suffix(".new")
+            half.write_text(f"{self.seconds:.3f}")
+            half.replace(self.path)
+            self._written = time.perf_counter()
+
+
+def train_rows(rows: Sequence[Row], data: Path, work: Path, cache: Path) -> None:
+    """Makes the checkpoints of all rows that have none yet; interrupted, the same call goes on.
+
+    Args:
+        rows: which.
+        data: a dataset folder to learn from.
+        work: where rows are kept.
+        cache: where results of stages are kept.
+    """
+    made = [row for row in rows if row.steps]
+    with rows_shown(made, "train") as started:
+        for row in made:
+            train_row(row, data, work, cache, started(row))
+
+
+def train_row(row: Row, data: Path, work: Path, cache: Path, tell: Tell | None = None) -> bool:
+    """Makes one row's checkpoint.
+
+    Returns:
+        Whether anything was to be done.
+    """
+    stages = stages_of(row.teacher.checkpoint, data, row.recipe)
+    planned, folder = plan(stages), row_folder(work, row)
+    key = training_key(row, data, planned)
+    trained = read_record(Trained, folder / TRAINED_FILE)
+    if trained is not None and trained.key == key and checkpoint_of(work, row).is_dir():
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    run(plan(_shared(planned)), cache, tell)  # what rows share is no row's time
+    watch = Stopwatch(folder / _SPENT_FILE)
+
+    def ticking(event: Event) -> None:
+        watch.tick()
+        if tell is not None:
+            tell(event)
+
+    last = run(planned, cache, ticking)[stages[-1]].folder
+    copy = folder / "checkpoint.new"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(last, copy)
+    replace_dir(copy, checkpoint_of(work, row), lambda _: True)
+    write_record(folder / TRAINED_FILE, Trained(key, watch.seconds, device_name(), row.training_steps))
+    watch.path.unlink(missing_ok=True)
+    return True
+
+
+def training_key(row: Row, data: Path, planned: Plan) -> str:
+    """Of all that a row's checkpoint depends on."""
+    return key_of(
+        described=row.described(),
+        teacher=checkpoint_digest(row.teacher.checkpoint),
+        data=dataset_digest(data),
+        versions=versions_of(planned),
+    )
+
+
+def device_name() -> str:
+    """What trainings run on here."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
+
+
+def _shared(planned: Plan) -> list[Stage]:
+    return [stage for stage in planned.stages if isinstance(stage, PairData | AskTeacher)]
