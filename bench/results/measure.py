@@ -30,7 +30,7 @@ from bench.results.rows import Row
 from pocketvl.compress.costs import Cost
 from pocketvl.errors import DataError
 from pocketvl.families import open_trainable
-from pocketvl.recipes.compress import stages_of
+from pocketvl.recipes.compress_chain import stages_of
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.recipes.reverting import embed_stage
 from pocketvl.recipes.stages.bundling import MakeGoldenPack

@@ -20,6 +20,7 @@ from pocketvl.compress.sparsity import Scope
 from pocketvl.compress.structured import Schedule, Units
 from pocketvl.evaluate.tasks import Metric
 from pocketvl.families.trainable import TowerShape
+from pocketvl.quantize.settings import QatSettings
 from pocketvl.recipes.compress_recipe import (
     FOLDER,
     CompressRecipe,
@@ -27,7 +28,10 @@ from pocketvl.recipes.compress_recipe import (
     FreshStep,
     LearnStep,
     LowRankStep,
+    PruneCrossModalStep,
+    PruneFiltersStep,
     PruneStep,
+    QatStep,
     SparsifyStep,
     Step,
     read_compress_recipe,
@@ -130,20 +134,21 @@ class Row:
     precision: Precision = Precision.INT8
 
     @property
-    def learns(self) -> tuple[LearningSettings, ...]:
+    def learns(self) -> tuple[LearningSettings | QatSettings, ...]:
         """Its trainings, in order."""
-        found: list[LearningSettings] = []
+        found: list[LearningSettings | QatSettings] = []
         for step in self.steps:
-            rounds = step.rounds if isinstance(step, PruneStep | SparsifyStep) else 1
+            rounds = 1
+            if isinstance(step, PruneStep | PruneFiltersStep | PruneCrossModalStep | SparsifyStep):
+                rounds = step.rounds
             found += [step.learn] * rounds if step.learn is not None else []
         return tuple(found)
 
     @property
     def training_steps(self) -> int:
         """Optimizer steps in all."""
-        return sum(
-            each.image_steps + each.text_steps + each.cross_steps + each.joint_steps for each in self.learns
-        )
+        settings = (vars(each).items() for each in self.learns)
+        return sum(value for each in settings for name, value in each if name.endswith("_steps"))
 
     @property
     def recipe(self) -> CompressRecipe:
@@ -153,7 +158,9 @@ class Row:
     @property
     def recipe_before(self) -> CompressRecipe | None:
         """Its steps without any learning; None where nothing was changed, or nothing is learned."""
-        kept = tuple(replace(step, learn=None) for step in self.steps if not isinstance(step, LearnStep))
+        kept = tuple(
+            replace(step, learn=None) for step in self.steps if not isinstance(step, LearnStep | QatStep)
+        )
         return CompressRecipe(kept) if kept and self.learns else None
 
     def described(self) -> str:

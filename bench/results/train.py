@@ -22,7 +22,7 @@ from bench.results.record import (
     write_record,
 )
 from bench.results.rows import Row
-from pocketvl.recipes.compress import stages_of
+from pocketvl.recipes.compress_chain import stages_of
 from pocketvl.recipes.stages.learning import AskTeacher, PairData
 from pocketvl.stage import Event, Plan, Stage, plan, replace_dir, run
 from pocketvl_runtime.isa import cpu_name
