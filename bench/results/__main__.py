@@ -24,7 +24,7 @@ _cache = click.option("--cache", type=_folder, envvar="POCKETVL_CACHE", required
 _data = click.option("--data", type=_folder, required=True, help="Dataset folder to learn from.")
 _names = click.option("--rows", "names", default="", metavar="A,B,...", help="Default: all.")
 _budget = click.option(
-    "--budget", default="420,300,180", show_default=True, metavar="IMAGE,TEXT,JOINT", help="Steps of a row."
+    "--budget", default="48,36,16", show_default=True, metavar="IMAGE,TEXT,JOINT", help="Steps of a row."
 )
 
 
@@ -32,7 +32,7 @@ def _rows(names: str, budget: str) -> tuple[Row, ...]:
     try:
         image, text, joint = map(int, budget.split(","))
     except ValueError:
-        raise click.UsageError(f"--budget: {budget!r} is not of the form 420,300,180") from None
+        raise click.UsageError(f"--budget: {budget!r} is not of the form 48,36,16") from None
     try:
         return chosen_rows(all_rows(Budget(image, text, joint)), filter(None, names.split(",")))
     except ValueError as error:

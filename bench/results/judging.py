@@ -9,8 +9,12 @@ from bench.results.progress import Tell
 from bench.results.record import Answers, packed
 from bench.results.rows import Kind, Teacher
 from pocketvl.data.dataset import Dataset
+from pocketvl.errors import DataError
+from pocketvl.evaluate.answers import answer_accuracy
 from pocketvl.evaluate.embeddings import load_embeddings
-from pocketvl.evaluate.tasks import measure_tasks
+from pocketvl.evaluate.tasks import Metric, measure_tasks
+from pocketvl.families import open_trainable
+from pocketvl.families.vilt_trainable import TrainableVilt
 from pocketvl.recipes.stages.measuring import EMBEDDINGS_FILE, EmbedReference
 from pocketvl.stage import plan, run
 
@@ -43,4 +47,11 @@ def _dual_encoder(teacher: Teacher, checkpoint: Path, data: Path, cache: Path, t
     return embedded_answers(teacher, run(plan([stage]), cache, tell)[stage].folder, data)
 
 
-_JUDGES: Mapping[Kind, Judge] = {Kind.DUAL_ENCODER: _dual_encoder}
+def _answering(teacher: Teacher, checkpoint: Path, data: Path, cache: Path, tell: Tell | None) -> Answers:
+    opened = open_trainable(checkpoint)
+    if not isinstance(opened, TrainableVilt):
+        raise DataError(f"{checkpoint} does not answer questions")
+    return {Metric.ASK.value: packed(answer_accuracy(opened, Dataset.open(data)).correct)}
+
+
+_JUDGES: Mapping[Kind, Judge] = {Kind.DUAL_ENCODER: _dual_encoder, Kind.ANSWERING: _answering}

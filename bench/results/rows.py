@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from pocketvl.compress.cross_modal import BlockScore
 from pocketvl.compress.scores import Score
 from pocketvl.compress.settings import LearningSettings, LossWeights
 from pocketvl.compress.sparsity import Scope
@@ -45,6 +46,8 @@ RECIPES = ("gentle", "balanced", "tiny")
 RECIPE_CURVE = "recipes"
 LABELS = LossWeights(response=0.0, embedding=0.0, contrast=1.0)
 ROUNDS = 3
+BATCH = 64
+CROSS_MODAL_COMPARED = 60  # at this share, blocks are chosen by the other scores too
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,9 @@ class Budget:
     nothing from labels.
     """
 
-    image: int = 420
-    text: int = 300
-    joint: int = 180
+    image: int = 48
+    text: int = 36
+    joint: int = 16
 
     def learning(
         self, losses: LossWeights | None = None, rounds: int = 1, rate: float = 3e-4
@@ -76,7 +79,7 @@ class Budget:
             image_steps=image,
             text_steps=text,
             joint_steps=joint,
-            batch_size=96,
+            batch_size=BATCH,
             learning_rate=rate,
             losses=weights,
             precision=Floats.BFLOAT16,
@@ -87,6 +90,7 @@ class Kind(StrEnum):
     """How a model is asked."""
 
     DUAL_ENCODER = "dual-encoder"
+    ANSWERING = "answering"
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,10 @@ class Teacher:
 
 
 TABLETOP_CLIP = Teacher("tabletop-clip-teacher", Path("checkpoints/tabletop-clip-teacher"))
+TABLETOP_CONVNEXT = Teacher("tabletop-convnext", Path("checkpoints/tabletop-convnext"))
+TABLETOP_VILT = Teacher(
+    "tabletop-vilt", Path("checkpoints/tabletop-vilt"), Kind.ANSWERING, (Metric.ASK,), exported=False
+)
 
 
 @dataclass(frozen=True)
@@ -199,6 +207,10 @@ CONTRASTS = (
     Contrast("neurons 60 %: three rounds against one", "neurons-60-rounds", "neurons-60"),
     Contrast("neurons 60 %: across all layers against in each layer", "neurons-60-global", "neurons-60"),
     Contrast("low rank 60 %: whitened against plain", "low-rank-60", "low-rank-60-plain"),
+    Contrast("filters 50 %: fine-tuned against before", "filters-50", "filters-50"),
+    Contrast("cross-modal 60 %: fine-tuned against before", "cross-modal-60", "cross-modal-60"),
+    Contrast("cross-modal 60 %: by values against by position", "cross-modal-60", "cross-modal-60-position"),
+    Contrast("cross-modal 60 %: by values against by plain sum", "cross-modal-60", "cross-modal-60-sum"),
 )  # fmt: skip
 
 
@@ -233,7 +245,42 @@ def dual_encoder_rows(budget: Budget) -> tuple[Row, ...]:
 
 def all_rows(budget: Budget) -> tuple[Row, ...]:
     """The rows of every teacher, in the order of the tables."""
-    return dual_encoder_rows(budget)
+    return (*dual_encoder_rows(budget), *filter_rows(budget), *cross_modal_rows(budget))
+
+
+def filter_rows(budget: Budget) -> tuple[Row, ...]:
+    """Rows of the dual encoder with a convolutional image tower."""
+    group = "Filters"
+    rows = [Row("convnext", group, "the teacher", teacher=TABLETOP_CONVNEXT)]
+    for share in (25, 50):
+        steps = (PruneFiltersStep(share / 100, score=Score.TAYLOR), LearnStep(budget.learning()))
+        rows.append(
+            Row(f"filters-{share}", group, f"{share} % gone", steps, TABLETOP_CONVNEXT, curve="filters")
+        )
+    return tuple(rows)
+
+
+def cross_modal_rows(budget: Budget) -> tuple[Row, ...]:
+    """Rows of the ViLT; its one tower takes all of the steps."""
+    group = "Cross-modal attention"
+    learning = LearningSettings(
+        joint_steps=budget.image + budget.text + budget.joint,
+        batch_size=BATCH,
+        learning_rate=2e-4,
+        losses=LossWeights(response=1.0, embedding=0.0, answer=0.5),
+        precision=Floats.BFLOAT16,
+    )
+    rows = [Row("vilt", group, "the teacher", teacher=TABLETOP_VILT)]
+    for share in (30, 60):
+        for score in (BlockScore.VALUE, BlockScore.POSITION, BlockScore.SUM):
+            if score is not BlockScore.VALUE and share != CROSS_MODAL_COMPARED:
+                continue
+            default = score is BlockScore.VALUE
+            label = f"{share} % of blocks gone" + ("" if default else f", by {score.value}")
+            name = f"cross-modal-{share}" + ("" if default else f"-{score.value}")
+            steps = (PruneCrossModalStep(share / 100, score), LearnStep(learning))
+            rows.append(Row(name, group, label, steps, TABLETOP_VILT))
+    return tuple(rows)
 
 
 def chosen_rows(rows: Sequence[Row], names: Iterable[str]) -> tuple[Row, ...]:
