@@ -267,7 +267,7 @@ def cross_modal_rows(budget: Budget) -> tuple[Row, ...]:
         joint_steps=budget.image + budget.text + budget.joint,
         batch_size=BATCH,
         learning_rate=2e-4,
-        losses=LossWeights(response=1.0, embedding=0.0, answer=0.5),
+        losses=LossWeights(response=0.0, embedding=0.0, answer=1.0),
         precision=Floats.BFLOAT16,
     )
     rows = [Row("vilt", group, "the teacher", teacher=TABLETOP_VILT)]
