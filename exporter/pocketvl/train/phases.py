@@ -86,6 +86,8 @@ def claim(work: Path, identity: str) -> None:
     path, wanted = work / _CLAIM, {"training": identity}
     if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
+        half = path.with_suffix(".new")
+        half.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
+        half.replace(path)  # a claim that was cut off would be no JSON
     elif json.loads(path.read_text(encoding="utf-8")) != wanted:
         raise TrainingError(f"{work} holds a training of another model, other data or settings: delete it")
