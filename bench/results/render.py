@@ -18,7 +18,7 @@ from bench.results.record import (
     read_record,
     unpacked,
 )
-from bench.results.rows import CONTRASTS, RECIPE_CURVE, Contrast, Row, Teacher
+from bench.results.rows import BATCH, CONTRASTS, RECIPE_CURVE, Contrast, Kind, Row, Teacher
 from pocketvl.errors import DataError
 from pocketvl.evaluate.statistics import PairedDifference, paired_difference, wilson_interval
 from pocketvl.evaluate.tasks import Metric
@@ -179,9 +179,11 @@ def _conditions(shown: Sequence[Shown]) -> str:
     samples = len(next(iter(shown[0].teacher.after.values())))
     devices = sorted({each.measured.trained.device for each in shown} - {""})
     trained = f", trained on {' and '.join(devices)}" if devices else ""
+    if shown[0].row.teacher.kind is Kind.ANSWERING:
+        return _prose(f"Judged on {samples:,} questions{trained}. A step shows {BATCH} questions.")
     return _prose(
-        f"""Judged on {samples:,} samples{trained}. A step shows 96 pictures, or 96 texts, or 96 pictures with
-        two texts each. A tower by itself learns nothing from labels, so that rows taught by labels take all
+        f"""Judged on {samples:,} samples{trained}. A step shows {BATCH} pictures, or {BATCH} texts, or {BATCH} pictures
+        with two texts each. A tower by itself learns nothing from labels, so that rows taught by labels take all
         of their steps with both towers, which shows them more. Shipped recipes train as long as they say."""
     )
 
