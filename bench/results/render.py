@@ -182,9 +182,10 @@ def _conditions(shown: Sequence[Shown]) -> str:
     if shown[0].row.teacher.kind is Kind.ANSWERING:
         return _prose(f"Judged on {samples:,} questions{trained}. A step shows {BATCH} questions.")
     return _prose(
-        f"""Judged on {samples:,} samples{trained}. A step shows {BATCH} pictures, or {BATCH} texts, or {BATCH} pictures
-        with two texts each. A tower by itself learns nothing from labels, so that rows taught by labels take all
-        of their steps with both towers, which shows them more. Shipped recipes train as long as they say."""
+        f"""Judged on {samples:,} samples{trained}. A step shows {BATCH} pictures, or as many texts, or as
+        many pictures with two texts each. A tower by itself learns nothing from labels, so that rows taught
+        by labels take all of their steps with both towers, which shows them more. Shipped recipes train as
+        long as they say."""
     )
 
 
