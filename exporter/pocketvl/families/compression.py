@@ -210,6 +210,8 @@ def compression_of(model: nn.Module, original: nn.Module) -> Compression:
     """
     linears, convolutions, channels = {}, {}, {}
     for name, child in original.named_modules():
+        if next(child.parameters(recurse=False), None) is None:
+            continue  # a split attention has not all of the parts without weights
         now = model.get_submodule(name)
         if isinstance(child, nn.Linear):
             shape = shape_of(now)
