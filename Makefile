@@ -33,10 +33,10 @@ compress: $(READY) ## make checkpoints/tabletop-clip-teacher smaller: build/tabl
 
 results: $(READY) ## measure every compression method, alone and combined: docs/RESULTS.md; many hours, goes on where stopped
 	@mkdir -p build/results
-	@$(BIN)/pocketvl data tabletop --seed 9001 --count 2000 -o build/tabletop-eval
-	@$(BIN)/pocketvl data tabletop --seed 77 --count 12000 -o build/results/data
+	@$(BIN)/pocketvl data tabletop --seed 9001 --count 1000 -o build/results/judged
+	@$(BIN)/pocketvl data tabletop --seed 77 --count 6000 -o build/results/data
 	@$(BIN)/python -m bench.results train --data build/results/data --work build/results
-	@$(BIN)/python -m bench.results measure --data build/results/data --judged build/tabletop-eval --work build/results
+	@$(BIN)/python -m bench.results measure --data build/results/data --judged build/results/judged --work build/results
 	@$(BIN)/python -m bench.results render --work build/results
 
 test: $(READY) ## run every test
