@@ -129,7 +129,7 @@ def measure_row(row: Row, places: Places, tell: Tell | None = None) -> bool:
         key, row.described(), cost.parameters, cost.macs, before, after, files, trained, seconds
     )
     write_record(folder / ROW_FILE, record)
-    shutil.rmtree(scratch)  # of use to this row alone, and large
+    shutil.rmtree(scratch, ignore_errors=True)  # of use to this row alone, and large
     return True
 
 
