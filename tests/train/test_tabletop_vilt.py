@@ -227,9 +227,9 @@ def test_the_shipped_recipe_is_valid() -> None:
 
 
 RECIPE = """
-task = "answer"
 scenes = { seed = 1, count = 9 }
 [model]
+kind = "vilt"
 image_size = 32
 patch_size = 8
 width = 32
@@ -249,7 +249,7 @@ loop = { steps = 2, learning_rate = 1e-3 }
     ("text", "complaint"),
     [
         (RECIPE, "naming_layer and referring_layer are 1 to 1"),
-        (RECIPE.replace('"answer"', '"guess"'), "task: 'guess' is neither match nor answer"),
+        (RECIPE.replace('"vilt"', '"guess"'), r"model\.kind: 'guess' is none of clip, dual-encoder, vilt"),
         (RECIPE.replace("batch_size", "batch_sice"), r"answer\.batch_sice: there is no such key"),
     ],
 )
