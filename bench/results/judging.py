@@ -9,12 +9,10 @@ from bench.results.progress import Tell
 from bench.results.record import Answers, packed
 from bench.results.rows import Kind, Teacher
 from pocketvl.data.dataset import Dataset
-from pocketvl.errors import DataError
 from pocketvl.evaluate.answers import answer_accuracy
 from pocketvl.evaluate.embeddings import load_embeddings
 from pocketvl.evaluate.tasks import Metric, measure_tasks
-from pocketvl.families import open_trainable
-from pocketvl.families.vilt_trainable import TrainableVilt
+from pocketvl.recipes.stages.answering import open_answering
 from pocketvl.recipes.stages.measuring import EMBEDDINGS_FILE, EmbedReference
 from pocketvl.stage import plan, run
 
@@ -48,10 +46,8 @@ def _dual_encoder(teacher: Teacher, checkpoint: Path, data: Path, cache: Path, t
 
 
 def _answering(teacher: Teacher, checkpoint: Path, data: Path, cache: Path, tell: Tell | None) -> Answers:
-    opened = open_trainable(checkpoint)
-    if not isinstance(opened, TrainableVilt):
-        raise DataError(f"{checkpoint} does not answer questions")
-    return {Metric.ASK.value: packed(answer_accuracy(opened, Dataset.open(data)).correct)}
+    correct = answer_accuracy(open_answering(checkpoint), Dataset.open(data)).correct
+    return {Metric.ASK.value: packed(correct)}
 
 
 _JUDGES: Mapping[Kind, Judge] = {Kind.DUAL_ENCODER: _dual_encoder, Kind.ANSWERING: _answering}

@@ -79,6 +79,12 @@ def make_tiny_vilt(seed: int = 0) -> TinyVilt:
     )
     with torch.random.fork_rng(devices=[]):
         model = ViltModel(config)
+    draw_parameters_(model, seed)
+    return TinyVilt(model).eval().requires_grad_(False)
+
+
+def draw_parameters_(model: nn.Module, seed: int) -> None:
+    """Draws every parameter of a ViLT from the seed, so that none is 0 or 1 by chance."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
@@ -91,4 +97,3 @@ def make_tiny_vilt(seed: int = 0) -> TinyVilt:
                 parameter.copy_(0.5 * noise)
             else:
                 parameter.copy_(noise / parameter[0].numel() ** 0.5)
-    return TinyVilt(model).eval().requires_grad_(False)

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from pocketvl.train.tabletop import corpus
-from pocketvl.train.tabletop_vilt import ViltSettings, build_vilt, save_vilt
+from pocketvl.train.tabletop import corpus, save_checkpoint
+from pocketvl.train.tabletop_vilt import ViltSettings, build_vilt
 from pocketvl.train.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_tokenizer
+from tests.families.tiny_vilt import draw_parameters_
 
 IMAGE_SIZE = 32
 TEXT_LENGTH = 16
@@ -41,19 +42,8 @@ def make_vilt_folder(folder: Path, seed: int = 0) -> Path:
     """Two layers of two heads of 16, all parameters drawn from the seed; the tabletop answers."""
     with torch.random.fork_rng(devices=[]):
         model = build_vilt(SHAPE)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in sorted(model.named_parameters()):
-            noise = torch.randn(parameter.shape, generator=generator)
-            if "norm" in name.lower() and name.endswith("weight"):
-                parameter.copy_(1 + 0.1 * noise)
-            elif name.endswith("bias"):
-                parameter.copy_(0.1 * noise)
-            elif "embeddings" in name and "projection" not in name:
-                parameter.copy_(0.5 * noise)
-            else:
-                parameter.copy_(noise / parameter[0].numel() ** 0.5)
-    save_vilt(model, _tokenizer(), SHAPE, folder)
+    draw_parameters_(model, seed)
+    save_checkpoint(model, _tokenizer(), SHAPE, folder)
     return folder
 
 

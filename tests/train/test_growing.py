@@ -12,7 +12,7 @@ from transformers import CLIPModel
 from pocketvl.errors import TrainingError
 from pocketvl.families.clip import load_model
 from pocketvl.train.growing import grow_
-from pocketvl.train.tabletop import _save, corpus, train_tabletop_clip
+from pocketvl.train.tabletop import corpus, save_checkpoint, train_tabletop_clip
 from pocketvl.train.tabletop_clip import ClipSettings, TowerSettings, build_clip
 from pocketvl.train.tokenizer import build_tokenizer
 from tests.train.test_tabletop_clip import PHASE, TINY
@@ -59,7 +59,7 @@ def test_what_is_not_deeper_is_refused(settings: ClipSettings, complaint: str) -
 
 def test_a_training_grows_from_a_checkpoint_and_from_no_other_when_it_goes_on(tmp_path: Path) -> None:
     tokenizer = build_tokenizer(corpus(1), 512)
-    _save(_built(TINY.model, 0), tokenizer, TINY.model, tmp_path / "small")
+    save_checkpoint(_built(TINY.model, 0), tokenizer, TINY.model, tmp_path / "small")
     still = replace(PHASE, loop=replace(PHASE.loop, learning_rate=0.0))
     model = replace(TINY.model, image=TowerSettings(32, 2, 2))
     deep = replace(TINY, model=model, oracle=None, text=None, image=None, joint=still)

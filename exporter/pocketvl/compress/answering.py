@@ -5,8 +5,6 @@ Source: Hinton et al., 2015, "Distilling the Knowledge in a Neural Network", arX
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,18 +14,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from pocketvl.compress.distil import loop_settings
+from pocketvl.compress.distil import loop_settings, sum_gradients_
 from pocketvl.compress.settings import LearningSettings, check_answering, shows_mirrored
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.families.trainable import Trainable
 from pocketvl.train.distil_losses import answer_response_loss
 from pocketvl.train.loop import Losses, Progress, TrainReport
-from pocketvl.train.pairs import SampleOrder, rows_of
-from pocketvl.train.phases import Phases, claim
+from pocketvl.train.pairs import SampleOrder, half_mirrored, mirror, rows_of
+from pocketvl.train.phases import Phases, begun_digest, claim
 from pocketvl.train.questions import QuestionedData
 from pocketvl_runtime.manifest import Role
-
-_MIRRORED_SHARE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +57,13 @@ class QuestionLessons:
     def __call__(self, step: int) -> QuestionBatch:
         """Questions, half of the pictures mirrored where only the teacher says what is right."""
         places = self._order(len(self._data.ids), step)
-        chance = np.random.default_rng([self._settings.seed, step, 2]).random(len(places))
-        mirrored = (chance < _MIRRORED_SHARE) & self._mirror
+        mirrored = half_mirrored(self._settings.seed, step, len(places)) & self._mirror
         pixels = rows_of(self._data.images, self._data.pictures[places])
         wanted = torch.zeros(len(places), 0)
         if self._logits is not None:
             wanted = torch.from_numpy(self._logits[mirrored.astype(np.int64), places])
         return QuestionBatch(
-            pixels=torch.where(torch.from_numpy(mirrored)[:, None, None, None], pixels.flip(2), pixels),
+            pixels=mirror(pixels, torch.from_numpy(mirrored)),
             ids=rows_of(self._data.ids, places),
             answers=rows_of(self._data.answers, places),
             wanted=wanted,
@@ -142,10 +137,7 @@ def answer_gradients_(checkpoint: Trainable, data: QuestionedData, settings: Lea
     """
     lessons, objective = QuestionLessons(data, None, settings), AnsweringObjective(settings)
     tower = checkpoint.tower(Role.FUSION)
-    checkpoint.model.zero_grad(set_to_none=True)
-    for step in range(settings.joint_steps):
-        losses = objective(tower, lessons(step), step)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+    sum_gradients_(checkpoint.model, tower, lessons, objective, settings.joint_steps)
 
 
 def _identity(
@@ -155,9 +147,7 @@ def _identity(
     settings: LearningSettings,
 ) -> str:
     """Differs for trainings that differ in anything."""
-    digest = hashlib.sha256(json.dumps(asdict(settings)).encode())
-    for name, value in student.model.state_dict().items():
-        digest.update(name.encode() + value.detach().contiguous().numpy().tobytes())
+    digest = begun_digest(asdict(settings), [student.model])
     digest.update(f"{data.images.shape}".encode())
     for values in (data.ids, data.pictures, data.answers, *([] if logits is None else [logits])):
         digest.update(np.ascontiguousarray(values).tobytes())

@@ -6,9 +6,7 @@ Sources: Hinton et al., 2015 (arXiv 1503.02531); for dual encoders Wu et al., 20
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,12 +30,10 @@ from pocketvl.train.distil_losses import (
     relation_losses,
     tower_losses,
 )
-from pocketvl.train.loop import LoopSettings, Losses, Progress, TrainReport
-from pocketvl.train.pairs import PairedData, SampleOrder, pairing, rows_of
-from pocketvl.train.phases import Phases, TowerPair, claim
+from pocketvl.train.loop import BatchT, LoopSettings, Losses, Objective, Progress, TrainReport
+from pocketvl.train.pairs import PairedData, SampleOrder, half_mirrored, mirror, pairing, rows_of
+from pocketvl.train.phases import Phases, TowerPair, begun_digest, claim
 from pocketvl_runtime.manifest import Role
-
-_MIRRORED_SHARE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +83,7 @@ class Lessons:
         """Pictures, half of them mirrored."""
         places = self._order(len(self._data.images), step)
         flipped = self._mirrored(len(places), step)
-        pixels = _mirror(rows_of(self._data.images, places), flipped)
+        pixels = mirror(rows_of(self._data.images, places), torch.from_numpy(flipped))
         return TowerBatch(pixels, self._wanted_images(places, flipped))
 
     def texts(self, step: int) -> TowerBatch:
@@ -101,13 +97,12 @@ class Lessons:
         flipped = self._mirrored(len(found.images), step)
         if self._settings.losses.contrast > 0:
             flipped[:] = False
-        pixels = _mirror(found.pixels, flipped)
+        pixels = mirror(found.pixels, torch.from_numpy(flipped))
         images, texts = self._wanted_images(found.images, flipped), self._wanted_texts(found.texts)
         return JointBatch(pixels, found.ids, images, texts)
 
     def _mirrored(self, count: int, step: int) -> NDArray[np.bool_]:
-        chance = np.random.default_rng([self._settings.seed, step, 2])
-        return (chance.random(count) < _MIRRORED_SHARE) & self._settings.mirror
+        return half_mirrored(self._settings.seed, step, count) & self._settings.mirror
 
     def _wanted_images(self, places: NDArray[np.int64], flipped: NDArray[np.bool_]) -> torch.Tensor:
         if self._answers is None:
@@ -287,9 +282,28 @@ def label_gradients_(checkpoint: Trainable, data: PairedData, settings: Learning
     towers = [WatchedTower(checkpoint.tower(role)) for role in checkpoint.roles]
     nothing = TowerObjective(settings.losses)
     objective = JointObjective(ResponseObjective(settings, checkpoint.logit_scale), nothing, nothing)
-    checkpoint.model.zero_grad(set_to_none=True)
-    for step in range(settings.joint_steps):
-        losses = objective(TowerPair(*towers), lessons.pairs(step), step)
+    sum_gradients_(checkpoint.model, TowerPair(*towers), lessons.pairs, objective, settings.joint_steps)
+
+
+def sum_gradients_(
+    model: nn.Module,
+    module: nn.Module,
+    batches: Callable[[int], BatchT],
+    objective: Objective[BatchT],
+    steps: int,
+) -> None:
+    """Leaves in a model's parameters the gradients of some batches' losses, summed; weights stay as they are.
+
+    Args:
+        model: whose gradients are taken off first.
+        module: of its modules, what the objective calls.
+        batches: by step.
+        objective: what the losses are.
+        steps: how many batches.
+    """
+    model.zero_grad(set_to_none=True)
+    for step in range(steps):
+        losses = objective(module, batches(step), step)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
 
 
@@ -347,18 +361,10 @@ def _identity(
     settings: LearningSettings,
 ) -> str:
     """Differs for trainings that differ in anything."""
-    digest = hashlib.sha256(json.dumps(asdict(settings)).encode())
-    for checkpoint in (student, teacher):
-        state = {} if checkpoint is None else checkpoint.model.state_dict()
-        for name, value in state.items():
-            digest.update(name.encode() + value.detach().contiguous().numpy().tobytes())
+    models = [checkpoint.model for checkpoint in (student, teacher) if checkpoint is not None]
+    digest = begun_digest(asdict(settings), models)
     digest.update(f"{data.images.shape}{data.ids.shape}{[list(rows) for rows in data.pairs]}".encode())
     digest.update(np.ascontiguousarray(data.ids).tobytes())
     if answers is not None:
         digest.update(np.ascontiguousarray(answers.texts).tobytes())
     return digest.hexdigest()
-
-
-def _mirror(pixels: torch.Tensor, flipped: NDArray[np.bool_]) -> torch.Tensor:
-    chosen = torch.from_numpy(flipped)[:, None, None, None]
-    return torch.where(chosen, pixels.flip(2), pixels)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,9 +19,18 @@ from torch.nn.utils import skip_init
 
 from pocketvl.errors import SourceError
 from pocketvl.families.base import Source
-from pocketvl.families.checkpoint import TokenizerFile, load_weights_, read_json, read_tokenizer, read_weights
+from pocketvl.families.checkpoint import TokenizerFile, read_json, read_tokenizer
 from pocketvl.families.clip_preprocess import read_preprocess
-from pocketvl.families.compression import read_compression, reshape_
+from pocketvl.families.compression import read_compression
+from pocketvl.families.opening import (
+    MASKED,
+    build_from,
+    check_sizes,
+    check_vocabulary,
+    open_model,
+    parse_config,
+    text_length,
+)
 from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
 
 if TYPE_CHECKING:
@@ -32,8 +40,6 @@ if TYPE_CHECKING:
 # Before transformers' pull request 24773 CLIP configs said eos_token_id 2 whatever the tokenizer said, and
 # text was pooled at the highest id; transformers still does so for them.
 _LEGACY_EOS = 2
-# Added to the scores of later tokens: exp() of it is 0, and fp16 can hold it, unlike fp32's least value.
-_MASKED = -30000.0
 _TINY = 1e-12
 
 
@@ -113,7 +119,7 @@ class ClipTextEncoder(nn.Module):
         self.mask: torch.Tensor
         self.places: torch.Tensor
         later = torch.ones(length, length).triu(1)
-        self.register_buffer("mask", (later * _MASKED)[None, None], persistent=False)  # [1, 1, T, T]
+        self.register_buffer("mask", (later * MASKED)[None, None], persistent=False)  # [1, 1, T, T]
         self.register_buffer("places", torch.arange(length, dtype=torch.float32), persistent=False)
 
     def pooled_place(self, ids: torch.Tensor) -> torch.Tensor:
@@ -168,12 +174,7 @@ def load(folder: Path) -> Source:
     tokenizer = read_tokenizer(folder)
     notes += _check_tokenizer(folder, tokenizer, config)
     model = _open_model(config, folder).requires_grad_(False)
-    positions = int(config.text.max_position_embeddings)
-    length = positions if tokenizer.limit is None else min(positions, tokenizer.limit)
-    if length < 3:
-        raise SourceError(
-            f"{folder}: texts of {length} tokens leave no room for a word; at least 3 are needed"
-        )
+    length = text_length(tokenizer, int(config.text.max_position_embeddings), folder)
     spec = TokenizerSpec(file="tokenizer.json", length=length, pad_id=tokenizer.pad_id, needs_mask=False)
     return Source(
         family="clip",
@@ -215,12 +216,7 @@ def build_model(stored: dict[str, Any], folder: Path, initialised: bool = False)
 
 
 def _open_model(config: _Config, folder: Path) -> CLIPModel:
-    weights = read_weights(folder)
-    model = _build(config, folder)
-    reshape_(model, read_compression(folder), folder)
-    load_weights_(model, weights, folder)
-    model.train(False)
-    return model
+    return open_model(lambda: _build(config, folder), read_compression(folder), folder)
 
 
 def _read_config(folder: Path) -> _Config:
@@ -231,21 +227,16 @@ def _check_config(stored: dict[str, Any], folder: Path) -> _Config:
     from transformers import CLIPConfig
 
     path = folder / "config.json"
-    try:
-        config = CLIPConfig.from_dict(stored)
-    except Exception as error:  # the validators of transformers raise whatever they like
-        reason = " ".join(str(error).split())
-        raise SourceError(f"{path} is not a valid CLIP configuration: {reason}") from error
+    config = parse_config(CLIPConfig, stored, path, "CLIP")
     text = cast("CLIPTextConfig", config.text_config)
     vision = cast("CLIPVisionConfig", config.vision_config)
-    for name, value in (
-        ("vision_config.image_size", vision.image_size),
-        ("vision_config.patch_size", vision.patch_size),
-        ("text_config.eos_token_id", text.eos_token_id),
-        ("projection_dim", config.projection_dim),
-    ):
-        if not isinstance(value, int) or value < 1:
-            raise SourceError(f"{path}: {name} is {value!r}; one positive number is needed")
+    sizes = {
+        "vision_config.image_size": vision.image_size,
+        "vision_config.patch_size": vision.patch_size,
+        "text_config.eos_token_id": text.eos_token_id,
+        "projection_dim": config.projection_dim,
+    }
+    check_sizes(sizes, path)
     if vision.num_channels != 3:
         raise SourceError(f"{path}: vision_config.num_channels is {vision.num_channels}; pictures have 3")
     return _Config(config, text, vision)
@@ -253,29 +244,14 @@ def _check_config(stored: dict[str, Any], folder: Path) -> _Config:
 
 def _build(config: _Config, folder: Path, initialised: bool = False) -> CLIPModel:
     from transformers import CLIPModel
-    from transformers.initialization import no_init_weights
 
-    try:
-        with torch.random.fork_rng(devices=[]), nullcontext() if initialised else no_init_weights():
-            # eager: plain MatMul and Softmax, which both engines fuse themselves
-            model = CLIPModel._from_config(  # type: ignore[no-untyped-call]
-                config.whole, attn_implementation="eager", dtype=torch.float32
-            )
-    except Exception as error:  # an impossible config fails wherever it first hurts
-        reason = " ".join(str(error).split())
-        raise SourceError(
-            f"{folder / 'config.json'}: no CLIP model can be built from it: {reason}"
-        ) from error
-    return cast("CLIPModel", model)
+    # eager: plain MatMul and Softmax, which both engines fuse themselves
+    return build_from(CLIPModel, config.whole, folder, "CLIP", initialised=initialised, attention="eager")
 
 
 def _check_tokenizer(folder: Path, tokenizer: TokenizerFile, config: _Config) -> tuple[str, ...]:
-    vocabulary, eos = config.text.vocab_size, config.eos_id
-    if tokenizer.highest_id >= vocabulary:
-        raise SourceError(
-            f"{folder}: tokenizer.json has ids up to {tokenizer.highest_id}, but config.json's vocab_size is "
-            f"{vocabulary}"
-        )
+    check_vocabulary(tokenizer, config.text.vocab_size, folder)
+    eos = config.eos_id
     if eos != _LEGACY_EOS:
         if tokenizer.eos_id != eos:
             raise SourceError(

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pocketvl.families.checkpoint import read_json, stored_dtype
 from pocketvl.families.clip import build_model, load, load_model
-from pocketvl.families.trainable import LayerStack, TowerShape, Trainable
+from pocketvl.families.trainable import LayerStack, Normalise, TowerShape, Trainable
 from pocketvl_runtime.manifest import PreprocessSpec, Role
 
 if TYPE_CHECKING:
@@ -26,15 +25,11 @@ class ClipImageTower(nn.Module):
         """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied."""
         super().__init__()
         self.vision_model, self.visual_projection = model.vision_model, model.visual_projection
-        self.factor: torch.Tensor
-        self.shift: torch.Tensor
-        mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
-        self.register_buffer("factor", preprocess.rescale / std, persistent=False)  # [3, 1, 1]
-        self.register_buffer("shift", mean / std, persistent=False)
+        self.normalise = Normalise(preprocess)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embeds a batch of pictures."""
-        values = pixels.permute(0, 3, 1, 2).float() * self.factor - self.shift
+        values = self.normalise(pixels)
         pooled = self.vision_model(pixel_values=values).pooler_output
         return F.normalize(self.visual_projection(pooled).float(), dim=-1)
 
@@ -107,14 +102,4 @@ def load_trainable(folder: Path) -> TrainableClip:
     Raises:
         SourceError: something in the folder is missing, broken, or does not fit the rest.
     """
-    source = load(folder)
-    return TrainableClip(
-        folder=folder,
-        model=load_model(folder),
-        config=read_json(folder / "config.json"),
-        dtype=stored_dtype(folder),
-        preprocess=source.preprocess,
-        tokenizer=source.tokenizer,
-        tokenizer_json=source.tokenizer_json,
-        logit_scale=source.logit_scale,
-    )
+    return TrainableClip.of(load(folder), load_model(folder))

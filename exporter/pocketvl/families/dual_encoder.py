@@ -16,10 +16,19 @@ from torch import nn
 
 from pocketvl.errors import SourceError
 from pocketvl.families.base import Source
-from pocketvl.families.checkpoint import TokenizerFile, load_weights_, read_json, read_tokenizer, read_weights
+from pocketvl.families.checkpoint import TokenizerFile, read_json, read_tokenizer
 from pocketvl.families.clip import logit_scale_of, normalize, of_raw_pixels, space_of
 from pocketvl.families.clip_preprocess import read_preprocess
-from pocketvl.families.compression import read_compression, reshape_
+from pocketvl.families.compression import read_compression
+from pocketvl.families.opening import (
+    MASKED,
+    build_from,
+    check_sizes,
+    check_vocabulary,
+    open_model,
+    parse_config,
+    text_length,
+)
 from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
 
 if TYPE_CHECKING:
@@ -35,8 +44,7 @@ if TYPE_CHECKING:
     from transformers.models.convnext.modeling_convnext import ConvNextLayer, ConvNextStage
 
 _TOWERS = (("vision_config", "convnext"), ("text_config", "bert"))
-# Added to the scores of padding: exp() of it is 0, and fp16 can hold it, unlike fp32's least value.
-_MASKED = -30000.0
+_FAMILY = "VisionTextDualEncoder"
 
 
 class ConvNextImageEncoder(nn.Module):
@@ -101,7 +109,7 @@ class BertTextEncoder(nn.Module):
         tables = self.embeddings
         hidden = tables.word_embeddings(ids) + tables.token_type_embeddings.weight[0]
         hidden = tables.LayerNorm(hidden + tables.position_embeddings.weight[: self.length])
-        mask = (ids == self.pad_id).to(torch.float32)[:, None, None, :] * _MASKED  # [B, 1, 1, T]
+        mask = (ids == self.pad_id).to(torch.float32)[:, None, None, :] * MASKED  # [B, 1, 1, T]
         for layer in self.layers:
             hidden = layer(hidden, mask)
         return normalize(self.projection(self.pooler(hidden)))
@@ -134,12 +142,7 @@ def load(folder: Path) -> Source:
     tokenizer = read_tokenizer(folder)
     _check_tokenizer(folder, tokenizer, config)
     model = _open_model(config, folder).requires_grad_(False)
-    positions = int(config.text.max_position_embeddings)
-    length = positions if tokenizer.limit is None else min(positions, tokenizer.limit)
-    if length < 3:
-        raise SourceError(
-            f"{folder}: texts of {length} tokens leave no room for a word; at least 3 are needed"
-        )
+    length = text_length(tokenizer, int(config.text.max_position_embeddings), folder)
     spec = TokenizerSpec(file="tokenizer.json", length=length, pad_id=tokenizer.pad_id, needs_mask=False)
     space = space_of(model, _contract(config), preprocess, spec, tokenizer.content)
     return Source(
@@ -181,12 +184,7 @@ def build_model(stored: dict[str, Any], folder: Path) -> VisionTextDualEncoderMo
 
 
 def _open_model(config: _Config, folder: Path) -> VisionTextDualEncoderModel:
-    weights = read_weights(folder)
-    model = _build(config, folder)
-    reshape_(model, read_compression(folder), folder)
-    load_weights_(model, weights, folder)
-    model.train(False)
-    return model
+    return open_model(lambda: _build(config, folder), read_compression(folder), folder)
 
 
 def _read_config(folder: Path) -> _Config:
@@ -204,19 +202,14 @@ def _check_config(stored: dict[str, Any], folder: Path) -> _Config:
             raise SourceError(
                 f"{path}: {section}.model_type is {kind!r}; of these towers only {known!r} is known"
             )
-    try:
-        config = VisionTextDualEncoderConfig.from_dict(stored)
-    except Exception as error:  # the validators of transformers raise whatever they like
-        reason = " ".join(str(error).split())
-        raise SourceError(f"{path} is not a valid VisionTextDualEncoder configuration: {reason}") from error
+    config = parse_config(VisionTextDualEncoderConfig, stored, path, _FAMILY)
     text, vision = cast("BertConfig", config.text_config), cast("ConvNextConfig", config.vision_config)
-    for name, value in (
-        ("vision_config.image_size", vision.image_size),
-        ("vision_config.patch_size", vision.patch_size),
-        ("projection_dim", config.projection_dim),
-    ):
-        if not isinstance(value, int) or value < 1:
-            raise SourceError(f"{path}: {name} is {value!r}; one positive number is needed")
+    sizes = {
+        "vision_config.image_size": vision.image_size,
+        "vision_config.patch_size": vision.patch_size,
+        "projection_dim": config.projection_dim,
+    }
+    check_sizes(sizes, path)
     if vision.num_channels != 3:
         raise SourceError(f"{path}: vision_config.num_channels is {vision.num_channels}; pictures have 3")
     if not vision.hidden_sizes:
@@ -230,28 +223,13 @@ def _check_config(stored: dict[str, Any], folder: Path) -> _Config:
 
 def _build(config: _Config, folder: Path) -> VisionTextDualEncoderModel:
     from transformers import VisionTextDualEncoderModel
-    from transformers.initialization import no_init_weights
 
-    try:
-        with torch.random.fork_rng(devices=[]), no_init_weights():
-            # eager: plain MatMul and Softmax, which both engines fuse themselves
-            model = VisionTextDualEncoderModel._from_config(  # type: ignore[no-untyped-call]
-                config.whole, attn_implementation="eager", dtype=torch.float32
-            )
-    except Exception as error:  # an impossible config fails wherever it first hurts
-        reason = " ".join(str(error).split())
-        raise SourceError(
-            f"{folder / 'config.json'}: no VisionTextDualEncoder model can be built from it: {reason}"
-        ) from error
-    return cast("VisionTextDualEncoderModel", model)
+    # eager: plain MatMul and Softmax, which both engines fuse themselves
+    return build_from(VisionTextDualEncoderModel, config.whole, folder, _FAMILY, attention="eager")
 
 
 def _check_tokenizer(folder: Path, tokenizer: TokenizerFile, config: _Config) -> None:
-    if tokenizer.highest_id >= config.text.vocab_size:
-        raise SourceError(
-            f"{folder}: tokenizer.json has ids up to {tokenizer.highest_id}, but config.json's vocab_size is "
-            f"{config.text.vocab_size}"
-        )
+    check_vocabulary(tokenizer, config.text.vocab_size, folder)
     if tokenizer.pad_id == tokenizer.eos_id:
         raise SourceError(
             f"{folder}: texts end with id {tokenizer.eos_id}, which fills up short texts, too; give the "

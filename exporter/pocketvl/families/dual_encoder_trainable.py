@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pocketvl.families.checkpoint import read_json, stored_dtype
 from pocketvl.families.clip_trainable import ClipImageTower
 from pocketvl.families.dual_encoder import build_model, load, load_model
 from pocketvl.families.trainable import LayerStack, Trainable
@@ -67,14 +66,4 @@ def load_trainable(folder: Path) -> TrainableDualEncoder:
     Raises:
         SourceError: something in the folder is missing, broken, or does not fit the rest.
     """
-    source = load(folder)
-    return TrainableDualEncoder(
-        folder=folder,
-        model=load_model(folder),
-        config=read_json(folder / "config.json"),
-        dtype=stored_dtype(folder),
-        preprocess=source.preprocess,
-        tokenizer=source.tokenizer,
-        tokenizer_json=source.tokenizer_json,
-        logit_scale=source.logit_scale,
-    )
+    return TrainableDualEncoder.of(load(folder), load_model(folder))

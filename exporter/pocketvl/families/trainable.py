@@ -8,13 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from pocketvl.errors import RecipeError, SourceError
+from pocketvl.families.base import Source
+from pocketvl.families.checkpoint import read_json, stored_dtype
 from pocketvl.families.compression import compression_of
 from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
 
@@ -29,6 +31,23 @@ _COPIED = (
     "merges.txt",
     "vocab.txt",
 )
+
+
+class Normalise(nn.Module):
+    """uint8 RGB [B, H, W, 3] -> float32 [B, 3, H, W], rescaled and normalised."""
+
+    def __init__(self, preprocess: PreprocessSpec) -> None:
+        """Args: preprocess: whose rescale, mean and std are applied."""
+        super().__init__()
+        self.factor: torch.Tensor
+        self.shift: torch.Tensor
+        mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
+        self.register_buffer("factor", preprocess.rescale / std, persistent=False)  # [3, 1, 1]
+        self.register_buffer("shift", mean / std, persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalises a batch of pictures."""
+        return pixels.permute(0, 3, 1, 2).float() * self.factor - self.shift
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,25 @@ class Trainable(ABC):
     tokenizer: TokenizerSpec
     tokenizer_json: bytes
     logit_scale: float
+
+    @classmethod
+    def of(cls, source: Source, model: nn.Module) -> Self:
+        """A checkpoint of two towers.
+
+        Args:
+            source: the same folder, opened to be exported.
+            model: transformers' own.
+        """
+        return cls(
+            folder=source.folder,
+            model=model,
+            config=read_json(source.folder / "config.json"),
+            dtype=stored_dtype(source.folder),
+            preprocess=source.preprocess,
+            tokenizer=source.tokenizer,
+            tokenizer_json=source.tokenizer_json,
+            logit_scale=source.logit_scale,
+        )
 
     @property
     @abstractmethod

@@ -10,11 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-import torch
-
 from pocketvl.errors import SourceError
-from pocketvl.families.checkpoint import load_weights_, read_json, read_weights
-from pocketvl.families.compression import COMPRESSION_FILE, read_compression, reshape_
+from pocketvl.families.checkpoint import read_json
+from pocketvl.families.compression import COMPRESSION_FILE, read_compression
+from pocketvl.families.opening import build_from, check_sizes, open_model, parse_config
 
 if TYPE_CHECKING:
     from transformers import ViltConfig, ViltForQuestionAnswering
@@ -45,12 +44,7 @@ def load_model(folder: Path, text_length: int) -> ViltForQuestionAnswering:
     said = dict(compression.segments)
     if compression.removed and list(said.items()) != list(wanted.items()):
         raise SourceError(f"{folder / COMPRESSION_FILE}: segments are {said}, and of this model {wanted}")
-    weights = read_weights(folder)
-    model = _build(config, folder)
-    reshape_(model, compression, folder)
-    load_weights_(model, weights, folder)
-    model.train(False)
-    return model
+    return open_model(lambda: _build(config, folder), compression, folder)
 
 
 def build_model(stored: dict[str, Any], folder: Path) -> ViltForQuestionAnswering:
@@ -79,15 +73,8 @@ def check_config(stored: dict[str, Any], folder: Path) -> ViltConfig:
     from transformers import ViltConfig
 
     path = folder / "config.json"
-    try:
-        config = ViltConfig.from_dict(stored)
-    except Exception as error:  # the validators of transformers raise whatever they like
-        reason = " ".join(str(error).split())
-        raise SourceError(f"{path} is not a valid ViLT configuration: {reason}") from error
-    for name in ("image_size", "patch_size"):
-        value = getattr(config, name)
-        if not isinstance(value, int) or value < 1:
-            raise SourceError(f"{path}: {name} is {value!r}; one positive number is needed")
+    config = parse_config(ViltConfig, stored, path, "ViLT")
+    check_sizes({name: getattr(config, name) for name in ("image_size", "patch_size")}, path)
     if config.num_channels != 3:
         raise SourceError(f"{path}: num_channels is {config.num_channels}; pictures have 3")
     if 0 < config.max_image_length < patch_count(config):
@@ -111,16 +98,5 @@ def segment_lengths(config: ViltConfig, text_length: int) -> dict[str, int]:
 
 def _build(config: ViltConfig, folder: Path) -> ViltForQuestionAnswering:
     from transformers import ViltForQuestionAnswering
-    from transformers.initialization import no_init_weights
 
-    try:
-        with torch.random.fork_rng(devices=[]), no_init_weights():
-            model = ViltForQuestionAnswering._from_config(  # type: ignore[no-untyped-call]
-                config, dtype=torch.float32
-            )
-    except Exception as error:  # an impossible config fails wherever it first hurts
-        reason = " ".join(str(error).split())
-        raise SourceError(
-            f"{folder / 'config.json'}: no ViLT model can be built from it: {reason}"
-        ) from error
-    return cast("ViltForQuestionAnswering", model)
+    return build_from(ViltForQuestionAnswering, config, folder, "ViLT")

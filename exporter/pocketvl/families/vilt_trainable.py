@@ -13,16 +13,14 @@ from torch import nn
 from pocketvl.errors import SourceError
 from pocketvl.families.checkpoint import TokenizerFile, read_json, read_tokenizer, stored_dtype
 from pocketvl.families.clip_preprocess import read_preprocess
+from pocketvl.families.opening import MASKED, check_vocabulary, text_length
 from pocketvl.families.segments import Segments
-from pocketvl.families.trainable import LayerStack, Trainable
+from pocketvl.families.trainable import LayerStack, Normalise, Trainable
 from pocketvl.families.vilt import build_model, check_config, load_model, segment_lengths
 from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
 
 if TYPE_CHECKING:
     from transformers import ViltConfig, ViltForQuestionAnswering
-
-# Added to the scores of places that only fill up a text: exp() of it is 0, and fp16 can hold it.
-_MASKED = -30000.0
 
 
 class ViltTower(nn.Module):
@@ -38,11 +36,7 @@ class ViltTower(nn.Module):
         super().__init__()
         self.vilt, self.classifier = model.vilt, model.classifier
         self.pad_id = pad_id
-        self.factor: torch.Tensor
-        self.shift: torch.Tensor
-        mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
-        self.register_buffer("factor", preprocess.rescale / std, persistent=False)  # [3, 1, 1]
-        self.register_buffer("shift", mean / std, persistent=False)
+        self.normalise = Normalise(preprocess)
 
     def forward(self, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Answers a batch of questions, each about its own picture."""
@@ -59,13 +53,13 @@ class ViltTower(nn.Module):
     def embed(self, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What the first layer takes: float [B, T + 1 + patches, width], and what is added to scores."""
         embeddings = self.vilt.embeddings
-        values = pixels.permute(0, 3, 1, 2).float() * self.factor - self.shift
+        values = self.normalise(pixels)
         patches = embeddings.patch_embeddings(values).flatten(2).transpose(1, 2)
         first = embeddings.cls_token.expand(len(pixels), -1, -1)
         kinds = embeddings.token_type_embeddings.weight
         text = embeddings.text_embeddings(input_ids=ids.long()) + kinds[0]
         picture = torch.cat([first, patches], dim=1) + embeddings.position_embeddings + kinds[1]
-        filling = (ids == self.pad_id).to(text.dtype) * _MASKED
+        filling = (ids == self.pad_id).to(text.dtype) * MASKED
         mask = torch.cat([filling, filling.new_zeros(picture.shape[:2])], dim=1)[:, None, None]
         return torch.cat([text, picture], dim=1), mask
 
@@ -129,20 +123,10 @@ def load_trainable(folder: Path) -> TrainableVilt:
 
 
 def _text_length(folder: Path, tokenizer: TokenizerFile, config: ViltConfig) -> int:
-    if tokenizer.highest_id >= config.vocab_size:
-        raise SourceError(
-            f"{folder}: tokenizer.json has ids up to {tokenizer.highest_id}, but config.json's vocab_size is "
-            f"{config.vocab_size}"
-        )
+    check_vocabulary(tokenizer, config.vocab_size, folder)
     if tokenizer.pad_id == tokenizer.eos_id:
         raise SourceError(f"{folder}: texts end with the very id {tokenizer.pad_id} that fills them up")
-    positions = config.max_position_embeddings
-    length = positions if tokenizer.limit is None else min(positions, tokenizer.limit)
-    if length < 3:
-        raise SourceError(
-            f"{folder}: texts of {length} tokens leave no room for a word; at least 3 are needed"
-        )
-    return length
+    return text_length(tokenizer, config.max_position_embeddings, folder)
 
 
 def _answers(stored: dict[str, Any], folder: Path) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pocketvl.compress.settings import LearningSettings, check_answering, shows_mirrored
@@ -56,6 +56,11 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
     return tuple(chain.stages)
 
 
+def _ways(step: PruneStep | PruneFiltersStep | PruneCrossModalStep | SparsifyStep) -> Iterator[float]:
+    """For each of a step's rounds the part of the way that has been gone after it."""
+    return (step.schedule.at(done / step.rounds) for done in range(1, step.rounds + 1))
+
+
 class _Chain:
     """Stages one after the other, and the last checkpoint."""
 
@@ -90,9 +95,8 @@ class _Chain:
         if isinstance(step, PruneStep):
             self._prune(step)
         elif isinstance(step, PruneFiltersStep):
-            for done in range(1, step.rounds + 1):
-                ratio = step.schedule.at(done / step.rounds) * step.ratio
-                self._append(PruneFilters(self._last, self._data, step.score, ratio))
+            for way in _ways(step):
+                self._append(PruneFilters(self._last, self._data, step.score, way * step.ratio))
                 self._learn(step.learn)
         elif isinstance(step, SparsifyStep):
             self._sparsify(step)
@@ -109,9 +113,9 @@ class _Chain:
             self._append(Factorise(self._last, self._data, towers, step.energy, step.ratio, step.whitened))
             self._learn(step.learn)
         elif isinstance(step, PruneCrossModalStep):
-            for done in range(1, step.rounds + 1):
-                ratio = step.ratio * step.schedule.at(done / step.rounds)
-                self._append(PruneCrossModal(self._last, self._data, ratio, step.score, step.grain))
+            for way in _ways(step):
+                cut = PruneCrossModal(self._last, self._data, way * step.ratio, step.score, step.grain)
+                self._append(cut)
                 self._learn(step.learn)
         elif isinstance(step, QatStep):
             assert isinstance(self._data, PairData)
@@ -148,8 +152,7 @@ class _Chain:
     def _prune(self, step: PruneStep) -> None:
         start, towers = self._last, tuple(TOWERS[name] for name in step.towers)
         measure, limit = step.target or (None, None)
-        for done in range(1, step.rounds + 1):
-            way = step.schedule.at(done / step.rounds)
+        for way in _ways(step):
             ratio = None if step.ratio is None else way * step.ratio
             self._append(
                 PruneUnits(
@@ -162,8 +165,7 @@ class _Chain:
     def _sparsify(self, step: SparsifyStep) -> None:
         towers = tuple(TOWERS[name] for name in step.towers)
         self._zeros = True
-        for done in range(1, step.rounds + 1):
-            way = step.schedule.at(done / step.rounds)
+        for way in _ways(step):
             sparsity = None if step.sparsity is None else way * step.sparsity
             self._append(SparsifyWeights(self._last, self._data, towers, step.score, step.scope, sparsity))
             self._learn(step.learn)

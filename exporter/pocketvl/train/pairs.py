@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from pocketvl.errors import DataError
 
+_MIRRORED_SHARE = 0.5
+
 
 @dataclass(frozen=True, eq=False)
 class PairedData:
@@ -81,6 +83,16 @@ def _shuffled(seed: int, around: int, count: int) -> NDArray[np.int64]:
 def rows_of(values: NDArray[np.generic], places: NDArray[np.int64]) -> torch.Tensor:
     """Some rows, copied."""
     return torch.from_numpy(np.ascontiguousarray(values[places]))
+
+
+def mirror(pixels: torch.Tensor, flipped: torch.Tensor) -> torch.Tensor:
+    """Pictures [B, H, W, 3], left and right turned round in those that `flipped`, bool [B], names."""
+    return torch.where(flipped[:, None, None, None], pixels.flip(2), pixels)
+
+
+def half_mirrored(seed: int, step: int, count: int) -> NDArray[np.bool_]:
+    """Which of a step's pictures are shown mirrored, bool [count]: every other one, by chance."""
+    return np.random.default_rng([seed, step, 2]).random(count) < _MIRRORED_SHARE
 
 
 def pairing(data: PairedData, order: SampleOrder, step: int, negatives: int = 1) -> Pairing:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -71,6 +72,15 @@ def named(phase: str, progress: Progress | None) -> Progress | None:
     if progress is None:
         return None
     return lambda done, total, news: progress(done, total, f"{phase}: {news}")
+
+
+def begun_digest(settings: object, models: Iterable[nn.Module]) -> hashlib._Hash:
+    """SHA-256 of what a training depends on, to which its data is to be added: settings, and weights."""
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for model in models:
+        for name, value in model.state_dict().items():
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest
 
 
 def claim(work: Path, identity: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from accelerate.utils import set_seed
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import CLIPModel, VisionTextDualEncoderModel
+from transformers import CLIPModel, PreTrainedModel, VisionTextDualEncoderModel
 
 from pocketvl.data.tabletop.language import captions, questions, sample_statement
 from pocketvl.data.tabletop.scene import sample_scene, scene_rng
@@ -48,10 +48,13 @@ Progress = Callable[[int, int, str], None]
 
 
 class PictureSettings(Protocol):
-    """What of a model's shape its pictures depend on."""
+    """What of a model's shape its pictures and its tokenizer depend on."""
 
     @property
     def image_size(self) -> int: ...
+
+    @property
+    def text_length(self) -> int: ...
 
     @property
     def mean(self) -> tuple[float, float, float]: ...
@@ -201,7 +204,9 @@ def train_tabletop_clip(
     if settings.joint is not None:
         scale = model.logit_scale.detach().exp()
         run("joint", settings.joint, TowerPair(student.image, student.text), JointObjective(scale))
-    _save(model, tokenizer, settings.model, out)
+    with torch.no_grad():
+        model.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
+    save_checkpoint(model, tokenizer, settings.model, out)
     return reports
 
 
@@ -238,21 +243,19 @@ def preprocess_spec(model: PictureSettings) -> PreprocessSpec:
     )
 
 
-def _save(
-    trained: CLIPModel | VisionTextDualEncoderModel, tokenizer: Tokenizer, model: ModelSettings, out: Path
+def save_checkpoint(
+    trained: PreTrainedModel, tokenizer: Tokenizer, model: PictureSettings, out: Path
 ) -> None:
+    """Writes the Hugging Face folder of a model, in 16 bits; of what stands there, its card stays."""
     half = out.with_name(out.name + ".unfinished")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
-    with torch.no_grad():
-        trained.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
-    nn.Module.to(trained, torch.float16)
+    nn.Module.to(trained, device="cpu", dtype=torch.float16)
     trained.save_pretrained(half)
     save_tokenizer(tokenizer, half, model.text_length)
     (half / "preprocessor_config.json").write_text(json.dumps(preprocessor_config(model), indent=2) + "\n")
-    for kept in ("MODEL_CARD.md",):
-        if (out / kept).exists():
-            shutil.copy(out / kept, half / kept)
+    if (out / "MODEL_CARD.md").exists():
+        shutil.copy(out / "MODEL_CARD.md", half / "MODEL_CARD.md")
     shutil.rmtree(out, ignore_errors=True)
     half.rename(out)
 

@@ -81,13 +81,16 @@ def build_clip(settings: ClipSettings) -> CLIPModel:
     return CLIPModel(config)
 
 
-class ImageTower(nn.Module):
-    """The image side of a CLIPModel, with the head on its patches that training alone needs."""
+class TaughtTower(nn.Module):
+    """The image side of a model, with the head on its patches that training alone needs."""
 
-    def __init__(self, clip: CLIPModel, settings: ClipSettings) -> None:
+    def __init__(
+        self, encoder: nn.Module, projection: nn.Module, width: int, settings: ModelSettings
+    ) -> None:
+        """Args: encoder, projection: shared. width: of the patches' hidden states. settings: of the model."""
         super().__init__()
-        self.encoder, self.projection = clip.vision_model, clip.visual_projection
-        self.patch_head = nn.Linear(settings.image.width, 1 + sum(len(v) for v in VOCABULARIES))
+        self.encoder, self.projection = encoder, projection
+        self.patch_head = nn.Linear(width, 1 + sum(len(v) for v in VOCABULARIES))
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(settings.mean).view(1, 3, 1, 1) * 255)
@@ -105,10 +108,25 @@ class ImageTower(nn.Module):
         """
         values = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
         seen = self.encoder(pixel_values=values)
-        tokens = seen.last_hidden_state[:, 1:]
-        read = self.projection(self.encoder.post_layernorm(tokens)).float()
+        tokens, norm = self.patches(seen.last_hidden_state)
+        read = self.projection(norm(tokens)).float()
         embedding = F.normalize(self.projection(seen.pooler_output).float(), dim=-1)
         return embedding, self.patch_head(tokens).float(), F.normalize(read, dim=-1)
+
+    def patches(self, hidden: torch.Tensor) -> tuple[torch.Tensor, nn.Module]:
+        """Of what the encoder gives, the patches [B, P, width], row by row, and the norm they are read by."""
+        raise NotImplementedError
+
+
+class ImageTower(TaughtTower):
+    """Of a CLIPModel: its pooled token comes before the patches."""
+
+    def __init__(self, clip: CLIPModel, settings: ClipSettings) -> None:
+        """Args: clip: shares its modules. settings: that it was built from."""
+        super().__init__(clip.vision_model, clip.visual_projection, settings.image.width, settings)
+
+    def patches(self, hidden: torch.Tensor) -> tuple[torch.Tensor, nn.Module]:
+        return hidden[:, 1:], self.encoder.get_submodule("post_layernorm")
 
 
 @dataclass(frozen=True)

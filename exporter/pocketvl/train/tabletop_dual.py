@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import VisionTextDualEncoderConfig, VisionTextDualEncoderModel
 
 from pocketvl.errors import RecipeError
-from pocketvl.train.tabletop_clip import ModelSettings, TowerSettings
-from pocketvl.train.tabletop_pool import VOCABULARIES
+from pocketvl.train.tabletop_clip import ModelSettings, TaughtTower, TowerSettings
 from pocketvl.train.tokenizer import PAD_ID
 
 # What a layer's outputs are scaled by at first. ConvNeXt's 1e-6 is made for many layers and long trainings.
@@ -86,32 +84,13 @@ def build_dual_encoder(settings: DualEncoderSettings) -> VisionTextDualEncoderMo
     return VisionTextDualEncoderModel(config)
 
 
-class ConvNextTower(nn.Module):
-    """The image side of the model, with the head on its places that training alone needs."""
+class ConvNextTower(TaughtTower):
+    """Of a ConvNeXt: the places of its last stage are the patches."""
 
     def __init__(self, model: VisionTextDualEncoderModel, settings: DualEncoderSettings) -> None:
         """Args: model: shares its modules. settings: that it was built from."""
-        super().__init__()
-        self.encoder: nn.Module = model.vision_model
-        self.projection: nn.Module = model.visual_projection
-        self.patch_head = nn.Linear(settings.image.channels[-1], 1 + sum(len(v) for v in VOCABULARIES))
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(settings.mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(settings.std).view(1, 3, 1, 1) * 255)
+        width = settings.image.channels[-1]
+        super().__init__(model.vision_model, model.visual_projection, width, settings)
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """As `tabletop_clip.ImageTower`, with the P places of the last stage for patches.
-
-        Args:
-            pixels: uint8 [B, H, W, 3].
-
-        Returns:
-            Embeddings [B, D]; logits of the places [B, P, 1 + 21]; the places as embeddings [B, P, D].
-        """
-        values = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        seen = self.encoder(pixel_values=values)
-        places = seen.last_hidden_state.flatten(2).transpose(1, 2)  # [B, P, channels], row by row
-        read = self.projection(self.encoder.get_submodule("layernorm")(places)).float()
-        embedding = F.normalize(self.projection(seen.pooler_output).float(), dim=-1)
-        return embedding, self.patch_head(places).float(), F.normalize(read, dim=-1)
+    def patches(self, hidden: torch.Tensor) -> tuple[torch.Tensor, nn.Module]:
+        return hidden.flatten(2).transpose(1, 2), self.encoder.get_submodule("layernorm")

@@ -10,30 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from accelerate.utils import set_seed
-from tokenizers import Tokenizer
 from torch import nn
 from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pocketvl.data.tabletop.language import ANSWERS
 from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families.vilt_trainable import ViltTower
-from pocketvl.train.loop import LoopSettings, Trainer, TrainReport
+from pocketvl.train.loop import LoopSettings, Progress, Trainer, TrainReport
+from pocketvl.train.pairs import mirror
 from pocketvl.train.phases import claim, named
-from pocketvl.train.tabletop import corpus, preprocess_spec, preprocessor_config
+from pocketvl.train.tabletop import corpus, preprocess_spec, save_checkpoint
 from pocketvl.train.tabletop_clip import naming_loss, under_patches
 from pocketvl.train.tabletop_pool import VOCABULARIES, PoolSettings, open_pool
 from pocketvl.train.tabletop_questions import AnswerBatch, AnswerBatches, ask
-from pocketvl.train.tokenizer import PAD_ID, build_tokenizer, save_tokenizer
-
-Progress = Callable[[int, int, str], None]
+from pocketvl.train.tokenizer import PAD_ID, build_tokenizer
 
 
 @dataclass(frozen=True)
@@ -175,8 +172,7 @@ class AnswerObjective:
     def __call__(self, module: nn.Module, batch: AnswerBatch, step: int) -> Mapping[str, torch.Tensor]:
         device = next(module.parameters()).device
         rows, mentioned = batch.rows.to(device), batch.mentions.to(device)
-        pixels, mirrored = batch.pixels.to(device), batch.mirrored.to(device)[:, None, None, None]
-        pixels = torch.where(mirrored, pixels.flip(2), pixels)
+        pixels = mirror(batch.pixels.to(device), batch.mirrored.to(device))
         answers, named, referred = module(pixels, batch.ids.to(device))
         steps = self.phase.loop.steps
         share = max(0.0, min(1.0, (steps - step) / (steps * (1 - self.phase.fade_from))))
@@ -206,11 +202,10 @@ def train_tabletop_vilt(
     """
     if out.exists() and not (out / "config.json").exists():
         raise TrainingError(f"{out} exists and is not a checkpoint folder: choose another place")
-    phase, workers = settings.answer, max(2, min(16, os.cpu_count() or 1))
-    spec = preprocess_spec(settings.model)
-    pool = open_pool(work / "scenes", settings.scenes, spec, progress, workers)
+    phase, spec = settings.answer, preprocess_spec(settings.model)
+    pool = open_pool(work / "scenes", settings.scenes, spec, progress)
     claim(work, hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest())
-    questions = ask(pool.rows, phase.loop.seed, phase.rounds, progress, workers)
+    questions = ask(pool.rows, phase.loop.seed, phase.rounds, progress, os.cpu_count() or 1)
     tokenizer = build_tokenizer(corpus(settings.scenes.seed), settings.model.vocab_size)
     batches = AnswerBatches(
         pool, questions, tokenizer, settings.model.text_length, phase.batch_size, phase.loop.seed
@@ -222,7 +217,7 @@ def train_tabletop_vilt(
         module, batches, AnswerObjective(phase), phase.loop, work / "answer"
     )
     report = trainer.run(named("answer", progress))
-    save_vilt(vilt, tokenizer, settings.model, out)
+    save_checkpoint(vilt, tokenizer, settings.model, out)
     return report
 
 
@@ -242,18 +237,3 @@ def things_meant(rows: torch.Tensor, mentioned: torch.Tensor) -> torch.Tensor:
         )
         found.append(alike & present & ((place == 0) | (said.amax(1) > 0)))
     return torch.stack(found, dim=-1)
-
-
-def save_vilt(vilt: ViltForQuestionAnswering, tokenizer: Tokenizer, model: ViltSettings, out: Path) -> None:
-    """Writes the Hugging Face folder of a model, in 16 bits; what stands there is replaced."""
-    half = out.with_name(out.name + ".unfinished")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(parents=True)
-    nn.Module.to(vilt, device="cpu", dtype=torch.float16)
-    vilt.save_pretrained(half)
-    save_tokenizer(tokenizer, half, model.text_length)
-    (half / "preprocessor_config.json").write_text(json.dumps(preprocessor_config(model), indent=2) + "\n")
-    if (out / "MODEL_CARD.md").exists():
-        shutil.copy(out / "MODEL_CARD.md", half / "MODEL_CARD.md")
-    shutil.rmtree(out, ignore_errors=True)
-    half.rename(out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 
 from pocketvl.compress.settings import LearningSettings
 from pocketvl.data.dataset import Dataset, questions_of
-from pocketvl.errors import DataError, RecipeError, SourceError
-from pocketvl.recipes.stages.learning import LOSSES_FILE
-from pocketvl.recipes.stages.towers import TORCH, check_source, ids_of, this_machine, write_pixels
+from pocketvl.errors import DataError, SourceError
+from pocketvl.recipes.stages.learning import save_trained, states_of, training_machine
+from pocketvl.recipes.stages.towers import TORCH, check_source, ids_of, write_pixels
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Role
 
@@ -110,7 +109,7 @@ class AskAnswers(Stage):
         return "ask the teacher"
 
     def environment(self) -> Mapping[str, str]:
-        return this_machine()
+        return training_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.train.questions import answer_logits
@@ -157,21 +156,17 @@ class LearnAnswers(Stage):
         return "learn from the teacher" if self.answers else "learn from labels"
 
     def environment(self) -> Mapping[str, str]:
-        return this_machine()
+        return training_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.compress.answering import train_answering
         from pocketvl.compress.sparsity import held_zeros
 
-        if source.work is None:
-            raise RecipeError("training needs a folder for what it has done so far")
+        states = states_of(source)
         student = open_answering(source["student"])
         logits = read_logits(source["answers"]) if self.answers else None
         with held_zeros(student.model, self.hold_zeros):
             reports = train_answering(
-                student, logits, read_questions(source["data"]), self.settings, source.work / "states",
-                source.progress,
-            )  # fmt: skip
-        student.save(out)
-        losses = {name: report.losses for name, report in reports.items()}
-        (out / LOSSES_FILE).write_text(json.dumps(losses) + "\n", encoding="utf-8")
+                student, logits, read_questions(source["data"]), self.settings, states, source.progress
+            )
+        save_trained(student, reports, out)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pocketvl.errors import RecipeError
 from pocketvl.quantize.settings import CalibrationSettings, QatSettings
 from pocketvl.recipes.stages.compressing import feeds_of
-from pocketvl.recipes.stages.learning import PairData, read_pairs, training_machine
+from pocketvl.recipes.stages.learning import PairData, read_pairs, states_of, training_machine
 from pocketvl.recipes.stages.towers import TORCH, example_of
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Precision, Role
@@ -55,15 +54,14 @@ class LearnOnGrids(Stage):
         from pocketvl.families import open_trainable
         from pocketvl.quantize.qat import train_qat
 
-        if source.work is None:
-            raise RecipeError("training needs a folder for what it has done so far")
+        states = states_of(source)
         student = open_trainable(source["student"])
         image, text = (student.tower(role) for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER))
         towers = (
             self._integers(student, image, Role.IMAGE_ENCODER, source),
             self._integers(student, text, Role.TEXT_ENCODER, source),
         )
-        data, states = read_pairs(source["data"]), source.work / "states"
+        data = read_pairs(source["data"])
         trained = train_qat(
             (image, text), towers, student.logit_scale, data, self.settings, states, source.progress
         )

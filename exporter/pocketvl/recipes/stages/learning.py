@@ -19,6 +19,8 @@ from pocketvl.stage import Inputs, Stage
 
 if TYPE_CHECKING:
     from pocketvl.compress.distil import TeacherAnswers
+    from pocketvl.families.trainable import Trainable
+    from pocketvl.train.loop import TrainReport
     from pocketvl.train.pairs import PairedData
 
 LOSSES_FILE = "losses.json"
@@ -128,6 +130,24 @@ def read_answers(folder: Path) -> TeacherAnswers:
     return TeacherAnswers(np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "texts.npy"))
 
 
+def states_of(source: Inputs) -> Path:
+    """Where a training keeps what it has done so far.
+
+    Raises:
+        RecipeError: the stage was given no such place.
+    """
+    if source.work is None:
+        raise RecipeError("training needs a folder for what it has done so far")
+    return source.work / "states"
+
+
+def save_trained(student: Trainable, reports: Mapping[str, TrainReport], out: Path) -> None:
+    """Writes a trained student's checkpoint, and beside it the losses on the way."""
+    student.save(out)
+    losses = {name: report.losses for name, report in reports.items()}
+    (out / LOSSES_FILE).write_text(json.dumps(losses) + "\n", encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class Learn(Stage):
     """A student that has learned: its checkpoint, and the losses on the way.
@@ -164,16 +184,12 @@ class Learn(Stage):
         from pocketvl.compress.sparsity import held_zeros
         from pocketvl.families import open_trainable
 
-        if source.work is None:
-            raise RecipeError("training needs a folder for what it has done so far")
+        states = states_of(source)
         student = open_trainable(source["student"])
         teacher = open_trainable(source["teacher"]) if self.settings.losses.runs_teacher else None
         answers = read_answers(source["answers"]) if self.answers else None
         with held_zeros(student.model, self.hold_zeros):
             reports = train_student(
-                student, teacher, read_pairs(source["data"]), answers, self.settings, source.work / "states",
-                source.progress,
-            )  # fmt: skip
-        student.save(out)
-        losses = {name: report.losses for name, report in reports.items()}
-        (out / LOSSES_FILE).write_text(json.dumps(losses) + "\n", encoding="utf-8")
+                student, teacher, read_pairs(source["data"]), answers, self.settings, states, source.progress
+            )
+        save_trained(student, reports, out)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from pocketvl.errors import RecipeError
 from pocketvl.quantize.settings import CalibrationSettings, QatSettings, QuantizeSettings
-from pocketvl.recipes.stages.learning import PairData, read_pairs
+from pocketvl.recipes.stages.learning import PairData, read_pairs, states_of
 from pocketvl.recipes.stages.towers import (
     TORCH,
     CalibrationFeeds,
@@ -128,8 +128,7 @@ class TrainQat(Stage):
         from pocketvl.integers import QuantizedTower
         from pocketvl.quantize.qat import train_qat
 
-        if source.work is None:
-            raise RecipeError("training needs a folder for what it has done so far")
+        states = states_of(source)
         opened = open_source(self.source)
         stages = zip(self.towers, source.all("towers"), strict=True)
         image, text = (open_tower(self.source, stage.role, folder)[0] for stage, folder in stages)
@@ -140,7 +139,7 @@ class TrainQat(Stage):
             opened.logit_scale,
             read_pairs(source["data"]),
             self.settings,
-            source.work / "states",
+            states,
             source.progress,
         )
         for stage, (state, tower) in zip(self.towers, trained, strict=True):
