@@ -201,6 +201,7 @@ CONTRASTS = (
     Contrast("neurons 60 %: fine-tuned against before", "neurons-60", "neurons-60"),
     Contrast("heads 66 %: fine-tuned against before", "heads-66", "heads-66"),
     Contrast("layers 6 and 3: fine-tuned against before", "depth-6-3", "depth-6-3"),
+    Contrast("the same, a tenth of the learning rate", "depth-6-3-slow", "depth-6-3-slow"),
     Contrast("low rank 60 %: fine-tuned against before", "low-rank-60", "low-rank-60"),
     Contrast("80 % zeros: fine-tuned against before", "sparse-80", "sparse-80"),
     Contrast("neurons 60 %: Taylor against magnitude", "neurons-60", "neurons-60-magnitude"),
@@ -330,6 +331,9 @@ def _depth(budget: Budget) -> list[Row]:
     for image, text in ((9, 4), (6, 3)):
         label = f"{image} of 12 and {text} of 6 stay"
         made.add(f"depth-{image}-{text}", label, DropLayersStep(image, text), curve="layers")
+    slow = LearnStep(budget.learning(rate=3e-5))
+    label = "6 of 12 and 3 of 6 stay, a tenth of the learning rate"
+    made.rows.append(Row("depth-6-3-slow", made.group, label, (DropLayersStep(6, 3), slow)))
     return made.rows
 
 

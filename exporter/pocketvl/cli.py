@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pocketvl.launch import is_first
 from pocketvl_runtime.console import run_command
 from pocketvl_runtime.errors import BackendWarning
 
@@ -199,7 +200,7 @@ def _bits(text: str) -> tuple[int, ...]:
     "--recipe",
     required=True,
     metavar="NAME|FILE.toml",
-    help="What is done, step by step: gentle, cross-modal (of a ViLT), or a file.",
+    help="What is done, step by step: gentle, balanced, tiny, cross-modal (of a ViLT), or a file.",
 )
 @click.option("--data", required=True, type=_folder, help="Dataset folder to learn from.")
 @click.option(
@@ -214,13 +215,16 @@ def _bits(text: str) -> tuple[int, ...]:
 def compress(source: Path, recipe: str, data: Path, out: Path, cache: Path, as_json: bool) -> None:
     """Make the checkpoint SOURCE smaller: prune, factorise and distil it as a recipe says.
 
-    Interrupted, the same command goes on where the training last saved its state.
+    Interrupted, the same command goes on where the training last saved its state. Started by torchrun or
+    accelerate launch, its processes train together.
     """
     from pocketvl.console import stage_lines
     from pocketvl.recipes import compress as recipes
 
     with stage_lines() as tell:
         result = recipes.compress(recipes.CompressRequest(source, recipe, data, out), cache, tell)
+    if not is_first():
+        return
     if as_json:
         click.echo(json.dumps({"before": vars(result.before), "after": vars(result.after)}))
         return
@@ -270,13 +274,18 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, as_json: bool) -> 
     "--from", "start", type=_folder, help="A checkpoint of fewer layers, from which the model grows."
 )
 def train(recipe: str, out: Path, work: Path | None, start: Path | None) -> None:
-    """Train what RECIPE says (a shipped name, or a .toml file). Interrupted, the same command goes on."""
+    """Train what RECIPE says (a shipped name, or a .toml file).
+
+    Interrupted, the same command goes on. Started by torchrun or accelerate launch, its processes train
+    together.
+    """
     from pocketvl.console import bar
     from pocketvl.recipes import train as recipes
 
     with bar() as tell:
         recipes.train(recipe, out, work or out.with_name(out.name + ".work"), tell, start)
-    click.echo(str(out))
+    if is_first():
+        click.echo(str(out))
 
 
 @cli.group()

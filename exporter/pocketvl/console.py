@@ -15,7 +15,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pocketvl.launch import is_first
 from pocketvl.stage import Event, EventKind
+
+
+def _console() -> Console:
+    """Of several processes in one launch, only the first tells what it does."""
+    return Console(stderr=True, highlight=False, quiet=not is_first())
 
 
 def _progress(console: Console) -> Progress:
@@ -27,14 +33,14 @@ def _progress(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=console.quiet or not console.is_terminal,
     )
 
 
 @contextmanager
 def stage_lines() -> Iterator[Callable[[Event], None]]:
     """Prints every stage on stderr as it ends, with a live bar where somebody watches."""
-    console = Console(stderr=True, highlight=False)
+    console = _console()
     with _progress(console) as shown:
         task = shown.add_task("", total=None)
 
@@ -58,7 +64,7 @@ def stage_lines() -> Iterator[Callable[[Event], None]]:
 @contextmanager
 def bar() -> Iterator[Callable[[int, int, str], None]]:
     """One live bar on stderr; where nobody watches, a line now and then."""
-    console = Console(stderr=True, highlight=False)
+    console = _console()
     with _progress(console) as shown:
         task = shown.add_task("", total=None)
         last = {"tenth": -1, "total": -1}

@@ -11,15 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.errors import RecipeError
+from pocketvl.launch import is_first
 from pocketvl.recipes.compress_chain import stages_of
-from pocketvl.recipes.compress_recipe import (
-    read_compress_recipe,
-)
+from pocketvl.recipes.compress_recipe import read_compress_recipe
 from pocketvl.recipes.publishing import publish_if_changed
-from pocketvl.recipes.stages.compressing import (
-    PRUNED_FILE,
-    costs_of,
-)
+from pocketvl.recipes.stages.compressing import PRUNED_FILE, costs_of
 from pocketvl.recipes.stages.learning import CURVES_FILE, LOSSES_FILE
 from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, run
 
@@ -109,20 +105,26 @@ def compress(
     planned = plan([final])
     check_replaceable(request.out, _is_compressed)
     folder = run(planned, cache, tell)[final].folder
-    with tempfile.TemporaryDirectory(prefix="pocketvl-") as scratch:
-        whole = Path(scratch) / "checkpoint"
-        shutil.copytree(folder, whole)
-        if (request.out / _CARD).exists():
-            shutil.copyfile(request.out / _CARD, whole / _CARD)
-        publish_if_changed(whole, request.out, _is_compressed)
+    if is_first():
+        _publish(folder, request.out)
 
     from pocketvl.compress.costs import Cost
     from pocketvl.families import open_trainable
 
     before, after = (
-        sum(costs_of(open_trainable(each)).values(), Cost()) for each in (request.source, request.out)
+        sum(costs_of(open_trainable(each)).values(), Cost()) for each in (request.source, folder)
     )
     return Compressed(before, after)
+
+
+def _publish(checkpoint: Path, out: Path) -> None:
+    """Brings a checkpoint to where the user wants it; of what stands there, its card stays."""
+    with tempfile.TemporaryDirectory(prefix="pocketvl-") as scratch:
+        whole = Path(scratch) / "checkpoint"
+        shutil.copytree(checkpoint, whole)
+        if (out / _CARD).exists():
+            shutil.copyfile(out / _CARD, whole / _CARD)
+        publish_if_changed(whole, out, _is_compressed)
 
 
 def _is_compressed(folder: Path) -> bool:

@@ -75,6 +75,8 @@ class Stage:
         version: to be raised when the same settings and inputs give another result than before.
         tools: distributions whose installed version may change the result.
         resumes: the stage takes long, and goes on from what it left in `source.work` when it was interrupted.
+            Of a launch of several processes all run it at the same time, in the same `source.work`; what the
+            first one writes is kept.
     """
 
     version: ClassVar[int] = 1

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketvl.errors import StageError
+from pocketvl.launch import is_first
 from pocketvl.stage.base import Inputs, Stage, empty_fields, links, settings
 from pocketvl.stage.store import Sealed, Store
 from pocketvl_runtime.errors import PocketVLError
+
+
+_LOOK_AGAIN = 0.2  # seconds
 
 
 class PlanError(StageError):
@@ -132,6 +136,9 @@ def run(
 ) -> Results:
     """Runs what is not in the cache, in order; after a kill, the next run goes on from the last one sealed.
 
+    Of a launch of several processes the first does that; the others join in the stages that resume, and wait
+    for the results of all.
+
     Args:
         plan: from `plan()`.
         cache: folder for results; made if missing, may be shared by processes that run at the same time.
@@ -173,27 +180,52 @@ class _Desk:
         was_cached = sealed is not None
         if sealed is None:
             self._say(EventKind.STARTED)
-            sealed = (
-                self._resume(inputs, ingredients) if self.stage.resumes else self._make(inputs, ingredients)
-            )
-        if self.stage.resumes:
+            sealed = self._made(inputs, ingredients)
+        if self.stage.resumes and is_first():
             self.store.drop_work(self.stage.name, ingredients)
         kind = EventKind.CACHED if was_cached else EventKind.DONE
         self._say(kind, seconds=time.perf_counter() - begin)
         return Result(self.stage, sealed.folder, sealed.digest, was_cached, sealed.ingredients)
 
+    def _made(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
+        if not is_first():
+            return self._follow(inputs, ingredients)
+        return self._resume(inputs, ingredients) if self.stage.resumes else self._seal(inputs, ingredients)
+
+    def _follow(
+        self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]
+    ) -> Sealed:
+        """Waits for what the launch's first process makes; helps where all of them are needed."""
+        if self.stage.resumes:
+            work = self.store.work_of(self.stage.name, ingredients)
+            with self.store.draft(self.stage.name) as out:
+                self._run(inputs, out, work)
+        while (found := self.store.find(self.stage.name, ingredients)) is None:
+            time.sleep(_LOOK_AGAIN)  # where the first one fails, the launcher ends us all
+        return found
+
     def _resume(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
         """Goes on in the stage's work folder, unless another process came to the end there meanwhile."""
         with self.store.work_folder(self.stage.name, ingredients) as work:
             found = self.store.find(self.stage.name, ingredients)
-            return found or self._make(inputs, ingredients, work)
+            return found or self._seal(inputs, ingredients, work)
 
-    def _make(
+    def _seal(
         self,
         inputs: dict[str, tuple[Path | Result, ...]],
         ingredients: dict[str, object],
         work: Path | None = None,
     ) -> Sealed:
+        with self.store.draft(self.stage.name) as out:
+            source = self._run(inputs, out, work)
+            with _stage_errors(self.stage, out):
+                self.stage.ensures(source, out)
+                if self._ingredients(inputs) != ingredients:
+                    raise StageError(f"{self.stage.title}: an input changed while it ran; run it again")
+                return self.store.seal(self.stage.name, ingredients, out)
+
+    def _run(self, inputs: dict[str, tuple[Path | Result, ...]], out: Path, work: Path | None) -> Inputs:
+        """Lets the stage write its result into `out`; gives what it was told of its inputs."""
         paths = {
             name: tuple(at if isinstance(at, Path) else at.folder for at in each)
             for name, each in inputs.items()
@@ -203,12 +235,9 @@ class _Desk:
             lambda done, total, what: self._say(EventKind.PROGRESS, progress=(done, total, what)),
             work,
         )
-        with self.store.draft(self.stage.name) as out, _stage_errors(self.stage, out):
+        with _stage_errors(self.stage, out):
             self.stage.run(source, out)
-            self.stage.ensures(source, out)
-            if self._ingredients(inputs) != ingredients:
-                raise StageError(f"{self.stage.title}: an input changed while it ran; run it again")
-            return self.store.seal(self.stage.name, ingredients, out)
+        return source
 
     def _ingredients(self, inputs: dict[str, tuple[Path | Result, ...]]) -> dict[str, object]:
         def digest(at: Path | Result) -> str:

@@ -87,13 +87,17 @@ class Store:
                 result.mkdir()
                 yield result
 
+    def work_of(self, stage: str, ingredients: dict[str, object]) -> Path:
+        """Where `work_folder` is; for processes that work in it together with the one that claimed it."""
+        return self._entry(stage, ingredients).with_suffix(".work")
+
     @contextmanager
     def work_folder(self, stage: str, ingredients: dict[str, object]) -> Iterator[Path]:
         """Where a stage that resumes keeps what it has done so far: made if missing.
 
         Inside, the folder is this process's alone; where another one works in it, that one is waited for.
         """
-        folder = self._work(stage, ingredients)
+        folder = self.work_of(stage, ingredients)
         with cache_errors(folder):
             handle = claim_folder(folder)
         try:
@@ -103,7 +107,7 @@ class Store:
 
     def drop_work(self, stage: str, ingredients: dict[str, object]) -> None:
         """Removes what a stage that resumes kept, now that its result is sealed."""
-        shutil.rmtree(self._work(stage, ingredients), ignore_errors=True)
+        shutil.rmtree(self.work_of(stage, ingredients), ignore_errors=True)
 
     def seal(self, stage: str, ingredients: dict[str, object], result: Path) -> Sealed:
         """Makes a draft a result.
@@ -145,9 +149,6 @@ class Store:
 
     def _entry(self, stage: str, ingredients: dict[str, object]) -> Path:
         return self.root / stage / key_of(ingredients)
-
-    def _work(self, stage: str, ingredients: dict[str, object]) -> Path:
-        return self._entry(stage, ingredients).with_suffix(".work")
 
     def _read(self, entry: Path, ingredients: dict[str, object]) -> Sealed | None:
         """None where anything is missing, added, or not what the seal says."""

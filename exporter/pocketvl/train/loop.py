@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from statistics import fmean
@@ -20,20 +21,28 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from pocketvl.errors import TrainingError
+from pocketvl.launch import processes
 
 BatchT = TypeVar("BatchT")
 BatchInT = TypeVar("BatchInT", contravariant=True)
 Losses = Mapping[str, torch.Tensor]
+_PATIENCE = timedelta(days=1)  # of processes that wait for the first one; where that one ends, they end at once
 Progress = Callable[[int, int, str], None]
 
 _LOSSES = "losses.jsonl"
 _SETTINGS = "settings.json"
+
+
+def launched() -> PartialState:
+    """The processes of this launch, brought together where that was not done yet."""
+    several = {"timeout": _PATIENCE} if processes() > 1 else {}
+    return PartialState(cpu=not torch.cuda.is_available(), **several)
 
 
 class Precision(StrEnum):
@@ -104,6 +113,7 @@ class Trainer(Generic[BatchT]):
         set_seed(settings.seed)
         self._settings, self._state_dir = settings, state_dir
         self._batches, self._objective = batches, objective
+        launched()
         self._accelerator = Accelerator(cpu=not torch.cuda.is_available())
         optimizer = torch.optim.AdamW(
             _groups(module, settings.weight_decay), settings.learning_rate, (0.9, 0.98)
@@ -129,6 +139,7 @@ class Trainer(Generic[BatchT]):
                 self._save(step + 1)
             if progress is not None:
                 progress(step + 1, self._settings.steps, _told(self._losses[-50:]))
+        self._accelerator.wait_for_everyone()  # some may still read the states that others remove next
         return TrainReport(self._settings.steps, tuple(self._losses))
 
     def _step(self, step: int, batch: BatchT) -> dict[str, float]:

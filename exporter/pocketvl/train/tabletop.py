@@ -23,8 +23,9 @@ from pocketvl.families.checkpoint import read_tokenizer
 from pocketvl.families.clip import load_model
 from pocketvl.families.clip_trainable import ClipImageTower, ClipTextTower
 from pocketvl.families.dual_encoder_trainable import BertTextTower
+from pocketvl.launch import is_first
 from pocketvl.train.growing import grow_
-from pocketvl.train.loop import LoopSettings, Objective, Trainer, TrainReport
+from pocketvl.train.loop import LoopSettings, Objective, Trainer, TrainReport, launched
 from pocketvl.train.phases import TowerPair, claim, named
 from pocketvl.train.tabletop_batches import Batch, TabletopBatches
 from pocketvl.train.tabletop_clip import (
@@ -177,7 +178,8 @@ def train_tabletop_clip(
         raise TrainingError(f"only a CLIP grows from a checkpoint such as {start}: leave out --from")
     if start is None and settings.oracle is None:
         raise TrainingError("this recipe trains on what is there already: say from which checkpoint (--from)")
-    pool = open_pool(work / "scenes", settings.scenes, preprocess_spec(settings.model), progress)
+    with launched().main_process_first():
+        pool = open_pool(work / "scenes", settings.scenes, preprocess_spec(settings.model), progress)
     claim(work, _start_of(start))
     first = settings.oracle or settings.joint
     set_seed(0 if first is None else first.loop.seed)
@@ -206,7 +208,8 @@ def train_tabletop_clip(
         run("joint", settings.joint, TowerPair(student.image, student.text), JointObjective(scale))
     with torch.no_grad():
         model.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
-    save_checkpoint(model, tokenizer, settings.model, out)
+    if is_first():
+        save_checkpoint(model, tokenizer, settings.model, out)
     return reports
 
 

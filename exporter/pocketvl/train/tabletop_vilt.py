@@ -23,7 +23,8 @@ from transformers import ViltConfig, ViltForQuestionAnswering
 from pocketvl.data.tabletop.language import ANSWERS
 from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families.vilt_trainable import ViltTower
-from pocketvl.train.loop import LoopSettings, Progress, Trainer, TrainReport
+from pocketvl.launch import is_first
+from pocketvl.train.loop import LoopSettings, Progress, Trainer, TrainReport, launched
 from pocketvl.train.pairs import mirror
 from pocketvl.train.phases import claim, named
 from pocketvl.train.tabletop import corpus, preprocess_spec, save_checkpoint
@@ -203,7 +204,8 @@ def train_tabletop_vilt(
     if out.exists() and not (out / "config.json").exists():
         raise TrainingError(f"{out} exists and is not a checkpoint folder: choose another place")
     phase, spec = settings.answer, preprocess_spec(settings.model)
-    pool = open_pool(work / "scenes", settings.scenes, spec, progress)
+    with launched().main_process_first():
+        pool = open_pool(work / "scenes", settings.scenes, spec, progress)
     claim(work, hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest())
     questions = ask(pool.rows, phase.loop.seed, phase.rounds, progress, os.cpu_count() or 1)
     tokenizer = build_tokenizer(corpus(settings.scenes.seed), settings.model.vocab_size)
@@ -217,7 +219,8 @@ def train_tabletop_vilt(
         module, batches, AnswerObjective(phase), phase.loop, work / "answer"
     )
     report = trainer.run(named("answer", progress))
-    save_checkpoint(vilt, tokenizer, settings.model, out)
+    if is_first():
+        save_checkpoint(vilt, tokenizer, settings.model, out)
     return report
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from pocketvl.compress.settings import LearningSettings
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError, RecipeError
+from pocketvl.launch import processes
 from pocketvl.recipes.stages.towers import TORCH, check_source, ids_of, this_machine, write_pixels
 from pocketvl.stage import Inputs, Stage
 
@@ -34,7 +34,7 @@ def training_machine() -> Mapping[str, str]:
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {**this_machine(), "accelerator": device, "processes": os.environ.get("WORLD_SIZE", "1")}
+    return {**this_machine(), "accelerator": device, "processes": str(processes())}
 
 
 @dataclass(frozen=True)

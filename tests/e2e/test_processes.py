@@ -1,0 +1,117 @@
+"""Two processes of one launch compress and train together, and learn what one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pocketvl.families import open_trainable
+from tests.e2e.conftest import Exported, pocketvl
+
+COMPRESSION = """
+[[steps]]
+kind = "prune"
+ratio = 0.5
+score = "taylor"
+
+[[steps]]
+kind = "learn"
+learn = { image_steps = 6, text_steps = 6, joint_steps = 6, batch_size = 16, losses = { hidden = 1.0, contrast = 1.0 } }
+
+[[steps]]
+kind = "qat"
+learn = { image_steps = 4, text_steps = 0, joint_steps = 4, batch_size = 16 }
+"""
+TRAINING = """
+[model]
+kind = "dual-encoder"
+image_size = 32
+text_length = 32
+vocab_size = 400
+embedding_dim = 16
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
+image = { patch_size = 4, channels = [16, 32], depths = [1, 1] }
+text = { width = 32, layers = 1, heads = 2 }
+
+[scenes]
+seed = 1
+count = 40
+paint_size = 32
+
+[joint]
+batch_size = 16
+negatives = 3
+loop = { steps = 6, learning_rate = 1e-3 }
+
+[oracle]
+batch_size = 16
+negatives = 3
+loop = { steps = 4, learning_rate = 1e-3 }
+
+[text]
+batch_size = 16
+negatives = 3
+loop = { steps = 4, learning_rate = 1e-3 }
+
+[image]
+batch_size = 16
+negatives = 3
+loop = { steps = 4, learning_rate = 1e-3 }
+"""
+
+
+def _together(*words: object, cache: Path) -> subprocess.CompletedProcess[str]:
+    """The command in two processes; `torchrun` is what `accelerate launch` calls for GPUs."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, str(Path(sys.executable).with_name("pocketvl")), *map(str, words)]
+    environment = os.environ | {"POCKETVL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def _ends(checkpoint: Path) -> list[float]:
+    """The last losses of all phases."""
+    steps = json.loads((checkpoint / "compress.json").read_text())["steps"]
+    return [
+        loss
+        for step in steps
+        for phase in step.get("losses", {}).values()
+        for loss in phase.values()
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_compress_to_what_one_does(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(COMPRESSION)
+    words = ["compress", exported.checkpoint, "--recipe", tmp_path / "recipe.toml", "--data", exported.data]
+    one = pocketvl(*words, "-o", tmp_path / "one", cache=tmp_path / "cache")
+    two = _together(*words, "-o", tmp_path / "two", cache=tmp_path / "cache")
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+
+    assert two.stdout == one.stdout.replace(str(tmp_path / "one"), str(tmp_path / "two"))  # once, not twice
+    assert two.stderr.count("learn from the teacher: done") == 1
+    assert "prune" not in two.stderr  # what is no training was in the cache
+    ends = _ends(tmp_path / "one")
+    assert len(ends) > 10
+    assert _ends(tmp_path / "two") == pytest.approx(ends, abs=1e-4)
+    weights = [open_trainable(tmp_path / name).model.state_dict() for name in ("one", "two")]
+    for name, values in weights[0].items():
+        assert (values - weights[1][name]).abs().max() < 1e-2, name
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(TRAINING)
+    done = _together("train", tmp_path / "recipe.toml", "-o", tmp_path / "model", cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'model'}\n"
+    assert done.stderr.count("6/6 joint") == 1
+    open_trainable(tmp_path / "model")
+    losses = (tmp_path / "model.work/joint").glob("step-*/losses.jsonl")
+    assert len(next(losses).read_text().splitlines()) == 6
