@@ -35,12 +35,14 @@ results: $(READY) ## measure every compression method, alone and combined: docs/
 	@mkdir -p build/results
 	@$(BIN)/pocketvl data tabletop --seed 9001 --count 1000 -o build/results/judged
 	@$(BIN)/pocketvl data tabletop --seed 77 --count 6000 -o build/results/data
-	@$(BIN)/python -m bench.results train --data build/results/data --work build/results
-	@$(BIN)/python -m bench.results measure --data build/results/data --judged build/results/judged --work build/results
+	@$(BIN)/pocketvl data tabletop --seed 77 --count 48000 -o build/results/recipe-data
+	@$(BIN)/python -m bench.results train --data build/results/data --recipe-data build/results/recipe-data --work build/results
+	@$(BIN)/python -m bench.results measure --data build/results/data --recipe-data build/results/recipe-data \
+		--judged build/results/judged --work build/results
 	@$(BIN)/python -m bench.results render --work build/results
 
 test: $(READY) ## run every test
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(READY) ## ruff, mypy --strict and the import walls
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Every compression method measured, alone and together: docs/RESULTS.md and its pictures.
 
-    python -m bench.results train --data DIR --work DIR [--rows a,b]
-    python -m bench.results measure --data DIR --judged DIR --work DIR
+    python -m bench.results train --data DIR --recipe-data DIR --work DIR [--rows a,b]
+    python -m bench.results measure --data DIR --recipe-data DIR --judged DIR --work DIR
     python -m bench.results render --work DIR
 
 Each goes on where it was interrupted, row by row, and does nothing twice. Training needs neither engines nor
@@ -15,13 +15,16 @@ from pathlib import Path
 
 import click
 
-from bench.results.rows import Budget, Row, all_rows, chosen_rows
+from bench.results.rows import Budget, Row, TrainingData, all_rows, chosen_rows
 from pocketvl_runtime.console import run_command
 
 _folder = click.Path(path_type=Path)
 _work = click.option("--work", type=_folder, default=Path("build/results"), show_default=True)
 _cache = click.option("--cache", type=_folder, envvar="POCKETVL_CACHE", required=True)
 _data = click.option("--data", type=_folder, required=True, help="Dataset folder to learn from.")
+_recipe_data = click.option(
+    "--recipe-data", type=_folder, help="Dataset folder that shipped recipes learn from; default: --data."
+)
 _names = click.option("--rows", "names", default="", metavar="A,B,...", help="Default: all.")
 _budget = click.option(
     "--budget", default="48,36,16", show_default=True, metavar="IMAGE,TEXT,JOINT", help="Steps of a row."
@@ -54,19 +57,21 @@ def show(budget: str) -> None:
 
 @cli.command()
 @_data
+@_recipe_data
 @_work
 @_names
 @_budget
 @_cache
-def train(data: Path, work: Path, names: str, budget: str, cache: Path) -> None:
+def train(data: Path, recipe_data: Path | None, work: Path, names: str, budget: str, cache: Path) -> None:
     """Makes the rows' checkpoints."""
     from bench.results.train import train_rows
 
-    train_rows(_rows(names, budget), data, work, cache)
+    train_rows(_rows(names, budget), TrainingData(data, recipe_data or data), work, cache)
 
 
 @cli.command()
 @_data
+@_recipe_data
 @click.option("--judged", type=_folder, required=True, help="Dataset folder that nobody trained on.")
 @click.option("--calibration", type=_folder, default=Path("calibration_data"), show_default=True)
 @_work
@@ -79,6 +84,7 @@ def train(data: Path, work: Path, names: str, budget: str, cache: Path) -> None:
 @_cache
 def measure(
     data: Path,
+    recipe_data: Path | None,
     judged: Path,
     calibration: Path,
     work: Path,
@@ -92,7 +98,8 @@ def measure(
     from bench.results.latency import measure_latency
     from bench.results.measure import Places, measure_rows
 
-    waiting = measure_rows(_rows(names, budget), Places(judged, data, calibration, work, cache))
+    places = Places(judged, TrainingData(data, recipe_data or data), calibration, work, cache)
+    waiting = measure_rows(_rows(names, budget), places)
     if waiting:
         click.echo(f"no checkpoint yet, train first: {', '.join(row.name for row in waiting)}", err=True)
     click.echo("timing every row's graphs in turns: some minutes", err=True)

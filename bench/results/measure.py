@@ -26,7 +26,7 @@ from bench.results.record import (
     versions_of,
     write_record,
 )
-from bench.results.rows import Row
+from bench.results.rows import Row, TrainingData
 from pocketvl.compress.costs import Cost
 from pocketvl.errors import DataError
 from pocketvl.families import open_trainable
@@ -42,7 +42,7 @@ from pocketvl.recipes.variants import Reverts, VariantStages
 from pocketvl.stage import plan, run
 from pocketvl_runtime.manifest import Engine, Precision, variant_name
 
-_NOT_TRAINED = Trained("", 0.0, "", 0)
+_NOT_TRAINED = Trained("", 0.0, "", 0, 0)
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Places:
 
     Attributes:
         judged: a dataset folder that nobody trained on.
-        train: the one that rows learned from; data alone decides what is pruned before any learning.
+        train: what rows learned from; data alone decides what is pruned before any learning.
         calibration: a dataset folder.
         work: where rows are kept.
         cache: where results of stages are kept.
     """
 
     judged: Path
-    train: Path
+    train: TrainingData
     calibration: Path
     work: Path
     cache: Path
@@ -153,7 +153,7 @@ def _before(row: Row, places: Places, scratch: Path, tell: Tell | None) -> Answe
     recipe = row.recipe_before
     if recipe is None:
         return {}
-    stages = stages_of(row.teacher.checkpoint, places.train, recipe)
+    stages = stages_of(row.teacher.checkpoint, places.train.of(row), recipe)
     checkpoint = run(plan(stages), places.cache, tell)[stages[-1]].folder
     return answers_of(row.teacher, checkpoint, places.judged, scratch, tell)
 

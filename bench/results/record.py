@@ -32,12 +32,14 @@ class Trained:
         key: of everything that it depends on.
         seconds: that took, what all rows share not counted.
         device: on which it was trained.
+        samples: of the dataset that it learned from.
         optimizer_steps: in all.
     """
 
     key: str
     seconds: float
     device: str
+    samples: int
     optimizer_steps: int
 
 

@@ -215,6 +215,7 @@ def _size_columns() -> list[Column]:
 
 def _training_columns() -> list[Column]:
     return [
+        ("samples", lambda each: f"{each.measured.trained.samples:,}" if each.row.steps else ""),
         ("steps", lambda each: f"{each.row.training_steps:,}" if each.row.steps else ""),
         ("minutes", lambda each: f"{each.measured.trained.seconds / 60:.1f}" if each.row.steps else ""),
     ]

@@ -179,6 +179,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class TrainingData:
+    """Dataset folders to learn from.
+
+    Attributes:
+        rows: of those that keep to the budget.
+        recipes: of shipped recipes, which train longer and need more.
+    """
+
+    rows: Path
+    recipes: Path
+
+    def of(self, row: Row) -> Path:
+        """What a row learns from."""
+        return self.recipes if row.curve == RECIPE_CURVE else self.rows
+
+
+@dataclass(frozen=True)
 class Contrast:
     """Two models of the tables, compared sample by sample.
 
@@ -196,6 +213,7 @@ class Contrast:
 CONTRASTS = (
     Contrast("the student: distilled against taught by labels", "student-embedding", "student-labels"),
     Contrast("the student: distilled against not taught", "student-embedding", "student-none"),
+    Contrast("the student: a tenth of the rate where both learn", "student-slow", "student-embedding"),
     Contrast("a fresh student: distilled against taught by labels", "fresh-distilled", "fresh-labels"),
     Contrast("neurons 30 %: fine-tuned against before", "neurons-30", "neurons-30"),
     Contrast("neurons 60 %: fine-tuned against before", "neurons-60", "neurons-60"),
@@ -384,6 +402,9 @@ def _students(budget: Budget) -> list[Row]:
     for name, (label, losses) in ways.items():
         learned = () if losses is None else (LearnStep(budget.learning(losses)),)
         rows.append(Row(f"student-{name}", group, label, (*small, *learned)))
+    slow = replace(budget.learning(), joint_rate=3e-5)
+    label = "by response and embeddings, a tenth of the rate where both learn"
+    rows.append(Row("student-slow", group, label, (*small, LearnStep(slow))))
     group = "Distillation: fresh, 6 layers of 128 and 3 of 96"
     fresh = FreshStep(TowerShape(128, 6, 4), TowerShape(96, 3, 3))
     for name, label, losses in (

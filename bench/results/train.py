@@ -21,7 +21,8 @@ from bench.results.record import (
     versions_of,
     write_record,
 )
-from bench.results.rows import Row
+from bench.results.rows import Row, TrainingData
+from pocketvl.data.dataset import Dataset
 from pocketvl.recipes.compress_chain import stages_of
 from pocketvl.recipes.stages.learning import AskTeacher, PairData
 from pocketvl.stage import Event, Plan, Stage, plan, replace_dir, run
@@ -53,19 +54,19 @@ class Stopwatch:
             self._written = time.perf_counter()
 
 
-def train_rows(rows: Sequence[Row], data: Path, work: Path, cache: Path) -> None:
+def train_rows(rows: Sequence[Row], data: TrainingData, work: Path, cache: Path) -> None:
     """Makes the checkpoints of all rows that have none yet; interrupted, the same call goes on.
 
     Args:
         rows: which.
-        data: a dataset folder to learn from.
+        data: what they learn from.
         work: where rows are kept.
         cache: where results of stages are kept.
     """
     made = [row for row in rows if row.steps]
     with rows_shown(made, "train") as started:
         for row in made:
-            train_row(row, data, work, cache, started(row))
+            train_row(row, data.of(row), work, cache, started(row))
 
 
 def train_row(row: Row, data: Path, work: Path, cache: Path, tell: Tell | None = None) -> bool:
@@ -94,7 +95,9 @@ def train_row(row: Row, data: Path, work: Path, cache: Path, tell: Tell | None =
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(last, copy)
     replace_dir(copy, checkpoint_of(work, row), lambda _: True)
-    write_record(folder / TRAINED_FILE, Trained(key, watch.seconds, device_name(), row.training_steps))
+    samples = len(Dataset.open(data).samples)
+    record = Trained(key, watch.seconds, device_name(), samples, row.training_steps)
+    write_record(folder / TRAINED_FILE, record)
     watch.path.unlink(missing_ok=True)
     return True
 

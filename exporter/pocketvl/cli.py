@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pocketvl.launch import is_first
+from pocketvl.launch import is_first, processes
 from pocketvl_runtime.console import run_command
 from pocketvl_runtime.errors import BackendWarning
 
@@ -38,8 +38,12 @@ _gate = click.option(
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pocketvl", message="%(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Make image-text models small, and prove that their answers hold."""
+    command = context.invoked_subcommand
+    if processes() > 1 and command not in ("compress", "train"):
+        raise click.UsageError(f"{command} runs as one process, but {processes()} were started (WORLD_SIZE)")
 
 
 @cli.command()

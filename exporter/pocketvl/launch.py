@@ -1,19 +1,49 @@
 """The processes of one launch (`torchrun`, `accelerate launch`), which train together.
 
 All of them run the same command. What is not training is done by the first of them alone; the others wait
-for what it leaves in the cache, which all of them must be able to read.
+for what it leaves in the cache, which all of them must be able to read. To a training the first one calls
+them, for it alone knows whether somebody else has come to its end meanwhile.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+_RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
+_OF_A_LAUNCH = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+_CALL = "launch"
 
 
 def processes() -> int:
     """How many there are; 1 for a command that was started by itself."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number(_SIZES, 1)
 
 
 def is_first() -> bool:
     """Whether this process is the first of its launch, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
+    return processes() == 1 or _number(_RANKS, 0) == 0
+
+
+def call_others(work: Path) -> None:
+    """Tells the other processes of this launch to work in a folder, too."""
+    if processes() > 1:
+        (work / _CALL).write_text(_launch(), encoding="utf-8")
+
+
+def is_called(work: Path) -> bool:
+    """Whether the first process of this launch wants the others to work in a folder."""
+    try:
+        return (work / _CALL).read_text(encoding="utf-8") == _launch()
+    except OSError:
+        return False
+
+
+def _launch() -> str:
+    """Tells this launch from those before it."""
+    return " ".join(os.environ.get(name, "") for name in _OF_A_LAUNCH)
+
+
+def _number(names: tuple[str, ...], otherwise: int) -> int:
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), otherwise)

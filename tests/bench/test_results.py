@@ -27,7 +27,16 @@ from bench.results.record import (
     write_record,
 )
 from bench.results.render import write_results
-from bench.results.rows import CONTRASTS, ROUNDS, Budget, Row, Teacher, all_rows, chosen_rows
+from bench.results.rows import (
+    CONTRASTS,
+    ROUNDS,
+    Budget,
+    Row,
+    Teacher,
+    TrainingData,
+    all_rows,
+    chosen_rows,
+)
 from bench.results.train import Stopwatch, train_row
 from pocketvl.compress.settings import LearningSettings
 from pocketvl.data.tabletop.folder import write_tabletop
@@ -52,7 +61,7 @@ def record(work: Path, row: Row, right: float, size: int) -> Measured:
     before = dict.fromkeys(told, "0" * SAMPLES) if row.recipe_before else {}
     files = {f"{engine}-fp32": Files(4 * size) for engine in ("onnx", "tflite")}
     files |= {f"{engine}-{row.precision.value}": Files(size, told) for engine in ("onnx", "tflite")}
-    trained = Trained("key", 150.0, "a processor", row.training_steps)
+    trained = Trained("key", 150.0, "a processor", 12, row.training_steps)
     found = Measured("key", row.described(), 7_000_000, 250_000_000, before, told, files, trained, 60.0)
     row_folder(work, row).mkdir(parents=True, exist_ok=True)
     write_record(row_folder(work, row) / ROW_FILE, found)
@@ -173,13 +182,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, Places]:
     teacher = Teacher("tiny", make_tiny_clip(root / "tiny", seed=3), exported=False)
     learn = LearnStep(LearningSettings(image_steps=2, text_steps=2, joint_steps=2, batch_size=4))
     row = Row("half", "Neurons", "half gone", (PruneStep(ratio=0.5), learn), teacher)
-    return row, Places(root / "judged", root / "train", root / "train", root / "work", root / "cache")
+    return row, Places(
+        root / "judged",
+        TrainingData(root / "train", root / "train"),
+        root / "train",
+        root / "work",
+        root / "cache",
+    )
 
 
 def test_no_row_is_trained_or_measured_twice(tiny: tuple[Row, Places], tmp_path: Path) -> None:
     row, places = tiny
     places = replace(places, work=tmp_path)
-    train = places.train, places.work, places.cache
+    train = places.train.rows, places.work, places.cache
     assert not is_trained(places.work, row)
     assert measure_rows([row], places) == (row,)
     assert train_row(row, *train)
@@ -190,6 +205,7 @@ def test_no_row_is_trained_or_measured_twice(tiny: tuple[Row, Places], tmp_path:
     assert len(measured.before["match_hard"]) == len(measured.after["retrieval_r1"]) == 100
     assert measured.files == {}
     assert measured.trained.optimizer_steps == 6
+    assert measured.trained.samples == 12
     assert not measure_row(row, places)
 
     other = replace(row, steps=(PruneStep(ratio=0.25), *row.steps[1:]))
@@ -204,19 +220,26 @@ def test_no_row_is_trained_or_measured_twice(tiny: tuple[Row, Places], tmp_path:
 def test_a_checkpoint_made_elsewhere_is_measured_here(tiny: tuple[Row, Places], tmp_path: Path) -> None:
     row, places = tiny
     there, here = replace(places, work=tmp_path / "there"), replace(places, work=tmp_path / "here")
-    train_row(row, there.train, there.work, there.cache)
+    train_row(row, there.train.rows, there.work, there.cache)
     shutil.copytree(there.work, here.work)
-    assert not train_row(row, here.train, here.work, tmp_path / "another cache")
+    assert not train_row(row, here.train.rows, here.work, tmp_path / "another cache")
     assert measure_row(row, here)
 
 
 def test_a_row_stopped_before_its_record_is_made_again(tiny: tuple[Row, Places], tmp_path: Path) -> None:
     row, places = tiny
-    train_row(row, places.train, tmp_path, places.cache)
+    train_row(row, places.train.rows, tmp_path, places.cache)
     first = checkpoint_of(tmp_path, row) / "model.safetensors"
     weights = first.read_bytes()
     (row_folder(tmp_path, row) / TRAINED_FILE).unlink()
     (checkpoint_of(tmp_path, row) / "model.safetensors").write_bytes(b"half")
-    assert train_row(row, places.train, tmp_path, places.cache)
+    assert train_row(row, places.train.rows, tmp_path, places.cache)
     assert first.read_bytes() == weights
     assert read_record(Trained, row_folder(tmp_path, row) / TRAINED_FILE) is not None
+
+
+def test_only_recipes_learn_from_the_recipes_data(tmp_path: Path) -> None:
+    data = TrainingData(tmp_path / "rows", tmp_path / "recipes")
+    learned = {data.of(row): {each.name for each in ROWS if data.of(each) == data.of(row)} for row in ROWS}
+    assert learned[data.recipes] == {"recipe-gentle", "recipe-balanced", "recipe-tiny"}
+    assert len(learned[data.rows]) > 30

@@ -19,7 +19,7 @@ from pocketvl.errors import DataError, RecipeError, TrainingError
 from pocketvl.families import open_trainable
 from pocketvl.families.blocks import attentions, feed_forwards
 from pocketvl.families.trainable import Trainable
-from pocketvl.train.distil_losses import attention_loss, hidden_loss, relation_losses
+from pocketvl.train.distil_losses import attention_loss, hidden_loss, relation_losses, tokens_said
 from pocketvl.train.pairs import PairedData
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny import HIDDEN, IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
@@ -99,7 +99,21 @@ def test_hidden_and_attention_losses_are_those_of_their_sources() -> None:
     wanted = 5 * torch.randn(4, 3, 6, generator=generator)
     assert hidden_loss((wanted,), (wanted,)) == 0
     assert hidden_loss((wanted.mean((0, 1)).expand(4, 3, 6),), (wanted,)) == pytest.approx(1.0)
+    ids = torch.tensor([[7, 9, 9], [7, 5, 9], [7, 5, 5], [5, 7, 9]])  # 9 ends a text, and fills it up
+    counts = tokens_said(ids, 9)
+    assert counts.tolist() == [[True, True, False], [True] * 3, [True] * 3, [True] * 3]
+    filled = wanted.clone()
+    filled[0, 2] = 100.0
+    assert hidden_loss((filled,), (wanted,), counts) == 0
+    assert hidden_loss((filled,), (wanted,)) > 1
+    wrong = wanted.clone()
+    wrong[0, 1] = 100.0
+    assert hidden_loss((wrong,), (wanted,), counts) > 1
     maps = torch.softmax(torch.randn(2, 3, 3, generator=generator), -1)
+    others = maps.clone()
+    others[0, 2] = 1 / 3
+    assert float(attention_loss((others,), (maps,), counts[:2])) == pytest.approx(0, abs=1e-7)
+    assert float(attention_loss((others,), (maps,))) > 1e-3
     assert float(attention_loss((maps,), (maps,))) == pytest.approx(0, abs=1e-7)
     uniform = torch.full_like(maps, 1 / 3)
     entropy = -(maps * maps.log()).sum(-1).mean()
@@ -171,6 +185,19 @@ def test_all_losses_together_and_phase_by_phase(
         reports["joint"].losses[0]
     )
     assert not any(child.training for child in student.model.modules())
+
+
+def test_both_towers_together_learn_at_a_rate_of_their_own(
+    clip_folder: Path, teacher: Trainable, data: PairedData, tmp_path: Path
+) -> None:
+    ends = []
+    for name, changed in (("without", {"joint_steps": 0}), ("slow", {"joint_rate": 1e-12}), ("same", {})):
+        student = _student(clip_folder, tmp_path)
+        settings = replace(SETTINGS, cross_steps=0, **changed)  # type: ignore[arg-type]
+        train_student(student, teacher, data, _answers(teacher, data), settings, tmp_path / name)
+        ends.append(torch.cat([each.flatten() for each in student.model.state_dict().values()]))
+    assert torch.allclose(ends[0], ends[1], atol=1e-7)
+    assert not torch.allclose(ends[0], ends[2], atol=1e-4)
 
 
 def test_labels_alone_need_no_teacher(clip_folder: Path, data: PairedData, tmp_path: Path) -> None:
@@ -256,6 +283,7 @@ def test_gradients_of_labels_reach_every_layer_and_change_nothing(
         ({"image_steps": 0, "text_steps": 0, "cross_steps": 0, "joint_steps": 0}, "one at least above"),
         ({"batch_size": 2}, "3 is the least"),
         ({"learning_rate": 0.0}, "must be above 0"),
+        ({"joint_rate": 0.0}, "joint_rate and temperature must be above 0"),
         ({"negatives": -1}, "must be 0 or above"),
         ({"seed": -1}, "must be 0 or above"),
         ({"save_every": 0}, "save_every must be at least 1"),

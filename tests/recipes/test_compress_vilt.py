@@ -169,6 +169,10 @@ LOSSES = "losses = { response = 0, answer = 0 }"
         (('kind = "prune"\nratio = 0.5',), "this model has no image tower; its towers: fusion"),
         (('kind = "drop-layers"\ntext = 1',), "this model has no text tower"),
         (('kind = "learn"\nlearn = { image_steps = 3 }',), "image_steps is for models of two towers"),
+        (
+            ('kind = "learn"\nlearn = { joint_steps = 3, joint_rate = 1e-4 }',),
+            "joint_rate is for models of two",
+        ),
         (('kind = "learn"\nlearn = { cross_steps = 3 }',), "cross_steps is for models of two towers"),
         (
             ('kind = "learn"\nlearn = { joint_steps = 3, losses = { contrast = 1 } }',),

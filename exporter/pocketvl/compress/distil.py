@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from pocketvl.train.distil_losses import (
     attention_loss,
     hidden_loss,
     relation_losses,
+    tokens_said,
     tower_losses,
 )
 from pocketvl.train.loop import BatchT, LoopSettings, Losses, Objective, Progress, TrainReport
@@ -122,10 +123,12 @@ class TowerObjective:
     Attributes:
         weights: of the losses.
         teacher: the teacher's tower, watched, where more than its embeddings is learned from.
+        pad_id: of a text tower, what fills up short texts; it is not compared.
     """
 
     weights: LossWeights
     teacher: WatchedTower | None = None
+    pad_id: int | None = None
 
     def __call__(self, module: nn.Module, batch: TowerBatch, step: int) -> Losses:
         device = next(module.parameters()).device
@@ -144,10 +147,12 @@ class TowerObjective:
         if self.teacher is not None:
             with torch.no_grad():
                 shown = self.teacher.to(inputs.device)(inputs)
+            counts = None if self.pad_id is None else tokens_said(inputs, self.pad_id)
             if weights.hidden > 0:
-                losses["hidden"] = weights.hidden * hidden_loss(found.hidden, shown.hidden)
+                losses["hidden"] = weights.hidden * hidden_loss(found.hidden, shown.hidden, counts)
             if weights.attention > 0:
-                losses["attention"] = weights.attention * attention_loss(found.attention, shown.attention)
+                maps = attention_loss(found.attention, shown.attention, counts)
+                losses["attention"] = weights.attention * maps
         return losses
 
 
@@ -243,10 +248,12 @@ def train_student(
     set_seed(settings.seed)  # of what the projections begin with
     towers = {role: _watched(student, teacher, role, settings.losses) for role in student.roles}
     image, text = (towers[role] for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER))
-    of_image, of_text = (TowerObjective(settings.losses, shown) for _, shown in (image, text))
+    of_image = TowerObjective(settings.losses, image[1])
+    of_text = TowerObjective(settings.losses, text[1], student.tokenizer.pad_id)
     response = ResponseObjective(settings, student.logit_scale)
     both = TowerPair(image[0], text[0])
     phases = Phases(loop_settings(settings), work, progress)
+    together = replace(phases, loop=replace(phases.loop, learning_rate=settings.rate_together))
     stack = ExitStack()
     for watched in (*image, *text):
         if watched is not None:
@@ -255,8 +262,8 @@ def train_student(
         reports: Mapping[str, TrainReport | None] = {
             "image": phases.run("image", settings.image_steps, image[0], lessons.images, of_image),
             "text": phases.run("text", settings.text_steps, text[0], lessons.texts, of_text),
-            "cross": phases.run("cross", settings.cross_steps, both, lessons.pairs, response),
-            "joint": phases.run(
+            "cross": together.run("cross", settings.cross_steps, both, lessons.pairs, response),
+            "joint": together.run(
                 "joint",
                 settings.joint_steps,
                 both,
@@ -314,7 +321,7 @@ def _watched(
     if teacher is None or not weights.runs_teacher:
         return WatchedTower(student.tower(role)), None
     own, others = (_layer_names(each, role) for each in (student, teacher))
-    matched = [others[round((place + 1) * len(others) / len(own)) - 1] for place in range(len(own))]
+    matched = [others[-(-(place + 1) * len(others) // len(own)) - 1] for place in range(len(own))]
     maps = [
         _attention_names(each, layers) if weights.attention > 0 else []
         for each, layers in ((student, own), (teacher, matched))

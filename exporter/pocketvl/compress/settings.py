@@ -60,6 +60,8 @@ class LearningSettings:
         batch_size: pictures, or texts, of one step.
         negatives: false captions a picture, where both towers learn.
         learning_rate: at the top of the schedule.
+        joint_rate: the same, of cross and joint steps; as `learning_rate` where nothing is said. A tenth of
+            that disturbs less what towers have learned by themselves.
         losses: their weights.
         temperature: of the softmaxes that are compared, on top of the model's own.
         mirror: show half of the pictures mirrored where only the teacher says what is right; captions that
@@ -77,6 +79,7 @@ class LearningSettings:
     batch_size: int = 128
     negatives: int = 1
     learning_rate: float = 3e-4
+    joint_rate: float | None = None
     losses: LossWeights = field(default_factory=LossWeights)
     temperature: float = 1.0
     mirror: bool = True
@@ -93,8 +96,8 @@ class LearningSettings:
             )
         if self.batch_size < 3:
             raise RecipeError(f"batch_size is {self.batch_size}; samples are compared, so 3 is the least")
-        if min(self.learning_rate, self.temperature) <= 0:
-            raise RecipeError("learning_rate and temperature must be above 0")
+        if min(self.learning_rate, self.rate_together, self.temperature) <= 0:
+            raise RecipeError("learning_rate, joint_rate and temperature must be above 0")
         if min(self.negatives, self.seed, self.weight_decay) < 0:
             raise RecipeError("negatives, seed and weight_decay must be 0 or above")
         if self.save_every < 1:
@@ -105,6 +108,11 @@ class LearningSettings:
             )
         if self.cross_steps > 0 and self.losses.response == 0:
             raise RecipeError("cross_steps learn from the response, which weighs 0")
+
+    @property
+    def rate_together(self) -> float:
+        """The learning rate where both towers learn."""
+        return self.learning_rate if self.joint_rate is None else self.joint_rate
 
     @property
     def needs_teacher(self) -> bool:
@@ -119,6 +127,8 @@ def check_answering(settings: LearningSettings) -> None:
     The weight of embeddings, which is not 0 where nothing is said, is passed over.
     """
     weights = settings.losses
+    if settings.joint_rate is not None:
+        raise RecipeError("joint_rate is for models of two towers; one that answers has learning_rate alone")
     for name in ("image_steps", "text_steps", "cross_steps"):
         if getattr(settings, name) > 0:
             raise RecipeError(f"{name} is for models of two towers; one that answers has joint_steps alone")

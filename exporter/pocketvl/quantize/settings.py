@@ -104,6 +104,8 @@ class QatSettings:
     def __post_init__(self) -> None:
         if min(self.image_steps, self.text_steps, self.joint_steps) < 0:
             raise RecipeError("a phase of quantization-aware training has 0 steps or more")
+        if self.save_every < 1:
+            raise RecipeError("save_every must be at least 1")
         if self.batch_size < 2:
             raise RecipeError(f"batch_size is {self.batch_size}; samples are compared, so 2 is the least")
         if min(self.learning_rate, self.scale_rate, self.temperature) <= 0:

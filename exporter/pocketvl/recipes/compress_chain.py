@@ -85,10 +85,16 @@ class _Chain:
             raise RecipeError(
                 "low-rank comes before prune-cross-modal, which measures whole linears: factorise last"
             )
+        if self._factorised and isinstance(step, SparsifyStep):
+            raise RecipeError(
+                "low-rank comes before sparsify, which passes over what it made: leave one of them out"
+            )
         if self._zeros and isinstance(step, QatStep):
             raise RecipeError("sparsify comes before qat, which would fill the zeros: leave one of them out")
         if self._zeros and isinstance(step, LowRankStep):
-            raise RecipeError("sparsify comes before low-rank, which would fill the zeros: factorise first")
+            raise RecipeError(
+                "sparsify comes before low-rank, which would fill the zeros: leave one of them out"
+            )
         if self.stages and isinstance(step, FreshStep):
             raise RecipeError("fresh throws away what came before it: it has to be the first step")
         self._factorised = self._factorised or isinstance(step, LowRankStep)

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketvl.errors import StageError
-from pocketvl.launch import is_first
+from pocketvl.launch import call_others, is_called, is_first
 from pocketvl.stage.base import Inputs, Stage, empty_fields, links, settings
 from pocketvl.stage.store import Sealed, Store
 from pocketvl_runtime.errors import PocketVLError
-
 
 _LOOK_AGAIN = 0.2  # seconds
 
@@ -192,23 +191,26 @@ class _Desk:
             return self._follow(inputs, ingredients)
         return self._resume(inputs, ingredients) if self.stage.resumes else self._seal(inputs, ingredients)
 
-    def _follow(
-        self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]
-    ) -> Sealed:
+    def _follow(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
         """Waits for what the launch's first process makes; helps where all of them are needed."""
-        if self.stage.resumes:
-            work = self.store.work_of(self.stage.name, ingredients)
-            with self.store.draft(self.stage.name) as out:
-                self._run(inputs, out, work)
+        work, helped = self.store.work_of(self.stage.name, ingredients), not self.stage.resumes
         while (found := self.store.find(self.stage.name, ingredients)) is None:
-            time.sleep(_LOOK_AGAIN)  # where the first one fails, the launcher ends us all
+            if not helped and is_called(work):
+                with self.store.draft(self.stage.name) as out:
+                    self._run(inputs, out, work)
+                helped = True
+            else:
+                time.sleep(_LOOK_AGAIN)  # where the first one fails, the launcher ends us all
         return found
 
     def _resume(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
         """Goes on in the stage's work folder, unless another process came to the end there meanwhile."""
         with self.store.work_folder(self.stage.name, ingredients) as work:
             found = self.store.find(self.stage.name, ingredients)
-            return found or self._seal(inputs, ingredients, work)
+            if found is not None:
+                return found
+            call_others(work)
+            return self._seal(inputs, ingredients, work)
 
     def _seal(
         self,

@@ -91,38 +91,64 @@ def relation_losses(student: torch.Tensor, teacher: torch.Tensor) -> Losses:
     }
 
 
-def hidden_loss(student: tuple[torch.Tensor, ...], teacher: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def tokens_said(ids: torch.Tensor, pad_id: int) -> torch.Tensor:
+    """Which tokens say something, bool [B, T].
+
+    They are all to the last one that does not fill up, and the one after it: where both are the same id, that
+    one ends the text.
+
+    Args:
+        ids: int [B, T].
+        pad_id: the id that fills up short texts.
+    """
+    places = torch.arange(ids.shape[1], device=ids.device)
+    last = ((ids != pad_id) * places).amax(1, keepdim=True)
+    return places <= last + 1
+
+
+def hidden_loss(
+    student: tuple[torch.Tensor, ...], teacher: tuple[torch.Tensor, ...], counts: torch.Tensor | None = None
+) -> torch.Tensor:
     """Squared distance of hidden states, relative to how much the teacher's vary; the mean over layers.
 
     Args:
         student: float [B, T, width] for each of the layers that are compared.
         teacher: the same, of the same widths.
+        counts: bool [B, T], the tokens that are compared; all where nothing is said.
 
     Source: Romero et al., 2015, "FitNets" (arXiv 1412.6550), equation 3; each layer is divided by its
     variance, for hidden states grow with depth.
     """
     losses = []
-    for found, wanted in zip(student, teacher, strict=True):
-        spread = (wanted - wanted.mean((0, 1))).square().mean().clamp(min=_TINY)
+    for found, wanted in zip(_counted(student, counts), _counted(teacher, counts), strict=True):
+        spread = (wanted - wanted.mean(0)).square().mean().clamp(min=_TINY)
         losses.append((found - wanted).square().mean() / spread)
     return torch.stack(losses).mean()
 
 
-def attention_loss(student: tuple[torch.Tensor, ...], teacher: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def attention_loss(
+    student: tuple[torch.Tensor, ...], teacher: tuple[torch.Tensor, ...], counts: torch.Tensor | None = None
+) -> torch.Tensor:
     """KL(teacher || student) of attention maps, the mean over heads, places and layers.
 
     Args:
         student: float [B, T, T] for each of the attentions that are compared: the mean over heads, so that
             the two may have different numbers of them.
         teacher: the same.
+        counts: bool [B, T], the queries that are compared; all where nothing is said.
 
     Source: Wang et al., 2020, "MiniLM" (arXiv 2002.10957), equation 2, on means instead of single heads.
     """
     losses = []
-    for found, wanted in zip(student, teacher, strict=True):
+    for found, wanted in zip(_counted(student, counts), _counted(teacher, counts), strict=True):
         difference = wanted.clamp(min=_TINY).log() - found.clamp(min=_TINY).log()
         losses.append((wanted * difference).sum(-1).mean())
     return torch.stack(losses).mean()
+
+
+def _counted(values: tuple[torch.Tensor, ...], counts: torch.Tensor | None) -> list[torch.Tensor]:
+    """[B, T, width] each -> [N, width], of the tokens that count."""
+    return [each.flatten(0, 1) if counts is None else each[counts] for each in values]
 
 
 def _distances(rows: torch.Tensor) -> torch.Tensor:

@@ -26,13 +26,13 @@ from accelerate.utils import set_seed
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from pocketvl.errors import TrainingError
-from pocketvl.launch import processes
+from pocketvl.errors import RecipeError, TrainingError
+from pocketvl.launch import is_first, processes
 
 BatchT = TypeVar("BatchT")
 BatchInT = TypeVar("BatchInT", contravariant=True)
 Losses = Mapping[str, torch.Tensor]
-_PATIENCE = timedelta(days=1)  # of processes that wait for the first one; where that one ends, they end at once
+_PATIENCE = timedelta(days=1)  # of processes that wait for the first one; where that ends, they end at once
 Progress = Callable[[int, int, str], None]
 
 _LOSSES = "losses.jsonl"
@@ -40,9 +40,19 @@ _SETTINGS = "settings.json"
 
 
 def launched() -> PartialState:
-    """The processes of this launch, brought together where that was not done yet."""
+    """The processes of this launch, brought together where that was not done yet.
+
+    Raises:
+        TrainingError: accelerate knows of others than pocketvl.
+    """
     several = {"timeout": _PATIENCE} if processes() > 1 else {}
-    return PartialState(cpu=not torch.cuda.is_available(), **several)
+    state = PartialState(cpu=not torch.cuda.is_available(), **several)
+    if (state.num_processes, state.is_main_process) != (processes(), is_first()):
+        raise TrainingError(
+            f"{processes()} processes were started, of which {state.num_processes} found each other: "
+            "start them with torchrun or accelerate launch"
+        )
+    return state
 
 
 class Precision(StrEnum):
@@ -75,6 +85,10 @@ class LoopSettings:
     save_every: int = 100
     clip_norm: float = 1.0
     precision: Precision = Precision.FLOAT32
+
+    def __post_init__(self) -> None:
+        if self.save_every < 1:
+            raise RecipeError("save_every must be at least 1")
 
 
 class Objective(Protocol[BatchInT]):
@@ -114,12 +128,18 @@ class Trainer(Generic[BatchT]):
         self._settings, self._state_dir = settings, state_dir
         self._batches, self._objective = batches, objective
         launched()
-        self._accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self._accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            mixed_precision="no",  # whatever the user's accelerate says: `_Forward` knows what is wanted
+        )
         optimizer = torch.optim.AdamW(
             _groups(module, settings.weight_decay), settings.learning_rate, (0.9, 0.98)
         )
         schedule = LambdaLR(optimizer, lambda step: _schedule(step, settings))
-        self._module, self._optimizer = self._accelerator.prepare(module, optimizer)
+        # evaluation mode keeps DistributedDataParallel away, which wants gradients of all parameters at every
+        # step: towers have some that one phase trains and another one does not
+        self._module = self._accelerator.prepare_model(module, evaluation_mode=True)
+        self._optimizer = self._accelerator.prepare(optimizer)
         self._forward = _Forward(self._module, settings.precision)
         self._schedule = schedule
         self._accelerator.register_for_checkpointing(schedule)
@@ -150,6 +170,7 @@ class Trainer(Generic[BatchT]):
             raise TrainingError(f"training diverged at step {step}: {told}; lower the learning rate")
         self._optimizer.zero_grad()
         self._accelerator.backward(total)
+        _average_gradients_(self._module)
         self._accelerator.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
         self._optimizer.step()
         self._schedule.step()
@@ -240,8 +261,8 @@ class _Gather(torch.autograd.Function):
     """Rows [b, ...] of every process -> [B, ...].
 
     Backwards every process has the gradients of the whole loss, so that their sum, of which this process
-    takes its rows, is as many times the gradient as there are processes; DistributedDataParallel's mean takes
-    that off.
+    takes its rows, is as many times the gradient as there are processes; the mean of the parameters'
+    gradients takes that off.
     """
 
     @staticmethod
@@ -255,6 +276,18 @@ class _Gather(torch.autograd.Function):
         whole = gradients[0].clone(memory_format=torch.contiguous_format)  # it may be another's, too
         dist.all_reduce(whole)
         return whole.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def _average_gradients_(module: nn.Module) -> None:
+    """The mean over processes, of what has a gradient at all; it is the same in all of them."""
+    if not dist.is_initialized():
+        return
+    gradients = [each.grad for each in module.parameters() if each.grad is not None]
+    whole = torch.cat([each.flatten() for each in gradients])
+    dist.all_reduce(whole)
+    whole /= dist.get_world_size()
+    for each, part in zip(gradients, whole.split([each.numel() for each in gradients]), strict=True):
+        each.copy_(part.view_as(each))
 
 
 def _told(recent: list[dict[str, float]]) -> str:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pocketvl.errors import DataError
+from pocketvl.launch import processes
 
 _MIRRORED_SHARE = 0.5
 
@@ -65,7 +66,7 @@ class SampleOrder:
 
     def __call__(self, count: int, step: int) -> NDArray[np.int64]:
         """Ascending places among `count` samples; a memmap is read in order."""
-        size = min(self.batch_size, count)
+        size = self.batch_size if count >= self.batch_size else max(1, count - count % processes())
         around, place = divmod(step, count // size)
         order = _shuffled(self.seed, around, count)
         chosen: NDArray[np.int64] = np.sort(order[place * size : (place + 1) * size])

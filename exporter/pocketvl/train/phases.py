@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,7 +97,7 @@ def claim(work: Path, identity: str) -> None:
     path, wanted = work / _CLAIM, {"training": identity}
     if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(f".{os.getpid()}")
+        half = path.with_suffix(f".{secrets.token_hex(4)}")
         half.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
         half.replace(path)  # a claim that was cut off would be no JSON
     elif json.loads(path.read_text(encoding="utf-8")) != wanted:

@@ -22,6 +22,7 @@ from pocketvl.data.tabletop.language import (
     sample_statement,
 )
 from pocketvl.data.tabletop.scene import Look, Relation, Scene
+from pocketvl.errors import TrainingError
 from pocketvl.train.tabletop_pool import VOCABULARIES, ScenePool, row_of, scene_of
 from pocketvl.train.tokenizer import PAD_ID
 
@@ -56,6 +57,8 @@ class TabletopBatches:
     ) -> None:
         self._pool, self._tokenizer = pool, tokenizer
         self._batch_size, self._negatives, self._seed = batch_size, negatives, seed
+        if len(pool.images) < batch_size:
+            raise TrainingError(f"{len(pool.images)} scenes are too few for a batch of {batch_size}")
 
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self._seed, step])

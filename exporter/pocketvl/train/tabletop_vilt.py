@@ -23,7 +23,7 @@ from transformers import ViltConfig, ViltForQuestionAnswering
 from pocketvl.data.tabletop.language import ANSWERS
 from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families.vilt_trainable import ViltTower
-from pocketvl.launch import is_first
+from pocketvl.launch import is_first, processes
 from pocketvl.train.loop import LoopSettings, Progress, Trainer, TrainReport, launched
 from pocketvl.train.pairs import mirror
 from pocketvl.train.phases import claim, named
@@ -207,7 +207,9 @@ def train_tabletop_vilt(
     with launched().main_process_first():
         pool = open_pool(work / "scenes", settings.scenes, spec, progress)
     claim(work, hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest())
-    questions = ask(pool.rows, phase.loop.seed, phase.rounds, progress, os.cpu_count() or 1)
+    questions = ask(
+        pool.rows, phase.loop.seed, phase.rounds, progress, max(1, (os.cpu_count() or 1) // processes())
+    )
     tokenizer = build_tokenizer(corpus(settings.scenes.seed), settings.model.vocab_size)
     batches = AnswerBatches(
         pool, questions, tokenizer, settings.model.text_length, phase.batch_size, phase.loop.seed

@@ -29,12 +29,17 @@ CURVES_FILE = "losses.png"
 _BATCH = 64
 
 
-def training_machine() -> Mapping[str, str]:
-    """What a training's result depends on beside its inputs: the last digits differ from device to device."""
+def asking_machine() -> Mapping[str, str]:
+    """What a teacher's answers depend on beside its inputs: the last digits differ from device to device."""
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {**this_machine(), "accelerator": device, "processes": str(processes())}
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    return {**this_machine(), "accelerator": device}
+
+
+def training_machine() -> Mapping[str, str]:
+    """What a training's result depends on beside its inputs."""
+    return {**asking_machine(), "processes": str(processes())}
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class AskTeacher(Stage):
         return "ask the teacher"
 
     def environment(self) -> Mapping[str, str]:
-        return training_machine()
+        return asking_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
         import torch
@@ -161,7 +166,7 @@ class Learn(Stage):
         hold_zeros: weights that are 0 stay so.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "accelerate")
     resumes: ClassVar[bool] = True
 

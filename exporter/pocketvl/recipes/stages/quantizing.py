@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from pocketvl.errors import RecipeError
 from pocketvl.quantize.settings import CalibrationSettings, QatSettings, QuantizeSettings
-from pocketvl.recipes.stages.learning import PairData, read_pairs, states_of
+from pocketvl.recipes.stages.learning import PairData, read_pairs, states_of, training_machine
 from pocketvl.recipes.stages.towers import (
     TORCH,
     CalibrationFeeds,
@@ -24,7 +24,6 @@ from pocketvl.recipes.stages.towers import (
     PrepareTower,
     open_tower,
     save_weights,
-    this_machine,
 )
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Precision, Role
@@ -121,7 +120,7 @@ class TrainQat(Stage):
         return f"train for {self.precision.value}"
 
     def environment(self) -> Mapping[str, str]:
-        return this_machine()
+        return training_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.families import open_source
