@@ -193,7 +193,7 @@ def test_both_towers_together_learn_at_a_rate_of_their_own(
     ends = []
     for name, changed in (("without", {"joint_steps": 0}), ("slow", {"joint_rate": 1e-12}), ("same", {})):
         student = _student(clip_folder, tmp_path)
-        settings = replace(SETTINGS, cross_steps=0, **changed)  # type: ignore[arg-type]
+        settings = replace(SETTINGS, cross_steps=0, **changed)
         train_student(student, teacher, data, _answers(teacher, data), settings, tmp_path / name)
         ends.append(torch.cat([each.flatten() for each in student.model.state_dict().values()]))
     assert torch.allclose(ends[0], ends[1], atol=1e-7)

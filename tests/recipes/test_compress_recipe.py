@@ -75,6 +75,7 @@ def test_rounds_are_stages_with_training_after_each_and_zeros_are_held_from_then
     [
         (("low-rank", "ratio = 0.5"), ("prune", "ratio = 0.5"), "low-rank comes before prune"),
         (("sparsify", "sparsity = 0.5"), ("low-rank", "ratio = 0.5"), "sparsify comes before low-rank"),
+        (("low-rank", "ratio = 0.5"), ("sparsify", "sparsity = 0.5"), "low-rank comes before sparsify"),
         (("drop-layers", "image = 1"), ("fresh", *FRESH), "has to be the first step"),
     ],
 )

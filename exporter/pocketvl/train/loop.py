@@ -286,7 +286,7 @@ def _average_gradients_(module: nn.Module) -> None:
     whole = torch.cat([each.flatten() for each in gradients])
     dist.all_reduce(whole)
     whole /= dist.get_world_size()
-    for each, part in zip(gradients, whole.split([each.numel() for each in gradients]), strict=True):
+    for each, part in zip(gradients, torch.split(whole, [each.numel() for each in gradients]), strict=True):
         each.copy_(part.view_as(each))
 
 
