@@ -223,6 +223,10 @@ CONTRASTS = (
     Contrast("low rank 60 %: fine-tuned against before", "low-rank-60", "low-rank-60"),
     Contrast("80 % zeros: fine-tuned against before", "sparse-80", "sparse-80"),
     Contrast("neurons 60 %: Taylor against magnitude", "neurons-60", "neurons-60-magnitude"),
+    Contrast("neurons 30 %: gates against Taylor", "neurons-30-gate", "neurons-30"),
+    Contrast("neurons 60 %: gates against Taylor", "neurons-60-gate", "neurons-60"),
+    Contrast("neurons 60 %: gates against magnitude", "neurons-60-gate", "neurons-60-magnitude"),
+    Contrast("heads 66 %: gates against Taylor", "heads-66-gate", "heads-66"),
     Contrast("neurons 60 %: three rounds against one", "neurons-60-rounds", "neurons-60"),
     Contrast("neurons 60 %: across all layers against in each layer", "neurons-60-global", "neurons-60"),
     Contrast("low rank 60 %: whitened against plain", "low-rank-60", "low-rank-60-plain"),
@@ -321,6 +325,9 @@ def _neurons(budget: Budget) -> list[Row]:
         step = PruneStep(ratio=share / 100, score=Score.TAYLOR)
         made.add(f"neurons-{share}", f"{share} % gone", step, curve="neurons")
     made.add("neurons-60-magnitude", "60 % gone, by magnitude", PruneStep(ratio=0.6))
+    for share in (30, 60):
+        step = PruneStep(ratio=share / 100, score=Score.GATE)
+        made.add(f"neurons-{share}-gate", f"{share} % gone, by gates", step, curve="neurons by gates")
     wide = PruneStep(ratio=0.6, score=Score.TAYLOR, scope=Scope.GLOBAL)
     made.add("neurons-60-global", "60 % gone, across all layers", wide)
     image = PruneStep(ratio=0.6, score=Score.TAYLOR, towers=("image",))
@@ -341,6 +348,8 @@ def _heads(budget: Budget) -> list[Row]:
     for share in (33, 66):
         step = PruneStep(units=(Units.HEADS,), ratio=share / 100, score=Score.TAYLOR)
         made.add(f"heads-{share}", f"{share} % gone", step, curve="heads")
+    gates = PruneStep(units=(Units.HEADS,), ratio=0.66, score=Score.GATE)
+    made.add("heads-66-gate", "66 % gone, by gates", gates)
     return made.rows
 
 

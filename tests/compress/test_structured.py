@@ -12,6 +12,7 @@ from pocketvl.compress.heads import head_scores, keep_heads_
 from pocketvl.compress.neurons import keep_neurons_, neuron_scores
 from pocketvl.compress.scores import Score
 from pocketvl.compress.shrink import linear
+from pocketvl.compress.structured import Units, gate_gradients, groups_of
 from pocketvl.errors import RecipeError
 from pocketvl.families.blocks import FeedForward, attentions, feed_forwards
 from tests.compress.conftest import Model
@@ -98,6 +99,37 @@ def test_scores_are_sums_over_what_comes_in_and_goes_out() -> None:
     up.weight.grad = None
     with pytest.raises(ValueError, match="gradients"):
         neuron_scores(module, layer, Score.TAYLOR)
+
+
+def test_a_gate_is_what_the_loss_changes_by_with_what_a_unit_gives(model: Model) -> None:
+    both = (Units.NEURONS, Units.HEADS)
+    groups = groups_of(model.module, model.module, both, Score.MAGNITUDE, rows=4)
+    with pytest.raises(ValueError, match="gates need gradients"):
+        gate_gradients(model.module, groups[0])
+    module = model.module.requires_grad_()
+
+    def loss() -> torch.Tensor:
+        found: torch.Tensor = module(model.feed)
+        return (found * torch.linspace(-1, 1, found.numel()).view(found.shape)).sum()
+
+    loss().backward()  # type: ignore[no-untyped-call]
+    for group in groups:
+        gates, unit = gate_gradients(module, group), len(group) - 1
+        block, size = group.block, 1
+        if not isinstance(block, FeedForward):
+            size = block.head_size
+        weight = linear(module, block.down if isinstance(block, FeedForward) else block.output).weight
+        columns, ends = slice(unit * size, (unit + 1) * size), []
+        for change in (0.03, -0.03):
+            with torch.no_grad():
+                before = weight[:, columns].clone()
+                weight[:, columns] *= 1 + change
+                ends.append(float(loss()))
+                weight[:, columns] = before
+        assert float(gates[unit]) == pytest.approx((ends[0] - ends[1]) / 0.06, rel=0.02, abs=1e-4)
+        assert len(gates) == len(group)
+    with pytest.raises(ValueError, match="on a unit, not on a weight"):
+        neuron_scores(module, feed_forwards(module)[0], Score.GATE)
 
 
 def test_a_taylor_score_is_what_the_loss_changes_by_when_it_is_linear() -> None:

@@ -5,6 +5,7 @@ Source: Hinton et al., 2015, "Distilling the Knowledge in a Neural Network", arX
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -127,17 +128,23 @@ def train_answering(
     return {} if report is None else {"joint": report}
 
 
-def answer_gradients_(checkpoint: Trainable, data: QuestionedData, settings: LearningSettings) -> None:
+def answer_gradients_(
+    checkpoint: Trainable,
+    data: QuestionedData,
+    settings: LearningSettings,
+    each: Callable[[], None] | None = None,
+) -> None:
     """Leaves in a model's parameters the gradients of the right answers' loss, summed over batches.
 
     Args:
         checkpoint: its weights stay as they are.
         data: whose answers are right.
         settings: `joint_steps` batches of `batch_size`.
+        each: see `sum_gradients_`.
     """
     lessons, objective = QuestionLessons(data, None, settings), AnsweringObjective(settings)
     tower = checkpoint.tower(Role.FUSION)
-    sum_gradients_(checkpoint.model, tower, lessons, objective, settings.joint_steps)
+    sum_gradients_(checkpoint.model, tower, lessons, objective, settings.joint_steps, each)
 
 
 def _identity(

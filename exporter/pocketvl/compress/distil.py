@@ -275,7 +275,12 @@ def train_student(
     return {name: report for name, report in reports.items() if report is not None}
 
 
-def label_gradients_(checkpoint: Trainable, data: PairedData, settings: LearningSettings) -> None:
+def label_gradients_(
+    checkpoint: Trainable,
+    data: PairedData,
+    settings: LearningSettings,
+    each: Callable[[], None] | None = None,
+) -> None:
     """Leaves in a model's parameters the gradients of the labels' loss, summed over batches.
 
     They are what Taylor scores need; against the teacher itself, which the student still is, they would be 0.
@@ -284,12 +289,14 @@ def label_gradients_(checkpoint: Trainable, data: PairedData, settings: Learning
         checkpoint: its weights stay as they are.
         data: whose captions and false texts are the labels.
         settings: `joint_steps` batches of `batch_size`.
+        each: see `sum_gradients_`.
     """
     lessons = Lessons(data, None, settings)
     towers = [WatchedTower(checkpoint.tower(role)) for role in checkpoint.roles]
     nothing = TowerObjective(settings.losses)
     objective = JointObjective(ResponseObjective(settings, checkpoint.logit_scale), nothing, nothing)
-    sum_gradients_(checkpoint.model, TowerPair(*towers), lessons.pairs, objective, settings.joint_steps)
+    pair = TowerPair(*towers)
+    sum_gradients_(checkpoint.model, pair, lessons.pairs, objective, settings.joint_steps, each)
 
 
 def sum_gradients_(
@@ -298,6 +305,7 @@ def sum_gradients_(
     batches: Callable[[int], BatchT],
     objective: Objective[BatchT],
     steps: int,
+    each: Callable[[], None] | None = None,
 ) -> None:
     """Leaves in a model's parameters the gradients of some batches' losses, summed; weights stay as they are.
 
@@ -307,11 +315,15 @@ def sum_gradients_(
         batches: by step.
         objective: what the losses are.
         steps: how many batches.
+        each: is called after every batch, whose gradients alone are then there; in the end there are none.
     """
     model.zero_grad(set_to_none=True)
     for step in range(steps):
         losses = objective(module, batches(step), step)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        if each is not None:
+            each()
+            model.zero_grad(set_to_none=True)
 
 
 def _watched(

@@ -102,6 +102,27 @@ def groups_of(
     return tuple(found)
 
 
+def gate_gradients(module: nn.Module, group: Group) -> torch.Tensor:
+    """dL/dz of a gate z = 1 on what each unit gives, float64 [units], out of the gradients that are there.
+
+    It is the sum over the unit's outgoing weights of w * dL/dw.
+
+    Args:
+        module: the tower, or the model that it is of.
+        group: of it.
+
+    Raises:
+        ValueError: no gradient is there.
+    """
+    block, size = group.block, 1
+    if isinstance(block, Attention):
+        size = block.head_size
+    weight = linear(module, block.down if isinstance(block, FeedForward) else block.output).weight
+    if weight.grad is None:
+        raise ValueError("gates need gradients: run a loss backwards first")
+    return (weight.detach().double() * weight.grad.double()).sum(0).reshape(-1, size).sum(1)
+
+
 def keep_by_ratio(groups: Sequence[Group], ratio: float, scope: Scope) -> list[list[int]]:
     """Which units stay when a part of what there was originally goes, the least first; one a layer stays.
 

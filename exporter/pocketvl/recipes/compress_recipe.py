@@ -39,7 +39,7 @@ class PruneStep:
         macs: the most multiply-adds that a picture and a text may take.
         int8_bytes: the most that both towers may take with 8-bit weights, graphs not counted.
         towers: which are pruned.
-        score: magnitude or taylor.
+        score: magnitude, taylor or gate.
         scope: with a ratio: so much of each layer, or of all of them together.
         rounds: how often, with `learn` in between and at the end.
         schedule: linear or cubic.
@@ -102,6 +102,7 @@ class PruneFiltersStep:
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
             raise RecipeError(f"ratio must be above 0 and below 1, not {self.ratio}")
+        _check_weights(self.score)
         _check_rounds(self.rounds)
 
 
@@ -132,6 +133,7 @@ class SparsifyStep:
     def __post_init__(self) -> None:
         if (self.sparsity is None) != self.two_of_four:
             raise RecipeError("say either sparsity or two_of_four = true")
+        _check_weights(self.score)
         if self.sparsity is not None and not 0 < self.sparsity < 1:
             raise RecipeError(f"sparsity must be above 0 and below 1, not {self.sparsity}")
         if self.two_of_four and self.rounds != 1:
@@ -335,6 +337,11 @@ def _step(values: dict[str, Any], recipe: str, place: int) -> Step:
 def _check_rounds(rounds: int) -> None:
     if rounds < 1:
         raise RecipeError(f"rounds must be at least 1, not {rounds}")
+
+
+def _check_weights(score: Score) -> None:
+    if score is Score.GATE:
+        raise RecipeError("score: magnitude or taylor; a gate is for neurons and heads")
 
 
 def _check_towers(towers: tuple[str, ...]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -33,6 +33,7 @@ Feed = np.ndarray | tuple[np.ndarray, ...]
 PRUNED_FILE = "pruned.json"
 _SAMPLES = 256
 _BATCH = 32
+_GATED_SAMPLES, _GATED_BATCH = 512, 8
 
 
 def costs_of(checkpoint: Trainable) -> dict[Role, Cost]:
@@ -86,7 +87,7 @@ class PruneUnits(_Changing):
         start: the checkpoint before the first round.
         units: neurons, heads, or both.
         towers: which.
-        score: magnitude or taylor.
+        score: magnitude, taylor or gate.
         scope: with a ratio: in each layer, or among all of them.
         ratio: part of the original units that goes; or
         measure: of what costs
@@ -124,7 +125,10 @@ class PruneUnits(_Changing):
             if len(feed_forwards(tower)) != len(feed_forwards(_tower_part(original, checkpoint, role))):
                 raise RecipeError(f"{role.value} has factorised linears: prune before low-rank")
             rows = positions(tower, example, feed_forwards(tower)[0].up)
-            groups += groups_of(tower, original, self.units, self.score, rows)
+            score = Score.MAGNITUDE if self.score is Score.GATE else self.score
+            groups += groups_of(tower, original, self.units, score, rows)
+        if self.score is Score.GATE:
+            groups = _gated(checkpoint, source, groups)
         if self.measure is None or self.limit is None:
             assert self.ratio is not None
             kept = keep_by_ratio(groups, self.ratio, self.scope)
@@ -469,17 +473,39 @@ def _second_moments(checkpoint: Trainable, role: Role, source: Inputs) -> dict[s
     }
 
 
-def _gradients(checkpoint: Trainable, source: Inputs) -> None:
+def _gated(checkpoint: Trainable, source: Inputs, groups: Sequence[Group]) -> list[Group]:
+    """The groups, scored by gates."""
+    import torch
+
+    from pocketvl.compress.structured import gate_gradients
+
+    sums = [torch.zeros_like(group.scores) for group in groups]
+
+    def add() -> None:
+        for whole, group in zip(sums, groups, strict=True):
+            whole += gate_gradients(checkpoint.model, group).square()
+
+    _gradients(checkpoint, source, _GATED_SAMPLES, _GATED_BATCH, add)
+    return [replace(group, scores=whole) for group, whole in zip(groups, sums, strict=True)]
+
+
+def _gradients(
+    checkpoint: Trainable,
+    source: Inputs,
+    samples: int = _SAMPLES,
+    batch: int = _BATCH,
+    each: Callable[[], None] | None = None,
+) -> None:
     """Leaves in the parameters the gradient of the labels' loss on some batches."""
     from pocketvl.compress.answering import answer_gradients_
     from pocketvl.compress.distil import label_gradients_
 
     if checkpoint.roles == (Role.FUSION,):
-        settings = LearningSettings(joint_steps=_SAMPLES // _BATCH, batch_size=_BATCH, losses=_ANSWERS)
-        answer_gradients_(checkpoint, read_questions(source["data"]), settings)
+        settings = LearningSettings(joint_steps=samples // batch, batch_size=batch, losses=_ANSWERS)
+        answer_gradients_(checkpoint, read_questions(source["data"]), settings, each)
         return
-    settings = LearningSettings(joint_steps=_SAMPLES // _BATCH, batch_size=_BATCH, losses=_LABELS)
-    label_gradients_(checkpoint, read_pairs(source["data"]), settings)
+    settings = LearningSettings(joint_steps=samples // batch, batch_size=batch, losses=_LABELS)
+    label_gradients_(checkpoint, read_pairs(source["data"]), settings, each)
 
 
 _LABELS = LossWeights(response=0.0, embedding=0.0, contrast=1.0)
