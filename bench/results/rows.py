@@ -428,9 +428,15 @@ def _students(budget: Budget) -> list[Row]:
 
 def _recipes() -> list[Row]:
     """The shipped recipes, with the training that each of them says."""
-    shipped = shipped_recipes(FOLDER)
-    return [
-        Row(f"recipe-{name}", "Shipped recipes", name, read_compress_recipe(name).steps, curve=RECIPE_CURVE)
-        for name in RECIPES
-        if name in shipped
-    ]
+    rows = []
+    for name in RECIPES:
+        if name not in shipped_recipes(FOLDER):
+            continue
+        steps, precision = read_compress_recipe(name).steps, Precision.INT8
+        if isinstance(steps[-1], QatStep):
+            precision = steps[-1].precision
+        label = name if precision is Precision.INT8 else f"{name}, {precision.value}"
+        rows.append(
+            Row(f"recipe-{name}", "Shipped recipes", label, steps, curve=RECIPE_CURVE, precision=precision)
+        )
+    return rows

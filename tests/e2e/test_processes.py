@@ -31,7 +31,7 @@ losses = { embedding = 0.0, hidden = 1.0, contrast = 1.0 }
 [[steps]]
 kind = "prune"
 ratio = 0.5
-score = "taylor"
+score = "gate"
 
 [[steps]]
 kind = "qat"

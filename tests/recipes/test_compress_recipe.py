@@ -115,6 +115,8 @@ def test_an_impossible_order_is_refused_before_anything_runs(
         (_step("prune-filters", "ratio = 0.5", "rounds = 0"), "rounds must be at least 1"),
         (_step("prune-filters", "ratio = 0.5", 'towers = ["image"]'), "towers: there is no such key"),
         (_step("sparsify"), "say either sparsity or two_of_four"),
+        (_step("sparsify", "sparsity = 0.5", 'score = "gate"'), "a gate is for neurons and heads"),
+        (_step("prune-filters", "ratio = 0.5", 'score = "gate"'), "a gate is for neurons and heads"),
         (_step("sparsify", "two_of_four = true", "rounds = 2"), "reached in one round"),
         (_step("drop-layers"), "say how many layers stay"),
         (_step("drop-layers", "image = 0"), "at least one layer has to stay"),

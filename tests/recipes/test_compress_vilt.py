@@ -47,7 +47,7 @@ learn = { joint_steps = 2, batch_size = 8, losses = { response = 1.0, answer = 0
 kind = "prune"
 units = ["neurons", "heads"]
 ratio = 0.5
-score = "taylor"
+score = "gate"
 towers = ["fusion"]
 
 [[steps]]
