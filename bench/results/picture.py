@@ -85,7 +85,7 @@ def _plot(axis: Axes, panel: Panel, names: Sequence[str]) -> None:
             label=curve.name,
         )
     axis.set_title(panel.title, fontsize=9)
-    axis.set_xlabel("int8 TFLite files (MB)")
+    axis.set_xlabel("int8 or int4 TFLite files (MB)")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="0.92", linewidth=0.8)
     axis.set_axisbelow(True)

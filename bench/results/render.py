@@ -116,7 +116,7 @@ def panels_of(shown: Sequence[Shown]) -> tuple[Panel, Panel]:
     told = f"{metric} of {len(own.measured.after[metric]):,} (%)"
     return (
         Panel("before learning, in torch", told, right, _curves(before)),
-        Panel("after learning, in int8 files", told, right, _curves(after)),
+        Panel("after learning, in these files", told, right, _curves(after)),
     )
 
 
@@ -242,8 +242,8 @@ def _metric_columns(metric: Metric) -> list[Column]:
         ("before", lambda each: _percent(each.measured.before, name)),
         ("after", lambda each: _percent(each.measured.after, name)),
         ("to the teacher", lost),
-        ("int8 tflite", of_files(Engine.TFLITE)),
-        ("int8 onnx", of_files(Engine.ONNX)),
+        ("in tflite files", of_files(Engine.TFLITE)),
+        ("in onnx files", of_files(Engine.ONNX)),
     ]
 
 
