@@ -23,7 +23,6 @@ from pocketvl.evaluate.tasks import Metric
 from pocketvl.families.trainable import TowerShape
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.recipes.compress_recipe import (
-    FOLDER,
     CompressRecipe,
     DropLayersStep,
     FreshStep,
@@ -37,12 +36,10 @@ from pocketvl.recipes.compress_recipe import (
     Step,
     read_compress_recipe,
 )
-from pocketvl.recipes.toml import shipped_recipes
 from pocketvl.train.loop import Precision as Floats
 from pocketvl_runtime.manifest import Precision
 from pocketvl_runtime.schema import encode
 
-RECIPES = ("gentle", "balanced", "tiny")
 RECIPE_CURVE = "recipes"
 LABELS = LossWeights(response=0.0, embedding=0.0, contrast=1.0)
 ROUNDS = 3
@@ -113,6 +110,7 @@ class Teacher:
 
 
 TABLETOP_CLIP = Teacher("tabletop-clip-teacher", Path("checkpoints/tabletop-clip-teacher"))
+TABLETOP_STUDENT = Teacher("tabletop-clip", Path("checkpoints/tabletop-clip"))
 TABLETOP_CONVNEXT = Teacher("tabletop-convnext", Path("checkpoints/tabletop-convnext"))
 TABLETOP_VILT = Teacher(
     "tabletop-vilt", Path("checkpoints/tabletop-vilt"), Kind.ANSWERING, (Metric.ASK,), exported=False
@@ -262,13 +260,19 @@ def dual_encoder_rows(budget: Budget) -> tuple[Row, ...]:
         *_zeros(budget),
         *_together(budget),
         *_students(budget),
-        *_recipes(),
+        _recipe("gentle"),
+        _recipe("balanced"),
     )
 
 
 def all_rows(budget: Budget) -> tuple[Row, ...]:
     """The rows of every teacher, in the order of the tables."""
-    return (*dual_encoder_rows(budget), *filter_rows(budget), *cross_modal_rows(budget))
+    return (
+        *dual_encoder_rows(budget),
+        *student_rows(),
+        *filter_rows(budget),
+        *cross_modal_rows(budget),
+    )
 
 
 def filter_rows(budget: Budget) -> tuple[Row, ...]:
@@ -426,17 +430,19 @@ def _students(budget: Budget) -> list[Row]:
     return rows
 
 
-def _recipes() -> list[Row]:
-    """The shipped recipes, with the training that each of them says."""
-    rows = []
-    for name in RECIPES:
-        if name not in shipped_recipes(FOLDER):
-            continue
-        steps, precision = read_compress_recipe(name).steps, Precision.INT8
-        if isinstance(steps[-1], QatStep):
-            precision = steps[-1].precision
-        label = name if precision is Precision.INT8 else f"{name}, {precision.value}"
-        rows.append(
-            Row(f"recipe-{name}", "Shipped recipes", label, steps, curve=RECIPE_CURVE, precision=precision)
-        )
-    return rows
+def student_rows() -> tuple[Row, ...]:
+    """Rows of the student that `balanced` made, which `tiny` makes smaller still."""
+    group = "Smaller still"
+    tiny = replace(_recipe("tiny"), group=group, teacher=TABLETOP_STUDENT)
+    return (
+        Row("student", group, "what balanced made", teacher=TABLETOP_STUDENT),
+        Row("student-int4", group, "the same, int4", (), TABLETOP_STUDENT, "int4", Precision.INT4),
+        tiny,
+        replace(tiny, name="recipe-tiny-int4", label="tiny, int4", precision=Precision.INT4),
+    )
+
+
+def _recipe(name: str) -> Row:
+    """A shipped recipe, with the training that it says."""
+    steps = read_compress_recipe(name).steps
+    return Row(f"recipe-{name}", "Shipped recipes", name, steps, curve=RECIPE_CURVE)

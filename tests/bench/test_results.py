@@ -241,5 +241,10 @@ def test_a_row_stopped_before_its_record_is_made_again(tiny: tuple[Row, Places],
 def test_only_recipes_learn_from_the_recipes_data(tmp_path: Path) -> None:
     data = TrainingData(tmp_path / "rows", tmp_path / "recipes")
     learned = {data.of(row): {each.name for each in ROWS if data.of(each) == data.of(row)} for row in ROWS}
-    assert learned[data.recipes] == {"recipe-gentle", "recipe-balanced", "recipe-tiny"}
+    assert learned[data.recipes] == {
+        "recipe-gentle",
+        "recipe-balanced",
+        "recipe-tiny",
+        "recipe-tiny-int4",
+    }
     assert len(learned[data.rows]) > 30
