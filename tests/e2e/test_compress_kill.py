@@ -75,12 +75,16 @@ def _start(exported: Exported, root: Path, out: Path, cache: Path) -> subprocess
 
 def _wait_for_state(process: subprocess.Popen[bytes], cache: Path, phase: str, last: int) -> None:
     """Until a training that this process does has saved a state of a phase, and not its last."""
-    known = {path for path in cache.rglob("step-*") if phase in path.as_posix()}
+    known = _states(cache, phase)
     patience = time.monotonic() + 200
     while time.monotonic() < patience:
         assert process.poll() is None, process.communicate()[1].decode()
-        found = {path for path in cache.rglob("step-*") if phase in path.as_posix()} - known
-        if any(path.name < f"step-{last:08d}" for path in found):
+        if any(path.name < f"step-{last:08d}" for path in _states(cache, phase) - known):
             return
         time.sleep(0.02)
     raise AssertionError(f"no state of {phase}")
+
+
+def _states(cache: Path, phase: str) -> set[Path]:
+    """The saved states of a phase; found without a look inside, for they go while one looks."""
+    return set(cache.glob(f"*/*.work/{phase}/step-*"))
