@@ -59,26 +59,14 @@ seed = 1
 count = 40
 paint_size = 32
 
-[joint]
-batch_size = 16
-negatives = 3
-loop = { steps = 6, learning_rate = 1e-3 }
-
-[oracle]
-batch_size = 16
-negatives = 3
-loop = { steps = 4, learning_rate = 1e-3 }
-
-[text]
-batch_size = 16
-negatives = 3
-loop = { steps = 4, learning_rate = 1e-3 }
-
-[image]
-batch_size = 16
-negatives = 3
-loop = { steps = 4, learning_rate = 1e-3 }
 """
+PHASE = """
+[{name}]
+batch_size = 16
+negatives = 3
+loop = {{ steps = {steps}, learning_rate = 1e-3 }}
+"""
+PHASES = {"oracle": 4, "text": 4, "image": 4, "joint": 6}
 
 
 def _together(*words: object, cache: Path) -> subprocess.CompletedProcess[str]:
@@ -117,7 +105,9 @@ def test_two_processes_compress_to_what_one_does(exported: Exported, tmp_path: P
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    (tmp_path / "recipe.toml").write_text(TRAINING)
+    (tmp_path / "recipe.toml").write_text(
+        TRAINING + "".join(PHASE.format(name=name, steps=steps) for name, steps in PHASES.items())
+    )
     done = _together("train", tmp_path / "recipe.toml", "-o", tmp_path / "model", cache=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'model'}\n"

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from pocketvl.compress.settings import LearningSettings
 from pocketvl.data.dataset import Dataset, questions_of
 from pocketvl.errors import DataError, SourceError
-from pocketvl.recipes.stages.learning import asking_machine, save_trained, states_of, training_machine
+from pocketvl.recipes.stages.learning import (
+    asking_device,
+    asking_machine,
+    save_trained,
+    states_of,
+    training_machine,
+)
 from pocketvl.recipes.stages.towers import TORCH, check_source, ids_of, write_pixels
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Role
@@ -112,13 +118,10 @@ class AskAnswers(Stage):
         return asking_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
-        import torch
-
         from pocketvl.train.questions import answer_logits
 
         data = read_questions(source["data"])
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        tower = open_answering(source["teacher"]).tower(Role.FUSION).train(False).to(device)
+        tower = open_answering(source["teacher"]).tower(Role.FUSION).train(False).to(asking_device())
         ways = (data.images, data.images[:, :, ::-1])[: 1 + self.mirrored]
         found = [
             answer_logits(tower, images, data.ids, data.pictures, progress=source.progress) for images in ways

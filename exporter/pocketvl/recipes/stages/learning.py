@@ -29,6 +29,13 @@ CURVES_FILE = "losses.png"
 _BATCH = 64
 
 
+def asking_device() -> str:
+    """Where teachers are asked: on the first GPU, or on the processor."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def asking_machine() -> Mapping[str, str]:
     """What a teacher's answers depend on beside its inputs: the last digits differ from device to device."""
     import torch
@@ -109,7 +116,7 @@ class AskTeacher(Stage):
         from pocketvl.families import open_trainable
 
         opened, data = open_trainable(source["teacher"]), read_pairs(source["data"])
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = asking_device()
         image, text = (opened.tower(role).train(False) for role in opened.roles)
         total, done = 2 * len(data.images) + len(data.ids), 0
         parts: list[list[np.ndarray]] = [[], [], []]
