@@ -17,7 +17,8 @@ from pocketvl.compress.shrink import linear
 from pocketvl.errors import SourceError
 from pocketvl.families import open_source, open_trainable
 from pocketvl.families.blocks import attentions, feed_forwards
-from pocketvl.families.compression import COMPRESSION_FILE, read_compression
+from pocketvl.families.compression import read_compression
+from pocketvl.families.folder import COMPRESSION_FILE
 from pocketvl.families.trainable import Trainable
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip

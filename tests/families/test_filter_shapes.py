@@ -15,6 +15,7 @@ from pocketvl.compress.filters import filter_groups, keep_filters_
 from pocketvl.errors import SourceError
 from pocketvl.families import open_source, open_trainable
 from pocketvl.families.compression import (
+from pocketvl.families.folder import COMPRESSION_FILE
     COMPRESSION_FILE,
     Compression,
     ConvolutionShape,

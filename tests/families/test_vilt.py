@@ -24,7 +24,8 @@ from pocketvl.data.tabletop.language import ANSWERS
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import answers_questions, open_source, open_trainable
 from pocketvl.families.blocks import attentions, feed_forwards
-from pocketvl.families.compression import COMPRESSION_FILE, read_compression
+from pocketvl.families.compression import read_compression
+from pocketvl.families.folder import COMPRESSION_FILE
 from pocketvl.families.segments import Segments
 from pocketvl.families.split_attention import Block, removed_blocks, split_attentions_
 from pocketvl.families.vilt_trainable import TrainableVilt

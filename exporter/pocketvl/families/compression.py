@@ -15,10 +15,10 @@ from torch.nn.utils import skip_init
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families.blocks import Attention, attentions, set_head_count_
 from pocketvl.families.checkpoint import read_json
+from pocketvl.families.folder import COMPRESSION_FILE
 from pocketvl.families.segments import Segments
 from pocketvl.families.split_attention import Block, SplitAttention, removed_blocks
 
-COMPRESSION_FILE = "compression.json"
 SCHEMA_VERSION = 1
 _NORMS = (nn.LayerNorm, nn.BatchNorm2d)
 

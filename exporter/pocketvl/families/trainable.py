@@ -18,19 +18,8 @@ from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families.base import Source
 from pocketvl.families.checkpoint import read_json, stored_dtype
 from pocketvl.families.compression import compression_of
+from pocketvl.families.folder import PROCESSOR_FILES
 from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
-
-_COPIED = (
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-)
 
 
 class Normalise(nn.Module):
@@ -196,6 +185,6 @@ class Trainable(ABC):
         save_file(state, out / "model.safetensors", {"format": "pt"})
         (out / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
         compression_of(self.model, self.original()).save(out)
-        for name in _COPIED:
+        for name in PROCESSOR_FILES:
             if (self.folder / name).exists():
                 shutil.copyfile(self.folder / name, out / name)

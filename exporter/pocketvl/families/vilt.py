@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from pocketvl.errors import SourceError
 from pocketvl.families.checkpoint import read_json
-from pocketvl.families.compression import COMPRESSION_FILE, read_compression
+from pocketvl.families.compression import read_compression
+from pocketvl.families.folder import COMPRESSION_FILE
 from pocketvl.families.opening import build_from, check_sizes, open_model, parse_config
 
 if TYPE_CHECKING:

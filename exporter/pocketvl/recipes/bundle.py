@@ -101,7 +101,7 @@ def write_bundle(base: Path, graphs: Iterable[Path], stages: Iterable[Stage], ou
         graphs=specs,
         variants=_variants(specs),
         files=list_files(out),
-        provenance=_provenance(stages),
+        provenance=provenance_of(stages),
     )
     (out / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
     return manifest
@@ -208,7 +208,8 @@ def _floats(values: np.ndarray) -> tuple[float, ...]:
     return tuple(float(str(value)) for value in values.astype(np.float32))
 
 
-def _provenance(stages: Iterable[Stage]) -> dict[str, object]:
+def provenance_of(stages: Iterable[Stage]) -> dict[str, object]:
+    """What a manifest says of how its files were made: stages with their settings, and versions of tools."""
     every: dict[str, Stage] = {}
     for stage in stages:
         _collect(stage, every)

@@ -26,7 +26,7 @@ from pocketvl.recipes.stages.quantizing import QuantizeTower, loss_by_layer, rea
 from pocketvl.recipes.stages.splitting import CHOOSING, JUDGING, SplitDataset
 from pocketvl.recipes.stages.towers import ROLES, ids_of, open_tower
 from pocketvl.recipes.variants import Reverts, VariantStages
-from pocketvl.stage import Event, Results, plan, run
+from pocketvl.stage import Event, Result, Results, plan, run
 from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, PreprocessSpec, Role
@@ -139,16 +139,19 @@ class _Search:
         return VariantStages(self.request.source, self.request.calibration, recipe, is_quantized=True)
 
     @cached_property
-    def split(self) -> Path:
+    def split(self) -> Result:
+        """The data in two parts."""
         stage = SplitDataset(self.request.data, _MOST_CHOOSING)
-        return run(plan([stage]), self.cache, self.tell)[stage].folder
+        return run(plan([stage]), self.cache, self.tell)[stage]
 
     @cached_property
     def key(self) -> str:
         """Tells this search's study from another one's in the same folder."""
-        digests = [self.results[self.quantized(role, bits)].digest for role in ROLES for bits in self.stored]
+        stages = [self.quantized(role, bits) for role in ROLES for bits in self.stored]
+        lowered = [self.lowered_float(role) for role in ROLES]  # integers may fit another activation as well
         said = [
-            *digests,
+            *(self.results[stage].digest for stage in (*stages, *lowered)),
+            self.split.digest,
             self.request.budget,
             self.request.engine.value,
             self.request.widths,
@@ -166,11 +169,14 @@ class _Search:
         assert isinstance(stage, QuantizeTower)
         return stage
 
+    def lowered_float(self, role: Role) -> LowerGraph:
+        return LowerGraph(self.stages.tower(role), self.request.engine)
+
     @cached_property
     def results(self) -> Results:
         wanted = [self.quantized(role, bits) for role in ROLES for bits in self.stored]
         rankings = [self.stages.ranking(role, _PRECISIONS[bits]) for role in ROLES for bits in self.stored]
-        lowered = [LowerGraph(self.stages.tower(role), self.request.engine) for role in ROLES]
+        lowered = [self.lowered_float(role) for role in ROLES]
         return run(plan([*wanted, *rankings, *lowered]), self.cache, self.tell)
 
     @cached_property
@@ -205,7 +211,7 @@ class _Search:
     @cached_property
     def dataset(self) -> Dataset:
         """What is chosen by."""
-        return Dataset.open(self.split / CHOOSING)
+        return Dataset.open(self.split.folder / CHOOSING)
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -277,14 +283,14 @@ class _Search:
 
     def lowered(self, widths: Widths) -> dict[Role, bytes]:
         """The graph files of a choice."""
-        engine, files = self.request.engine, {}
+        files = {}
         with tempfile.TemporaryDirectory(prefix="pocketvl-search-") as folder:
             for role in ROLES:
-                lowered = LowerGraph(self.stages.tower(role), engine)
+                lowered = self.lowered_float(role)
                 source = self.results[lowered].folder / lowered.file
                 target = Path(folder) / f"{role.value}{source.suffix}"
                 tower = self.choices[role].mixed(self.trials.layer_widths(role, widths))
-                write_quantized(engine, source, tower, target)
+                write_quantized(self.request.engine, source, tower, target)
                 files[role] = target.read_bytes()
         return files
 
@@ -320,7 +326,7 @@ class _Search:
             request.source,
             request.out,
             request.calibration,
-            self.split / JUDGING,
+            self.split.folder / JUDGING,
             (*(f"{engine.value}-fp32" for engine in Engine), *uniform),
             request.gate,
             request.keep_failing,

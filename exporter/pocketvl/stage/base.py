@@ -60,7 +60,7 @@ class Stage:
     is a `Path` is a file or folder that it reads; both count by content, names and places do not. Every other
     field is a setting: str, int, float, bool, None, enum, frozen dataclass, or tuple, list or dict of those.
     All of them make up the key of the result, so whatever changes the result must be a field; a result must
-    not depend on anything else but `tools` and `environment`.
+    not depend on anything else but `reads`, `tools` and `environment`.
 
         @dataclass(frozen=True)
         class QuantizeStatic(Stage):
@@ -92,6 +92,13 @@ class Stage:
     def title(self) -> str:
         """What a person reads while it runs; may tell two stages of one class apart."""
         return self.name
+
+    def reads(self) -> Mapping[str, Path]:
+        """Files and folders that are read beside those of the fields, by name; content is part of the key.
+
+        For a stage that is handed the result of another one and opens what that was made from, too.
+        """
+        return {}
 
     def environment(self) -> Mapping[str, str]:
         """What else of this machine the result depends on, such as its instruction set; part of the key."""

@@ -245,11 +245,12 @@ class _Desk:
         def digest(at: Path | Result) -> str:
             return self.store.contents.of(at) if isinstance(at, Path) else at.digest
 
+        reads = {name: (path,) for name, path in self.stage.reads().items()}
         return {
             "stage": self.stage.name,
             "version": self.stage.version,
             "settings": settings(self.stage),
-            "inputs": {name: [digest(at) for at in each] for name, each in inputs.items()},
+            "inputs": {name: [digest(at) for at in each] for name, each in (inputs | reads).items()},
             "tools": {tool: importlib.metadata.version(tool) for tool in ("pocketvl", *self.stage.tools)},
             "environment": dict(self.stage.environment()),
         }

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.recipes.bundle import write_base, write_bundle
+from pocketvl.recipes.bundle import provenance_of, write_base, write_bundle
 from pocketvl.recipes.stages.lowering import GraphStage
 from pocketvl.recipes.stages.towers import TORCH, check_source, this_machine
 from pocketvl.stage import Inputs, Stage
+from pocketvl_runtime.schema import dump_json
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,16 @@ class AssembleBundle(Stage):
     base: MakeGoldenPack
     graphs: tuple[GraphStage, ...]
 
+    def environment(self) -> Mapping[str, str]:
+        return {
+            "provenance": dump_json(provenance_of(self._made_by))
+        }  # equal graphs may be made in another way
+
+    @property
+    def _made_by(self) -> tuple[Stage, ...]:
+        return (self.base, *self.graphs)
+
     def run(self, source: Inputs, out: Path) -> None:
         folders = source.all("graphs")
         paths = [folder / stage.file for folder, stage in zip(folders, self.graphs, strict=True)]
-        write_bundle(source["base"], paths, (self.base, *self.graphs), out)
+        write_bundle(source["base"], paths, self._made_by, out)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from pocketvl.families.folder import description_files
 from pocketvl.recipes.stages.quantizing import ChooseLayers, QuantizeTower, TrainedTower
 from pocketvl.recipes.stages.towers import INPUT_NAMES, TORCH, EqualizeTower, PrepareTower, open_tower
 from pocketvl.stage import Inputs, Stage
@@ -75,6 +77,9 @@ class LowerGraph(GraphStage):
     @property
     def title(self) -> str:
         return f"lower {self.role.value} to {self.engine.value}"
+
+    def reads(self) -> Mapping[str, Path]:
+        return description_files(self.tower.source)
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.lower.to_onnx import export_onnx

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import TypeAdapter
 
 from pocketvl.errors import RecipeError
+from pocketvl.families.folder import checkpoint_files
 from pocketvl.quantize.settings import CalibrationSettings, QatSettings, QuantizeSettings
 from pocketvl.recipes.stages.learning import PairData, read_pairs, states_of, training_machine
 from pocketvl.recipes.stages.towers import (
@@ -118,6 +119,9 @@ class TrainQat(Stage):
     @property
     def title(self) -> str:
         return f"train for {self.precision.value}"
+
+    def reads(self) -> Mapping[str, Path]:
+        return checkpoint_files(self.source)  # with its weights: the scale of similarities is one of them
 
     def environment(self) -> Mapping[str, str]:
         return training_machine()

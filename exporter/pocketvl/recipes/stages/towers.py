@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pocketvl.data.dataset import Dataset, Sample
 from pocketvl.errors import DataError, SourceError
+from pocketvl.families.folder import description_files
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.isa import instruction_set
@@ -158,6 +159,10 @@ class OfTower:
     def role(self) -> Role:
         """Which tower."""
         return self.tower.role
+
+    def reads(self) -> Mapping[str, Path]:
+        """The checkpoint's description: the tower's weights say nothing of the module that they are of."""
+        return description_files(self.source)
 
     def environment(self) -> Mapping[str, str]:
         """What computes with the tower depends on the machine."""
