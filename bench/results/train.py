@@ -26,6 +26,8 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.recipes.compress_chain import stages_of
 from pocketvl.recipes.stages.learning import AskTeacher, PairData
 from pocketvl.stage import Event, Plan, Stage, plan, replace_dir, run
+from pocketvl.stage import read_record as written_files
+from pocketvl.stage import write_record as record_files
 from pocketvl_runtime.isa import cpu_name
 
 _SPENT_FILE = "spent.txt"
@@ -94,7 +96,8 @@ def train_row(row: Row, data: Path, work: Path, cache: Path, tell: Tell | None =
     copy = folder / "checkpoint.new"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(last, copy)
-    replace_dir(copy, checkpoint_of(work, row), lambda _: True)
+    record_files(copy)
+    replace_dir(copy, checkpoint_of(work, row), written_files)
     samples = len(Dataset.open(data).samples)
     record = Trained(key, watch.seconds, device_name(), samples, row.training_steps)
     write_record(folder / TRAINED_FILE, record)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 from PIL import Image
 
 from pocketvl.data.dataset import Dataset, write_samples
-from pocketvl.data.tabletop.folder import is_tabletop, write_tabletop
 from pocketvl.errors import DataError
 
 
@@ -44,18 +42,3 @@ def test_a_bad_sample_is_named_by_its_line(tmp_path: Path, row: dict[str, Any], 
     with pytest.raises(DataError, match=complaint) as raised:
         Dataset.open(folder(tmp_path, {"captions": ["fine"]}, row))
     assert "samples.jsonl:2" in str(raised.value)
-
-
-def test_only_a_folder_that_nobody_added_to_counts_as_ours(tmp_path: Path) -> None:
-    write_tabletop(tmp_path, seed=1, count=3, size=32)
-    assert is_tabletop(tmp_path)
-    (tmp_path / "images" / "mine.jpg").write_bytes(b"x")
-    assert not is_tabletop(tmp_path)
-    (tmp_path / "images" / "mine.jpg").unlink()
-    world = tmp_path / "tabletop.json"
-    world.write_text(json.dumps({**json.loads(world.read_text()), "count": 2}))
-    assert not is_tabletop(tmp_path)
-
-
-def test_a_dataset_of_somebody_else_does_not_count_as_ours(tmp_path: Path) -> None:
-    assert not is_tabletop(folder(tmp_path, {}))

@@ -15,14 +15,13 @@ from pocketvl.compress.filters import filter_groups, keep_filters_
 from pocketvl.errors import SourceError
 from pocketvl.families import open_source, open_trainable
 from pocketvl.families.compression import (
-from pocketvl.families.folder import COMPRESSION_FILE
-    COMPRESSION_FILE,
     Compression,
     ConvolutionShape,
     compression_of,
     read_compression,
     reshape_,
 )
+from pocketvl.families.folder import COMPRESSION_FILE
 from pocketvl.families.trainable import Trainable
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny_dual import IMAGE_SIZE, make_tiny_dual

@@ -80,8 +80,11 @@ def chain(folder: Path, pause_s: float = 0.0) -> Join:
     return Join((Repeat(letters, 3, pause_s), Repeat(letters, 4, pause_s)), pause_s)
 
 
-def is_ours(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file()
+def written(folder: Path) -> dict[str, None] | None:
+    """All that stands in a folder which holds a manifest."""
+    if not (folder / "manifest.json").is_file():
+        return None
+    return {path.relative_to(folder).as_posix(): None for path in folder.rglob("*") if path.is_file()}
 
 
 def main(cache: str, folder: str, out: str, pause_s: str) -> None:
@@ -94,7 +97,7 @@ def main(cache: str, folder: str, out: str, pause_s: str) -> None:
 
     last = chain(Path(folder), float(pause_s))
     results = run(plan([last]), Path(cache), tell)
-    publish(results[last].folder, Path(out), is_ours)
+    publish(results[last].folder, Path(out), written)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from pathlib import Path
 
 CONFIG_FILE = "config.json"
 COMPRESSION_FILE = "compression.json"
+CARD_FILE = "MODEL_CARD.md"
+"""Written by people; it goes on standing where a checkpoint is replaced."""
 PROCESSOR_FILES = (
     "preprocessor_config.json",
     "processor_config.json",

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.errors import RecipeError
+from pocketvl.families.folder import CARD_FILE
 from pocketvl.launch import is_first
 from pocketvl.recipes.compress_chain import stages_of
 from pocketvl.recipes.compress_recipe import read_compress_recipe
-from pocketvl.recipes.publishing import publish_if_changed
 from pocketvl.recipes.stages.compressing import PRUNED_FILE, costs_of
 from pocketvl.recipes.stages.learning import CURVES_FILE, LOSSES_FILE
-from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, run
+from pocketvl.stage import (
+    Event,
+    Inputs,
+    Stage,
+    check_replaceable,
+    plan,
+    publish,
+    read_record,
+    run,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from pocketvl.compress.costs import Cost
 
 LOG_FILE = "compress.json"
-_CARD = "MODEL_CARD.md"
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class CompressRequest:
         source: the checkpoint folder; the teacher, too.
         recipe: name of a compression recipe, or a .toml file.
         data: a dataset folder to learn from.
-        out: the smaller checkpoint's folder; replaced in one step.
+        out: the smaller checkpoint's folder; replaced in one step, unless somebody added to it.
     """
 
     source: Path
@@ -55,7 +63,7 @@ class Compressed:
 class FinishCheckpoint(Stage):
     """The last checkpoint with a log of the steps, and the curves of their losses."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = ("matplotlib",)
 
     checkpoint: Stage
@@ -82,6 +90,7 @@ class FinishCheckpoint(Stage):
         (out / LOG_FILE).write_text(json.dumps({"steps": log}, indent=1) + "\n", encoding="utf-8")
         if curves:
             _draw(curves, out / CURVES_FILE)
+        write_record(out)
 
 
 def compress(
@@ -103,10 +112,10 @@ def compress(
     stages = stages_of(request.source, request.data, recipe)
     final = FinishCheckpoint(stages[-1], stages)
     planned = plan([final])
-    check_replaceable(request.out, _is_compressed)
+    check_replaceable(request.out, read_record, (CARD_FILE,))
     folder = run(planned, cache, tell)[final].folder
     if is_first():
-        _publish(folder, request.out)
+        publish(folder, request.out, read_record, (CARD_FILE,))
 
     from pocketvl.compress.costs import Cost
     from pocketvl.families import open_trainable
@@ -115,20 +124,6 @@ def compress(
         sum(costs_of(open_trainable(each)).values(), Cost()) for each in (request.source, folder)
     )
     return Compressed(before, after)
-
-
-def _publish(checkpoint: Path, out: Path) -> None:
-    """Brings a checkpoint to where the user wants it; of what stands there, its card stays."""
-    with tempfile.TemporaryDirectory(prefix="pocketvl-") as scratch:
-        whole = Path(scratch) / "checkpoint"
-        shutil.copytree(checkpoint, whole)
-        if (out / _CARD).exists():
-            shutil.copyfile(out / _CARD, whole / _CARD)
-        publish_if_changed(whole, out, _is_compressed)
-
-
-def _is_compressed(folder: Path) -> bool:
-    return (folder / LOG_FILE).is_file() and (folder / "model.safetensors").is_file()
 
 
 def _draw(curves: list[tuple[str, list[dict[str, float]]]], path: Path) -> None:

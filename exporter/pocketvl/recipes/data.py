@@ -7,16 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pocketvl.data.tabletop.folder import check_tabletop, is_tabletop, write_tabletop
-from pocketvl.recipes.publishing import publish_if_changed
-from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, run
+from pocketvl.data.tabletop.folder import check_tabletop, write_tabletop
+from pocketvl.stage import (
+    Event,
+    Inputs,
+    Stage,
+    check_replaceable,
+    plan,
+    publish,
+    read_record,
+    run,
+    write_record,
+)
 
 
 @dataclass(frozen=True)
 class PaintTabletop(Stage):
     """Scenes of the tabletop world as a dataset folder."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = ("pillow", "numpy")
 
     seed: int
@@ -32,6 +41,7 @@ class PaintTabletop(Stage):
 
     def run(self, source: Inputs, out: Path) -> None:
         write_tabletop(out, self.seed, self.count, self.size, source.progress)
+        write_record(out)
 
 
 def make_tabletop(
@@ -44,5 +54,5 @@ def make_tabletop(
         StageError: something else stands at `out`.
     """
     planned = plan([stage])
-    check_replaceable(out, is_tabletop)
-    publish_if_changed(run(planned, cache, tell)[stage].folder, out, is_tabletop)
+    check_replaceable(out, read_record)
+    publish(run(planned, cache, tell)[stage].folder, out, read_record)

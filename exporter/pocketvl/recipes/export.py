@@ -12,7 +12,6 @@ from pocketvl.data.dataset import SAMPLES_FILE, Dataset
 from pocketvl.errors import RecipeError
 from pocketvl.recipes.bundle import REPORT_FILES
 from pocketvl.recipes.export_recipe import DEFAULT, ExportRecipe, read_export_recipe
-from pocketvl.recipes.publishing import publish_if_changed
 from pocketvl.recipes.reverting import Reverting, Trial, embed_stage, revert_until_accepted
 from pocketvl.recipes.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.recipes.stages.measuring import EmbedReference, EmbedVariant, MeasureLatency
@@ -26,7 +25,7 @@ from pocketvl.recipes.variants import (
     VariantStages,
     checked_variants,
 )
-from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, run
+from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, publish, run
 from pocketvl_runtime.errors import PocketVLError
 from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Manifest, Precision, variant_name
 
@@ -189,7 +188,7 @@ def export(settings: ExportSettings, cache: Path, tell: Tell | None = None) -> E
     """
     _check_inputs(settings)
     planned = _Export(settings, read_export_recipe(settings.recipe), cache, tell)
-    check_replaceable(settings.out, is_bundle)
+    check_replaceable(settings.out, written_bundle)
     plan([planned.last_stage(Reverting())])  # so that what is wrong with the inputs is said at once
     return _finish(settings, planned.last_stage(planned.settle()), cache, tell)
 
@@ -211,7 +210,7 @@ def export_chosen(
     """
     mixed = {variant_name(engine, Precision.MIXED): (engine, Precision.MIXED) for engine in Engine}
     planned = _Export(settings, read_export_recipe(settings.recipe), cache, tell, mixed, search)
-    check_replaceable(settings.out, is_bundle)
+    check_replaceable(settings.out, written_bundle)
     return _finish(settings, planned.last_stage(Reverting({Precision.MIXED: chosen})), cache, tell)
 
 
@@ -224,7 +223,7 @@ def _finish(settings: ExportSettings, last: JudgeBundle, cache: Path, tell: Tell
     failures = gate_failures(report)
     if all(variant.status is None for variant in report.variants.values()):
         return ExportResult(None, result.folder / "report.html", report, failures)
-    publish_if_changed(result.folder, settings.out, is_bundle)
+    publish(result.folder, settings.out, written_bundle)
     return ExportResult(settings.out, settings.out / "report.html", report, failures)
 
 
@@ -286,15 +285,17 @@ def gate_failures(report: Report) -> tuple[str, ...]:
     return tuple(f for v in report.ordered_variants() if v.gate is not None for f in v.gate.failures)
 
 
-def is_bundle(folder: Path) -> bool:
-    """Whether a folder is a bundle and nothing else, which `export` may replace."""
+def written_bundle(folder: Path) -> Mapping[str, str | None] | None:
+    """What `export` wrote into a folder: what its manifest lists, the manifest itself, and reports."""
     try:
-        known = {*Manifest.read(folder / MANIFEST_FILE).files, MANIFEST_FILE, *REPORT_FILES}
-        known |= {f"{name}.new" for name in REPORT_FILES}
+        files = Manifest.read(folder / MANIFEST_FILE).files
     except PocketVLError:
-        return False
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    return files <= known
+        return None
+    measured = (*REPORT_FILES, *(f"{name}.new" for name in REPORT_FILES))
+    return {
+        **{name: entry.sha256 for name, entry in files.items()},
+        **dict.fromkeys((MANIFEST_FILE, *measured)),
+    }
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import RecipeError
 from pocketvl.lower.ops import graph_io
-from pocketvl.recipes.export import ExportResult, ExportSettings, export_chosen
+from pocketvl.recipes.export import ExportResult, ExportSettings, export_chosen, written_bundle
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.recipes.stages.lowering import LowerGraph, write_quantized
 from pocketvl.recipes.stages.measuring import texts_to_embed
@@ -26,7 +26,7 @@ from pocketvl.recipes.stages.quantizing import QuantizeTower, loss_by_layer, rea
 from pocketvl.recipes.stages.splitting import CHOOSING, JUDGING, SplitDataset
 from pocketvl.recipes.stages.towers import ROLES, ids_of, open_tower
 from pocketvl.recipes.variants import Reverts, VariantStages
-from pocketvl.stage import Event, Result, Results, plan, run
+from pocketvl.stage import Event, Result, Results, check_replaceable, plan, run
 from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, PreprocessSpec, Role
@@ -100,6 +100,7 @@ def search(
 
     Raises:
         RecipeError: the budget cannot be met, or the study in `work` is of another search.
+        StageError: something else stands at `out`.
         PocketVLError: something is wrong with the inputs.
     """
     from pocketvl.select.search import (
@@ -115,6 +116,7 @@ def search(
     settings = SearchSettings(
         parse_budget(request.budget), request.trials, Sampler(request.sampler), request.seed
     )
+    check_replaceable(request.out, written_bundle)  # before the search, and not after hours of it
     found = _Search(request, cache, tell)
     journal = request.work / f"{found.key}-{_STUDY_FILE}"
     overhead = found.overhead_bytes

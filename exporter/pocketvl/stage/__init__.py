@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pocketvl.stage.base import Inputs, Progress, Stage
+from pocketvl.stage.record import RECORD_FILE, read_record, write_record
 from pocketvl.stage.replace import check_replaceable, clean_up, publish, replace_dir
 from pocketvl.stage.runner import Event, EventKind, Plan, PlanError, Result, Results, plan, run
 from pocketvl.stage.store import Sealed, Store
 
 __all__ = [
+    "RECORD_FILE",
     "Event",
     "EventKind",
     "Inputs",
@@ -23,6 +25,8 @@ __all__ = [
     "clean_up",
     "plan",
     "publish",
+    "read_record",
     "replace_dir",
     "run",
+    "write_record",
 ]

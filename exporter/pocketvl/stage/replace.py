@@ -12,11 +12,12 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pocketvl.errors import StageError
+from pocketvl.stage.record import Written, check_owned
 from pocketvl.stage.scratch import reclaim, scratch_folder
 
 _AT_FDCWD = -100
@@ -24,15 +25,16 @@ _RENAME_EXCHANGE = 2
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
-def check_replaceable(destination: Path, is_ours: Callable[[Path], bool]) -> None:
+def check_replaceable(destination: Path, written: Written, keep: Collection[str] = ()) -> None:
     """Says early whether `publish` and `replace_dir` would refuse a destination.
 
     Args:
         destination: where a folder is to go. Missing and empty are fine.
-        is_ours: tells whether an existing folder is one that may be thrown away.
+        written: tells what pocketvl wrote into an existing folder there; all else in it is never lost.
+        keep: files of anybody that `publish` carries over.
 
     Raises:
-        StageError: something else stands there, and would be lost.
+        StageError: something else stands there, and would be lost; the message names it.
     """
     place = destination.resolve()
     if not place.exists():
@@ -42,17 +44,12 @@ def check_replaceable(destination: Path, is_ours: Callable[[Path], bool]) -> Non
             f"{destination} exists and is not a folder; name another place or remove it yourself"
         )
     try:
-        is_empty = next(place.iterdir(), None) is None
+        check_owned(place, written, keep)
     except OSError as error:
         raise StageError(f"cannot read {destination}: {error.strerror or error}") from error
-    if not is_empty and not is_ours(place):
-        raise StageError(
-            f"{destination} holds something that pocketvl did not write and would lose; "
-            "name another place or empty it yourself"
-        )
 
 
-def replace_dir(new: Path, destination: Path, is_ours: Callable[[Path], bool]) -> None:
+def replace_dir(new: Path, destination: Path, written: Written, keep: Collection[str] = ()) -> None:
     """Moves the folder `new` to `destination`; what stood there is deleted after it has been replaced.
 
     Whenever the process is killed, `destination` is the old folder or the new one, whole.
@@ -60,7 +57,8 @@ def replace_dir(new: Path, destination: Path, is_ours: Callable[[Path], bool]) -
     Args:
         new: the finished folder, on the same file system; gone afterwards.
         destination: where it goes; a link is followed.
-        is_ours: tells whether an existing folder there is one that may be thrown away.
+        written: tells what pocketvl wrote into an existing folder there; all else in it is never lost.
+        keep: files of anybody that `new` holds already.
 
     Raises:
         StageError: what stands there is not ours, one folder lies in the other, or the system refuses.
@@ -68,7 +66,7 @@ def replace_dir(new: Path, destination: Path, is_ours: Callable[[Path], bool]) -
     place = destination.resolve()
     with _refusals(destination):
         _put_back(place)
-        check_replaceable(destination, is_ours)
+        check_replaceable(destination, written, keep)
         if place.is_relative_to(new.resolve()) or new.resolve().is_relative_to(place):
             raise StageError(f"{new} and {destination} lie in each other")
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -80,27 +78,48 @@ def replace_dir(new: Path, destination: Path, is_ours: Callable[[Path], bool]) -
         sync_folder(place.parent)
 
 
-def publish(result: Path, destination: Path, is_ours: Callable[[Path], bool]) -> None:
-    """Copies a cached result to where the user wants it, in one step; see `replace_dir`.
+def publish(result: Path, destination: Path, written: Written, keep: Collection[str] = ()) -> None:
+    """Copies a finished folder to where the user wants it, in one step; see `replace_dir`.
+
+    Does nothing where the two hold the same.
 
     Args:
         result: the folder to copy; stays as it is.
         destination: where the copy goes.
-        is_ours: tells whether an existing folder there is one that may be thrown away.
+        written: tells what pocketvl wrote into an existing folder there; all else in it is never lost.
+        keep: names of files of anybody that go on standing there.
 
     Raises:
         StageError: as `replace_dir`, or the copy cannot be written.
     """
-    check_replaceable(destination, is_ours)
     place = destination.resolve()
     with _refusals(destination):
+        if _is_same(result, place, keep):
+            return clean_up(destination)
+        check_replaceable(destination, written, keep)
         place.parent.mkdir(parents=True, exist_ok=True)
         clean_up(destination)
         with scratch_folder(place.parent, _scratch_prefix(place)) as scratch:
             copy = scratch / place.name
             shutil.copytree(result, copy, copy_function=shutil.copyfile)
+            for name in keep:
+                if (place / name).is_file():
+                    shutil.copyfile(place / name, copy / name)
             sync_tree(copy)
-            replace_dir(copy, destination, is_ours)
+            return replace_dir(copy, destination, written, keep)
+
+
+def _is_same(result: Path, place: Path, keep: Collection[str]) -> bool:
+    """Whether a folder holds what another one does, files that are kept aside."""
+    names, there = (sorted(p.relative_to(at) for p in at.rglob("*") if p.is_file()) for at in (result, place))
+    if names != [name for name in there if name in names or name.as_posix() not in keep]:
+        return False
+    return all(
+        (result / name).stat().st_size == (place / name).stat().st_size
+        and (result / name).read_bytes() == (place / name).read_bytes()
+        for name in names
+        if name.as_posix() not in keep
+    )
 
 
 def clean_up(destination: Path) -> None:

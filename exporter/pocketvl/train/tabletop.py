@@ -23,7 +23,9 @@ from pocketvl.families.checkpoint import read_tokenizer
 from pocketvl.families.clip import load_model
 from pocketvl.families.clip_trainable import ClipImageTower, ClipTextTower
 from pocketvl.families.dual_encoder_trainable import BertTextTower
+from pocketvl.families.folder import CARD_FILE
 from pocketvl.launch import is_first
+from pocketvl.stage import check_replaceable, publish, read_record, write_record
 from pocketvl.train.growing import grow_
 from pocketvl.train.loop import LoopSettings, Objective, Trainer, TrainReport, launched
 from pocketvl.train.phases import TowerPair, claim, named
@@ -156,7 +158,7 @@ def train_tabletop_clip(
 
     Args:
         settings: see `TabletopSettings`.
-        out: the Hugging Face folder to write; replaced when it exists and is one.
+        out: the Hugging Face folder to write; replaced where a training wrote it and nobody added to it.
         work: keeps painted scenes and the state of the training between runs.
         progress: told after every shard of scenes and every step.
         start: a checkpoint of the same widths, from which the model grows; without one it starts from
@@ -166,12 +168,12 @@ def train_tabletop_clip(
         What each phase did, by its name.
 
     Raises:
-        TrainingError: the loss is not finite, `work` or `out` belongs to something else, the model cannot
-            grow from `start`, or the recipe needs one.
+        TrainingError: the loss is not finite, `work` belongs to something else, the model cannot grow from
+            `start`, or the recipe needs one.
+        StageError: `out` holds something that no training wrote.
         SourceError: `start` is not a CLIP checkpoint.
     """
-    if out.exists() and not (out / "config.json").exists():
-        raise TrainingError(f"{out} exists and is not a checkpoint folder: choose another place")
+    check_out(out)
     if start is not None and start.resolve() == out.resolve():
         raise TrainingError(f"{out} is the checkpoint to start from: choose another place")
     if start is not None and not isinstance(settings.model, ClipSettings):
@@ -209,7 +211,7 @@ def train_tabletop_clip(
     with torch.no_grad():
         model.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
     if is_first():
-        save_checkpoint(model, tokenizer, settings.model, out)
+        publish_checkpoint(model, tokenizer, settings.model, work, out)
     return reports
 
 
@@ -249,18 +251,28 @@ def preprocess_spec(model: PictureSettings) -> PreprocessSpec:
 def save_checkpoint(
     trained: PreTrainedModel, tokenizer: Tokenizer, model: PictureSettings, out: Path
 ) -> None:
-    """Writes the Hugging Face folder of a model, in 16 bits; of what stands there, its card stays."""
-    half = out.with_name(out.name + ".unfinished")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(parents=True)
+    """Writes a model in 16 bits into the Hugging Face folder `out`."""
+    out.mkdir(parents=True, exist_ok=True)
     nn.Module.to(trained, device="cpu", dtype=torch.float16)
-    trained.save_pretrained(half)
-    save_tokenizer(tokenizer, half, model.text_length)
-    (half / "preprocessor_config.json").write_text(json.dumps(preprocessor_config(model), indent=2) + "\n")
-    if (out / "MODEL_CARD.md").exists():
-        shutil.copy(out / "MODEL_CARD.md", half / "MODEL_CARD.md")
-    shutil.rmtree(out, ignore_errors=True)
-    half.rename(out)
+    trained.save_pretrained(out)
+    save_tokenizer(tokenizer, out, model.text_length)
+    (out / "preprocessor_config.json").write_text(json.dumps(preprocessor_config(model), indent=2) + "\n")
+
+
+def check_out(out: Path) -> None:
+    """Raises StageError where a checkpoint at `out` would cost somebody what no training wrote."""
+    check_replaceable(out, read_record, (CARD_FILE,))
+
+
+def publish_checkpoint(
+    trained: PreTrainedModel, tokenizer: Tokenizer, model: PictureSettings, work: Path, out: Path
+) -> None:
+    """Puts a trained model's checkpoint to `out` in one step; of what stands there, its card stays."""
+    half = work / "checkpoint"
+    shutil.rmtree(half, ignore_errors=True)
+    save_checkpoint(trained, tokenizer, model, half)
+    write_record(half)
+    publish(half, out, read_record, (CARD_FILE,))
 
 
 def preprocessor_config(model: PictureSettings) -> dict[str, object]:

@@ -21,13 +21,13 @@ from torch import nn
 from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pocketvl.data.tabletop.language import ANSWERS
-from pocketvl.errors import RecipeError, TrainingError
+from pocketvl.errors import RecipeError
 from pocketvl.families.vilt_trainable import ViltTower
 from pocketvl.launch import is_first, processes
 from pocketvl.train.loop import LoopSettings, Progress, Trainer, TrainReport, launched
 from pocketvl.train.pairs import mirror
 from pocketvl.train.phases import claim, named
-from pocketvl.train.tabletop import corpus, preprocess_spec, save_checkpoint
+from pocketvl.train.tabletop import check_out, corpus, preprocess_spec, publish_checkpoint
 from pocketvl.train.tabletop_clip import naming_loss, under_patches
 from pocketvl.train.tabletop_pool import VOCABULARIES, PoolSettings, open_pool
 from pocketvl.train.tabletop_questions import AnswerBatch, AnswerBatches, ask
@@ -194,15 +194,15 @@ def train_tabletop_vilt(
 
     Args:
         settings: see `TabletopViltSettings`.
-        out: the Hugging Face folder to write; replaced when it exists and is one.
+        out: the Hugging Face folder to write; replaced where a training wrote it and nobody added to it.
         work: keeps painted scenes and the state of the training between runs.
         progress: told after every shard of scenes and every step.
 
     Raises:
-        TrainingError: the loss is not finite, or `work` or `out` belongs to something else.
+        TrainingError: the loss is not finite, or `work` belongs to something else.
+        StageError: `out` holds something that no training wrote.
     """
-    if out.exists() and not (out / "config.json").exists():
-        raise TrainingError(f"{out} exists and is not a checkpoint folder: choose another place")
+    check_out(out)
     phase, spec = settings.answer, preprocess_spec(settings.model)
     with launched().main_process_first():
         pool = open_pool(work / "scenes", settings.scenes, spec, progress)
@@ -222,7 +222,7 @@ def train_tabletop_vilt(
     )
     report = trainer.run(named("answer", progress))
     if is_first():
-        save_checkpoint(vilt, tokenizer, settings.model, out)
+        publish_checkpoint(vilt, tokenizer, settings.model, work, out)
     return report
 
 

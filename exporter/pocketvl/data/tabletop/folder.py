@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pocketvl.data.dataset import SAMPLES_FILE, write_samples
+from pocketvl.data.dataset import write_samples
 from pocketvl.data.tabletop.draw import DEFAULT_SIZE, draw_scene
 from pocketvl.data.tabletop.language import canonical, captions, hard_negatives, questions, sample_statement
 from pocketvl.data.tabletop.scene import sample_scene, scene_rng
 from pocketvl.errors import DataError
 
 WORLD_FILE = "tabletop.json"
-"""Says how the folder was made, and so that it may be made anew."""
+"""Says how the folder was made."""
 SMALLEST_SIZE, LARGEST_SIZE = 32, 1024
 _LAYOUT, _PAINT, _WORDS = range(3)
 _WORTH_PROCESSES = 1000
@@ -64,17 +63,6 @@ def _samples(seed: int, count: int, size: int) -> Iterator[tuple[bytes, dict[str
         return
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as processes:
         yield from processes.imap(paint, range(count), chunksize=50)
-
-
-def is_tabletop(folder: Path) -> bool:
-    """Whether `write_tabletop` wrote the folder and nothing was put into it since."""
-    try:
-        count = int(json.loads((folder / WORLD_FILE).read_text(encoding="utf-8"))["count"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    files = {path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()}
-    pictures = {path for path in files if re.fullmatch(r"images/\d{4,}\.jpg", path.as_posix())}
-    return len(pictures) == count and files - pictures == {Path(SAMPLES_FILE), Path(WORLD_FILE)}
 
 
 def check_tabletop(seed: int, count: int, size: int) -> None:
