@@ -120,17 +120,17 @@ class ClipTextEncoder(nn.Module):
         self.places: torch.Tensor
         later = torch.ones(length, length).triu(1)
         self.register_buffer("mask", (later * MASKED)[None, None], persistent=False)  # [1, 1, T, T]
-        self.register_buffer("places", torch.arange(length, dtype=torch.float32), persistent=False)
+        self.register_buffer("places", torch.arange(length, dtype=torch.int32), persistent=False)
 
     def pooled_place(self, ids: torch.Tensor) -> torch.Tensor:
         """One-hot float32 [B, T] of the place that is pooled: the first eos, or the first highest id.
 
-        In float comparisons, since argmax over int64 and gathers do not lower to TFLite.
+        In comparisons, since argmax over int64 and gathers do not lower to TFLite; and of integers, since an
+        engine that computes in bf16 or fp16 cannot tell 49,407 from 49,408.
         """
-        values = ids.to(torch.float32)  # ids < 2^24 are exact
-        wanted = values.amax(-1, keepdim=True) if self.eos_id == _LEGACY_EOS else float(self.eos_id)
+        wanted = ids.amax(-1, keepdim=True) if self.eos_id == _LEGACY_EOS else self.eos_id
         # a place that is not wanted comes after every one that is; without any, place 0 is the least
-        order = self.places + (values != wanted).to(torch.float32) * self.length
+        order = self.places + (ids != wanted).to(torch.int32) * self.length
         return (order == order.amin(-1, keepdim=True)).to(torch.float32)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:

@@ -42,7 +42,7 @@ def op_counts(path: Path) -> dict[str, int]:
         LoweringError: the file is neither, or cannot be read.
     """
     if path.suffix == ".onnx":
-        names = [_onnx_name(node) for node in _read_onnx(path).graph.node]
+        names = [_onnx_name(node) for node in read_onnx(path).graph.node]
     else:
         model = read_tflite(path)
         names = [op_name(model, op) for graph in model.subgraphs for op in graph.operators]
@@ -81,7 +81,7 @@ def graph_io(path: Path) -> GraphIO:
     if path.suffix == ".onnx":
         import onnx
 
-        graph = _read_onnx(path).graph
+        graph = read_onnx(path).graph
         constants = {tensor.name for tensor in graph.initializer}
         return GraphIO(
             tuple(_onnx_spec(value, path, onnx) for value in graph.input if value.name not in constants),
@@ -99,7 +99,12 @@ def graph_io(path: Path) -> GraphIO:
     )
 
 
-def _read_onnx(path: Path) -> onnx.ModelProto:
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Reads a .onnx file.
+
+    Raises:
+        LoweringError: the file cannot be read.
+    """
     import onnx
 
     try:

@@ -24,7 +24,7 @@ _ENGINES = {
 
 @dataclass(frozen=True)
 class GraphStage(Stage):
-    """A stage whose result is one graph file, of ops that every engine runs."""
+    """A stage whose result is one graph file, of ops that every engine runs, in which ids stay integers."""
 
     @property
     def role(self) -> Role:
@@ -47,16 +47,18 @@ class GraphStage(Stage):
         return f"{self.role.value}.{self.precision.value}.{self.engine.value}"
 
     def ensures(self, source: Inputs, result: Path) -> None:
+        from pocketvl.lower.ids import check_ids
         from pocketvl.lower.ops import check_ops
 
         check_ops(result / self.file)
+        check_ids(result / self.file)
 
 
 @dataclass(frozen=True)
 class LowerGraph(GraphStage):
     """One tower as an fp32 graph of one engine."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     tools: ClassVar[tuple[str, ...]] = (*TORCH, *_ENGINES[Engine.ONNX], *_ENGINES[Engine.TFLITE])
 
     tower: PrepareTower | EqualizeTower | TrainedTower
