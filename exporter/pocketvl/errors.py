@@ -37,5 +37,6 @@ class GateError(PocketVLError):
     """
 
     def __init__(self, failures: tuple[str, ...]) -> None:
-        super().__init__("the gate failed: " + "; ".join(failures))
+        more = f" (and {len(failures) - 1} more in the report)" if len(failures) > 1 else ""
+        super().__init__(f"the gate failed: {failures[0]}{more}")
         self.failures = failures

@@ -13,7 +13,10 @@ from typing import TextIO
 
 import click
 
-from pocketvl_runtime.errors import PocketVLError
+from pocketvl_runtime.errors import PocketVLError, shortened
+
+MAX_LINE_CHARS = 300
+"""No error, warning or note is longer: what it quotes may come out of somebody else's file."""
 
 _STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's control, format, surrogate and separator characters
 _JOINERS = "\u200c\u200d"  # these are format characters too, but words and emoji are written with them
@@ -73,8 +76,15 @@ def bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
         yield tell
 
 
+def say_line(kind: str, message: str) -> None:
+    """Says `kind: message` on stderr: one line, printable, of at most `MAX_LINE_CHARS`."""
+    most = MAX_LINE_CHARS - len(kind) - 2
+    line = shortened(" ".join(message.split()), most)
+    click.echo(f"{kind}: {shortened(printable(line), most)}", err=True)  # what was escaped is longer
+
+
 def _fail(message: str, code: int = 1) -> None:
-    click.echo("error: " + printable(" ".join(message.split())), err=True)
+    say_line("error", message)
     sys.exit(code)
 
 
@@ -87,4 +97,4 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     if not issubclass(category, DeprecationWarning | FutureWarning):
-        click.echo(f"warning: {printable(str(message))}", err=True)
+        say_line("warning", str(message))

@@ -21,3 +21,16 @@ class BackendError(PocketVLError):
 
 class BackendWarning(UserWarning):
     """An engine answers rightly, but in a way that costs something: time, memory."""
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most `most` characters: cut in the middle, since what to do about it stands at the end."""
+    if len(text) <= most:
+        return text
+    tail = (most - 1) // 2
+    return f"{text[: most - 1 - tail]}\u2026{text[len(text) - tail :]}"
+
+
+def quoted(value: object) -> str:
+    """A name or value out of a file, as an error quotes it: `repr`, at most 100 characters of it."""
+    return shortened(repr(value), 100)

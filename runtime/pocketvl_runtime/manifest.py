@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-from pocketvl_runtime.errors import BundleError
+from pocketvl_runtime.errors import BundleError, quoted, shortened
 from pocketvl_runtime.files import read_file
 from pocketvl_runtime.schema import decode, dump_json, parse_json
 
@@ -19,13 +19,22 @@ TOKENIZER_FILE = "tokenizer.json"
 MAX_PIXELS = 89_000_000
 """No picture may have more, neither one that is handed in nor one that preprocessing makes."""
 
-MAX_JSON_BYTES = 64_000_000
+MAX_JSON_BYTES = 16_000_000
 """A larger manifest or golden pack is not read."""
+
+MAX_TOKENIZER_BYTES = 40_000_000
+"""A larger tokenizer is not read; those of 256,000 tokens have 35 MB."""
 
 MAX_TOKEN_ID = 2**31 - 1
 """Ids travel as int32."""
 
 _MAX_LENGTH = 65_536
+_MAX_NAME_CHARS = 255
+_MAX_TEMPLATE_CHARS = 1_000
+_MAX_LABEL_CHARS = 1_000
+_MAX_LABELS_CHARS = 4_000_000  # of all labels, each in the template
+_MAX_LABELS_TOKENS = 2**26  # of all labels, padding included
+_MAX_LOGIT_SCALE = 1e6
 _FLOATS = ("float32", "float16")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -94,7 +103,7 @@ def check_relative_path(path: str) -> str:
     pure = PurePosixPath(path)
     odd = not pure.parts or "\\" in path or ":" in path or "\0" in path or pure.is_absolute()
     if odd or str(pure) != path or any(part in (".", "..") for part in pure.parts):
-        raise BundleError(f"path {path!r} does not stay inside the bundle; do not use this bundle")
+        raise BundleError(f"path {quoted(path)} does not stay inside the bundle; do not use this bundle")
     return path
 
 
@@ -123,9 +132,9 @@ class PreprocessSpec:
     def __post_init__(self) -> None:
         sizes = [self.resize_height, self.resize_width, self.crop_height, self.crop_width]
         if any(size is not None and size < 1 for size in sizes):
-            raise BundleError(f"resize and crop sizes must be at least 1, not {sizes}")
+            raise BundleError(f"resize and crop sizes must be at least 1, not {quoted(sizes)}")
         if max(self.resize_height * self.resize_width, self.height * self.width) > MAX_PIXELS:
-            raise BundleError(f"resize and crop sizes {sizes} make more than {MAX_PIXELS} pixels")
+            raise BundleError(f"resize and crop sizes {quoted(sizes)} make more than {MAX_PIXELS} pixels")
         if (self.crop_height is None) != (self.crop_width is None):
             raise BundleError("crop_height and crop_width go together")
         if self.resize_mode is ResizeMode.SHORTEST_EDGE:
@@ -134,7 +143,7 @@ class PreprocessSpec:
             if self.crop_height is None:
                 raise BundleError("with shortest_edge a crop is needed, or the graph's input size would vary")
         if self.resample != "bicubic":
-            raise BundleError(f"resample {self.resample!r} is not known; known is 'bicubic'")
+            raise BundleError(f"resample {quoted(self.resample)} is not known; known is 'bicubic'")
         if any(value == 0 for value in self.std):
             raise BundleError("std must not be 0")
 
@@ -160,9 +169,9 @@ class TokenizerSpec:
 
     def __post_init__(self) -> None:
         if not 1 <= self.length <= _MAX_LENGTH:
-            raise BundleError(f"length {self.length} must be 1 to {_MAX_LENGTH}")
+            raise BundleError(f"length {quoted(self.length)} must be 1 to {_MAX_LENGTH}")
         if not 0 <= self.pad_id <= MAX_TOKEN_ID:
-            raise BundleError(f"pad_id {self.pad_id} must be 0 to {MAX_TOKEN_ID}")
+            raise BundleError(f"pad_id {quoted(self.pad_id)} must be 0 to {MAX_TOKEN_ID}")
         check_relative_path(self.file)
 
 
@@ -255,14 +264,19 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _check_version(self.schema_version)
+        for key, text in {"name": self.name, "family": self.family, "space": self.space}.items():
+            if len(text) > _MAX_NAME_CHARS:
+                raise BundleError(
+                    f"{key} has {len(text)} characters, and at most {_MAX_NAME_CHARS} may stand"
+                )
         if self.embedding_dim < 1:
-            raise BundleError(f"embedding_dim must be at least 1, not {self.embedding_dim}")
-        if "{label}" not in self.label_template:
-            raise BundleError("label_template must hold {label}")
+            raise BundleError(f"embedding_dim must be at least 1, not {quoted(self.embedding_dim)}")
+        if not 0 < self.logit_scale <= _MAX_LOGIT_SCALE:
+            raise BundleError(f"logit_scale {self.logit_scale} must be above 0, at most {_MAX_LOGIT_SCALE:g}")
+        _check_labels(self.labels, self.label_template, self.tokenizer.length)
         for path in self.files:
             check_relative_path(path)
-        if self.tokenizer.file not in self.files:
-            raise BundleError(f"tokenizer.file {self.tokenizer.file!r} is not among files")
+        _check_tokenizer_file(self.tokenizer.file, self.files)
         for graph_id, graph in self.graphs.items():
             _check_graph(graph_id, graph, self.files)
             _check_encoder(graph, self)
@@ -307,16 +321,41 @@ class Manifest:
 def _check_version(version: object, where: str = "") -> None:
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise BundleError(
-            f"{where}schema_version is {version!r}, and this runtime knows only {SCHEMA_VERSION}; "
+            f"{where}schema_version is {quoted(version)}, and this runtime knows only {SCHEMA_VERSION}; "
             "install the pocketvl-runtime that the bundle was made for, or export the bundle again"
         )
 
 
+def _check_labels(labels: tuple[str, ...], template: str, length: int) -> None:
+    """Refuses labels that would fill the memory: whoever asks for none of his own is asking for these."""
+    if "{label}" not in template:
+        raise BundleError("label_template must hold {label}")
+    if len(template) > _MAX_TEMPLATE_CHARS:
+        raise BundleError(f"label_template has more than {_MAX_TEMPLATE_CHARS} characters")
+    if any(len(label) > _MAX_LABEL_CHARS for label in labels):
+        raise BundleError(f"labels: one has more than {_MAX_LABEL_CHARS} characters")
+    chars = len(labels) * len(template) + template.count("{label}") * sum(map(len, labels))
+    if chars > _MAX_LABELS_CHARS or len(labels) * length > _MAX_LABELS_TOKENS:
+        raise BundleError(
+            f"labels: {len(labels)} in the template have {chars} characters and {len(labels) * length} tokens; "
+            f"at most {_MAX_LABELS_CHARS} and {_MAX_LABELS_TOKENS} are read"
+        )
+
+
+def _check_tokenizer_file(path: str, files: Mapping[str, FileEntry]) -> None:
+    if path not in files:
+        raise BundleError(f"tokenizer.file {quoted(path)} is not among files")
+    if files[path].bytes > MAX_TOKENIZER_BYTES:
+        size = quoted(files[path].bytes)
+        raise BundleError(f"files.{path} has {size} bytes, and at most {MAX_TOKENIZER_BYTES} are read")
+
+
 def _check_graph(graph_id: str, graph: GraphSpec, files: Mapping[str, FileEntry]) -> None:
     if graph.graph_id != graph_id:
-        raise BundleError(f"graphs.{graph_id}.file is {graph.file!r}, whose name is not the graph's id")
+        at = f"graphs.{shortened(graph_id, 100)}.file"
+        raise BundleError(f"{at} is {quoted(graph.file)}, whose name is not the graph's id")
     if graph.file not in files:
-        raise BundleError(f"graphs.{graph_id}.file {graph.file!r} is not among files")
+        raise BundleError(f"graphs.{shortened(graph_id, 100)}.file {quoted(graph.file)} is not among files")
 
 
 def _check_encoder(graph: GraphSpec, manifest: Manifest) -> None:
@@ -329,7 +368,7 @@ def _check_encoder(graph: GraphSpec, manifest: Manifest) -> None:
     }.get(graph.role)
     if wanted is None:
         return
-    where = f"graphs.{graph.graph_id}"
+    where = f"graphs.{shortened(graph.graph_id, 100)}"
     if len(graph.inputs) != len(wanted) or set(graph.inputs) != wanted:
         raise BundleError(f"{where}: its inputs are {_told(graph.inputs)}, and {_told(wanted)} is wanted")
     shape = (1, manifest.embedding_dim)
@@ -340,19 +379,23 @@ def _check_encoder(graph: GraphSpec, manifest: Manifest) -> None:
 
 
 def _told(tensors: Iterable[TensorSpec]) -> str:
-    return ", ".join(sorted(f"{tensor.name!r} {tensor.dtype} {list(tensor.shape)}" for tensor in tensors))
+    found = ", ".join(sorted(f"{tensor.name!r} {tensor.dtype} {list(tensor.shape)}" for tensor in tensors))
+    return shortened(found, 100)
 
 
 def _check_variant(name: str, variant: VariantSpec, graphs: Mapping[str, GraphSpec]) -> None:
     expected = variant_name(variant.engine, variant.precision)
     if name != expected:
-        raise BundleError(f"variants.{name} has the engine and precision of {expected!r}")
+        found = shortened(name, 100)
+        raise BundleError(f"variants.{found} has the engine and precision of {expected!r}")
     for role, graph_id in variant.graphs.items():
         where = f"variants.{name}.graphs.{role.value}"
         graph = graphs.get(graph_id)
         if graph is None:
-            raise BundleError(f"{where} names graph {graph_id!r}, which is not among graphs {sorted(graphs)}")
-        if graph.role is not role or graph.engine is not variant.engine:
+            known = quoted(sorted(graphs))
+            raise BundleError(f"{where} names graph {quoted(graph_id)}, which is not among graphs {known}")
+        if (graph.role, graph.engine, graph.precision) != (role, variant.engine, variant.precision):
             raise BundleError(
-                f"{where} names graph {graph_id!r}, which is a {graph.role.value} for {graph.engine.value}"
+                f"{where} names graph {quoted(graph_id)}, which is a {graph.role.value} for "
+                f"{graph.engine.value} in {graph.precision.value}"
             )

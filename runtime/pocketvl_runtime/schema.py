@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pocketvl_runtime.errors import BundleError
+from pocketvl_runtime.errors import BundleError, quoted, shortened
+
+MAX_DEPTH = 64
+"""How deep values may be nested where a schema leaves their form open."""
 
 T = TypeVar("T")
 
@@ -73,7 +76,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for key, item in pairs:
         if key in value:
-            raise ValueError(f"key {key!r} stands twice")
+            raise ValueError(f"key {quoted(key)} stands twice")
         value[key] = item
     return value
 
@@ -105,7 +108,7 @@ def _decode_any(kind: Any, value: object, path: str) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         return _decode_mapping(get_args(kind), value, path)
     if kind is object:
-        return value
+        return _checked_free(value, path)
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, value, path)
     if issubclass(kind, StrEnum):
@@ -145,7 +148,8 @@ def _decode_enum(kind: type[StrEnum], value: object, path: str) -> StrEnum:
     try:
         return kind(value)  # type: ignore[arg-type]
     except ValueError:
-        raise BundleError(f"{path} is {value!r}; known are {[item.value for item in kind]}") from None
+        known = [item.value for item in kind]
+        raise BundleError(f"{path} is {quoted(value)}; known are {known}") from None
 
 
 def _decode_scalar(kind: Any, value: object, path: str) -> object:
@@ -160,6 +164,19 @@ def _decode_scalar(kind: Any, value: object, path: str) -> object:
     return value
 
 
+def _checked_free(value: object, path: str) -> object:
+    """A value of any form, which can be written again: finite numbers, not nested too deep."""
+    layer = [value]
+    for _ in range(MAX_DEPTH):
+        if any(isinstance(item, float) and not math.isfinite(item) for item in layer):
+            raise BundleError(f"{path} holds a number that is not finite")
+        groups = [list(item.values()) if isinstance(item, dict) else item for item in layer]
+        layer = [item for group in groups if isinstance(group, list) for item in group]
+        if not layer:
+            return value
+    raise BundleError(f"{path} is nested more than {MAX_DEPTH} deep")
+
+
 def _wrong_type(path: str, wanted: str, value: object) -> BundleError:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return BundleError(f"{_named(path)} must be {wanted}, not {names.get(type(value), 'a number')}")
@@ -170,4 +187,5 @@ def _named(path: str) -> str:
 
 
 def _join(path: str, key: str) -> str:
+    key = shortened(key, 100)
     return f"{path}{key}" if path.endswith(": ") else f"{path}.{key}"
