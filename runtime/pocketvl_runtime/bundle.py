@@ -1,4 +1,9 @@
-"""A bundle folder: its manifest, and its files behind their checksums."""
+"""A bundle folder: its manifest, and its files behind their checksums.
+
+Links are followed wherever they lead, for caches keep bundles as folders of links. What is read through one is used
+only where its checksum is that of the manifest, and the manifest is whatever the bundle's maker wrote. Devices and
+pipes are never read.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketvl_runtime.errors import BundleError
+from pocketvl_runtime.errors import BundleError, quoted
 from pocketvl_runtime.files import regular_size
 from pocketvl_runtime.golden import GOLDEN_FILE, Golden
-from pocketvl_runtime.manifest import MANIFEST_FILE, GraphSpec, Manifest, VariantSpec
+from pocketvl_runtime.manifest import MANIFEST_FILE, SCHEMA_VERSION, GraphSpec, Manifest, VariantSpec
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,13 @@ class Bundle:
             what = "is not a folder" if exists else "does not exist"
             raise BundleError(f"{root} {what}; give the folder that `pocketvl export` wrote")
         root = root.resolve()
-        return cls(root, Manifest.read(_inside(root, MANIFEST_FILE)))
+        return cls(root, _read_manifest(root))
 
     def file(self, path: str) -> Path:
         """The place of a file of the manifest, with its size and checksum checked.
 
         Raises:
-            BundleError: it is not in the manifest, missing, outside the bundle, or not what was exported.
+            BundleError: it is not in the manifest, missing, or not what was exported.
         """
         place = self._sized(path)
         with _reading(place), place.open("rb") as stored:
@@ -82,7 +87,7 @@ class Bundle:
         """
         if name not in self.manifest.variants:
             there = ", ".join(sorted(self.manifest.variants)) or "none"
-            raise BundleError(f"{self.root} has no variant {name!r}; it has {there}")
+            raise BundleError(f"{self.root} has no variant {quoted(name)}; it has {there}")
         return self.manifest.variants[name]
 
     def graphs(self, variant: str) -> tuple[GraphSpec, ...]:
@@ -105,8 +110,8 @@ class Bundle:
         """The place of a file of the manifest that is regular and has the right size; nothing is read yet."""
         entry = self.manifest.files.get(path)
         if entry is None:
-            raise BundleError(f"{self.root}: the manifest lists no file {path!r}")
-        place = _inside(self.root, path)
+            raise BundleError(f"{self.root}: the manifest lists no file {quoted(path)}")
+        place = self.root / path
         with _reading(place):
             size = regular_size(place)
         if size != entry.bytes:
@@ -119,19 +124,25 @@ class Bundle:
         expected = self.manifest.files[path].sha256
         if digest != expected:
             raise BundleError(
-                f"{self.root / path} is damaged: its sha256 is {digest[:12]}..., expected {expected[:12]}..."
-                "; copy the bundle again"
+                f"{self.root / path} is damaged: its sha256 is not the expected {expected[:12]}...; "
+                "copy the bundle again"
             )
 
 
-def _inside(root: Path, path: str) -> Path:
-    """Where a file of a bundle really lies, which must be below the resolved `root`."""
-    place = root / path
-    with _reading(place):
-        real = place.resolve()
-    if not real.is_relative_to(root):
-        raise BundleError(f"{root}: {path!r} is a link that leaves the bundle; do not use this bundle")
-    return real
+def _read_manifest(root: Path) -> Manifest:
+    """The manifest; where it is a link to a file elsewhere, no error quotes what that holds."""
+    place = root / MANIFEST_FILE
+    try:
+        return Manifest.read(place)
+    except BundleError as error:
+        with _reading(place):
+            real = place.resolve()
+        if real.is_relative_to(root) or isinstance(error.__cause__, OSError):
+            raise
+    raise BundleError(
+        f"{place} is a link to {real}, which is no manifest of schema version {SCHEMA_VERSION}; copy the bundle "
+        "again, export it again or install another pocketvl-runtime"
+    )
 
 
 @contextmanager
