@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pocketvl_runtime.console import bar, printable, run_command
+from pocketvl_runtime.console import bar, printable, run_command, say_line
 from pocketvl_runtime.errors import BackendWarning, PocketVLError
 from pocketvl_runtime.isa import MAX_THREADS
 from pocketvl_runtime.version import __version__
@@ -187,9 +187,11 @@ def selftest(bundle: str, variants: tuple[str, ...], threads: int | None, as_jso
         _print_json(report)
     else:
         names = ", ".join(report.variants)
-        what = f"{report.files} files, {report.images} pictures, {report.texts} texts, {names}"
+        what = (
+            f"{report.files} files, {report.images} pictures, {report.texts} texts, {report.answers} answers"
+        )
         verdict = "all good" if report.passed else f"{len(report.failures)} not good"
-        _say(f"checked {what}: {verdict}")
+        _say(f"checked {what}, {names}: {verdict}")
     if not report.passed:
         more = f" (and {len(report.failures) - 3} more)" if len(report.failures) > 3 else ""
         raise PocketVLError("selftest failed: " + "; ".join(report.failures[:3]) + more)
@@ -266,7 +268,7 @@ def _say(line: str) -> None:
 
 def _print_notes(notes: Iterable[str]) -> None:
     for note in dict.fromkeys(notes):
-        click.echo(f"note: {printable(note)}", err=True)
+        say_line("note", note)
 
 
 def _print_json(value: object) -> None:

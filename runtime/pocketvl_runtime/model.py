@@ -39,6 +39,7 @@ from pocketvl_runtime.tasks import (
     MatchReport,
     TextScore,
     TimingMs,
+    label_texts,
     probabilities,
     similarities,
 )
@@ -252,7 +253,7 @@ class Model:
         if not chosen:
             raise InputError("this bundle has no labels of its own: give some")
         check_texts(chosen, "label")
-        texts = [self.manifest.label_template.replace("{label}", label) for label in chosen]
+        texts = label_texts(self.manifest.label_template, chosen)
         similarity, timing = self._score(image, texts)
         shares = probabilities(similarity, self.manifest.logit_scale)
         results = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,11 @@ class ClassifyReport:
     variant: str
     results: tuple[LabelScore, ...]
     timing_ms: TimingMs
+
+
+def label_texts(template: str, labels: Sequence[str]) -> list[str]:
+    """What classify asks: each label in the template."""
+    return [template.replace("{label}", label) for label in labels]
 
 
 def similarities(image: Floats, texts: Floats) -> npt.NDArray[np.float64]:

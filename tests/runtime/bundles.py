@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from pocketvl_runtime.golden import GOLDEN_FILE, Golden, GoldenImage, GoldenText, Tolerance
+from pocketvl_runtime.golden import (
+    GOLDEN_FILE,
+    AnswerTolerance,
+    Golden,
+    GoldenAnswers,
+    GoldenImage,
+    GoldenText,
+    Scores,
+    Tolerance,
+)
 from pocketvl_runtime.image import load_pixels
 from pocketvl_runtime.manifest import (
     MANIFEST_FILE,
@@ -47,6 +57,9 @@ PREPROCESS = PreprocessSpec(
 )
 TOKENIZER = TokenizerSpec(length=graphs.LENGTH, pad_id=0, needs_mask=False)
 TEXTS = ("a photo of a red cube", "the blue ball", "green")
+LABELS = ("red cube", "blue ball", "green")
+TEMPLATE = "a photo of a {label}"
+SPACE = "sha256:tiny"
 LOGIT_SCALE = 20.0
 VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32")
 
@@ -109,15 +122,15 @@ def write_bundle(root: Path) -> Path:
         name="tiny",
         family="clip",
         tasks=("match", "classify"),
-        space="sha256:tiny",
+        space=SPACE,
         embedding_dim=graphs.DIM,
         logit_scale=LOGIT_SCALE,
         graphs=specs,
         variants=variants,
         preprocess=PREPROCESS,
         tokenizer=TOKENIZER,
-        labels=("red cube", "blue ball", "green"),
-        label_template="a photo of a {label}",
+        labels=LABELS,
+        label_template=TEMPLATE,
         files=file_entries(root),
         provenance={"made": ["by hand"]},
     )
@@ -126,7 +139,7 @@ def write_bundle(root: Path) -> Path:
 
 
 def write_golden(root: Path) -> None:
-    """Two pictures and `TEXTS`, with what they must give."""
+    """Two pictures, `TEXTS` and `LABELS`, with what they must give."""
     for folder in ("images", "pixels"):
         (root / "golden" / folder).mkdir(parents=True)
     images = []
@@ -142,8 +155,44 @@ def write_golden(root: Path) -> None:
         for text, ids in zip(TEXTS, encoding.ids, strict=True)
     ]
     limit = {role: Tolerance(1e-4, 0.9999) for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)}
-    tolerance = dict.fromkeys(VARIANTS, limit)
-    Golden(tuple(images), tuple(texts), tolerance).write(root / GOLDEN_FILE)
+    seen = [np.asarray(image.embedding, np.float32) for image in images]
+    answers = GoldenAnswers(
+        space=SPACE,
+        logit_scale=LOGIT_SCALE,
+        labels=LABELS,
+        label_template=TEMPLATE,
+        match=scores(seen, TEXTS),
+        classify=scores(seen, [f"a photo of a {label}" for label in LABELS]),
+        tolerance=dict.fromkeys(VARIANTS, AnswerTolerance(1e-4, 1e-3, Status.ACCEPTED)),
+    )
+    Golden(tuple(images), tuple(texts), dict.fromkeys(VARIANTS, limit), answers).write(root / GOLDEN_FILE)
+
+
+def scores(images: Sequence[NDArray[np.float32]], texts: Sequence[str]) -> tuple[Scores, ...]:
+    """Of each picture's embedding [D], what match says of these texts; in plain numpy."""
+    encoding = Tokenizer(tokenizer_json(), TOKENIZER).encode(texts)
+    read = np.stack([graphs.text_embedding(ids) for ids in encoding.ids]).astype(np.float64)
+    rows = []
+    for image in images:
+        similarity = read @ image.astype(np.float64)
+        powers = np.exp(LOGIT_SCALE * similarity)
+        rows.append(Scores(tuple(similarity.tolist()), tuple((powers / powers.sum()).tolist())))
+    return tuple(rows)
+
+
+def edit_golden(root: Path, edit: Callable[[Any], None]) -> None:
+    """Changes a bundle's golden pack as parsed JSON, and the manifest's checksums with it."""
+    path = root / GOLDEN_FILE
+    value = json.loads(path.read_text(encoding="utf-8"))
+    edit(value)
+    path.write_text(json.dumps(value), encoding="utf-8")
+    reseal(root)
+
+
+def without_answers(golden: Any) -> None:
+    """A parsed golden pack as schema version 1 had it."""
+    golden.update(schema_version=1)
+    del golden["answers"]
 
 
 def picture(size: tuple[int, int], seed: int = 0, mode: str = "RGB") -> Image.Image:

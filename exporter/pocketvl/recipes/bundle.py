@@ -22,7 +22,14 @@ from pocketvl.lower.ops import graph_io
 from pocketvl.recipes.golden_inputs import golden_images, golden_texts
 from pocketvl.stage import Stage
 from pocketvl.stage.base import links, settings
-from pocketvl_runtime.golden import GOLDEN_FILE, Golden, GoldenImage, GoldenText
+from pocketvl_runtime.golden import (
+    GOLDEN_FILE,
+    Golden,
+    GoldenAnswers,
+    GoldenImage,
+    GoldenText,
+    Scores,
+)
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
     MANIFEST_FILE,
@@ -36,9 +43,11 @@ from pocketvl_runtime.manifest import (
     VariantSpec,
     variant_name,
 )
+from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 from pocketvl_runtime.text import Tokenizer
 
 TASKS = ("match", "classify", "embed")
+_SCORE_DIGITS = 7
 REPORT_FILES = ("report.json", "report.html")
 
 
@@ -51,7 +60,8 @@ def write_base(source: Source, calibration: Dataset, out: Path) -> Manifest:
         out: an empty folder.
     """
     (out / "tokenizer.json").write_bytes(source.tokenizer_json)
-    _write_golden(source, calibration, out)
+    labels = tuple(sorted({s.label for s in calibration.samples if s.label}))
+    _write_golden(source, calibration, labels, out)
     manifest = Manifest(
         name=source.name,
         family=source.family,
@@ -63,7 +73,7 @@ def write_base(source: Source, calibration: Dataset, out: Path) -> Manifest:
         variants={},
         preprocess=source.preprocess,
         tokenizer=source.tokenizer,
-        labels=tuple(sorted({s.label for s in calibration.samples if s.label})),
+        labels=labels,
         label_template=DEFAULT_TEMPLATE,
         files=list_files(out),
         provenance={},
@@ -158,10 +168,22 @@ def _variants(specs: Mapping[str, GraphSpec]) -> dict[str, VariantSpec]:
     return variants
 
 
-def _write_golden(source: Source, calibration: Dataset, out: Path) -> None:
+def golden_scores(images: np.ndarray, texts: np.ndarray, logit_scale: float) -> tuple[Scores, ...]:
+    """What match says of each picture: float32 embeddings [I, D] and [N, D] -> scores [N] of each.
+
+    Rounded, for the last digits of a sum depend on the order that a processor takes it in.
+    """
+    rows = []
+    for image in images if len(texts) else ():
+        similarity = similarities(image, texts)
+        probability = probabilities(similarity, logit_scale)
+        rows.append(Scores(*(tuple(v.round(_SCORE_DIGITS).tolist()) for v in (similarity, probability))))
+    return tuple(rows)
+
+
+def _write_golden(source: Source, calibration: Dataset, labels: tuple[str, ...], out: Path) -> None:
     import torch
 
-    tokenizer = Tokenizer(source.tokenizer_json, source.tokenizer)
     images: list[GoldenImage] = []
     (out / "golden" / "images").mkdir(parents=True)
     (out / "golden" / "pixels").mkdir()
@@ -174,14 +196,37 @@ def _write_golden(source: Source, calibration: Dataset, out: Path) -> None:
             embedding = source.image_encoder(torch.from_numpy(pixels[None]))[0]
             images.append(GoldenImage(f"golden/images/{name}", expected, _floats(embedding.numpy())))
         strings = golden_texts(calibration)
-        ids = tokenizer.encode(strings).ids
-        embeddings = [source.text_encoder(torch.from_numpy(row[None]))[0].numpy() for row in ids]
+        ids, embeddings = _embed_texts(source, strings)
+        _, of_labels = _embed_texts(source, label_texts(DEFAULT_TEMPLATE, labels))
     texts = [
-        GoldenText(text, tuple(int(i) for i in row), _floats(embedding))
+        GoldenText(text, tuple(row.tolist()), _floats(embedding))
         for text, row, embedding in zip(strings, ids, embeddings, strict=True)
     ]
-    golden = Golden(tuple(images), tuple(texts), {})
+    seen = np.array([image.embedding for image in images], np.float32)
+    answers = GoldenAnswers(
+        space=source.space,
+        logit_scale=source.logit_scale,
+        labels=labels,
+        label_template=DEFAULT_TEMPLATE,
+        match=golden_scores(seen, embeddings, source.logit_scale),
+        classify=golden_scores(seen, of_labels, source.logit_scale),
+        tolerance={},
+    )
+    golden = Golden(tuple(images), tuple(texts), {}, answers)
     (out / GOLDEN_FILE).write_text(golden.to_json(), encoding="utf-8", newline="\n")
+
+
+def _embed_texts(source: Source, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids int32 [N, T], and torch's embeddings float32 [N, D], one by one."""
+    import torch
+
+    encoding = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts)
+    feeds = [encoding.ids, encoding.mask] if source.tokenizer.needs_mask else [encoding.ids]
+    rows = [
+        source.text_encoder(*(torch.from_numpy(row[None]) for row in feed))[0].numpy()
+        for feed in zip(*feeds, strict=True)
+    ]
+    return encoding.ids, np.array(rows, np.float32).reshape(len(texts), source.embedding_dim)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ class ExportResult:
 class JudgeBundle(Stage):
     """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
 
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     tools: ClassVar[tuple[str, ...]] = (
         "onnx",
         "onnxruntime",
@@ -166,9 +166,7 @@ class JudgeBundle(Stage):
             if status is not None
         }
         answers = golden_answers(candidate, names)
-        precisions = {name: spec.precision for name, spec in kept.items()}
-        kept_answers = {name: answers[name] for name in kept}
-        golden = with_tolerances(candidate.golden(), kept_answers, precisions)
+        golden = with_tolerances(candidate.golden(), answers, kept)
         write_judged(source["candidate"], candidate.manifest, golden, kept, out)
         write_reports(out, report, candidate, answers, measured.reference)
 

@@ -28,22 +28,24 @@ from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
 from pocketvl.lower.ops import op_counts
 from pocketvl.quantize.calibration import read_warnings
-from pocketvl.recipes.bundle import REPORT_FILES, golden_embeddings
+from pocketvl.recipes.bundle import REPORT_FILES, golden_embeddings, golden_scores
 from pocketvl.recipes.stages.learning import CURVES_FILE
 from pocketvl.recipes.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, MEMORY_FILE, NOTES_FILE
 from pocketvl.recipes.stages.quantizing import CalibrateTower, RankLayers, read_ranking
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl_runtime.bench import BenchReport
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.golden import Golden, Tolerance
-from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status
+from pocketvl_runtime.golden import AnswerTolerance, Golden, GoldenAnswers, Tolerance
+from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status, VariantSpec
 from pocketvl_runtime.model import load
 from pocketvl_runtime.schema import decode, parse_json
-from pocketvl_runtime.tasks import probabilities, similarities
+from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 
 _DISTRIBUTIONS = {"onnxruntime": Engine.ONNX, "ai-edge-litert": Engine.TFLITE}
 _COMPARABLE_DIGITS = 4
 _TOLERANCE_MARGIN = 0.02
+_SIMILARITY_MARGIN = 0.005
+_EXACT_SIMILARITY_MARGIN = 1e-4
 
 
 @dataclass(frozen=True)
@@ -125,32 +127,46 @@ def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateTower])
 
 
 def golden_answers(bundle: Bundle, variants: Sequence[str]) -> dict[str, Embeddings]:
-    """What each variant makes of the golden pack."""
+    """What each variant makes of the golden pack: its pictures, its texts, and then the labels."""
     golden = bundle.golden()
+    manifest = bundle.manifest
+    texts = [text.text for text in golden.texts] + label_texts(manifest.label_template, manifest.labels)
     answers = {}
     for name in variants:
         model = load(bundle, name, allow_non_finite=True)
         images = np.stack([model.embed_image(bundle.file(image.file)) for image in golden.images])
-        encoding = model.tokenizer.encode([text.text for text in golden.texts])
-        texts = np.stack([model.embed_ids(i, m) for i, m in zip(encoding.ids, encoding.mask, strict=True)])
-        answers[name] = Embeddings(images, texts, tuple(text.text for text in golden.texts))
+        encoding = model.tokenizer.encode(texts)
+        rows = np.stack([model.embed_ids(i, m) for i, m in zip(encoding.ids, encoding.mask, strict=True)])
+        answers[name] = Embeddings(images, rows, tuple(texts))
     return answers
 
 
 def with_tolerances(
-    golden: Golden, answers: Mapping[str, Embeddings], precisions: Mapping[str, Precision]
+    golden: Golden, answers: Mapping[str, Embeddings], variants: Mapping[str, VariantSpec]
 ) -> Golden:
-    """The golden pack with a tolerance per variant: what was seen here, and a margin for other processors."""
+    """The golden pack with a tolerance per variant: what was seen here, and a margin for other processors.
+
+    Args:
+        golden: with torch's answers.
+        answers: what `golden_answers` found.
+        variants: which ship, with the status that each was given.
+    """
     expected = golden_embeddings(golden)
-    tolerance = {}
-    for name, got in answers.items():
-        rows = {Role.IMAGE_ENCODER: (expected.image, got.image), Role.TEXT_ENCODER: (expected.text, got.text)}
-        exact = precisions[name] is Precision.FP32
+    assert golden.answers is not None
+    tolerance, of_answers = {}, {}
+    for name, spec in variants.items():
+        got = answers[name]
+        exact = spec.precision is Precision.FP32
+        rows = {
+            Role.IMAGE_ENCODER: (expected.image, got.image),
+            Role.TEXT_ENCODER: (expected.text, got.text[: len(golden.texts)]),
+        }
         tolerance[name] = {
             role: Tolerance(1e-4, 0.99999) if exact else Tolerance(None, _least_cosine(a, b))
             for role, (a, b) in rows.items()
         }
-    return replace(golden, tolerance=tolerance)
+        of_answers[name] = _answer_tolerance(golden.answers, got, len(golden.texts), spec)
+    return replace(golden, tolerance=tolerance, answers=replace(golden.answers, tolerance=of_answers))
 
 
 def write_reports(
@@ -179,6 +195,33 @@ def _least_cosine(expected: np.ndarray, got: np.ndarray) -> float:
     norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1)
     worst = float(np.nan_to_num(products / np.maximum(norms, 1e-12), nan=-1.0).min())
     return max(-1.0, float(np.floor(100 * (worst - _TOLERANCE_MARGIN)) / 100))
+
+
+def _answer_tolerance(
+    answers: GoldenAnswers, got: Embeddings, texts: int, spec: VariantSpec
+) -> AnswerTolerance:
+    """Twice what a variant's scores were off here, and a margin; probabilities follow from similarities.
+
+    A softmax's slope is at most 1/4, and the logits of two texts move apart by at most `2 * logit_scale` times
+    what each similarity is off.
+    """
+    margin = _EXACT_SIMILARITY_MARGIN if spec.precision is Precision.FP32 else _SIMILARITY_MARGIN
+    asked = {"match": got.text[:texts], "classify": got.text[texts:]}
+    worst = {"similarity": 0.0, "probability": 0.0}
+    for task, rows in asked.items():
+        found = golden_scores(got.image, rows, answers.logit_scale)
+        for expected, scores in zip(getattr(answers, task), found, strict=True):
+            for kind in worst:
+                off = np.abs(np.subtract(getattr(expected, kind), getattr(scores, kind)))
+                worst[kind] = max(worst[kind], float(np.nan_to_num(off, nan=1.0).max()))
+    similarity = 2 * worst["similarity"] + margin
+    probability = 2 * worst["probability"] + answers.logit_scale * margin / 2
+    return AnswerTolerance(_rounded_up(min(similarity, 2.0)), _rounded_up(min(probability, 1.0)), spec.status)
+
+
+def _rounded_up(value: float) -> float:
+    """To four digits, so that the last ones of a sum do not show."""
+    return float(np.ceil(1e4 * value) / 1e4)
 
 
 def _pictures(bundle: Bundle, answers: Mapping[str, Embeddings]) -> list[PictureMatches]:
