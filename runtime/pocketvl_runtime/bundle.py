@@ -1,8 +1,8 @@
 """A bundle folder: its manifest, and its files behind their checksums.
 
-Links are followed wherever they lead, for caches keep bundles as folders of links. What is read through one is used
-only where its checksum is that of the manifest, and the manifest is whatever the bundle's maker wrote. Devices and
-pipes are never read.
+Links are followed wherever they lead, for caches keep bundles as folders of links. What is read through one
+is used only where its checksum is that of the manifest, and the manifest is whatever its maker wrote. Devices
+and pipes are never read.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def _read_manifest(root: Path) -> Manifest:
         if real.is_relative_to(root) or isinstance(error.__cause__, OSError):
             raise
     raise BundleError(
-        f"{place} is a link to {real}, which is no manifest of schema version {SCHEMA_VERSION}; copy the bundle "
-        "again, export it again or install another pocketvl-runtime"
+        f"{place} is a link to {real}, which is no manifest of schema version {SCHEMA_VERSION}; "
+        "copy the bundle again, export it again or install another pocketvl-runtime"
     )
 
 

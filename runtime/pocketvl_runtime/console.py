@@ -14,6 +14,7 @@ from typing import TextIO
 import click
 
 from pocketvl_runtime.errors import PocketVLError, shortened
+from pocketvl_runtime.native_stderr import held_for_command
 
 MAX_LINE_CHARS = 300
 """No error, warning or note is longer: what it quotes may come out of somebody else's file."""
@@ -32,7 +33,8 @@ def run_command(command: click.Command, name: str) -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
     try:
-        command.main(prog_name=name, standalone_mode=False)
+        with held_for_command():
+            command.main(prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:

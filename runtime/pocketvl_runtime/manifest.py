@@ -337,8 +337,8 @@ def _check_labels(labels: tuple[str, ...], template: str, length: int) -> None:
     chars = len(labels) * len(template) + template.count("{label}") * sum(map(len, labels))
     if chars > _MAX_LABELS_CHARS or len(labels) * length > _MAX_LABELS_TOKENS:
         raise BundleError(
-            f"labels: {len(labels)} in the template have {chars} characters and {len(labels) * length} tokens; "
-            f"at most {_MAX_LABELS_CHARS} and {_MAX_LABELS_TOKENS} are read"
+            f"labels: {len(labels)} in the template have {chars} characters and {len(labels) * length} "
+            f"tokens, and at most {_MAX_LABELS_CHARS} and {_MAX_LABELS_TOKENS} are read"
         )
 
 

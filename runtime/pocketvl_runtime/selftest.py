@@ -29,8 +29,8 @@ Progress = Callable[[int, int, str], None]
 _Doubles: TypeAlias = npt.NDArray[np.float64]
 
 _NO_ANSWERS = (
-    "the golden pack was made before answers stood in it, so logit_scale, labels and what follows from them were "
-    "not checked; export the bundle again to add them"
+    "the golden pack was made before answers stood in it, so logit_scale, labels and what follows from them "
+    "were not checked; export the bundle again to add them"
 )
 
 
@@ -223,7 +223,7 @@ def _answers(
 def _wrong_scores(
     similarity: _Doubles, probability: _Doubles, expected: Scores, limit: AnswerTolerance
 ) -> str | None:
-    """What is wrong with an answer; which comes first counts where torch's lead is more than the tolerance."""
+    """What is wrong with an answer; what comes first counts where torch's lead is more than the tolerance."""
     promised = np.asarray(expected.probability)
     off = float(np.abs(similarity - expected.similarity).max())
     if not off <= limit.similarity:

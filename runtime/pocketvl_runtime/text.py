@@ -11,8 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from pocketvl_runtime.errors import BundleError, InputError
+from pocketvl_runtime.errors import BundleError, InputError, shortened
 from pocketvl_runtime.manifest import MAX_TOKEN_ID, TokenizerSpec
+from pocketvl_runtime.native_stderr import native_stderr
+from pocketvl_runtime.tokenizer_costs import LEAST_CHARS, expanded_chars, read_costs
+
+MAX_TEXT_CHARS = 250_000
+"""No text may have more characters; fewer where one can become many tokens (`Tokenizer.most_chars`)."""
 
 
 class TruncatedTextWarning(UserWarning):
@@ -45,14 +50,20 @@ class Encoding:
 
 
 class Tokenizer:
-    """A tokenizer.json with the padding and truncation that the manifest asks for."""
+    """A tokenizer.json with the padding and truncation that the manifest asks for.
+
+    Attributes:
+        spec: what the manifest says of it.
+        most_chars: how long a text may be, counted by `expanded_chars`, so that it takes at most 2 GB.
+    """
 
     def __init__(self, tokenizer_json: bytes, spec: TokenizerSpec) -> None:
         """Loads it; whatever the file says of padding and truncation is set aside.
 
         Raises:
-            BundleError: it is no tokenizer, or `spec.length` leaves no room for text.
+            BundleError: it is no tokenizer, could fill the memory, or `spec.length` leaves no room for text.
         """
+        costs = read_costs(tokenizer_json, spec.file)
         with _mapped(f"{spec.file} is not a tokenizer"):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(tokenizer_json)
             self._specials = self._tokenizer.num_special_tokens_to_add(False)
@@ -64,23 +75,24 @@ class Tokenizer:
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(spec.length)
         self.spec = spec
+        self.most_chars = costs.most_chars(spec.length, self._specials)
+        if self.most_chars < LEAST_CHARS:
+            raise BundleError(f"{spec.file}: {self._specials} specials of {spec.length} tokens are too many")
 
     def encode(self, texts: Sequence[str]) -> Encoding:
         """Tokenizes, cuts to T tokens (specials are kept) and pads to T.
 
         Raises:
-            InputError: an item is not a string, is blank, holds something that is not Unicode, or holds
-                nothing that the tokenizer knows; the message says which.
+            InputError: an item is not a string, is blank, too long, holds something that is not Unicode, or
+                holds nothing that the tokenizer knows; the message says which.
             BundleError: the tokenizer fails, or gives ids that are none.
         """
         check_texts(texts)
-        with _mapped(f"{self.spec.file} fails at these texts"):
-            encodings = self._tokenizer.encode_batch(list(texts))
         shape = (len(texts), self.spec.length)
         ids = np.full(shape, self.spec.pad_id, dtype=np.int32)
         mask = np.zeros(shape, dtype=np.int32)
         lengths = np.zeros(len(texts), dtype=np.int64)
-        for index, encoding in enumerate(encodings):
+        for index, encoding in enumerate(self._encodings(texts)):
             count = len(encoding.ids)
             if count <= self._specials:
                 raise InputError(f"text {index} ({_shown(texts[index])}) holds nothing the model can read")
@@ -94,16 +106,38 @@ class Tokenizer:
             lengths[index] = count + sum(len(rest.ids) - self._specials for rest in encoding.overflowing)
         return Encoding(ids, mask, lengths, lengths > self.spec.length)
 
+    def _encodings(self, texts: Sequence[str]) -> Iterator[tokenizers.Encoding]:
+        """The library's encodings, made of so many texts at a time as together may be one."""
+        for batch in self._batches(texts):
+            with _mapped(f"{self.spec.file} fails at these texts"):
+                encodings = self._tokenizer.encode_batch(batch)
+            yield from encodings
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        batch: list[str] = []
+        chars = 0
+        for index, text in enumerate(texts):
+            expanded = expanded_chars(text)
+            _check_chars(f"text {index}", expanded, self.most_chars)
+            if batch and chars + expanded > self.most_chars:
+                yield batch
+                batch, chars = [], 0
+            batch.append(text)
+            chars += expanded
+        if batch:
+            yield batch
+
 
 @contextmanager
 def _mapped(what: str) -> Iterator[None]:
     """Maps what the tokenizers library raises to BundleError; its panics are not even an Exception."""
     try:
-        yield
+        with native_stderr():
+            yield
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        raise BundleError(f"{what} ({error})") from error
+        raise BundleError(f"{what} ({shortened(str(error), 150)})") from error
 
 
 def check_texts(texts: Sequence[str], what: str = "text") -> None:
@@ -114,14 +148,16 @@ def check_texts(texts: Sequence[str], what: str = "text") -> None:
         what: what to call one of them in messages.
 
     Raises:
-        InputError: not a sequence of strings, an item is blank, or holds a lone surrogate, which is what
-            bytes that are not UTF-8 become on a command line; the message says which.
+        InputError: not a sequence of strings, an item is blank, has more than `MAX_TEXT_CHARS`, or holds a
+            lone surrogate, which is what bytes that are not UTF-8 become on a command line; the message says
+            which.
     """
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence):
         raise InputError(f"{what}s must be a list of strings, not {type(texts).__name__}")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"{what} {index} is not a string but {type(text).__name__}")
+        _check_chars(f"{what} {index}", len(text), MAX_TEXT_CHARS)
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -129,6 +165,11 @@ def check_texts(texts: Sequence[str], what: str = "text") -> None:
             raise InputError(f"{what} {index} is not valid Unicode ({place}); pass UTF-8") from error
         if not text.strip():
             raise InputError(f"{what} {index} is empty")
+
+
+def _check_chars(what: str, chars: int, most: int) -> None:
+    if chars > most:
+        raise InputError(f"{what} has {chars} characters, and at most {most} are read; shorten it")
 
 
 def _shown(text: str) -> str:

@@ -77,13 +77,15 @@ def test_a_manifest_that_is_none_is_refused(bundle: Path, image: Path, refuses: 
 
 
 def test_a_link_gives_nothing_away(bundle: Path, image: Path, refuses: Refuses) -> None:
-    """A link may lead anywhere, for a hub's cache is made of them: what it leads to is held to its checksum."""
+    """A link may lead anywhere, for a hub's cache is made of them: what is there is held to its checksum."""
     graph, secret = bundle / "graphs" / GRAPH, bundle.parent / "secret"
     size = graph.stat().st_size
     graph.unlink()
     secret.write_bytes(b"s3cret" * size)
     graph.symlink_to(secret)
-    assert f"{GRAPH} is damaged: {6 * size} bytes, expected {size}" in refuses(*arguments("match", bundle, image))
+    assert f"{GRAPH} is damaged: {6 * size} bytes, expected {size}" in refuses(
+        *arguments("match", bundle, image)
+    )
     secret.write_bytes((b"s3cret" * size)[:size])
     line = refuses(*arguments("match", bundle, image))
     assert f"{GRAPH} is damaged: its sha256 is not the expected" in line

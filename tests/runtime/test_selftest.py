@@ -90,7 +90,7 @@ def vague(golden: Golden) -> Golden:
 
 
 def other_first(golden: Golden, tolerance: float = 0.895) -> Golden:
-    """The last label first, where 93, 2 and 5 % are right; by so much that the tolerance alone lets it pass."""
+    """The last label first, where 93, 2 and 5 % are right; the tolerance alone would let it pass."""
     assert golden.answers is not None
     first, second = golden.answers.classify
     limit = AnswerTolerance(1e-4, tolerance, Status.ACCEPTED)
@@ -192,7 +192,7 @@ def test_a_golden_pack_without_answers_is_no_proof(bundle: Path) -> None:
 )
 def test_an_empty_golden_pack_is_no_proof(bundle: Path, empty: set[str], failures: list[str]) -> None:
     def edit(golden: Any) -> None:
-        golden.update(dict.fromkeys(empty, []))
+        golden.update({key: [] for key in empty})
         golden["answers"]["match"] = []
         if "images" in empty:
             golden["answers"]["classify"] = []

@@ -202,8 +202,8 @@ def _answer_tolerance(
 ) -> AnswerTolerance:
     """Twice what a variant's scores were off here, and a margin; probabilities follow from similarities.
 
-    A softmax's slope is at most 1/4, and the logits of two texts move apart by at most `2 * logit_scale` times
-    what each similarity is off.
+    A softmax's slope is at most 1/4, and the logits of two texts move apart by at most `2 * logit_scale`
+    times what each similarity is off.
     """
     margin = _EXACT_SIMILARITY_MARGIN if spec.precision is Precision.FP32 else _SIMILARITY_MARGIN
     asked = {"match": got.text[:texts], "classify": got.text[texts:]}
