@@ -91,7 +91,8 @@ def _decode_dataclass(kind: Any, value: object, path: str) -> Any:
             raise BundleError(f"{_join(path, name)} is missing")
     for name in value:
         if name not in fields:
-            raise BundleError(f"{_join(path, name)} is not a key of this schema; known are {sorted(fields)}")
+            known = quoted(sorted(fields))
+            raise BundleError(f"{_join(path, name)} is not a key of this schema; known are {known}")
     arguments = {name: _decode_any(hints[name], item, _join(path, name)) for name, item in value.items()}
     try:
         return kind(**arguments)
@@ -187,5 +188,5 @@ def _named(path: str) -> str:
 
 
 def _join(path: str, key: str) -> str:
-    key = shortened(key, 100)
+    key = shortened(key, 60)
     return f"{path}{key}" if path.endswith(": ") else f"{path}.{key}"

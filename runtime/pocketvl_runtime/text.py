@@ -63,7 +63,7 @@ class Tokenizer:
         Raises:
             BundleError: it is no tokenizer, could fill the memory, or `spec.length` leaves no room for text.
         """
-        costs = read_costs(tokenizer_json, spec.file)
+        costs = read_costs(tokenizer_json, spec.file, spec.length)
         with _mapped(f"{spec.file} is not a tokenizer"):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(tokenizer_json)
             self._specials = self._tokenizer.num_special_tokens_to_add(False)

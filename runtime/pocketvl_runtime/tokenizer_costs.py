@@ -87,12 +87,13 @@ def expanded_chars(text: str) -> int:
     return len(text) if text.isascii() else len(unicodedata.normalize("NFKD", text))
 
 
-def read_costs(content: bytes, where: str) -> TokenizerCosts:
+def read_costs(content: bytes, where: str, length: int) -> TokenizerCosts:
     """Finds out what a tokenizer.json costs, and refuses one that costs too much.
 
     Args:
         content: the file.
         where: what to call it in messages.
+        length: tokens that the model reads.
 
     Raises:
         BundleError: it can make texts too much longer, or holds a part that this runtime does not know.
@@ -111,7 +112,7 @@ def read_costs(content: bytes, where: str) -> TokenizerCosts:
         raise BundleError(f"{where}: {error}; do not use this bundle") from error
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise BundleError(f"{where} is not a tokenizer (one of its parts has an unknown form)") from error
-    if costs.most_chars(2, 0) < max(LEAST_CHARS, added):
+    if costs.most_chars(length, 0) < max(LEAST_CHARS, added):
         raise BundleError(
             f"{where} could fill the memory: it can make {quoted(costs.growth)} tokens of up to "
             f"{costs.longest} characters of each character of a text, and of {added} in its added tokens; "

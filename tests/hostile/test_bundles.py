@@ -154,20 +154,64 @@ def test_a_graph_that_fails_while_running_is_one_line(bundle: Path, image: Path,
         lambda t: t["post_processor"]["single"][0]["SpecialToken"].update(id="<none>"),
         lambda t: t.update(pre_tokenizer={"type": "FixedLength", "length": 0}),
         lambda t: t.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+        lambda t: t.update(normalizer=replace({"Regex": "(c+)+x|(.*)*y"}, "")),
     ],
-    ids=["template", "pre-tokenizer", "normalizer"],
+    ids=["template", "pre-tokenizer", "normalizer", "backtracking"],
 )
-def test_a_tokenizer_that_panics_is_no_traceback(
-    bundle: Path, image: Path, edit: Callable[[Any], None]
+def test_a_tokenizer_that_panics_is_one_line(
+    bundle: Path, image: Path, edit: Callable[[Any], None], refuses: Refuses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = json.loads((bundle / "tokenizer.json").read_text())
     edit(value)
     (bundle / "tokenizer.json").write_text(json.dumps(value))
     reseal(bundle)
-    done = run_command(arguments("match", bundle, image))
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: tokenizer.json ")  # before it, Rust says its own
+    words: list[str | Path] = ["match", bundle, "--image", image, "--text", "c" * 40]
+    line = refuses(*words)
+    assert line.startswith("error: tokenizer.json ")
+    monkeypatch.setenv("POCKETVL_DEBUG", "1")  # shows what Rust itself says
+    shown = run_command(words).stderr.splitlines()
+    assert shown[-1] == line
+    assert len(shown) == 1 or any("panicked at" in each for each in shown)
+
+
+def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda t: t.update(normalizer=replace({"String": "c"}, "c" * 10**6)),
+        lambda t: t.update(
+            normalizer={"type": "Sequence", "normalizers": [replace({"String": "c"}, "cc")] * 40}
+        ),
+        lambda t: t.update(added_tokens=[added("c" * 30_000, 500 + k) for k in range(300)]),
+    ],
+    ids=["long content", "doubling", "added tokens"],
+)
+def test_a_tokenizer_that_would_fill_the_memory_is_one_line(
+    bundle: Path, image: Path, edit: Callable[[Any], None], refuses: Refuses
+) -> None:
+    value = json.loads((bundle / "tokenizer.json").read_text())
+    edit(value)
+    (bundle / "tokenizer.json").write_text(json.dumps(value))
+    reseal(bundle)
+    line = refuses("match", bundle, "--image", image, "--text", "c" * 100)
+    assert line.startswith("error: tokenizer.json could fill the memory: ")
+    assert line.endswith("; do not use this bundle")
+
+
+def added(content: str, number: int) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "special"), False)
+    return {"id": number, "content": content, "normalized": True, **flags}
+
+
+def test_what_a_line_quotes_out_of_a_bundle_is_short(bundle: Path, image: Path, refuses: Refuses) -> None:
+    edit_manifest(bundle, lambda m: m.update({"x" * 10**6: 1}))
+    line = refuses(*arguments("match", bundle, image))
+    assert len(line) <= 300
+    assert line.startswith(f"error: {bundle}/manifest.json: xxx")
+    assert "is not a key of this schema" in line
 
 
 def test_a_tokenizer_whose_ids_do_not_fit_is_refused(bundle: Path, image: Path, refuses: Refuses) -> None:

@@ -28,6 +28,7 @@ from pocketvl_runtime.golden import (
 from pocketvl_runtime.image import load_pixels
 from pocketvl_runtime.manifest import (
     MANIFEST_FILE,
+    Comparable,
     Engine,
     FileEntry,
     GraphSpec,
@@ -116,7 +117,8 @@ def write_bundle(root: Path) -> Path:
             specs[graph_id] = GraphSpec(role, engine, precision, f"graphs/{graph_id}", (spec,), (_OUT,))
             roles[role] = graph_id
         assert variant_name(engine, precision) == name
-        variants[name] = VariantSpec(engine, precision, Status.ACCEPTED, roles)
+        comparable = (Comparable(SPACE, dict.fromkeys(roles, 0.99)),)
+        variants[name] = VariantSpec(engine, precision, Status.ACCEPTED, roles, comparable)
     write_golden(root)
     manifest = Manifest(
         name="tiny",

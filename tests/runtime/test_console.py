@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import click
 import pytest
 
-from pocketvl_runtime.console import printable, run_command
+from pocketvl_runtime.console import printable, run_command, say_line
 from pocketvl_runtime.errors import InputError
+from pocketvl_runtime.native_stderr import native_stderr
+
+ESCAPED = r"\x1b"
 
 
 def failing(error: BaseException) -> click.Command:
@@ -35,6 +42,14 @@ def run(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int | str | No
         (UserWarning("its end was cut off"), 1, "error: its end was cut off"),
         (FileNotFoundError(2, "No such file", "x"), 1, "error: x: No such file"),
         (InputError("\x1b[31mred\x07 \u202eder"), 1, r"error: \x1b[31mred\x07 \u202eder"),
+        (InputError("a" * 10**6 + "; copy it"), 1, f"error: {'a' * 146}\u2026{'a' * 137}; copy it"),
+        (
+            InputError("\x1b" * 400),
+            1,
+            f"error: {ESCAPED * 36}{ESCAPED[:2]}\u2026{ESCAPED[2:]}{ESCAPED * 36}",
+        ),
+        (RuntimeError("b" * 1000), 1, f"error: unexpected RuntimeError: {'b' * 121}\u2026{'b' * 146}"),
+        (OSError(2, "No such file", "x" * 1000), 1, f"error: {'x' * 146}\u2026{'x' * 132}: No such file"),
         (KeyboardInterrupt(), 130, "error: interrupted"),
     ],
 )
@@ -74,3 +89,61 @@ def test_debugging_shows_where_it_happened(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_what_would_steer_the_terminal_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_warnings_and_notes_are_short_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("warning", "note"):
+        say_line(kind, "x\n" * 1000)
+        line = capsys.readouterr().err
+        assert len(line) == 301
+        assert line.startswith(f"{kind}: x x x")
+
+
+def command(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command of which `code` is the body."""
+    lines = "\n    ".join(code.splitlines())
+    program = (
+        "import os, threading, click\n"
+        "from pocketvl_runtime.console import run_command\n"
+        "from pocketvl_runtime.errors import InputError\n"
+        "from pocketvl_runtime.native_stderr import native_stderr\n"
+        f"@click.command()\ndef it():\n    {lines}\n"
+        "run_command(it, 'it')\n"
+    )
+    environment = os.environ | {"POCKETVL_DEBUG": "0"} | environment
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False
+    )
+
+
+FAILING = "with native_stderr():\n    os.write(2, b'thread panicked\\n')\n    raise InputError('it failed')"
+
+
+def test_what_native_code_says_of_an_error_is_held_back_in_a_command() -> None:
+    assert command(FAILING).stderr == "error: it failed\n"
+    assert command(FAILING, POCKETVL_DEBUG="1").stderr == "thread panicked\nerror: it failed\n"
+
+
+def test_what_native_code_says_without_an_error_is_shown() -> None:
+    code = "for k in range(2):\n    with native_stderr():\n        os.write(2, b'said %d\\n' % k)"
+    assert command(code).stderr == "said 0\nsaid 1\n"
+
+
+def test_threads_that_hold_back_at_once_do_not_wait_for_each_other() -> None:
+    code = (
+        "barrier = threading.Barrier(4, timeout=20)\n"
+        "def say():\n"
+        "    with native_stderr():\n"
+        "        barrier.wait()\n"
+        "        os.write(2, b'said\\n')\n"
+        "threads = [threading.Thread(target=say) for _ in range(4)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]"
+    )
+    assert command(code).stderr == "said\n" * 4
+
+
+def test_a_library_leaves_stderr_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    with native_stderr():
+        os.write(2, b"said\n")
+        assert capfd.readouterr().err == "said\n"  # at once

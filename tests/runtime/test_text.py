@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import warnings
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ import tokenizers
 
 from pocketvl_runtime.errors import BundleError, InputError
 from pocketvl_runtime.manifest import TokenizerSpec
-from pocketvl_runtime.text import Tokenizer, TruncatedTextWarning
+from pocketvl_runtime.text import MAX_TEXT_CHARS, Tokenizer, TruncatedTextWarning
+from pocketvl_runtime.tokenizer_costs import expanded_chars, read_costs
 from tests.runtime.bundles import TOKENIZER, tokenizer_json
 
 BOS, EOS, UNKNOWN = 1, 2, 3
@@ -158,3 +160,158 @@ def test_an_id_beyond_int32_is_refused() -> None:
 def test_a_length_without_room_for_text_is_refused() -> None:
     with pytest.raises(BundleError, match="2 tokens leave no room beside 2 specials"):
         Tokenizer(tokenizer_json(), TokenizerSpec(length=2, pad_id=0, needs_mask=False))
+
+
+def with_parts(**parts: Any) -> bytes:
+    return json.dumps(json.loads(tokenizer_json()) | parts).encode()
+
+
+def sequence(*normalizers: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": list(normalizers)}
+
+
+def replaced(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def template(*pieces: str) -> dict[str, Any]:
+    kinds = {"A": {"Sequence": {"id": "A", "type_id": 0}}, "s": {"SpecialToken": {"id": "s", "type_id": 0}}}
+    specials = {"s": {"id": "s", "ids": [1], "tokens": ["s"]}}
+    single = [kinds[piece] for piece in pieces]
+    pair = [kinds["A"], {"Sequence": {"id": "B", "type_id": 1}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": specials}
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False}
+SPLIT = {"type": "Split", "pattern": {"Regex": "x" * 10_001}, "behavior": "Isolated", "invert": False}
+CHARSMAP = base64.b64encode((4).to_bytes(4, "little") + bytes(4) + b"a" * 5_000 + b"\0b\0").decode()
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"normalizer": replaced({"String": "a"}, "b" * 10_000)}, "it can make 10000 tokens"),
+        ({"normalizer": replaced({"Regex": "x*"}, "b" * 10_000)}, "it can make 10001 tokens"),
+        ({"normalizer": replaced({"String": ""}, "b" * 10_000)}, "it can make 10001 tokens"),
+        ({"normalizer": replaced({"String": "a"}, "\ufdfa" * 1_000)}, "it can make 18000 tokens"),  # NFKD: 18
+        ({"normalizer": sequence(*[replaced({"String": "a"}, "bb")] * 20)}, "it can make 1048576 tokens"),
+        ({"normalizer": sequence(sequence(*[{"type": "ByteLevel"}] * 5))}, "it can make 248832 tokens"),
+        ({"normalizer": {"type": "Prepend", "prepend": "b" * 9_999}}, "it can make 10000 tokens"),
+        (
+            {"normalizer": {"type": "Precompiled", "precompiled_charsmap": CHARSMAP}},
+            "it can make 5000 tokens",
+        ),
+        ({"normalizer": {"type": "Invented"}}, "normalizer 'Invented' is not known; do not use this bundle"),
+        (
+            {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "?"}},
+            "one of its parts has an unknown",
+        ),
+        (
+            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTE_LEVEL] * 8}},
+            "it can make 390625 tokens",
+        ),
+        ({"pre_tokenizer": {"type": "Invented"}}, "pre_tokenizer 'Invented' is not known"),
+        ({"pre_tokenizer": SPLIT}, "a pattern has more than 10000 characters"),
+        ({"post_processor": template("A", "A")}, "post_processor's template holds the text more than once"),
+        (
+            {"post_processor": {"type": "Sequence", "processors": [template("s", "A"), template("A", "A")]}},
+            "post_processor's template holds the text more than once",
+        ),
+        ({"post_processor": template(*"s" * 12, "A")}, "12 tokens leave no room beside 12 specials"),
+        ({"added_tokens": [{"id": 13, "content": "x" * 10**7}]}, "and of 10000000 in its added tokens"),
+        (
+            {"model": {"type": "WordLevel", "vocab": {"x" * 10**6: 0}, "unk_token": "u"}},
+            "of up to 1000000 char",
+        ),
+        (
+            {"model": {"type": "WordLevel", "vocab": {"x": 0}, "unk_token": "u" * 10**6}},
+            "of up to 1000000 char",
+        ),
+        (
+            {"model": {"type": "WordPiece", "max_input_chars_per_word": 1_001}},
+            "max_input_chars_per_word is more",
+        ),
+    ],
+)
+def test_a_tokenizer_that_could_fill_the_memory_is_refused_before_it_is_read(
+    parts: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = with_parts(**parts)
+    if "no room" not in message:
+        monkeypatch.setattr(tokenizers, "Tokenizer", None)
+    with pytest.raises(BundleError) as caught:
+        Tokenizer(content, TOKENIZER)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("tokenizer.json")
+
+
+def test_a_key_that_stands_twice_in_a_tokenizer_is_refused() -> None:
+    """The library would take the last one, whatever was checked."""
+    twice = tokenizer_json().replace(b'"model"', b'"normalizer": null, "model"', 1)
+    with pytest.raises(BundleError, match="key 'normalizer' stands twice"):
+        Tokenizer(twice, TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"normalizer": sequence({"type": "NFC"}, replaced({"Regex": "\\s+"}, " "), {"type": "Lowercase"})},
+        {"normalizer": {"type": "NFKD"}, "pre_tokenizer": BYTE_LEVEL},
+        {"normalizer": replaced({"Regex": ""}, "b" * 20)},
+        {
+            "pre_tokenizer": {
+                "type": "Metaspace",
+                "replacement": "\u2581",
+                "prepend_scheme": "always",
+                "split": True,
+            }
+        },
+        {"post_processor": template("s", "s", "A", "s")},
+    ],
+)
+@pytest.mark.parametrize(
+    "text", ["ab" * 50, "\ufdfa\u0130 \xbd" * 20, "\u1100\u4e00 " * 30, "\U0001f98a" * 50]
+)
+def test_no_text_becomes_more_tokens_than_was_counted(parts: dict[str, Any], text: str) -> None:
+    content = with_parts(**parts)
+    costs = read_costs(content, "it", 4096)
+    specials = 3 if "post_processor" in parts else 2
+    made = Tokenizer(content, TokenizerSpec(length=4096, pad_id=0, needs_mask=False)).encode([text])
+    normalized = tokenizers.Tokenizer.from_buffer(content)
+    seen = normalized.normalizer.normalize_str(text) if normalized.normalizer is not None else text
+    pieces = [(seen, (0, 0))]
+    if normalized.pre_tokenizer is not None:
+        pieces = normalized.pre_tokenizer.pre_tokenize_str(seen)
+    bound = costs.growth * expanded_chars(text)
+    assert made.lengths[0] - specials <= bound
+    assert sum(len(piece) for piece, _ in pieces) <= bound + 20
+
+
+def test_a_long_text_is_cut_and_a_longer_one_refused(tokenizer: Tokenizer) -> None:
+    assert tokenizer.most_chars > MAX_TEXT_CHARS
+    long = "ball " * (MAX_TEXT_CHARS // 5)
+    assert tokenizer.encode([long]).lengths.tolist() == [MAX_TEXT_CHARS // 5 + 2]
+    with pytest.raises(
+        InputError, match="text 1 has 250001 characters, and at most 250000 are read; shorten it"
+    ):
+        tokenizer.encode(["ball", long + "x"])
+
+
+def test_a_tokenizer_that_lengthens_texts_reads_shorter_ones() -> None:
+    tokenizer = Tokenizer(with_parts(normalizer=replaced({"String": "z"}, "ball " * 50)), TOKENIZER)
+    assert tokenizer.encode(["z"]).lengths.tolist() == [52]
+    most = tokenizer.most_chars
+    assert 10_000 < most < 30_000
+    with pytest.raises(InputError, match=f"text 0 has {most + 1} characters, and at most {most} are read"):
+        tokenizer.encode(["a" * (most + 1)])
+
+
+def test_texts_are_tokenized_in_batches_that_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = Tokenizer(with_parts(normalizer=replaced({"String": "z"}, "ball " * 50)), TOKENIZER)
+    texts = [f"red {'a' * (tokenizer.most_chars // 2 - 10)}", "blue", "ball"] * 3
+    encoding = tokenizer.encode(texts)
+    assert encoding.ids[:, 1].tolist() == [RED, 8, BALL] * 3
+    batches = list(tokenizer._batches(texts))
+    assert [text for batch in batches for text in batch] == texts
+    assert len(batches) == 2
+    assert all(sum(map(len, batch)) <= tokenizer.most_chars for batch in batches)
