@@ -34,7 +34,7 @@ _MAX_TEMPLATE_CHARS = 1_000
 _MAX_LABEL_CHARS = 1_000
 _MAX_LABELS_CHARS = 4_000_000  # of all labels, each in the template
 _MAX_LABELS_TOKENS = 2**26  # of all labels, padding included
-_MAX_LOGIT_SCALE = 1e6
+_MAX_LOGIT_SCALE = 1e9
 _FLOATS = ("float32", "float16")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

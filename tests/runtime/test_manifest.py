@@ -28,6 +28,13 @@ def test_the_text_is_sorted_indented_by_one_and_ends_in_a_newline(whole_bundle: 
     assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n"
 
 
+def nested(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 def graph(manifest: dict[str, Any]) -> Any:
     return manifest["graphs"]["text_encoder.int8.onnx"]
 
@@ -43,6 +50,34 @@ EDITS: list[tuple[Edit, str]] = [
     (lambda m: m.update(logit_scale=10**400), "logit_scale is not a finite number"),
     (lambda m: m.update(tasks="match"), "tasks must be a list, not a string"),
     (lambda m: m.update(label_template="a photo"), "label_template must hold {label}"),
+    (lambda m: m.update(logit_scale=0), "logit_scale 0.0 must be above 0, at most 1e+09"),
+    (lambda m: m.update(logit_scale=-20.0), "logit_scale -20.0 must be above 0"),
+    (lambda m: m.update(logit_scale=1.1e9), "logit_scale 1100000000.0 must be above 0"),
+    (lambda m: m.update(name="n" * 256), "name has 256 characters, and at most 255 may stand"),
+    (lambda m: m.update(space="n" * 256), "space has 256 characters"),
+    (lambda m: m.update(family="n" * 256), "family has 256 characters"),
+    (lambda m: m.update(label_template="{label}" * 143), "label_template has more than 1000 characters"),
+    (lambda m: m["labels"].append("x" * 1_001), "labels: one has more than 1000 characters"),
+    (
+        lambda m: m.update(labels=["x" * 999] * 30, label_template="{label}" * 142),
+        "labels: 30 in the template have 4285560 characters and 360 tokens, and at most 4000000 and 67108864",
+    ),
+    (
+        lambda m: m.update(labels=[""] * 400_000),
+        "labels: 400000 in the template have 8000000 characters and 4800000 tokens",
+    ),
+    (
+        lambda m: m["files"]["tokenizer.json"].update(bytes=40_000_001),
+        "has 40000001 bytes, and at most 40000000",
+    ),
+    (lambda m: m["provenance"].update(x=1e999), "provenance.x holds a number that is not finite"),
+    (lambda m: m["provenance"].update(x=nested(64)), "provenance.x is nested more than 64 deep"),
+    (
+        lambda m: m.update({"k" * 10**5: 1}),
+        f"{'k' * 30}\u2026{'k' * 29} is not a key of this schema; known are",
+    ),
+    (lambda m: m["preprocess"].update(resize_mode="x" * 10**5), "preprocess.resize_mode is 'xxx"),
+    (lambda m: m["tokenizer"].update(length=10**4000), "tokenizer: length 10000000"),
     (lambda m: m["preprocess"].pop("mean"), "preprocess.mean is missing"),
     (lambda m: m["preprocess"].update(mean=[0, 0]), "preprocess.mean has 2 items where 3 are wanted"),
     (lambda m: m["preprocess"].update(std=[1, 0, 1]), "preprocess: std must not be 0"),
@@ -103,17 +138,24 @@ EDITS: list[tuple[Edit, str]] = [
         lambda m: m["variants"]["onnx-int8"]["graphs"].update(text_encoder="text_encoder.fp32.tflite"),
         "which is a text_encoder for tflite",
     ),
+    (
+        lambda m: m["variants"]["onnx-int8"]["graphs"].update(text_encoder="text_encoder.fp32.onnx"),
+        "which is a text_encoder for onnx in fp32",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("edit", "message"), EDITS, ids=[message for _, message in EDITS])
 def test_what_is_wrong_is_named(bundle: Path, edit: Edit, message: str) -> None:
     edit_manifest(bundle, edit)
+    text = (bundle / "manifest.json").read_text()
+    (bundle / "manifest.json").write_text(text.replace("Infinity", "1e999"))  # as JSON can say it
     with pytest.raises(BundleError) as caught:
         Manifest.read(bundle / "manifest.json")
     assert message in str(caught.value)
     assert str(bundle / "manifest.json") in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, True, 1e999])
@@ -142,6 +184,11 @@ def test_what_is_no_manifest_at_all_is_refused(text: str | bytes) -> None:
 def test_a_key_that_stands_twice_is_refused(text: str, key: str) -> None:
     with pytest.raises(BundleError, match=f"it is not JSON .key {key} stands twice"):
         parse_json(text, "it")
+
+
+def test_what_is_nested_less_deep_may_stand_in_the_provenance(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m["provenance"].update(x=nested(63)))
+    assert Manifest.read(bundle / "manifest.json").provenance["x"] == nested(63)
 
 
 @pytest.mark.parametrize("path", ["a", "graphs/a.onnx", "..a/b", "a b"])
