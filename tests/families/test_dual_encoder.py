@@ -126,6 +126,15 @@ def _pad_is_eos(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
+def _preprocessor(**values: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "preprocessor_config.json"
+        stored = {**json.loads(path.read_text()), **values}
+        path.write_text(json.dumps({key: value for key, value in stored.items() if value is not None}))
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -140,6 +149,9 @@ def _pad_is_eos(folder: Path) -> None:
         (_section("text_config", max_position_embeddings=2), "leave no room for a word|asks for"),
         (_pad_is_eos, "a pad token of its own"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
+        (lambda folder: (folder / "preprocessor_config.json").unlink(), "nor preprocessor_config.json"),
+        (_preprocessor(image_processor_type=None), "names no image_processor_type"),
+        (_preprocessor(image_processor_type="ConvNextImageProcessor"), "'ConvNextImageProcessor'; only"),
     ],
 )
 def test_what_is_wrong_is_one_clear_line(

@@ -233,6 +233,15 @@ def test_a_broken_configuration_is_named(folder: Path, key: str, value: object, 
         open_trainable(folder)
 
 
+@pytest.mark.parametrize("kind", [None, "ViltImageProcessor"])
+def test_another_image_processor_is_named(folder: Path, kind: str | None) -> None:
+    """Without a type, transformers takes a ViLT's own."""
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "image_processor_type": kind}))
+    with pytest.raises(SourceError, match="only CLIPImageProcessor is supported"):
+        open_trainable(folder)
+
+
 def test_two_towers_have_no_such_blocks(tmp_path: Path) -> None:
     folder = make_tiny_clip(tmp_path / "clip")
     name = "vision_model.encoder.layers.0.self_attn"

@@ -52,6 +52,10 @@ def test_what_a_recipe_leaves_out_is_as_by_default(tmp_path: Path) -> None:
     assert changed == replace(ExportRecipe(), group_size=64, calibration=seen)
 
 
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:
+    assert read(tmp_path, "\ufeffgroup_size = 64\r\n") == replace(ExportRecipe(), group_size=64)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

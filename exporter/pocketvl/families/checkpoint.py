@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -22,13 +23,13 @@ _INDEX = "model.safetensors.index.json"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Reads a JSON object, with or without a byte order mark before it.
 
     Raises:
         SourceError: the file is missing, unreadable, not JSON, or not an object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise SourceError(f"{path.parent} has no {path.name}; is it a Hugging Face model folder?") from None
     except OSError as error:
@@ -137,7 +138,7 @@ class TokenizerFile:
     """A folder's tokenizer.json with what tokenizer_config.json says beside it.
 
     Attributes:
-        content: tokenizer.json, byte for byte.
+        content: tokenizer.json, byte for byte, but for a byte order mark.
         tokenizer: the same, opened, without truncation and padding.
         limit: the longest text in tokens, special ones included; None if nothing is said.
         eos_id: the id that ends every text.
@@ -164,7 +165,7 @@ def read_tokenizer(folder: Path) -> TokenizerFile:
     """
     path = folder / "tokenizer.json"
     stored = read_json(path)
-    content = path.read_bytes()
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
         tokenizer = Tokenizer.from_str(content.decode("utf-8"))
     except Exception as error:  # tokenizers raises bare Exception

@@ -20,7 +20,7 @@ from torch.nn.utils import skip_init
 from pocketvl.errors import SourceError
 from pocketvl.families.base import Source
 from pocketvl.families.checkpoint import TokenizerFile, read_json, read_tokenizer
-from pocketvl.families.clip_preprocess import read_preprocess
+from pocketvl.families.clip_preprocess import CLIP_PROCESSOR, read_preprocess
 from pocketvl.families.compression import read_compression
 from pocketvl.families.opening import (
     MASKED,
@@ -170,7 +170,7 @@ def load(folder: Path) -> Source:
         SourceError: something in the folder is missing, broken, or does not fit the rest.
     """
     config = _read_config(folder)
-    preprocess, notes = read_preprocess(folder, cast(int, config.vision.image_size))
+    preprocess, notes = read_preprocess(folder, cast(int, config.vision.image_size), CLIP_PROCESSOR)
     tokenizer = read_tokenizer(folder)
     notes += _check_tokenizer(folder, tokenizer, config)
     model = _open_model(config, folder).requires_grad_(False)

@@ -1,80 +1,209 @@
-"""The many ways in which CLIP folders write down their preprocessing, read into one `PreprocessSpec`."""
+"""The many ways in which CLIP folders write down their preprocessing, read into one `PreprocessSpec`.
+
+transformers' own class reads the keys, so that each means here what it means there, absent ones and nulls
+included; what comes out is then either said in a `PreprocessSpec` or refused.
+
+Source: transformers 5.23, `ImageProcessingMixin.get_image_processor_dict` (which file counts),
+`AutoImageProcessor.from_pretrained` (which class reads it), `CLIPImageProcessorPil` (what the keys mean).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pocketvl.errors import SourceError
 from pocketvl.families.checkpoint import read_json
 from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
 
+if TYPE_CHECKING:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+CLIP_PROCESSOR = "CLIPImageProcessor"
+_COMBINED, _SINGLE = "processor_config.json", "preprocessor_config.json"
 _BICUBIC = 3
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
-_PROCESSORS = ("CLIPImageProcessor", "CLIPFeatureExtractor")
+_READ = {
+    *("do_convert_rgb", "do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size"),
+    *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_pad", "pad_size"),
+}
+# Keys of the class that change nothing about the pixels of one RGB picture.
+_WITHOUT_EFFECT = {
+    *("data_format", "input_data_format", "device", "return_tensors", "disable_grouping", "image_seq_length"),
+}
+# Keys beside the class's own that say nothing of pixels, or are read before the class is asked.
+_METADATA = {
+    *("image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "auto_map"),
+    *("model_input_names", "use_square_size", "_valid_processor_keys", "_valid_kwargs_names"),
+}
 
 
-def read_preprocess(folder: Path, image_size: int) -> tuple[PreprocessSpec, tuple[str, ...]]:
-    """Reads preprocessor_config.json, or the `image_processor` part of processor_config.json.
+@dataclass(frozen=True)
+class _Stored:
+    """What a file says of preprocessing, and which file that is."""
+
+    config: dict[str, Any]
+    path: Path
+
+
+def read_preprocess(
+    folder: Path, image_size: int, default: str | None = None
+) -> tuple[PreprocessSpec, tuple[str, ...]]:
+    """Reads the `image_processor` part of processor_config.json; without one, preprocessor_config.json.
 
     Args:
         folder: the model folder.
         image_size: the picture's side that the model takes, pixels.
+        default: the image processor that transformers takes for this kind of model where no file names one;
+            None if there is none.
 
     Returns:
         The preprocessing, and notes for the user: where neither file exists, CLIP's defaults at `image_size`.
 
     Raises:
-        SourceError: a file is broken, or asks for something that the runtime does not do.
+        SourceError: a file is broken, or asks for something that the runtime does not do; or neither exists
+            and `default` is not CLIP's.
     """
-    config, path = _find(folder)
-    if config is None:
-        note = f"no preprocessor_config.json: CLIP's own preprocessing at {image_size} pixels is assumed"
-        return _spec({"size": image_size, "crop_size": image_size}, path, image_size), (note,)
-    return _spec(config, path, image_size), ()
-
-
-def _find(folder: Path) -> tuple[dict[str, Any] | None, Path]:
-    path = folder / "preprocessor_config.json"
-    if path.exists():
-        return read_json(path), path
-    combined = folder / "processor_config.json"
-    if combined.exists():
-        nested = read_json(combined).get("image_processor")
-        if isinstance(nested, dict):
-            return nested, combined
-    return None, path
-
-
-def _spec(config: dict[str, Any], path: Path, image_size: int) -> PreprocessSpec:
-    kind = config.get("image_processor_type", config.get("feature_extractor_type", _PROCESSORS[0]))
-    if not isinstance(kind, str) or not kind.startswith(_PROCESSORS):
-        raise SourceError(f"{path}: {kind!r} is not CLIP's image processor ({', '.join(_PROCESSORS)})")
-    if not _flag(config, "do_resize", path):
-        raise SourceError(f"{path}: do_resize is false, but the model takes pictures of one size only")
-    if config.get("resample", _BICUBIC) != _BICUBIC:
-        raise SourceError(
-            f"{path}: resample is {config['resample']!r}; only bicubic ({_BICUBIC}) is supported"
+    stored, unread = _find(folder)
+    if stored is None:
+        path = folder / _SINGLE
+        if default != CLIP_PROCESSOR:
+            raise SourceError(f"{folder} has neither {_COMBINED} nor {_SINGLE}; add one of them")
+        note = f"no {_SINGLE}: CLIP's own preprocessing at {image_size} pixels is assumed"
+        return _spec(_processor({"size": image_size, "crop_size": image_size}, path), path, image_size), (
+            note,
         )
-    mode, height, width = _resize(config.get("size", 224), path)
-    crop = _crop(config.get("crop_size", 224), path) if _flag(config, "do_center_crop", path) else None
+    _check_type(stored, folder, default)
+    processor = _processor(stored.config, stored.path)
+    notes = _notes(stored, processor)
+    if unread is not None:
+        notes += _differences(stored, processor, unread)
+    return _spec(processor, stored.path, image_size), notes
+
+
+def _find(folder: Path) -> tuple[_Stored | None, Path | None]:
+    """The file that counts, and one beside it that does not."""
+    combined, single = folder / _COMBINED, folder / _SINGLE
+    nested = read_json(combined).get("image_processor") if combined.exists() else None
+    if nested is not None:
+        if not isinstance(nested, dict):
+            raise SourceError(f"{combined}: image_processor is {nested!r}, not a JSON object")
+        return _Stored(nested, combined), single if single.exists() else None
+    return (_Stored(read_json(single), single), None) if single.exists() else (None, None)
+
+
+def _check_type(stored: _Stored, folder: Path, default: str | None) -> None:
+    kind = stored.config.get("image_processor_type")
+    if kind is None:
+        kind = stored.config.get("feature_extractor_type")
+    if kind is None:
+        kind = read_json(folder / "config.json").get("image_processor_type", default)
+    # as it was called before, and with torchvision, and without
+    name = kind.replace("FeatureExtractor", "ImageProcessor") if isinstance(kind, str) else ""
+    if name.removesuffix("Fast").removesuffix("Pil") != CLIP_PROCESSOR:
+        found = "it names no image_processor_type" if kind is None else f"image_processor_type is {kind!r}"
+        raise SourceError(f"{stored.path}: {found}; only {CLIP_PROCESSOR} is supported")
+
+
+def _processor(config: dict[str, Any], path: Path) -> CLIPImageProcessorPil:
+    """transformers' image processor of a configuration.
+
+    Raises:
+        SourceError: transformers refuses it, or it holds a key that this reader does not know.
+    """
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    names = set(CLIPImageProcessorPil.valid_kwargs.__annotations__)
+    for key, value in config.items():
+        is_new = key in names - _READ - _WITHOUT_EFFECT and value is not None
+        # set as an attribute, it would replace a part of the class
+        is_part = key not in names | _METADATA and (hasattr(CLIPImageProcessorPil, key) or key == "self")
+        if is_new or is_part:
+            raise SourceError(f"{path}: {key} is {value!r}; it is not supported, remove it")
+    try:
+        return CLIPImageProcessorPil(**config)
+    except Exception as error:  # ValueError, IndexError or TypeError, by how a size is wrong
+        for key in ("size", "crop_size", "pad_size"):
+            try:
+                CLIPImageProcessorPil(**{key: config.get(key)})
+            except Exception:
+                raise SourceError(
+                    f"{path}: {key} is {config[key]!r}; known are a number, height with width, and for size "
+                    "shortest_edge"
+                ) from error
+        raise SourceError(f"{path}: transformers cannot read it: {error}") from error
+
+
+def _notes(stored: _Stored, processor: CLIPImageProcessorPil) -> tuple[str, ...]:
+    name = stored.path.name
+    known = {*processor.valid_kwargs.__annotations__, *_METADATA}
+    notes = [
+        f"{name}: {key} is no key of {CLIP_PROCESSOR}: without effect"
+        for key in stored.config
+        if key not in known
+    ]
+    own_code = stored.config.get("auto_map")
+    if isinstance(own_code, dict) and "AutoImageProcessor" in own_code:
+        notes.append(f"{name}: auto_map names code of its own, which is not run; {CLIP_PROCESSOR} is taken")
+    return tuple(notes)
+
+
+def _differences(stored: _Stored, processor: CLIPImageProcessorPil, unread: Path) -> tuple[str, ...]:
+    """A note where another file says something else, which transformers does not read either."""
+    counts = f"{stored.path.name} counts, as in transformers"
+    try:
+        other = _processor(read_json(unread), unread)
+    except SourceError:
+        return (f"{unread.name} cannot be read; {counts}",)
+    keys = sorted(_READ - {"default_to_square"})  # which size holds already
+    differing = [key for key in keys if _meaning(processor, key) != _meaning(other, key)]
+    if not differing:
+        return ()
+    return (f"{stored.path.name} and {unread.name} differ in {', '.join(differing)}; {counts}",)
+
+
+def _meaning(processor: CLIPImageProcessorPil, key: str) -> object:
+    value = getattr(processor, key, None)
+    if key.startswith("do_"):
+        return bool(value)
+    return (value,) * 3 if key.startswith("image_") and isinstance(value, int | float) else value
+
+
+def _spec(processor: CLIPImageProcessorPil, path: Path, image_size: int) -> PreprocessSpec:
+    given = {key: getattr(processor, key, None) for key in _READ}
+    flags = {key: _flag(given[key], key, path) for key in _READ if key.startswith("do_")}
+    if not flags["do_convert_rgb"]:
+        raise SourceError(
+            f"{path}: do_convert_rgb is off, but every picture is made RGB here; set it to true"
+        )
+    if not flags["do_resize"]:
+        raise SourceError(f"{path}: do_resize is off, but the model takes pictures of one size only")
+    if flags["do_pad"]:
+        raise SourceError(f"{path}: do_pad is true; padding is not supported")
+    if not isinstance(given["resample"], int) or given["resample"] != _BICUBIC:  # 3.0 would be bilinear
+        raise SourceError(
+            f"{path}: resample is {given['resample']!r}; only bicubic ({_BICUBIC}) is supported"
+        )
+    mode, height, width = _resize(given["size"], path)
+    crop = _crop(given["crop_size"], path) if flags["do_center_crop"] else None
     taken = crop or ((height, width) if mode is ResizeMode.EXACT else None)
     if taken is None:
         raise SourceError(
-            f"{path}: do_center_crop is false and size keeps the aspect ratio: pictures differ in size"
+            f"{path}: do_center_crop is off and size keeps the aspect ratio: pictures differ in size"
         )
     if taken != (image_size, image_size):
         raise SourceError(
-            f"{path} makes pictures of {taken[0]} x {taken[1]}, config.json's image_size is {image_size}"
+            f"{path}: {'crop_size' if crop else 'size'} makes pictures of {taken[0]} x {taken[1]}, "
+            f"config.json's image_size is {image_size}"
         )
     if height < taken[0] or width < taken[1]:
         raise SourceError(f"{path}: crop_size {taken[0]} x {taken[1]} is larger than size {height} x {width}")
-    rescale = _number(config.get("rescale_factor", 1 / 255), "rescale_factor", path)
+    rescale = _number(given["rescale_factor"], "rescale_factor", path) if flags["do_rescale"] else 1.0
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if _flag(config, "do_normalize", path):
-        mean = _triple(config.get("image_mean", _MEAN), "image_mean", path)
-        std = _triple(config.get("image_std", _STD), "image_std", path)
+    if flags["do_normalize"]:
+        mean = _per_channel(given["image_mean"], "image_mean", path)
+        std = _per_channel(given["image_std"], "image_std", path)
     if not all(value > 0 for value in std):
         raise SourceError(f"{path}: image_std is {list(std)}; it must be above 0")
     return PreprocessSpec(
@@ -86,52 +215,45 @@ def _spec(config: dict[str, Any], path: Path, image_size: int) -> PreprocessSpec
         resample="bicubic",
         mean=mean,
         std=std,
-        rescale=rescale if _flag(config, "do_rescale", path) else 1.0,
+        rescale=rescale,
     )
 
 
-def _flag(config: dict[str, Any], name: str, path: Path) -> bool:
-    value = config.get(name)
+def _flag(value: object, name: str, path: Path) -> bool:
     if value is None:
-        return True  # the default of each one in CLIPImageProcessor
+        return False  # so a null is taken; an absent key has its default by now
     if not isinstance(value, bool):
         raise SourceError(f"{path}: {name} is {value!r}, neither true nor false")
     return value
 
 
-def _side(value: object, name: str, path: Path) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 8192:
-        raise SourceError(f"{path}: {name} is {value!r}, not a number of pixels")
-    return value
+def _sides(value: Iterable[tuple[str, int]] | None, name: str, path: Path) -> dict[str, int]:
+    """What a size says, without what it leaves open."""
+    if value is None:
+        raise SourceError(f"{path}: {name} is null")
+    sides = dict(value)
+    for key, side in sides.items():
+        if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= 8192:
+            raise SourceError(f"{path}: {name} is {sides!r}; {key} is not a number of pixels")
+    return sides
 
 
-def _resize(value: object, path: Path) -> tuple[ResizeMode, int, int]:
-    if not isinstance(value, dict):
-        edge = _side(value, "size", path)
-        return ResizeMode.SHORTEST_EDGE, edge, edge
-    given = {name: side for name, side in value.items() if side is not None}
-    if set(given) == {"shortest_edge"}:
-        edge = _side(given["shortest_edge"], "size.shortest_edge", path)
-        return ResizeMode.SHORTEST_EDGE, edge, edge
-    if set(given) == {"height", "width"}:
-        return (
-            ResizeMode.EXACT,
-            _side(given["height"], "size.height", path),
-            _side(given["width"], "size.width", path),
-        )
-    raise SourceError(f"{path}: size is {value!r}; known are a number, shortest_edge, and height with width")
+def _resize(value: Iterable[tuple[str, int]] | None, path: Path) -> tuple[ResizeMode, int, int]:
+    sides = _sides(value, "size", path)
+    if set(sides) == {"shortest_edge"}:
+        return ResizeMode.SHORTEST_EDGE, sides["shortest_edge"], sides["shortest_edge"]
+    if set(sides) == {"height", "width"}:
+        return ResizeMode.EXACT, sides["height"], sides["width"]
+    raise SourceError(
+        f"{path}: size is {sides!r}; supported are a number, shortest_edge, and height with width"
+    )
 
 
-def _crop(value: object, path: Path) -> tuple[int, int]:
-    if not isinstance(value, dict):
-        side = _side(value, "crop_size", path)
-        return side, side
-    given = {name: side for name, side in value.items() if side is not None}
-    if set(given) == {"height", "width"}:
-        return _side(given["height"], "crop_size.height", path), _side(
-            given["width"], "crop_size.width", path
-        )
-    raise SourceError(f"{path}: crop_size is {value!r}; known are a number, and height with width")
+def _crop(value: Iterable[tuple[str, int]] | None, path: Path) -> tuple[int, int]:
+    sides = _sides(value, "crop_size", path)
+    if set(sides) == {"height", "width"}:
+        return sides["height"], sides["width"]
+    raise SourceError(f"{path}: crop_size is {sides!r}; supported are a number, and height with width")
 
 
 def _number(value: object, name: str, path: Path) -> float:
@@ -140,10 +262,11 @@ def _number(value: object, name: str, path: Path) -> float:
     return float(value)
 
 
-def _triple(value: object, name: str, path: Path) -> tuple[float, float, float]:
-    numbers = list(value) if isinstance(value, list | tuple) else []
+def _per_channel(value: object, name: str, path: Path) -> tuple[float, float, float]:
+    """Red, green and blue of three numbers, or of one for all."""
+    numbers: list[Any] = list(value) if isinstance(value, list | tuple) else [value] * 3
     if len(numbers) != 3 or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
-        raise SourceError(f"{path}: {name} is {value!r}, not three numbers (red, green, blue)")
+        raise SourceError(f"{path}: {name} is {value!r}, neither a number nor three (red, green, blue)")
     if not all(abs(n) < 1e6 for n in numbers):
         raise SourceError(f"{path}: {name} holds a value that is not finite")
     return float(numbers[0]), float(numbers[1]), float(numbers[2])

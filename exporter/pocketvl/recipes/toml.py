@@ -38,7 +38,7 @@ def read_toml(recipe: str, folder: str) -> dict[str, Any]:
             f"there is no {folder} recipe {recipe!r}: name a .toml file or one of {', '.join(names)}"
         )
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        return tomllib.loads(content.decode("utf-8-sig"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"recipe {recipe} is not TOML: {error}") from error
 

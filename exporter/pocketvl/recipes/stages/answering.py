@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class QuestionData(Stage):
     """A dataset's pictures as pixels, its questions as ids, which belong together, and the right answers."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path

@@ -53,7 +53,7 @@ def training_machine() -> Mapping[str, str]:
 class PairData(Stage):
     """A dataset's pictures as pixels, its texts as ids, and which belong together."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path

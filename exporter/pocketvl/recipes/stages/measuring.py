@@ -26,7 +26,7 @@ NOTES_FILE = "notes.json"
 class EmbedReference(Stage):
     """The embeddings of a dataset by torch in fp32, and what there is to know of how the model was read."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path

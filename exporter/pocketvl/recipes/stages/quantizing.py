@@ -97,7 +97,7 @@ class QuantizeTower(OfTower, Stage):
 class TrainQat(Stage):
     """Both towers trained on their grids: weights and integers of each."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "accelerate")
     resumes: ClassVar[bool] = True
 

@@ -50,7 +50,7 @@ def this_machine() -> Mapping[str, str]:
 class CalibrationFeeds(Stage):
     """What calibration shows the towers: the pixels and ids of a dataset, made as on the device."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
@@ -114,7 +114,7 @@ class Feeds:
 class PrepareTower(Stage):
     """One tower with its LayerNorms folded into the linears that read them: its weights."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
