@@ -19,10 +19,9 @@ from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 from pocketvl.lower.forms import Form, check_tower, form_of, refuse
 from pocketvl.lower.ops import check_ops, op_name, read_tflite, text_of
 from pocketvl.lower.quiet import quiet
-from pocketvl.lower.to_tflite import write_tflite
+from pocketvl.lower.to_tflite import FROM_TORCH, write_tflite
 
 _LINEAR, _TABLE = "FULLY_CONNECTED", "EMBEDDING_LOOKUP"
-_FROM_TORCH = {"CONV_2D": (0, 2, 3, 1), "DEPTHWISE_CONV_2D": (1, 2, 3, 0)}
 _FORMS: Mapping[str, tuple[Form, ...]] = {
     _LINEAR: tuple(Form),
     "CONV_2D": (Form.STATIC, Form.WIDENED),
@@ -153,8 +152,8 @@ class _Writer:
         """Replaces the numbers of one op by its layer's."""
         layer = self._tower.layers[name]
         weights = layer.weights
-        if kind in _FROM_TORCH:
-            weights = np.ascontiguousarray(weights.transpose(_FROM_TORCH[kind]))
+        if kind in FROM_TORCH:
+            weights = np.ascontiguousarray(weights.transpose(FROM_TORCH[kind]))
         tensor = weights_of(self._model, op)
         if form_of(name, layer.spec) is Form.BLOCKS:
             self._store_blocks_(tensor, weights, layer.scale)

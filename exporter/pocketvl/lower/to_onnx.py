@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from pocketvl.errors import LoweringError
+from pocketvl.lower.distinct_weights import StandIns, distinct_weights
 from pocketvl.lower.ops import check_ops
 from pocketvl.lower.quiet import quiet
 
@@ -38,15 +39,17 @@ def export_onnx(module: nn.Module, example_input: torch.Tensor, input_name: str,
     Raises:
         LoweringError: the module cannot be exported, or needs ops outside ai.onnx.
     """
-    try:
-        model = _simplify(_export(module, example_input, input_name))
-    except LoweringError:
-        raise
-    except Exception as error:  # torch.onnx and onnxsim raise whatever they like
-        raise LoweringError(
-            f"{path.name}: torch.onnx could not export the module: {_first_line(error)}"
-        ) from error
-    name_weights_(model.graph, module)
+    with distinct_weights(module) as stand_ins:
+        try:
+            model = _simplify(_export(module, example_input, input_name))
+        except LoweringError:
+            raise
+        except Exception as error:  # torch.onnx and onnxsim raise whatever they like
+            raise LoweringError(
+                f"{path.name}: torch.onnx could not export the module: {_first_line(error)}"
+            ) from error
+        name_weights_(model.graph, module)
+    _put_back_(model.graph, stand_ins, path)
     strip_(model)
     write_onnx(model, path)
     check_ops(path)
@@ -137,6 +140,19 @@ def name_weights_(graph: onnx.GraphProto, module: nn.Module) -> None:
                 tensor.name = name
     for node in graph.node:
         _replace_(node.input, mapping)
+
+
+def _put_back_(graph: onnx.GraphProto, stand_ins: StandIns, path: Path) -> None:
+    """Replaces stand-ins by the weights that they stand for, which some ops read transposed."""
+    for tensor in graph.initializer:
+        name, values = tensor.name.removesuffix(".weight"), numpy_helper.to_array(tensor)
+        axes = tuple(range(values.ndim))
+        for order in (axes, axes[::-1]) if values.ndim == 2 else (axes,):
+            own = stand_ins.own_weights(name, values, order)
+            if own is not None:
+                tensor.CopyFrom(numpy_helper.from_array(own, tensor.name))
+    if stand_ins.left:
+        raise LoweringError(f"{path.name} does not hold the weights of {stand_ins.left[0]}")
 
 
 def strip_(model: onnx.ModelProto) -> None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from pocketvl.errors import LoweringError
+from pocketvl.lower.distinct_weights import StandIns, content_digest, distinct_weights
 from pocketvl.lower.ops import check_ops, op_name, read_tflite, text_of
 from pocketvl.lower.quiet import quiet
 
 OUTPUT_NAME = "embedding"
 _WEIGHT_BEARING = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")
 _DESCRIPTION = "pocketvl"
+
+FROM_TORCH: Mapping[str, tuple[int, ...]] = {"CONV_2D": (0, 2, 3, 1), "DEPTHWISE_CONV_2D": (1, 2, 3, 0)}
+"""How an op's weights lie beside torch's, by the axes of those; weights of other ops lie as in torch."""
 
 
 class _Named(nn.Module):
@@ -51,6 +56,17 @@ def export_tflite(module: nn.Module, example_input: torch.Tensor, input_name: st
     """
     if module.training:
         raise LoweringError("the module is in training mode; call eval() before lowering it")
+    with distinct_weights(module) as stand_ins:
+        _convert(module, example_input, input_name, path)
+        check_ops(path)
+        flatbuffer = read_tflite(path)
+        name_tensors_(flatbuffer, module)
+    _put_back_(flatbuffer, stand_ins, path)
+    strip_(flatbuffer)
+    write_tflite(flatbuffer, path)
+
+
+def _convert(module: nn.Module, example_input: torch.Tensor, input_name: str, path: Path) -> None:
     try:
         with quiet(), _scales_kept(module):
             import litert_torch
@@ -60,11 +76,33 @@ def export_tflite(module: nn.Module, example_input: torch.Tensor, input_name: st
     except Exception as error:  # the converter raises whatever it likes
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise LoweringError(f"{path.name}: litert-torch could not convert the module: {lines[0]}") from error
-    check_ops(path)
-    flatbuffer = read_tflite(path)
-    name_tensors_(flatbuffer, module)
-    strip_(flatbuffer)
-    write_tflite(flatbuffer, path)
+
+
+def _put_back_(model: Any, stand_ins: StandIns, path: Path) -> None:
+    """Replaces stand-ins by the weights that they stand for."""
+    for graph in model.subgraphs:
+        for op in graph.operators:
+            values = _constant(model, graph, op)
+            if values is None:
+                continue
+            tensor = graph.tensors[op.inputs[1]]
+            axes = FROM_TORCH.get(op_name(model, op), tuple(range(values.ndim)))
+            own = stand_ins.own_weights(text_of(tensor.name).removesuffix(".weight"), values, axes)
+            if own is not None:
+                model.buffers[tensor.buffer].data = np.frombuffer(own.tobytes(), np.uint8)
+    if stand_ins.left:
+        raise LoweringError(f"{path.name} does not hold the weights of {stand_ins.left[0]}")
+
+
+def _constant(model: Any, graph: Any, op: Any) -> np.ndarray | None:
+    """The float weights of an op that bears a module's, in the layout of the file."""
+    if op_name(model, op) not in _WEIGHT_BEARING:
+        return None
+    tensor = graph.tensors[op.inputs[1]]
+    data = model.buffers[tensor.buffer].data
+    if data is None:  # the product of two activations
+        return None
+    return np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.float32).reshape(tensor.shape)
 
 
 @contextmanager
@@ -216,21 +254,30 @@ def _module_path(tensor: Any, modules: dict[str, str]) -> str:
 
 
 def _layer_names(model: Any, graph: Any, modules: dict[str, str], module: nn.Module) -> dict[int, str]:
-    """Tensor index -> name, for output, weight and bias of the ops that bear a module's weights."""
-    bearing = {
-        path
-        for path, child in module.named_modules()
-        if isinstance(getattr(child, "weight", None), nn.Parameter)
-    }
-    bearing -= {path for path, child in module.named_modules() if isinstance(child, nn.LayerNorm)}
+    """Tensor index -> name, for output, weight and bias of the ops that bear a module's weights.
+
+    Weights tell whose they are. The converter's names do only where an op has a bias: without one, linears
+    that read the same are called after the first of them.
+    """
+    bearing: dict[str, str] = {}  # path -> what its weights are
+    for path, child in module.named_modules():
+        weight = getattr(child, "weight", None)
+        if isinstance(weight, nn.Parameter) and not isinstance(child, nn.LayerNorm):
+            bearing[path] = content_digest(weight.detach().numpy())
     names: dict[int, str] = {}
     for op in graph.operators:
-        if op_name(model, op) not in _WEIGHT_BEARING:
+        kind, values = op_name(model, op), _constant(model, graph, op)
+        if kind not in _WEIGHT_BEARING:
             continue
         tensors = [int(op.outputs[0]), *(int(i) for i in list(op.inputs)[1:])]
         paths = [
             path for i in tensors if i >= 0 for path in _paths(graph.tensors[i], modules) if path in bearing
         ]
+        if values is not None:
+            as_in_torch = values.transpose(np.argsort(FROM_TORCH.get(kind, range(values.ndim))))
+            digest = content_digest(as_in_torch)
+            owners = [path for path, content in bearing.items() if content == digest]
+            paths = [path for path in paths if path in owners] or owners or paths
         for tensor, role in zip(tensors, ("", ".weight", ".bias"), strict=False):
             if paths and tensor >= 0 and tensor not in names:
                 names[tensor] = paths[0] + role
