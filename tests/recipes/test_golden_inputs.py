@@ -11,7 +11,6 @@ import pytest
 from PIL import Image, ImageChops, PngImagePlugin
 
 from pocketvl.data.dataset import Dataset, write_samples
-from pocketvl.errors import DataError
 from pocketvl.recipes.golden_inputs import HARD_STRINGS, golden_images, golden_texts
 from pocketvl_runtime.image import open_image
 from pocketvl_runtime.text import check_texts
@@ -155,8 +154,19 @@ def test_there_are_twelve_texts_that_the_runtime_takes(tmp_path: Path) -> None:
     check_texts(texts)
 
 
-def test_a_dataset_without_captions_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("labels", "texts"),
+    [
+        (("dog", "cat", "dog"), ("a photo of a cat", "a photo of a dog", "a photo of number 1")),
+        ((None,), ("a photo of number 1", "a photo of number 2", "a photo of number 3")),
+    ],
+)
+def test_without_captions_labels_or_plain_texts_are_taken(
+    labels: tuple[str | None, ...], texts: tuple[str, ...], tmp_path: Path
+) -> None:
     source = dataset(tmp_path / "data")
-    write_samples(source.root, [{"image": "0.png"}])
-    with pytest.raises(DataError, match="no sample has a caption"):
-        golden_texts(Dataset.open(source.root))
+    write_samples(source.root, [{"image": "0.png", "label": label} for label in labels])
+    found = golden_texts(Dataset.open(source.root))
+    assert found[:3] == texts
+    assert len(set(found)) == 12
+    check_texts(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,17 @@ from pocketvl.errors import RecipeError
 from pocketvl.families import open_source
 from pocketvl.integers import QuantizedLayer, QuantizedTower
 from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.recipes.stages.measuring import EmbedReference
 from pocketvl.recipes.stages.quantizing import CalibrateTower, ChooseLayers, QuantizeTower
 from pocketvl.recipes.stages.splitting import CHOOSING, JUDGING, SplitDataset
-from pocketvl.recipes.stages.towers import CalibrationFeeds, PrepareTower, open_tower, save_tower
+from pocketvl.recipes.stages.towers import (
+    CalibrationFeeds,
+    PrepareTower,
+    calibration_texts,
+    ids_of,
+    open_tower,
+    save_tower,
+)
 from pocketvl.specification import INT8_DYNAMIC, INT8_TABLE
 from pocketvl.stage import Inputs, PlanError, Result, plan, run
 from pocketvl_runtime.manifest import Precision, Role
@@ -184,6 +193,22 @@ def test_a_split_is_the_same_every_time(data: Path, tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
+def test_a_folder_of_links_is_cut_in_two(data: Path, tmp_path: Path) -> None:
+    """Its list on Windows written, its pictures links out of it."""
+    store, links = tmp_path / "store", data / "images"
+    links.rename(store)
+    links.mkdir()
+    for path in store.iterdir():
+        (links / path.name).symlink_to(path)
+    listing = (data / SAMPLES_FILE).read_bytes()
+    (data / SAMPLES_FILE).write_bytes(codecs.BOM_UTF8 + listing.replace(b"\n", b"\r\n"))
+    result, chosen_by, judged_by = split(data, tmp_path / "cache", 5)
+    assert (len(chosen_by), len(judged_by)) == (5, 16)
+    assert not any(path.is_symlink() for path in result.folder.rglob("*"))
+    (data / SAMPLES_FILE).write_bytes(listing)
+    assert result.digest == split(data, tmp_path / "other", 5)[0].digest
+
+
 def test_too_few_samples_are_refused_before_anything_runs(data: Path) -> None:
     lines = (data / SAMPLES_FILE).read_text(encoding="utf-8").split("\n")
     (data / SAMPLES_FILE).write_text("\n".join(lines[:7]) + "\n", encoding="utf-8")
@@ -206,3 +231,40 @@ def test_pictures_are_copied_however_their_path_is_written(written: str, data: P
     ]
     assert sorted(path.name for path in result.folder.iterdir()) == [CHOOSING, JUDGING]
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+
+
+def labelled(folder: Path, *rows: dict[str, object]) -> Dataset:
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (40, 40), (9, 8, 7)).save(folder / "a.png")
+    write_samples(folder, [{"image": "a.png", **row} for row in rows])
+    return Dataset.open(folder)
+
+
+def test_labels_stand_for_the_captions_of_samples_that_have_none(tmp_path: Path) -> None:
+    rows = (
+        {"label": "dog"},
+        {"captions": ["b", "a"], "label": "cat"},
+        {"negatives": ["c"]},
+        {"label": "dog"},
+        {},
+    )
+    assert calibration_texts(labelled(tmp_path, *rows)) == ("a photo of a dog", "b", "a", "c")
+
+
+def test_a_tower_is_calibrated_with_labels(checkpoint: Path, tmp_path: Path) -> None:
+    data = labelled(tmp_path / "data", {"label": "dog"}, {"label": "cat"}, {"label": "dog"})
+    stage = CalibrationFeeds(checkpoint, data.root)
+    result = run(plan([stage]), tmp_path / "cache")[stage].folder
+    opened = open_source(checkpoint)
+    texts = ["a photo of a dog", "a photo of a cat"]
+    expected = ids_of(texts, opened.tokenizer_json, opened.tokenizer)
+    np.testing.assert_array_equal(np.load(result / "ids.npy"), expected)
+    assert np.load(result / "pixels.npy").shape[0] == 3
+
+
+def test_photos_alone_are_refused_before_anything_runs(checkpoint: Path, tmp_path: Path) -> None:
+    data = labelled(tmp_path / "data", {}, {})
+    with pytest.raises(PlanError, match="give the samples `captions` or a `label`"):
+        plan([CalibrationFeeds(checkpoint, data.root)])
+    with pytest.raises(PlanError, match="give the samples `captions`, or `label`s"):
+        plan([EmbedReference(checkpoint, data.root)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ class Sample:
     """One picture and what is known of it.
 
     Attributes:
-        image: absolute path of the picture.
+        image: absolute path of the picture inside the folder; it may be a link that leads elsewhere.
         captions: true descriptions; the first tells this picture from others.
         negatives: captions made false by one change of `captions[0]`.
         negative_kinds: what was changed in each negative, in the same order; empty where unknown.
@@ -56,17 +57,29 @@ class Dataset:
                 line), a picture is missing, or there is no sample at all.
         """
         root = Path(root).resolve()
-        listing = root / SAMPLES_FILE
-        if not listing.is_file():
-            raise DataError(f"{root} is not a dataset folder: it has no {SAMPLES_FILE}")
-        try:
-            lines = listing.read_text(encoding="utf-8").split("\n")  # JSON may hold other line ends
-        except UnicodeDecodeError as error:
-            raise DataError(f"{listing}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-        numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-        if not numbered:
-            raise DataError(f"{listing}: no samples in it")
-        return cls(root, tuple(_parse(root, f"{listing}:{number}", line) for number, line in numbered))
+        numbered = read_lines(root)
+        return cls(root, tuple(_parse(root, f"{root / SAMPLES_FILE}:{at}", line) for at, line in numbered))
+
+
+def read_lines(root: Path) -> tuple[tuple[int, str], ...]:
+    """The lines of `samples.jsonl` that hold a sample, each with its number; a byte order mark is left out.
+
+    Raises:
+        DataError: there is no such file, it cannot be read, or no line holds anything.
+    """
+    listing = root / SAMPLES_FILE
+    if not listing.is_file():
+        raise DataError(f"{root} is not a dataset folder: it has no {SAMPLES_FILE}")
+    try:
+        lines = listing.read_text(encoding="utf-8-sig").split("\n")  # JSON may hold other line ends
+    except UnicodeDecodeError as error:
+        raise DataError(f"{listing}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except OSError as error:
+        raise DataError(f"{listing} cannot be read: {error.strerror or error}") from error
+    numbered = tuple((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    if not numbered:
+        raise DataError(f"{listing}: no samples in it")
+    return numbered
 
 
 class Question(NamedTuple):
@@ -115,13 +128,14 @@ def _parse(root: Path, where: str, line: str) -> Sample:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a number of thousands of digits, or deeper than Python goes
+        raise DataError(f"{where}: JSON that cannot be read ({error})") from error
     if not isinstance(row, dict) or not isinstance(row.get("image"), str):
         raise DataError(f"{where}: a sample is an object with at least an `image` path")
-    image = (root / row["image"]).resolve()
-    if not image.is_relative_to(root):
-        raise DataError(f"{where}: image {row['image']!r} lies outside the folder")
-    if not image.is_file():
-        raise DataError(f"{where}: image {row['image']!r} does not exist")
+    image = _picture(root, row["image"], where)
     for key in _LISTS_OF_TEXT:
         value = row.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -146,3 +160,21 @@ def _parse(root: Path, where: str, line: str) -> Sample:
         objects=tuple(row.get("objects", [])),
         qa=tuple(row.get("qa", [])),
     )
+
+
+def _picture(root: Path, written: str, where: str) -> Path:
+    """The picture that a sample names; what is written must stay in the folder, a link in it need not."""
+    what = f"{where}: image {written!r}"
+    try:
+        path = Path(os.path.normpath(root / written))
+        if not path.is_relative_to(root):  # an absolute path may come to the folder by a link
+            path = path.parent.resolve() / path.name
+        if not path.is_relative_to(root):
+            raise DataError(f"{what} lies outside the folder")
+        if path.is_file():
+            return path
+        if path.is_symlink():
+            raise DataError(f"{what} is a link to a file that is not there; fetch it first")
+        raise DataError(f"{what} {'is not a regular file' if path.exists() else 'does not exist'}")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{what} cannot be a file: {error}") from error

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.errors import DataError
+from pocketvl.evaluate.tasks import label_prompts
 from pocketvl_runtime.image import open_image
 
 _ORIENTATION = 0x0112
@@ -61,16 +61,11 @@ def golden_images(dataset: Dataset) -> dict[str, bytes]:
 
 
 def golden_texts(dataset: Dataset) -> tuple[str, ...]:
-    """Twelve strings: captions of the dataset, filled up with plain ones, then the hard ones.
-
-    Raises:
-        DataError: the dataset has no caption.
-    """
+    """Twelve strings: a dataset's captions, or its labels, filled up with plain ones, then the hard ones."""
     captions = list(dict.fromkeys(s.captions[0] for s in dataset.samples if s.captions))
-    if not captions:
-        raise DataError(f"{dataset.root}: no sample has a caption, and the golden pack needs some")
-    captions += [f"a photo of number {k}" for k in range(1, 7)]
-    return (*captions[:6], *HARD_STRINGS)
+    plain = [f"a photo of number {k}" for k in range(1, 7)]
+    texts = list(dict.fromkeys([*(captions or label_prompts(dataset).values()), *plain]))
+    return (*texts[:6], *HARD_STRINGS)
 
 
 def _bare(path: Path) -> Image.Image:

@@ -122,5 +122,8 @@ def texts_to_embed(dataset: Dataset) -> tuple[str, ...]:
 
     texts = distinct_texts(dataset)
     if len(texts) < 2:
-        raise DataError(f"{dataset.root}: at least two different captions are needed to compare embeddings")
+        raise DataError(
+            f"{dataset.root}: at least two different texts are needed to compare embeddings; give the "
+            "samples `captions`, or `label`s of two kinds"
+        )
     return texts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pocketvl.data.dataset import SAMPLES_FILE, Dataset, write_samples
+from pocketvl.data.dataset import Dataset, read_lines, write_samples
 from pocketvl.errors import DataError
 from pocketvl.stage import Inputs, Stage
 
@@ -42,8 +42,7 @@ class SplitDataset(Stage):
 
     def run(self, source: Inputs, out: Path) -> None:
         dataset = Dataset.open(source["data"])
-        lines = (dataset.root / SAMPLES_FILE).read_text(encoding="utf-8").split("\n")
-        rows = [json.loads(line) for line in lines if line.strip()]
+        rows = [json.loads(line) for _, line in read_lines(dataset.root)]
         for row, sample in zip(rows, dataset.samples, strict=True):  # however the folder writes its paths
             row["image"] = sample.image.relative_to(dataset.root).as_posix()
         cut = min(self.most_choosing, len(rows) // 2)

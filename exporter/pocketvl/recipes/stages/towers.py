@@ -58,19 +58,44 @@ class CalibrationFeeds(Stage):
     most_texts: int = _MOST_TEXTS
 
     def requires(self, source: Inputs) -> None:
-        dataset = Dataset.open(source["calibration"])
-        if not any(sample.captions for sample in dataset.samples):
-            raise DataError(f"{dataset.root}: calibration needs captions, and no sample has one")
+        calibration_texts(Dataset.open(source["calibration"]))
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.families import open_source
 
         opened = open_source(source["source"])
         dataset = Dataset.open(source["calibration"])
-        texts = list(dict.fromkeys(t for s in dataset.samples for t in (*s.captions, *s.negatives)))
+        texts = calibration_texts(dataset)
         chosen = np.linspace(0, len(texts) - 1, min(len(texts), self.most_texts)).round().astype(int)
         write_pixels(out / "pixels.npy", dataset, opened.preprocess, source)
         np.save(out / "ids.npy", ids_of([texts[k] for k in chosen], opened.tokenizer_json, opened.tokenizer))
+
+
+def calibration_texts(dataset: Dataset) -> tuple[str, ...]:
+    """The distinct texts that a text tower is calibrated with, in the order of first use.
+
+    These are each sample's captions and negatives; where it has none, its label in the template that the
+    bundle classifies with. Photos alone give none, and no stand-in is made up: a static grid is as wide as
+    what calibration showed, and would then be that of texts that nobody asks.
+
+    Raises:
+        DataError: no sample has a caption or a label.
+    """
+    from pocketvl.evaluate.tasks import label_prompts
+
+    prompts = label_prompts(dataset)
+    texts: dict[str, None] = {}
+    for sample in dataset.samples:
+        own = (*sample.captions, *sample.negatives)
+        if not own and sample.label is not None:
+            own = (prompts[sample.label],)
+        texts.update(dict.fromkeys(own))
+    if not texts:
+        raise DataError(
+            f"{dataset.root}: the text tower is calibrated with captions or labels, and no sample has any; "
+            "give the samples `captions` or a `label`"
+        )
+    return tuple(texts)
 
 
 def write_pixels(path: Path, dataset: Dataset, spec: PreprocessSpec, source: Inputs) -> None:
