@@ -17,7 +17,7 @@ LOCKED := $(VENV)/.locked-$(call sum,requirements/uv.txt requirements/export.txt
 READY := $(VENV)/.ready-$(call sum,pyproject.toml runtime/pocketvl_runtime/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: export compress results test check bench format lock clean distclean help
+.PHONY: export compress results test fuzz check bench format lock clean distclean help
 .DELETE_ON_ERROR:
 
 export: $(READY) ## turn checkpoints/tabletop-clip into build/tabletop-clip, verified on 2,000 unseen scenes
@@ -43,6 +43,9 @@ results: $(READY) ## measure every compression method, alone and combined: docs/
 
 test: $(READY) ## run every test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+fuzz: $(READY) ## N=10000 odd inputs, or as many as named; findings in build/fuzz (first number: FIRST=0)
+	@$(BIN)/python -m tests.fuzz --cases $(or $(N),10000) --first $(or $(FIRST),0)
 
 check: $(READY) ## ruff, mypy --strict and the import walls
 	$(BIN)/ruff check .
