@@ -155,7 +155,7 @@ def _option(rng: random.Random) -> list[str]:
         "--image": _IMAGES,
         "--text": _TEXTS,
         "--label": _TEXTS,
-        "--runs": ("0", "-1", "1", "2", "abc", "", "1.5"),
+        "--runs": ("1", "2", "0", "-1", "abc", "", "1.5"),
         "--help": (),
         "--version": (),
         "--nosuch": (),
@@ -171,7 +171,7 @@ def _option(rng: random.Random) -> list[str]:
     values = options[name]
     if not values:
         return [name]
-    value = rng.choice(values[:3]) if rng.random() < 0.5 else rng.choice(values)
+    value = rng.choice(values[:2]) if rng.random() < 0.7 else rng.choice(values)
     return [f"{name}={value}"] if rng.random() < 0.1 else [name, value]
 
 

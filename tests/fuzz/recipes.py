@@ -97,18 +97,22 @@ class Recipes:
             settings = _READERS[case.options](str(self._path))
         except RecipeError as error:
             return refusal(error)
-        _check_finite(settings)
+        _check_numbers(settings)
         said = tomllib.loads(case.files["recipe.toml"].decode())
         _compare(said, settings, "")
         return "settings"
 
 
-def _check_finite(value: Any, path: str = "") -> None:
-    """Settings with which nothing can be computed are none."""
+def _check_numbers(value: Any, path: str = "") -> None:
+    """Raises Finding at a number that no setting can be: none of them is negative or larger than int64."""
     if isinstance(value, float) and not math.isfinite(value):
         raise Finding("settings that are not finite", f"{path} is {value}")
+    if isinstance(value, int | float) and value < 0 and ".mean" not in path:
+        raise Finding("settings below 0", f"{path} is {value}")
+    if isinstance(value, int) and value >= 2**63:
+        raise Finding("settings larger than 64 bits", f"{path} has {value.bit_length()} bits")
     for name, item in _items(value):
-        _check_finite(item, f"{path}.{name}")
+        _check_numbers(item, f"{path}.{name}")
 
 
 def _items(value: Any) -> list[tuple[Any, Any]]:

@@ -128,9 +128,8 @@ def _undocumented(error: BaseException) -> tuple[str, str]:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if any(package in frame.filename for package in _PACKAGES)]
     where = (ours or frames)[-1]
-    kind = f"{type(error).__name__} in {Path(where.filename).name}, {where.name}"
-    said = "".join(traceback.format_exception_only(error)).strip()
-    return kind, f"line {where.lineno}: {said[:1000]}"
+    kind = f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno}, {where.name}"
+    return kind, "".join(traceback.format_exception_only(error)).strip()[:1000]
 
 
 class _Worker:

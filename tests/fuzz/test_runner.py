@@ -46,6 +46,7 @@ def _raise(error: BaseException) -> str:
     raise error
 
 
+LINE = _raise.__code__.co_firstlineno + 1
 DEEDS: dict[str, tuple[Callable[[], str], str, str]] = {
     "answers": (lambda: "an answer", "an answer", ""),
     "refuses": (lambda: refusal(InputError("no picture")), "InputError", ""),
@@ -61,10 +62,14 @@ DEEDS: dict[str, tuple[Callable[[], str], str, str]] = {
         "xxx",
     ),
     "finds": (lambda: _raise(Finding("wrong", "2 for 3")), "wrong", "2 for 3"),
-    "raises": (lambda: _raise(ValueError("7")), "ValueError in test_runner.py, _raise", "ValueError: 7"),
+    "raises": (
+        lambda: _raise(ValueError("7")),
+        f"ValueError in test_runner.py:{LINE}, _raise",
+        "ValueError: 7",
+    ),
     "panics": (
         lambda: _raise(BaseException("p")),
-        "BaseException in test_runner.py, _raise",
+        f"BaseException in test_runner.py:{LINE}, _raise",
         "BaseException: p",
     ),
     "crashes": (_crash, "dies of SIGSEGV", "the engine says why"),
