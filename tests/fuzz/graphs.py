@@ -179,7 +179,7 @@ def _lite_tensor(rng: random.Random, model: Any) -> str:
         tensor.buffer = rng.choice((*range(len(model.buffers)), 99, 2**32 - 1))
     else:
         tensor.isVariable = True
-    return f"tensor {place}: {what} {list(tensor.shape)} {tensor.type} {tensor.buffer}"
+    return f"tensor {place}: {what} {_numbers(tensor.shape)} {tensor.type} {tensor.buffer}"
 
 
 def _lite_operator(rng: random.Random, model: Any) -> str:
@@ -189,7 +189,7 @@ def _lite_operator(rng: random.Random, model: Any) -> str:
     what = rng.choice(("inputs", "inputs", "outputs", "op", "code", "gone", "twice", "options"))
     index = rng.choice((*range(len(graph.tensors)), -1, -2, 99, 2**31 - 1))
     if what == "inputs":
-        inputs = [int(i) for i in operator.inputs]
+        inputs = _numbers(operator.inputs)
         inputs[rng.randrange(len(inputs))] = index
         operator.inputs = inputs[: rng.choice((0, 1, len(inputs), len(inputs)))]
     elif what == "outputs":
@@ -206,7 +206,11 @@ def _lite_operator(rng: random.Random, model: Any) -> str:
         graph.operators.append(operator)
     else:
         operator.builtinOptionsType, operator.builtinOptions = 0, None
-    return f"operator {place}: {what} {list(operator.inputs)} -> {list(operator.outputs)}"
+    return f"operator {place}: {what} {_numbers(operator.inputs)} -> {_numbers(operator.outputs)}"
+
+
+def _numbers(array: Any) -> list[int]:
+    return [int(number) for number in array]
 
 
 def _lite_buffer(rng: random.Random, model: Any) -> str:
