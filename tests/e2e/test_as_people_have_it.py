@@ -76,7 +76,16 @@ def test_a_fresh_model_is_exported_with_labelled_links(tmp_path: Path) -> None:
     for path in checkpoint.glob("*.json"):  # transformers itself does not read them so
         path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
     bundle = tmp_path / "bundle"
-    words = ["export", checkpoint, "-o", bundle, "--calibration", data, "--variants", ",".join(VARIANTS)]
+    words: list[object] = [
+        "export",
+        checkpoint,
+        "-o",
+        bundle,
+        "--calibration",
+        data,
+        "--variants",
+        ",".join(VARIANTS),
+    ]
     done = pocketvl(*words, cache=tmp_path / "cache")
     assert done.returncode == 0, done.stderr
     assert "processor_config.json and preprocessor_config.json differ in image_mean, image_std" in done.stdout
@@ -86,9 +95,9 @@ def test_a_fresh_model_is_exported_with_labelled_links(tmp_path: Path) -> None:
         found = np.stack([opened.embed_image(each) for each in pictures])
         least = 0.99999 if variant.endswith("fp32") else 0.97
         assert (found * expected).sum(1).min() > least, variant
-    command = [Path(sys.executable).with_name("pocketvl-run"), "classify", bundle, "--json"]
-    picture = sorted((data / "images").iterdir())[0]
-    answer = subprocess.run([*command, "--image", picture], capture_output=True, text=True, check=False)
+    device, picture = Path(sys.executable).with_name("pocketvl-run"), sorted((data / "images").iterdir())[0]
+    command = [str(each) for each in (device, "classify", bundle, "--json", "--image", picture)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert {row["label"] for row in json.loads(answer.stdout)["results"]} == set(LABELS)
 

@@ -96,8 +96,10 @@ def test_byte_order_marks_and_windows_line_ends_change_nothing(folder: Path) -> 
     # what goes into the bundle, for readers that know no byte order mark
     assert json.loads(source.tokenizer_json.decode("utf-8")) == json.loads(expected.tokenizer_json)
     texts = ["a photo of a red circle", "caf\u00e9"]
-    ids = [Tokenizer(each.tokenizer_json, each.tokenizer).encode(texts).ids for each in (source, expected)]
-    np.testing.assert_array_equal(*ids)
+    found, wanted = (
+        Tokenizer(each.tokenizer_json, each.tokenizer).encode(texts) for each in (source, expected)
+    )
+    np.testing.assert_array_equal(found.ids, wanted.ids)
 
 
 def test_legacy_pooling_that_need_not_hit_the_eos_is_noted(tmp_path: Path) -> None:

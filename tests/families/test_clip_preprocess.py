@@ -27,13 +27,13 @@ SIZES = (
     *(SIDE, 40, [34, 50], [33, 40, 7], {"shortest_edge": 35}, {"height": 40, "width": 36}),
     {"shortest_edge": 33, "longest_edge": None},
 )
-OTHER_SIZES = (
+OTHER_SIZES: tuple[Any, ...] = (
     *(None, 0, -1, 16, True, "big", 32.5, [], [36], [36, 0], {}, {"shortest_edge": 33.0}, {"edge": 36}),
     *({"shortest_edge": None}, {"height": 40}, {"height": 40, "width": None}, {"longest_edge": 40}),
     *({"shortest_edge": 33, "longest_edge": 40}, {"max_height": 40, "max_width": 40}),
     *({"shortest_edge": 33, "height": None}, {"min_pixels": 9, "max_pixels": 2000}),
 )
-OTHER_CROPS = (
+OTHER_CROPS: tuple[Any, ...] = (
     *(None, 0, 24, 32.0, "all", [SIDE], {"shortest_edge": SIDE}, {"height": SIDE}),
     *({"height": 32, "width": 24}, {"height": SIDE, "width": None}, {"height": 48, "width": 48}),
 )

@@ -94,7 +94,8 @@ def tower_of(module: nn.Module, names: tuple[str, ...], spec: LayerSpec) -> Quan
     for name in names:
         layer = quantized(module, name, spec)
         if spec == INT8_STATIC and layer.bias is not None:
-            layer = replace(layer, bias=quantize_bias(layer.bias, grid.scale, layer.scale))
+            bias = quantize_bias(layer.bias.astype(np.float32), grid.scale, layer.scale)
+            layer = replace(layer, bias=bias)
         layers[name] = replace(layer, input=grid, output=grid) if spec == INT8_STATIC else layer
     return QuantizedTower(layers)
 
@@ -145,7 +146,8 @@ def test_convolutions_are_their_own(kind: str, tmp_path: Path) -> None:
 
 def test_a_shared_parameter_is_left_alone() -> None:
     module = fan("as drawn")
-    module.third.weight = module.second.weight  # type: ignore[union-attr, assignment]
+    third, second = module.get_submodule("third"), module.get_submodule("second")
+    third.register_parameter("weight", second.get_parameter("weight"))
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with distinct_weights(module) as stand_ins:
         assert stand_ins.left == ()
@@ -160,6 +162,6 @@ def test_weights_that_a_converter_lost_are_named(kind: str, tmp_path: Path) -> N
             return result
 
     module = Unused(bias=True).eval()
-    module.third.load_state_dict(module.second.state_dict())  # type: ignore[operator]
+    module.get_submodule("third").load_state_dict(module.get_submodule("second").state_dict())
     with pytest.raises(LoweringError, match=rf"f\.{kind} does not hold the weights of second"):
         EXPORT[kind](module, torch.zeros(1, 3, 32), "x", tmp_path / f"f.{kind}")

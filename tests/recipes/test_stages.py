@@ -241,7 +241,7 @@ def labelled(folder: Path, *rows: dict[str, object]) -> Dataset:
 
 
 def test_labels_stand_for_the_captions_of_samples_that_have_none(tmp_path: Path) -> None:
-    rows = (
+    rows: tuple[dict[str, object], ...] = (
         {"label": "dog"},
         {"captions": ["b", "a"], "label": "cat"},
         {"negatives": ["c"]},
