@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pocketvl_runtime.errors import BackendWarning
+from pocketvl_runtime.errors import BackendWarning, ImageWarning
 
 if TYPE_CHECKING:
     from pocketvl_runtime.model import Model, load
 
-__all__ = ["BackendWarning", "Model", "load"]
+__all__ = ["BackendWarning", "ImageWarning", "Model", "load"]
 
 
 def __getattr__(name: str) -> object:

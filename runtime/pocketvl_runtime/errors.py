@@ -23,6 +23,10 @@ class BackendWarning(UserWarning):
     """An engine answers rightly, but in a way that costs something: time, memory."""
 
 
+class ImageWarning(UserWarning):
+    """A picture is taken, though something of its file is damaged: how it was to be turned."""
+
+
 def shortened(text: str, most: int) -> str:
     """A text of at most `most` characters: cut in the middle, since what to do about it stands at the end."""
     if len(text) <= most:
@@ -34,3 +38,8 @@ def shortened(text: str, most: int) -> str:
 def quoted(value: object) -> str:
     """A name or value out of a file, as an error quotes it: `repr`, at most 100 characters of it."""
     return shortened(repr(value), 100)
+
+
+def library_text(error: object) -> str:
+    """What a library said, as an error quotes it: one line, at most 150 characters of it."""
+    return shortened(" ".join(str(error).split()), 150)
