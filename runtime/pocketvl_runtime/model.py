@@ -171,7 +171,7 @@ class Model:
     # --- embeddings ----------------------------------------------------------------------------------
 
     def embed_image(self, image: ImageInput) -> Floats:
-        """Embeds a picture (a path, bytes or a PIL image): float32 [D], L2-normalised.
+        """Embeds a picture (see `ImageInput` and `open_image`): float32 [D], L2-normalised.
 
         Raises:
             InputError: the picture cannot be used.

@@ -44,7 +44,7 @@ def reference(image: Image.Image, spec: PreprocessSpec) -> Any:
         do_rescale=False,
         do_normalize=False,
     )
-    upright = ImageOps.exif_transpose(image).convert("RGB")
+    upright = ImageOps.exif_transpose(image)  # in its own mode: the processor lays transparency on white
     return np.asarray(processor(upright, return_tensors="np")["pixel_values"][0]).transpose(1, 2, 0)
 
 
@@ -78,24 +78,15 @@ def test_elongated_and_large_pictures_equal_transformers(size: tuple[int, int]) 
     assert_same(picture(size), exact(48, 40))
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "P", "PA", "1", "CMYK", "YCbCr", "HSV", "I", "F"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "P", "PA", "1", "CMYK", "YCbCr", "HSV"])
 def test_every_mode_equals_transformers(mode: str) -> None:
-    image = picture((37, 21), seed=3).convert(
-        "L" if mode in ("I", "F") else "RGBA" if mode == "PA" else "RGB"
-    )
+    image = picture((37, 21), seed=3).convert("RGBA" if mode == "PA" else "RGB")
     if mode == "PA":
         image = image.convert("P")
     image = image.convert(mode)
     if mode in ("LA", "RGBA", "PA"):
         image.putalpha(picture((37, 21), seed=4).convert("L"))
     assert image.mode == mode
-    assert_same(image, shortest(16, (16, 16)))
-
-
-def test_sixteen_bit_grey_equals_transformers() -> None:
-    values = np.random.default_rng(0).integers(0, 65536, (21, 37), dtype=np.uint16)
-    image = Image.fromarray(values)
-    assert image.mode == "I;16"
     assert_same(image, shortest(16, (16, 16)))
 
 
@@ -193,9 +184,10 @@ def test_transparency_is_the_same_across_strips(monkeypatch: pytest.MonkeyPatch)
         ("PNG", {"compress_level": 1}, 4),
         ("JPEG", {}, 4),
         ("PNG", {"compress_level": 1, "exif": b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"}, 8),
-        ("PNG", {"transparency": 3}, 8),
+        ("PNG", {"transparency": 3}, 6),
+        ("PNG", {"compress_level": 1, "alpha": True}, 8),
     ],
-    ids=["PNG", "JPEG", "turned", "palette"],
+    ids=["PNG", "JPEG", "turned", "palette", "alpha"],
 )
 def test_a_large_picture_takes_no_more_memory_than_is_said(
     fmt: str, options: dict[str, Any], bytes_per_pixel: int, tmp_path: Path
@@ -203,6 +195,7 @@ def test_a_large_picture_takes_no_more_memory_than_is_said(
     side = 3000
     image = picture((30, 30)).resize((side, side), Image.Resampling.NEAREST)
     image = image.quantize(16) if "transparency" in options else image
+    image = image.convert("RGBA") if "alpha" in options else image
     image.save(tmp_path / "large", fmt, **options)
     code = (
         "import sys; from PIL import Image; from pocketvl_runtime.bench import peak_rss_bytes\n"
