@@ -64,7 +64,7 @@ class EmbedReference(Stage):
 class EmbedVariant(Stage):
     """The embeddings of a dataset by one variant of a bundle, through the runtime."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "pillow", "tokenizers", "numpy")
 
     bundle: Stage | Path
