@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from pocketvl_runtime.errors import ImageWarning, InputError, shortened
+from pocketvl_runtime.errors import ImageWarning, InputError, library_text
 from pocketvl_runtime.image_limits import MAX_FILE_BYTES, max_pixels
 from pocketvl_runtime.image_source import ImageInput, decoding, describe, load_image
 from pocketvl_runtime.manifest import MAX_PIXELS, PreprocessSpec, ResizeMode
@@ -127,7 +127,7 @@ def _turn(image: Image.Image, what: str) -> Image.Transpose | None:
             raise ValueError(f"orientation {orientation!r} is none of 1 to 8")
         return _TURNS[orientation]
     except Exception as error:  # what damage makes Pillow raise is of many types
-        message = f"{what}: is taken as it lies, for its EXIF data are damaged ({shortened(error)})"
+        message = f"{what}: is taken as it lies, for its EXIF data are damaged ({library_text(error)})"
         warnings.warn(message, ImageWarning, stacklevel=3)
         return None
 

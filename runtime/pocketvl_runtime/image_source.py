@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, UnidentifiedImageError, _imaging
 
-from pocketvl_runtime.errors import ImageWarning, InputError, shortened
+from pocketvl_runtime.errors import ImageWarning, InputError, library_text
 from pocketvl_runtime.files import regular_size
 from pocketvl_runtime.image_limits import (
     MAX_FILE_BYTES,
@@ -83,7 +83,7 @@ def decoding(what: str) -> Iterator[None]:
     except MemoryError as error:
         raise InputError(f"{what}: does not fit into memory; {_MAKE_SMALLER}") from error
     except Exception as error:
-        raise InputError(f"{what}: is damaged or truncated ({shortened(error)})") from error
+        raise InputError(f"{what}: is damaged or truncated ({library_text(error)})") from error
 
 
 class _HiddenWarnings:
