@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from copy import deepcopy
 from typing import Any
 
 ODD: tuple[Any, ...] = (
@@ -46,13 +47,13 @@ def _change(value: Any, rng: random.Random) -> None:
         case 0:
             del at[key]
         case 1 if isinstance(at, list):
-            at += [at[key]] * rng.choice((1, 100))
+            at += [deepcopy(at[key]) for _ in range(rng.choice((1, 100)))]
         case 2 if isinstance(at, dict):
-            at[rng.choice(("", "x" * 500, "\ud800", "type"))] = at[key]
+            at[rng.choice(("", "x" * 500, "\ud800", "type"))] = deepcopy(at[key])
         case 3:
             nested = at[key]
             for _ in range(rng.choice((1, 70, 400))):
                 nested = [nested]
             at[key] = nested
         case _:
-            at[key] = rng.choice(ODD)
+            at[key] = deepcopy(rng.choice(ODD))
