@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from pocketvl_runtime.backends import (
     open_backend,
 )
 from pocketvl_runtime.bundle import Bundle
+from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.errors import (
     BackendError,
     BackendWarning,
@@ -67,7 +67,8 @@ def load(
         bundle: the folder, or an opened bundle.
         variant: which one; by default an accepted one whose engine is installed, int8 before fp16 before fp32
             before others, and TFLite before ONNX. One that only a stand-in for its engine can run comes last.
-        threads: for one inference, 1 to 256; by default as many as there are processors, at most 4.
+        threads: for one inference, 1 to 256; by default as many as there are processors that this process may
+            use, at most 4.
         allow_non_finite: give out embeddings that hold NaN or infinity, or are not L2-normalised, instead of
             raising BackendError; for measuring a broken variant, never for answering with it.
 
@@ -90,7 +91,7 @@ def load(
 
 def default_threads() -> int:
     """How many threads `load` takes when it is not told."""
-    return min(_MOST_DEFAULT_THREADS, os.cpu_count() or 1)
+    return min(_MOST_DEFAULT_THREADS, usable_processors())
 
 
 def runnable_variants(bundle: Bundle) -> list[str]:

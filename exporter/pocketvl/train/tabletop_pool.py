@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from pocketvl.data.tabletop.scene import (
     scene_rng,
 )
 from pocketvl.errors import TrainingError
+from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import PreprocessSpec
 
@@ -95,7 +95,7 @@ def open_pool(
     missing = [k for k in range(len(starts)) if not done[k]]
     if missing:
         paint = partial(_paint_shard, settings, spec)
-        with multiprocessing.get_context("spawn").Pool(workers or os.cpu_count()) as processes:
+        with multiprocessing.get_context("spawn").Pool(workers or usable_processors()) as processes:
             for shard, pixels, things in processes.imap_unordered(paint, missing):
                 images[starts[shard] : starts[shard] + len(pixels)] = pixels
                 rows[starts[shard] : starts[shard] + len(things)] = things

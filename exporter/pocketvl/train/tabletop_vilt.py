@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from pocketvl.train.tabletop_clip import naming_loss, under_patches
 from pocketvl.train.tabletop_pool import VOCABULARIES, PoolSettings, open_pool
 from pocketvl.train.tabletop_questions import AnswerBatch, AnswerBatches, ask
 from pocketvl.train.tokenizer import PAD_ID, build_tokenizer
+from pocketvl_runtime.cpus import usable_processors
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def train_tabletop_vilt(
         pool = open_pool(work / "scenes", settings.scenes, spec, progress)
     claim(work, hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest())
     questions = ask(
-        pool.rows, phase.loop.seed, phase.rounds, progress, max(1, (os.cpu_count() or 1) // processes())
+        pool.rows, phase.loop.seed, phase.rounds, progress, max(1, usable_processors() // processes())
     )
     tokenizer = build_tokenizer(corpus(settings.scenes.seed), settings.model.vocab_size)
     batches = AnswerBatches(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pocketvl.data.dataset import Dataset, Sample
 from pocketvl.errors import DataError, SourceError
 from pocketvl.families.folder import description_files
 from pocketvl.stage import Inputs, Stage
+from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.isa import instruction_set
 from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
@@ -43,7 +43,7 @@ def check_source(folder: Path) -> None:
 
 def this_machine() -> Mapping[str, str]:
     """What measured or floating-point results depend on beside their inputs."""
-    return {"isa": instruction_set(), "processors": str(os.cpu_count())}
+    return {"isa": instruction_set(), "processors": str(usable_processors())}
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def write_pixels(path: Path, dataset: Dataset, spec: PreprocessSpec, source: Inp
     def pixels(sample: Sample) -> npt.NDArray[np.uint8]:
         return preprocess(open_image(sample.image), spec)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # Pillow decodes and resizes outside of Python's lock
+    # Pillow decodes and resizes outside of Python's lock
+    with ThreadPoolExecutor(usable_processors()) as threads:
         for place, row in enumerate(threads.map(pixels, dataset.samples)):
             rows[place] = row
             source.progress(place + 1, len(dataset), "preprocessing")
