@@ -24,8 +24,8 @@ _count = click.IntRange(1, MAX_THREADS)
 _bundle = click.argument("bundle", type=click.Path())  # as text: Path("") would be the working directory
 _variant = click.option(
     "--variant",
-    help="Which variant. Default: of the accepted ones whose engine is installed, int8, then fp16, then "
-    "fp32, then others; TFLite before ONNX. One that only a stand-in for its engine runs comes last.",
+    help="Which variant. Default: of the accepted ones that can run here, int8, then fp16, then fp32, "
+    "then others; TFLite before ONNX. One that only a stand-in for its engine runs comes last.",
 )
 _variants = click.option(
     "--variant",
@@ -36,7 +36,7 @@ _variants = click.option(
 _threads = click.option(
     "--threads",
     type=_count,
-    help="Threads for one inference. Default: as many as there are processors, at most 4.",
+    help="Threads for one inference. Default: as many as there are processors to use, at most 4.",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 _BAR_WIDTH = 24
@@ -59,10 +59,9 @@ def cli() -> None:
 @_json
 def info(bundle: str, variant: str | None, threads: int | None, as_json: bool) -> None:
     """Say what a bundle holds, what of it can run here, and with how many threads."""
-    from pocketvl_runtime.backends import is_installed
     from pocketvl_runtime.bundle import Bundle
     from pocketvl_runtime.isa import cpu_name, has_exact_int8, instruction_set
-    from pocketvl_runtime.model import default_threads
+    from pocketvl_runtime.model import default_threads, runs_here
 
     opened = Bundle.open(bundle)
     manifest = opened.manifest
@@ -71,7 +70,7 @@ def info(bundle: str, variant: str | None, threads: int | None, as_json: bool) -
         name: {
             "status": spec.status.value,
             "size_bytes": opened.size_bytes(name),
-            "runs_here": is_installed(spec.engine),
+            "runs_here": runs_here(opened, name),
         }
         for name, spec in chosen.items()
     }
@@ -94,7 +93,7 @@ def info(bundle: str, variant: str | None, threads: int | None, as_json: bool) -
         f"{manifest.embedding_dim} values"
     )
     for name, row in variants.items():
-        here = "" if row["runs_here"] else "  (its engine is not installed)"
+        here = "" if row["runs_here"] else "  (its engine is not installed, or too old)"
         _say(f"  {name:<14} {int(row['size_bytes']) / 1e6:7.2f} MB  {row['status']}{here}")
     _say(f"here: {machine['cpu']}, {machine['isa']}; {count} thread{'s' if count > 1 else ''}")
 

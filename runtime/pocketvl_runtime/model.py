@@ -14,11 +14,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from pocketvl_runtime.backends import (
-    PACKAGES,
     Backend,
-    is_installed,
+    can_run,
+    cannot_run,
+    install_advice,
     is_stand_in,
-    missing_engine,
     open_backend,
 )
 from pocketvl_runtime.bundle import Bundle
@@ -31,7 +31,7 @@ from pocketvl_runtime.errors import (
     PocketVLError,
 )
 from pocketvl_runtime.image import ImageInput, open_image, preprocess
-from pocketvl_runtime.manifest import Engine, Manifest, Precision, Role, Status, VariantSpec
+from pocketvl_runtime.manifest import MAX_GRAPH_BYTES, Engine, Manifest, Precision, Role, Status
 from pocketvl_runtime.tasks import (
     ClassifyReport,
     Floats,
@@ -60,30 +60,37 @@ def load(
     threads: int | None = None,
     *,
     allow_non_finite: bool = False,
+    max_graph_bytes: int = MAX_GRAPH_BYTES,
 ) -> Model:
     """Opens a bundle and loads one of its variants; warns (BackendWarning) of what its engine does at a cost.
 
+    The model may be asked from several threads at once. ONNX Runtime computes their answers side by side,
+    LiteRT one after the other: where several cores are to answer, load a model for each.
+
     Args:
         bundle: the folder, or an opened bundle.
-        variant: which one; by default an accepted one whose engine is installed, int8 before fp16 before fp32
-            before others, and TFLite before ONNX. One that only a stand-in for its engine can run comes last.
+        variant: which one; by default an accepted one whose engine is installed and new enough, int8 before
+            fp16 before fp32 before others, and TFLite before ONNX. One that only a stand-in for its engine
+            can run comes last.
         threads: for one inference, 1 to 256; by default as many as there are processors that this process may
             use, at most 4.
         allow_non_finite: give out embeddings that hold NaN or infinity, or are not L2-normalised, instead of
             raising BackendError; for measuring a broken variant, never for answering with it.
+        max_graph_bytes: a larger graph file is refused before it is read.
 
     Raises:
-        BundleError: the bundle is missing or damaged, or has no such variant.
+        BundleError: the bundle is missing or damaged, has no such variant, or too large a graph.
         InputError: there are no such numbers of threads.
-        BackendError: the engine is not installed or refuses a graph.
+        BackendError: the engine is not installed, is too old for the variant, or refuses a graph.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     chosen = default_variant(opened) if variant is None else variant
-    engine = opened.variant(chosen).engine
-    if not is_installed(engine):
-        raise missing_engine(f"variant {chosen}", engine, runnable_variants(opened))
+    for graph in opened.graphs(chosen):
+        if not can_run(graph):
+            raise cannot_run(f"variant {chosen}", graph, runnable_variants(opened))
     Image.preinit()  # or the first picture would pay for the import of Pillow's decoders
-    model = Model(opened, chosen, default_threads() if threads is None else threads, allow_non_finite)
+    count = default_threads() if threads is None else threads
+    model = Model(opened, chosen, count, allow_non_finite, max_graph_bytes)
     for note in model.notes:
         warnings.warn(note, BackendWarning, stacklevel=2)
     return model
@@ -94,9 +101,18 @@ def default_threads() -> int:
     return min(_MOST_DEFAULT_THREADS, usable_processors())
 
 
+def runs_here(bundle: Bundle, variant: str) -> bool:
+    """Whether the engine of a variant is installed, and new enough for all of its graphs.
+
+    Raises:
+        BundleError: there is no such variant.
+    """
+    return all(can_run(graph) for graph in bundle.graphs(variant))
+
+
 def runnable_variants(bundle: Bundle) -> list[str]:
-    """The variants whose engine is installed, in the manifest's order."""
-    return [name for name, spec in bundle.manifest.variants.items() if is_installed(spec.engine)]
+    """The variants that can run here, in the manifest's order."""
+    return [name for name in bundle.manifest.variants if runs_here(bundle, name)]
 
 
 def default_variant(bundle: Bundle) -> str:
@@ -110,7 +126,7 @@ def default_variant(bundle: Bundle) -> str:
     accepted = [name for name in runnable_variants(bundle) if variants[name].status is Status.ACCEPTED]
     if not accepted:
         raise nothing_runs(bundle)
-    return min(accepted, key=lambda name: _rank(variants[name]))
+    return min(accepted, key=lambda name: _rank(bundle, name))
 
 
 def nothing_runs(bundle: Bundle) -> PocketVLError:
@@ -118,9 +134,9 @@ def nothing_runs(bundle: Bundle) -> PocketVLError:
     variants = bundle.manifest.variants
     if not variants:
         return BundleError(f"{bundle.root} holds no variant; export the bundle again")
-    accepted = [spec for spec in variants.values() if spec.status is Status.ACCEPTED]
-    engines = {spec.engine for spec in accepted or variants.values()}
-    missing = [PACKAGES[engine] for engine in Engine if engine in engines and not is_installed(engine)]
+    accepted = [name for name, spec in variants.items() if spec.status is Status.ACCEPTED]
+    graphs = [graph for name in accepted or variants for graph in bundle.graphs(name)]
+    missing = dict.fromkeys(install_advice(graph) for graph in graphs if not can_run(graph))
     advice = [f"pip install {' or '.join(missing)}"] if missing else []
     experimental = [
         name for name in runnable_variants(bundle) if variants[name].status is Status.EXPERIMENTAL
@@ -130,15 +146,24 @@ def nothing_runs(bundle: Bundle) -> PocketVLError:
     return BackendError(f"no accepted variant of {bundle.root} can run here: {', or '.join(advice)}")
 
 
-def _rank(spec: VariantSpec) -> tuple[bool, int, int]:
+def _rank(bundle: Bundle, name: str) -> tuple[bool, int, int]:
+    spec = bundle.manifest.variants[name]
     precision = (*_PREFERRED_PRECISIONS, spec.precision).index(spec.precision)
-    return is_stand_in(spec.engine), precision, _PREFERRED_ENGINES.index(spec.engine)
+    stand_in = any(is_stand_in(graph) for graph in bundle.graphs(name))
+    return stand_in, precision, _PREFERRED_ENGINES.index(spec.engine)
 
 
 class Model:
-    """One variant of a bundle, loaded. Not safe for use from several threads at once."""
+    """One variant of a bundle, loaded; made by `load`. May be asked from several threads at once."""
 
-    def __init__(self, bundle: Bundle, variant: str, threads: int, allow_non_finite: bool = False) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        variant: str,
+        threads: int,
+        allow_non_finite: bool = False,
+        max_graph_bytes: int = MAX_GRAPH_BYTES,
+    ) -> None:
         self.bundle = bundle
         self.variant = variant
         self.threads = threads
@@ -147,6 +172,12 @@ class Model:
         self._backends: dict[Role, Backend] = {}
         for role, graph_id in bundle.variant(variant).graphs.items():
             graph = self.manifest.graphs[graph_id]
+            size = self.manifest.files[graph.file].bytes  # `read` refuses a file of another size
+            if size > max_graph_bytes:
+                raise BundleError(
+                    f"{bundle.root / graph.file} has {size} bytes, and at most {max_graph_bytes} are read; "
+                    "use a smaller variant"
+                )
             self._backends[role] = open_backend(graph, bundle.read(graph.file), threads)
 
     @property

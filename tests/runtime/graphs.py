@@ -145,6 +145,8 @@ def onnx_saturating_graph(path: Path, depth: int = 64) -> None:
 
 _TYPES = {
     "float32": schema.TensorType.FLOAT32,
+    "float16": schema.TensorType.FLOAT16,
+    "int4": schema.TensorType.INT4,
     "int32": schema.TensorType.INT32,
     "uint8": schema.TensorType.UINT8,
 }
@@ -254,3 +256,34 @@ def tflite_difference_graph(path: Path, names: tuple[str, str] | None, swapped: 
     if swapped:
         inputs = dict(reversed(inputs.items()))
     lite.save(path, inputs, {"embedding": out}, signed=names is not None)
+
+
+BLOCK = 32
+BLOCK_WEIGHTS = _rng.integers(-7, 8, (DIM, 2 * BLOCK))
+BLOCK_SCALES = np.asarray(2.0 ** _rng.integers(-6, 0, (DIM, 2)), np.float16)
+
+
+def blocks_product(x: Floats) -> Floats:
+    """What the graph of blocks computes, of float32 [1, 2 BLOCK]: [1, DIM]."""
+    return np.asarray(x @ (BLOCK_WEIGHTS * np.repeat(BLOCK_SCALES, BLOCK, axis=1)).T, np.float32)
+
+
+def tflite_blocks_graph(path: Path) -> None:
+    """x float32 [1, 2 BLOCK] -> y [1, DIM]; weights of 4 bits in blocks, each with a scale of its own."""
+    lite = _Lite()
+    x = lite.tensor("x", "float32", (1, 2 * BLOCK))
+    halves = BLOCK_WEIGHTS.astype(np.uint8) & 15
+    weights = lite.tensor("weights", "int4", (DIM, 2 * BLOCK), halves[:, 0::2] | (halves[:, 1::2] << 4))
+    blocks = schema.BlockwiseQuantizationT()
+    blocks.scales, blocks.zeroPoints, blocks.blockSize = (
+        lite.tensor("scales", "float16", BLOCK_SCALES.shape, BLOCK_SCALES),
+        -1,
+        BLOCK,
+    )
+    quantization = schema.QuantizationParametersT()
+    quantization.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+    quantization.details = blocks
+    lite.graph.tensors[weights].quantization = quantization
+    y = lite.tensor("y", "float32", (1, DIM))
+    lite.operator("FULLY_CONNECTED", [x, weights, -1], y, "FullyConnectedOptions")
+    lite.save(path, {"x": x}, {"y": y})

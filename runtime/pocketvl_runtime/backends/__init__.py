@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -10,9 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pocketvl_runtime.errors import BackendError, InputError
+from pocketvl_runtime.backends.versions import described, is_right, least_version
+from pocketvl_runtime.errors import BackendError, InputError, PocketVLError
 from pocketvl_runtime.isa import MAX_THREADS
-from pocketvl_runtime.manifest import Engine, GraphSpec
+from pocketvl_runtime.manifest import Engine, GraphSpec, Precision
 
 Array = npt.NDArray[Any]
 
@@ -24,8 +26,11 @@ _MODULES = {Engine.ONNX: "pocketvl_runtime.backends.onnx", Engine.TFLITE: "pocke
 _IMPORTS = {Engine.ONNX: ("onnxruntime",), Engine.TFLITE: ("ai_edge_litert", "tflite_runtime", "tensorflow")}
 
 
+_MOST_QUOTED = 300
+
+
 class Backend(Protocol):
-    """One graph, loaded.
+    """One graph, loaded. May be run from several threads at once.
 
     Attributes:
         name: the engine and its version.
@@ -40,9 +45,18 @@ class Backend(Protocol):
         ...
 
 
-def usable_imports(engine: Engine) -> list[str]:
-    """The installed top-level modules that can run this engine's graphs, best first."""
-    return [name for name in _IMPORTS[engine] if find_spec(name) is not None and not _cannot_start(name)]
+def usable_imports(engine: Engine, precision: Precision | None = None) -> list[str]:
+    """The installed top-level modules that can run this engine's graphs, best first.
+
+    Args:
+        engine: which.
+        precision: of the graphs; without one, modules that are too old for some are listed too.
+    """
+    return [
+        name
+        for name in _installed(engine)
+        if not _cannot_start(name) and (precision is None or is_right(name, precision))
+    ]
 
 
 def is_installed(engine: Engine) -> bool:
@@ -50,25 +64,39 @@ def is_installed(engine: Engine) -> bool:
     return bool(usable_imports(engine))
 
 
-def is_stand_in(engine: Engine) -> bool:
-    """Whether this engine's graphs would be run by something older or larger than the engine itself."""
-    return usable_imports(engine)[:1] != list(_IMPORTS[engine][:1])
+def can_run(graph: GraphSpec) -> bool:
+    """Whether a graph's engine is installed, and new enough for the graph's precision."""
+    return bool(usable_imports(graph.engine, graph.precision))
 
 
-def missing_engine(what: str, engine: Engine, instead: Sequence[str] = ()) -> BackendError:
-    """The error for something whose engine is not installed.
+def is_stand_in(graph: GraphSpec) -> bool:
+    """Whether a graph would be run by something older or larger than its engine itself."""
+    return usable_imports(graph.engine, graph.precision)[:1] != list(_IMPORTS[graph.engine][:1])
+
+
+def install_advice(graph: GraphSpec) -> str:
+    """What pip is to install for a graph that `can_run` denies, as a shell takes it."""
+    package, least = PACKAGES[graph.engine], least_version(_IMPORTS[graph.engine][0], graph.precision)
+    return f"'{package}>={least}'" if least else package
+
+
+def cannot_run(what: str, graph: GraphSpec, instead: Sequence[str] = ()) -> BackendError:
+    """The error for something that needs a graph which `can_run` denies.
 
     Args:
-        what: what needs the engine.
-        engine: which.
+        what: what needs it.
+        graph: which.
         instead: what runs with that which is installed.
     """
-    unfit = [name for name in _IMPORTS[engine] if find_spec(name) is not None and _cannot_start(name)]
+    usable = usable_imports(graph.engine)
+    unfit = [name for name in _installed(graph.engine) if name not in usable]
     why = "".join(f"; {name.replace('_', '-')} is, but does not start with numpy 2" for name in unfit)
+    problem = f"needs an engine that is not installed{why}"
+    if usable:
+        old = " and ".join(described(name) for name in usable)
+        problem = f"needs an engine that is right in {graph.precision.value}, and {old} is not"
     hint = f" (with what is installed, these run: {', '.join(instead)})" if instead else ""
-    return BackendError(
-        f"{what} needs an engine that is not installed{why}: pip install {PACKAGES[engine]}{hint}"
-    )
+    return BackendError(f"{what} {problem}: pip install {install_advice(graph)}{hint}")
 
 
 def open_backend(graph: GraphSpec, content: bytes, threads: int) -> Backend:
@@ -81,19 +109,40 @@ def open_backend(graph: GraphSpec, content: bytes, threads: int) -> Backend:
 
     Raises:
         InputError: there are no such numbers of threads.
-        BackendError: the engine is not installed, refuses the graph, or its tensors are not the manifest's.
+        BackendError: the engine is not installed, is too old for the graph's precision, refuses the graph, or
+            its tensors are not the manifest's.
     """
-    if not 1 <= threads <= MAX_THREADS:
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
         raise InputError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
-    if not is_installed(graph.engine):
-        raise missing_engine(graph.graph_id, graph.engine)
+    if not can_run(graph):
+        raise cannot_run(graph.graph_id, graph)
     opened: Backend = import_module(_MODULES[graph.engine]).open_graph(graph, content, threads)
     return opened
 
 
+@contextmanager
+def engine_errors(failed: str) -> Iterator[None]:
+    """Maps whatever an engine raises, which is of many kinds, to BackendError.
+
+    Args:
+        failed: what could not be done, by which engine; what that said is added.
+    """
+    try:
+        yield
+    except PocketVLError:
+        raise
+    except Exception as error:
+        raise BackendError(f"{failed} ({first_line(error)})") from error
+
+
 def first_line(error: BaseException) -> str:
-    """What an engine said, in one line; some say nothing, and then it is the error's type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an engine said, in a line of at most 300 characters; its error's type where it says nothing."""
+    try:
+        said = str(error)
+    except Exception:  # what it says need not be text
+        said = ""
+    line = (said.strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= _MOST_QUOTED else line[: _MOST_QUOTED - 3] + "..."
 
 
 def check_feed(graph: GraphSpec, inputs: Mapping[str, Array]) -> None:
@@ -126,6 +175,10 @@ def check_tensors(graph: GraphSpec, found: Mapping[str, tuple[str, tuple[int, ..
             f"{graph.graph_id}: it has no {', '.join(sorted(specs))}, which the manifest names; "
             "export the bundle again"
         )
+
+
+def _installed(engine: Engine) -> list[str]:
+    return [name for name in _IMPORTS[engine] if find_spec(name) is not None]
 
 
 def _cannot_start(name: str) -> bool:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from pocketvl_runtime.backends import PACKAGES, Array, Backend, check_feed, check_tensors, first_line
+from pocketvl_runtime.backends import (
+    PACKAGES,
+    Array,
+    Backend,
+    check_feed,
+    check_tensors,
+    engine_errors,
+    first_line,
+)
 from pocketvl_runtime.errors import BackendError
 from pocketvl_runtime.isa import has_exact_int8, instruction_set
 from pocketvl_runtime.manifest import GraphSpec
@@ -22,12 +31,15 @@ _DTYPES = {
     "tensor(int8)": "int8",
 }
 _LOG_FATAL = 4  # an error is raised, and what it says is in our own line
-_EXTERNAL_DATA = b"\x0a\x08location"
-"""How protobuf begins to say in which other file a tensor's values lie."""
+_EXTERNAL_KEY = b"location"
+"""The key under which protobuf says in which other file a tensor's values lie."""
+_BEFORE_KEY = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)\Z")
+"""What stands before it: the field's tag and length, in any of the ways that protobuf may write a number."""
+_LONGEST_BEFORE = 20
 
 
 class OnnxBackend:
-    """A session of ONNX Runtime on the CPU."""
+    """A session of ONNX Runtime on the CPU; several threads may run it at once."""
 
     def __init__(self, graph: GraphSpec, content: bytes, threads: int) -> None:
         # Without this, importing onnxruntime writes a device id into the home folder.
@@ -40,23 +52,20 @@ class OnnxBackend:
                 f"{package} cannot be imported ({first_line(error)}): pip install --force-reinstall {package}"
             ) from error
 
-        if _EXTERNAL_DATA in content:
+        if _has_external_data(content):
             raise BackendError(
                 f"{graph.graph_id}: some of its weights lie in another file, which no checksum covers; "
                 "export the bundle again, with the weights inside the graph"
             )
-        options = onnxruntime.SessionOptions()
-        _configure_(options, threads)
-        try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the engine raises many kinds, all below Exception
-            raise BackendError(
-                f"{graph.graph_id}: ONNX Runtime cannot load it ({first_line(error)})"
-            ) from error
-        self._session.disable_fallback()  # to other providers; only for that does it keep the bytes
-        self._session._model_bytes = None
-        tensors = (*self._session.get_inputs(), *self._session.get_outputs())
-        check_tensors(graph, {t.name: (_DTYPES.get(t.type, t.type), _shape(t.shape)) for t in tensors})
+        with engine_errors(f"{graph.graph_id}: ONNX Runtime cannot load it"):
+            options = onnxruntime.SessionOptions()
+            _configure_(options, threads)
+            self._session = _quiet(onnxruntime.InferenceSession)(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+            self._session._model_bytes = None  # kept for the fallback alone
+            tensors = (*self._session.get_inputs(), *self._session.get_outputs())
+            check_tensors(graph, {t.name: (_DTYPES.get(t.type, t.type), _shape(t.shape)) for t in tensors})
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self.notes = _notes(graph)
         self._graph = graph
@@ -65,18 +74,23 @@ class OnnxBackend:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Backend.run`."""
         check_feed(self._graph, inputs)
-        try:
+        with engine_errors(f"{self._graph.graph_id}: ONNX Runtime failed"):
             values = self._session.run(self._outputs, dict(inputs))
-        except Exception as error:
-            raise BackendError(
-                f"{self._graph.graph_id}: ONNX Runtime failed ({first_line(error)})"
-            ) from error
-        return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
+            return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
 
 
 def open_graph(graph: GraphSpec, content: bytes, threads: int) -> Backend:
     """Loads a graph; see `open_backend`."""
     return OnnxBackend(graph, content, threads)
+
+
+def _quiet(session: Any) -> Any:
+    """A class of sessions that never fall back to another provider, which they would say on stdout.
+
+    They have an argument for that, but not in every version; `disable_fallback` comes too late.
+    """
+    never = property(lambda _: False, lambda _, value: None)
+    return type("Session", (session,), {"_enable_fallback": never})
 
 
 def _configure_(options: Any, threads: int) -> None:
@@ -87,11 +101,22 @@ def _configure_(options: Any, threads: int) -> None:
     # Between answers its threads would go on spinning, on a battery or against another model.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     # Given bytes, it takes weights in other files from the working directory. They are refused before; this
-    # is for what that misses.
+    # is a second door, and one that versions before 1.21 do not have.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     if not has_exact_int8():
         # Without VNNI its int8 kernels add pairs of products in 16 bits, which saturates: wrong answers.
         options.add_session_config_entry("session.x64quantprecision", "1")
+
+
+def _has_external_data(content: bytes) -> bool:
+    """Whether a graph takes weights from elsewhere: another file, or an address in memory."""
+    at = content.find(_EXTERNAL_KEY)
+    while at >= 0:
+        before = content[max(0, at - _LONGEST_BEFORE) : at]
+        if before.endswith((b"\x08", b"\x00")) and _BEFORE_KEY.search(before):
+            return True
+        at = content.find(_EXTERNAL_KEY, at + 1)
+    return False
 
 
 def _notes(graph: GraphSpec) -> tuple[str, ...]:
