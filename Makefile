@@ -10,6 +10,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes
 POCKETVL_CACHE ?= $(CURDIR)/.cache/pocketvl
 export POCKETVL_CACHE
 
+LOWER := build/lower-bounds
+LOWER_UV := $(BIN)/uv pip install --quiet --python $(LOWER)/bin/python
+locked = $(shell sed -n 's/^\($(1)==[^ ]*\).*/\1/p' requirements/export.txt)
+
 # The stamps are written last and carry the checksum of what they stand for: an installation that was killed has none,
 # and neither a checkout nor a touched file can make an old one look new.
 sum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
@@ -17,7 +21,7 @@ LOCKED := $(VENV)/.locked-$(call sum,requirements/uv.txt requirements/export.txt
 READY := $(VENV)/.ready-$(call sum,pyproject.toml runtime/pocketvl_runtime/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: export compress results test fuzz check bench format lock clean distclean help
+.PHONY: export compress results test test-lower-bounds fuzz check bench format lock clean distclean help
 .DELETE_ON_ERROR:
 
 export: $(READY) ## turn checkpoints/tabletop-clip into build/tabletop-clip, verified on 2,000 unseen scenes
@@ -46,6 +50,16 @@ test: $(READY) ## run every test
 
 fuzz: $(READY) ## N=10000 odd inputs, or as many as named; findings in build/fuzz (first number: FIRST=0)
 	@$(BIN)/python -m tests.fuzz --cases $(or $(N),10000) --first $(or $(FIRST),0)
+
+test-lower-bounds: $(LOCKED) ## the runtime's tests with the oldest versions that runtime/pyproject.toml allows
+	@rm -rf $(LOWER)
+	@$(BIN)/uv venv --quiet --python $(BIN)/python $(LOWER)
+	@$(LOWER_UV) --only-binary :all: --resolution lowest-direct -r runtime/pyproject.toml --extra onnx --extra litert
+	@$(LOWER_UV) --no-deps --editable runtime
+	@$(LOWER_UV) $(foreach tool,pytest pytest-xdist hypothesis onnx flatbuffers,$(call locked,$(tool)))
+	@$(BIN)/uv pip freeze --quiet --python $(LOWER)/bin/python --exclude-editable
+	@OMP_NUM_THREADS=1 $(LOWER)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+		tests/runtime tests/hostile --ignore tests/runtime/test_image.py
 
 check: $(READY) ## ruff, mypy --strict and the import walls
 	$(BIN)/ruff check .
@@ -82,7 +96,7 @@ distclean: clean ## clean, and .venv too
 	rm -rf $(VENV)
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 20
 
 $(READY): $(LOCKED)
 	@rm -f $(VENV)/.ready-*

@@ -66,8 +66,11 @@ def printable(text: str) -> str:
 @contextmanager
 def bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on stderr, drawn only where somebody looks; gives the callback that moves it."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, what: None
+        return
     shown = {"length": 0, "done": 0}
-    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as drawn:
+    with click.progressbar(length=1, label=label, file=sys.stderr) as drawn:
 
         def tell(done: int, total: int, what: str) -> None:
             drawn.length = total
