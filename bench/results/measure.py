@@ -34,7 +34,7 @@ from pocketvl.recipes.compress_chain import stages_of
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.recipes.reverting import embed_stage
 from pocketvl.recipes.stages.bundling import MakeGoldenPack
-from pocketvl.recipes.stages.compressing import costs_of
+from pocketvl.recipes.stages.costing import costs_of
 from pocketvl.recipes.stages.lowering import GraphStage
 from pocketvl.recipes.stages.measuring import EmbedReference, EmbedVariant
 from pocketvl.recipes.stages.towers import ROLES

@@ -14,13 +14,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pocketvl.compress.cross_modal import BlockScore
-from pocketvl.compress.scores import Score
-from pocketvl.compress.settings import LearningSettings, LossWeights
-from pocketvl.compress.sparsity import Scope
-from pocketvl.compress.structured import Schedule, Units
+from pocketvl.compress.settings import (
+    BlockScore,
+    LearningSettings,
+    LossWeights,
+    Schedule,
+    Scope,
+    Score,
+    Units,
+)
 from pocketvl.evaluate.tasks import Metric
-from pocketvl.families.trainable import TowerShape
+from pocketvl.families.tower_shape import TowerShape
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.recipes.compress_recipe import (
     CompressRecipe,
@@ -36,7 +40,7 @@ from pocketvl.recipes.compress_recipe import (
     Step,
     read_compress_recipe,
 )
-from pocketvl.train.loop import Precision as Floats
+from pocketvl.train.settings import Precision as Floats
 from pocketvl_runtime.manifest import Precision
 from pocketvl_runtime.schema import encode
 

@@ -8,18 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from pocketvl.compress.costs import Cost, Measure, cost_of, linear_cost, positions
-from pocketvl.compress.scores import Score
-from pocketvl.compress.sparsity import Scope
-from pocketvl.compress.structured import (
-    Group,
-    Schedule,
-    Units,
-    groups_of,
-    keep_,
-    keep_by_ratio,
-    keep_to_target,
-)
+from pocketvl.compress.costs import Cost, cost_of, linear_cost, positions
+from pocketvl.compress.settings import Measure, Schedule, Scope, Score, Units
+from pocketvl.compress.structured import Group, groups_of, keep_, keep_by_ratio, keep_to_target
 from pocketvl.errors import RecipeError
 from pocketvl.families import open_trainable
 from pocketvl.families.blocks import FeedForward, feed_forwards

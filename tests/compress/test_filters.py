@@ -12,7 +12,7 @@ from transformers import ConvNextConfig, ConvNextModel, MobileNetV2Config, Mobil
 
 from pocketvl.compress.costs import cost_of
 from pocketvl.compress.filters import FilterGroup, filter_groups, keep_filters_
-from pocketvl.compress.scores import Score
+from pocketvl.compress.settings import Score
 from pocketvl.errors import RecipeError
 from pocketvl.lower.to_onnx import export_onnx
 

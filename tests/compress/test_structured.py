@@ -10,9 +10,9 @@ from torch import nn
 
 from pocketvl.compress.heads import head_scores, keep_heads_
 from pocketvl.compress.neurons import keep_neurons_, neuron_scores
-from pocketvl.compress.scores import Score
+from pocketvl.compress.settings import Score, Units
 from pocketvl.compress.shrink import linear
-from pocketvl.compress.structured import Units, gate_gradients, groups_of
+from pocketvl.compress.structured import gate_gradients, groups_of
 from pocketvl.errors import RecipeError
 from pocketvl.families.blocks import FeedForward, attentions, feed_forwards
 from tests.compress.conftest import Model

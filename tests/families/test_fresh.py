@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pocketvl.families import open_trainable
-from pocketvl.families.trainable import TowerShape, Trainable
+from pocketvl.families.tower_shape import TowerShape
+from pocketvl.families.trainable import Trainable
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny import IMAGE_SIZE, make_tiny_clip
 

@@ -17,9 +17,9 @@ from pocketvl.compress.depth import keep_layers_
 from pocketvl.compress.heads import keep_heads_
 from pocketvl.compress.low_rank import factorise, factorise_
 from pocketvl.compress.neurons import keep_neurons_
-from pocketvl.compress.scores import Score
+from pocketvl.compress.settings import Score, Units
 from pocketvl.compress.shrink import linear
-from pocketvl.compress.structured import Units, groups_of
+from pocketvl.compress.structured import groups_of
 from pocketvl.data.tabletop.language import ANSWERS
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import answers_questions, open_source, open_trainable

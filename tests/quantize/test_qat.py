@@ -49,8 +49,9 @@ from pocketvl.specification import (
     ProductSpec,
 )
 from pocketvl.train.distil_losses import affinity_loss, tower_losses
-from pocketvl.train.loop import LoopSettings, Losses, Trainer
+from pocketvl.train.loop import Losses, Trainer
 from pocketvl.train.pairs import PairedData
+from pocketvl.train.settings import LoopSettings
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 
 WIDTHS = range(2, 9)

@@ -18,14 +18,8 @@ from pocketvl.quantize.arithmetic import (
     quantize_weights,
     weight_scale,
 )
-from pocketvl.quantize.sensitivity import (
-    Ablation,
-    LayerSensitivity,
-    embedding_loss,
-    layer_groups,
-    measure_relief,
-    measure_sensitivity,
-)
+from pocketvl.quantize.ranking import Ablation, LayerSensitivity, layer_groups
+from pocketvl.quantize.sensitivity import embedding_loss, measure_relief, measure_sensitivity
 from pocketvl.quantize.simulate import simulated
 from pocketvl.specification import INT8_DYNAMIC, INT8_STATIC, INT8_TABLE
 

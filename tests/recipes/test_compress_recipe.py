@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketvl.compress.costs import Measure
+from pocketvl.compress.settings import Measure
 from pocketvl.errors import RecipeError
 from pocketvl.recipes.compress_chain import stages_of
 from pocketvl.recipes.compress_recipe import (

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from pocketvl.errors import TrainingError
-from pocketvl.train.loop import LoopSettings, Trainer
+from pocketvl.train.loop import Trainer
+from pocketvl.train.settings import LoopSettings
 
 SETTINGS = LoopSettings(steps=12, learning_rate=0.05, warmup_steps=2, seed=5, save_every=4)
 

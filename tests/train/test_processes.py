@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from pocketvl.errors import TrainingError
 from pocketvl.train.contrast import contrastive_loss
-from pocketvl.train.loop import LoopSettings, Trainer
+from pocketvl.train.loop import Trainer
+from pocketvl.train.settings import LoopSettings
 from pocketvl.train.phases import TowerPair
 
 work, steps, batch, stop = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])

@@ -22,7 +22,7 @@ from pocketvl.data.tabletop.scene import Look, Relation, sample_scene, scene_rng
 from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families import open_source
 from pocketvl.recipes.train import read_training_recipe
-from pocketvl.train.loop import LoopSettings, Precision
+from pocketvl.train.settings import LoopSettings, Precision
 from pocketvl.train.tabletop import (
     PhaseSettings,
     TabletopClipSettings,

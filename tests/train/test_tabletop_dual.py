@@ -12,7 +12,7 @@ from transformers import VisionTextDualEncoderModel
 from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families import open_source, open_trainable
 from pocketvl.recipes.train import read_training_recipe
-from pocketvl.train.loop import LoopSettings, Precision
+from pocketvl.train.settings import LoopSettings, Precision
 from pocketvl.train.tabletop import PhaseSettings, TabletopDualSettings, train_tabletop_clip
 from pocketvl.train.tabletop_clip import TowerSettings
 from pocketvl.train.tabletop_dual import (

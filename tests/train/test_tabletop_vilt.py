@@ -19,7 +19,7 @@ from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families import open_trainable
 from pocketvl.families.vilt_trainable import TrainableVilt, ViltTower
 from pocketvl.recipes.train import read_training_recipe, train
-from pocketvl.train.loop import LoopSettings, Precision
+from pocketvl.train.settings import LoopSettings, Precision
 from pocketvl.train.tabletop import corpus, preprocess_spec
 from pocketvl.train.tabletop_clip import under_patches
 from pocketvl.train.tabletop_pool import PoolSettings, ScenePool, row_of, scene_of

@@ -1,27 +1,23 @@
-"""What a module costs: parameters, multiply-adds, and bytes once its weights are 8 bits wide."""
+"""What a module costs: parameters, multiply-adds, and bytes once its weights are 8 bits wide.
+
+Torch is imported inside functions, so that costs which were measured before can be shown without it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from pocketvl.compress.settings import Measure
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 _CHANNEL_BYTES = 16
 """Of an output channel in a file: its scale, its bias and its zero point."""
 
-
-Example = torch.Tensor | tuple[torch.Tensor, ...]
-
-
-class Measure(StrEnum):
-    """What a target is set for."""
-
-    PARAMETERS = "parameters"
-    MACS = "macs"
-    INT8_BYTES = "int8_bytes"
+Example: TypeAlias = "torch.Tensor | tuple[torch.Tensor, ...]"
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,9 @@ def cost_of(module: nn.Module, example: Example) -> Cost:
         module: a tower.
         example: its input of batch 1, or all of them.
     """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         module(*_inputs(example))
@@ -76,6 +75,8 @@ def positions(module: nn.Module, example: Example, name: str) -> int:
         example: its input of batch 1, or all of them.
         name: of the linear.
     """
+    import torch
+
     seen: list[int] = []
     handle = module.get_submodule(name).register_forward_hook(
         lambda _, args, __: seen.append(args[0].numel() // args[0].shape[-1])
@@ -96,6 +97,8 @@ def linear_cost(inputs: int, outputs: int, rows: int, bias: bool = True) -> Cost
 
 
 def _int8_bytes(module: nn.Module) -> int:
+    from torch import nn
+
     total, seen = 0, set()
     for child in module.modules():
         for name, parameter in child.named_parameters(recurse=False):

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from typing import Any
 
 import torch
 from torch import nn
 
+from pocketvl.compress.settings import BlockScore, Grain
 from pocketvl.compress.shrink import linear
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.families.blocks import Attention, attentions
@@ -24,34 +24,6 @@ from pocketvl.families.split_attention import Block, SplitAttention
 
 _MASKED = -1.0
 """Additive masks are 0 where a token counts, and far below this where it does not."""
-
-
-class BlockScore(StrEnum):
-    """What makes a block matter.
-
-    With attention weights a_kl of query position k and key position l:
-
-    sum: the sum over k and l of |a_kl|. Each row of a softmax sums to one, so that this mostly counts
-    positions: a segment of more queries, or of more keys, scores more with the very same attention.
-
-    position: that, divided by what it were if every token were looked at alike; 1 is as much as that.
-
-    value: the sum of a_kl |W_o v_l|, a query: how far the block moves what comes out, were all that it reads
-    to point the same way. The default, for it alone sees that a block can look hard at tokens that say
-    nothing. (Kobayashi et al., 2020, "Attention is Not Only a Weight", arXiv 2004.10102,
-    section 3.)
-    """
-
-    SUM = "sum"
-    POSITION = "position"
-    VALUE = "value"
-
-
-class Grain(StrEnum):
-    """What goes at a time: a block of one head, or of all heads of a layer."""
-
-    HEAD = "head"
-    LAYER = "layer"
 
 
 def block_scores(

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pocketvl.compress.scores import Score, weight_scores
+from pocketvl.compress.scores import weight_scores
+from pocketvl.compress.settings import Score
 from pocketvl.compress.shrink import check_kept
 from pocketvl.errors import RecipeError
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from pocketvl.compress.scores import Score, weight_scores
+from pocketvl.compress.scores import weight_scores
+from pocketvl.compress.settings import Score
 from pocketvl.compress.shrink import check_kept, keep_inputs_, keep_outputs_, linear
 from pocketvl.families.blocks import Attention, set_head_count_
 from pocketvl.families.split_attention import SplitAttention

@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import torch
 
-
-class Score(StrEnum):
-    """What makes a weight matter, or a unit.
-
-    Source of both scores by gradients: Molchanov et al., 2019, "Importance Estimation for Neural Network
-    Pruning", arXiv 1906.10771.
-
-    Attributes:
-        MAGNITUDE: |w|, summed over a unit.
-        TAYLOR: |w * dL/dw|, the first-order change of the loss if the weight were 0, summed over a unit.
-        GATE: of a unit as a whole, (dL/dz)^2 with a gate z = 1 on what it gives, the mean over small batches.
-            What single weights do to the loss cancels within a unit, and from batch to batch in a model that
-            has been trained; this keeps the first and not the second. Not for single weights.
-    """
-
-    MAGNITUDE = "magnitude"
-    TAYLOR = "taylor"
-    GATE = "gate"
+from pocketvl.compress.settings import Score
 
 
 def weight_scores(parameter: torch.Tensor, score: Score) -> torch.Tensor:

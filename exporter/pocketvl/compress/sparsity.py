@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from pocketvl.compress.scores import Score, weight_scores
+from pocketvl.compress.scores import weight_scores
+from pocketvl.compress.settings import Scope, Score
 from pocketvl.compress.shrink import linear
 from pocketvl.errors import RecipeError
-
-
-class Scope(StrEnum):
-    """Where the least of the weights are looked for: in each layer, or among all layers."""
-
-    LAYER = "layer"
-    GLOBAL = "global"
 
 
 def sparsity_masks(

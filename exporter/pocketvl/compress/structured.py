@@ -4,44 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from torch import nn
 
-from pocketvl.compress.costs import Cost, Measure, linear_cost
+from pocketvl.compress.costs import Cost, linear_cost
 from pocketvl.compress.heads import head_scores, keep_heads_
 from pocketvl.compress.neurons import keep_neurons_, neuron_scores
-from pocketvl.compress.scores import Score
+from pocketvl.compress.settings import Measure, Scope, Score, Units
 from pocketvl.compress.shrink import linear
-from pocketvl.compress.sparsity import Scope
 from pocketvl.errors import RecipeError
 from pocketvl.families.blocks import Attention, FeedForward, attentions, feed_forwards
 from pocketvl.families.split_attention import SplitAttention
 
 _TINY = 1e-30
-
-
-class Units(StrEnum):
-    """What is pruned."""
-
-    NEURONS = "neurons"
-    HEADS = "heads"
-
-
-class Schedule(StrEnum):
-    """How far pruning has gone after part of its rounds.
-
-    Cubic: fast while there is much to spare, slow at the end; Zhu & Gupta, 2017, "To prune, or not to prune"
-    (arXiv 1710.01878), equation 1.
-    """
-
-    LINEAR = "linear"
-    CUBIC = "cubic"
-
-    def at(self, done: float) -> float:
-        """The part of the way after this part of the rounds, both 0 to 1."""
-        return done if self is Schedule.LINEAR else 1 - (1 - done) ** 3
 
 
 @dataclass(frozen=True, eq=False)

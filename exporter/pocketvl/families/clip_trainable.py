@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from pocketvl.families.clip import build_model, load, load_model
-from pocketvl.families.trainable import LayerStack, Normalise, TowerShape, Trainable
+from pocketvl.families.tower_shape import TowerShape
+from pocketvl.families.trainable import LayerStack, Normalise, Trainable
 from pocketvl_runtime.manifest import PreprocessSpec, Role
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from pocketvl.families.base import Source
 from pocketvl.families.checkpoint import read_json, stored_dtype
 from pocketvl.families.compression import compression_of
 from pocketvl.families.folder import PROCESSOR_FILES
+from pocketvl.families.tower_shape import TowerShape
 from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
 
 
@@ -52,29 +53,6 @@ class LayerStack:
     name: str
     config: tuple[str, str]
     width: int
-
-
-@dataclass(frozen=True)
-class TowerShape:
-    """The shape of a transformer tower.
-
-    Attributes:
-        width: of the hidden states.
-        layers: how many.
-        heads: of each attention; they divide the width.
-        neurons: of each feed-forward layer; four times the width where nothing is said.
-    """
-
-    width: int
-    layers: int
-    heads: int
-    neurons: int | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.width, self.layers, self.heads, self.neurons or 1) < 1:
-            raise RecipeError("width, layers, heads and neurons must be at least 1")
-        if self.width % self.heads:
-            raise RecipeError(f"{self.heads} heads do not divide a width of {self.width}")
 
 
 @dataclass(eq=False)

@@ -14,7 +14,8 @@ from pocketvl.families.folder import CARD_FILE
 from pocketvl.launch import is_first
 from pocketvl.recipes.compress_chain import stages_of
 from pocketvl.recipes.compress_recipe import read_compress_recipe
-from pocketvl.recipes.stages.compressing import PRUNED_FILE, costs_of
+from pocketvl.recipes.stages.compressing import PRUNED_FILE
+from pocketvl.recipes.stages.costing import MeasureCosts, read_costs
 from pocketvl.recipes.stages.learning import CURVES_FILE, LOSSES_FILE
 from pocketvl.stage import (
     Event,
@@ -111,18 +112,13 @@ def compress(
     recipe = read_compress_recipe(request.recipe)
     stages = stages_of(request.source, request.data, recipe)
     final = FinishCheckpoint(stages[-1], stages)
-    planned = plan([final])
+    costs = MeasureCosts(request.source), MeasureCosts(stages[-1])
+    planned = plan([final, *costs])
     check_replaceable(request.out, read_record, (CARD_FILE,))
-    folder = run(planned, cache, tell)[final].folder
+    results = run(planned, cache, tell)
     if is_first():
-        publish(folder, request.out, read_record, (CARD_FILE,))
-
-    from pocketvl.compress.costs import Cost
-    from pocketvl.families import open_trainable
-
-    before, after = (
-        sum(costs_of(open_trainable(each)).values(), Cost()) for each in (request.source, folder)
-    )
+        publish(results[final].folder, request.out, read_record, (CARD_FILE,))
+    before, after = (read_costs(results[each].folder) for each in costs)
     return Compressed(before, after)
 
 

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pocketvl.compress.costs import Measure
-from pocketvl.compress.cross_modal import BlockScore, Grain
-from pocketvl.compress.scores import Score
-from pocketvl.compress.settings import LearningSettings
-from pocketvl.compress.sparsity import Scope
-from pocketvl.compress.structured import Schedule, Units
+from pocketvl.compress.settings import (
+    BlockScore,
+    Grain,
+    LearningSettings,
+    Measure,
+    Schedule,
+    Scope,
+    Score,
+    Units,
+)
 from pocketvl.errors import RecipeError
-from pocketvl.families.trainable import TowerShape
+from pocketvl.families.tower_shape import TowerShape
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.recipes.toml import check_recipe, read_toml
 from pocketvl_runtime.manifest import Precision, Role

@@ -92,7 +92,6 @@ class JudgeBundle(Stage):
         "jinja2",
         "pillow",
         "numpy",
-        "scipy",
         "tokenizers",
     )
 

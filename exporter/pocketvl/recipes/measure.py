@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.compare import reference_metrics, variant_metrics, variant_parity
 from pocketvl.evaluate.embeddings import Embeddings, load_embeddings
-from pocketvl.evaluate.html import PictureMatches, render_html
 from pocketvl.evaluate.parity import ParityReport
 from pocketvl.evaluate.report import (
     DataReport,
@@ -27,7 +27,6 @@ from pocketvl.evaluate.report import (
 from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
 from pocketvl.lower.ops import op_counts
-from pocketvl.quantize.calibration import read_warnings
 from pocketvl.recipes.bundle import REPORT_FILES, golden_embeddings, golden_scores
 from pocketvl.recipes.stages.learning import CURVES_FILE
 from pocketvl.recipes.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, MEMORY_FILE, NOTES_FILE
@@ -40,6 +39,9 @@ from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Statu
 from pocketvl_runtime.model import load
 from pocketvl_runtime.schema import decode, parse_json
 from pocketvl_runtime.tasks import label_texts, probabilities, similarities
+
+if TYPE_CHECKING:
+    from pocketvl.evaluate.html import PictureMatches
 
 _DISTRIBUTIONS = {"onnxruntime": Engine.ONNX, "ai-edge-litert": Engine.TFLITE}
 _COMPARABLE_DIGITS = 4
@@ -119,6 +121,8 @@ def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tupl
 
 def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateTower]) -> tuple[str, ...]:
     """What `CalibrateTower` found doubtful about the calibration data."""
+    from pocketvl.quantize.calibration import read_warnings
+
     return tuple(
         f"{stage.role.value}: {warning}"
         for folder, stage in zip(folders, stages, strict=True)
@@ -181,6 +185,8 @@ def write_reports(
         answers: of those, by variant.
         reference: what `EmbedReference` made, with the checkpoint's training curves where it has some.
     """
+    from pocketvl.evaluate.html import render_html
+
     curves = reference / CURVES_FILE
     training = curves.read_bytes() if curves.is_file() else None
     html = render_html(report, _pictures(bundle, answers), training)
@@ -225,6 +231,8 @@ def _rounded_up(value: float) -> float:
 
 
 def _pictures(bundle: Bundle, answers: Mapping[str, Embeddings]) -> list[PictureMatches]:
+    from pocketvl.evaluate.html import PictureMatches
+
     golden = bundle.golden()
     expected = golden_embeddings(golden)
     shown = slice(0, 6)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pocketvl.evaluate.embeddings import Embeddings
     from pocketvl.evaluate.report import Reverted, VariantReport
     from pocketvl.evaluate.tasks import Metric, TaskOutcomes
-    from pocketvl.quantize.sensitivity import LayerSensitivity
+    from pocketvl.quantize.ranking import LayerSensitivity
     from pocketvl.select.gate import GateSettings
 
 Tell = Callable[[Event], None]

@@ -218,7 +218,7 @@ class _Search:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """The layers of both towers that get the same bits, with what each width costs."""
-        from pocketvl.quantize.sensitivity import layer_groups
+        from pocketvl.quantize.ranking import layer_groups
         from pocketvl.select.search import Group
 
         found = []

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from pocketvl.errors import TrainingError
-from pocketvl.train.loop import LoopSettings, Objective, Progress, Trainer, TrainReport
+from pocketvl.train.loop import Objective, Progress, Trainer, TrainReport
+from pocketvl.train.settings import LoopSettings
 
 BatchT = TypeVar("BatchT")
 

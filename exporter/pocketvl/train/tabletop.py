@@ -27,8 +27,9 @@ from pocketvl.families.folder import CARD_FILE
 from pocketvl.launch import is_first
 from pocketvl.stage import check_replaceable, publish, read_record, write_record
 from pocketvl.train.growing import grow_
-from pocketvl.train.loop import LoopSettings, Objective, Trainer, TrainReport, launched
+from pocketvl.train.loop import Objective, Trainer, TrainReport, launched
 from pocketvl.train.phases import TowerPair, claim, named
+from pocketvl.train.settings import LoopSettings
 from pocketvl.train.tabletop_batches import Batch, TabletopBatches
 from pocketvl.train.tabletop_clip import (
     LARGEST_LOGIT_SCALE,

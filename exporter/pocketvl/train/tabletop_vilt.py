@@ -23,9 +23,10 @@ from pocketvl.data.tabletop.language import ANSWERS
 from pocketvl.errors import RecipeError
 from pocketvl.families.vilt_trainable import ViltTower
 from pocketvl.launch import is_first, processes
-from pocketvl.train.loop import LoopSettings, Progress, Trainer, TrainReport, launched
+from pocketvl.train.loop import Progress, Trainer, TrainReport, launched
 from pocketvl.train.pairs import mirror
 from pocketvl.train.phases import claim, named
+from pocketvl.train.settings import LoopSettings
 from pocketvl.train.tabletop import check_out, corpus, preprocess_spec, publish_checkpoint
 from pocketvl.train.tabletop_clip import naming_loss, under_patches
 from pocketvl.train.tabletop_pool import VOCABULARIES, PoolSettings, open_pool

@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from pocketvl.compress.costs import Cost, Example, Measure, cost_of, positions
-from pocketvl.compress.cross_modal import BlockScore, Grain
-from pocketvl.compress.scores import Score
-from pocketvl.compress.settings import LearningSettings, LossWeights
-from pocketvl.compress.sparsity import Scope
-from pocketvl.compress.structured import Group, Units
+from pocketvl.compress.costs import Cost, positions
+from pocketvl.compress.settings import (
+    BlockScore,
+    Grain,
+    LearningSettings,
+    LossWeights,
+    Measure,
+    Scope,
+    Score,
+    Units,
+)
 from pocketvl.errors import RecipeError
 from pocketvl.recipes.stages.answering import QuestionData, read_questions
+from pocketvl.recipes.stages.costing import costs_of, tower_example
 from pocketvl.recipes.stages.learning import PairData, read_pairs
 from pocketvl.recipes.stages.towers import TORCH, example_of, this_machine
 from pocketvl.stage import Inputs, Stage
@@ -27,25 +33,15 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.families.trainable import TowerShape, Trainable
+    from pocketvl.compress.structured import Group
+    from pocketvl.families.tower_shape import TowerShape
+    from pocketvl.families.trainable import Trainable
 
 Feed = np.ndarray | tuple[np.ndarray, ...]
 PRUNED_FILE = "pruned.json"
 _SAMPLES = 256
 _BATCH = 32
 _GATED_SAMPLES, _GATED_BATCH = 512, 8
-
-
-def costs_of(checkpoint: Trainable) -> dict[Role, Cost]:
-    """What each of a checkpoint's towers costs."""
-    return {role: cost_of(checkpoint.tower(role), _example(checkpoint, role)) for role in checkpoint.roles}
-
-
-def _example(checkpoint: Trainable, role: Role) -> Example:
-    if role is Role.FUSION:
-        both = (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
-        return tuple(example_of(checkpoint.preprocess, checkpoint.tokenizer, each) for each in both)
-    return example_of(checkpoint.preprocess, checkpoint.tokenizer, role)
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ class PruneUnits(_Changing):
         groups: list[Group] = []
         original = checkpoint.original()
         for role in self.towers:
-            tower, example = checkpoint.tower(role), _example(checkpoint, role)
+            tower, example = checkpoint.tower(role), tower_example(checkpoint, role)
             if len(feed_forwards(tower)) != len(feed_forwards(_tower_part(original, checkpoint, role))):
                 raise RecipeError(f"{role.value} has factorised linears: prune before low-rank")
             rows = positions(tower, example, feed_forwards(tower)[0].up)

@@ -27,21 +27,28 @@ LOSSES_FILE = "losses.json"
 CURVES_FILE = "losses.png"
 """Beside a checkpoint: the curves of the trainings that it came from."""
 _BATCH = 64
+_GPU_DEVICES = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")  # CUDA's on PCs, on Jetsons and in WSL; ROCm's
+_NO_GPU = "none"
 
 
 def asking_device() -> str:
     """Where teachers are asked: on the first GPU, or on the processor."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cpu" if _accelerator() == _NO_GPU else "cuda"
 
 
 def asking_machine() -> Mapping[str, str]:
     """What a teacher's answers depend on beside its inputs: the last digits differ from device to device."""
+    return {**this_machine(), "accelerator": _accelerator()}
+
+
+def _accelerator() -> str:
+    """The name of the first GPU; torch, slow to import, is asked only where the system has such a device."""
+    if not any(next(Path("/dev").glob(pattern), None) for pattern in _GPU_DEVICES):
+        return _NO_GPU
+
     import torch
 
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
-    return {**this_machine(), "accelerator": device}
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else _NO_GPU
 
 
 def training_machine() -> Mapping[str, str]:

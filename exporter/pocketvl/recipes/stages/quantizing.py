@@ -30,7 +30,7 @@ from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Precision, Role
 
 if TYPE_CHECKING:
-    from pocketvl.quantize.sensitivity import LayerSensitivity
+    from pocketvl.quantize.ranking import LayerSensitivity
 
 _SENSITIVITY_FILE = "sensitivity.json"
 _BATCH = 32
@@ -252,7 +252,7 @@ class RankLayers(OfTower, Stage):
 
 def read_ranking(folder: Path) -> tuple[LayerSensitivity, ...]:
     """What a `RankLayers` found, worst first."""
-    from pocketvl.quantize.sensitivity import LayerSensitivity
+    from pocketvl.quantize.ranking import LayerSensitivity
 
     text = (folder / _SENSITIVITY_FILE).read_text(encoding="utf-8")
     return TypeAdapter(tuple[LayerSensitivity, ...]).validate_json(text)

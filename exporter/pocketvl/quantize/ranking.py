@@ -1,0 +1,71 @@
+"""Groups of layers, and what quantizing each of them costs.
+
+Without torch, so that a ranking is read quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pocketvl.integers import QuantizedTower
+
+
+class Ablation(StrEnum):
+    """What a group of layers is held against.
+
+    Alone: only that group is quantized, and what is lost is its doing. All but: everything is quantized, and
+    then everything but that group; the difference is what leaving it in float would win back. Losses do not
+    add up, since errors of one layer are carried, clipped or drowned by those after it, so the two differ.
+    """
+
+    ALONE = "alone"
+    ALL_BUT = "all_but"
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """What one group of layers costs.
+
+    Attributes:
+        layers: the names of the group's layers.
+        bits: of their weights.
+        ablation: what the two figures are.
+        loss: alone: the loss of cosine (`EmbeddingLoss.cosine`) that the group causes; all but: the loss of
+            the whole minus the loss without the group, which may be below 0.
+        squared: the same of the mean squared error.
+    """
+
+    layers: tuple[str, ...]
+    bits: int
+    ablation: Ablation
+    loss: float
+    squared: float
+
+    @property
+    def name(self) -> str:
+        """Of one layer its name, of several "parent.{k_proj,q_proj,v_proj}"."""
+        if len(self.layers) == 1:
+            return self.layers[0]
+        parent = _parent(self.layers[0])
+        own = ",".join(layer.rpartition(".")[2] for layer in self.layers)
+        return f"{parent}.{{{own}}}" if parent else f"{{{own}}}"
+
+
+def layer_groups(tower: QuantizedTower) -> tuple[tuple[str, ...], ...]:
+    """The layers that are quantized together or not at all, as the tower orders them.
+
+    Static layers of one parent that are quantized alike and have the very same input grid read the same
+    tensor: an attention's queries, keys and values. As one of them in float keeps that tensor in float beside
+    its grid, they belong together. Any other layer stands alone.
+    """
+    groups: dict[Hashable, list[str]] = {}
+    for name, layer in tower.layers.items():
+        key = name if layer.input is None else (_parent(name), layer.spec, layer.input)
+        groups.setdefault(key, []).append(name)
+    return tuple(tuple(names) for names in groups.values())
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
