@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -84,7 +85,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _decode_dataclass(kind: Any, value: object, path: str) -> Any:
     if not isinstance(value, dict):
         raise _wrong_type(path, "an object", value)
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     fields = [item.name for item in dataclasses.fields(kind)]
     for name in fields:
         if name not in value:
@@ -98,6 +99,12 @@ def _decode_dataclass(kind: Any, value: object, path: str) -> Any:
         return kind(**arguments)
     except BundleError as error:
         raise BundleError(f"{_named(path)}: {error}") from error
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields; evaluating their text takes longer than reading the values."""
+    return get_type_hints(kind)
 
 
 def _decode_any(kind: Any, value: object, path: str) -> Any:

@@ -59,11 +59,15 @@ class Contents:
         Raises:
             StageError: it is missing, unreadable or no regular file.
         """
+        return self._file(str(path), str(path.absolute()))
+
+    def _file(self, path: str, name: str) -> FileDigest:
+        """Args: path: of a file. name: by which it is remembered. (Paths would be slow, by the thousand.)"""
         try:
-            before = path.stat()
+            before = os.stat(path)  # noqa: PTH116
             if not stat.S_ISREG(before.st_mode):
                 raise StageError(f"{path} is neither a file nor a folder")
-            name, mark = str(path.absolute()), _mark(before)
+            mark = _mark(before)
             known = self._known.get(name)
             if known is not None and known[0] == mark:
                 self._used.add(name)
@@ -85,7 +89,8 @@ class Contents:
         Raises:
             StageError: something below cannot be read, or a link leads back up.
         """
-        return {name: self.file(folder / name) for name in list_files(folder)}
+        place = folder.absolute()
+        return {name: self._file(f"{folder}/{name}", f"{place}/{name}") for name in list_files(folder)}
 
     def of(self, path: Path) -> str:
         """Digest of a file's bytes, or of a folder's file names and bytes; its own name does not count.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -251,7 +252,7 @@ class _Desk:
             "version": self.stage.version,
             "settings": settings(self.stage),
             "inputs": {name: [digest(at) for at in each] for name, each in (inputs | reads).items()},
-            "tools": {tool: importlib.metadata.version(tool) for tool in ("pocketvl", *self.stage.tools)},
+            "tools": {tool: _version(tool) for tool in ("pocketvl", *self.stage.tools)},
             "environment": dict(self.stage.environment()),
         }
 
@@ -351,7 +352,13 @@ def _namesakes(stages: Sequence[Stage]) -> list[str]:
 
 def _is_installed(tool: str) -> bool:
     try:
-        importlib.metadata.version(tool)
+        _version(tool)
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+@functools.cache
+def _version(tool: str) -> str:
+    """The installed version of a distribution; read once, since stages ask a thousand times."""
+    return importlib.metadata.version(tool)
