@@ -14,12 +14,13 @@ from pocketvl_runtime.manifest import Precision
 #   ai-edge-litert 1.0.1                     crash   .999   1.000     1.000
 #   ai-edge-litert 1.4.0, 2.0.2, 2.0.3        .168   .999   1.000     1.000
 #   ai-edge-litert 2.1.0, 2.1.6, 2.2.0, 2.3.0 .997   .999   1.000     1.000
-#   tensorflow 2.14.1, 2.15.1                crash   .145    .145     1.000
-#   tensorflow 2.16.1 to 2.18.1               .301   .999   1.000     1.000
-#   tensorflow 2.19.1, 2.20.0                 .168   .999   1.000     1.000
+#   tensorflow 2.14.1                        crash   .145    .145     1.000
+#   tensorflow 2.15.1                         .145   .145    .145     1.000 (fp16 not tried)
+#   tensorflow 2.16.1, 2.18.1 (2.17.1: crash) .301   .999   1.000     1.000
+#   tensorflow 2.20.0                         .168   .999   1.000     1.000
 #   tensorflow 2.21.0                         .997   .999   1.000     1.000
 #   tflite-runtime 2.14.0, the last          crash   .145    .145     1.000
-#   onnxruntime 1.20.0 to 1.32.0              .997   .999   1.000     1.000
+#   onnxruntime, ten from 1.20.0 to 1.32.0    .997   .999   1.000     1.000
 #
 # None of them says a word: to the old ones, blocks of 4 bits (or channels of 8) are a tensor with one scale.
 # tensorflow up to 2.18 also runs TensorFlow's own ops (Flex) in a graph, and those read and write any file.
