@@ -108,7 +108,7 @@ def test_a_missing_tool_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("error", "kind", "says"),
     [
-        ("full", StageError, "fail failed: No space left on device"),
+        ("full", StageError, "fail failed: no space left on the disk of "),
         ("gate", GateError, "tflite-int8 match_hard"),
         ("bug", ValueError, "oops"),
         ("ensures", DataError, "not good"),

@@ -19,6 +19,7 @@ from pathlib import Path
 from pocketvl.errors import StageError
 from pocketvl.stage.record import Written, check_owned
 from pocketvl.stage.scratch import reclaim, scratch_folder
+from pocketvl_runtime.disk import full_disk, reason
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -211,4 +212,6 @@ def _refusals(destination: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StageError(f"cannot write {destination}: {error.strerror or error}") from error
+        full = full_disk(error, destination.resolve().parent)
+        advice = "; free some space or name another place" if full else ""
+        raise StageError(f"cannot write {destination}: {full or reason(error)}{advice}") from error

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pocketvl.errors import StageError
 from pocketvl.launch import call_others, is_called, is_first
 from pocketvl.stage.base import Inputs, Stage, empty_fields, links, settings
 from pocketvl.stage.store import Sealed, Store
+from pocketvl_runtime.disk import full_disk, reason
 from pocketvl_runtime.errors import PocketVLError
 
 _LOOK_AGAIN = 0.2  # seconds
@@ -264,16 +266,26 @@ class _Desk:
 
 @contextmanager
 def _stage_errors(stage: Stage, out: Path) -> Iterator[None]:
-    """Lets pocketvl's errors through, makes one line of the system's, and marks the rest, which are bugs."""
+    """Lets pocketvl's errors through, makes one line of the system's, and marks the rest, which are bugs.
+
+    Where the system or a library gave up, a full disk comes first: what they say of that is of no help.
+    """
     try:
         yield
-    except PocketVLError:
-        raise
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename is not None else f" (writing to {out.parent.parent})"
-        raise StageError(f"{stage.title} failed: {error.strerror or error}{place}") from error
     except Exception as error:
-        error.add_note(f"while running the stage {stage.title}")
+        if isinstance(error, PocketVLError) and error.__cause__ is None:
+            raise
+        cache = out.parent.parent
+        full = full_disk(error, cache, Path(tempfile.gettempdir()))
+        if full is not None:
+            raise StageError(
+                f"{stage.title} failed: {full}; free some space or name other folders with --cache and TMPDIR"
+            ) from error
+        if isinstance(error, OSError):
+            place = f"writing to {cache}" if error.filename is None else error.filename
+            raise StageError(f"{stage.title} failed: {reason(error)} ({place})") from error
+        if not isinstance(error, PocketVLError):
+            error.add_note(f"while running the stage {stage.title}")
         raise
 
 

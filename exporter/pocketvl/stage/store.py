@@ -5,6 +5,7 @@
     CACHE/STAGE/KEY/result/         the result
     CACHE/STAGE/.tmp-*              being written; never looked at as a result
     CACHE/STAGE/KEY.work/           what a stage that resumes has done so far
+    CACHE/matplotlib/, torchinductor/   what these libraries keep, which the command would not have at home
 
 A result appears under its key by one rename, after its bytes are on the disk. One whose files are not what
 the seal says is treated as if it were not there.
@@ -25,6 +26,7 @@ from pocketvl.errors import StageError
 from pocketvl.stage.contents import Contents, FileDigest, digest_of
 from pocketvl.stage.replace import exchange, sync_folder, sync_tree
 from pocketvl.stage.scratch import SCRATCH, claim_folder, reclaim, scratch_folder
+from pocketvl_runtime.disk import full_disk, reason
 
 SEAL_FORMAT = 1
 _SEAL = "sealed.json"
@@ -175,9 +177,10 @@ def cache_errors(where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         place = error.filename or where
+        full = full_disk(error, where)
         raise StageError(
-            f"cannot write the cache at {place}: {error.strerror or error}; free some space there, "
-            "or name another folder with POCKETVL_CACHE"
+            f"cannot write the cache at {place}: {full or reason(error)}; "
+            f"{'free some space or ' if full else ''}name another folder with --cache (POCKETVL_CACHE)"
         ) from error
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pocketvl.arrays import open_array
 from pocketvl.data.dataset import Dataset, Sample
 from pocketvl.errors import DataError, SourceError
 from pocketvl.families.folder import description_files
@@ -101,16 +102,18 @@ def calibration_texts(dataset: Dataset) -> tuple[str, ...]:
 def write_pixels(path: Path, dataset: Dataset, spec: PreprocessSpec, source: Inputs) -> None:
     """Writes a dataset's pictures as uint8 [N, H, W, 3], preprocessed as on the device."""
     shape = (len(dataset), spec.height, spec.width, 3)
-    rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    rows = open_array(path, np.uint8, shape)
 
     def pixels(sample: Sample) -> npt.NDArray[np.uint8]:
         return preprocess(open_image(sample.image), spec)
 
-    # Pillow decodes and resizes outside of Python's lock
-    with ThreadPoolExecutor(usable_processors()) as threads:
+    threads = ThreadPoolExecutor(usable_processors())  # Pillow decodes and resizes outside of Python's lock
+    try:
         for place, row in enumerate(threads.map(pixels, dataset.samples)):
             rows[place] = row
             source.progress(place + 1, len(dataset), "preprocessing")
+    finally:
+        threads.shutdown(cancel_futures=True)  # where somebody interrupts, the rest is not read first
     rows.flush()
 
 
