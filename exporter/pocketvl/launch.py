@@ -1,4 +1,4 @@
-"""The processes of one launch (`torchrun`, `accelerate launch`), which train together.
+"""The processes of one launch (`torchrun`, `accelerate launch`), which train together, and workers of one.
 
 All of them run the same command. What is not training is done by the first of them alone; the others wait
 for what it leaves in the cache, which all of them must be able to read. To a training the first one calls
@@ -7,8 +7,16 @@ them, for it alone knows whether somebody else has come to its end meanwhile.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.pool import Pool
 from pathlib import Path
+
+from pocketvl_runtime.cpus import usable_processors
 
 _SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 _RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
@@ -38,6 +46,31 @@ def is_called(work: Path) -> bool:
         return (work / _CALL).read_text(encoding="utf-8") == _launch()
     except OSError:
         return False
+
+
+@contextmanager
+def worker_processes(count: int | None = None) -> Iterator[Pool]:
+    """Processes that share some work, as many as there are processors to use where nothing is said.
+
+    What interrupts a command reaches all of its processes; these leave it to the one that started them, which
+    ends them, whatever happens.
+    """
+    with _interrupts_ignored():  # which they inherit
+        processes = multiprocessing.get_context("spawn").Pool(count or usable_processors())
+    with processes:
+        yield processes
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _launch() -> str:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TextIO
 
 import click
 
+from pocketvl_runtime.disk import full_disk, reason
 from pocketvl_runtime.errors import PocketVLError, shortened
 from pocketvl_runtime.native_stderr import held_for_command
+from pocketvl_runtime.signals import SAID, EndRequested, signals_raised
 
 MAX_LINE_CHARS = 300
 """No error, warning or note is longer: what it quotes may come out of somebody else's file."""
@@ -27,29 +30,37 @@ def run_command(command: click.Command, name: str) -> None:
     """Runs a click command and ends the process: 0 good, 1 one clear line on stderr, 2 wrong usage.
 
     What nobody expected is one line too; its traceback is shown where POCKETVL_DEBUG=1. Where the reader of
-    stdout has gone away, click itself ends the process: quietly, with 1.
+    stdout has gone away, click itself ends the process: quietly, with 1. A signal that asks for the end
+    (SIGINT, SIGTERM, SIGHUP) is an exception, so that what is temporary goes; the status is 128 + its number.
     """
     warnings.showwarning = _show_warning
+    _open_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
     try:
-        with held_for_command():
+        with signals_raised(), held_for_command():
             command.main(prog_name=name, standalone_mode=False)
+        _flush_stdout()
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", 130)
+        _fail("interrupted", 128 + signal.SIGINT)
+    except EndRequested as asked:
+        _fail(SAID[asked.number], 128 + asked.number)
     except (PocketVLError, Warning) as error:  # a warning where the user asked for -W error
         _fail(str(error))
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        if _drop_stdout():
+            _fail(f"stdout: {reason(error)}")
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(full_disk(error) or place + reason(error))
     except Exception as error:
         if os.environ.get("POCKETVL_DEBUG") == "1":
             raise
-        _fail(f"unexpected {type(error).__name__}: {error}")
+        _fail(full_disk(error) or f"unexpected {type(error).__name__}: {error}")
     sys.exit(0)
 
 
@@ -86,6 +97,46 @@ def say_line(kind: str, message: str) -> None:
     most = MAX_LINE_CHARS - len(kind) - 2
     line = shortened(" ".join(message.split()), most)
     click.echo(f"{kind}: {shortened(printable(line), most)}", err=True)  # what was escaped is longer
+
+
+def _open_streams() -> None:
+    """Gives the null device to whoever was started without stdin, stdout or stderr.
+
+    Their numbers would be those of the next files that are opened, and into these went what libraries print.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            _open_null(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the end
+
+
+def _open_null(number: int) -> None:
+    """Opens the null device under a number, for programs that are started from here, too."""
+    handle = os.open(os.devnull, os.O_RDWR)
+    if handle != number:
+        os.dup2(handle, number)
+        os.close(handle)
+    os.set_inheritable(number, True)
+
+
+def _flush_stdout() -> None:
+    """Writes what stdout still holds, while somebody can be told that it cannot."""
+    with suppress(ValueError):  # it is closed
+        sys.stdout.flush()
+
+
+def _drop_stdout() -> bool:
+    """Whether stdout takes no more; if so, the interpreter does not try again at its end."""
+    try:
+        _flush_stdout()
+    except OSError:
+        _open_null(sys.stdout.fileno())
+        return True
+    return False
 
 
 def _fail(message: str, code: int = 1) -> None:

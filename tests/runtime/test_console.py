@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import click
 import pytest
@@ -147,3 +149,58 @@ def test_a_library_leaves_stderr_alone(capfd: pytest.CaptureFixture[str]) -> Non
     with native_stderr():
         os.write(2, b"said\n")
         assert capfd.readouterr().err == "said\n"  # at once
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "hung up")],
+)
+@pytest.mark.parametrize("within", ["plain", "finalizer"])
+def test_a_signal_is_one_line_even_if_it_comes_while_an_object_is_finalized(
+    number: signal.Signals,
+    line: str,
+    within: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    class Last:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    @click.command()
+    def command() -> None:
+        if within == "plain":
+            signal.raise_signal(number)
+        else:
+            last = Last()
+            del last
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    monkeypatch.setattr("sys.argv", ["it"])
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)]
+    with pytest.raises(SystemExit) as stop:
+        run_command(command, "it")
+    assert stop.value.code == 128 + number
+    assert capfd.readouterr().err.strip() == f"error: {line}"
+    assert before == [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)]
+
+
+def test_the_same_request_twice_does_not_disturb_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left: list[str] = []
+
+    @click.command()
+    def command() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            left.append("in order")
+
+    monkeypatch.setattr("sys.argv", ["it"])
+    with pytest.raises(SystemExit):
+        run_command(command, "it")
+    assert left == ["in order"]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pocketvl.arrays import open_array
 from pocketvl.data.tabletop.draw import draw_scene
 from pocketvl.data.tabletop.scene import (
     COLOURS,
@@ -27,7 +26,7 @@ from pocketvl.data.tabletop.scene import (
     scene_rng,
 )
 from pocketvl.errors import TrainingError
-from pocketvl_runtime.cpus import usable_processors
+from pocketvl.launch import worker_processes
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import PreprocessSpec
 
@@ -88,14 +87,14 @@ def open_pool(
         label.write_text(json.dumps(wanted))
     if json.loads(label.read_text()) != wanted:
         raise TrainingError(f"{folder} holds a pool of other scenes: delete it or choose another folder")
-    images = _memory(folder / "images.npy", np.uint8, (settings.count, spec.height, spec.width, 3))
-    rows = _memory(folder / "rows.npy", np.float32, (settings.count, MAX_THINGS, ROW_WIDTH))
+    images = open_array(folder / "images.npy", np.uint8, (settings.count, spec.height, spec.width, 3))
+    rows = open_array(folder / "rows.npy", np.float32, (settings.count, MAX_THINGS, ROW_WIDTH))
     starts = range(0, settings.count, _SHARD)
-    done = _memory(folder / "done.npy", np.uint8, (len(starts),))
+    done = open_array(folder / "done.npy", np.uint8, (len(starts),))
     missing = [k for k in range(len(starts)) if not done[k]]
     if missing:
         paint = partial(_paint_shard, settings, spec)
-        with multiprocessing.get_context("spawn").Pool(workers or usable_processors()) as processes:
+        with worker_processes(workers) as processes:
             for shard, pixels, things in processes.imap_unordered(paint, missing):
                 images[starts[shard] : starts[shard] + len(pixels)] = pixels
                 rows[starts[shard] : starts[shard] + len(things)] = things
@@ -124,11 +123,6 @@ def row_of(scene: Scene) -> Floats:
         indices = [values.index(v) for values, v in zip(VOCABULARIES, thing.look, strict=True)]
         row[k] = (*indices, thing.x, thing.y, thing.radius, thing.angle, 1.0)
     return row
-
-
-def _memory(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Any:
-    mode = "r+" if path.exists() else "w+"
-    return np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
 
 
 def _paint_shard(settings: PoolSettings, spec: PreprocessSpec, shard: int) -> tuple[int, Bytes, Floats]:

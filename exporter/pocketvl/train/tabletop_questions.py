@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tokenizers import Tokenizer
 from pocketvl.data.tabletop.language import ANSWERS, questions
 from pocketvl.data.tabletop.scene import COLOURS, SHAPES, Relation
 from pocketvl.errors import TrainingError
+from pocketvl.launch import worker_processes
 from pocketvl.train.tabletop_pool import Floats, ScenePool, scene_of
 from pocketvl.train.tokenizer import PAD_ID
 
@@ -58,7 +58,7 @@ def ask(
     work = partial(_ask_chunk, seed, rounds)
     if workers == 1 or len(starts) == 1:
         return _merged(map(work, chunks), len(rows), progress)
-    with multiprocessing.get_context("spawn").Pool(workers) as processes:
+    with worker_processes(workers) as processes:
         return _merged(processes.imap(work, chunks), len(rows), progress)
 
 

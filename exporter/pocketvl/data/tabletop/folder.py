@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from pocketvl.data.tabletop.draw import DEFAULT_SIZE, draw_scene
 from pocketvl.data.tabletop.language import canonical, captions, hard_negatives, questions, sample_statement
 from pocketvl.data.tabletop.scene import sample_scene, scene_rng
 from pocketvl.errors import DataError
-from pocketvl_runtime.cpus import usable_processors
+from pocketvl.launch import worker_processes
 
 WORLD_FILE = "tabletop.json"
 """Says how the folder was made."""
@@ -61,7 +60,7 @@ def _samples(seed: int, count: int, size: int) -> Iterator[tuple[bytes, dict[str
     if count < _WORTH_PROCESSES:
         yield from map(paint, range(count))
         return
-    with multiprocessing.get_context("spawn").Pool(usable_processors()) as processes:
+    with worker_processes() as processes:
         yield from processes.imap(paint, range(count), chunksize=50)
 
 
