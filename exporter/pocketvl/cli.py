@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +20,34 @@ if TYPE_CHECKING:
     from pocketvl.evaluate.report import Report
     from pocketvl.recipes.export import ExportResult
 
+
+def _default_cache() -> Path:
+    try:
+        return Path.home() / ".cache" / "pocketvl"
+    except RuntimeError:
+        raise click.UsageError(
+            "there is no home folder to keep a cache in: name one with --cache (POCKETVL_CACHE)"
+        ) from None
+
+
+def _keep_caches_in(folder: Path) -> None:
+    """Makes libraries that keep something of their own do so there, not in the home or temporary folder."""
+    for name, below in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "torchinductor")):
+        os.environ.setdefault(name, str(folder.absolute() / below))
+
+
+def _with_caches(context: click.Context, parameter: click.Parameter, cache: Path) -> Path:
+    _keep_caches_in(cache)
+    return cache
+
+
 _folder = click.Path(path_type=Path)
 _cache = click.option(
     "--cache",
     type=_folder,
     envvar="POCKETVL_CACHE",
-    default=Path.home() / ".cache" / "pocketvl",
+    default=_default_cache,
+    callback=_with_caches,
     show_default="~/.cache/pocketvl, or $POCKETVL_CACHE",
     help="Where results of stages are kept, so that nothing is done twice.",
 )
@@ -258,7 +282,8 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, as_json: bool) -> 
     from pocketvl.errors import GateError
     from pocketvl.recipes import export as recipe
 
-    with stage_lines() as tell:
+    with stage_lines() as tell, tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as scratch:
+        _keep_caches_in(Path(scratch))
         report = recipe.verify(bundle, source, data, gate, tell)
     _print_report(report, as_json)
     if not as_json:
@@ -356,4 +381,7 @@ def main() -> None:
     # torchao, which transformers imports, warns here of something that concerns neither us nor the user
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", BackendWarning)  # reports say the same, where it belongs
+    os.environ.setdefault(
+        "HF_HUB_OFFLINE", "1"
+    )  # checkpoints are folders; there is nothing to ask the hub for
     run_command(cli, "pocketvl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from pocketvl_runtime.errors import BackendWarning, ImageWarning
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from pocketvl_runtime.model import Model, load
 
 __all__ = ["BackendWarning", "ImageWarning", "Model", "load"]
+
+# ONNX Runtime leaves a device id in the home folder and calls its makers, unless this is set before anybody
+# imports it. Who sets it to something else is heeded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> object:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,23 +16,63 @@ from safetensors.torch import load_file, save_file
 from pocketvl.data.tabletop.folder import write_tabletop
 from tests.families.tiny import make_tiny_clip
 
+# Where libraries may put files instead of the home folder, and what tells them to be quiet.
+_TOLD = (
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "MPLCONFIGDIR",
+    "ORT_DISABLE_TELEMETRY",
+    "TORCHINDUCTOR_CACHE_DIR",
+)
+UNTOLD = ("env", *(f"--unset={name}" for name in _TOLD))
 
-def pocketvl(*words: object, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Runs the host's command as a user does."""
-    command = [str(Path(sys.executable).with_name("pocketvl")), *map(str, words)]
-    environment = os.environ | {"POCKETVL_CACHE": str(cache)}
+
+def pocketvl(
+    *words: object, cache: Path, before: Sequence[object] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs the host's command as a user does; `before` is a command that runs it, as strace does."""
+    program = Path(sys.executable).with_name("pocketvl")
+    command = [str(word) for word in (*before, program, *words)]
+    environment = os.environ | {"POCKETVL_CACHE": str(cache)} | environment
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def recording_network(calls: Path) -> list[object]:
+    """A command that runs another one and writes down what it asks of the network; empty where it cannot."""
+    strace = shutil.which("strace")
+    if strace is None:
+        return []
+    command = [strace, "--follow-forks", "--seccomp-bpf", "--quiet=all", "--trace=%network"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        return []
+    return [*command, "--output", calls]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A bundle with all that it was made from."""
+    """A bundle with all that it was made from.
+
+    Attributes:
+        checkpoint: a tiny CLIP.
+        calibration: a dataset folder.
+        data: another one.
+        bundle: what was exported.
+        cache: what the export was given.
+        home: the home folder that it ran with, which was empty.
+        calls: what it asked of the network; missing where that cannot be recorded.
+        first: what it said.
+    """
 
     checkpoint: Path
     calibration: Path
     data: Path
     bundle: Path
     cache: Path
+    home: Path
+    calls: Path
     first: subprocess.CompletedProcess[str]
 
     def again(self, *more: object) -> subprocess.CompletedProcess[str]:
@@ -65,7 +107,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         root / "data",
         root / "bundle",
         root / "cache",
+        root / "home",
+        root / "calls",
         subprocess.CompletedProcess([], 0),
     )
-    first = pocketvl(*made.command(made.bundle), "--keep-failing", cache=made.cache)
+    made.home.mkdir()
+    first = pocketvl(
+        *made.command(made.bundle),
+        "--keep-failing",
+        cache=made.cache,
+        before=[*UNTOLD, *recording_network(made.calls)],
+        HOME=str(made.home),
+    )
     return Exported(**{**vars(made), "first": first})
