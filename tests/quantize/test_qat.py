@@ -673,7 +673,7 @@ def test_pairs_that_do_not_fit_are_refused(data: PairedData, pairs: list[tuple[i
     "wrong", [{"batch_size": 1}, {"joint_steps": -1}, {"learning_rate": 0.0}, {"temperature": -1.0}]
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(RecipeError):
+    with pytest.raises(RecipeError, match=next(iter(wrong))):
         replace(SETTINGS, **wrong)  # type: ignore[arg-type]
 
 

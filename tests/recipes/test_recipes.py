@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,15 +70,34 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) 
         ("[qat]\nprecision = 'int8'", "qat.training: "),
         ("[qat]\nprecision = 'fp16'\n[qat.training]", "qat.precision is fp16"),
         ("[qat]\nprecision = 'int9'\n[qat.training]", "qat.precision: .*int8"),
-        ("[qat.training]\nbatch_size = 1\n[qat]\nprecision = 'int8'", "batch_size is 1"),
+        (
+            "[qat.training]\nbatch_size = 1\n[qat]\nprecision = 'int8'",
+            r"qat\.training\.batch_size: .* 2, not 1",
+        ),
         ("equalize = 'often'", "equalize: .*boolean"),
         ("group_size = 'large'", "group_size: .*integer"),
         ("group_size = 32.5", "group_size: .*integer"),
         ("calibration = 'mse'", "calibration: "),
         ("[calibration]\nobserver = 'median'", "calibration.observer: .*min_max"),
-        ("[calibration]\npercentile = 40", "percentile must be above 50"),
+        ("[calibration]\npercentile = 40", r"calibration\.percentile: .*greater than 50, not 40"),
         ("[weights]\nrounding = ['gptq']", "weights.rounding: "),
-        ("most_growth = 0.5", "most_growth must be at least 1"),
+        ("most_growth = 0.5", "most_growth: .* 1, not 0.5"),
+        ("most_growth = nan", "most_growth: .*finite number, not nan"),
+        ("most_growth = inf", "most_growth: .*finite number, not inf"),
+        ("[calibration]\nbits = 0", "calibration.bits: .* 2, not 0"),
+        ('"" = 1', "'': there is no such key"),
+        ('[weights]\n"" = 1', "weights.'': there is no such key"),
+        ('"a\\nb" = 1', r"'a\\nb': there is no such key"),
+        ("group_size = '32'", "group_size: .*valid integer, not '32'"),
+        ("group_size = 32.0", "group_size: .*valid integer, not 32.0"),
+        ("group_size = true", "group_size: .*valid integer, not True"),
+        ("group_size = 1979-05-27", "group_size: .*valid integer"),
+        ("equalize = 1", "equalize: .*valid boolean, not 1"),
+        ("equalize = 'yes'", "equalize: .*valid boolean, not 'yes'"),
+        ("most_growth = true", "most_growth: .*valid number, not True"),
+        ("[qat]\nprecision = 'int8'\ntraining = { learning_rate = nan }", "qat.training.learning_rate: "),
+        ("[qat]\nprecision = 'int8'\ntraining = { clip_norm = -1.0 }", "qat.training.clip_norm: "),
+        ("[qat]\nprecision = 'int8'\ntraining = 07:32:00", "qat.training: "),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(text: str, said: str, tmp_path: Path) -> None:
@@ -90,6 +110,40 @@ def test_what_is_wrong_is_named_in_one_line(text: str, said: str, tmp_path: Path
 def test_what_is_not_toml_is_refused_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"mine\.toml is not TOML: .*line 2"):
         read(tmp_path, "equalize = true\ngroup_size == 3\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "group_size = " + "9" * 5000,
+        "group_size = 0x" + "f" * 5000,
+        "group_size = 18446744073709551616",
+        "x = " + "[" * 3000,
+        "x = " + "[" * 40 + "]" * 40,
+        "group_size" + ".a" * 3000 + " = 1",
+    ],
+)
+def test_numbers_without_end_and_tables_in_tables_are_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"mine\.toml is not TOML: ") as caught:
+        read(tmp_path, text)
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["K = 1", "group_size = 'K'", "[calibration]\nobserver = 'K'"])
+def test_what_is_long_is_quoted_in_short(text: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(tmp_path, text.replace("K", "k" * 5000))
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+def test_a_recipe_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user reads files whatever their mode")
+    with pytest.raises(RecipeError, match="cannot be read: Permission denied"):
+        read_export_recipe(str(path))
 
 
 def test_what_is_not_text_is_refused(tmp_path: Path) -> None:

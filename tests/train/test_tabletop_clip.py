@@ -216,3 +216,39 @@ def test_a_value_of_the_wrong_type_names_the_key(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(RecipeError, match=r"model\.image\.layers"):
         read_training_recipe(str(tmp_path / "bad.toml"))
+
+
+SHIPPED = (resources.files("pocketvl.recipes") / "training" / "tabletop-clip.toml").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("steps = 1500", "steps = -1", r"oracle\.loop\.steps"),
+        ("learning_rate = 3e-3", "learning_rate = -1.0", r"oracle\.loop\.learning_rate"),
+        ("learning_rate = 3e-3", "learning_rate = false", r"oracle\.loop\.learning_rate"),
+        ("text_length = 32", "text_length = -16", r"model\.text_length"),
+        ("image_size = 80", "image_size = -80", r"model\.image_size"),
+        ("patch_size = 10", "patch_size = 0", r"model\.patch_size"),
+        ("patch_size = 10", "patch_size = 81", "patch_size: 81 pixels are more than the 80 of a picture"),
+        ("count = 200000", "count = 0", r"scenes\.count"),
+        ("seed = 1\n", "seed = -1\n", r"scenes\.seed"),
+        ("seed = 1\n", f"seed = {2**32}\n", r"scenes\.seed"),
+        ("batch_size = 256", "batch_size = 0", r"oracle\.batch_size"),
+        ("batch_size = 256", 'batch_size = "8"', r"oracle\.batch_size"),
+        ("batch_size = 256", "batch_size = 18446744073709551616", "more than 64 bits"),
+        ("negatives = 7", "negatives = -7", r"oracle\.negatives"),
+        ("negatives = 7", "negatives = 0", r"oracle\.negatives"),
+        ("layers = 6", "layers = 0", r"model\.image\.layers"),
+        ("heads = 6", "heads = 7", "7 heads do not divide a width of 192"),
+        ("vocab_size = 512", "vocab_size = 1", r"model\.vocab_size: .* 260, not 1"),
+        ("std = [0.5, 0.5, 0.5]", "std = [0.0, 0.5, 0.5]", r"model\.std\.0"),
+        ("std = [0.5, 0.5, 0.5]", "std = [nan, 0.5, 0.5]", r"model\.std\.0"),
+        ("mean = [0.5, 0.5, 0.5]", "mean = [0.5, inf, 0.5]", r"model\.mean\.1"),
+    ],
+)
+def test_values_that_cannot_be_name_the_key(tmp_path: Path, old: str, new: str, key: str) -> None:
+    assert old in SHIPPED
+    (tmp_path / "bad.toml").write_text(SHIPPED.replace(old, new, 1))
+    with pytest.raises(RecipeError, match=key):
+        read_training_recipe(str(tmp_path / "bad.toml"))

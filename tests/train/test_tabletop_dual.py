@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -119,5 +120,22 @@ def test_it_does_not_grow_from_a_checkpoint(tmp_path: Path) -> None:
 )
 def test_a_bad_recipe_names_the_key(tmp_path: Path, text: str, complaint: str) -> None:
     (tmp_path / "bad.toml").write_text(text)
+    with pytest.raises(RecipeError, match=complaint):
+        read_training_recipe(str(tmp_path / "bad.toml"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("depths = [3, 3]", "depths = [3, 0]", r"model\.image\.depths\.1: .* 1, not 0"),
+        ("channels = [64, 144]", "channels = [-64, 144]", r"model\.image\.channels\.0"),
+        ("patch_size = 4", "patch_size = 41", "patch_size: 41 pixels are more than the 40"),
+    ],
+)
+def test_values_that_cannot_be_name_the_key(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    shipped = resources.files("pocketvl.recipes") / "training" / "tabletop-convnext.toml"
+    text = shipped.read_text("utf-8")
+    assert old in text
+    (tmp_path / "bad.toml").write_text(text.replace(old, new))
     with pytest.raises(RecipeError, match=complaint):
         read_training_recipe(str(tmp_path / "bad.toml"))

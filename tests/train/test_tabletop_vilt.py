@@ -250,6 +250,9 @@ loop = { steps = 2, learning_rate = 1e-3 }
     [
         (RECIPE, "naming_layer and referring_layer are 1 to 1"),
         (RECIPE.replace('"vilt"', '"guess"'), r"model\.kind: 'guess' is none of clip, dual-encoder, vilt"),
+        (RECIPE.replace("heads = 2", "heads = 3"), "3 heads do not divide a width of 32"),
+        (RECIPE.replace("patch_size = 8", "patch_size = 33"), "patch_size: 33 pixels are more"),
+        (RECIPE.replace("batch_size = 4", "batch_size = 4\nfade_from = 1.0"), r"answer\.fade_from"),
         (RECIPE.replace("batch_size", "batch_sice"), r"answer\.batch_sice: there is no such key"),
     ],
 )

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
 
 from pocketvl.errors import RecipeError
+from pocketvl.settings import Count, Positive, Seed, Settings, Size, Weight
 from pocketvl.train.settings import Precision
 
 
@@ -97,7 +101,7 @@ class Grain(StrEnum):
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class LossWeights(Settings):
     """What is minimised; 0 leaves a loss out.
 
     Attributes:
@@ -111,17 +115,16 @@ class LossWeights:
         answer: cross-entropy of the right answers, where a model answers questions; needs no teacher.
     """
 
-    response: float = 1.0
-    embedding: float = 1.0
-    relation: float = 0.0
-    hidden: float = 0.0
-    attention: float = 0.0
-    contrast: float = 0.0
-    answer: float = 0.0
+    response: Weight = 1.0
+    embedding: Weight = 1.0
+    relation: Weight = 0.0
+    hidden: Weight = 0.0
+    attention: Weight = 0.0
+    contrast: Weight = 0.0
+    answer: Weight = 0.0
 
     def __post_init__(self) -> None:
-        if min(vars(self).values()) < 0:
-            raise RecipeError("weights of losses are 0 or above")
+        super().__post_init__()
         if max(vars(self).values()) == 0:
             raise RecipeError("all losses have weight 0: nothing would be learned")
 
@@ -137,7 +140,7 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
-class LearningSettings:
+class LearningSettings(Settings):
     """How a student learns, from a teacher or from the data's labels: tower by tower, then together.
 
     Attributes:
@@ -145,7 +148,7 @@ class LearningSettings:
         text_steps: of the text tower by itself.
         cross_steps: of both on what they have to do with each other, and on nothing else.
         joint_steps: of both on everything.
-        batch_size: pictures, or texts, of one step.
+        batch_size: pictures, or texts, of one step; at least 3, since they are compared.
         negatives: false captions a picture, where both towers learn.
         learning_rate: at the top of the schedule.
         joint_rate: the same, of cross and joint steps; as `learning_rate` where nothing is said. A tenth of
@@ -160,36 +163,28 @@ class LearningSettings:
         save_every: steps between two saved states.
     """
 
-    image_steps: int = 0
-    text_steps: int = 0
-    cross_steps: int = 0
-    joint_steps: int = 0
-    batch_size: int = 128
-    negatives: int = 1
-    learning_rate: float = 3e-4
-    joint_rate: float | None = None
+    image_steps: Count = 0
+    text_steps: Count = 0
+    cross_steps: Count = 0
+    joint_steps: Count = 0
+    batch_size: Annotated[Size, Field(ge=3)] = 128
+    negatives: Count = 1
+    learning_rate: Positive = 3e-4
+    joint_rate: Positive | None = None
     losses: LossWeights = field(default_factory=LossWeights)
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     mirror: bool = True
-    weight_decay: float = 0.05
+    weight_decay: Weight = 0.05
     precision: Precision = Precision.FLOAT32
-    seed: int = 0
-    save_every: int = 100
+    seed: Seed = 0
+    save_every: Size = 100
 
     def __post_init__(self) -> None:
-        steps = (self.image_steps, self.text_steps, self.cross_steps, self.joint_steps)
-        if min(steps) < 0 or max(steps) == 0:
+        super().__post_init__()
+        if max(self.image_steps, self.text_steps, self.cross_steps, self.joint_steps) == 0:
             raise RecipeError(
-                "image_steps, text_steps, cross_steps and joint_steps are 0 or above, one at least above"
+                "one at least of image_steps, text_steps, cross_steps and joint_steps is above 0"
             )
-        if self.batch_size < 3:
-            raise RecipeError(f"batch_size is {self.batch_size}; samples are compared, so 3 is the least")
-        if min(self.learning_rate, self.rate_together, self.temperature) <= 0:
-            raise RecipeError("learning_rate, joint_rate and temperature must be above 0")
-        if min(self.negatives, self.seed, self.weight_decay) < 0:
-            raise RecipeError("negatives, seed and weight_decay must be 0 or above")
-        if self.save_every < 1:
-            raise RecipeError("save_every must be at least 1")
         if max(self.image_steps, self.text_steps) > 0 and not self.losses.of_towers:
             raise RecipeError(
                 "a tower by itself learns from embedding, relation, hidden or attention: all weigh 0"

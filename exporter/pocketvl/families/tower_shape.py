@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pocketvl.errors import RecipeError
+from pocketvl.settings import Layers, Settings, Width
 
 
 @dataclass(frozen=True)
-class TowerShape:
+class TowerShape(Settings):
     """The shape of a transformer tower.
 
     Attributes:
@@ -18,13 +19,12 @@ class TowerShape:
         neurons: of each feed-forward layer; four times the width where nothing is said.
     """
 
-    width: int
-    layers: int
-    heads: int
-    neurons: int | None = None
+    width: Width
+    layers: Layers
+    heads: Width
+    neurons: Width | None = None
 
     def __post_init__(self) -> None:
-        if min(self.width, self.layers, self.heads, self.neurons or 1) < 1:
-            raise RecipeError("width, layers, heads and neurons must be at least 1")
+        super().__post_init__()
         if self.width % self.heads:
             raise RecipeError(f"{self.heads} heads do not divide a width of {self.width}")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
-from pocketvl.errors import RecipeError
+from pydantic import Field
+
+from pocketvl.settings import Count, Positive, Seed, Settings, Size, Weight
+from pocketvl.specification import LEAST_BITS, MOST_BITS
 
 
 class Observer(StrEnum):
@@ -30,7 +34,7 @@ class Rounding(StrEnum):
 
 
 @dataclass(frozen=True)
-class CalibrationSettings:
+class CalibrationSettings(Settings):
     """How activations are observed.
 
     Attributes:
@@ -42,20 +46,14 @@ class CalibrationSettings:
     """
 
     observer: Observer = Observer.MSE
-    percentile: float = 99.99
-    momentum: float = 0.9
-    bits: int = 8
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    bits: Annotated[int, Field(ge=LEAST_BITS, le=MOST_BITS)] = 8
     second_moments: bool = False
-
-    def __post_init__(self) -> None:
-        if not 50 < self.percentile <= 100:
-            raise RecipeError(f"percentile must be above 50 and at most 100, not {self.percentile}")
-        if not 0 <= self.momentum < 1:
-            raise RecipeError(f"momentum must be at least 0 and below 1, not {self.momentum}")
 
 
 @dataclass(frozen=True)
-class QuantizeSettings:
+class QuantizeSettings(Settings):
     """How weights become integers.
 
     Attributes:
@@ -70,14 +68,15 @@ class QuantizeSettings:
 
 
 @dataclass(frozen=True)
-class QatSettings:
+class QatSettings(Settings):
     """How two towers are trained on their grids; a phase of 0 steps is left out.
 
     Attributes:
         image_steps: of the image tower by itself.
         text_steps: of the text tower by itself.
         joint_steps: of both together.
-        batch_size: pictures, or texts, of one step; a joint step has twice as many texts as pictures.
+        batch_size: pictures, or texts, of one step, at least 2, since they are compared; a joint step has
+            twice as many texts as pictures.
         learning_rate: of weights, at the top of the schedule.
         scale_rate: of scales and offsets, as a factor on that: what a step moves, relative to the grid.
         tower_weight: of each tower's own losses in the joint phase.
@@ -88,25 +87,15 @@ class QatSettings:
         save_every: steps between two saved states.
     """
 
-    image_steps: int = 1000
-    text_steps: int = 1000
-    joint_steps: int = 1000
-    batch_size: int = 64
-    learning_rate: float = 2e-5
-    scale_rate: float = 10.0
-    tower_weight: float = 0.1
-    temperature: float = 1.0
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    seed: int = 0
-    save_every: int = 100
-
-    def __post_init__(self) -> None:
-        if min(self.image_steps, self.text_steps, self.joint_steps) < 0:
-            raise RecipeError("a phase of quantization-aware training has 0 steps or more")
-        if self.save_every < 1:
-            raise RecipeError("save_every must be at least 1")
-        if self.batch_size < 2:
-            raise RecipeError(f"batch_size is {self.batch_size}; samples are compared, so 2 is the least")
-        if min(self.learning_rate, self.scale_rate, self.temperature) <= 0:
-            raise RecipeError("learning_rate, scale_rate and temperature must be above 0")
+    image_steps: Count = 1000
+    text_steps: Count = 1000
+    joint_steps: Count = 1000
+    batch_size: Annotated[Size, Field(ge=2)] = 64
+    learning_rate: Positive = 2e-5
+    scale_rate: Positive = 10.0
+    tower_weight: Weight = 0.1
+    temperature: Positive = 1.0
+    weight_decay: Weight = 0.0
+    clip_norm: Positive = 1.0
+    seed: Seed = 0
+    save_every: Size = 100

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from pocketvl.compress.settings import (
     BlockScore,
@@ -20,6 +22,8 @@ from pocketvl.errors import RecipeError
 from pocketvl.families.tower_shape import TowerShape
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.recipes.toml import check_recipe, read_toml
+from pocketvl.settings import Layers, Positive, Rounds, Seed, Settings, Share, key_path
+from pocketvl_runtime.errors import quoted, shortened
 from pocketvl_runtime.manifest import Precision, Role
 
 FOLDER = "compressing"
@@ -31,7 +35,7 @@ TOWERS: Mapping[str, Role] = {
 
 
 @dataclass(frozen=True)
-class PruneStep:
+class PruneStep(Settings):
     """Neurons and heads go, in rounds, with some training after each.
 
     One of `ratio`, `parameters`, `macs` and `int8_bytes` says how far.
@@ -51,28 +55,24 @@ class PruneStep:
     """
 
     units: tuple[Units, ...] = (Units.NEURONS,)
-    ratio: float | None = None
-    parameters: float | None = None
-    macs: float | None = None
-    int8_bytes: float | None = None
+    ratio: Share | None = None
+    parameters: Positive | None = None
+    macs: Positive | None = None
+    int8_bytes: Positive | None = None
     towers: tuple[str, ...] = ("image", "text")
     score: Score = Score.MAGNITUDE
     scope: Scope = Scope.LAYER
-    rounds: int = 1
+    rounds: Rounds = 1
     schedule: Schedule = Schedule.CUBIC
     learn: LearningSettings | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = [v for v in (self.ratio, self.parameters, self.macs, self.int8_bytes) if v is not None]
         if len(given) != 1:
             raise RecipeError("say one of ratio, parameters, macs and int8_bytes")
-        if self.ratio is not None and not 0 < self.ratio < 1:
-            raise RecipeError(f"ratio must be above 0 and below 1, not {self.ratio}")
-        if given[0] <= 0:
-            raise RecipeError("a target must be above 0")
-        if not self.units:
-            raise RecipeError("units: neurons, heads, or both")
-        _check_rounds(self.rounds)
+        if not self.units or len(set(self.units)) < len(self.units):
+            raise RecipeError("units: neurons, heads, or both, each once")
         _check_towers(self.towers)
 
     @property
@@ -86,7 +86,7 @@ class PruneStep:
 
 
 @dataclass(frozen=True)
-class PruneFiltersStep:
+class PruneFiltersStep(Settings):
     """Filters of a convolutional image tower go, in rounds, with some training after each.
 
     Attributes:
@@ -97,21 +97,19 @@ class PruneFiltersStep:
         learn: the training after each round.
     """
 
-    ratio: float
+    ratio: Share
     score: Score = Score.MAGNITUDE
-    rounds: int = 1
+    rounds: Rounds = 1
     schedule: Schedule = Schedule.CUBIC
     learn: LearningSettings | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.ratio < 1:
-            raise RecipeError(f"ratio must be above 0 and below 1, not {self.ratio}")
+        super().__post_init__()
         _check_weights(self.score)
-        _check_rounds(self.rounds)
 
 
 @dataclass(frozen=True)
-class SparsifyStep:
+class SparsifyStep(Settings):
     """Single weights become 0 and are held there by later training; the graphs keep their shapes.
 
     Attributes:
@@ -125,29 +123,27 @@ class SparsifyStep:
         learn: the training after each round.
     """
 
-    sparsity: float | None = None
+    sparsity: Share | None = None
     two_of_four: bool = False
     towers: tuple[str, ...] = ("image", "text")
     score: Score = Score.MAGNITUDE
     scope: Scope = Scope.LAYER
-    rounds: int = 1
+    rounds: Rounds = 1
     schedule: Schedule = Schedule.CUBIC
     learn: LearningSettings | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.sparsity is None) != self.two_of_four:
             raise RecipeError("say either sparsity or two_of_four = true")
         _check_weights(self.score)
-        if self.sparsity is not None and not 0 < self.sparsity < 1:
-            raise RecipeError(f"sparsity must be above 0 and below 1, not {self.sparsity}")
         if self.two_of_four and self.rounds != 1:
             raise RecipeError("two_of_four is reached in one round")
-        _check_rounds(self.rounds)
         _check_towers(self.towers)
 
 
 @dataclass(frozen=True)
-class FreshStep:
+class FreshStep(Settings):
     """A smaller model that knows nothing yet takes the place of the source, which stays the teacher.
 
     Attributes:
@@ -159,16 +155,12 @@ class FreshStep:
 
     image: TowerShape
     text: TowerShape
-    seed: int = 0
+    seed: Seed = 0
     learn: LearningSettings | None = None
-
-    def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise RecipeError(f"seed must be 0 or above, not {self.seed}")
 
 
 @dataclass(frozen=True)
-class DropLayersStep:
+class DropLayersStep(Settings):
     """Whole layers go, those first that change their hidden states least.
 
     Attributes:
@@ -178,16 +170,15 @@ class DropLayersStep:
         learn: the training afterwards.
     """
 
-    image: int | None = None
-    text: int | None = None
-    fusion: int | None = None
+    image: Layers | None = None
+    text: Layers | None = None
+    fusion: Layers | None = None
     learn: LearningSettings | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.kept:
             raise RecipeError("say how many layers stay: image, text, or both; or fusion")
-        if min(self.kept.values()) < 1:
-            raise RecipeError("at least one layer has to stay")
 
     @property
     def kept(self) -> Mapping[str, int]:
@@ -196,7 +187,7 @@ class DropLayersStep:
 
 
 @dataclass(frozen=True)
-class LowRankStep:
+class LowRankStep(Settings):
     """Linears become two of a lower rank, where that saves.
 
     Attributes:
@@ -207,24 +198,21 @@ class LowRankStep:
         learn: the training afterwards.
     """
 
-    energy: float | None = None
-    ratio: float | None = None
+    energy: Share | None = None
+    ratio: Share | None = None
     whitened: bool = True
     towers: tuple[str, ...] = ("image", "text")
     learn: LearningSettings | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.energy is None) == (self.ratio is None):
             raise RecipeError("say either energy or ratio")
-        for name in ("energy", "ratio"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise RecipeError(f"{name} must be above 0 and below 1, not {value}")
         _check_towers(self.towers)
 
 
 @dataclass(frozen=True)
-class PruneCrossModalStep:
+class PruneCrossModalStep(Settings):
     """What text and picture read of each other goes where it carries little, in rounds.
 
     Attributes:
@@ -236,21 +224,16 @@ class PruneCrossModalStep:
         learn: the training after each round.
     """
 
-    ratio: float
+    ratio: Annotated[float, Field(gt=0, le=1)]
     score: BlockScore = BlockScore.VALUE
     grain: Grain = Grain.HEAD
-    rounds: int = 1
+    rounds: Rounds = 1
     schedule: Schedule = Schedule.CUBIC
     learn: LearningSettings | None = None
 
-    def __post_init__(self) -> None:
-        if not 0 < self.ratio <= 1:
-            raise RecipeError(f"ratio must be above 0 and at most 1, not {self.ratio}")
-        _check_rounds(self.rounds)
-
 
 @dataclass(frozen=True)
-class QatStep:
+class QatStep(Settings):
     """Weights learn to answer from a grid of few bits as they do now; rounded in an export, they lose less.
 
     Attributes:
@@ -262,12 +245,13 @@ class QatStep:
     learn: QatSettings = field(default_factory=QatSettings)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.precision not in (Precision.INT8, Precision.INT4):
             raise RecipeError(f"precision: int8 or int4, not {self.precision}")
 
 
 @dataclass(frozen=True)
-class LearnStep:
+class LearnStep(Settings):
     """A training: distillation from the source, or on the data's labels.
 
     Attributes:
@@ -322,7 +306,9 @@ def read_compress_recipe(recipe: str) -> CompressRecipe:
     values = read_toml(recipe, FOLDER)
     unknown = sorted(set(values) - {"steps"})
     if unknown:
-        raise RecipeError(f"recipe {recipe}: {unknown[0]}: there is no such key; a recipe has [[steps]]")
+        raise RecipeError(
+            f"recipe {recipe}: {key_path(unknown[:1])}: there is no such key; a recipe has [[steps]]"
+        )
     steps = values.get("steps")
     if not isinstance(steps, list) or not steps or not all(isinstance(each, dict) for each in steps):
         raise RecipeError(f"recipe {recipe}: steps: a recipe has at least one [[steps]]")
@@ -334,13 +320,8 @@ def _step(values: dict[str, Any], recipe: str, place: int) -> Step:
     given = dict(values)
     kind = given.pop("kind", None)
     if not isinstance(kind, str) or kind not in STEPS:
-        raise RecipeError(f"recipe {recipe}: {where}kind: {kind!r} is none of {', '.join(STEPS)}")
+        raise RecipeError(f"recipe {recipe}: {where}kind: {quoted(kind)} is none of {', '.join(STEPS)}")
     return check_recipe(STEPS[kind], given, recipe, where)
-
-
-def _check_rounds(rounds: int) -> None:
-    if rounds < 1:
-        raise RecipeError(f"rounds must be at least 1, not {rounds}")
 
 
 def _check_weights(score: Score) -> None:
@@ -351,4 +332,7 @@ def _check_weights(score: Score) -> None:
 def _check_towers(towers: tuple[str, ...]) -> None:
     unknown = sorted(set(towers) - set(TOWERS))
     if unknown or not towers:
-        raise RecipeError(f"towers: some of {', '.join(TOWERS)}; not {', '.join(unknown) or 'none'}")
+        named = ", ".join(shortened(each, 30) for each in unknown[:3]) or "none"
+        raise RecipeError(f"towers: some of {', '.join(TOWERS)}; not {named}")
+    if len(set(towers)) < len(towers):
+        raise RecipeError(f"towers: each once, not {', '.join(towers[:9])}")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
 
 from pocketvl.errors import RecipeError
 from pocketvl.quantize.settings import CalibrationSettings, QatSettings, QuantizeSettings
 from pocketvl.recipes.toml import check_recipe, read_toml
+from pocketvl.settings import Settings, Size
 from pocketvl.specification import GROUP_SIZES
 from pocketvl_runtime.manifest import Precision
 
@@ -15,7 +19,7 @@ DEFAULT = "default"
 
 
 @dataclass(frozen=True)
-class QatRecipe:
+class QatRecipe(Settings):
     """Quantization-aware training of one precision; all others are quantized after training.
 
     Attributes:
@@ -27,12 +31,13 @@ class QatRecipe:
     training: QatSettings
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.precision not in (Precision.INT8, Precision.INT8DYN, Precision.INT4):
             raise RecipeError(f"qat.precision is {self.precision.value}; there are int8, int8dyn and int4")
 
 
 @dataclass(frozen=True)
-class ExportRecipe:
+class ExportRecipe(Settings):
     """How towers become integers.
 
     Attributes:
@@ -48,17 +53,16 @@ class ExportRecipe:
     equalize: bool = True
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     weights: QuantizeSettings = field(default_factory=QuantizeSettings)
-    group_size: int = 32
-    most_growth: float = 1.5
+    group_size: Size = 32
+    most_growth: Annotated[float, Field(ge=1)] = 1.5
     qat: QatRecipe | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.group_size not in GROUP_SIZES:
             raise RecipeError(
                 f"group_size is {self.group_size}; there are {', '.join(map(str, GROUP_SIZES))}"
             )
-        if self.most_growth < 1:
-            raise RecipeError(f"most_growth must be at least 1, not {self.most_growth}")
 
 
 def read_export_recipe(recipe: str) -> ExportRecipe:

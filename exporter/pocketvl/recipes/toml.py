@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from pocketvl.errors import RecipeError
+from pocketvl.settings import Settings, first_error, key_path
+from pocketvl_runtime.errors import quoted, shortened
 
 _SUFFIX = ".toml"
-RecipeT = TypeVar("RecipeT")
+_MOST_DEPTH = 16
+RecipeT = TypeVar("RecipeT", bound=Settings)
 
 
 def shipped_recipes(folder: str) -> tuple[str, ...]:
@@ -26,25 +29,30 @@ def read_toml(recipe: str, folder: str) -> dict[str, Any]:
     """Reads a shipped recipe by its name, or the user's own from a .toml file.
 
     Raises:
-        RecipeError: there is none, or it is not TOML.
+        RecipeError: there is none, it cannot be read, or it is not TOML.
     """
     names = shipped_recipes(folder)
     if recipe in names:
         content = (resources.files("pocketvl.recipes") / folder / f"{recipe}{_SUFFIX}").read_bytes()
     elif recipe.endswith(_SUFFIX) and Path(recipe).is_file():
-        content = Path(recipe).read_bytes()
+        try:
+            content = Path(recipe).read_bytes()
+        except OSError as error:
+            raise RecipeError(f"recipe {recipe} cannot be read: {error.strerror or error}") from error
     else:
         raise RecipeError(
-            f"there is no {folder} recipe {recipe!r}: name a .toml file or one of {', '.join(names)}"
+            f"there is no {folder} recipe {quoted(recipe)}: name a .toml file or one of {', '.join(names)}"
         )
     try:
-        return tomllib.loads(content.decode("utf-8-sig"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"recipe {recipe} is not TOML: {error}") from error
+        values = tomllib.loads(content.decode("utf-8-sig"))
+        _check_values(values)
+    except (ValueError, RecursionError) as error:  # tomllib says less than all of what it raises
+        raise RecipeError(f"recipe {recipe} is not TOML: {shortened(str(error), 200)}") from error
+    return values
 
 
 def check_recipe(kind: type[RecipeT], values: dict[str, Any], recipe: str, where: str = "") -> RecipeT:
-    """Makes a dataclass of what a recipe, or a part of it, says.
+    """Makes settings of what a recipe, or a part of it, says.
 
     Args:
         kind: the dataclass.
@@ -56,29 +64,27 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], recipe: str, where
         RecipeError: a key is unknown, missing, of the wrong type, or has a value that cannot be; the message
             names recipe and key.
     """
-    unknown = _unknown_key(kind, values)
-    if unknown:
-        raise RecipeError(f"recipe {recipe}: {where}{unknown}: there is no such key")
+    # through JSON, whose lists and objects strict types take for tuples and dataclasses; dates, which no
+    # setting is, become texts
+    content = json.dumps(values, default=str)
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(kind).validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"recipe {recipe}: {where}{key}: {first['msg']}") from error
-    except RecipeError as error:  # of a dataclass that checks its own values
+        path, reason = first_error(error)
+        raise RecipeError(f"recipe {recipe}: {where}{key_path(path)}: {reason}") from error
+    except RecipeError as error:  # of a dataclass that holds its own values against each other
         part = f"{where.removesuffix('.')}: " if where else ""
         raise RecipeError(f"recipe {recipe}: {part}{error}") from error
 
 
-def _unknown_key(kind: Any, values: dict[str, Any], path: str = "") -> str:
-    """The first key that the dataclass does not have, with its path; empty where there is none."""
-    hints = get_type_hints(kind)
-    for name, value in values.items():
-        if name not in hints:
-            return path + name
-        for inner in (hints[name], *get_args(hints[name])):  # a section may be optional
-            if isinstance(value, dict) and dataclasses.is_dataclass(inner):
-                found = _unknown_key(inner, value, f"{path}{name}.")
-                if found:
-                    return found
-    return ""
+def _check_values(values: dict[str, Any]) -> None:
+    """Raises ValueError at integers that TOML does not have, and at tables in tables without end."""
+    layer: list[Any] = [values]
+    for _ in range(_MOST_DEPTH):
+        if any(isinstance(each, int) and not -(2**63) <= each < 2**63 for each in layer):
+            raise ValueError("an integer has more than 64 bits")
+        groups = [list(each.values()) if isinstance(each, dict) else each for each in layer]
+        layer = [item for group in groups if isinstance(group, list) for item in group]
+        if not layer:
+            return
+    raise ValueError(f"values are nested more than {_MOST_DEPTH} deep")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pocketvl.errors import RecipeError
 from pocketvl.recipes.toml import check_recipe, read_toml
+from pocketvl_runtime.errors import quoted
 
 if TYPE_CHECKING:
     from pocketvl.train.tabletop import TabletopSettings
@@ -29,7 +30,7 @@ def read_training_recipe(recipe: str) -> TabletopSettings | TabletopViltSettings
     model = values.get("model")
     kind = model.pop("kind", KINDS[0]) if isinstance(model, dict) else KINDS[0]
     if kind not in KINDS:
-        raise RecipeError(f"recipe {recipe}: model.kind: {kind!r} is none of {', '.join(KINDS)}")
+        raise RecipeError(f"recipe {recipe}: model.kind: {quoted(kind)} is none of {', '.join(KINDS)}")
     if kind == "vilt":
         from pocketvl.train.tabletop_vilt import TabletopViltSettings
 

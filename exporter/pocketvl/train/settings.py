@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pocketvl.errors import RecipeError
+from pocketvl.settings import Count, Positive, Seed, Settings, Size, Weight
 
 
 class Precision(StrEnum):
@@ -16,7 +16,7 @@ class Precision(StrEnum):
 
 
 @dataclass(frozen=True)
-class LoopSettings:
+class LoopSettings(Settings):
     """How to train.
 
     Attributes:
@@ -30,15 +30,11 @@ class LoopSettings:
         precision: bfloat16 is about twice as fast where the processor has instructions for it.
     """
 
-    steps: int
-    learning_rate: float
-    weight_decay: float = 0.05
-    warmup_steps: int = 200
-    seed: int = 0
-    save_every: int = 100
-    clip_norm: float = 1.0
+    steps: Count
+    learning_rate: Positive
+    weight_decay: Weight = 0.05
+    warmup_steps: Count = 200
+    seed: Seed = 0
+    save_every: Size = 100
+    clip_norm: Positive = 1.0
     precision: Precision = Precision.FLOAT32
-
-    def __post_init__(self) -> None:
-        if self.save_every < 1:
-            raise RecipeError("save_every must be at least 1")

@@ -25,6 +25,7 @@ from pocketvl.families.clip_trainable import ClipImageTower, ClipTextTower
 from pocketvl.families.dual_encoder_trainable import BertTextTower
 from pocketvl.families.folder import CARD_FILE
 from pocketvl.launch import is_first
+from pocketvl.settings import Settings, Size
 from pocketvl.stage import check_replaceable, publish, read_record, write_record
 from pocketvl.train.growing import grow_
 from pocketvl.train.loop import Objective, Trainer, TrainReport, launched
@@ -68,7 +69,7 @@ class PictureSettings(Protocol):
 
 
 @dataclass(frozen=True)
-class PhaseSettings:
+class PhaseSettings(Settings):
     """One phase of the training.
 
     Attributes:
@@ -77,13 +78,13 @@ class PhaseSettings:
         loop: how long, how fast.
     """
 
-    batch_size: int
-    negatives: int
+    batch_size: Size
+    negatives: Size
     loop: LoopSettings
 
 
 @dataclass(frozen=True)
-class TabletopSettings:
+class TabletopSettings(Settings):
     """All that decides what comes out: the model, its scenes, and the phases of its training in order.
 
     Attributes:
@@ -104,6 +105,7 @@ class TabletopSettings:
     joint: PhaseSettings | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = [phase is not None for phase in (self.oracle, self.text, self.image)]
         if any(given) != all(given):
             raise RecipeError(

@@ -8,49 +8,78 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
+from pocketvl.errors import RecipeError
+from pocketvl.settings import Layers, Pixels, Positive, Settings, Width
 from pocketvl.train.contrast import contrastive_loss, pairwise_loss
 from pocketvl.train.tabletop_batches import Batch
 from pocketvl.train.tabletop_oracle import TabletopOracle
 from pocketvl.train.tabletop_pool import VOCABULARIES
-from pocketvl.train.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from pocketvl.train.tokenizer import BOS_ID, EOS_ID, LEAST_VOCABULARY, PAD_ID
 
 LARGEST_LOGIT_SCALE = 4.3
 
+TextLength = Annotated[int, Field(ge=3, le=2**16)]
+"""Tokens of a text, the two special ones included."""
+VocabularySize = Annotated[int, Field(ge=LEAST_VOCABULARY, le=2**24)]
+"""Tokens of the tokenizer that is trained, too."""
+
 
 @dataclass(frozen=True)
-class TowerSettings:
+class TowerSettings(Settings):
     """Width, depth and heads of a transformer tower."""
 
-    width: int
-    layers: int
-    heads: int
+    width: Width
+    layers: Layers
+    heads: Width
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_heads(self.heads, self.width)
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(Settings):
     """What is to be said of a model, whatever its towers are."""
 
-    image_size: int
-    text_length: int
-    vocab_size: int
-    embedding_dim: int
+    image_size: Pixels
+    text_length: TextLength
+    vocab_size: VocabularySize
+    embedding_dim: Width
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
 
 
 @dataclass(frozen=True)
 class ClipSettings(ModelSettings):
     """The shape of a CLIP."""
 
-    patch_size: int
+    patch_size: Pixels
     image: TowerSettings
     text: TowerSettings
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_patches(self.patch_size, self.image_size)
+
+
+def check_heads(heads: int, width: int) -> None:
+    """Raises RecipeError where attention heads cannot share a width."""
+    if width % heads:
+        raise RecipeError(f"heads: {heads} heads do not divide a width of {width}")
+
+
+def check_patches(patch_size: int, image_size: int) -> None:
+    """Raises RecipeError where a picture has not one patch."""
+    if patch_size > image_size:
+        raise RecipeError(f"patch_size: {patch_size} pixels are more than the {image_size} of a picture")
 
 
 def build_clip(settings: ClipSettings) -> CLIPModel:

@@ -13,7 +13,8 @@ from torch import nn
 from transformers import VisionTextDualEncoderConfig, VisionTextDualEncoderModel
 
 from pocketvl.errors import RecipeError
-from pocketvl.train.tabletop_clip import ModelSettings, TaughtTower, TowerSettings
+from pocketvl.settings import Layers, Pixels, Settings, Width
+from pocketvl.train.tabletop_clip import ModelSettings, TaughtTower, TowerSettings, check_patches
 from pocketvl.train.tokenizer import PAD_ID
 
 # What a layer's outputs are scaled by at first. ConvNeXt's 1e-6 is made for many layers and long trainings.
@@ -22,7 +23,7 @@ _NORM_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
-class ConvNextSettings:
+class ConvNextSettings(Settings):
     """Stages of layers; each but the first halves the sides of what it sees.
 
     Attributes:
@@ -31,15 +32,14 @@ class ConvNextSettings:
         depths: layers of each stage.
     """
 
-    patch_size: int
-    channels: tuple[int, ...]
-    depths: tuple[int, ...]
+    patch_size: Pixels
+    channels: tuple[Width, ...]
+    depths: tuple[Layers, ...]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.channels or len(self.channels) != len(self.depths):
             raise RecipeError("channels and depths say one number for each stage")
-        if min(self.patch_size, *self.channels, *self.depths) < 1:
-            raise RecipeError("patch_size, channels and depths must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class DualEncoderSettings(ModelSettings):
 
     image: ConvNextSettings
     text: TowerSettings
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_patches(self.image.patch_size, self.image_size >> len(self.image.channels) - 1)
 
 
 def build_dual_encoder(settings: DualEncoderSettings) -> VisionTextDualEncoderModel:

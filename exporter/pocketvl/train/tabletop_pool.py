@@ -27,6 +27,7 @@ from pocketvl.data.tabletop.scene import (
 )
 from pocketvl.errors import TrainingError
 from pocketvl.launch import worker_processes
+from pocketvl.settings import Pixels, Seed, Settings, Size
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import PreprocessSpec
 
@@ -40,12 +41,12 @@ Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class PoolSettings:
+class PoolSettings(Settings):
     """Which scenes a pool holds: scenes 0 to `count` - 1 of world `seed`, painted at `paint_size` pixels."""
 
-    seed: int
-    count: int
-    paint_size: int = 128
+    seed: Seed
+    count: Size
+    paint_size: Pixels = 128
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from accelerate.utils import set_seed
+from pydantic import Field
 from torch import nn
 from transformers import ViltConfig, ViltForQuestionAnswering
 
@@ -23,12 +25,20 @@ from pocketvl.data.tabletop.language import ANSWERS
 from pocketvl.errors import RecipeError
 from pocketvl.families.vilt_trainable import ViltTower
 from pocketvl.launch import is_first, processes
+from pocketvl.settings import Layers, Pixels, Positive, Rounds, Settings, Size, Weight, Width
 from pocketvl.train.loop import Progress, Trainer, TrainReport, launched
 from pocketvl.train.pairs import mirror
 from pocketvl.train.phases import claim, named
 from pocketvl.train.settings import LoopSettings
 from pocketvl.train.tabletop import check_out, corpus, preprocess_spec, publish_checkpoint
-from pocketvl.train.tabletop_clip import naming_loss, under_patches
+from pocketvl.train.tabletop_clip import (
+    TextLength,
+    VocabularySize,
+    check_heads,
+    check_patches,
+    naming_loss,
+    under_patches,
+)
 from pocketvl.train.tabletop_pool import VOCABULARIES, PoolSettings, open_pool
 from pocketvl.train.tabletop_questions import AnswerBatch, AnswerBatches, ask
 from pocketvl.train.tokenizer import PAD_ID, build_tokenizer
@@ -36,7 +46,7 @@ from pocketvl_runtime.cpus import usable_processors
 
 
 @dataclass(frozen=True)
-class ViltSettings:
+class ViltSettings(Settings):
     """The shape of the model.
 
     Attributes:
@@ -51,19 +61,24 @@ class ViltSettings:
         std: divides them then.
     """
 
-    image_size: int
-    patch_size: int
-    width: int
-    layers: int
-    heads: int
-    text_length: int
-    vocab_size: int
+    image_size: Pixels
+    patch_size: Pixels
+    width: Width
+    layers: Layers
+    heads: Width
+    text_length: TextLength
+    vocab_size: VocabularySize
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_patches(self.patch_size, self.image_size)
+        check_heads(self.heads, self.width)
 
 
 @dataclass(frozen=True)
-class AnswerPhase:
+class AnswerPhase(Settings):
     """The training.
 
     Attributes:
@@ -77,18 +92,18 @@ class AnswerPhase:
         fade_from: share of the steps after which both fade to nothing.
     """
 
-    batch_size: int
+    batch_size: Size
     loop: LoopSettings
-    rounds: int = 4
-    naming: float = 0.5
-    referring: float = 2.0
-    naming_layer: int = 2
-    referring_layer: int = 4
-    fade_from: float = 0.8
+    rounds: Rounds = 4
+    naming: Weight = 0.5
+    referring: Weight = 2.0
+    naming_layer: Layers = 2
+    referring_layer: Layers = 4
+    fade_from: Annotated[float, Field(ge=0, lt=1)] = 0.8
 
 
 @dataclass(frozen=True)
-class TabletopViltSettings:
+class TabletopViltSettings(Settings):
     """All that decides what comes out.
 
     Attributes:
@@ -102,6 +117,7 @@ class TabletopViltSettings:
     answer: AnswerPhase
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         model, answer = self.model, self.answer
         if not 1 <= answer.naming_layer <= answer.referring_layer <= model.layers:
             raise RecipeError(

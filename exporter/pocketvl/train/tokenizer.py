@@ -11,6 +11,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 PAD, UNK, BOS, EOS = "<pad>", "<unk>", "<bos>", "<eos>"
 # With id 2 for eos, transformers' CLIP would fall into an old branch that pools at the highest id instead.
 SPECIAL_TOKENS = (PAD, UNK, BOS, EOS)
+# all bytes are in the vocabulary, and these
+LEAST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 PAD_ID, BOS_ID, EOS_ID = (SPECIAL_TOKENS.index(t) for t in (PAD, BOS, EOS))
 
 
