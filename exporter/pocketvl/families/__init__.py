@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketvl.errors import SourceError
+from pocketvl_runtime.errors import quoted
 
 if TYPE_CHECKING:
     from pocketvl.families.base import Source
@@ -69,6 +70,6 @@ def _model_type(folder: Path) -> str:
     known = ", ".join(sorted(_FAMILIES))
     if not isinstance(model_type, str) or model_type not in _FAMILIES:
         raise SourceError(
-            f"{folder / 'config.json'}: model_type {model_type!r} is not known (known: {known})"
+            f"{folder / 'config.json'}: model_type {quoted(model_type)} is not known (known: {known})"
         )
     return model_type

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from pocketvl.errors import SourceError
+from pocketvl.families.token_ids import check_ids
+from pocketvl_runtime.errors import quoted, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +37,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path} is not valid JSON: {error}") from error
+        raise SourceError(f"{path} is not valid JSON: {shortened(str(error), 200)}") from error
     if not isinstance(value, dict):
         raise SourceError(f"{path} holds a {type(value).__name__}, not a JSON object")
     return value
@@ -67,12 +69,13 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard:
-            raise SourceError(f"{folder / _INDEX} names {shard!r}, which is not a plain file name")
+            raise SourceError(f"{folder / _INDEX} names {quoted(shard)}, which is not a plain file name")
         tensors.update(_read_shard(folder / shard))
     lost = sorted(set(weight_map) - set(tensors))
     if lost:
         raise SourceError(
-            f"{folder / _INDEX} lists {len(lost)} tensors that no shard holds, {lost[0]} for one"
+            f"{folder / _INDEX} lists {len(lost)} tensors that no shard holds, "
+            f"{shortened(lost[0], 100)} for one"
         )
     return tensors
 
@@ -95,25 +98,24 @@ def _read_shard(path: Path) -> dict[str, torch.Tensor]:
     except FileNotFoundError:
         raise SourceError(f"{path.parent} has no {path.name}") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise SourceError(f"{path} is not a readable safetensors file: {error}") from error
+        raise SourceError(
+            f"{path} is not a readable safetensors file: {shortened(str(error), 200)}"
+        ) from error
 
 
-def load_weights_(model: nn.Module, weights: Mapping[str, torch.Tensor], where: Path) -> None:
-    """Copies `weights` into `model`, which keeps its own dtype (fp16 files load into fp32 models).
+def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], where: Path) -> None:
+    """Holds the names and shapes of `weights` against a model.
 
     Args:
-        model: its parameters are overwritten in place.
+        model: on any device, meta too.
         weights: tensors by parameter name; those that `model` has no parameter for must be none but the
             position indices that old versions of transformers stored.
         where: the folder, for messages.
 
     Raises:
-        SourceError: a tensor is missing, too many, of the wrong shape, or holds NaN or infinity.
+        SourceError: a tensor is missing, too many or of the wrong shape.
     """
-    import torch
-
-    wanted = model.state_dict()
-    given = {name: tensor for name, tensor in weights.items() if not name.endswith("position_ids")}
+    wanted, given = model.state_dict(), _parameters(weights)
     for problem, names in (
         ("lack", sorted(set(wanted) - set(given))),
         ("hold unknown", sorted(set(given) - set(wanted))),
@@ -121,16 +123,39 @@ def load_weights_(model: nn.Module, weights: Mapping[str, torch.Tensor], where: 
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise SourceError(
-                f"{where}: the weights {problem} {names[0]}{more}; config.json describes another model"
+                f"{where}: the weights {problem} {shortened(names[0], 100)}{more}; "
+                "config.json describes another model"
             )
     for name, tensor in given.items():
         if tensor.shape != wanted[name].shape:
             raise SourceError(
                 f"{where}: {name} is {list(tensor.shape)}, config.json asks for {list(wanted[name].shape)}"
             )
+
+
+def load_weights_(model: nn.Module, weights: Mapping[str, torch.Tensor], where: Path) -> None:
+    """Copies `weights` into `model`, which keeps its own dtype (fp16 files load into fp32 models).
+
+    Args:
+        model: its parameters are overwritten in place.
+        weights: as `check_weights` takes them.
+        where: the folder, for messages.
+
+    Raises:
+        SourceError: a tensor is missing, too many, of the wrong shape, or holds NaN or infinity.
+    """
+    import torch
+
+    check_weights(model, weights, where)
+    given = _parameters(weights)
+    for name, tensor in given.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise SourceError(f"{where}: {name} ({tensor.dtype}) holds values that are not finite floats")
     model.load_state_dict(given)
+
+
+def _parameters(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in weights.items() if not name.endswith("position_ids")}
 
 
 @dataclass(frozen=True)
@@ -161,7 +186,8 @@ def read_tokenizer(folder: Path) -> TokenizerFile:
     """Reads tokenizer.json and, where it exists, tokenizer_config.json.
 
     Raises:
-        SourceError: tokenizer.json is missing or broken, or texts do not end with one special token.
+        SourceError: tokenizer.json is missing or broken, texts do not end with one special token, or
+            transformers makes other ids of them.
     """
     path = folder / "tokenizer.json"
     stored = read_json(path)
@@ -169,7 +195,9 @@ def read_tokenizer(folder: Path) -> TokenizerFile:
     try:
         tokenizer = Tokenizer.from_str(content.decode("utf-8"))
     except Exception as error:  # tokenizers raises bare Exception
-        raise SourceError(f"{path} is not a tokenizer that `tokenizers` can open: {error}") from error
+        raise SourceError(
+            f"{path} is not a tokenizer that `tokenizers` can open: {shortened(str(error), 200)}"
+        ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     config_path = folder / "tokenizer_config.json"
@@ -178,12 +206,15 @@ def read_tokenizer(folder: Path) -> TokenizerFile:
     probe = tokenizer.encode("a").ids
     if not probe or not empty or probe[-1] != empty[-1]:
         raise SourceError(f"{path}: texts do not end with a special token (its post_processor adds none)")
+    limit = _length_limit(config, stored, config_path)
+    pad_id = _pad_id(config, stored, tokenizer, probe[-1], config_path)
+    theirs = check_ids(folder, tokenizer)
     return TokenizerFile(
         content=content,
         tokenizer=tokenizer,
-        limit=_length_limit(config, stored, config_path),
+        limit=limit,
         eos_id=probe[-1],
-        pad_id=_pad_id(config, stored, tokenizer, probe[-1], config_path),
+        pad_id=pad_id if theirs is None else theirs,
     )
 
 
@@ -194,7 +225,7 @@ def _length_limit(config: dict[str, Any], stored: dict[str, Any], path: Path) ->
     if limit is None:
         return None
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
-        raise SourceError(f"{path}: model_max_length is {limit!r}, not a positive number")
+        raise SourceError(f"{path}: model_max_length is {quoted(limit)}, not a positive number")
     return int(min(limit, 2**31))  # transformers writes 1e30 for "no limit"
 
 
@@ -210,5 +241,5 @@ def _pad_id(
         return int(pad_id) if isinstance(pad_id, int) else eos_id
     pad_id = tokenizer.token_to_id(token) if isinstance(token, str) else None
     if pad_id is None:
-        raise SourceError(f"{path}: the pad token {token!r} is not in tokenizer.json")
+        raise SourceError(f"{path}: pad_token is {quoted(token)}, which is not in tokenizer.json")
     return int(pad_id)

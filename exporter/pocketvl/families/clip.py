@@ -31,6 +31,7 @@ from pocketvl.families.opening import (
     parse_config,
     text_length,
 )
+from pocketvl_runtime.errors import quoted
 from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def build_model(stored: dict[str, Any], folder: Path, initialised: bool = False)
 
 
 def _open_model(config: _Config, folder: Path) -> CLIPModel:
-    return open_model(lambda: _build(config, folder), read_compression(folder), folder)
+    return open_model(lambda: _build(config, folder), config.whole, read_compression(folder), folder)
 
 
 def _read_config(folder: Path) -> _Config:
@@ -238,7 +239,9 @@ def _check_config(stored: dict[str, Any], folder: Path) -> _Config:
     }
     check_sizes(sizes, path)
     if vision.num_channels != 3:
-        raise SourceError(f"{path}: vision_config.num_channels is {vision.num_channels}; pictures have 3")
+        raise SourceError(
+            f"{path}: vision_config.num_channels is {quoted(vision.num_channels)}; pictures have 3"
+        )
     return _Config(config, text, vision)
 
 
@@ -255,8 +258,8 @@ def _check_tokenizer(folder: Path, tokenizer: TokenizerFile, config: _Config) ->
     if eos != _LEGACY_EOS:
         if tokenizer.eos_id != eos:
             raise SourceError(
-                f"{folder}: texts end with id {tokenizer.eos_id}, config.json pools at eos_token_id {eos}; "
-                "correct text_config.eos_token_id"
+                f"{folder}: texts end with id {tokenizer.eos_id}, config.json pools at eos_token_id "
+                f"{quoted(eos)}; correct text_config.eos_token_id"
             )
         return ()
     if tokenizer.eos_id != tokenizer.highest_id:

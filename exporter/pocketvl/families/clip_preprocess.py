@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pocketvl.errors import SourceError
 from pocketvl.families.checkpoint import read_json
+from pocketvl_runtime.errors import quoted
 from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _find(folder: Path) -> tuple[_Stored | None, Path | None]:
     nested = read_json(combined).get("image_processor") if combined.exists() else None
     if nested is not None:
         if not isinstance(nested, dict):
-            raise SourceError(f"{combined}: image_processor is {nested!r}, not a JSON object")
+            raise SourceError(f"{combined}: image_processor is {quoted(nested)}, not a JSON object")
         return _Stored(nested, combined), single if single.exists() else None
     return (_Stored(read_json(single), single), None) if single.exists() else (None, None)
 
@@ -102,7 +103,9 @@ def _check_type(stored: _Stored, folder: Path, default: str | None) -> None:
     # as it was called before, and with torchvision, and without
     name = kind.replace("FeatureExtractor", "ImageProcessor") if isinstance(kind, str) else ""
     if name.removesuffix("Fast").removesuffix("Pil") != CLIP_PROCESSOR:
-        found = "it names no image_processor_type" if kind is None else f"image_processor_type is {kind!r}"
+        found = (
+            "it names no image_processor_type" if kind is None else f"image_processor_type is {quoted(kind)}"
+        )
         raise SourceError(f"{stored.path}: {found}; only {CLIP_PROCESSOR} is supported")
 
 
@@ -120,7 +123,7 @@ def _processor(config: dict[str, Any], path: Path) -> CLIPImageProcessorPil:
         # set as an attribute, it would replace a part of the class
         is_part = key not in names | _METADATA and (hasattr(CLIPImageProcessorPil, key) or key == "self")
         if is_new or is_part:
-            raise SourceError(f"{path}: {key} is {value!r}; it is not supported, remove it")
+            raise SourceError(f"{path}: {key} is {quoted(value)}; it is not supported, remove it")
     try:
         return CLIPImageProcessorPil(**config)
     except Exception as error:  # ValueError, IndexError or TypeError, by how a size is wrong
@@ -129,8 +132,8 @@ def _processor(config: dict[str, Any], path: Path) -> CLIPImageProcessorPil:
                 CLIPImageProcessorPil(**{key: config.get(key)})
             except Exception:
                 raise SourceError(
-                    f"{path}: {key} is {config[key]!r}; known are a number, height with width, and for size "
-                    "shortest_edge"
+                    f"{path}: {key} is {quoted(config[key])}; known are a number, height with width, and "
+                    "for size shortest_edge"
                 ) from error
         raise SourceError(f"{path}: transformers cannot read it: {error}") from error
 
@@ -183,7 +186,7 @@ def _spec(processor: CLIPImageProcessorPil, path: Path, image_size: int) -> Prep
         raise SourceError(f"{path}: do_pad is true; padding is not supported")
     if not isinstance(given["resample"], int) or given["resample"] != _BICUBIC:  # 3.0 would be bilinear
         raise SourceError(
-            f"{path}: resample is {given['resample']!r}; only bicubic ({_BICUBIC}) is supported"
+            f"{path}: resample is {quoted(given['resample'])}; only bicubic ({_BICUBIC}) is supported"
         )
     mode, height, width = _resize(given["size"], path)
     crop = _crop(given["crop_size"], path) if flags["do_center_crop"] else None
@@ -223,7 +226,7 @@ def _flag(value: object, name: str, path: Path) -> bool:
     if value is None:
         return False  # so a null is taken; an absent key has its default by now
     if not isinstance(value, bool):
-        raise SourceError(f"{path}: {name} is {value!r}, neither true nor false")
+        raise SourceError(f"{path}: {name} is {quoted(value)}, neither true nor false")
     return value
 
 
@@ -234,7 +237,7 @@ def _sides(value: Iterable[tuple[str, int]] | None, name: str, path: Path) -> di
     sides = dict(value)
     for key, side in sides.items():
         if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= 8192:
-            raise SourceError(f"{path}: {name} is {sides!r}; {key} is not a number of pixels")
+            raise SourceError(f"{path}: {name} is {quoted(sides)}; {key} is not a number of pixels")
     return sides
 
 
@@ -245,7 +248,7 @@ def _resize(value: Iterable[tuple[str, int]] | None, path: Path) -> tuple[Resize
     if set(sides) == {"height", "width"}:
         return ResizeMode.EXACT, sides["height"], sides["width"]
     raise SourceError(
-        f"{path}: size is {sides!r}; supported are a number, shortest_edge, and height with width"
+        f"{path}: size is {quoted(sides)}; supported are a number, shortest_edge, and height with width"
     )
 
 
@@ -253,12 +256,12 @@ def _crop(value: Iterable[tuple[str, int]] | None, path: Path) -> tuple[int, int
     sides = _sides(value, "crop_size", path)
     if set(sides) == {"height", "width"}:
         return sides["height"], sides["width"]
-    raise SourceError(f"{path}: crop_size is {sides!r}; supported are a number, and height with width")
+    raise SourceError(f"{path}: crop_size is {quoted(sides)}; supported are a number, and height with width")
 
 
 def _number(value: object, name: str, path: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
-        raise SourceError(f"{path}: {name} is {value!r}, not a positive number")
+        raise SourceError(f"{path}: {name} is {quoted(value)}, not a positive number")
     return float(value)
 
 
@@ -266,7 +269,7 @@ def _per_channel(value: object, name: str, path: Path) -> tuple[float, float, fl
     """Red, green and blue of three numbers, or of one for all."""
     numbers: list[Any] = list(value) if isinstance(value, list | tuple) else [value] * 3
     if len(numbers) != 3 or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
-        raise SourceError(f"{path}: {name} is {value!r}, neither a number nor three (red, green, blue)")
+        raise SourceError(f"{path}: {name} is {quoted(value)}, neither a number nor three (red, green, blue)")
     if not all(abs(n) < 1e6 for n in numbers):
         raise SourceError(f"{path}: {name} holds a value that is not finite")
     return float(numbers[0]), float(numbers[1]), float(numbers[2])

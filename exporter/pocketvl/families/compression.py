@@ -18,6 +18,7 @@ from pocketvl.families.checkpoint import read_json
 from pocketvl.families.folder import COMPRESSION_FILE
 from pocketvl.families.segments import Segments
 from pocketvl.families.split_attention import Block, SplitAttention, removed_blocks
+from pocketvl_runtime.errors import quoted
 
 SCHEMA_VERSION = 1
 _NORMS = (nn.LayerNorm, nn.BatchNorm2d)
@@ -115,7 +116,7 @@ def read_compression(folder: Path) -> Compression:
     stored = read_json(path)
     if stored.get("schema_version") != SCHEMA_VERSION:
         raise SourceError(
-            f"{path} is of version {stored.get('schema_version')!r}, and {SCHEMA_VERSION} is known here"
+            f"{path} is of version {quoted(stored.get('schema_version'))}, and {SCHEMA_VERSION} is known here"
         )
     try:
         found = TypeAdapter(Compression).validate_json(json.dumps(stored))  # strict, but for JSON
@@ -315,6 +316,8 @@ def _is_vector(model: nn.Module, name: str) -> bool:
 
 
 def _empty(inputs: int, outputs: int, has_bias: bool) -> nn.Linear:
-    made = skip_init(nn.Linear, inputs, outputs, bias=has_bias)  # type: ignore[no-untyped-call]
+    made = skip_init(  # type: ignore[no-untyped-call]
+        nn.Linear, inputs, outputs, bias=has_bias, device=torch.get_default_device()
+    )
     assert isinstance(made, nn.Linear)
     return made

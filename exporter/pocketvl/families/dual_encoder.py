@@ -29,6 +29,7 @@ from pocketvl.families.opening import (
     parse_config,
     text_length,
 )
+from pocketvl_runtime.errors import quoted
 from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def build_model(stored: dict[str, Any], folder: Path) -> VisionTextDualEncoderMo
 
 
 def _open_model(config: _Config, folder: Path) -> VisionTextDualEncoderModel:
-    return open_model(lambda: _build(config, folder), read_compression(folder), folder)
+    return open_model(lambda: _build(config, folder), config.whole, read_compression(folder), folder)
 
 
 def _read_config(folder: Path) -> _Config:
@@ -200,7 +201,7 @@ def _check_config(stored: dict[str, Any], folder: Path) -> _Config:
         kind = part.get("model_type") if isinstance(part, dict) else None
         if kind != known:
             raise SourceError(
-                f"{path}: {section}.model_type is {kind!r}; of these towers only {known!r} is known"
+                f"{path}: {section}.model_type is {quoted(kind)}; of these towers only {known!r} is known"
             )
     config = parse_config(VisionTextDualEncoderConfig, stored, path, _FAMILY)
     text, vision = cast("BertConfig", config.text_config), cast("ConvNextConfig", config.vision_config)
@@ -211,9 +212,11 @@ def _check_config(stored: dict[str, Any], folder: Path) -> _Config:
     }
     check_sizes(sizes, path)
     if vision.num_channels != 3:
-        raise SourceError(f"{path}: vision_config.num_channels is {vision.num_channels}; pictures have 3")
+        raise SourceError(
+            f"{path}: vision_config.num_channels is {quoted(vision.num_channels)}; pictures have 3"
+        )
     if not vision.hidden_sizes:
-        raise SourceError(f"{path}: vision_config.hidden_sizes is {vision.hidden_sizes!r}")
+        raise SourceError(f"{path}: vision_config.hidden_sizes is {quoted(vision.hidden_sizes)}")
     if text.is_decoder:
         raise SourceError(f"{path}: text_config.is_decoder is true; a text tower is an encoder")
     # what goes into the projection; a ConvNextConfig has no such field of its own, and the model asks for it

@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from pocketvl.errors import SourceError
-from pocketvl.families.checkpoint import TokenizerFile, load_weights_, read_weights
+from pocketvl.families.checkpoint import TokenizerFile, check_weights, load_weights_, read_weights
 from pocketvl.families.compression import Compression, reshape_
+from pocketvl.families.folder import COMPRESSION_FILE
+from pocketvl_runtime.errors import quoted, shortened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -25,6 +27,7 @@ MASKED = -30000.0
 """Added to the scores of places that are not looked at: exp() of it is 0, and fp16 can hold it, unlike fp32's
 least value."""
 _LEAST_LENGTH = 3
+_MOST_LABELS = 100_000
 
 
 def parse_config(kind: type[ConfigT], stored: dict[str, Any], path: Path, family: str) -> ConfigT:
@@ -39,18 +42,22 @@ def parse_config(kind: type[ConfigT], stored: dict[str, Any], path: Path, family
     Raises:
         SourceError: transformers does not take it.
     """
+    for part in (stored, *(value for value in stored.values() if isinstance(value, dict))):
+        labels = part.get("num_labels")
+        if isinstance(labels, int) and labels > _MOST_LABELS:  # each of which transformers would give a name
+            raise SourceError(f"{path}: num_labels is {quoted(labels)}, more than {_MOST_LABELS}")
     try:
         return kind.from_dict(stored)
     except Exception as error:  # the validators of transformers raise whatever they like
-        reason = " ".join(str(error).split())
+        reason = shortened(" ".join(str(error).split()), 300)
         raise SourceError(f"{path} is not a valid {family} configuration: {reason}") from error
 
 
 def check_sizes(sizes: Mapping[str, object], path: Path) -> None:
     """Raises SourceError where one of a config.json's sizes, by their names there, is no positive number."""
     for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise SourceError(f"{path}: {name} is {value!r}; one positive number is needed")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SourceError(f"{path}: {name} is {quoted(value)}; one positive number is needed")
 
 
 def build_from(
@@ -82,25 +89,60 @@ def build_from(
         with torch.random.fork_rng(devices=[]), nullcontext() if initialised else no_init_weights():
             model = kind._from_config(config, dtype=torch.float32, **chosen)  # type: ignore[no-untyped-call]
     except Exception as error:  # an impossible config fails wherever it first hurts
-        reason = " ".join(str(error).split())
+        reason = shortened(" ".join(str(error).split()), 300)
         raise SourceError(
             f"{folder / 'config.json'}: no {family} model can be built from it: {reason}"
         ) from error
     return cast(PretrainedT, model)
 
 
-def open_model(build: Callable[[], ModelT], compression: Compression, folder: Path) -> ModelT:
+def open_model(
+    build: Callable[[], ModelT], config: PreTrainedConfig, compression: Compression, folder: Path
+) -> ModelT:
     """Builds a model, gives it its compressed shapes and the folder's weights; in eval mode.
+
+    Sizes are held against the weights first, in a model that takes no memory: config.json and
+    compression.json can ask for more than any machine has.
+
+    Args:
+        build: makes it.
+        config: that it is built from.
+        compression: its shapes.
+        folder: whose weights it gets.
 
     Raises:
         SourceError: weights or compression.json are broken, or do not fit the model.
     """
     weights = read_weights(folder)
+    _check_layers(config, len(weights), folder / "config.json")
+    with torch.device("meta"):
+        model = build()
+        try:
+            reshape_(model, compression, folder)
+        except RuntimeError as error:  # more numbers than 64 bits count
+            reason = shortened(" ".join(str(error).split()), 300)
+            raise SourceError(f"{folder / COMPRESSION_FILE}: {reason}") from error
+    check_weights(model, weights, folder)
     model = build()
     reshape_(model, compression, folder)
     load_weights_(model, weights, folder)
     model.train(False)
     return model
+
+
+def _check_layers(config: PreTrainedConfig, tensors: int, path: Path) -> None:
+    """Raises SourceError where a model has more layers than its weights have tensors."""
+    for section in ("", "text_config", "vision_config"):
+        part = getattr(config, section, None) if section else config
+        for name in ("num_hidden_layers", "depths"):
+            value = getattr(part, name, None)
+            numbers = [n for n in (value if isinstance(value, list) else [value]) if isinstance(n, int)]
+            if sum(numbers) > tensors:
+                key = f"{section}.{name}".removeprefix(".")
+                raise SourceError(
+                    f"{path}: {key} is {quoted(value)}, and the weights are {tensors} tensors in all; "
+                    "config.json describes another model"
+                )
 
 
 def check_vocabulary(tokenizer: TokenizerFile, size: int, folder: Path) -> None:

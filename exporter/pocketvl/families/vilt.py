@@ -15,6 +15,7 @@ from pocketvl.families.checkpoint import read_json
 from pocketvl.families.compression import read_compression
 from pocketvl.families.folder import COMPRESSION_FILE
 from pocketvl.families.opening import build_from, check_sizes, open_model, parse_config
+from pocketvl_runtime.errors import quoted
 
 if TYPE_CHECKING:
     from transformers import ViltConfig, ViltForQuestionAnswering
@@ -44,8 +45,10 @@ def load_model(folder: Path, text_length: int) -> ViltForQuestionAnswering:
     wanted = segment_lengths(config, text_length)
     said = dict(compression.segments)
     if compression.removed and list(said.items()) != list(wanted.items()):
-        raise SourceError(f"{folder / COMPRESSION_FILE}: segments are {said}, and of this model {wanted}")
-    return open_model(lambda: _build(config, folder), compression, folder)
+        raise SourceError(
+            f"{folder / COMPRESSION_FILE}: segments are {quoted(said)}, and of this model {wanted}"
+        )
+    return open_model(lambda: _build(config, folder), config, compression, folder)
 
 
 def build_model(stored: dict[str, Any], folder: Path) -> ViltForQuestionAnswering:
@@ -77,7 +80,7 @@ def check_config(stored: dict[str, Any], folder: Path) -> ViltConfig:
     config = parse_config(ViltConfig, stored, path, "ViLT")
     check_sizes({name: getattr(config, name) for name in ("image_size", "patch_size")}, path)
     if config.num_channels != 3:
-        raise SourceError(f"{path}: num_channels is {config.num_channels}; pictures have 3")
+        raise SourceError(f"{path}: num_channels is {quoted(config.num_channels)}; pictures have 3")
     if 0 < config.max_image_length < patch_count(config):
         raise SourceError(
             f"{path}: max_image_length is {config.max_image_length}, fewer than the {patch_count(config)} "
