@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -69,6 +69,9 @@ class FinishCheckpoint(Stage):
 
     checkpoint: Stage
     steps: tuple[Stage, ...]
+
+    def environment(self) -> Mapping[str, str]:
+        return {"steps": "; ".join(step.title for step in self.steps)}  # another step may give the same result
 
     def run(self, source: Inputs, out: Path) -> None:
         shutil.copytree(
