@@ -28,9 +28,7 @@ def asked(calls: Path) -> list[str]:
         pytest.skip(
             "what a command asks of the network cannot be recorded here: strace is missing or may not"
         )
-    lines = calls.read_text().splitlines()
-    assert lines, "not even the end of a process was written down"
-    return [line for line in lines if re.search(r"AF_INET6?\b", line)]
+    return [line for line in calls.read_text().splitlines() if re.search(r"AF_INET6?\b", line)]
 
 
 def test_the_recording_would_notice(tmp_path: Path) -> None:
