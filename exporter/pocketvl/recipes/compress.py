@@ -71,7 +71,8 @@ class FinishCheckpoint(Stage):
     steps: tuple[Stage, ...]
 
     def environment(self) -> Mapping[str, str]:
-        return {"steps": "; ".join(step.title for step in self.steps)}  # another step may give the same result
+        titles = "; ".join(step.title for step in self.steps)
+        return {"steps": titles}  # another step may give an equal result
 
     def run(self, source: Inputs, out: Path) -> None:
         shutil.copytree(
