@@ -103,7 +103,7 @@ FILES: dict[str, dict[str, Any]] = {
         "do_rescale": True,
         "do_normalize": True,
     },
-    "tokenizer_config.json": {"model_max_length": 16},
+    "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 16},
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pocketvl.errors import DataError
+from pocketvl_runtime.errors import quoted
 
 SAMPLES_FILE = "samples.jsonl"
 _LISTS_OF_TEXT = ("captions", "negatives", "negative_kinds")
@@ -164,7 +165,7 @@ def _parse(root: Path, where: str, line: str) -> Sample:
 
 def _picture(root: Path, written: str, where: str) -> Path:
     """The picture that a sample names; what is written must stay in the folder, a link in it need not."""
-    what = f"{where}: image {written!r}"
+    what = f"{where}: image {quoted(written)}"
     try:
         path = Path(os.path.normpath(root / written))
         if not path.is_relative_to(root):  # an absolute path may come to the folder by a link
@@ -177,4 +178,5 @@ def _picture(root: Path, written: str, where: str) -> Path:
             raise DataError(f"{what} is a link to a file that is not there; fetch it first")
         raise DataError(f"{what} {'is not a regular file' if path.exists() else 'does not exist'}")
     except (OSError, ValueError) as error:
-        raise DataError(f"{what} cannot be a file: {error}") from error
+        reason = getattr(error, "strerror", None) or error  # an OSError's text quotes the whole path
+        raise DataError(f"{what} cannot be a file: {reason}") from error
