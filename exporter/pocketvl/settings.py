@@ -36,7 +36,7 @@ Pixels = Annotated[int, Field(ge=1, le=2**13)]
 Positive = Annotated[float, Field(gt=0)]
 """Above 0: learning rates, temperatures, targets."""
 Weight = Annotated[float, Field(ge=0)]
-"""0 or more: of a loss, of AdamW's decay."""
+"""0 or more: of a loss, of AdamW's decay, of what a step moves."""
 Share = Annotated[float, Field(gt=0, lt=1)]
 """Above 0 and below 1: a part that goes, where some has to stay."""
 

@@ -193,8 +193,11 @@ LOSSES = "losses = { response = 0, answer = 0 }"
             ),
             "low-rank comes before prune-cross-modal",
         ),
-        (('kind = "prune-cross-modal"\nratio = 1.5',), "ratio must be above 0 and at most 1"),
-        (('kind = "prune-cross-modal"\nratio = 0.5\nrounds = 0',), "rounds must be at least 1"),
+        (('kind = "prune-cross-modal"\nratio = 1.5',), r"steps\[0\]\.ratio: .*equal to 1, not 1\.5"),
+        (
+            ('kind = "prune-cross-modal"\nratio = 0.5\nrounds = 0',),
+            r"steps\[0\]\.rounds: .*equal to 1, not 0",
+        ),
         (('kind = "prune-cross-modal"\nratio = 0.5\nscore = "taylor"',), r"steps\[0\]\.score"),
     ],
 )

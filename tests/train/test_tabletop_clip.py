@@ -19,7 +19,7 @@ from pocketvl.data.tabletop.language import (
     sample_statement,
 )
 from pocketvl.data.tabletop.scene import Look, Relation, sample_scene, scene_rng
-from pocketvl.errors import RecipeError, TrainingError
+from pocketvl.errors import RecipeError, StageError
 from pocketvl.families import open_source
 from pocketvl.recipes.train import read_training_recipe
 from pocketvl.train.settings import LoopSettings, Precision
@@ -87,7 +87,8 @@ def test_a_training_stopped_in_any_phase_ends_in_the_same_bytes(tmp_path: Path, 
 
 def test_a_folder_that_is_no_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
-    with pytest.raises(TrainingError, match="not a checkpoint folder"):
+    (tmp_path / "precious" / "notes.txt").write_text("mine")
+    with pytest.raises(StageError, match=r"notes\.txt"):
         train_tabletop_clip(TINY, tmp_path / "precious", tmp_path / "work")
 
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from pocketvl.data.tabletop.language import ANSWERS
 from pocketvl.data.tabletop.scene import COLOURS, SHAPES, Look, Scene, Thing, sample_scene, scene_rng
-from pocketvl.errors import RecipeError, TrainingError
+from pocketvl.errors import RecipeError, StageError, TrainingError
 from pocketvl.families import open_trainable
 from pocketvl.families.vilt_trainable import TrainableVilt, ViltTower
 from pocketvl.recipes.train import read_training_recipe, train
@@ -96,7 +96,8 @@ def test_a_training_stopped_midway_ends_in_the_same_bytes_and_opens(tmp_path: Pa
 
 def test_a_folder_that_is_no_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
-    with pytest.raises(TrainingError, match="not a checkpoint folder"):
+    (tmp_path / "precious" / "notes.txt").write_text("mine")
+    with pytest.raises(StageError, match=r"notes\.txt"):
         train_tabletop_vilt(TINY, tmp_path / "precious", tmp_path / "work")
 
 

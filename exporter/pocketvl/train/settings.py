@@ -21,7 +21,8 @@ class LoopSettings(Settings):
 
     Attributes:
         steps: optimizer steps in all.
-        learning_rate: at the top of the schedule (linear warm-up, then half a cosine down to a fiftieth).
+        learning_rate: 0 or more, at the top of the schedule (linear warm-up, then half a cosine down to a
+            fiftieth).
         weight_decay: of AdamW, on matrices only.
         warmup_steps: steps of the linear warm-up.
         seed: of everything random.
@@ -31,7 +32,7 @@ class LoopSettings(Settings):
     """
 
     steps: Count
-    learning_rate: Positive
+    learning_rate: Weight
     weight_decay: Weight = 0.05
     warmup_steps: Count = 200
     seed: Seed = 0
