@@ -25,9 +25,7 @@ from bench.results.rows import Row, TrainingData
 from pocketvl.data.dataset import Dataset
 from pocketvl.recipes.compress_chain import stages_of
 from pocketvl.recipes.stages.learning import AskTeacher, PairData
-from pocketvl.stage import Event, Plan, Stage, plan, replace_dir, run
-from pocketvl.stage import read_record as written_files
-from pocketvl.stage import write_record as record_files
+from pocketvl.stage import Event, Plan, Stage, plan, run
 from pocketvl_runtime.isa import cpu_name
 
 _SPENT_FILE = "spent.txt"
@@ -93,11 +91,11 @@ def train_row(row: Row, data: Path, work: Path, cache: Path, tell: Tell | None =
             tell(event)
 
     last = run(planned, cache, ticking)[stages[-1]].folder
-    copy = folder / "checkpoint.new"
-    shutil.rmtree(copy, ignore_errors=True)
+    copy, kept = folder / "checkpoint.new", checkpoint_of(work, row)
+    for old in (copy, kept):  # in a folder that is nobody's but the benchmark's
+        shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(last, copy)
-    record_files(copy)
-    replace_dir(copy, checkpoint_of(work, row), written_files)
+    copy.rename(kept)
     samples = len(Dataset.open(data).samples)
     record = Trained(key, watch.seconds, device_name(), samples, row.training_steps)
     write_record(folder / TRAINED_FILE, record)

@@ -32,6 +32,7 @@ _SPARE_BYTES = 64 * 2**20
 _SIDES = (1, 2, 3, 7, 8, 16, 31, 33, 64, 97, 200)
 _LONG = ((1, 3000), (3000, 1), (5, 1700), (640, 480), (1100, 700))
 
+_MAY_BE_REFUSED = ("so elongated", "of 32-bit")
 # What each format holds; "I;16" is grey of 16 bits, "P+A" a palette with transparency.
 _MODES = {
     "PNG": ("1", "L", "LA", "P", "P+A", "RGB", "RGB+A", "L+A", "RGBA", "I;16"),
@@ -82,7 +83,7 @@ class Pictures:
         try:
             pixels = preprocess(open_image(data), options.spec)
         except InputError as error:
-            if options.whole and "so elongated" not in str(error):
+            if options.whole and not any(why in str(error) for why in _MAY_BE_REFUSED):
                 raise Finding("a whole picture is refused", str(error)) from error
             return refusal(error)
         finally:
@@ -121,9 +122,17 @@ def _reference(data: bytes, spec: PreprocessSpec) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data)) as opened:
-            upright = ImageOps.exif_transpose(opened)
+            upright = _eight_bits(ImageOps.exif_transpose(opened))
         values = processor(upright, return_tensors="np")["pixel_values"][0]
     return np.asarray(values).transpose(1, 2, 0).astype(np.uint8)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits scaled to 8, where transformers would clip it; other pictures as they are."""
+    if not image.mode.startswith("I"):
+        return image
+    scaled = (np.asarray(image).astype(np.int64) * 255 + 32767) // 65535
+    return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
 
 
 def _check_memory(grown: int, data: bytes, spec: PreprocessSpec) -> None:

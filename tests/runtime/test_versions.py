@@ -166,15 +166,6 @@ def test_a_variant_that_the_engine_is_too_old_for_is_not_chosen(
         load(bundle, "tflite-int4")
 
 
-def test_one_graph_that_the_engine_is_too_old_for_is_enough(
-    bundle: Path, pretend: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    only_litert(monkeypatch)
-    pretend(NEW, "2.0.2")
-    edit_manifest(bundle, lambda m: m["graphs"]["text_encoder.fp32.tflite"].update(precision="int4"))
-    assert "tflite-fp32" not in runnable_variants(Bundle.open(bundle))
-
-
 def test_the_command_says_that_a_variant_cannot_run_here(
     bundle: Path, pretend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,10 +131,10 @@ def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateTower])
 
 
 def golden_answers(bundle: Bundle, variants: Sequence[str]) -> dict[str, Embeddings]:
-    """What each variant makes of the golden pack: its pictures, its texts, and then the labels."""
-    golden = bundle.golden()
-    manifest = bundle.manifest
-    texts = [text.text for text in golden.texts] + label_texts(manifest.label_template, manifest.labels)
+    """What each variant makes of the golden pack: its pictures, its texts, and the labels' texts."""
+    golden, manifest = bundle.golden(), bundle.manifest
+    of_labels = label_texts(manifest.label_template, manifest.labels)
+    texts = list(dict.fromkeys([*(text.text for text in golden.texts), *of_labels]))
     answers = {}
     for name in variants:
         model = load(bundle, name, allow_non_finite=True)
@@ -161,15 +161,13 @@ def with_tolerances(
     for name, spec in variants.items():
         got = answers[name]
         exact = spec.precision is Precision.FP32
-        rows = {
-            Role.IMAGE_ENCODER: (expected.image, got.image),
-            Role.TEXT_ENCODER: (expected.text, got.text[: len(golden.texts)]),
-        }
+        texts = _rows_of(got, expected.texts)
+        rows = {Role.IMAGE_ENCODER: (expected.image, got.image), Role.TEXT_ENCODER: (expected.text, texts)}
         tolerance[name] = {
             role: Tolerance(1e-4, 0.99999) if exact else Tolerance(None, _least_cosine(a, b))
             for role, (a, b) in rows.items()
         }
-        of_answers[name] = _answer_tolerance(golden.answers, got, len(golden.texts), spec)
+        of_answers[name] = _answer_tolerance(golden.answers, got, expected.texts, spec)
     return replace(golden, tolerance=tolerance, answers=replace(golden.answers, tolerance=of_answers))
 
 
@@ -203,8 +201,14 @@ def _least_cosine(expected: np.ndarray, got: np.ndarray) -> float:
     return max(-1.0, float(np.floor(100 * (worst - _TOLERANCE_MARGIN)) / 100))
 
 
+def _rows_of(embeddings: Embeddings, texts: Sequence[str]) -> np.ndarray:
+    """Text embeddings float32 [N, D] of texts that are among those embedded."""
+    places = {text: place for place, text in enumerate(embeddings.texts)}
+    return embeddings.text[[places[text] for text in texts]]
+
+
 def _answer_tolerance(
-    answers: GoldenAnswers, got: Embeddings, texts: int, spec: VariantSpec
+    answers: GoldenAnswers, got: Embeddings, texts: Sequence[str], spec: VariantSpec
 ) -> AnswerTolerance:
     """Twice what a variant's scores were off here, and a margin; probabilities follow from similarities.
 
@@ -212,7 +216,8 @@ def _answer_tolerance(
     times what each similarity is off.
     """
     margin = _EXACT_SIMILARITY_MARGIN if spec.precision is Precision.FP32 else _SIMILARITY_MARGIN
-    asked = {"match": got.text[:texts], "classify": got.text[texts:]}
+    of_labels = label_texts(answers.label_template, answers.labels)
+    asked = {"match": _rows_of(got, texts), "classify": _rows_of(got, of_labels)}
     worst = {"similarity": 0.0, "probability": 0.0}
     for task, rows in asked.items():
         found = golden_scores(got.image, rows, answers.logit_scale)
