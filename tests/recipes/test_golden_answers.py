@@ -105,7 +105,7 @@ def off_by(golden: Golden, labels: np.ndarray, noise: float) -> Embeddings:
         return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)
 
     texts = np.concatenate([near(exact.text), near(labels)])
-    return Embeddings(near(exact.image), texts, (*exact.texts, *LABELS))
+    return Embeddings(near(exact.image), texts, (*exact.texts, *label_texts("a photo of a {label}", LABELS)))
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 2e-2, 0.3])
