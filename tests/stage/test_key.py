@@ -99,7 +99,7 @@ def test_a_changed_version_tool_or_environment_runs_it_again(
     monkeypatch.setattr(Count, "around", {"isa": "neon"})
     assert runs_of(Count(folder), cache) == 1
     real = importlib.metadata.version
-    monkeypatch.setattr(runner, "_version", lambda name: real(name) + ".post1")
+    monkeypatch.setattr(runner, "installed_version", lambda name: real(name) + ".post1")
     assert runs_of(Count(folder), cache) == 1
 
 

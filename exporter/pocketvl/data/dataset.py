@@ -165,9 +165,12 @@ def _parse(root: Path, where: str, line: str) -> Sample:
 
 def _picture(root: Path, written: str, where: str) -> Path:
     """The picture that a sample names; what is written must stay in the folder, a link in it need not."""
+    plain = os.path.normpath(os.path.join(root, written))  # noqa: PTH118 - a tenth of the time of a Path
+    if plain.startswith(os.path.join(root, "")) and os.path.isfile(plain):  # noqa: PTH113, PTH118
+        return Path(plain)
     what = f"{where}: image {quoted(written)}"
     try:
-        path = Path(os.path.normpath(root / written))
+        path = Path(plain)
         if not path.is_relative_to(root):  # an absolute path may come to the folder by a link
             path = path.parent.resolve() / path.name
         if not path.is_relative_to(root):

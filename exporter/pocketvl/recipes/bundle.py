@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import io
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from pocketvl.evaluate.tasks import DEFAULT_TEMPLATE
 from pocketvl.families.base import Source
 from pocketvl.lower.ops import graph_io
 from pocketvl.recipes.golden_inputs import golden_images, golden_texts
-from pocketvl.stage import Stage
+from pocketvl.stage import Stage, installed_version
 from pocketvl.stage.base import links, settings
 from pocketvl_runtime.golden import (
     GOLDEN_FILE,
@@ -260,7 +259,7 @@ def provenance_of(stages: Iterable[Stage]) -> dict[str, object]:
         _collect(stage, every)
     told = [{"stage": s.name, "version": s.version, "settings": settings(s)} for s in every.values()]
     tools = sorted({"pocketvl"} | {tool for stage in every.values() for tool in stage.tools})
-    return {"stages": told, "tools": {tool: importlib.metadata.version(tool) for tool in tools}}
+    return {"stages": told, "tools": {tool: installed_version(tool) for tool in tools}}
 
 
 def _collect(stage: Stage, every: dict[str, Stage]) -> None:

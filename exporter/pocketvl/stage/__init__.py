@@ -5,7 +5,17 @@ from __future__ import annotations
 from pocketvl.stage.base import Inputs, Progress, Stage
 from pocketvl.stage.record import RECORD_FILE, read_record, write_record
 from pocketvl.stage.replace import check_replaceable, clean_up, publish, replace_dir
-from pocketvl.stage.runner import Event, EventKind, Plan, PlanError, Result, Results, plan, run
+from pocketvl.stage.runner import (
+    Event,
+    EventKind,
+    Plan,
+    PlanError,
+    Result,
+    Results,
+    installed_version,
+    plan,
+    run,
+)
 from pocketvl.stage.store import Sealed, Store
 
 __all__ = [
@@ -23,6 +33,7 @@ __all__ = [
     "Store",
     "check_replaceable",
     "clean_up",
+    "installed_version",
     "plan",
     "publish",
     "read_record",

@@ -254,7 +254,7 @@ class _Desk:
             "version": self.stage.version,
             "settings": settings(self.stage),
             "inputs": {name: [digest(at) for at in each] for name, each in (inputs | reads).items()},
-            "tools": {tool: _version(tool) for tool in ("pocketvl", *self.stage.tools)},
+            "tools": {tool: installed_version(tool) for tool in ("pocketvl", *self.stage.tools)},
             "environment": dict(self.stage.environment()),
         }
 
@@ -364,13 +364,13 @@ def _namesakes(stages: Sequence[Stage]) -> list[str]:
 
 def _is_installed(tool: str) -> bool:
     try:
-        _version(tool)
+        installed_version(tool)
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
 
 
 @functools.cache
-def _version(tool: str) -> str:
+def installed_version(tool: str) -> str:
     """The installed version of a distribution; read once, since stages ask a thousand times."""
     return importlib.metadata.version(tool)
