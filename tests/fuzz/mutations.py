@@ -196,7 +196,8 @@ def _nudge(rng: random.Random, slot: Slot, slots: list[Slot]) -> str:
     if isinstance(old, bool):
         container[key] = not old
     elif isinstance(old, int | float):
-        container[key] = rng.choice((old + 1, old - 1, -old, old * 2, float(old), old * 1000, str(old)))
+        as_float = float(old) if abs(old) < 2**1000 else 1e300
+        container[key] = rng.choice((old + 1, old - 1, -old, old * 2, as_float, old * 1000, str(old)))
     elif isinstance(old, str):
         container[key] = rng.choice((old + " ", old.upper(), old[:-1], old * 2, old + "\0", [old]))
     else:
