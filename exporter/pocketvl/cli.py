@@ -381,7 +381,5 @@ def main() -> None:
     # torchao, which transformers imports, warns here of something that concerns neither us nor the user
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", BackendWarning)  # reports say the same, where it belongs
-    os.environ.setdefault(
-        "HF_HUB_OFFLINE", "1"
-    )  # checkpoints are folders; there is nothing to ask the hub for
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # checkpoints are folders: nothing is asked of the hub
     run_command(cli, "pocketvl")

@@ -40,6 +40,6 @@ def quoted(value: object) -> str:
     return shortened(repr(value), 100)
 
 
-def library_text(error: object) -> str:
-    """What a library said, as an error quotes it: one line, at most 150 characters of it."""
-    return shortened(" ".join(str(error).split()), 150)
+def library_text(error: object, most: int = 150) -> str:
+    """What a library said, as an error quotes it: one line, at most `most` characters of it."""
+    return shortened(" ".join(str(error).split()), most)

@@ -22,9 +22,9 @@ from tests.fuzz.mutations import damage
 from tests.fuzz.target import Case, Finding, refusal, watch_memory
 
 try:
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-except ImportError:
-    CLIPImageProcessorPil = None  # type: ignore[assignment, misc]
+    from tests.runtime.reference import clip_pixels
+except ImportError:  # there is no transformers
+    clip_pixels = None  # type: ignore[assignment]
 
 _ORIENTATION = 0x0112
 _BYTES_PER_PIXEL = 20  # `open_image` says 4 to 19
@@ -91,7 +91,7 @@ class Pictures:
         wanted = (options.spec.height, options.spec.width, 3)
         if pixels.shape != wanted or pixels.dtype != np.uint8:
             raise Finding("pixels of another kind", f"{pixels.dtype} {pixels.shape}, wanted {wanted}")
-        if not options.whole or CLIPImageProcessorPil is None:
+        if not options.whole or clip_pixels is None:
             return "pixels"
         _compare(pixels, _reference(data, options.spec))
         return "transformers' pixels"
@@ -109,22 +109,11 @@ def _compare(pixels: NDArray[np.uint8], expected: NDArray[np.uint8]) -> None:
 
 def _reference(data: bytes, spec: PreprocessSpec) -> NDArray[np.uint8]:
     """uint8 [H, W, 3], as transformers makes it of the upright picture."""
-    size = {"height": spec.resize_height, "width": spec.resize_width}
-    if spec.resize_mode is ResizeMode.SHORTEST_EDGE:
-        size = {"shortest_edge": spec.resize_height}
-    processor = CLIPImageProcessorPil(
-        size=size,
-        do_center_crop=spec.crop_height is not None,
-        crop_size={"height": spec.crop_height or 1, "width": spec.crop_width or 1},
-        do_rescale=False,
-        do_normalize=False,
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data)) as opened:
             upright = _eight_bits(ImageOps.exif_transpose(opened))
-        values = processor(upright, return_tensors="np")["pixel_values"][0]
-    return np.asarray(values).transpose(1, 2, 0).astype(np.uint8)
+        return clip_pixels(upright, spec).astype(np.uint8)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

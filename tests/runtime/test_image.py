@@ -13,13 +13,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pocketvl_runtime import image as module
 from pocketvl_runtime.errors import InputError
 from pocketvl_runtime.image import load_pixels, open_image, preprocess
 from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
 from tests.runtime.bundles import picture
+from tests.runtime.reference import clip_pixels
 
 ORIENTATION = 0x0112
 
@@ -34,18 +34,7 @@ def exact(height: int, width: int, crop: tuple[int, int] | None = None) -> Prepr
 
 
 def reference(image: Image.Image, spec: PreprocessSpec) -> Any:
-    size = {"height": spec.resize_height, "width": spec.resize_width}
-    if spec.resize_mode is ResizeMode.SHORTEST_EDGE:
-        size = {"shortest_edge": spec.resize_height}
-    processor = CLIPImageProcessorPil(
-        size=size,
-        do_center_crop=spec.crop_height is not None,
-        crop_size={"height": spec.crop_height or 1, "width": spec.crop_width or 1},
-        do_rescale=False,
-        do_normalize=False,
-    )
-    upright = ImageOps.exif_transpose(image)  # in its own mode: the processor lays transparency on white
-    return np.asarray(processor(upright, return_tensors="np")["pixel_values"][0]).transpose(1, 2, 0)
+    return clip_pixels(ImageOps.exif_transpose(image), spec)  # in its own mode: it lays transparency on white
 
 
 def assert_same(image: Image.Image, spec: PreprocessSpec) -> None:

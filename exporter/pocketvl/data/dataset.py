@@ -129,10 +129,7 @@ def _parse(root: Path, where: str, line: str) -> Sample:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # a number of thousands of digits, or deeper than Python goes
+    except (ValueError, RecursionError) as error:  # thousands of digits, or deeper than Python goes
         raise DataError(f"{where}: JSON that cannot be read ({error})") from error
     if not isinstance(row, dict) or not isinstance(row.get("image"), str):
         raise DataError(f"{where}: a sample is an object with at least an `image` path")

@@ -14,7 +14,7 @@ from pocketvl.errors import SourceError
 from pocketvl.families.checkpoint import TokenizerFile, check_weights, load_weights_, read_weights
 from pocketvl.families.compression import Compression, reshape_
 from pocketvl.families.folder import COMPRESSION_FILE
-from pocketvl_runtime.errors import quoted, shortened
+from pocketvl_runtime.errors import library_text, quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -49,7 +49,7 @@ def parse_config(kind: type[ConfigT], stored: dict[str, Any], path: Path, family
     try:
         return kind.from_dict(stored)
     except Exception as error:  # the validators of transformers raise whatever they like
-        reason = shortened(" ".join(str(error).split()), 300)
+        reason = library_text(error, 300)
         raise SourceError(f"{path} is not a valid {family} configuration: {reason}") from error
 
 
@@ -89,7 +89,7 @@ def build_from(
         with torch.random.fork_rng(devices=[]), nullcontext() if initialised else no_init_weights():
             model = kind._from_config(config, dtype=torch.float32, **chosen)  # type: ignore[no-untyped-call]
     except Exception as error:  # an impossible config fails wherever it first hurts
-        reason = shortened(" ".join(str(error).split()), 300)
+        reason = library_text(error, 300)
         raise SourceError(
             f"{folder / 'config.json'}: no {family} model can be built from it: {reason}"
         ) from error
@@ -120,7 +120,7 @@ def open_model(
         try:
             reshape_(model, compression, folder)
         except RuntimeError as error:  # more numbers than 64 bits count
-            reason = shortened(" ".join(str(error).split()), 300)
+            reason = library_text(error, 300)
             raise SourceError(f"{folder / COMPRESSION_FILE}: {reason}") from error
     check_weights(model, weights, folder)
     model = build()

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 
 from pocketvl.errors import SourceError
 from pocketvl.families.folder import CONFIG_FILE, PROCESSOR_FILES
-from pocketvl_runtime.errors import quoted, shortened
+from pocketvl_runtime.errors import library_text, quoted, shortened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,7 +68,7 @@ def check_ids(folder: Path, ours: Tokenizer) -> int | None:
         try:
             theirs = _read(copy)
         except Exception as error:  # a key of a wrong type fails wherever it first hurts
-            reason = shortened(" ".join(str(error).split()), 200)
+            reason = library_text(error, 200)
             culprit = _culprit(folder, copy, ours, "")
             raise SourceError(f"{culprit}: transformers cannot read it: {reason}") from error
         for key, wanted in _SIDES.items():
