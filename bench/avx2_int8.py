@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pocketvl.families.base import Source
-    from pocketvl.integers import QuantizedTower
-    from pocketvl.specification import TowerSpec
+    from pocketvl.network.integers import QuantizedTower
+    from pocketvl.network.specification import TowerSpec
 
 EXACT_MODE = "session.x64quantprecision"
 Array = NDArray[Any]
@@ -221,7 +221,7 @@ def with_dynamic(spec: TowerSpec, tower: Tower, patterns: tuple[str, ...]) -> To
     """The specification, with linears dynamic whose "<tower>:<layer>" fits a pattern."""
     from torch import nn
 
-    from pocketvl.specification import INT8_DYNAMIC
+    from pocketvl.network.specification import INT8_DYNAMIC
 
     fits = {
         name: INT8_DYNAMIC
@@ -234,9 +234,9 @@ def with_dynamic(spec: TowerSpec, tower: Tower, patterns: tuple[str, ...]) -> To
 
 def quantized_towers(tower: Tower, dynamic: tuple[str, ...]) -> Mapping[str, QuantizedTower]:
     """Int8 with 8-bit weights, with 7-bit weights, and with 7 bits in layers that can saturate."""
-    from pocketvl.quantize.calibrate import calibrate
-    from pocketvl.quantize.saturation import saturating_layers
-    from pocketvl.quantize.settings import CalibrationSettings
+    from pocketvl.observe.calibrate import calibrate
+    from pocketvl.observe.settings import CalibrationSettings
+    from pocketvl.prototype.saturation import saturating_layers
     from pocketvl.quantize.structure import token_tables
     from pocketvl.quantize.tower import quantize_tower, static_spec
 
@@ -266,7 +266,7 @@ def quantized_towers(tower: Tower, dynamic: tuple[str, ...]) -> Mapping[str, Qua
 def weights(checkpoint: Path, calibration: Path, samples: Path, count: int, dynamic: tuple[str, ...]) -> None:
     """Which layers of a CHECKPOINT can saturate, and what 7-bit weights would cost."""
     from pocketvl.evaluate.parity import measure_parity
-    from pocketvl.quantize.saturation import saturating_layers
+    from pocketvl.prototype.saturation import saturating_layers
     from pocketvl.quantize.simulate import simulated
 
     for tower in towers_of(checkpoint, calibration, samples, count):

@@ -82,7 +82,8 @@ def tower() -> nn.Module:
 
 def measure(count: int) -> dict[str, Any]:
     """Calibrates over so many samples, in this process."""
-    from pocketvl.quantize.calibrate import CalibrationSettings, calibrate
+    from pocketvl.observe.calibrate import calibrate
+    from pocketvl.observe.settings import CalibrationSettings
 
     module = tower()
     before = peak_mb()

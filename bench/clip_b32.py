@@ -28,20 +28,21 @@ from timing import interleaved, machine, open_graph
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
-from pocketvl.data.tabletop.draw import draw_scene
-from pocketvl.data.tabletop.scene import sample_scene, scene_rng
 from pocketvl.evaluate.parity import measure_parity
 from pocketvl.families.clip import ClipImageEncoder, ClipTextEncoder
 from pocketvl.lower.quantized_onnx import write_quantized_onnx
 from pocketvl.lower.quantized_tflite import write_quantized_tflite
 from pocketvl.lower.to_onnx import export_onnx
 from pocketvl.lower.to_tflite import export_tflite
-from pocketvl.quantize.calibrate import calibrate
+from pocketvl.observe.calibrate import calibrate
+from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.quantize.equalize import equalize_
 from pocketvl.quantize.fold import fold_layer_norms_
-from pocketvl.quantize.settings import CalibrationSettings, QuantizeSettings
+from pocketvl.quantize.settings import QuantizeSettings
 from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, static_spec
+from pocketvl.tabletop.draw import draw_scene
+from pocketvl.tabletop.scene import sample_scene, scene_rng
 from pocketvl_runtime.image import open_image
 from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode, Role
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from pocketvl.console import stage_lines
-from pocketvl.recipes.export import ExportSettings, export
+from pocketvl.pipelines.export import ExportSettings, export
 
 HERE = Path(__file__).parent
 RECIPES = {

@@ -30,14 +30,15 @@ from numpy.typing import NDArray
 from timing import interleaved, machine, open_graph
 from torch import nn
 
-from pocketvl.integers import QuantizedTower
 from pocketvl.lower.quantized_onnx import write_quantized_onnx
 from pocketvl.lower.quantized_tflite import write_quantized_tflite
 from pocketvl.lower.to_onnx import export_onnx
 from pocketvl.lower.to_tflite import export_tflite
-from pocketvl.quantize.calibrate import calibrate
+from pocketvl.network.integers import QuantizedTower
+from pocketvl.observe.calibrate import calibrate
+from pocketvl.observe.settings import CalibrationSettings, Observer
 from pocketvl.quantize.fold import fold_layer_norms_
-from pocketvl.quantize.settings import CalibrationSettings, Observer, QuantizeSettings, Rounding
+from pocketvl.quantize.settings import QuantizeSettings, Rounding
 from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import dynamic_spec, quantize_tower, static_spec
 from pocketvl_runtime.manifest import Role

@@ -16,13 +16,14 @@ import torch
 from clip_b32 import Tower, towers
 from numpy.typing import NDArray
 
-from pocketvl.integers import QuantizedLayer, QuantizedTower
-from pocketvl.quantize.calibrate import calibrate
+from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.observe.calibrate import calibrate
+from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.fold import fold_layer_norms_
 from pocketvl.quantize.rounding import Rounding
 from pocketvl.quantize.sensitivity import embedding_loss
-from pocketvl.quantize.settings import CalibrationSettings, QuantizeSettings
+from pocketvl.quantize.settings import QuantizeSettings
 from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, static_spec
 

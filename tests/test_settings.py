@@ -14,14 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from pocketvl.compress.settings import LearningSettings, LossWeights
 from pocketvl.errors import RecipeError
-from pocketvl.quantize.settings import CalibrationSettings, QatSettings
+from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.quantize.settings import QatSettings
 from pocketvl.recipes.compress_recipe import STEPS, PruneStep
 from pocketvl.recipes.export_recipe import ExportRecipe
 from pocketvl.settings import Settings, key_path
+from pocketvl.tabletop.pool import PoolSettings
+from pocketvl.tabletop.training import TabletopClipSettings, TabletopDualSettings
+from pocketvl.tabletop.vilt import TabletopViltSettings
 from pocketvl.train.settings import LoopSettings
-from pocketvl.train.tabletop import TabletopClipSettings, TabletopDualSettings
-from pocketvl.train.tabletop_pool import PoolSettings
-from pocketvl.train.tabletop_vilt import TabletopViltSettings
 
 ROOTS = (*STEPS.values(), ExportRecipe, TabletopClipSettings, TabletopDualSettings, TabletopViltSettings)
 

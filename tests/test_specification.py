@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.specification import (
+from pocketvl.network.specification import (
     ACTIVATION_8,
     BLOCKS_4,
     CHANNELS_8,

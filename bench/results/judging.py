@@ -12,8 +12,8 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.answers import answer_accuracy
 from pocketvl.evaluate.embeddings import load_embeddings
 from pocketvl.evaluate.tasks import Metric, measure_tasks
-from pocketvl.recipes.stages.answering import open_answering
-from pocketvl.recipes.stages.measuring import EMBEDDINGS_FILE, EmbedReference
+from pocketvl.pipelines.stages.answering import open_answering
+from pocketvl.pipelines.stages.measuring import EMBEDDINGS_FILE, EmbedReference
 from pocketvl.stage import plan, run
 
 Judge = Callable[[Teacher, Path, Path, Path, Tell | None], Answers]

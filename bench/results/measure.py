@@ -30,15 +30,15 @@ from bench.results.rows import Row, TrainingData
 from pocketvl.compress.costs import Cost
 from pocketvl.errors import DataError
 from pocketvl.families import open_trainable
-from pocketvl.recipes.compress_chain import stages_of
+from pocketvl.pipelines.compress_chain import stages_of
+from pocketvl.pipelines.fallback import embed_stage
+from pocketvl.pipelines.stages.bundling import MakeGoldenPack
+from pocketvl.pipelines.stages.costing import costs_of
+from pocketvl.pipelines.stages.lowering import GraphStage
+from pocketvl.pipelines.stages.measuring import EmbedReference, EmbedVariant
+from pocketvl.pipelines.stages.towers import ROLES
+from pocketvl.pipelines.variants import Reverts, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
-from pocketvl.recipes.reverting import embed_stage
-from pocketvl.recipes.stages.bundling import MakeGoldenPack
-from pocketvl.recipes.stages.costing import costs_of
-from pocketvl.recipes.stages.lowering import GraphStage
-from pocketvl.recipes.stages.measuring import EmbedReference, EmbedVariant
-from pocketvl.recipes.stages.towers import ROLES
-from pocketvl.recipes.variants import Reverts, VariantStages
 from pocketvl.stage import plan, run
 from pocketvl_runtime.manifest import Engine, Precision, variant_name
 

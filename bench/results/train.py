@@ -23,8 +23,8 @@ from bench.results.record import (
 )
 from bench.results.rows import Row, TrainingData
 from pocketvl.data.dataset import Dataset
-from pocketvl.recipes.compress_chain import stages_of
-from pocketvl.recipes.stages.learning import AskTeacher, PairData
+from pocketvl.pipelines.compress_chain import stages_of
+from pocketvl.pipelines.stages.learning import AskTeacher, PairData
 from pocketvl.stage import Event, Plan, Stage, plan, run
 from pocketvl_runtime.isa import cpu_name
 

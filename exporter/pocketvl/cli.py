@@ -18,7 +18,7 @@ from pocketvl_runtime.errors import BackendWarning
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import Report
-    from pocketvl.recipes.export import ExportResult
+    from pocketvl.pipelines.export import ExportResult
 
 
 def _default_cache() -> Path:
@@ -117,15 +117,15 @@ def export(
 ) -> None:
     """Turn the checkpoint SOURCE into a verified bundle of ONNX and TFLite graphs."""
     from pocketvl.console import stage_lines
-    from pocketvl.recipes import export as recipes
-    from pocketvl.recipes.variants import DEFAULT_VARIANTS
+    from pocketvl.pipelines import export as pipeline
+    from pocketvl.pipelines.variants import DEFAULT_VARIANTS
 
     chosen = tuple(v.strip() for v in variants.split(",")) if variants else DEFAULT_VARIANTS
-    settings = recipes.ExportSettings(
+    settings = pipeline.ExportSettings(
         source, out, calibration, data, chosen, gate, keep_failing, recipe, train
     )
     with stage_lines() as tell:
-        result = recipes.export(settings, cache, tell)
+        result = pipeline.export(settings, cache, tell)
     _print_result(result, as_json, keep_failing)
 
 
@@ -191,10 +191,10 @@ def search(
     Interrupted, the same command goes on with the study; run twice at once, both take part in it.
     """
     from pocketvl.console import stage_lines, trial_lines
-    from pocketvl.recipes import search as recipes
+    from pocketvl.pipelines import search as pipeline
     from pocketvl_runtime.manifest import Engine
 
-    request = recipes.SearchRequest(
+    request = pipeline.SearchRequest(
         source,
         out,
         work or out.with_name(out.name + ".search"),
@@ -211,7 +211,7 @@ def search(
         keep_failing,
     )
     with stage_lines() as tell:
-        result = recipes.search(request, cache, tell, trial_lines)
+        result = pipeline.search(request, cache, tell, trial_lines)
     _print_result(result, as_json, keep_failing)
 
 
@@ -247,10 +247,10 @@ def compress(source: Path, recipe: str, data: Path, out: Path, cache: Path, as_j
     accelerate launch, its processes train together.
     """
     from pocketvl.console import stage_lines
-    from pocketvl.recipes import compress as recipes
+    from pocketvl.pipelines import compress as pipeline
 
     with stage_lines() as tell:
-        result = recipes.compress(recipes.CompressRequest(source, recipe, data, out), cache, tell)
+        result = pipeline.compress(pipeline.CompressRequest(source, recipe, data, out), cache, tell)
     if not is_first():
         return
     if as_json:
@@ -280,15 +280,15 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, as_json: bool) -> 
     """Measure BUNDLE anew against its checkpoint; fails where a variant lost more than it may."""
     from pocketvl.console import stage_lines
     from pocketvl.errors import GateError
-    from pocketvl.recipes import export as recipe
+    from pocketvl.pipelines import export as pipeline
 
     with stage_lines() as tell, tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as scratch:
         _keep_caches_in(Path(scratch))
-        report = recipe.verify(bundle, source, data, gate, tell)
+        report = pipeline.verify(bundle, source, data, gate, tell)
     _print_report(report, as_json)
     if not as_json:
         click.echo(f"report: {bundle / 'report.html'}")
-    failures = recipe.gate_failures(report)
+    failures = pipeline.gate_failures(report)
     if failures:
         raise GateError(failures)
 
@@ -309,10 +309,10 @@ def train(recipe: str, out: Path, work: Path | None, start: Path | None) -> None
     together.
     """
     from pocketvl.console import bar
-    from pocketvl.recipes import train as recipes
+    from pocketvl.tabletop import train as pipeline
 
     with bar() as tell:
-        recipes.train(recipe, out, work or out.with_name(out.name + ".work"), tell, start)
+        pipeline.train(recipe, out, work or out.with_name(out.name + ".work"), tell, start)
     if is_first():
         click.echo(str(out))
 
@@ -331,7 +331,7 @@ def data() -> None:
 def tabletop(seed: int, count: int, out: Path, size: int, cache: Path) -> None:
     """Paint scenes of the procedural tabletop world, with captions, hard negatives and questions."""
     from pocketvl.console import stage_lines
-    from pocketvl.recipes.data import PaintTabletop, make_tabletop
+    from pocketvl.tabletop.painting import PaintTabletop, make_tabletop
 
     with stage_lines() as tell:
         make_tabletop(PaintTabletop(seed, count, size), out, cache, tell)

@@ -39,9 +39,9 @@ from bench.results.rows import (
 )
 from bench.results.train import Stopwatch, train_row
 from pocketvl.compress.settings import LearningSettings
-from pocketvl.data.tabletop.folder import write_tabletop
 from pocketvl.errors import DataError
 from pocketvl.recipes.compress_recipe import LearnStep, PruneStep
+from pocketvl.tabletop.folder import write_tabletop
 from tests.families.tiny import make_tiny_clip
 
 SAMPLES = 400

@@ -14,11 +14,11 @@ from pocketvl.compress.distil import Lessons, TeacherAnswers, label_gradients_, 
 from pocketvl.compress.settings import LearningSettings, LossWeights
 from pocketvl.compress.shrink import linear
 from pocketvl.compress.sparsity import held_zeros
-from pocketvl.compress.watch import WatchedTower
 from pocketvl.errors import DataError, RecipeError, TrainingError
 from pocketvl.families import open_trainable
 from pocketvl.families.blocks import attentions, feed_forwards
 from pocketvl.families.trainable import Trainable
+from pocketvl.observe.hidden import WatchedTower
 from pocketvl.train.distil_losses import attention_loss, hidden_loss, relation_losses, tokens_said
 from pocketvl.train.pairs import PairedData
 from pocketvl_runtime.manifest import Role

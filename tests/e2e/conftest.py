@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from pocketvl.data.tabletop.folder import write_tabletop
+from pocketvl.tabletop.folder import write_tabletop
 from tests.families.tiny import make_tiny_clip
 
 # Where libraries may put files instead of the home folder, and what tells them to be quiet.

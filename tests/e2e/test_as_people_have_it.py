@@ -17,7 +17,7 @@ from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pocketvl.data.dataset import write_samples
-from pocketvl.data.tabletop.folder import write_tabletop
+from pocketvl.tabletop.folder import write_tabletop
 from pocketvl_runtime import load
 from pocketvl_runtime.manifest import Manifest
 from tests.e2e.conftest import pocketvl

@@ -13,9 +13,9 @@ from ai_edge_litert.interpreter import Interpreter
 
 from pocketvl.compress.filters import filter_groups, keep_filters_
 from pocketvl.data.dataset import Dataset
-from pocketvl.data.tabletop.folder import write_tabletop
 from pocketvl.evaluate.report_json import REPORT_FILE, read_report
 from pocketvl.families import open_source, open_trainable
+from pocketvl.tabletop.folder import write_tabletop
 from pocketvl_runtime import load
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import Manifest, Role, Status

@@ -14,8 +14,8 @@ import pytest
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.report_json import read_report
 from pocketvl.families import open_source
+from pocketvl.pipelines.variants import Reverts, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
-from pocketvl.recipes.variants import Reverts, VariantStages
 from pocketvl.stage import plan, run
 from pocketvl_runtime import load
 from pocketvl_runtime.manifest import Engine, Manifest, Precision, Role, Status

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from pocketvl.data.dataset import Dataset, questions_of, write_samples
-from pocketvl.data.tabletop.folder import write_tabletop
 from pocketvl.errors import DataError
 from pocketvl.evaluate.answers import answer_accuracy
 from pocketvl.evaluate.statistics import wilson_interval
 from pocketvl.families import open_trainable
 from pocketvl.families.vilt_trainable import TrainableVilt
+from pocketvl.tabletop.folder import write_tabletop
 from tests.families.vilt_folder import make_vilt_folder
 
 

@@ -17,7 +17,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import open_source, open_trainable
 from pocketvl.families.blocks import attentions, feed_forwards
-from pocketvl.train.tokenizer import EOS_ID, PAD_ID
+from pocketvl.tabletop.tokenizer import EOS_ID, PAD_ID
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny_dual import EMBEDDING_DIM, IMAGE_SIZE, TEXT_LENGTH, VOCABULARY, make_tiny_dual
 

@@ -20,7 +20,6 @@ from pocketvl.compress.neurons import keep_neurons_
 from pocketvl.compress.settings import Score, Units
 from pocketvl.compress.shrink import linear
 from pocketvl.compress.structured import groups_of
-from pocketvl.data.tabletop.language import ANSWERS
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import answers_questions, open_source, open_trainable
 from pocketvl.families.blocks import attentions, feed_forwards
@@ -29,6 +28,7 @@ from pocketvl.families.folder import COMPRESSION_FILE
 from pocketvl.families.segments import Segments
 from pocketvl.families.split_attention import Block, removed_blocks, split_attentions_
 from pocketvl.families.vilt_trainable import TrainableVilt
+from pocketvl.tabletop.language import ANSWERS
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny import make_tiny_clip
 from tests.families.vilt_folder import (

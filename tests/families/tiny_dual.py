@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import VisionTextDualEncoderConfig, VisionTextDualEncoderModel
 
-from pocketvl.train.tokenizer import PAD_ID, build_tokenizer, save_tokenizer
+from pocketvl.tabletop.tokenizer import PAD_ID, build_tokenizer, save_tokenizer
 
 IMAGE_SIZE = 32
 TEXT_LENGTH = 16

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from pocketvl.train.tabletop import corpus, save_checkpoint
-from pocketvl.train.tabletop_vilt import ViltSettings, build_vilt
-from pocketvl.train.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_tokenizer
+from pocketvl.tabletop.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_tokenizer
+from pocketvl.tabletop.training import corpus, save_checkpoint
+from pocketvl.tabletop.vilt import ViltSettings, build_vilt
 from tests.families.tiny_vilt import draw_parameters_
 
 IMAGE_SIZE = 32

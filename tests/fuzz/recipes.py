@@ -15,7 +15,7 @@ from pocketvl.errors import RecipeError
 from pocketvl.recipes.compress_recipe import STEPS, read_compress_recipe
 from pocketvl.recipes.export_recipe import read_export_recipe
 from pocketvl.recipes.toml import shipped_recipes
-from pocketvl.recipes.train import read_training_recipe
+from pocketvl.tabletop.train import read_training_recipe
 from tests.fuzz.mutations import HOSTILE, Extra, Raw, damage, edit, toml_text
 from tests.fuzz.target import Case, Finding, refusal
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from pocketvl.families import open_source
 from pocketvl.families.base import Source
-from pocketvl.integers import QuantizedTower
 from pocketvl.lower.fp16_onnx import cast_fp16_onnx
 from pocketvl.lower.to_onnx import export_onnx
 from pocketvl.lower.to_tflite import cast_fp16_tflite, export_tflite
-from pocketvl.quantize.calibrate import calibrate
+from pocketvl.network.integers import QuantizedTower
+from pocketvl.observe.calibrate import calibrate
 from pocketvl.quantize.fold import fold_layer_norms_
 from pocketvl.quantize.structure import token_tables
 from pocketvl.quantize.tower import quantize_tower, static_spec

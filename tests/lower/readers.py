@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
-from pocketvl.integers import QuantizedLayer, QuantizedTower
 from pocketvl.lower.ops import op_name, read_tflite
 from pocketvl.lower.quantized_onnx import write_quantized_onnx
 from pocketvl.lower.quantized_tflite import weights_of, write_quantized_tflite
-from pocketvl.quantize.arithmetic import quantize_weights, weight_scale
-from pocketvl.specification import (
+from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.specification import (
     CHANNELS_8,
     INT4_DYNAMIC,
     INT8_DYNAMIC,
@@ -26,6 +25,7 @@ from pocketvl.specification import (
     LayerSpec,
     Mode,
 )
+from pocketvl.quantize.arithmetic import quantize_weights, weight_scale
 
 FORMATS = ("onnx", "tflite")
 WRITE = {"onnx": write_quantized_onnx, "tflite": write_quantized_tflite}

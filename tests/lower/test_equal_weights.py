@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from pocketvl.errors import LoweringError
-from pocketvl.integers import ActivationGrid, QuantizedTower
 from pocketvl.lower.distinct_weights import distinct_weights
 from pocketvl.lower.to_onnx import export_onnx
 from pocketvl.lower.to_tflite import export_tflite
+from pocketvl.network.integers import ActivationGrid, QuantizedTower
+from pocketvl.network.specification import INT8_DYNAMIC, INT8_STATIC, LayerSpec
 from pocketvl.quantize.arithmetic import quantize_bias
 from pocketvl.quantize.simulate import simulated
-from pocketvl.specification import INT8_DYNAMIC, INT8_STATIC, LayerSpec
 from tests.lower.engines import run
 from tests.lower.readers import FORMATS, WRITE, onnx_integers, quantized, tflite_integers
 

@@ -21,12 +21,10 @@ from onnx import numpy_helper
 from torch import nn
 
 from pocketvl.errors import LoweringError
-from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
 from pocketvl.lower.ops import check_ops, graph_io, op_counts, read_tflite
 from pocketvl.lower.quantized_onnx import packed_blocks
-from pocketvl.quantize.fake import fake_quantize_dynamic
-from pocketvl.quantize.simulate import simulated
-from pocketvl.specification import (
+from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
+from pocketvl.network.specification import (
     ACTIVATION_8,
     BLOCKS_4,
     CHANNELS_8,
@@ -36,6 +34,8 @@ from pocketvl.specification import (
     Mode,
     ProductSpec,
 )
+from pocketvl.quantize.fake import fake_quantize_dynamic
+from pocketvl.quantize.simulate import simulated
 from tests.lower.engines import run, run_onnx
 from tests.lower.lowered import FLOATS, TOWERS, lowered, samples
 from tests.lower.readers import (

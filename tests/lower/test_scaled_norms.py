@@ -17,17 +17,18 @@ from torch import nn
 from torch.nn import functional
 
 from pocketvl.families import open_source
-from pocketvl.integers import QuantizedLayer, QuantizedTower
 from pocketvl.lower.ops import op_name, read_tflite
 from pocketvl.lower.quantized_onnx import write_quantized_onnx
 from pocketvl.lower.quantized_tflite import write_quantized_tflite
 from pocketvl.lower.to_onnx import export_onnx
 from pocketvl.lower.to_tflite import export_tflite
+from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.specification import CHANNELS_8, INT8_STATIC, INT8_TABLE
+from pocketvl.observe.calibrate import calibrate
+from pocketvl.observe.settings import CalibrationSettings, Observer
 from pocketvl.quantize.arithmetic import activation_grid, quantize_bias, quantize_weights, weight_scale
-from pocketvl.quantize.calibrate import CalibrationSettings, Observer, calibrate
 from pocketvl.quantize.equalize import Equalized, equalize_
 from pocketvl.quantize.fold import fold_layer_norms_
-from pocketvl.specification import CHANNELS_8, INT8_STATIC, INT8_TABLE
 from tests.families.tiny import make_tiny_clip
 from tests.lower.engines import centred_cosines, run
 from tests.lower.lowered import samples

@@ -12,18 +12,18 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 from pocketvl.lower.quantized_onnx import write_quantized_onnx
 from pocketvl.lower.to_onnx import export_onnx
 from pocketvl.lower.to_tflite import export_tflite
-from pocketvl.quantize.arithmetic import quantize_bias
-from pocketvl.quantize.simulate import simulated
-from pocketvl.specification import (
+from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.specification import (
     INT4_DYNAMIC,
     INT8_DYNAMIC,
     INT8_STATIC,
     LayerSpec,
 )
+from pocketvl.quantize.arithmetic import quantize_bias
+from pocketvl.quantize.simulate import simulated
 from tests.lower.engines import run, run_onnx
 from tests.lower.lowered import FLOATS
 from tests.lower.readers import FORMATS, INT8_WIDENED, WRITE, onnx_integers, quantized, tflite_integers

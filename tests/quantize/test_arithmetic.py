@@ -10,17 +10,16 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from pocketvl.errors import RecipeError
-from pocketvl.integers import spread
+from pocketvl.network.integers import spread
+from pocketvl.network.specification import BLOCKS_4, CHANNELS_8, Granularity, GridSpec, Range, Scheme
 from pocketvl.quantize.arithmetic import (
     Grid,
-    Range,
     activation_grid,
     least_weight_scale,
     quantize_bias,
     quantize_weights,
     weight_scale,
 )
-from pocketvl.specification import BLOCKS_4, CHANNELS_8, Granularity, GridSpec, Scheme
 
 LARGEST = float(np.float32(3e38))  # beyond it, the last step of a grid may not be a float32
 FLOATS = st.floats(-LARGEST, LARGEST, width=32, allow_subnormal=True)

@@ -16,7 +16,8 @@ from torch import nn
 
 from pocketvl.errors import DataError
 from pocketvl.families import open_source
-from pocketvl.quantize.arithmetic import Range, activation_grid, quantize_weights, weight_scale
+from pocketvl.network.specification import CHANNELS_8, Range
+from pocketvl.quantize.arithmetic import activation_grid, quantize_weights, weight_scale
 from pocketvl.quantize.equalize import (
     LEAST_GAIN,
     STRENGTHS,
@@ -27,7 +28,6 @@ from pocketvl.quantize.equalize import (
 )
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.fold import fold_layer_norms_
-from pocketvl.specification import CHANNELS_8
 from tests.families.tiny import make_tiny_clip
 from tests.lower.lowered import TOWERS, samples
 from tests.quantize.outliers import plant_outliers_

@@ -21,8 +21,18 @@ from pocketvl.errors import DataError, RecipeError
 from pocketvl.families import open_source
 from pocketvl.families.base import Source
 from pocketvl.families.segments import Blocks, Segments, block_name
-from pocketvl.integers import QuantizedProduct, QuantizedTower
-from pocketvl.quantize.arithmetic import Range, activation_grid
+from pocketvl.network.integers import QuantizedProduct, QuantizedTower
+from pocketvl.network.specification import (
+    ACTIVATION_8,
+    CHANNELS_8,
+    Granularity,
+    GridSpec,
+    ProductSpec,
+    Range,
+    Scheme,
+)
+from pocketvl.observe.settings import CalibrationSettings, Observer
+from pocketvl.quantize.arithmetic import activation_grid
 from pocketvl.quantize.product_sensitivity import product_sensitivity, products_to_quantize
 from pocketvl.quantize.products import (
     calibrate_products,
@@ -33,16 +43,7 @@ from pocketvl.quantize.products import (
     quantize_products,
     run,
 )
-from pocketvl.quantize.settings import CalibrationSettings, Observer
 from pocketvl.quantize.simulate import simulated
-from pocketvl.specification import (
-    ACTIVATION_8,
-    CHANNELS_8,
-    Granularity,
-    GridSpec,
-    ProductSpec,
-    Scheme,
-)
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_vilt import IMAGE_LENGTH, PAD, TEXT_IDS, TEXT_LENGTH, TinyVilt, make_tiny_vilt
 

@@ -18,9 +18,22 @@ from torch import nn
 from pocketvl.errors import DataError, RecipeError, TrainingError
 from pocketvl.families import open_source
 from pocketvl.families.base import Source
-from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
-from pocketvl.quantize.arithmetic import (
+from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
+from pocketvl.network.specification import (
+    ACTIVATION_8,
+    BLOCKS_4,
+    CHANNELS_8,
+    INT4_DYNAMIC,
+    INT8_DYNAMIC,
+    INT8_STATIC,
+    INT8_TABLE,
+    GridSpec,
+    LayerSpec,
+    Mode,
+    ProductSpec,
     Range,
+)
+from pocketvl.quantize.arithmetic import (
     activation_grid,
     group_scale,
     least_weight_scale,
@@ -35,19 +48,6 @@ from pocketvl.quantize.learned_tower import QatTower
 from pocketvl.quantize.qat import TowerObjective, train_qat
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.quantize.simulate import simulated
-from pocketvl.specification import (
-    ACTIVATION_8,
-    BLOCKS_4,
-    CHANNELS_8,
-    INT4_DYNAMIC,
-    INT8_DYNAMIC,
-    INT8_STATIC,
-    INT8_TABLE,
-    GridSpec,
-    LayerSpec,
-    Mode,
-    ProductSpec,
-)
 from pocketvl.train.distil_losses import affinity_loss, tower_losses
 from pocketvl.train.loop import Losses, Trainer
 from pocketvl.train.pairs import PairedData

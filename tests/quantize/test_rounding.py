@@ -15,21 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.integers import QuantizedTower, spread
-from pocketvl.quantize.arithmetic import Range, group_scale, quantize_weights, weight_scale
-from pocketvl.quantize.calibrate import Calibration, CalibrationSettings, LayerCalibration, calibrate
-from pocketvl.quantize.rounding import (
-    Feedback,
-    Rounding,
-    clipped_scale,
-    correct_bias,
-    error_feedback,
-    output_error,
-    round_weights,
-)
-from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.tower import QuantizeSettings, dynamic_spec, int4_spec, quantize_tower, static_spec
-from pocketvl.specification import (
+from pocketvl.network.integers import QuantizedTower, spread
+from pocketvl.network.specification import (
     ACTIVATION_8,
     BLOCKS_4,
     CHANNELS_8,
@@ -42,9 +29,24 @@ from pocketvl.specification import (
     LayerSpec,
     Mode,
     ProductSpec,
+    Range,
     Scheme,
     TowerSpec,
 )
+from pocketvl.observe.calibrate import Calibration, LayerCalibration, calibrate
+from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.quantize.arithmetic import group_scale, quantize_weights, weight_scale
+from pocketvl.quantize.rounding import (
+    Feedback,
+    Rounding,
+    clipped_scale,
+    correct_bias,
+    error_feedback,
+    output_error,
+    round_weights,
+)
+from pocketvl.quantize.simulate import simulated
+from pocketvl.quantize.tower import QuantizeSettings, dynamic_spec, int4_spec, quantize_tower, static_spec
 
 FLOATS = NDArray[np.float32]
 DOUBLES = NDArray[np.float64]

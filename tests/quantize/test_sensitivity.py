@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
-from pocketvl.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.specification import INT8_DYNAMIC, INT8_STATIC, INT8_TABLE, Range
 from pocketvl.quantize.arithmetic import (
-    Range,
     activation_grid,
     least_weight_scale,
     quantize_bias,
@@ -21,7 +21,6 @@ from pocketvl.quantize.arithmetic import (
 from pocketvl.quantize.ranking import Ablation, LayerSensitivity, layer_groups
 from pocketvl.quantize.sensitivity import embedding_loss, measure_relief, measure_sensitivity
 from pocketvl.quantize.simulate import simulated
-from pocketvl.specification import INT8_DYNAMIC, INT8_STATIC, INT8_TABLE
 
 WIDTH, SAMPLES = 12, 128
 FLOATS = NDArray[np.float32]

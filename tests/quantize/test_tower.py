@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from pocketvl.errors import DataError, LoweringError
-from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 from pocketvl.lower.ops import op_counts, op_name, read_tflite
 from pocketvl.lower.quantized_onnx import write_quantized_onnx
 from pocketvl.lower.quantized_tflite import weights_of
 from pocketvl.lower.to_onnx import export_onnx
-from pocketvl.quantize.calibrate import Calibration, calibrate
+from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.specification import INT8_STATIC, INT8_TABLE
+from pocketvl.observe.calibrate import Calibration, calibrate
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.simulate import simulated
 from pocketvl.quantize.structure import token_tables
 from pocketvl.quantize.tower import quantize_tower, static_spec
-from pocketvl.specification import INT8_STATIC, INT8_TABLE
 from tests.lower.engines import centred_cosines, run, run_onnx
 from tests.lower.lowered import TOWERS, lowered, samples
 

@@ -8,7 +8,9 @@ import pytest
 
 from pocketvl.compress.settings import Measure
 from pocketvl.errors import RecipeError
-from pocketvl.recipes.compress_chain import stages_of
+from pocketvl.pipelines.compress_chain import stages_of
+from pocketvl.pipelines.stages.compressing import PruneUnits, SparsifyWeights
+from pocketvl.pipelines.stages.learning import Learn
 from pocketvl.recipes.compress_recipe import (
     FOLDER,
     LearnStep,
@@ -16,8 +18,6 @@ from pocketvl.recipes.compress_recipe import (
     SparsifyStep,
     read_compress_recipe,
 )
-from pocketvl.recipes.stages.compressing import PruneUnits, SparsifyWeights
-from pocketvl.recipes.stages.learning import Learn
 from pocketvl.recipes.toml import shipped_recipes
 from tests.families.tiny import make_tiny_clip
 

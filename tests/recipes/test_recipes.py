@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pocketvl.errors import RecipeError
-from pocketvl.quantize.settings import CalibrationSettings, Observer, QuantizeSettings, Rounding
+from pocketvl.observe.settings import CalibrationSettings, Observer
+from pocketvl.quantize.settings import QuantizeSettings, Rounding
 from pocketvl.recipes.export_recipe import DEFAULT, FOLDER, ExportRecipe, read_export_recipe
 from pocketvl.recipes.toml import shipped_recipes
 from pocketvl_runtime.manifest import Precision

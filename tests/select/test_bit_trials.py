@@ -10,14 +10,14 @@ from torch import nn
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl.evaluate.soft import soft_accuracy
-from pocketvl.integers import QuantizedTower
-from pocketvl.quantize.calibrate import Calibration
+from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme, TowerSpec
+from pocketvl.observe.calibrate import Calibration
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
 from pocketvl.quantize.simulate import simulated
 from pocketvl.quantize.tower import quantize_tower
 from pocketvl.select.bit_trials import FLOAT, BitTrials, TowerChoices
 from pocketvl.select.search import Group
-from pocketvl.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme, TowerSpec
 from pocketvl_runtime.manifest import Role
 from tests.evaluate.worlds import dataset, sample
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.compress.settings import LearningSettings, LossWeights
-from pocketvl.compress.watch import Seen, WatchedTower
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.families.blocks import attentions
 from pocketvl.families.trainable import Trainable
+from pocketvl.observe.hidden import Seen, WatchedTower
 from pocketvl.train.contrast import contrastive_loss, pairwise_loss
 from pocketvl.train.distil_losses import (
     affinity_loss,

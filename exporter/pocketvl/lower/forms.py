@@ -7,8 +7,8 @@ from enum import StrEnum
 import numpy as np
 
 from pocketvl.errors import LoweringError
-from pocketvl.integers import QuantizedLayer, QuantizedTower
-from pocketvl.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme
+from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme
 
 _ENGINE_BITS = 8
 _LOWERED = "static int8, dynamic int8, dynamic int4 in blocks, int8 weights alone, and float are lowered"

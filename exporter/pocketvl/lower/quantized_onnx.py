@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
 from pocketvl.errors import LoweringError
-from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 from pocketvl.lower.forms import Form, check_tower, form_of, refuse
 from pocketvl.lower.ops import BLOCKS_DOMAIN, BLOCKS_OP, check_ops
 from pocketvl.lower.to_onnx import write_onnx
+from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 
 # How MatMulNBits may compute. 0 widens the weights to floats and multiplies those; 4 puts the input on 8-bit
 # grids, a block at a time, and multiplies integers: what "dynamic" says, and near to what LiteRT does. On

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.errors import LoweringError
-from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 from pocketvl.lower.forms import Form, check_tower, form_of, refuse
 from pocketvl.lower.ops import check_ops, op_name, read_tflite, text_of
 from pocketvl.lower.quiet import quiet
 from pocketvl.lower.to_tflite import FROM_TORCH, write_tflite
+from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 
 _LINEAR, _TABLE = "FULLY_CONNECTED", "EMBEDDING_LOOKUP"
 _FORMS: Mapping[str, tuple[Form, ...]] = {

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from pocketvl.errors import RecipeError
-from pocketvl.integers import ActivationGrid, spread
-from pocketvl.specification import Granularity, GridSpec
+from pocketvl.network.integers import ActivationGrid, spread
+from pocketvl.network.specification import Granularity, GridSpec, Range
 
 Floats = NDArray[np.float32]
 
@@ -18,14 +18,6 @@ Floats = NDArray[np.float32]
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 # Engines hold the scale of a group as fp16, and multiply by it as bfloat16: it must be a number of both.
 _SMALLEST_GROUP_SCALE, _LARGEST_GROUP_SCALE = 2.0**-14, 65280.0
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values that a tensor is taken to hold: low <= x <= high."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
-from pocketvl.quantize.arithmetic import Range, activation_grid, quantize_weights, weight_scale
-from pocketvl.quantize.calibrate import Feed, Progress
+from pocketvl.network.specification import ACTIVATION_8, Granularity, GridSpec, Range, Scheme
+from pocketvl.observe.calibrate import Feed, Progress
+from pocketvl.quantize.arithmetic import activation_grid, quantize_weights, weight_scale
 from pocketvl.quantize.fold import norm_readers
-from pocketvl.specification import ACTIVATION_8, Granularity, GridSpec, Scheme
 
 Floats = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pocketvl.integers import ActivationGrid
+from pocketvl.network.integers import ActivationGrid
 
 
 def fake_quantize(values: torch.Tensor, grid: ActivationGrid) -> torch.Tensor:

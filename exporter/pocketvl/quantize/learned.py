@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pocketvl.integers import ActivationGrid, QuantizedLayer
+from pocketvl.network.integers import ActivationGrid, QuantizedLayer
+from pocketvl.network.specification import Granularity
 from pocketvl.quantize.arithmetic import group_scale
 from pocketvl.quantize.fake import straight_through
-from pocketvl.specification import Granularity
 
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 

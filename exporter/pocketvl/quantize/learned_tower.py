@@ -15,12 +15,12 @@ from torch import nn
 from torch.func import functional_call
 
 from pocketvl.errors import RecipeError
-from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.specification import Granularity, Mode
 from pocketvl.quantize.arithmetic import quantize_bias
 from pocketvl.quantize.fake import fake_quantize_dynamic, straight_through
 from pocketvl.quantize.learned import LearnedActivation, LearnedWeights
 from pocketvl.quantize.products import multiplied
-from pocketvl.specification import Granularity, Mode
 
 # How far from the middle of its step a weight may start, in steps. Where weights were rounded to make up for
 # each other, those near a border would cross it at once, and the corrections of the others be wrong: 80 steps

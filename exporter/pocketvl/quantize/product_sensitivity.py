@@ -11,7 +11,7 @@ from torch import nn
 
 from pocketvl.errors import DataError
 from pocketvl.families.segments import Segments
-from pocketvl.integers import QuantizedProduct
+from pocketvl.network.integers import QuantizedProduct
 from pocketvl.quantize.products import Feed, Progress, check_names, multiplied, on_grids, run
 from pocketvl.quantize.sensitivity import embedding_loss
 

@@ -22,12 +22,12 @@ from torch.utils.hooks import RemovableHandle
 
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.families.segments import Blocks, Segments, block_name, is_scores
-from pocketvl.integers import QuantizedProduct
-from pocketvl.quantize.arithmetic import Range, activation_grid
+from pocketvl.network.integers import QuantizedProduct
+from pocketvl.network.specification import Granularity, ProductSpec, Range, Scheme
+from pocketvl.observe.observer import TensorObserver
+from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.quantize.arithmetic import activation_grid
 from pocketvl.quantize.fake import fake_quantize
-from pocketvl.quantize.observe import TensorObserver
-from pocketvl.quantize.settings import CalibrationSettings
-from pocketvl.specification import Granularity, ProductSpec, Scheme
 
 Progress = Callable[[int, int, str], None]
 Feed = NDArray[Any] | tuple[NDArray[Any], ...]

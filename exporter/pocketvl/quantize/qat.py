@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pocketvl.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedTower
 from pocketvl.quantize.learned_tower import Finished, QatTower
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.train.distil_losses import affinity_loss, tower_losses

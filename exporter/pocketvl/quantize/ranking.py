@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pocketvl.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedTower
 
 
 class Ablation(StrEnum):

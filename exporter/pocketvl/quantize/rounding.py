@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky
 
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.integers import spread
+from pocketvl.network.integers import spread
+from pocketvl.network.specification import MOST_BITS, Granularity, GridSpec, Scheme
 from pocketvl.quantize.arithmetic import Floats, group_scale, grouped, quantize_weights, weight_scale
 from pocketvl.quantize.settings import Rounding
-from pocketvl.specification import MOST_BITS, Granularity, GridSpec, Scheme
 
 __all__ = [
     "Feedback",

@@ -13,7 +13,7 @@ from torch import nn
 
 from pocketvl.cosines import cosines
 from pocketvl.errors import DataError
-from pocketvl.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedTower
 from pocketvl.quantize.ranking import Ablation, LayerSensitivity, layer_groups
 from pocketvl.quantize.simulate import simulated
 

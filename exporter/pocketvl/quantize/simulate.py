@@ -10,10 +10,10 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from pocketvl.families.segments import Segments
-from pocketvl.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.specification import Mode
 from pocketvl.quantize.fake import fake_quantize, fake_quantize_dynamic
 from pocketvl.quantize.products import check_names, multiplied, on_grids
-from pocketvl.specification import Mode
 
 
 @contextmanager

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import fx, nn
 
-LAYERS = (nn.Linear, nn.Conv2d)
-"""Layers that multiply an activation by weights."""
+from pocketvl.observe.calibrate import LAYERS
 
 _EMBEDDING = torch.ops.aten.embedding.default
 

@@ -9,7 +9,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.specification import (
+    BLOCKS_4,
+    INT8_DYNAMIC,
+    INT8_STATIC,
+    INT8_TABLE,
+    Granularity,
+    LayerSpec,
+    Mode,
+    TowerSpec,
+)
+from pocketvl.observe.calibrate import LAYERS, Calibration, LayerCalibration
 from pocketvl.quantize.arithmetic import (
     Floats,
     activation_grid,
@@ -17,7 +28,6 @@ from pocketvl.quantize.arithmetic import (
     quantize_bias,
     weight_scale,
 )
-from pocketvl.quantize.calibrate import Calibration, LayerCalibration
 from pocketvl.quantize.products import quantize_products
 from pocketvl.quantize.rounding import (
     Feedback,
@@ -28,17 +38,6 @@ from pocketvl.quantize.rounding import (
     round_weights,
 )
 from pocketvl.quantize.settings import QuantizeSettings
-from pocketvl.quantize.structure import LAYERS
-from pocketvl.specification import (
-    BLOCKS_4,
-    INT8_DYNAMIC,
-    INT8_STATIC,
-    INT8_TABLE,
-    Granularity,
-    LayerSpec,
-    Mode,
-    TowerSpec,
-)
 
 __all__ = ["QuantizeSettings", "dynamic_spec", "int4_spec", "quantize_tower", "static_spec"]
 

@@ -8,10 +8,11 @@ from typing import Annotated
 from pydantic import Field
 
 from pocketvl.errors import RecipeError
-from pocketvl.quantize.settings import CalibrationSettings, QatSettings, QuantizeSettings
+from pocketvl.network.specification import GROUP_SIZES
+from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.quantize.settings import QatSettings, QuantizeSettings
 from pocketvl.recipes.toml import check_recipe, read_toml
 from pocketvl.settings import Settings, Size
-from pocketvl.specification import GROUP_SIZES
 from pocketvl_runtime.manifest import Precision
 
 FOLDER = "exporting"

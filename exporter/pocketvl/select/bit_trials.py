@@ -13,7 +13,7 @@ from torch import nn
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl.evaluate.soft import soft_accuracy
-from pocketvl.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedTower
 from pocketvl.quantize.simulate import simulated
 from pocketvl.select.search import Group, Widths
 from pocketvl_runtime.manifest import Role

@@ -1,0 +1,185 @@
+"""The integers that leave torch: of every quantized layer the weights, scales, and the activations' grids.
+
+Quantization makes a `QuantizedTower` out of a module; each lowering writes it into its own format, unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from pocketvl.network.saved import read_versioned, reading
+from pocketvl.network.specification import LayerSpec, ProductSpec, TowerSpec
+
+SCHEMA_VERSION = 2
+_TENSORS, _GRIDS = "integers.safetensors", "grids.json"
+
+
+@dataclass(frozen=True)
+class ActivationGrid:
+    """An asymmetric grid of a whole tensor: q = clamp(round(x / scale) + zero_point, 0, 2^bits - 1).
+
+    Engines that store signed integers take q - 128 and zero_point - 128: the same grid.
+
+    Attributes:
+        scale: a float32 value, above 0.
+        zero_point: the integer that stands for 0, within 0..2^bits - 1.
+        bits: 2 to 8; engines run 8.
+    """
+
+    scale: float
+    zero_point: int
+    bits: int = 8
+
+    @property
+    def highest(self) -> int:
+        """The greatest integer; the least is 0."""
+        return (1 << self.bits) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedLayer:
+    """A linear, a convolution or a token table.
+
+    Attributes:
+        spec: how it is quantized.
+        weights: int8, shaped as in torch, within the specification's grid.
+        scale: float32 [channels] along the first axis, output channels or rows of a table; or, per group,
+            [channels, groups] along the second. A weight stands for itself times its scale.
+        bias: int32 [channels] in steps of `input.scale * scale` where the layer is static, else float32;
+            None where there is none.
+        input: the grid of what goes in; None where the layer is not static.
+        output: the grid of what comes out; None where the layer is not static.
+    """
+
+    spec: LayerSpec
+    weights: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.int32] | NDArray[np.float32] | None = None
+    input: ActivationGrid | None = None
+    output: ActivationGrid | None = None
+
+    def dequantized(self) -> NDArray[np.float32]:
+        """The weights as float32, shaped as in torch."""
+        return (self.weights.astype(np.float64) * spread(self.scale, self.weights.shape)).astype(np.float32)
+
+    def bias_scale(self) -> NDArray[np.float32]:
+        """float32 [channels]: the step of a static layer's bias."""
+        if self.input is None:
+            raise ValueError("only a static layer's bias has a step")
+        return np.float32(self.input.scale) * self.scale
+
+    def float_bias(self) -> NDArray[np.float32] | None:
+        """float32 [channels]: what the bias stands for."""
+        if self.bias is None or self.bias.dtype == np.float32:
+            return None if self.bias is None else self.bias.astype(np.float32)
+        return (self.bias * self.bias_scale().astype(np.float64)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class QuantizedProduct:
+    """A product of two activations.
+
+    Attributes:
+        spec: how it is quantized.
+        left: grid of the left factor.
+        right: grid of the right factor.
+    """
+
+    spec: ProductSpec
+    left: ActivationGrid
+    right: ActivationGrid
+
+
+def spread(scale: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.floating]:
+    """Scales of channels, or of groups within channels, in a shape that multiplies weights of `shape`.
+
+    Args:
+        scale: [channels], or [channels, groups] for weights [channels, inputs].
+        shape: of the weights.
+    """
+    if scale.ndim == 2:
+        return scale.repeat(shape[1] // scale.shape[1], axis=1)  # [channels, inputs]
+    return scale.reshape([-1] + [1] * (len(shape) - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedTower:
+    """The quantized layers of one module, by the module's names for them; all others stay in float.
+
+    Attributes:
+        layers: linears, convolutions and token tables.
+        products: of attention, "<attention module>.scores" and "<attention module>.values".
+    """
+
+    layers: Mapping[str, QuantizedLayer]
+    products: Mapping[str, QuantizedProduct] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> TowerSpec:
+        """How the module is quantized."""
+        return TowerSpec(
+            {name: layer.spec for name, layer in self.layers.items()},
+            {name: product.spec for name, product in self.products.items()},
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes `integers.safetensors`, and `grids.json`, which a person can read."""
+        tensors: dict[str, NDArray[np.generic]] = {}
+        for name, layer in self.layers.items():
+            tensors[f"{name}/weights"], tensors[f"{name}/scale"] = layer.weights, layer.scale
+            if layer.bias is not None:
+                tensors[f"{name}/bias"] = layer.bias
+        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / _TENSORS)
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "layers": {
+                name: {
+                    place: vars(grid)
+                    for place, grid in (("input", layer.input), ("output", layer.output))
+                    if grid is not None
+                }
+                for name, layer in self.layers.items()
+            },
+            "products": {
+                name: {"left": vars(product.left), "right": vars(product.right)}
+                for name, product in self.products.items()
+            },
+        }
+        (folder / _GRIDS).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        self.spec.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> QuantizedTower:
+        """Reads what `save` wrote.
+
+        Raises:
+            DataError: the files are missing, damaged or of another version.
+        """
+        spec = TowerSpec.load(folder)
+        with reading(folder, "a quantized tower"):
+            document = read_versioned(folder / _GRIDS, SCHEMA_VERSION)
+            tensors = load_file(folder / _TENSORS)
+            layers = {
+                name: QuantizedLayer(
+                    spec.layers[name],
+                    tensors[f"{name}/weights"],
+                    tensors[f"{name}/scale"],
+                    tensors.get(f"{name}/bias"),
+                    **{place: ActivationGrid(**grid) for place, grid in grids.items()},
+                )
+                for name, grids in document["layers"].items()
+            }
+            products = {
+                name: QuantizedProduct(
+                    spec.products[name], ActivationGrid(**grids["left"]), ActivationGrid(**grids["right"])
+                )
+                for name, grids in document["products"].items()
+            }
+        return cls(layers, products)

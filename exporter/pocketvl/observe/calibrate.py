@@ -1,0 +1,338 @@
+"""Calibration: runs a module over samples and keeps, in fixed memory, what its layers saw."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
+from operator import length_hint
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pocketvl.errors import DataError
+from pocketvl.network.specification import Range
+from pocketvl.observe.calibration import Calibration, LayerCalibration
+from pocketvl.observe.observer import TensorObserver
+from pocketvl.observe.settings import CalibrationSettings, Observer
+
+__all__ = [
+    "Calibration",
+    "CalibrationSettings",
+    "LayerCalibration",
+    "Observer",
+    "TensorObserver",
+    "calibrate",
+]
+
+LAYERS = (nn.Linear, nn.Conv2d)
+"""Layers that multiply an activation by weights."""
+
+Progress = Callable[[int, int, str], None]
+
+Feed = NDArray[Any] | tuple[NDArray[Any], ...]
+
+FEW_SAMPLES = 32
+MOST_DIGESTS = 65_536
+_SETTINGS = CalibrationSettings()
+# Rows are multiplied this many at a time: adding to a large matrix costs more than a few rows' product.
+_ROWS_AT_ONCE = 512
+
+
+def calibrate(
+    module: nn.Module,
+    feeds: Iterable[Feed],
+    settings: CalibrationSettings = _SETTINGS,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Runs a module and observes every linear and convolution in it.
+
+    What is kept does not grow with the samples. Layers that read the same tensor in the first forward must do
+    so in all, as in whatever can be exported.
+
+    Args:
+        module: in eval mode; left as it is.
+        feeds: inputs [B, ...] of any batch size, or [n] for one sample without a batch, or a tuple of them
+            for a module of several inputs; read once.
+        settings: what is looked for.
+        progress: called after each feed.
+
+    Raises:
+        DataError: no samples, values that are not finite, a layer that never ran, or layers that read the
+            same tensor in one forward and not in another.
+    """
+    layers = {name: child for name, child in module.named_modules() if isinstance(child, LAYERS)}
+    watch, samples = _Watch(layers, settings), _Samples()
+    total, done = length_hint(feeds), 0
+    with torch.no_grad(), watch.hooked():  # not inference_mode: its tensors do not say that they were changed
+        for feed in feeds:
+            inputs = feed if isinstance(feed, tuple) else (feed,)
+            watch.begin(samples.count(inputs))
+            module(*(torch.from_numpy(np.array(values)) for values in inputs))
+            watch.end()
+            done += 1
+            if progress is not None:
+                progress(done, max(total, done), "calibration")
+    if samples.seen == 0:
+        raise DataError("calibration needs at least one sample, and got none")
+    return Calibration(watch.result(), warnings=(*samples.warnings(), *watch.warnings()))
+
+
+class _Samples:
+    """Counts samples, and those that came before."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._looked = 0
+        self._repeated = 0
+        self._digests: set[bytes] = set()
+
+    def count(self, inputs: tuple[NDArray[Any], ...]) -> int:
+        """How many samples a feed holds."""
+        count = len(inputs[0]) if inputs[0].ndim > 1 else 1
+        for place in range(count):
+            if len(self._digests) == MOST_DIGESTS:
+                break
+            content = hashlib.blake2b(digest_size=8)
+            for values in inputs:
+                own = (
+                    values[place] if values.ndim and len(values) == count > 1 else values
+                )  # or of all samples
+                content.update(np.ascontiguousarray(own).data)
+            self._looked += 1
+            self._repeated += content.digest() in self._digests
+            self._digests.add(content.digest())
+        self.seen += count
+        return count
+
+    def warnings(self) -> Iterator[str]:
+        """What is doubtful about them."""
+        if self.seen < FEW_SAMPLES:
+            yield f"calibration saw {self.seen} samples only; give it {FEW_SAMPLES} or more"
+        if self._repeated:
+            yield (
+                f"{self._repeated} of {self._looked} calibration samples repeat an earlier one; "
+                "give it different ones"
+            )
+
+
+class _Seen(NamedTuple):
+    """An input's range, mean and second moment."""
+
+    range: Range
+    mean: NDArray[np.float64]
+    second_moment: NDArray[np.float64] | None
+
+
+class _Input:
+    """What is kept of the tensors that go into a layer."""
+
+    def __init__(self, name: str, layer: nn.Module, settings: CalibrationSettings) -> None:
+        self.layer = layer
+        self.observer = TensorObserver(f"the input of {name}", settings)
+        self.count = 0
+        self._sum = np.zeros(0)
+        self._moment: NDArray[np.float64] | None = None
+        self._pending: list[torch.Tensor] = []
+        grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
+        self._wants_moment = settings.second_moments and not grouped
+        self._ends: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def observe(self, values: torch.Tensor, samples: int) -> None:
+        """Adds what goes into a layer."""
+        self.observer.observe(values, samples)
+        if values.numel() == 0:
+            return
+        for rows in _rows(self.layer, values.detach()):
+            if not len(self._sum):
+                self._sum = np.zeros(rows.shape[1])
+            self._sum += rows.sum(0, dtype=torch.float64).numpy()
+            self.count += len(rows)
+            if isinstance(self.layer, nn.Linear):
+                low, high = torch.aminmax(rows, dim=0)
+                before = self._ends or (low, high)
+                self._ends = torch.minimum(before[0], low), torch.maximum(before[1], high)
+            if self._wants_moment:
+                self._pending.append(rows.float().clone())
+                if sum(map(len, self._pending)) >= _ROWS_AT_ONCE:
+                    self._multiply()
+
+    def result(self) -> _Seen:
+        """What was seen. To be asked for once: the sum of products is turned into their mean.
+
+        Raises:
+            DataError: nothing was seen.
+        """
+        seen = self.observer.range()
+        if self._pending:
+            self._multiply()
+        if self._moment is not None:
+            self._moment /= self.count  # in place, since it may be large
+        return _Seen(seen, self._sum / self.count, self._moment)
+
+    def constant_channels(self) -> tuple[int, int]:
+        """How many of a linear's inputs never changed, and how many there are.
+
+        A convolution's are not looked at: pixels beside a border, or a colour that no picture has, may well
+        be the same in all.
+        """
+        if self._ends is None or self.count < 2:
+            return 0, 0
+        low, high = self._ends
+        return int((low == high).sum()), len(low)
+
+    def _multiply(self) -> None:
+        rows = torch.cat(self._pending)
+        self._pending.clear()
+        product = (rows.T @ rows).numpy()  # float32; added up in float64
+        if self._moment is None:
+            self._moment = np.zeros(product.shape)
+        self._moment += product
+
+
+def _rows(layer: nn.Module, values: torch.Tensor) -> Iterator[torch.Tensor]:
+    """What each output position is made of, [positions, inputs]; of a convolution a sample at a time."""
+    if not isinstance(layer, nn.Conv2d):
+        yield values.reshape(-1, values.shape[-1])
+        return
+    for sample in values if values.ndim == 4 else values[None]:
+        # the list is right for padding given by name, too
+        padding, mode = layer._reversed_padding_repeated_twice, layer.padding_mode
+        padded = nn.functional.pad(sample[None], padding, "constant" if mode == "zeros" else mode)
+        size, dilation, stride = (
+            (pair[0], pair[1]) for pair in (layer.kernel_size, layer.dilation, layer.stride)
+        )
+        unfolded = nn.functional.unfold(padded, size, dilation, 0, stride)  # [1, inputs, positions]
+        yield unfolded[0].T
+
+
+class _Watch:
+    """Hooks on layers, and what they saw.
+
+    Layers that read the same tensors have one `_Input`, that of the first of them. Which they are is known
+    after the first forward; until then each has its own.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module], settings: CalibrationSettings) -> None:
+        self._layers = layers
+        self._inputs = {name: _Input(name, layer, settings) for name, layer in layers.items()}
+        self._outputs = {name: TensorObserver(f"the output of {name}", settings) for name in layers}
+        self._leaders: dict[str, str] | None = None
+        self._samples = 0
+        self._tokens: dict[tuple[int, int], tuple[weakref.ref[torch.Tensor], int]] = {}
+        self._numbers = count()
+        self._read: dict[str, list[int]] = {}
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Inside, the layers are watched."""
+        handles = []
+        try:
+            for name, layer in self._layers.items():
+                handles.append(layer.register_forward_pre_hook(self._before(name), with_kwargs=True))
+                handles.append(layer.register_forward_hook(self._after(name)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def begin(self, samples: int) -> None:
+        """Before a forward over so many samples."""
+        self._samples = samples
+        self._tokens.clear()
+        self._numbers = count()
+        self._read.clear()
+
+    def end(self) -> None:
+        """After a forward.
+
+        Raises:
+            DataError: layers that read the same tensors in the first do no longer, or the other way round.
+        """
+        leaders = self._groups()
+        if self._leaders is None:
+            self._leaders = leaders
+            self._inputs = {name: self._inputs[leader] for name, leader in leaders.items()}
+        for name, leader in leaders.items():
+            if self._leaders[name] != leader:
+                raise DataError(
+                    f"calibration: {name} shares its input with other layers in some samples and not in "
+                    "others; a module whose course depends on values cannot be quantized"
+                )
+
+    def result(self) -> dict[str, LayerCalibration]:
+        """What was seen of each layer.
+
+        Raises:
+            DataError: one never ran.
+        """
+        distinct = {id(seen): seen for seen in self._inputs.values()}
+        found = {key: seen.result() for key, seen in distinct.items()}
+        return {
+            name: LayerCalibration(found[id(seen)].range, self._outputs[name].range(), *found[id(seen)][1:])
+            for name, seen in self._inputs.items()
+        }
+
+    def warnings(self) -> Iterator[str]:
+        """What is doubtful about what goes into the layers."""
+        readers: dict[int, list[str]] = {}
+        for name, seen in self._inputs.items():
+            readers.setdefault(id(seen), []).append(name)
+        for names in readers.values():
+            constant, channels = self._inputs[names[0]].constant_channels()
+            if constant:
+                yield f"{constant} of {channels} input channels of {', '.join(names)} never change"
+
+    def _groups(self) -> dict[str, str]:
+        """Per layer the first that read the same tensors, in the same order and form."""
+        first: dict[tuple[object, ...], str] = {}
+        leaders = {}
+        for name, layer in self._layers.items():
+            read = self._read.get(name)
+            key = (name,) if read is None else (*read, *_form(layer))
+            leaders[name] = first.setdefault(key, name)
+        return leaders
+
+    def _token(self, values: torch.Tensor) -> int:
+        """A number for a tensor as it is now: the same object, not changed since, has the same."""
+        key = id(values), values._version
+        known = self._tokens.get(key)
+        if known is not None and known[0]() is values:  # else another tensor has taken a dead one's id
+            return known[1]
+        self._tokens[key] = weakref.ref(values), next(self._numbers)
+        return self._tokens[key][1]
+
+    def _before(self, name: str) -> Any:
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            values = args[0] if args else kwargs["input"]
+            self._read.setdefault(name, []).append(self._token(values))
+            if self._leaders is None or self._leaders[name] == name:
+                self._inputs[name].observe(values, self._samples)
+
+        return hook
+
+    def _after(self, name: str) -> Any:
+        def hook(layer: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+            self._outputs[name].observe(output, self._samples)
+
+        return hook
+
+
+def _form(layer: nn.Module) -> tuple[object, ...]:
+    """What of a layer decides how its input is read."""
+    if not isinstance(layer, nn.Conv2d):
+        return ("linear",)
+    return (
+        "convolution",
+        layer.kernel_size,
+        layer.stride,
+        layer.dilation,
+        tuple(layer._reversed_padding_repeated_twice),
+        layer.padding_mode,
+        layer.groups,
+    )

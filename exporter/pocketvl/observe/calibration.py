@@ -1,0 +1,107 @@
+"""What calibration saw of a module, in memory and on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from pocketvl.network.saved import read_versioned, reading
+from pocketvl.network.specification import Range
+
+SCHEMA_VERSION = 1
+_TENSORS = "seen.safetensors"
+_RANGES = "ranges.json"
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCalibration:
+    """What calibration saw of a linear or a convolution.
+
+    Linears that read the very same tensor share the arrays.
+
+    Attributes:
+        input: the range of what goes in, as the observer chose it.
+        output: the range of what comes out.
+        input_mean: float64 [inputs]: the mean over samples and positions of what one output is made of.
+            Inputs are in the order of the weights as [outputs, inputs], so that convolutions are unfolded,
+            padding included; a convolution of g groups has g * inputs of them, one group after the other.
+        second_moment: float64 [inputs, inputs]: the mean of x x^T, where it was asked for; None for grouped
+            convolutions.
+    """
+
+    input: Range
+    output: Range
+    input_mean: NDArray[np.float64]
+    second_moment: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What calibration saw of a module.
+
+    Attributes:
+        layers: by their names in the module.
+        products: the ranges of both factors of a product of two activations.
+        warnings: what is doubtful about the samples, a line each.
+    """
+
+    layers: Mapping[str, LayerCalibration]
+    products: Mapping[str, tuple[Range, Range]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def save(self, folder: Path) -> None:
+        """Writes `ranges.json`, which a person can read, and `seen.safetensors`, each array once."""
+        tensors: dict[str, NDArray[np.float64]] = {}
+        names: dict[int, str] = {}
+        told: dict[str, dict[str, object]] = {}
+        for name, layer in self.layers.items():
+            own: dict[str, object] = {"input": vars(layer.input), "output": vars(layer.output)}
+            for part, array in (("input_mean", layer.input_mean), ("second_moment", layer.second_moment)):
+                if array is not None:
+                    key = names.setdefault(id(array), f"{name}/{part}")
+                    tensors[key] = np.ascontiguousarray(array)
+                    own[part] = key
+            told[name] = own
+        save_file(tensors, folder / _TENSORS)
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "layers": told,
+            "products": {name: [vars(left), vars(right)] for name, (left, right) in self.products.items()},
+            "warnings": self.warnings,
+        }
+        (folder / _RANGES).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Calibration:
+        """Reads what `save` wrote; layers that shared arrays share them again.
+
+        Raises:
+            DataError: the files are missing, damaged or of another version.
+        """
+        with reading(folder, "a calibration"):
+            document = read_versioned(folder / _RANGES, SCHEMA_VERSION)
+            tensors = load_file(folder / _TENSORS)
+            layers = {
+                name: LayerCalibration(
+                    Range(**own["input"]),
+                    Range(**own["output"]),
+                    tensors[own["input_mean"]],
+                    tensors[own["second_moment"]] if "second_moment" in own else None,
+                )
+                for name, own in document["layers"].items()
+            }
+            products = {
+                name: (Range(**left), Range(**right)) for name, (left, right) in document["products"].items()
+            }
+        return cls(layers, products, tuple(document["warnings"]))
+
+
+def read_warnings(folder: Path) -> tuple[str, ...]:
+    """What `Calibration.save` wrote of what is doubtful about the samples, without the arrays."""
+    return tuple(json.loads((folder / _RANGES).read_text(encoding="utf-8"))["warnings"])

@@ -1,0 +1,375 @@
+"""`pocketvl export` and `pocketvl verify`: the plans, and what is done with their results."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pocketvl.data.dataset import SAMPLES_FILE, Dataset
+from pocketvl.errors import RecipeError
+from pocketvl.pipelines.bundle import REPORT_FILES
+from pocketvl.pipelines.fallback import Reverting, Trial, embed_stage, revert_until_accepted
+from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
+from pocketvl.pipelines.stages.measuring import EmbedReference, EmbedVariant, MeasureLatency
+from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers
+from pocketvl.pipelines.stages.towers import ROLES, check_source, this_machine
+from pocketvl.pipelines.variants import (
+    DEFAULT_VARIANTS,
+    QUANTIZED,
+    Reverts,
+    Variants,
+    VariantStages,
+    checked_variants,
+)
+from pocketvl.recipes.export_recipe import DEFAULT, ExportRecipe, read_export_recipe
+from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, publish, run
+from pocketvl_runtime.errors import PocketVLError
+from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Manifest, Precision, variant_name
+
+if TYPE_CHECKING:
+    from pocketvl.evaluate.report import Report, Reverted, SearchReport
+
+Tell = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What to export.
+
+    Attributes:
+        source: the checkpoint folder.
+        out: the bundle's folder; replaced in one step.
+        calibration: a dataset folder.
+        data: a dataset folder for task metrics; without it parity alone is measured, on calibration's.
+        variants: names of variants.
+        gate: allowances, as `match_hard=0.5,retrieval_r1=1.0`; metrics not named keep their default.
+        keep_failing: put variants that fail the gate in, as experimental.
+        recipe: name of an export recipe, or a .toml file.
+        train: a dataset folder to train on, for recipes that train.
+    """
+
+    source: Path
+    out: Path
+    calibration: Path
+    data: Path | None = None
+    variants: tuple[str, ...] = DEFAULT_VARIANTS
+    gate: str = ""
+    keep_failing: bool = False
+    recipe: str = DEFAULT
+    train: Path | None = None
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What came out.
+
+    Attributes:
+        bundle: its place; None where no variant passed, so that there is nothing to ship.
+        page: report.html.
+        report: what was measured.
+        failures: one line per figure over its allowance.
+    """
+
+    bundle: Path | None
+    page: Path
+    report: Report
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JudgeBundle(Stage):
+    """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
+
+    version: ClassVar[int] = 8
+    tools: ClassVar[tuple[str, ...]] = (
+        "onnx",
+        "onnxruntime",
+        "ai-edge-litert",
+        "matplotlib",
+        "jinja2",
+        "pillow",
+        "numpy",
+        "tokenizers",
+    )
+
+    candidate: AssembleBundle
+    reference: EmbedReference
+    embedded: tuple[EmbedVariant, ...]
+    latency: MeasureLatency
+    calibrations: tuple[CalibrateTower, ...]
+    rankings: tuple[RankLayers, ...]
+    reverted: Mapping[str, tuple[Reverted, ...]]
+    calibration: Path
+    data: Path
+    data_name: str
+    is_task_data: bool
+    gate: str
+    keep_failing: bool
+    search: SearchReport | None = None
+
+    @property
+    def title(self) -> str:
+        return "judge and report"
+
+    def environment(self) -> Mapping[str, str]:
+        return this_machine()
+
+    def requires(self, source: Inputs) -> None:
+        from pocketvl.select.gate import parse_gate
+
+        parse_gate(self.gate)
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.pipelines.bundle import write_judged
+        from pocketvl.pipelines.measure import (
+            Measured,
+            build_report,
+            calibration_notes,
+            golden_answers,
+            read_rankings,
+            status_of,
+            with_reverted,
+            with_tolerances,
+            write_reports,
+        )
+        from pocketvl.select.gate import parse_gate
+        from pocketvl_runtime.bundle import Bundle
+
+        candidate = Bundle.open(source["candidate"])
+        names = [stage.variant for stage in self.embedded]
+        measured = Measured(
+            source["reference"],
+            dict(zip(names, source.all("embedded"), strict=True)),
+            source["latency"],
+            Dataset.open(source["data"]),
+            self.is_task_data,
+            is_calibration_data=_samples(source["data"]) == _samples(source["calibration"]),
+        )
+        report = with_reverted(build_report(candidate, measured, parse_gate(self.gate)), self.reverted)
+        report = replace(
+            report,
+            sensitivity=read_rankings(source.all("rankings"), self.rankings),
+            search=self.search,
+            notes=(*report.notes, *calibration_notes(source.all("calibrations"), self.calibrations)),
+        )
+        statuses = {name: status_of(variant, self.keep_failing) for name, variant in report.variants.items()}
+        report = replace(
+            report, variants={n: replace(v, status=statuses[n]) for n, v in report.variants.items()}
+        )
+        kept = {
+            name: replace(candidate.variant(name), status=status, comparable=report.variants[name].comparable)
+            for name, status in statuses.items()
+            if status is not None
+        }
+        answers = golden_answers(candidate, names)
+        golden = with_tolerances(candidate.golden(), answers, kept)
+        write_judged(source["candidate"], candidate.manifest, golden, kept, out)
+        write_reports(out, report, candidate, answers, measured.reference)
+
+
+def export(settings: ExportSettings, cache: Path, tell: Tell | None = None) -> ExportResult:
+    """Lowers, quantizes, measures, judges and puts the bundle in its place.
+
+    Where no variant passed there is nothing to ship, and the bundle's place is left as it is.
+
+    Args:
+        settings: what to export.
+        cache: where results of stages are kept.
+        tell: is told of every stage.
+
+    Raises:
+        PocketVLError: something is wrong with the inputs.
+    """
+    _check_inputs(settings)
+    planned = _Export(settings, read_export_recipe(settings.recipe), cache, tell)
+    check_replaceable(settings.out, written_bundle)
+    plan([planned.last_stage(Reverting())])  # so that what is wrong with the inputs is said at once
+    return _finish(settings, planned.last_stage(planned.settle()), cache, tell)
+
+
+def export_chosen(
+    settings: ExportSettings, chosen: Reverts, search: SearchReport, cache: Path, tell: Tell | None = None
+) -> ExportResult:
+    """Exports what a search chose, as variants of mixed precision, beside those of the settings.
+
+    Args:
+        settings: what to export.
+        chosen: the layers that are not in 8 bits.
+        search: what the report says of the search.
+        cache: where results of stages are kept.
+        tell: is told of every stage.
+
+    Raises:
+        PocketVLError: something is wrong with the inputs.
+    """
+    mixed = {variant_name(engine, Precision.MIXED): (engine, Precision.MIXED) for engine in Engine}
+    planned = _Export(settings, read_export_recipe(settings.recipe), cache, tell, mixed, search)
+    check_replaceable(settings.out, written_bundle)
+    return _finish(settings, planned.last_stage(Reverting({Precision.MIXED: chosen})), cache, tell)
+
+
+def _finish(settings: ExportSettings, last: JudgeBundle, cache: Path, tell: Tell | None) -> ExportResult:
+    """Runs the last stage and puts the bundle in its place."""
+    from pocketvl.evaluate.report_json import read_report
+
+    result = run(plan([last]), cache, tell)[last]
+    report = read_report(result.folder / "report.json")
+    failures = gate_failures(report)
+    if all(variant.status is None for variant in report.variants.values()):
+        return ExportResult(None, result.folder / "report.html", report, failures)
+    publish(result.folder, settings.out, written_bundle)
+    return ExportResult(settings.out, settings.out / "report.html", report, failures)
+
+
+def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None = None) -> Report:
+    """Measures an existing bundle anew against its checkpoint and writes its reports.
+
+    Args:
+        bundle: the bundle's folder; report.json and report.html in it are replaced.
+        source: the checkpoint it was exported from.
+        data: a dataset folder.
+        gate: as in `ExportSettings`.
+        tell: is told of every stage.
+
+    Raises:
+        RecipeError: the bundle is not of this checkpoint.
+        PocketVLError: anything else that is wrong with the inputs.
+    """
+    from pocketvl.families import open_source
+    from pocketvl.pipelines.measure import Measured, build_report, golden_answers, write_reports
+    from pocketvl.select.gate import parse_gate
+    from pocketvl_runtime.bundle import Bundle
+
+    settings = parse_gate(gate)
+    opened = Bundle.open(bundle)
+    opened.verify()
+    if open_source(source).space != opened.manifest.space:
+        raise RecipeError(f"{bundle} was not exported from {source}: their embedding spaces differ")
+    names = tuple(opened.manifest.variants)
+    reference = EmbedReference(source, data)
+    embedded = {name: EmbedVariant(bundle, data, name) for name in names}
+    latency = MeasureLatency(bundle, names)
+    with tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as cache:
+        results = run(plan([reference, *embedded.values(), latency]), Path(cache), tell)
+        measured = Measured(
+            results[reference].folder,
+            {name: results[stage].folder for name, stage in embedded.items()},
+            results[latency].folder,
+            Dataset.open(data),
+            is_task_data=True,
+        )
+        report = build_report(opened, measured, settings)
+        write_reports(bundle, report, opened, golden_answers(opened, names), measured.reference)
+    return report
+
+
+def _samples(folder: Path) -> bytes:
+    return (folder / SAMPLES_FILE).read_bytes()
+
+
+def _check_inputs(settings: ExportSettings) -> None:
+    """Says of a wrong folder once what every stage of the plan would say of it."""
+    check_source(settings.source)
+    for folder in filter(None, (settings.calibration, settings.data, settings.train)):
+        Dataset.open(folder)
+
+
+def gate_failures(report: Report) -> tuple[str, ...]:
+    """One line per figure over its allowance, over all variants."""
+    return tuple(f for v in report.ordered_variants() if v.gate is not None for f in v.gate.failures)
+
+
+def written_bundle(folder: Path) -> Mapping[str, str | None] | None:
+    """What `export` wrote into a folder: what its manifest lists, the manifest itself, and reports."""
+    try:
+        files = Manifest.read(folder / MANIFEST_FILE).files
+    except PocketVLError:
+        return None
+    measured = (*REPORT_FILES, *(f"{name}.new" for name in REPORT_FILES))
+    return {
+        **{name: entry.sha256 for name, entry in files.items()},
+        **dict.fromkeys((MANIFEST_FILE, *measured)),
+    }
+
+
+@dataclass(frozen=True)
+class _Export:
+    """One export: its stages, which depend on what the gate says on the way."""
+
+    settings: ExportSettings
+    recipe: ExportRecipe
+    cache: Path
+    tell: Tell | None
+    mixed: Variants = field(default_factory=dict)
+    search: SearchReport | None = None
+
+    @property
+    def variants(self) -> Variants:
+        return {**checked_variants(self.settings.variants), **self.mixed}
+
+    @property
+    def stages(self) -> VariantStages:
+        settings = self.settings
+        return VariantStages(
+            settings.source, settings.calibration, self.recipe, self.is_quantized, settings.train
+        )
+
+    @property
+    def is_quantized(self) -> bool:
+        return any(precision in QUANTIZED for _, precision in self.variants.values())
+
+    @property
+    def base(self) -> MakeGoldenPack:
+        source = self.settings.source
+        return MakeGoldenPack(source, self.settings.calibration, source.resolve().name)
+
+    @property
+    def data(self) -> Path:
+        return self.settings.data or self.settings.calibration
+
+    def settle(self) -> Reverting:
+        """Finds out which layers must go back to a higher precision."""
+        from pocketvl.select.gate import parse_gate
+
+        settings = self.settings
+        trial = Trial(
+            self.base,
+            self.data,
+            settings.data is not None,
+            parse_gate(settings.gate),
+            self.recipe.most_growth,
+            self.cache,
+            self.tell,
+        )
+        return revert_until_accepted(self.stages, self.variants, trial)
+
+    def last_stage(self, reverting: Reverting) -> JudgeBundle:
+        """The judged bundle, with these layers reverted."""
+        graphs = {
+            name: tuple(
+                self.stages.graph(role, engine, precision, reverting.reverts.get(precision, Reverts()))
+                for role in ROLES
+            )
+            for name, (engine, precision) in self.variants.items()
+        }
+        candidate = AssembleBundle(self.base, tuple(graph for each in graphs.values() for graph in each))
+        names, settings = tuple(self.variants), self.settings
+        return JudgeBundle(
+            candidate,
+            EmbedReference(settings.source, self.data),
+            tuple(embed_stage(self.base, self.data, name, graphs[name]) for name in names),
+            MeasureLatency(candidate, names),
+            tuple(map(self.stages.calibration_of, ROLES)) if self.is_quantized else (),
+            reverting.rankings,
+            {name: reverting.steps.get(precision, ()) for name, (_, precision) in self.variants.items()},
+            settings.calibration,
+            self.data,
+            self.data.resolve().name,
+            settings.data is not None,
+            settings.gate,
+            settings.keep_failing,
+            self.search,
+        )

@@ -1,0 +1,228 @@
+"""Puts layers back to a higher precision, one group at a time, until the answers of a variant hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pocketvl.data.dataset import Dataset
+from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
+from pocketvl.pipelines.stages.lowering import GraphStage
+from pocketvl.pipelines.stages.measuring import EMBEDDINGS_FILE, EmbedReference, EmbedVariant
+from pocketvl.pipelines.stages.quantizing import RankLayers, loss_by_layer, read_ranking
+from pocketvl.pipelines.stages.towers import ROLES
+from pocketvl.pipelines.variants import QUANTIZED, Reverts, Variants, VariantStages
+from pocketvl.stage import Event, plan, run
+from pocketvl_runtime.manifest import Precision, Role, Status
+
+if TYPE_CHECKING:
+    from pocketvl.evaluate.embeddings import Embeddings
+    from pocketvl.evaluate.report import Reverted, VariantReport
+    from pocketvl.evaluate.tasks import Metric, TaskOutcomes
+    from pocketvl.quantize.ranking import LayerSensitivity
+    from pocketvl.select.gate import GateSettings
+
+Tell = Callable[[Event], None]
+_WORTH_IT = 0.5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a variant is tried with.
+
+    Attributes:
+        base: the bundle without graphs.
+        data: a dataset folder.
+        is_task_data: whether answers are measured on it, or parity alone.
+        gate: what a variant may lose.
+        most_growth: how many times as large its files may become.
+        cache: where results of stages are kept.
+        tell: is told of every stage.
+    """
+
+    base: MakeGoldenPack
+    data: Path
+    is_task_data: bool
+    gate: GateSettings
+    most_growth: float
+    cache: Path
+    tell: Tell | None
+
+
+@dataclass(frozen=True)
+class Reverting:
+    """What came of it, by precision.
+
+    Attributes:
+        reverts: the layers that went back.
+        steps: what each group of them bought.
+        rankings: the stages that ranked the layers, where any was asked.
+    """
+
+    reverts: Mapping[Precision, Reverts] = field(default_factory=dict)
+    steps: Mapping[Precision, tuple[Reverted, ...]] = field(default_factory=dict)
+    rankings: tuple[RankLayers, ...] = ()
+
+
+def embed_stage(base: MakeGoldenPack, data: Path, variant: str, graphs: Iterable[GraphStage]) -> EmbedVariant:
+    """What a variant makes of a dataset, measured through a bundle that holds it alone."""
+    return EmbedVariant(AssembleBundle(base, tuple(graphs)), data, variant)
+
+
+def revert_until_accepted(stages: VariantStages, variants: Variants, trial: Trial) -> Reverting:
+    """Tries every quantized precision of the variants, and reverts layers of those that fail.
+
+    The engines of one precision carry the same integers, so that what fails in one goes back in all.
+    """
+    reverts: dict[Precision, Reverts] = {}
+    steps: dict[Precision, tuple[Reverted, ...]] = {}
+    rankings: list[RankLayers] = []
+    for precision in QUANTIZED:
+        mine = {name: pair for name, pair in variants.items() if pair[1] is precision}
+        if mine:
+            found = _Precision(stages, mine, precision, trial).settle()
+            reverts[precision], steps[precision] = found.reverts, found.steps
+            rankings += found.rankings
+    return Reverting(reverts, steps, tuple(rankings))
+
+
+_Step = tuple[Role, tuple[str, ...], Precision]
+
+
+@dataclass(frozen=True)
+class _Settled:
+    reverts: Reverts
+    steps: tuple[Reverted, ...]
+    rankings: tuple[RankLayers, ...]
+
+
+@dataclass(frozen=True)
+class _Precision:
+    """The variants of one precision."""
+
+    stages: VariantStages
+    variants: Variants
+    precision: Precision
+    trial: Trial
+
+    def settle(self) -> _Settled:
+        from pocketvl.evaluate.report import Reverted
+
+        reverts, steps = Reverts(), list[Reverted]()
+        reports = self._reports(reverts)
+        start = _bytes(reports)
+        asked = False
+        waiting: list[_Step] = []
+        while self._lost(reports):
+            if not asked:
+                waiting, asked = self._worst_first(), True
+            if not waiting:
+                break
+            role, layers, to = waiting.pop(0)
+            tried = reverts.with_group(role, layers, to)
+            after = self._reports(tried)
+            if _bytes(after) > self.trial.most_growth * start:
+                break
+            added = _bytes(after) - _bytes(reports)
+            steps.append(Reverted(layers, role, to, added, _bounds(reports), _bounds(after)))
+            reverts, reports = tried, after
+        return _Settled(reverts, tuple(steps), self._rankings(self.precision) if asked else ())
+
+    def _lost(self, reports: Mapping[str, VariantReport]) -> bool:
+        """Whether a variant failed by what it answered, and not by what could not be measured."""
+        from pocketvl.select.gate import judge
+
+        if self.precision is Precision.INT4 and not self.trial.is_task_data:
+            return False  # it is judged by answers alone
+        measured = replace(self.trial.gate, required=frozenset())
+        return not all(judge(report, measured).passed for report in reports.values())
+
+    def _rankings(self, precision: Precision) -> tuple[RankLayers, ...]:
+        return tuple(self.stages.ranking(role, precision) for role in ROLES)
+
+    def _worst_first(self) -> list[_Step]:
+        """Groups of layers and where they may go, the worst first; at the end all of them to float.
+
+        One in static int8 goes to dynamic int8 where that saves most of what it loses: its weights stay as
+        small, but what comes out of it is on no grid any more.
+        """
+        higher = {Precision.INT4: Precision.INT8, Precision.INT8: Precision.INT8DYN}.get(self.precision)
+        saved = (
+            {role: loss_by_layer(groups) for role, groups in self._ranked(higher).items()} if higher else {}
+        )
+        ranked = [(role, group) for role, groups in self._ranked(self.precision).items() for group in groups]
+        first, last = list[_Step](), list[_Step]()
+        for role, group in sorted(ranked, key=lambda each: -each[1].loss):
+            remaining = [saved.get(role, {}).get(layer, math.inf) for layer in group.layers]
+            if higher is not None and sum(remaining) < _WORTH_IT * group.loss:
+                first.append((role, group.layers, higher))
+                last.append((role, group.layers, Precision.FP32))
+            else:
+                first.append((role, group.layers, Precision.FP32))
+        return first + last
+
+    def _ranked(self, precision: Precision) -> dict[Role, tuple[LayerSensitivity, ...]]:
+        """What each group of layers loses in a precision."""
+        rankings = self._rankings(precision)
+        results = run(plan(rankings), self.trial.cache, self.trial.tell)
+        return {ranking.role: read_ranking(results[ranking].folder) for ranking in rankings}
+
+    def _reports(self, reverts: Reverts) -> dict[str, VariantReport]:
+        """The variants, measured."""
+        from pocketvl.evaluate.compare import variant_metrics, variant_parity
+        from pocketvl.evaluate.embeddings import load_embeddings
+        from pocketvl.evaluate.report import VariantReport
+
+        trial = self.trial
+        reference = EmbedReference(self.stages.source, trial.data)
+        graphs = {
+            name: tuple(self.stages.graph(role, engine, self.precision, reverts) for role in ROLES)
+            for name, (engine, _) in self.variants.items()
+        }
+        embedded = {name: embed_stage(trial.base, trial.data, name, each) for name, each in graphs.items()}
+        lowered = [graph for each in graphs.values() for graph in each]
+        results = run(plan([reference, *lowered, *embedded.values()]), trial.cache, trial.tell)
+        expected = load_embeddings(results[reference].folder / EMBEDDINGS_FILE)
+        outcomes = self._outcomes(expected)
+        reports = {}
+        for name, stage in embedded.items():
+            found = load_embeddings(results[stage].folder / EMBEDDINGS_FILE)
+            reports[name] = VariantReport(
+                engine=self.variants[name][0],
+                precision=self.precision,
+                status=Status.EXPERIMENTAL,
+                size_bytes=sum((results[g].folder / g.file).stat().st_size for g in graphs[name]),
+                metrics=variant_metrics(outcomes, self._outcomes(found)),
+                parity=variant_parity(expected, found),
+            )
+        return reports
+
+    def _outcomes(self, embeddings: Embeddings) -> TaskOutcomes:
+        from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
+
+        if not self.trial.is_task_data:
+            return TaskOutcomes({}, ())
+        return measure_tasks(self._dataset, embeddings)
+
+    @cached_property
+    def _dataset(self) -> Dataset:
+        return Dataset.open(self.trial.data)
+
+
+def _bytes(reports: Mapping[str, VariantReport]) -> int:
+    """Of the largest variant."""
+    return max(report.size_bytes for report in reports.values())
+
+
+def _bounds(reports: Mapping[str, VariantReport]) -> dict[Metric, float]:
+    """By metric, the most that any of the variants may have lost, with 95 % confidence."""
+    bounds: dict[Metric, float] = {}
+    for report in reports.values():
+        for metric, measured in report.metrics.items():
+            if measured.drop_ci95 is not None:
+                bounds[metric] = max(bounds.get(metric, -100.0), measured.drop_ci95[1])
+    return bounds

@@ -1,0 +1,334 @@
+"""From what stages measured to a judged report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pocketvl.data.dataset import Dataset
+from pocketvl.evaluate.compare import reference_metrics, variant_metrics, variant_parity
+from pocketvl.evaluate.embeddings import Embeddings, load_embeddings
+from pocketvl.evaluate.parity import ParityReport
+from pocketvl.evaluate.report import (
+    DataReport,
+    Latency,
+    MachineReport,
+    Report,
+    Reverted,
+    Sensitivity,
+    VariantReport,
+    describe_data,
+)
+from pocketvl.evaluate.report_json import report_to_json
+from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
+from pocketvl.lower.ops import op_counts
+from pocketvl.pipelines.bundle import REPORT_FILES, golden_embeddings, golden_scores
+from pocketvl.pipelines.stages.learning import CURVES_FILE
+from pocketvl.pipelines.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, MEMORY_FILE, NOTES_FILE
+from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers, read_ranking
+from pocketvl.select.gate import GateSettings, judge_report
+from pocketvl_runtime.bench import BenchReport
+from pocketvl_runtime.bundle import Bundle
+from pocketvl_runtime.golden import AnswerTolerance, Golden, GoldenAnswers, Tolerance
+from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status, VariantSpec
+from pocketvl_runtime.model import load
+from pocketvl_runtime.schema import decode, parse_json
+from pocketvl_runtime.tasks import label_texts, probabilities, similarities
+
+if TYPE_CHECKING:
+    from pocketvl.evaluate.html import PictureMatches
+
+_DISTRIBUTIONS = {"onnxruntime": Engine.ONNX, "ai-edge-litert": Engine.TFLITE}
+_COMPARABLE_DIGITS = 4
+_TOLERANCE_MARGIN = 0.02
+_SIMILARITY_MARGIN = 0.005
+_EXACT_SIMILARITY_MARGIN = 1e-4
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Result folders of the measuring stages.
+
+    Attributes:
+        reference: of `EmbedReference`.
+        variants: of `EmbedVariant`, by variant.
+        latency: of `MeasureLatency`.
+        dataset: what was embedded.
+        is_task_data: whether task metrics are measured on it; calibration data serves parity alone.
+        is_calibration_data: whether ranges were taken from the very same samples.
+    """
+
+    reference: Path
+    variants: Mapping[str, Path]
+    latency: Path
+    dataset: Dataset
+    is_task_data: bool
+    is_calibration_data: bool = False
+
+
+def build_report(bundle: Bundle, measured: Measured, gate: GateSettings) -> Report:
+    """Every figure of a bundle, judged."""
+    reference = load_embeddings(measured.reference / EMBEDDINGS_FILE)
+    bench = _read_bench(measured.latency)
+    memory: dict[str, int] = json.loads((measured.latency / MEMORY_FILE).read_text())
+    outcomes = _tasks(measured, reference)
+    variants = {}
+    for name, folder in measured.variants.items():
+        embeddings = load_embeddings(folder / EMBEDDINGS_FILE)
+        plain = _variant(bundle, name, bench, memory[name])
+        parity = variant_parity(reference, embeddings)
+        metrics = variant_metrics(outcomes, _tasks(measured, embeddings))
+        comparable = (Comparable(bundle.manifest.space, _losses(parity)),)
+        variants[name] = replace(plain, parity=parity, metrics=metrics, comparable=comparable)
+    report = Report(
+        name=bundle.manifest.name,
+        family=bundle.manifest.family,
+        machine=_machine(bench),
+        reference=reference_metrics(outcomes),
+        variants=variants,
+        data=_data(measured, reference),
+        notes=(*_source_notes(measured), *_data_notes(measured, outcomes)),
+        provenance=dict(bundle.manifest.provenance),
+    )
+    return judge_report(report, gate)
+
+
+def with_reverted(report: Report, reverted: Mapping[str, tuple[Reverted, ...]]) -> Report:
+    """The report with what was put back to a higher precision, by variant."""
+    variants = {
+        name: replace(variant, gate=replace(variant.gate, reverted=reverted.get(name, ())))
+        if variant.gate is not None
+        else variant
+        for name, variant in report.variants.items()
+    }
+    return replace(report, variants=variants)
+
+
+def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tuple[Sensitivity, ...]:
+    """What `RankLayers` found, worst first."""
+    found = [
+        Sensitivity(group.name, group.bits, None, stage.role, group.loss)
+        for folder, stage in zip(folders, stages, strict=True)
+        for group in read_ranking(folder)
+    ]
+    return tuple(sorted(found, key=lambda each: -(each.loss or 0.0)))
+
+
+def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateTower]) -> tuple[str, ...]:
+    """What `CalibrateTower` found doubtful about the calibration data."""
+    from pocketvl.observe.calibration import read_warnings
+
+    return tuple(
+        f"{stage.role.value}: {warning}"
+        for folder, stage in zip(folders, stages, strict=True)
+        for warning in read_warnings(folder)
+    )
+
+
+def golden_answers(bundle: Bundle, variants: Sequence[str]) -> dict[str, Embeddings]:
+    """What each variant makes of the golden pack: its pictures, its texts, and the labels' texts."""
+    golden, manifest = bundle.golden(), bundle.manifest
+    of_labels = label_texts(manifest.label_template, manifest.labels)
+    texts = list(dict.fromkeys([*(text.text for text in golden.texts), *of_labels]))
+    answers = {}
+    for name in variants:
+        model = load(bundle, name, allow_non_finite=True)
+        images = np.stack([model.embed_image(bundle.file(image.file)) for image in golden.images])
+        encoding = model.tokenizer.encode(texts)
+        rows = np.stack([model.embed_ids(i, m) for i, m in zip(encoding.ids, encoding.mask, strict=True)])
+        answers[name] = Embeddings(images, rows, tuple(texts))
+    return answers
+
+
+def with_tolerances(
+    golden: Golden, answers: Mapping[str, Embeddings], variants: Mapping[str, VariantSpec]
+) -> Golden:
+    """The golden pack with a tolerance per variant: what was seen here, and a margin for other processors.
+
+    Args:
+        golden: with torch's answers.
+        answers: what `golden_answers` found.
+        variants: which ship, with the status that each was given.
+    """
+    expected = golden_embeddings(golden)
+    assert golden.answers is not None
+    tolerance, of_answers = {}, {}
+    for name, spec in variants.items():
+        got = answers[name]
+        exact = spec.precision is Precision.FP32
+        texts = _rows_of(got, expected.texts)
+        rows = {Role.IMAGE_ENCODER: (expected.image, got.image), Role.TEXT_ENCODER: (expected.text, texts)}
+        tolerance[name] = {
+            role: Tolerance(1e-4, 0.99999) if exact else Tolerance(None, _least_cosine(a, b))
+            for role, (a, b) in rows.items()
+        }
+        of_answers[name] = _answer_tolerance(golden.answers, got, expected.texts, spec)
+    return replace(golden, tolerance=tolerance, answers=replace(golden.answers, tolerance=of_answers))
+
+
+def write_reports(
+    out: Path, report: Report, bundle: Bundle, answers: Mapping[str, Embeddings], reference: Path
+) -> None:
+    """Writes report.json and report.html, each in one step.
+
+    Args:
+        out: the bundle's folder.
+        report: what was measured.
+        bundle: for the pictures of its golden pack.
+        answers: of those, by variant.
+        reference: what `EmbedReference` made, with the checkpoint's training curves where it has some.
+    """
+    from pocketvl.evaluate.html import render_html
+
+    curves = reference / CURVES_FILE
+    training = curves.read_bytes() if curves.is_file() else None
+    html = render_html(report, _pictures(bundle, answers), training)
+    for name, text in zip(REPORT_FILES, (report_to_json(report), html), strict=True):
+        half = out / f"{name}.new"
+        half.write_text(text, encoding="utf-8", newline="\n")
+        half.replace(out / name)
+
+
+def _least_cosine(expected: np.ndarray, got: np.ndarray) -> float:
+    products = (expected * got).sum(axis=1)
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1)
+    worst = float(np.nan_to_num(products / np.maximum(norms, 1e-12), nan=-1.0).min())
+    return max(-1.0, float(np.floor(100 * (worst - _TOLERANCE_MARGIN)) / 100))
+
+
+def _rows_of(embeddings: Embeddings, texts: Sequence[str]) -> np.ndarray:
+    """Text embeddings float32 [N, D] of texts that are among those embedded."""
+    places = {text: place for place, text in enumerate(embeddings.texts)}
+    return embeddings.text[[places[text] for text in texts]]
+
+
+def _answer_tolerance(
+    answers: GoldenAnswers, got: Embeddings, texts: Sequence[str], spec: VariantSpec
+) -> AnswerTolerance:
+    """Twice what a variant's scores were off here, and a margin; probabilities follow from similarities.
+
+    A softmax's slope is at most 1/4, and the logits of two texts move apart by at most `2 * logit_scale`
+    times what each similarity is off.
+    """
+    margin = _EXACT_SIMILARITY_MARGIN if spec.precision is Precision.FP32 else _SIMILARITY_MARGIN
+    of_labels = label_texts(answers.label_template, answers.labels)
+    asked = {"match": _rows_of(got, texts), "classify": _rows_of(got, of_labels)}
+    worst = {"similarity": 0.0, "probability": 0.0}
+    for task, rows in asked.items():
+        found = golden_scores(got.image, rows, answers.logit_scale)
+        for expected, scores in zip(getattr(answers, task), found, strict=True):
+            for kind in worst:
+                off = np.abs(np.subtract(getattr(expected, kind), getattr(scores, kind)))
+                worst[kind] = max(worst[kind], float(np.nan_to_num(off, nan=1.0).max()))
+    similarity = 2 * worst["similarity"] + margin
+    probability = 2 * worst["probability"] + answers.logit_scale * margin / 2
+    return AnswerTolerance(_rounded_up(min(similarity, 2.0)), _rounded_up(min(probability, 1.0)), spec.status)
+
+
+def _rounded_up(value: float) -> float:
+    """To four digits, so that the last ones of a sum do not show."""
+    return float(np.ceil(1e4 * value) / 1e4)
+
+
+def _pictures(bundle: Bundle, answers: Mapping[str, Embeddings]) -> list[PictureMatches]:
+    from pocketvl.evaluate.html import PictureMatches
+
+    golden = bundle.golden()
+    expected = golden_embeddings(golden)
+    shown = slice(0, 6)
+    scale = bundle.manifest.logit_scale
+
+    def shares(embeddings: Embeddings, row: int) -> tuple[float, ...]:
+        similarity = similarities(embeddings.image[row], embeddings.text[shown])
+        return tuple(float(p) for p in probabilities(similarity, scale))
+
+    return [
+        PictureMatches(
+            name=Path(image.file).name,
+            image=bundle.read(image.file),
+            texts=expected.texts[shown],
+            reference=shares(expected, row),
+            variants={name: shares(got, row) for name, got in answers.items()},
+        )
+        for row, image in enumerate(golden.images)
+    ]
+
+
+def _tasks(measured: Measured, embeddings: Embeddings) -> TaskOutcomes:
+    if not measured.is_task_data:
+        return TaskOutcomes({}, ())
+    return measure_tasks(measured.dataset, embeddings)
+
+
+def _source_notes(measured: Measured) -> list[str]:
+    notes: list[str] = json.loads((measured.reference / NOTES_FILE).read_text(encoding="utf-8"))
+    return notes
+
+
+def _data_notes(measured: Measured, outcomes: TaskOutcomes) -> tuple[str, ...]:
+    if not measured.is_task_data:
+        seen = f"on {len(measured.dataset)} calibration pictures and their texts"
+        return (f"no task data was given (--data): parity alone was measured, {seen}",)
+    if measured.is_calibration_data:
+        return (
+            *outcomes.notes,
+            "the task data is the calibration data, so that the figures flatter int8: give unseen data",
+        )
+    return outcomes.notes
+
+
+def _data(measured: Measured, reference: Embeddings) -> DataReport | None:
+    if not measured.is_task_data:
+        return None
+    return describe_data(measured.dataset, len(reference.texts))
+
+
+def _read_bench(folder: Path) -> BenchReport:
+    path = folder / BENCH_FILE
+    return decode(BenchReport, parse_json(path.read_bytes(), path.name), path.name)
+
+
+def _machine(bench: BenchReport) -> MachineReport:
+    engines = {}
+    for variant in bench.variants.values():
+        for name, engine in _DISTRIBUTIONS.items():
+            if variant.engine.startswith(name):
+                engines[engine] = variant.engine
+    told = bench.machine
+    return MachineReport(told.cpu, told.isa, told.threads, told.exact_int8, engines)
+
+
+def _variant(bundle: Bundle, name: str, bench: BenchReport, peak: int) -> VariantReport:
+    spec = bundle.variant(name)
+    timed = bench.variants[name]
+    graphs = {role: bundle.manifest.graphs[graph] for role, graph in spec.graphs.items()}
+    return VariantReport(
+        engine=spec.engine,
+        precision=spec.precision,
+        status=spec.status,
+        size_bytes=bundle.size_bytes(name),
+        files={graph.graph_id: bundle.manifest.files[graph.file].bytes for graph in graphs.values()},
+        latency_ms={
+            stage: {threads: Latency(each.p10, each.median) for threads, each in by_threads.items()}
+            for stage, by_threads in timed.latency_ms.items()
+        },
+        peak_rss_bytes=peak,
+        ops={role: op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
+        notes=timed.notes,
+    )
+
+
+def _losses(parity: Mapping[Role, ParityReport]) -> dict[Role, float]:
+    return {role: round(each.centred_cosine_median, _COMPARABLE_DIGITS) for role, each in parity.items()}
+
+
+def status_of(variant: VariantReport, keep_failing: bool) -> Status | None:
+    """Accepted where the gate was passed; else experimental, or nothing where such a variant is left out."""
+    if variant.gate is not None and variant.gate.passed:
+        return Status.ACCEPTED
+    return Status.EXPERIMENTAL if keep_failing else None

@@ -1,0 +1,386 @@
+"""`pocketvl search`: bits per layer under a budget, then the bundle of what was found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketvl.data.dataset import Dataset
+from pocketvl.errors import RecipeError
+from pocketvl.lower.ops import graph_io
+from pocketvl.pipelines.export import ExportResult, ExportSettings, export_chosen, written_bundle
+from pocketvl.pipelines.stages.lowering import LowerGraph, write_quantized
+from pocketvl.pipelines.stages.measuring import texts_to_embed
+from pocketvl.pipelines.stages.quantizing import QuantizeTower, loss_by_layer, read_ranking
+from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
+from pocketvl.pipelines.stages.towers import ROLES, ids_of, open_tower
+from pocketvl.pipelines.variants import Reverts, VariantStages
+from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
+from pocketvl.stage import Event, Result, Results, check_replaceable, plan, run
+from pocketvl_runtime.backends import open_backend
+from pocketvl_runtime.image import open_image, preprocess
+from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, PreprocessSpec, Role
+
+if TYPE_CHECKING:
+    from pocketvl.evaluate.report import SearchReport
+    from pocketvl.families.base import Source
+    from pocketvl.network.integers import QuantizedLayer
+    from pocketvl.select.bit_trials import BitTrials, TowerChoices
+    from pocketvl.select.search import Budget, Group, Outcome, SearchSettings, Trial, Widths
+
+Tell = Callable[[Event], None]
+Progress = Callable[[int, int, str], None]
+_PRECISIONS = {4: Precision.INT4, 8: Precision.INT8, 32: Precision.FP32}
+_STUDY_FILE = "study.log"
+_MOST_CHOOSING = 1000
+_THREADS, _WARMUP, _RUNS = 2, 10, 60
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What to search.
+
+    Attributes:
+        source: the checkpoint folder.
+        out: the bundle's folder; replaced in one step.
+        work: where the study is kept, so that it can be gone on with, or be shared.
+        calibration: a dataset folder.
+        data: a dataset folder; one part of it chooses, the rest judges.
+        budget: `size=1.2MB` or `latency_ms=8`.
+        engine: whose files or latency are limited.
+        trials: how many choices are tried.
+        sampler: gp or tpe.
+        widths: bits to choose from.
+        seed: of the sampler.
+        recipe: name of an export recipe, or a .toml file.
+        gate: allowances, as in `ExportSettings`.
+        keep_failing: put variants that fail the gate in, as experimental.
+    """
+
+    source: Path
+    out: Path
+    work: Path
+    calibration: Path
+    data: Path
+    budget: str
+    engine: Engine = Engine.TFLITE
+    trials: int = 60
+    sampler: str = "gp"
+    widths: tuple[int, ...] = (4, 8)
+    seed: int = 0
+    recipe: str = DEFAULT
+    gate: str = ""
+    keep_failing: bool = False
+
+    def __post_init__(self) -> None:
+        if len(set(self.widths)) < 2 or not set(self.widths) <= set(_PRECISIONS):
+            raise RecipeError(f"widths: two or more of {', '.join(map(str, _PRECISIONS))} are needed")
+
+
+def search(
+    request: SearchRequest, cache: Path, tell: Tell | None = None, progress: Progress | None = None
+) -> ExportResult:
+    """Searches, and exports what was found: beside it the uniform widths, to compare with.
+
+    Args:
+        request: what to search.
+        cache: where results of stages are kept.
+        tell: is told of every stage.
+        progress: is told of every trial.
+
+    Raises:
+        RecipeError: the budget cannot be met, or the study in `work` is of another search.
+        StageError: something else stands at `out`.
+        PocketVLError: something is wrong with the inputs.
+    """
+    from pocketvl.select.search import (
+        Sampler,
+        SearchSettings,
+        best_first,
+        enqueue,
+        parse_budget,
+        search_bits,
+        starting_points,
+    )
+
+    settings = SearchSettings(
+        parse_budget(request.budget), request.trials, Sampler(request.sampler), request.seed
+    )
+    check_replaceable(request.out, written_bundle)  # before the search, and not after hours of it
+    found = _Search(request, cache, tell)
+    journal = request.work / f"{found.key}-{_STUDY_FILE}"
+    overhead = found.overhead_bytes
+    found.check_budget(settings.budget)
+    enqueue(journal, found.groups, settings, starting_points(found.groups, settings.budget, overhead))
+    trials = search_bits(
+        found.groups, lambda widths: found.outcome(widths, settings.budget), settings, journal, progress
+    )
+    chosen = found.first_that_fits(best_first(trials, settings.budget), settings.budget)
+    return found.export(chosen, trials, settings)
+
+
+@dataclass(frozen=True)
+class _Search:
+    request: SearchRequest
+    cache: Path
+    tell: Tell | None
+
+    @cached_property
+    def stages(self) -> VariantStages:
+        recipe = replace(read_export_recipe(self.request.recipe), qat=None)
+        return VariantStages(self.request.source, self.request.calibration, recipe, is_quantized=True)
+
+    @cached_property
+    def split(self) -> Result:
+        """The data in two parts."""
+        stage = SplitDataset(self.request.data, _MOST_CHOOSING)
+        return run(plan([stage]), self.cache, self.tell)[stage]
+
+    @cached_property
+    def key(self) -> str:
+        """Tells this search's study from another one's in the same folder."""
+        stages = [self.quantized(role, bits) for role in ROLES for bits in self.stored]
+        lowered = [self.lowered_float(role) for role in ROLES]  # integers may fit another activation as well
+        said = [
+            *(self.results[stage].digest for stage in (*stages, *lowered)),
+            self.split.digest,
+            self.request.budget,
+            self.request.engine.value,
+            self.request.widths,
+            self.request.sampler,
+        ]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The widths that layers are quantized to; 8 is always among them, for what cannot be narrower."""
+        return tuple(sorted({8, *(bits for bits in self.request.widths if bits < 32)}))
+
+    def quantized(self, role: Role, bits: int) -> QuantizeTower:
+        stage = self.stages.integers(role, _PRECISIONS[bits])
+        assert isinstance(stage, QuantizeTower)
+        return stage
+
+    def lowered_float(self, role: Role) -> LowerGraph:
+        return LowerGraph(self.stages.tower(role), self.request.engine)
+
+    @cached_property
+    def results(self) -> Results:
+        wanted = [self.quantized(role, bits) for role in ROLES for bits in self.stored]
+        rankings = [self.stages.ranking(role, _PRECISIONS[bits]) for role in ROLES for bits in self.stored]
+        lowered = [self.lowered_float(role) for role in ROLES]
+        return run(plan([*wanted, *rankings, *lowered]), self.cache, self.tell)
+
+    @cached_property
+    def opened(self) -> Source:
+        """The checkpoint."""
+        from pocketvl.families import open_source
+
+        return open_source(self.request.source)
+
+    @cached_property
+    def choices(self) -> Mapping[Role, TowerChoices]:
+        """The towers as float modules and in every stored width, and what they are shown."""
+        from pocketvl.network.integers import QuantizedTower
+        from pocketvl.select.bit_trials import TowerChoices
+
+        opened, texts = self.opened, list(texts_to_embed(self.dataset))
+        inputs: dict[Role, NDArray[np.generic]] = {
+            Role.IMAGE_ENCODER: _pixels(self.dataset, opened.preprocess),
+            Role.TEXT_ENCODER: ids_of(texts, opened.tokenizer_json, opened.tokenizer),
+        }
+        found = {}
+        for role in ROLES:
+            folder = self.results[self.stages.tower(role)].folder
+            module, _ = open_tower(self.request.source, role, folder)
+            towers = {
+                bits: QuantizedTower.load(self.results[self.quantized(role, bits)].folder)
+                for bits in self.stored
+            }
+            found[role] = TowerChoices(module, towers, inputs[role])
+        return found
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """What is chosen by."""
+        return Dataset.open(self.split.folder / CHOOSING)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The layers of both towers that get the same bits, with what each width costs."""
+        from pocketvl.quantize.ranking import layer_groups
+        from pocketvl.select.search import Group
+
+        found = []
+        for role in ROLES:
+            towers = self.choices[role].towers
+            losses = {bits: self._losses(role, bits) for bits in self.stored}
+            for layers in layer_groups(towers[8]):
+                bytes_of, loss_of = {}, {}
+                for bits in self.stored:
+                    stored = [towers[bits].layers[name] for name in layers]
+                    if all(layer.spec.weights.bits == bits for layer in stored):
+                        bytes_of[bits] = sum(_bytes_of(layer) for layer in stored)
+                        loss_of[bits] = sum(losses[bits].get(name, 0.0) for name in layers)
+                if 32 in self.request.widths:
+                    bytes_of[32] = 4 * sum(towers[8].layers[name].weights.size for name in layers)
+                    loss_of[32] = 0.0
+                widths = tuple(b for b in sorted(bytes_of) if b in self.request.widths) or (8,)
+                found.append(Group(role, layers, widths, bytes_of, loss_of))
+        return tuple(found)
+
+    def _losses(self, role: Role, bits: int) -> dict[str, float]:
+        """What each layer loses at a width."""
+        ranking = self.stages.ranking(role, _PRECISIONS[bits])
+        return loss_by_layer(read_ranking(self.results[ranking].folder))
+
+    @cached_property
+    def trials(self) -> BitTrials:
+        """Answers by simulation."""
+        from pocketvl.select.bit_trials import BitTrials
+
+        texts = texts_to_embed(self.dataset)
+        return BitTrials(self.groups, self.choices, self.dataset, texts, self.opened.logit_scale)
+
+    @cached_property
+    def overhead_bytes(self) -> int:
+        """What graph files hold beside the weights and scales that are chosen."""
+        from pocketvl.select.search import layers_bytes
+
+        widths = (8,) * len(self.groups)
+        files = self.lowered(widths)
+        return sum(len(content) for content in files.values()) - layers_bytes(self.groups, widths)
+
+    def check_budget(self, budget: Budget) -> None:
+        """Says at once where no choice can be small enough."""
+        from pocketvl.select.search import BudgetKind, layers_bytes
+
+        narrowest = tuple(group.widths[0] for group in self.groups)
+        least = self.overhead_bytes + layers_bytes(self.groups, narrowest)
+        if budget.kind is BudgetKind.SIZE and budget.limit < least:
+            raise RecipeError(
+                f"budget: {budget.limit / 1e6:.2f} MB is less than {least / 1e6:.2f} MB, which is what every "
+                f"layer in {self.request.widths[0]} bits takes"
+            )
+
+    def outcome(self, widths: Widths, budget: Budget) -> Outcome:
+        """What a choice comes to; its graphs are made and timed only where latency is limited."""
+        from pocketvl.select.search import BudgetKind, Outcome, layers_bytes
+
+        score = self.trials.score(widths)
+        if budget.kind is BudgetKind.SIZE:
+            return Outcome(score, self.overhead_bytes + layers_bytes(self.groups, widths))
+        files = self.lowered(widths)
+        return Outcome(score, sum(map(len, files.values())), self.latency_ms(files))
+
+    def lowered(self, widths: Widths) -> dict[Role, bytes]:
+        """The graph files of a choice."""
+        files = {}
+        with tempfile.TemporaryDirectory(prefix="pocketvl-search-") as folder:
+            for role in ROLES:
+                lowered = self.lowered_float(role)
+                source = self.results[lowered].folder / lowered.file
+                target = Path(folder) / f"{role.value}{source.suffix}"
+                tower = self.choices[role].mixed(self.trials.layer_widths(role, widths))
+                write_quantized(self.request.engine, source, tower, target)
+                files[role] = target.read_bytes()
+        return files
+
+    def latency_ms(self, files: Mapping[Role, bytes]) -> float:
+        """Median milliseconds of one picture and one text, measured here on two threads."""
+        return sum(_median_ms(role, self.request.engine, content) for role, content in files.items())
+
+    def first_that_fits(self, trials: Sequence[Trial], budget: Budget) -> Trial:
+        """The best trial whose files, once written, are within the budget.
+
+        Raises:
+            RecipeError: none is.
+        """
+        from pocketvl.select.search import BudgetKind
+
+        for trial in trials:
+            if budget.kind is BudgetKind.LATENCY_MS:
+                return trial
+            size = sum(len(content) for content in self.lowered(trial.widths).values())
+            if size <= budget.limit:
+                return replace(trial, outcome=replace(trial.outcome, size_bytes=size))
+        raise RecipeError("no trial was within the budget: allow more of it, or try more often")
+
+    def export(self, chosen: Trial, trials: Sequence[Trial], settings: SearchSettings) -> ExportResult:
+        """The bundle of what was chosen, with the uniform widths beside it, judged on unseen data."""
+        request = self.request
+        reverts = Reverts()
+        for group, bits in zip(self.groups, chosen.widths, strict=True):
+            if bits != 8:
+                reverts = reverts.with_group(group.role, group.layers, _PRECISIONS[bits])
+        uniform = [f"{engine.value}-{_PRECISIONS[bits].value}" for engine in Engine for bits in self.stored]
+        exporting = ExportSettings(
+            request.source,
+            request.out,
+            request.calibration,
+            self.split.folder / JUDGING,
+            (*(f"{engine.value}-fp32" for engine in Engine), *uniform),
+            request.gate,
+            request.keep_failing,
+            request.recipe,
+        )
+        report = self.report(chosen, trials, settings)
+        result = export_chosen(exporting, reverts, report, self.cache, self.tell)
+        # the uniform widths are there to be compared with: that they fail is no failure of the search
+        failures = tuple(f for f in result.failures if f"-{Precision.MIXED.value}:" in f)
+        return replace(result, failures=failures)
+
+    def report(self, chosen: Trial, trials: Sequence[Trial], settings: SearchSettings) -> SearchReport:
+        """What report.json says of the search."""
+        from pocketvl.evaluate.report import SearchReport, SearchTrial
+
+        return SearchReport(
+            engine=self.request.engine,
+            budget=settings.budget.kind.value,
+            limit=settings.budget.limit,
+            samples=len(self.dataset),
+            sampler=settings.sampler.value,
+            trials=tuple(
+                SearchTrial(t.number, t.outcome.score, t.outcome.size_bytes, t.outcome.latency_ms)
+                for t in trials
+            ),
+            chosen=chosen.number,
+            bits={group.name: bits for group, bits in zip(self.groups, chosen.widths, strict=True)},
+        )
+
+
+def _bytes_of(layer: QuantizedLayer) -> int:
+    """Weights and scales as engines store them: 4 bits two a byte; scales of groups in fp16."""
+    bits = layer.spec.weights.bits
+    return layer.weights.size * bits // 8 + layer.scale.size * (2 if layer.scale.ndim == 2 else 12)
+
+
+def _pixels(dataset: Dataset, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    return np.stack([preprocess(open_image(sample.image), spec) for sample in dataset.samples])
+
+
+def _median_ms(role: Role, engine: Engine, content: bytes) -> float:
+    """Median of one graph's runs, on two threads."""
+    with tempfile.TemporaryDirectory(prefix="pocketvl-search-") as folder:
+        path = Path(folder) / f"graph.{engine.value}"
+        path.write_bytes(content)
+        tensors = graph_io(path)
+    spec = GraphSpec(role, engine, Precision.MIXED, f"graphs/{role.value}", tensors.inputs, tensors.outputs)
+    backend = open_backend(spec, content, _THREADS)
+    feed = {t.name: np.zeros(t.shape, t.dtype) for t in tensors.inputs}
+    times = []
+    for _ in range(_WARMUP + _RUNS):
+        begin = time.perf_counter()
+        backend.run(feed)
+        times.append(1e3 * (time.perf_counter() - begin))
+    return float(np.median(times[_WARMUP:]))

@@ -1,0 +1,164 @@
+"""From towers and their integers to graph files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pocketvl.families.folder import description_files
+from pocketvl.pipelines.stages.quantizing import ChooseLayers, QuantizeTower, TrainedTower
+from pocketvl.pipelines.stages.towers import INPUT_NAMES, TORCH, EqualizeTower, PrepareTower, open_tower
+from pocketvl.stage import Inputs, Stage
+from pocketvl_runtime.manifest import Engine, Precision, Role
+
+if TYPE_CHECKING:
+    from pocketvl.network.integers import QuantizedTower
+
+_ENGINES = {
+    Engine.ONNX: ("onnx", "onnxscript", "onnx-ir", "onnxsim"),
+    Engine.TFLITE: ("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer"),
+}
+
+
+@dataclass(frozen=True)
+class GraphStage(Stage):
+    """A stage whose result is one graph file, of ops that every engine runs, in which ids stay integers."""
+
+    @property
+    def role(self) -> Role:
+        """Which tower."""
+        raise NotImplementedError
+
+    @property
+    def engine(self) -> Engine:
+        """Which engine runs it."""
+        raise NotImplementedError
+
+    @property
+    def precision(self) -> Precision:
+        """What its weights are held in."""
+        raise NotImplementedError
+
+    @property
+    def file(self) -> str:
+        """The name of the graph in the result."""
+        return f"{self.role.value}.{self.precision.value}.{self.engine.value}"
+
+    def ensures(self, source: Inputs, result: Path) -> None:
+        from pocketvl.lower.ids import check_ids
+        from pocketvl.lower.ops import check_ops
+
+        check_ops(result / self.file)
+        check_ids(result / self.file)
+
+
+@dataclass(frozen=True)
+class LowerGraph(GraphStage):
+    """One tower as an fp32 graph of one engine."""
+
+    version: ClassVar[int] = 5
+    tools: ClassVar[tuple[str, ...]] = (*TORCH, *_ENGINES[Engine.ONNX], *_ENGINES[Engine.TFLITE])
+
+    tower: PrepareTower | EqualizeTower | TrainedTower
+    to: Engine
+
+    @property
+    def role(self) -> Role:
+        return self.tower.role
+
+    @property
+    def engine(self) -> Engine:
+        return self.to
+
+    @property
+    def precision(self) -> Precision:
+        return Precision.FP32
+
+    @property
+    def title(self) -> str:
+        return f"lower {self.role.value} to {self.engine.value}"
+
+    def reads(self) -> Mapping[str, Path]:
+        return description_files(self.tower.source)
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.lower.to_onnx import export_onnx
+        from pocketvl.lower.to_tflite import export_tflite
+
+        module, example = open_tower(self.tower.source, self.role, source["tower"])
+        export = export_onnx if self.engine is Engine.ONNX else export_tflite
+        export(module, example, INPUT_NAMES[self.role], out / self.file)
+
+
+@dataclass(frozen=True)
+class _Rewritten(GraphStage):
+    """A graph made out of a float one."""
+
+    graph: LowerGraph
+
+    @property
+    def role(self) -> Role:
+        return self.graph.role
+
+    @property
+    def engine(self) -> Engine:
+        return self.graph.engine
+
+
+@dataclass(frozen=True)
+class CastFp16(_Rewritten):
+    """A graph with its weights in fp16."""
+
+    version: ClassVar[int] = 2
+    tools: ClassVar[tuple[str, ...]] = ("onnx", "ai-edge-quantizer", "ai-edge-litert")
+
+    @property
+    def precision(self) -> Precision:
+        return Precision.FP16
+
+    @property
+    def title(self) -> str:
+        return f"cast {self.role.value} to fp16 for {self.engine.value}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.lower.fp16_onnx import cast_fp16_onnx
+        from pocketvl.lower.to_tflite import cast_fp16_tflite
+
+        cast = cast_fp16_onnx if self.engine is Engine.ONNX else cast_fp16_tflite
+        cast(source["graph"] / self.graph.file, out / self.file)
+
+
+@dataclass(frozen=True)
+class LowerQuantized(_Rewritten):
+    """A quantized graph: the float graph with a tower's integers in it."""
+
+    version: ClassVar[int] = 3
+    tools: ClassVar[tuple[str, ...]] = ("onnx", "ai-edge-quantizer", "ai-edge-litert", "numpy")
+
+    integers: QuantizeTower | ChooseLayers | TrainedTower
+    called: Precision  # part of the file's name, so that it has to be part of the key
+
+    @property
+    def precision(self) -> Precision:
+        return self.called
+
+    @property
+    def title(self) -> str:
+        return f"write {self.role.value} in {self.precision.value} for {self.engine.value}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.network.integers import QuantizedTower
+
+        tower = QuantizedTower.load(source["integers"])
+        write_quantized(self.engine, source["graph"] / self.graph.file, tower, out / self.file)
+
+
+def write_quantized(engine: Engine, source: Path, tower: QuantizedTower, target: Path) -> None:
+    """Writes a tower's integers into the float graph of an engine."""
+    from pocketvl.lower.quantized_onnx import write_quantized_onnx
+    from pocketvl.lower.quantized_tflite import write_quantized_tflite
+
+    write = write_quantized_onnx if engine is Engine.ONNX else write_quantized_tflite
+    write(source, tower, target)

@@ -1,0 +1,146 @@
+"""From what a user asks for to the stages of every variant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from pocketvl.errors import RecipeError
+from pocketvl.pipelines.stages.learning import PairData
+from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
+from pocketvl.pipelines.stages.quantizing import (
+    CalibrateTower,
+    ChooseLayers,
+    QuantizeTower,
+    RankLayers,
+    TrainedTower,
+    TrainQat,
+)
+from pocketvl.pipelines.stages.towers import ROLES, CalibrationFeeds, EqualizeTower, PrepareTower
+from pocketvl.quantize.settings import Rounding
+from pocketvl.recipes.export_recipe import ExportRecipe
+from pocketvl_runtime.manifest import Engine, Precision, Role, variant_name
+
+DEFAULT_VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
+QUANTIZED = (Precision.INT8, Precision.INT8DYN, Precision.INT4)
+Variants = Mapping[str, tuple[Engine, Precision]]
+Tower = PrepareTower | EqualizeTower
+
+_EVERY: Variants = MappingProxyType(
+    {
+        variant_name(engine, precision): (engine, precision)
+        for engine in Engine
+        for precision in (Precision.FP32, Precision.FP16, *QUANTIZED)
+    }
+)
+
+
+def checked_variants(names: Iterable[str]) -> Variants:
+    """The variants of these names, sorted.
+
+    Raises:
+        RecipeError: there are none, or one is unknown.
+    """
+    wanted = tuple(names)
+    unknown = [name for name in wanted if name not in _EVERY]
+    if unknown or not wanted:
+        raise RecipeError(f"variants: {', '.join(unknown) or 'none given'}; there are {', '.join(_EVERY)}")
+    return {name: _EVERY[name] for name in sorted(wanted)}
+
+
+@dataclass(frozen=True)
+class Reverts:
+    """Layers that went back to a higher precision: by role, pairs of a layer and where it went."""
+
+    layers: Mapping[Role, tuple[tuple[str, Precision], ...]] = field(default_factory=dict)
+
+    def of(self, role: Role) -> tuple[tuple[str, Precision], ...]:
+        """The reverts of one tower."""
+        return tuple(self.layers.get(role, ()))
+
+    def with_group(self, role: Role, layers: Iterable[str], to: Precision) -> Reverts:
+        """The same, and these layers too."""
+        merged = {**dict(self.of(role)), **dict.fromkeys(layers, to)}
+        return replace(self, layers={**self.layers, role: tuple(sorted(merged.items()))})
+
+
+@dataclass(frozen=True)
+class VariantStages:
+    """Makes the stages of variants.
+
+    Attributes:
+        source: the checkpoint.
+        calibration: a dataset folder.
+        recipe: how towers are quantized.
+        is_quantized: whether any variant is, so that towers are worth equalizing.
+        train: a dataset folder to train on, where the recipe trains.
+    """
+
+    source: Path
+    calibration: Path
+    recipe: ExportRecipe
+    is_quantized: bool
+    train: Path | None = None
+
+    @property
+    def feeds(self) -> CalibrationFeeds:
+        """What calibration shows the towers."""
+        return CalibrationFeeds(self.source, self.calibration)
+
+    def tower(self, role: Role) -> Tower:
+        """A tower that is to be lowered in float, or quantized."""
+        prepared = PrepareTower(self.source, role)
+        return EqualizeTower(prepared, self.feeds) if self.is_quantized and self.recipe.equalize else prepared
+
+    def calibration_of(self, role: Role) -> CalibrateTower:
+        """What a tower's layers see of the calibration data."""
+        needs_moments = self.recipe.weights.rounding is Rounding.GPTQ
+        settings = replace(self.recipe.calibration, second_moments=needs_moments)
+        return CalibrateTower(self.tower(role), self.feeds, settings)
+
+    def integers(self, role: Role, precision: Precision) -> QuantizeTower | TrainedTower:
+        """A tower in integers, every layer of it that the precision quantizes."""
+        qat = self.recipe.qat
+        if qat is not None and qat.precision is precision:
+            if self.train is None:
+                raise RecipeError("the recipe trains: give it a dataset folder with --train")
+            towers = tuple(self.tower(each) for each in ROLES)
+            quantized = tuple(self._quantized(each, precision) for each in ROLES)
+            return TrainedTower(
+                TrainQat(towers, quantized, PairData(self.source, self.train), qat.training), role
+            )
+        return self._quantized(role, precision)
+
+    def floats(self, role: Role, precision: Precision) -> Tower | TrainedTower:
+        """The float tower that integers of a precision belong to."""
+        integers = self.integers(role, precision) if precision in QUANTIZED else None
+        return integers if isinstance(integers, TrainedTower) else self.tower(role)
+
+    def ranking(self, role: Role, precision: Precision) -> RankLayers:
+        """Which layers of a quantized tower cost most."""
+        return RankLayers(self.floats(role, precision), self.integers(role, precision), self.feeds)
+
+    def graph(self, role: Role, engine: Engine, precision: Precision, reverts: Reverts) -> GraphStage:
+        """One graph of a variant."""
+        lowered = LowerGraph(self.floats(role, precision), engine)
+        if precision is Precision.FP32:
+            return lowered
+        if precision is Precision.FP16:
+            return CastFp16(lowered)
+        integers = self.integers(role, Precision.INT8 if precision is Precision.MIXED else precision)
+        changes = reverts.of(role)
+        if not changes and precision is not Precision.MIXED:
+            return LowerQuantized(lowered, integers, precision)
+        others = tuple(p for p in QUANTIZED if p in {to for _, to in changes})
+        towers = (integers, *(self._quantized(role, other) for other in others))
+        places = {other: place for place, other in enumerate(others, start=1)}
+        chosen = tuple((layer, places.get(to, -1)) for layer, to in changes)
+        return LowerQuantized(lowered, ChooseLayers(towers, chosen), precision)
+
+    def _quantized(self, role: Role, precision: Precision) -> QuantizeTower:
+        recipe = self.recipe
+        return QuantizeTower(
+            self.tower(role), self.calibration_of(role), precision, recipe.weights, recipe.group_size
+        )

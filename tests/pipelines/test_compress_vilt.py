@@ -1,0 +1,243 @@
+"""`pocketvl compress` of a ViLT: what a recipe may say, what is done, and what the log says of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pocketvl.data.dataset import write_samples
+from pocketvl.errors import RecipeError
+from pocketvl.families import open_trainable
+from pocketvl.families.split_attention import removed_blocks
+from pocketvl.families.vilt_trainable import TrainableVilt
+from pocketvl.pipelines.compress import CompressRequest, compress
+from pocketvl.pipelines.compress_chain import stages_of
+from pocketvl.pipelines.stages.answering import AskAnswers, LearnAnswers, QuestionData
+from pocketvl.pipelines.stages.compressing import PruneCrossModal
+from pocketvl.recipes.compress_recipe import read_compress_recipe
+from pocketvl.stage import Stage
+from pocketvl.tabletop.folder import write_tabletop
+from pocketvl_runtime.errors import PocketVLError
+from pocketvl_runtime.manifest import Role
+from tests.families.tiny import make_tiny_clip
+from tests.families.vilt_folder import (
+    HEAD_SIZE,
+    HEADS,
+    LAYERS,
+    PATCHES,
+    TEXT_LENGTH,
+    make_vilt_folder,
+    vilt_inputs,
+)
+
+RECIPE = """
+[[steps]]
+kind = "prune-cross-modal"
+ratio = 0.5
+rounds = 2
+schedule = "linear"
+learn = { joint_steps = 2, batch_size = 8, losses = { response = 1.0, answer = 0.5 } }
+
+[[steps]]
+kind = "prune"
+units = ["neurons", "heads"]
+ratio = 0.5
+score = "gate"
+towers = ["fusion"]
+
+[[steps]]
+kind = "sparsify"
+sparsity = 0.25
+towers = ["fusion"]
+learn = { joint_steps = 2, batch_size = 8, losses = { response = 0.0, answer = 1.0 } }
+"""
+SMALLER = """
+[[steps]]
+kind = "drop-layers"
+fusion = 1
+
+[[steps]]
+kind = "low-rank"
+ratio = 0.25
+towers = ["fusion"]
+"""
+BLOCKS = 2 * LAYERS * HEADS
+
+
+@dataclass(frozen=True)
+class World:
+    """A tiny ViLT, questions for it, and what compressing it left."""
+
+    source: Path
+    data: Path
+    small: Path
+    cache: Path
+    log: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("compress-vilt")
+    source = make_vilt_folder(root / "vilt")
+    (root / "data").mkdir()
+    write_tabletop(root / "data", seed=3, count=8, size=32)
+    (root / "recipe.toml").write_text(RECIPE)
+    request = CompressRequest(source, str(root / "recipe.toml"), root / "data", root / "small")
+    compress(request, root / "cache")
+    log = json.loads((root / "small" / "compress.json").read_text())["steps"]
+    return World(source, root / "data", root / "small", root / "cache", log)
+
+
+def test_what_went_and_why_is_in_the_log(world: World) -> None:
+    titles = [step["step"] for step in world.log]
+    assert titles == [
+        "prune cross-modal attention",
+        "learn from the teacher",
+        "prune cross-modal attention",
+        "learn from the teacher",
+        "prune neurons and heads",
+        "prune 25% of weights",
+        "learn from labels",
+    ]
+    for step, gone in ((world.log[0], BLOCKS // 4), (world.log[2], BLOCKS // 2)):
+        done = step["done"]
+        assert len(done["removed"]) == gone
+        assert done["of"] == BLOCKS
+        assert {len(heads) for pairs in done["scores"].values() for heads in pairs.values()} == {HEADS}
+        for block in done["removed"]:
+            scores = done["scores"][block["attention"]]
+            assert set(scores) == {f"{a}_{b}" for a in ("text", "image") for b in ("text", "image")}
+    first = world.log[0]
+    saved = first["before"]["fusion"]["macs"] - first["after"]["fusion"]["macs"]
+    assert saved == BLOCKS // 4 * 2 * TEXT_LENGTH * (1 + PATCHES) * HEAD_SIZE
+    assert {(b["attention"], b["queries"], b["head"]) for b in first["done"]["removed"]} <= {
+        (b["attention"], b["queries"], b["head"]) for b in world.log[2]["done"]["removed"]
+    }
+    assert set(world.log[1]["losses"]["joint"]) == {"response", "answer"}
+    assert set(world.log[-1]["losses"]["joint"]) == {"answer"}
+
+
+def test_a_compressed_vilt_can_be_compressed_again(world: World, tmp_path: Path) -> None:
+    (tmp_path / "more.toml").write_text(SMALLER)
+    request = CompressRequest(world.small, str(tmp_path / "more.toml"), world.data, tmp_path / "smaller")
+    done = compress(request, world.cache)
+    assert done.after.macs < done.before.macs
+    small, smaller = open_trainable(world.small), open_trainable(tmp_path / "smaller")
+    assert isinstance(smaller, TrainableVilt)
+    assert smaller.config["num_hidden_layers"] == 1
+    assert {block.attention for block in removed_blocks(smaller.model)} <= {
+        "vilt.encoder.layer.0.attention.attention"
+    }
+    with torch.no_grad():
+        for each in (small, smaller):
+            assert torch.isfinite(each.tower(Role.FUSION)(*vilt_inputs())).all()
+    assert len(removed_blocks(small.model)) >= 1
+
+
+def _steps(tmp_path: Path, source: Path, *texts: str) -> tuple[Stage, ...]:
+    (tmp_path / "recipe.toml").write_text("\n".join(f"[[steps]]\n{text}" for text in texts))
+    return stages_of(source, tmp_path, read_compress_recipe(str(tmp_path / "recipe.toml")))
+
+
+def test_rounds_go_further_and_only_a_response_asks_the_teacher(world: World, tmp_path: Path) -> None:
+    learn = "learn = { joint_steps = 1, losses = { response = 0, answer = 1 } }"
+    step = 'kind = "prune-cross-modal"\nratio = 0.8\nrounds = 2\ngrain = "layer"\nscore = "position"\n'
+    stages = _steps(tmp_path, world.source, step + learn, 'kind = "learn"\nlearn = { joint_steps = 1 }')
+    assert [type(stage) for stage in stages] == [
+        PruneCrossModal, LearnAnswers, PruneCrossModal, LearnAnswers, LearnAnswers,
+    ]  # fmt: skip
+    pruned = [stage for stage in stages if isinstance(stage, PruneCrossModal)]
+    assert [stage.ratio for stage in pruned] == pytest.approx([0.7, 0.8])
+    learned = [stage for stage in stages if isinstance(stage, LearnAnswers)]
+    assert [len(stage.answers) for stage in learned] == [0, 0, 1]
+    assert isinstance(learned[0].data, QuestionData)
+    assert isinstance(learned[2].answers[0], AskAnswers)
+    assert learned[2].answers[0].mirrored
+
+
+LOSSES = "losses = { response = 0, answer = 0 }"
+
+
+@pytest.mark.parametrize(
+    ("steps", "complaint"),
+    [
+        (('kind = "prune"\nratio = 0.5',), "this model has no image tower; its towers: fusion"),
+        (('kind = "drop-layers"\ntext = 1',), "this model has no text tower"),
+        (('kind = "learn"\nlearn = { image_steps = 3 }',), "image_steps is for models of two towers"),
+        (
+            ('kind = "learn"\nlearn = { joint_steps = 3, joint_rate = 1e-4 }',),
+            "joint_rate is for models of two",
+        ),
+        (('kind = "learn"\nlearn = { cross_steps = 3 }',), "cross_steps is for models of two towers"),
+        (
+            ('kind = "learn"\nlearn = { joint_steps = 3, losses = { contrast = 1 } }',),
+            r"losses\.contrast is for models of two towers",
+        ),
+        (
+            ('kind = "learn"\nlearn = { joint_steps = 3, losses = { hidden = 1 } }',),
+            r"losses\.hidden is for models of two towers",
+        ),
+        (
+            (f'kind = "learn"\nlearn = {{ joint_steps = 3, {LOSSES} }}',),
+            "response or answer, and both weigh 0",
+        ),
+        (
+            (
+                'kind = "low-rank"\nratio = 0.5\ntowers = ["fusion"]',
+                'kind = "prune-cross-modal"\nratio = 0.5',
+            ),
+            "low-rank comes before prune-cross-modal",
+        ),
+        (('kind = "prune-cross-modal"\nratio = 1.5',), r"steps\[0\]\.ratio: .*equal to 1, not 1\.5"),
+        (
+            ('kind = "prune-cross-modal"\nratio = 0.5\nrounds = 0',),
+            r"steps\[0\]\.rounds: .*equal to 1, not 0",
+        ),
+        (('kind = "prune-cross-modal"\nratio = 0.5\nscore = "taylor"',), r"steps\[0\]\.score"),
+    ],
+)
+def test_what_makes_no_sense_for_a_vilt(
+    world: World, tmp_path: Path, steps: tuple[str, ...], complaint: str
+) -> None:
+    with pytest.raises(RecipeError, match=complaint):
+        _steps(tmp_path, world.source, *steps)
+
+
+@pytest.mark.parametrize(
+    ("step", "complaint"),
+    [
+        ('kind = "prune-cross-modal"\nratio = 0.5', "in which text and picture meet in attention"),
+        ('kind = "prune"\nratio = 0.5\ntowers = ["fusion"]', "no fusion tower; its towers: image, text"),
+        ('kind = "learn"\nlearn = { joint_steps = 1, losses = { answer = 1 } }', r"losses\.answer is for"),
+    ],
+)
+def test_what_makes_no_sense_for_two_towers(tmp_path: Path, step: str, complaint: str) -> None:
+    with pytest.raises(RecipeError, match=complaint):
+        _steps(tmp_path, make_tiny_clip(tmp_path / "clip"), step)
+
+
+@pytest.mark.parametrize(
+    ("qa", "complaint"),
+    [
+        ({"question": "is it so?", "answer": "maybe"}, "the answer 'maybe' is none of those that the model"),
+        ({"question": "is it so?"}, "needs a question and an answer"),
+        (None, r"training needs questions with answers \(qa\)"),
+    ],
+)
+def test_data_that_cannot_be_asked_about(
+    world: World, tmp_path: Path, qa: dict[str, str] | None, complaint: str
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "0.jpg").write_bytes((world.data / "images" / "0000.jpg").read_bytes())
+    write_samples(root, [{"image": "0.jpg", "qa": [] if qa is None else [qa, qa]}])
+    (tmp_path / "recipe.toml").write_text('[[steps]]\nkind = "prune-cross-modal"\nratio = 0.5\n')
+    request = CompressRequest(world.source, str(tmp_path / "recipe.toml"), root, tmp_path / "out")
+    with pytest.raises(PocketVLError, match=complaint):
+        compress(request, tmp_path / "cache")
+    assert not (tmp_path / "out").exists()

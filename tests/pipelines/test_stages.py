@@ -1,0 +1,270 @@
+"""Stages of export and search: towers come back with all their biases, layers are chosen, data is split."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from pocketvl.data.dataset import SAMPLES_FILE, Dataset, write_samples
+from pocketvl.errors import RecipeError
+from pocketvl.families import open_source
+from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.specification import INT8_DYNAMIC, INT8_TABLE
+from pocketvl.pipelines.stages.measuring import EmbedReference
+from pocketvl.pipelines.stages.quantizing import CalibrateTower, ChooseLayers, QuantizeTower
+from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
+from pocketvl.pipelines.stages.towers import (
+    CalibrationFeeds,
+    PrepareTower,
+    calibration_texts,
+    ids_of,
+    open_tower,
+    save_tower,
+)
+from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.stage import Inputs, PlanError, Result, plan, run
+from pocketvl_runtime.manifest import Precision, Role
+from tests.families.tiny import make_tiny_clip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_clip(tmp_path_factory.mktemp("source") / "tiny")
+
+
+def take_biases_(module: nn.Module) -> None:
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear) and name.endswith(("q_proj", "fc1")):
+            child.register_parameter("bias", None)
+
+
+def example_of(role: Role, checkpoint: Path) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    if role is Role.IMAGE_ENCODER:
+        spec = open_source(checkpoint).preprocess
+        return torch.from_numpy(rng.integers(0, 256, (3, spec.height, spec.width, 3), dtype=np.uint8))
+    length = open_source(checkpoint).tokenizer.length
+    return torch.from_numpy(rng.integers(0, 300, (3, length), dtype=np.int32))
+
+
+@pytest.mark.parametrize("role", [Role.IMAGE_ENCODER, Role.TEXT_ENCODER])
+def test_a_prepared_tower_computes_what_the_checkpoint_does(
+    role: Role, checkpoint: Path, tmp_path: Path
+) -> None:
+    stage = PrepareTower(checkpoint, role)
+    module, example = open_tower(checkpoint, role, run(plan([stage]), tmp_path)[stage].folder)
+    opened = open_source(checkpoint)
+    plain = opened.image_encoder if role is Role.IMAGE_ENCODER else opened.text_encoder
+    feed = example_of(role, checkpoint)
+    assert example.shape == (1, *feed.shape[1:])
+    assert example.dtype is feed.dtype
+    with torch.inference_mode():
+        torch.testing.assert_close(module(feed), plain(feed), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("role", [Role.IMAGE_ENCODER, Role.TEXT_ENCODER])
+def test_biases_that_folding_made_come_back(
+    role: Role, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_biases(folder: Path) -> object:
+        opened = open_source(folder)
+        take_biases_(opened.image_encoder)
+        take_biases_(opened.text_encoder)
+        return opened
+
+    monkeypatch.setattr("pocketvl.families.open_source", without_biases)
+    opened = open_source(checkpoint)
+    module = opened.image_encoder if role is Role.IMAGE_ENCODER else opened.text_encoder
+    take_biases_(module)
+    feed = example_of(role, checkpoint)
+    fold_layer_norms_(module, feed[:1])
+    made = [name for name, _ in module.named_parameters() if name.endswith(("q_proj.bias", "fc1.bias"))]
+    assert made
+    save_tower(module, tmp_path)
+    again, _ = open_tower(checkpoint, role, tmp_path)
+    assert set(made) <= {name for name, _ in again.named_parameters()}
+    with torch.inference_mode():
+        assert torch.equal(again(feed), module(feed))
+
+
+def layer(value: int, *, table: bool = False) -> QuantizedLayer:
+    weights = np.full((3, 4), value, np.int8)
+    bias = None if table else np.full(3, value, np.float32)
+    return QuantizedLayer(INT8_TABLE if table else INT8_DYNAMIC, weights, np.ones(3, np.float32), bias)
+
+
+@dataclass(frozen=True)
+class Towers:
+    """Three towers on disk, whose weights say which one they are, and the stage that chooses among them."""
+
+    folders: tuple[Path, ...]
+    stages: tuple[QuantizeTower, ...]
+
+    def choose(self, out: Path, *changes: tuple[str, int]) -> dict[str, int]:
+        """By layer, the tower that it came from."""
+        out.mkdir()
+        stage = ChooseLayers(self.stages, changes)
+        stage.run(Inputs({"towers": self.folders}), out)
+        layers = QuantizedTower.load(out).layers
+        return {name: int(each.weights[0, 0]) for name, each in layers.items()}
+
+
+@pytest.fixture
+def towers(tmp_path: Path) -> Towers:
+    names, folders = ("a", "b", "c"), []
+    for number in range(3):
+        folder = tmp_path / f"tower{number}"
+        folder.mkdir()
+        layers = {name: layer(number) for name in names} | {"table": layer(number, table=True)}
+        QuantizedTower(layers).save(folder)
+        folders.append(folder)
+    prepared = PrepareTower(tmp_path, Role.TEXT_ENCODER)
+    calibration = CalibrateTower(prepared, CalibrationFeeds(tmp_path, tmp_path))
+    precisions = (Precision.INT8, Precision.INT4, Precision.INT8DYN)
+    return Towers(tuple(folders), tuple(QuantizeTower(prepared, calibration, each) for each in precisions))
+
+
+def test_layers_come_from_where_they_are_taken_or_stay_in_float(towers: Towers, tmp_path: Path) -> None:
+    found = towers.choose(tmp_path / "out", ("c", 2), ("a", -1), ("table", 1))
+    assert found == {"b": 0, "c": 2, "table": 1}
+
+
+def test_without_changes_it_is_the_first_tower(towers: Towers, tmp_path: Path) -> None:
+    assert towers.choose(tmp_path / "out") == {"a": 0, "b": 0, "c": 0, "table": 0}
+    kept = QuantizedTower.load(towers.folders[0])
+    again = QuantizedTower.load(tmp_path / "out")
+    assert again.spec == kept.spec
+    np.testing.assert_array_equal(again.layers["a"].weights, kept.layers["a"].weights)
+
+
+def test_a_layer_that_is_not_there_is_named(towers: Towers, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="text_encoder has no quantized layer 'zzz'"):
+        towers.choose(tmp_path / "out", ("a", 1), ("zzz", -1))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for index in range(21):
+        Image.new("RGB", (4, 4), (index, 0, 0)).save(folder / "images" / f"{index}.png")
+        caption = f"caption {index}\u2028after a separator"
+        rows.append({"image": f"images/{index}.png", "captions": [caption], "label": "dog", "mine": index})
+    write_samples(folder, rows)
+    return folder
+
+
+def split(data: Path, cache: Path, most: int) -> tuple[Result, Dataset, Dataset]:
+    stage = SplitDataset(data, most)
+    result = run(plan([stage]), cache)[stage]
+    return result, Dataset.open(result.folder / CHOOSING), Dataset.open(result.folder / JUDGING)
+
+
+@pytest.mark.parametrize(("most", "choosing"), [(1000, 10), (10, 10), (3, 3)])
+def test_data_is_cut_in_two_and_nothing_is_in_both(
+    most: int, choosing: int, data: Path, tmp_path: Path
+) -> None:
+    whole = Dataset.open(data)
+    _, chosen_by, judged_by = split(data, tmp_path / "cache", most)
+    assert (len(chosen_by), len(judged_by)) == (choosing, 21 - choosing)
+    halves = (*chosen_by.samples, *judged_by.samples)
+    assert [each.captions for each in halves] == [each.captions for each in whole.samples]
+    pairs = zip(halves, whole.samples, strict=True)
+    assert all(half.image.read_bytes() == sample.image.read_bytes() for half, sample in pairs)
+
+
+def test_what_else_a_sample_holds_is_kept(data: Path, tmp_path: Path) -> None:
+    result, _, _ = split(data, tmp_path / "cache", 5)
+    lines = (result.folder / JUDGING / SAMPLES_FILE).read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line)["mine"] for line in lines if line] == list(range(5, 21))
+
+
+def test_a_split_is_the_same_every_time(data: Path, tmp_path: Path) -> None:
+    digests = {split(data, tmp_path / cache, 5)[0].digest for cache in ("a", "b")}
+    assert len(digests) == 1
+
+
+def test_a_folder_of_links_is_cut_in_two(data: Path, tmp_path: Path) -> None:
+    """Its list on Windows written, its pictures links out of it."""
+    store, links = tmp_path / "store", data / "images"
+    links.rename(store)
+    links.mkdir()
+    for path in store.iterdir():
+        (links / path.name).symlink_to(path)
+    listing = (data / SAMPLES_FILE).read_bytes()
+    (data / SAMPLES_FILE).write_bytes(codecs.BOM_UTF8 + listing.replace(b"\n", b"\r\n"))
+    result, chosen_by, judged_by = split(data, tmp_path / "cache", 5)
+    assert (len(chosen_by), len(judged_by)) == (5, 16)
+    assert not any(path.is_symlink() for path in result.folder.rglob("*"))
+    (data / SAMPLES_FILE).write_bytes(listing)
+    assert result.digest == split(data, tmp_path / "other", 5)[0].digest
+
+
+def test_too_few_samples_are_refused_before_anything_runs(data: Path) -> None:
+    lines = (data / SAMPLES_FILE).read_text(encoding="utf-8").split("\n")
+    (data / SAMPLES_FILE).write_text("\n".join(lines[:7]) + "\n", encoding="utf-8")
+    with pytest.raises(PlanError, match="7 samples are too few"):
+        plan([SplitDataset(data, 1000)])
+
+
+@pytest.mark.parametrize(
+    "written", ["images/../images/{name}", "{root}/images/{name}", "../data/images/{name}"]
+)
+def test_pictures_are_copied_however_their_path_is_written(written: str, data: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (data / SAMPLES_FILE).read_text("utf-8").split("\n") if line]
+    for row in rows:
+        row["image"] = written.format(root=data.resolve(), name=Path(row["image"]).name)
+    write_samples(data, rows)
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    result, chosen_by, judged_by = split(data, tmp_path / "cache", 5)
+    assert [sample.image.name for sample in (*chosen_by.samples, *judged_by.samples)] == [
+        f"{index}.png" for index in range(21)
+    ]
+    assert sorted(path.name for path in result.folder.iterdir()) == [CHOOSING, JUDGING]
+    assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+
+
+def labelled(folder: Path, *rows: dict[str, object]) -> Dataset:
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (40, 40), (9, 8, 7)).save(folder / "a.png")
+    write_samples(folder, [{"image": "a.png", **row} for row in rows])
+    return Dataset.open(folder)
+
+
+def test_labels_stand_for_the_captions_of_samples_that_have_none(tmp_path: Path) -> None:
+    rows: tuple[dict[str, object], ...] = (
+        {"label": "dog"},
+        {"captions": ["b", "a"], "label": "cat"},
+        {"negatives": ["c"]},
+        {"label": "dog"},
+        {},
+    )
+    assert calibration_texts(labelled(tmp_path, *rows)) == ("a photo of a dog", "b", "a", "c")
+
+
+def test_a_tower_is_calibrated_with_labels(checkpoint: Path, tmp_path: Path) -> None:
+    data = labelled(tmp_path / "data", {"label": "dog"}, {"label": "cat"}, {"label": "dog"})
+    stage = CalibrationFeeds(checkpoint, data.root)
+    result = run(plan([stage]), tmp_path / "cache")[stage].folder
+    opened = open_source(checkpoint)
+    texts = ["a photo of a dog", "a photo of a cat"]
+    expected = ids_of(texts, opened.tokenizer_json, opened.tokenizer)
+    np.testing.assert_array_equal(np.load(result / "ids.npy"), expected)
+    assert np.load(result / "pixels.npy").shape[0] == 3
+
+
+def test_photos_alone_are_refused_before_anything_runs(checkpoint: Path, tmp_path: Path) -> None:
+    data = labelled(tmp_path / "data", {}, {})
+    with pytest.raises(PlanError, match="give the samples `captions` or a `label`"):
+        plan([CalibrationFeeds(checkpoint, data.root)])
+    with pytest.raises(PlanError, match="give the samples `captions`, or `label`s"):
+        plan([EmbedReference(checkpoint, data.root)])
