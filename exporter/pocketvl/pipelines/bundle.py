@@ -17,7 +17,7 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl.evaluate.tasks import DEFAULT_TEMPLATE
 from pocketvl.families.base import Source
-from pocketvl.lower.ops import graph_io
+from pocketvl.lower.backends import backend_of_file
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
 from pocketvl.stage import Stage, installed_version
 from pocketvl.stage.base import links, settings
@@ -96,7 +96,7 @@ def write_bundle(base: Path, graphs: Iterable[Path], stages: Iterable[Stage], ou
     for path in sorted(graphs, key=lambda p: p.name):
         role, precision, engine = path.name.split(".")
         shutil.copyfile(path, out / "graphs" / path.name)
-        tensors = graph_io(path)
+        tensors = backend_of_file(path).graph_io(path)
         specs[path.name] = GraphSpec(
             Role(role),
             Engine(engine),

@@ -26,7 +26,7 @@ from pocketvl.evaluate.report import (
 )
 from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
-from pocketvl.lower.ops import op_counts
+from pocketvl.lower.backends import BACKENDS, backend_of
 from pocketvl.pipelines.bundle import REPORT_FILES, golden_embeddings, golden_scores
 from pocketvl.pipelines.stages.learning import CURVES_FILE
 from pocketvl.pipelines.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, MEMORY_FILE, NOTES_FILE
@@ -35,7 +35,7 @@ from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl_runtime.bench import BenchReport
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import AnswerTolerance, Golden, GoldenAnswers, Tolerance
-from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status, VariantSpec
+from pocketvl_runtime.manifest import Comparable, Precision, Role, Status, VariantSpec
 from pocketvl_runtime.model import load
 from pocketvl_runtime.schema import decode, parse_json
 from pocketvl_runtime.tasks import label_texts, probabilities, similarities
@@ -43,7 +43,6 @@ from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 if TYPE_CHECKING:
     from pocketvl.evaluate.html import PictureMatches
 
-_DISTRIBUTIONS = {"onnxruntime": Engine.ONNX, "ai-edge-litert": Engine.TFLITE}
 _COMPARABLE_DIGITS = 4
 _TOLERANCE_MARGIN = 0.02
 _SIMILARITY_MARGIN = 0.005
@@ -296,8 +295,8 @@ def _read_bench(folder: Path) -> BenchReport:
 def _machine(bench: BenchReport) -> MachineReport:
     engines = {}
     for variant in bench.variants.values():
-        for name, engine in _DISTRIBUTIONS.items():
-            if variant.engine.startswith(name):
+        for engine, backend in BACKENDS.items():
+            if variant.engine.startswith(backend.runtime):
                 engines[engine] = variant.engine
     told = bench.machine
     return MachineReport(told.cpu, told.isa, told.threads, told.exact_int8, engines)
@@ -305,7 +304,7 @@ def _machine(bench: BenchReport) -> MachineReport:
 
 def _variant(bundle: Bundle, name: str, bench: BenchReport, peak: int) -> VariantReport:
     spec = bundle.variant(name)
-    timed = bench.variants[name]
+    timed, backend = bench.variants[name], backend_of(spec.engine)
     graphs = {role: bundle.manifest.graphs[graph] for role, graph in spec.graphs.items()}
     return VariantReport(
         engine=spec.engine,
@@ -318,7 +317,7 @@ def _variant(bundle: Bundle, name: str, bench: BenchReport, peak: int) -> Varian
             for stage, by_threads in timed.latency_ms.items()
         },
         peak_rss_bytes=peak,
-        ops={role: op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
+        ops={role: backend.op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
         notes=timed.notes,
     )
 

@@ -79,18 +79,11 @@ class QuantizeTower(OfTower, Stage):
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.observe.calibration import Calibration
         from pocketvl.quantize.structure import final_linear, token_tables
-        from pocketvl.quantize.tower import dynamic_spec, int4_spec, quantize_tower, static_spec
+        from pocketvl.quantize.tower import quantize_tower, tower_spec
 
         module, example = open_tower(self.source, self.role, source["tower"])
         tables, final = token_tables(module, example), final_linear(module, example)
-        if self.precision is Precision.INT8:
-            spec = static_spec(module, tables, final)
-        elif self.precision is Precision.INT8DYN:
-            spec = dynamic_spec(module, tables)
-        elif self.precision is Precision.INT4:
-            spec = int4_spec(module, tables, final, self.group_size)
-        else:
-            raise RecipeError(f"no tower is quantized to {self.precision.value}")
+        spec = tower_spec(module, self.precision, tables, final, self.group_size)
         quantize_tower(module, spec, Calibration.load(source["calibration"]), self.weights).save(out)
 
 
