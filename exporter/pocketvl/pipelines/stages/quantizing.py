@@ -27,7 +27,7 @@ from pocketvl.pipelines.stages.towers import (
     save_weights,
 )
 from pocketvl.quantize.settings import QatSettings, QuantizeSettings
-from pocketvl.stage import Inputs, Stage
+from pocketvl.stage import Inputs, Stage, link_or_copy
 from pocketvl_runtime.manifest import Precision, Role
 
 if TYPE_CHECKING:
@@ -175,7 +175,8 @@ class TrainedTower(Stage):
         return f"take the trained {self.role.value}"
 
     def run(self, source: Inputs, out: Path) -> None:
-        shutil.copytree(source["training"] / self.role.value, out, dirs_exist_ok=True)
+        trained = source["training"] / self.role.value
+        shutil.copytree(trained, out, dirs_exist_ok=True, copy_function=link_or_copy)
 
 
 @dataclass(frozen=True)
