@@ -37,7 +37,7 @@ from pocketvl.pipelines.stages.costing import costs_of
 from pocketvl.pipelines.stages.lowering import GraphStage
 from pocketvl.pipelines.stages.measuring import EmbedReference, EmbedVariant
 from pocketvl.pipelines.stages.towers import ROLES
-from pocketvl.pipelines.variants import Reverts, VariantStages
+from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import plan, run
 from pocketvl_runtime.manifest import Engine, Precision, variant_name
@@ -66,7 +66,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Export:
-    """The graphs of a row: in float, and in its small precision; none that falls short is put back."""
+    """The graphs of a row: in float, and in its small precision; none that falls short has layers moved."""
 
     row: Row
     checkpoint: Path
@@ -76,7 +76,7 @@ class Export:
         """One a tower."""
         recipe = read_export_recipe(DEFAULT)
         stages = VariantStages(self.checkpoint, self.places.calibration, recipe, is_quantized=True)
-        return tuple(stages.graph(role, engine, precision, Reverts()) for role in ROLES)
+        return tuple(stages.graph(role, engine, precision, Fallbacks()) for role in ROLES)
 
     def embedded(self, engine: Engine) -> EmbedVariant:
         """What the small graphs make of the judged data."""
