@@ -112,7 +112,7 @@ def with_reverted(report: Report, reverted: Mapping[str, tuple[Reverted, ...]]) 
 def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tuple[Sensitivity, ...]:
     """What `RankLayers` found, worst first."""
     found = [
-        Sensitivity(group.name, group.bits, None, stage.role, group.loss)
+        Sensitivity(group.name, group.bits, None, Role(stage.component), group.loss)
         for folder, stage in zip(folders, stages, strict=True)
         for group in read_ranking(folder)
     ]
@@ -124,7 +124,7 @@ def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateTower])
     from pocketvl.observe.calibration import read_warnings
 
     return tuple(
-        f"{stage.role.value}: {warning}"
+        f"{stage.component}: {warning}"
         for folder, stage in zip(folders, stages, strict=True)
         for warning in read_warnings(folder)
     )

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pocketvl.families.folder import description_files
+from pocketvl.families.folders.files import description_files
 from pocketvl.pipelines.stages.quantizing import ChooseLayers, QuantizeTower, TrainedTower
-from pocketvl.pipelines.stages.towers import INPUT_NAMES, TORCH, EqualizeTower, PrepareTower, open_tower
+from pocketvl.pipelines.stages.towers import (
+    TORCH,
+    EqualizeTower,
+    PrepareTower,
+    example_inputs,
+    open_component,
+)
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Engine, Precision, Role
 
@@ -66,7 +72,7 @@ class LowerGraph(GraphStage):
 
     @property
     def role(self) -> Role:
-        return self.tower.role
+        return Role(self.tower.component)
 
     @property
     def engine(self) -> Engine:
@@ -87,9 +93,10 @@ class LowerGraph(GraphStage):
         from pocketvl.lower.to_onnx import export_onnx
         from pocketvl.lower.to_tflite import export_tflite
 
-        module, example = open_tower(self.tower.source, self.role, source["tower"])
+        component = open_component(self.tower.source, self.role, source["tower"])
+        (example,) = example_inputs(component)
         export = export_onnx if self.engine is Engine.ONNX else export_tflite
-        export(module, example, INPUT_NAMES[self.role], out / self.file)
+        export(component.module, example, component.inputs[0].name, out / self.file)
 
 
 @dataclass(frozen=True)
