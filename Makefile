@@ -56,7 +56,7 @@ test-lower-bounds: $(LOCKED) ## the runtime's tests with the oldest versions tha
 	@$(BIN)/uv venv --quiet --python $(BIN)/python $(LOWER)
 	@$(LOWER_UV) --only-binary :all: --resolution lowest-direct -r runtime/pyproject.toml --extra onnx --extra litert
 	@$(LOWER_UV) --no-deps --editable runtime
-	@$(LOWER_UV) $(foreach tool,pytest pytest-xdist hypothesis onnx flatbuffers,$(call locked,$(tool)))
+	@$(LOWER_UV) $(foreach tool,pytest pytest-xdist hypothesis jsonschema onnx flatbuffers,$(call locked,$(tool)))
 	@$(BIN)/uv pip freeze --quiet --python $(LOWER)/bin/python --exclude-editable
 	@OMP_NUM_THREADS=1 $(LOWER)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 		tests/runtime tests/hostile --ignore-glob 'tests/runtime/test_image*.py'
