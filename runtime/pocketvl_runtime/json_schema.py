@@ -1,7 +1,7 @@
 """JSON Schema (draft 2020-12) of frozen dataclasses, as `schema.encode` writes them.
 
 A field's `metadata` may say more: `{"optional": True}`, the key may be missing; `{"key": ...}`, the key is
-another word than the field's name; `{"schema": {...}}`, keywords to add, e.g. `minimum`.
+another word than the field's name; `{"schema": {...}}`, keywords to add, which `check_keywords` enforces.
 """
 
 from __future__ import annotations
@@ -15,11 +15,27 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pocketvl_runtime.errors import BundleError, quoted
+
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _SCALARS = {str: "string", bool: "boolean", int: "integer", float: "number"}
 _ATTRIBUTE = re.compile(r"^    (\w+(?:, \w+)*): (.+?)(?=^    \w|^\S|\Z)", re.MULTILINE | re.DOTALL)
 
 Schema = dict[str, Any]
+
+
+def check_keywords(record: Any) -> None:
+    """Checks a dataclass's values against the keywords in its fields' metadata; for `__post_init__`.
+
+    Raises:
+        BundleError: one does not meet them; the message begins with its key.
+    """
+    for item in dataclasses.fields(record):
+        value = getattr(record, item.name)
+        for keyword, limit in item.metadata.get("schema", {}).items():
+            broken = None if value is None else _broken(value, keyword, limit)
+            if broken:
+                raise BundleError(f"{item.metadata.get('key', item.name)} {broken}")
 
 
 def json_schema(kind: type[Any], title: str) -> Schema:
@@ -103,6 +119,20 @@ class _Schemas:
             "required": required,
             "additionalProperties": False,
         }
+
+
+def _broken(value: Any, keyword: str, limit: Any) -> str | None:
+    """How a value does not meet a keyword, in words; None: it does."""
+    match keyword:
+        case "minimum":
+            return None if value >= limit else f"must be at least {limit}, not {value}"
+        case "minLength" | "minItems":
+            return None if len(value) >= limit else f"must hold at least {limit}, not {len(value)}"
+        case "required":
+            return next((f"has no {quoted(key)}" for key in limit if key not in value), None)
+        case "pattern":
+            return None if re.fullmatch(limit, value) else f"is {quoted(value)}, and must match {limit}"
+    raise TypeError(f"{keyword} is no keyword that is checked")
 
 
 def _enumeration(kind: type[StrEnum]) -> Schema:
