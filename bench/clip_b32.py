@@ -135,7 +135,7 @@ def towers(names: list[str], calibration: int, unseen: int) -> list[Tower]:
     }
     for kind in ("plain", "outliers"):
         model = clip(0, kind == "outliers")
-        modules = {"image": ClipImageEncoder(model, preprocess), "text": ClipTextEncoder(model, 77, EOS)}
+        modules = {"image": ClipImageEncoder(model, preprocess), "text": ClipTextEncoder(model, 77)}
         found += [
             Tower(f"{name}-{kind}", modules[name].eval(), *shown[name])
             for name in INPUTS

@@ -15,7 +15,7 @@ import pytest
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.report_json import read_report
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
 from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import plan, run
@@ -65,14 +65,14 @@ def test_the_manifest_has_neither_paths_nor_times(exported: Exported) -> None:
 def test_every_variant_answers_like_torch(exported: Exported, variant: str) -> None:
     import torch
 
-    source = open_source(exported.checkpoint)
+    source = open_checkpoint(exported.checkpoint)
     model = load(exported.bundle, variant)
     sample = Dataset.open(exported.data).samples[0]
     from pocketvl_runtime.image import open_image, preprocess
 
     pixels = preprocess(open_image(sample.image), source.preprocess)
     with torch.inference_mode():
-        expected = source.image_encoder(torch.from_numpy(pixels[None]))[0].numpy()
+        expected = source.tower("image_encoder")(torch.from_numpy(pixels[None]))[0].numpy()
     got = model.embed_image(sample.image)
     assert got @ expected > 0.98
     if manifest_of(exported.bundle).variants[variant].precision is Precision.FP32:
@@ -178,12 +178,13 @@ def test_sabotaged_layers_are_caught_moved_and_reported(exported: Exported, tmp_
         assert variant.gate is not None
         assert variant.gate.passed
         moved = {layer: step.precision for step in variant.gate.fallbacks for layer in step.layers}
-        assert moved["encoder.layers.0.mlp.fc1"] is Precision.INT8DYN  # its output needs no grid then
-        assert moved["encoder.layers.0.mlp.fc2"] is Precision.FP32  # what goes in is large in any grid
+        first = "vision_model.encoder.layers.0.mlp"
+        assert moved[f"{first}.fc1"] is Precision.INT8DYN  # its output needs no grid then
+        assert moved[f"{first}.fc2"] is Precision.FP32  # what goes in is large in any grid
         assert len(moved) < 5
         assert sum(step.bytes_added for step in variant.gate.fallbacks) > 0
         assert variant.parity[Role.IMAGE_ENCODER].centred_cosine_median > 0.99
-    assert "encoder.layers.0.mlp.fc" in report.sensitivity[0].layer
+    assert "vision_model.encoder.layers.0.mlp.fc" in report.sensitivity[0].layer
     assert "layers moved to a higher precision" in (bundle / "report.html").read_text()
 
 

@@ -42,7 +42,7 @@ def test_weights_are_halved_and_computed_with_in_float(tower: str, tmp_path: Pat
 
 def test_what_does_not_fit_is_refused_and_infinities_are_kept(tmp_path: Path) -> None:
     model = onnx.load(lowered().path("ids", "fp32.onnx"))
-    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "projection.weight")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "text_projection.weight")
     values = numpy_helper.to_array(weight).copy()
     for value, fits in ((-np.inf, True), (65504.0, True), (-70000.0, False)):
         values[0, 0] = value
@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_refused_and_infinities_are_kept(tmp_path: Path) ->
         if fits:
             cast_fp16_onnx(tmp_path / "f.onnx", tmp_path / "h.onnx")
             continue
-        with pytest.raises(LoweringError, match=r"f\.onnx: projection\.weight holds 7e\+04"):
+        with pytest.raises(LoweringError, match=r"f\.onnx: text_projection\.weight holds 7e\+04"):
             cast_fp16_onnx(tmp_path / "f.onnx", tmp_path / "h.onnx")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pocketvl.errors import LoweringError
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
 from pocketvl.lower.backends import backend_of_file
 from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.tflite.export import export_tflite
@@ -40,11 +40,11 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "dual": make_tiny_dual(root / "d"),
     }
     for name, checkpoint in checkpoints.items():
-        opened = open_source(checkpoint)
+        opened = open_checkpoint(checkpoint)
         example = torch.full((1, opened.tokenizer.length), opened.tokenizer.pad_id, dtype=torch.int32)
         for kind, export in EXPORT.items():
             made[f"{name}.{kind}"] = root / f"{name}.{kind}"
-            export(opened.text_encoder, {"ids": example}, made[f"{name}.{kind}"])
+            export(opened.tower("text_encoder"), {"ids": example}, made[f"{name}.{kind}"])
     return made
 
 

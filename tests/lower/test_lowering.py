@@ -95,7 +95,7 @@ def test_files_tell_of_no_path_source_or_moment(tower: str, suffix: str) -> None
 
 def test_weights_are_called_as_in_torch() -> None:
     model = lowered()
-    for tower, module in zip(TOWERS, (model.source.image_encoder, model.source.text_encoder), strict=True):
+    for tower, module in model.modules.items():
         expected = {name for name, parameter in module.named_parameters() if parameter.ndim > 1}
         expected -= {name for name in expected if "position_embedding" in name}  # added: no layer's weight
         graph = onnx.load(model.path(tower, "fp32.onnx")).graph
@@ -112,9 +112,7 @@ def test_fp16_halves_the_weights() -> None:
         full, half = (model.path(tower, f"{kind}.tflite") for kind in ("fp32", "fp16"))
         weights = sum(
             parameter.numel()
-            for name, parameter in (
-                model.source.image_encoder if tower == "pixels" else model.source.text_encoder
-            ).named_parameters()
+            for name, parameter in model.module(tower).named_parameters()
             if parameter.ndim > 1 and "position" not in name
         )
         saved = full.stat().st_size - half.stat().st_size

@@ -220,7 +220,8 @@ def test_a_layer_that_the_graph_lacks_is_named(kind: str, tmp_path: Path) -> Non
 
 ACTIVATION_4 = replace(ACTIVATION_8, bits=4)
 CHANNELS_4, CHANNELS_3 = replace(CHANNELS_8, bits=4), replace(CHANNELS_8, bits=3)
-LINEAR, TABLE, CONVOLUTION = "projection", "embeddings.token_embedding", "patch_embedding"
+LINEAR, TABLE = "text_projection", "text_model.embeddings.token_embedding"
+CONVOLUTION = "vision_model.embeddings.patch_embedding"
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -256,7 +257,7 @@ def test_products_and_scales_that_would_be_rounded_are_refused(kind: str, tmp_pa
     layer = tower_of("ids", "int4").layers[LINEAR]
     for step in (2**-9, 2**-12):  # a number of fp16 but not of bfloat16, and of neither
         tower = QuantizedTower({LINEAR: replace(layer, scale=layer.scale * np.float32(1 + step))})
-        with pytest.raises(LoweringError, match="^projection: .*16 bits"):
+        with pytest.raises(LoweringError, match=f"^{LINEAR}: .*16 bits"):
             WRITE[kind](source, tower, tmp_path / "g")
 
 

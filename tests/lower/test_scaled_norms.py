@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
 
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
 from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
 from pocketvl.lower.tflite.export import export_tflite
@@ -35,7 +35,7 @@ from tests.lower.lowered import samples
 from tests.quantize.outliers import plant_outliers_
 
 FORMATS = ("onnx", "tflite")
-TABLE = "embeddings.token_embedding"
+TABLE = "text_model.embeddings.token_embedding"
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -76,7 +76,7 @@ def equalised() -> Equalised:
     """Made at the first call."""
     _KEPT.append(tempfile.TemporaryDirectory(prefix="equalised-"))
     folder = Path(_KEPT[0].name)
-    module = open_source(make_tiny_clip(folder / "tiny")).text_encoder
+    module = open_checkpoint(make_tiny_clip(folder / "tiny")).tower("text_encoder").requires_grad_(False)
     feeds = [feed["ids"] for feed in samples("ids", 64, 1)]
     example = torch.from_numpy(feeds[0])
     fold_layer_norms_(module, example)

@@ -224,7 +224,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 def test_positions_are_no_token_table() -> None:
     model = lowered()
     example = torch.from_numpy(samples("ids", 1, 0)[0]["ids"])
-    assert token_tables(model.module("ids"), example) == ("embeddings.token_embedding",)
+    assert token_tables(model.module("ids"), example) == ("text_model.embeddings.token_embedding",)
     example = torch.from_numpy(samples("pixels", 1, 0)[0]["pixels"])
     assert token_tables(model.module("pixels"), example) == ()
 

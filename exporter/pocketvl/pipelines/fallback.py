@@ -15,7 +15,6 @@ from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.lowering import GraphStage
 from pocketvl.pipelines.stages.measuring import EMBEDDINGS_FILE, EmbedReference, EmbedVariant
 from pocketvl.pipelines.stages.quantizing import RankLayers, loss_by_layer, read_ranking
-from pocketvl.pipelines.stages.towers import ROLES
 from pocketvl.pipelines.variants import Fallbacks, Variants, VariantStages
 from pocketvl.stage import Event, plan, run
 from pocketvl_runtime.manifest import Precision, Role, Status
@@ -143,7 +142,7 @@ class _Precision:
         return not all(judge(report, measured).passed for report in reports.values())
 
     def _rankings(self, precision: Precision) -> tuple[RankLayers, ...]:
-        return tuple(self.stages.ranking(role, precision) for role in ROLES)
+        return tuple(self.stages.ranking(role, precision) for role in self.stages.roles)
 
     def _worst_first(self) -> list[_Step]:
         """Groups of layers and where they may go, the worst first; at the end all of them to float.
@@ -171,7 +170,7 @@ class _Precision:
         """What each group of layers loses in a precision."""
         rankings = self._rankings(precision)
         results = run(plan(rankings), self.trial.cache, self.trial.tell)
-        return {ranking.role: read_ranking(results[ranking].folder) for ranking in rankings}
+        return {Role(ranking.component): read_ranking(results[ranking].folder) for ranking in rankings}
 
     def _reports(self, fallbacks: Fallbacks) -> dict[str, VariantReport]:
         """The variants, measured."""
@@ -182,7 +181,9 @@ class _Precision:
         trial = self.trial
         reference = EmbedReference(self.stages.source, trial.data)
         graphs = {
-            name: tuple(self.stages.graph(role, engine, self.precision, fallbacks) for role in ROLES)
+            name: tuple(
+                self.stages.graph(role, engine, self.precision, fallbacks) for role in self.stages.roles
+            )
             for name, (engine, _) in self.variants.items()
         }
         embedded = {name: embed_stage(trial.base, trial.data, name, each) for name, each in graphs.items()}

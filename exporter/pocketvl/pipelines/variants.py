@@ -19,7 +19,12 @@ from pocketvl.pipelines.stages.quantizing import (
     TrainedTower,
     TrainQat,
 )
-from pocketvl.pipelines.stages.towers import ROLES, CalibrationFeeds, EqualizeTower, PrepareTower
+from pocketvl.pipelines.stages.towers import (
+    CalibrationFeeds,
+    EqualizeTower,
+    PrepareTower,
+    exported_components,
+)
 from pocketvl.quantize.settings import Rounding
 from pocketvl.recipes.export_recipe import ExportRecipe
 from pocketvl_runtime.manifest import Engine, Precision, Role, variant_name
@@ -86,6 +91,11 @@ class VariantStages:
     train: Path | None = None
 
     @property
+    def roles(self) -> tuple[Role, ...]:
+        """The components that become graphs."""
+        return tuple(map(Role, exported_components(self.source)))
+
+    @property
     def feeds(self) -> CalibrationFeeds:
         """What calibration shows the towers."""
         return CalibrationFeeds(self.source, self.calibration)
@@ -107,8 +117,8 @@ class VariantStages:
         if qat is not None and qat.precision is precision:
             if self.train is None:
                 raise RecipeError("the recipe trains: give it a dataset folder with --train")
-            towers = tuple(self.tower(each) for each in ROLES)
-            quantized = tuple(self._quantized(each, precision) for each in ROLES)
+            towers = tuple(self.tower(each) for each in self.roles)
+            quantized = tuple(self._quantized(each, precision) for each in self.roles)
             return TrainedTower(
                 TrainQat(towers, quantized, PairData(self.source, self.train), qat.training), role
             )

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pocketvl.families.folder import description_files
+from pocketvl.families.folders.files import description_files
 from pocketvl.lower.backends import TOOLS, backend_of
 from pocketvl.pipelines.stages.quantizing import ChooseLayers, QuantizeTower, TrainedTower
-from pocketvl.pipelines.stages.towers import INPUT_NAMES, TORCH, EqualizeTower, PrepareTower, open_tower
+from pocketvl.pipelines.stages.towers import (
+    TORCH,
+    EqualizeTower,
+    PrepareTower,
+    example_inputs,
+    open_component,
+)
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Engine, Precision, Role
 
@@ -55,7 +61,7 @@ class LowerGraph(GraphStage):
 
     @property
     def role(self) -> Role:
-        return self.tower.role
+        return Role(self.tower.component)
 
     @property
     def engine(self) -> Engine:
@@ -73,8 +79,11 @@ class LowerGraph(GraphStage):
         return description_files(self.tower.source)
 
     def run(self, source: Inputs, out: Path) -> None:
-        module, example = open_tower(self.tower.source, self.role, source["tower"])
-        backend_of(self.engine).export(module, {INPUT_NAMES[self.role]: example}, out / self.file)
+        component = open_component(self.tower.source, self.role, source["tower"])
+        names = [port.name for port in component.inputs]
+        examples = dict(zip(names, example_inputs(component), strict=True))
+        outputs = [port.name for port in component.outputs]
+        backend_of(self.engine).export(component.module, examples, out / self.file, outputs)
 
 
 @dataclass(frozen=True)
