@@ -309,4 +309,4 @@ def test_a_judged_report_keeps_its_fallbacks() -> None:
     assert result.fallbacks == fallbacks
     again = report_from_json(report_to_json(judged))
     assert again == judged
-    assert '"to": "fp32"' in report_to_json(judged)
+    assert '"precision": "fp32"' in report_to_json(judged)
