@@ -352,3 +352,13 @@ def test_pictures_are_shown_small_and_bad_ones_are_refused() -> None:
         render_html(synthetic_report(), [bad])
     with pytest.raises(DataError, match="equally many"):
         PictureMatches("a", b"", ("x", "y"), (1.0,))
+
+
+def test_variants_of_every_engine_and_precision_are_shown_and_plotted() -> None:
+    report = synthetic_report()
+    like = report.variants["tflite-int8"]
+    copies = (dataclasses.replace(like, engine=e, precision=p) for e in Engine for p in Precision)
+    every = dataclasses.replace(report, variants={variant.name: variant for variant in copies})
+    page = Page(render_html(every))
+    assert len(every.variants) == len(Engine) * len(Precision)
+    assert all(name in page.text for name in every.variants)
