@@ -238,9 +238,10 @@ def quantized_towers(tower: Tower, dynamic: tuple[str, ...]) -> Mapping[str, Qua
     from pocketvl.observe.settings import CalibrationSettings
     from pocketvl.prototype.saturation import saturating_layers
     from pocketvl.quantize.structure import token_tables
-    from pocketvl.quantize.tower import quantize_tower, static_spec
+    from pocketvl.quantize.tower import quantize_tower, tower_spec
+    from pocketvl_runtime.manifest import Precision
 
-    spec = static_spec(tower.module, token_tables(tower.module, tower.example))
+    spec = tower_spec(tower.module, Precision.INT8, token_tables(tower.module, tower.example))
     spec = with_dynamic(spec, tower, dynamic)
     settings = CalibrationSettings(second_moments=True)
     seen = calibrate(tower.module, list(batches(tower.calibration)), settings)

@@ -27,11 +27,11 @@ from bench.timing import interleaved, machine, open_graph
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
 from pocketvl.families import open_checkpoint
+from pocketvl.lower.backends import BACKENDS
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import Engine, Precision, Role, variant_name
 from pocketvl_runtime.text import Tokenizer
 
-_DISTRIBUTIONS = {Engine.ONNX: "onnxruntime", Engine.TFLITE: "ai-edge-litert"}
 _ROLES = {Role.IMAGE_ENCODER: "pixels", Role.TEXT_ENCODER: "ids"}
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -174,7 +174,9 @@ def _time(
             job = process.submit(time_engine, engine, variants, reference, feeds, threads, runs)
             for (row, precision), latency in job.result().items():
                 rows[row][variant_name(engine, precision)] = latency
-    engines = tuple(f"{name} {importlib.metadata.version(name)}" for name in _DISTRIBUTIONS.values())
+    engines = tuple(
+        f"{each.runtime} {importlib.metadata.version(each.runtime)}" for each in BACKENDS.values()
+    )
     return LatencyReport(key, machine(), engines, threads, runs, rows)
 
 

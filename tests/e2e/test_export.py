@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,22 @@ def test_equal_integers_by_another_name_are_a_file_of_their_own(exported: Export
     first, second = (results[graph].folder / graph.file for graph in graphs)
     assert first != second
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_cache_holds_each_graph_once_and_the_bundle_has_its_own(exported: Exported) -> None:
+    graphs: dict[tuple[str, str], set[int]] = defaultdict(set)
+    names = Counter[tuple[str, str]]()
+    for path in exported.cache.rglob("*"):
+        if path.suffix in (".onnx", ".tflite"):
+            content = path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+            graphs[content].add(path.stat().st_ino)
+            names[content] += 1
+    shipped = list((exported.bundle / "graphs").iterdir())
+    assert {path.name for path in shipped} <= {name for name, _ in graphs}
+    assert all(len(files) == 1 for files in graphs.values())
+    assert max(names.values()) >= 4  # its own, a bundle to try it in, the candidate, the judged one
+    inodes = {inode for files in graphs.values() for inode in files}
+    assert not inodes & {path.stat().st_ino for path in shipped}
 
 
 def test_what_is_doubtful_about_calibration_is_said(exported: Exported) -> None:

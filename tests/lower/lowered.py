@@ -17,14 +17,16 @@ import torch
 from numpy.typing import NDArray
 
 from pocketvl.families import open_checkpoint
-from pocketvl.lower.fp16_onnx import cast_fp16_onnx
-from pocketvl.lower.to_onnx import export_onnx
-from pocketvl.lower.to_tflite import cast_fp16_tflite, export_tflite
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.lower.onnx.fp16 import cast_fp16_onnx
+from pocketvl.lower.tflite.export import export_tflite
+from pocketvl.lower.tflite.fp16 import cast_fp16_tflite
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.structure import token_tables
-from pocketvl.quantize.tower import quantize_tower, static_spec
+from pocketvl.quantize.tower import quantize_tower, tower_spec
+from pocketvl_runtime.manifest import Precision
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 from tests.lower.readers import FORMATS, MIXED, WRITE, in_forms
 
@@ -84,12 +86,14 @@ def lower_all(folder: Path) -> Lowered:
     for tower in TOWERS:
         module, example = lowered.module(tower), torch.from_numpy(samples(tower, 1, 0)[0][tower])
         fold_(module, example)
-        export_onnx(module, example, tower, lowered.path(tower, "fp32.onnx"))
-        export_tflite(module, example, tower, lowered.path(tower, "fp32.tflite"))
+        export_onnx(module, {tower: example}, lowered.path(tower, "fp32.onnx"))
+        export_tflite(module, {tower: example}, lowered.path(tower, "fp32.tflite"))
         cast_fp16_onnx(lowered.path(tower, "fp32.onnx"), lowered.path(tower, "fp16.onnx"))
         cast_fp16_tflite(lowered.path(tower, "fp32.tflite"), lowered.path(tower, "fp16.tflite"))
         seen = calibrate(module, [feed[tower] for feed in samples(tower, 64, 1)])
-        integers = quantize_tower(module, static_spec(module, token_tables(module, example)), seen)
+        integers = quantize_tower(
+            module, tower_spec(module, Precision.INT8, token_tables(module, example)), seen
+        )
         (folder / tower).mkdir()
         integers.save(folder / tower)
         mixed = in_forms(module, integers, MIXED)

@@ -17,9 +17,9 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl.evaluate.tasks import DEFAULT_TEMPLATE
 from pocketvl.families.checkpoint import Checkpoint
-from pocketvl.lower.ops import graph_io
+from pocketvl.lower.backends import backend_of_file
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
-from pocketvl.stage import Stage, installed_version
+from pocketvl.stage import Stage, installed_version, link_or_copy
 from pocketvl.stage.base import links, settings
 from pocketvl_runtime.golden import (
     GOLDEN_FILE,
@@ -86,7 +86,7 @@ def write_bundle(base: Path, graphs: Iterable[Path], stages: Iterable[Stage], ou
 
     Args:
         base: the bundle without graphs, as `write_base` wrote it.
-        graphs: files named `<role>.<precision>.<onnx|tflite>`.
+        graphs: files named `<role>.<precision>.<onnx|tflite>`, of sealed results.
         stages: what made it all, for the provenance.
         out: an empty folder.
     """
@@ -95,8 +95,8 @@ def write_bundle(base: Path, graphs: Iterable[Path], stages: Iterable[Stage], ou
     (out / "graphs").mkdir()
     for path in sorted(graphs, key=lambda p: p.name):
         role, precision, engine = path.name.split(".")
-        shutil.copyfile(path, out / "graphs" / path.name)
-        tensors = graph_io(path)
+        link_or_copy(path, out / "graphs" / path.name)
+        tensors = backend_of_file(path).graph_io(path)
         specs[path.name] = GraphSpec(
             Role(role),
             Engine(engine),
@@ -122,7 +122,7 @@ def write_judged(
     """Copies a bundle with only the variants given, and its golden pack's tolerances set.
 
     Args:
-        candidate: the bundle to copy from.
+        candidate: the bundle to copy from, a sealed result.
         manifest: its manifest.
         golden: the golden pack with tolerances.
         variants: what goes in, with status and what it may be compared with.
@@ -133,7 +133,8 @@ def write_judged(
     dropped = {spec.file for name, spec in manifest.graphs.items() if name not in kept}
     for path in sorted(set(manifest.files) - dropped):
         (out / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(candidate / path, out / path)
+        copy = link_or_copy if path.startswith("graphs/") else shutil.copyfile
+        copy(candidate / path, out / path)
     (out / GOLDEN_FILE).write_text(golden.to_json(), encoding="utf-8", newline="\n")
     judged = replace(manifest, graphs=graphs, variants=dict(variants), files=list_files(out))
     (out / MANIFEST_FILE).write_text(judged.to_json(), encoding="utf-8", newline="\n")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.data.dataset import SAMPLES_FILE, Dataset
 from pocketvl.errors import RecipeError
+from pocketvl.network.precisions import QUANTIZED
 from pocketvl.pipelines.bundle import REPORT_FILES
 from pocketvl.pipelines.fallback import Reverting, Trial, embed_stage, revert_until_accepted
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
@@ -18,7 +19,6 @@ from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers
 from pocketvl.pipelines.stages.towers import check_source, this_machine
 from pocketvl.pipelines.variants import (
     DEFAULT_VARIANTS,
-    QUANTIZED,
     Reverts,
     Variants,
     VariantStages,

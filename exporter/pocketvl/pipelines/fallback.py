@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.network.precisions import PLANS, QUANTIZED
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.lowering import GraphStage
 from pocketvl.pipelines.stages.measuring import EMBEDDINGS_FILE, EmbedReference, EmbedVariant
 from pocketvl.pipelines.stages.quantizing import RankLayers, loss_by_layer, read_ranking
-from pocketvl.pipelines.variants import QUANTIZED, Reverts, Variants, VariantStages
+from pocketvl.pipelines.variants import Reverts, Variants, VariantStages
 from pocketvl.stage import Event, plan, run
 from pocketvl_runtime.manifest import Precision, Role, Status
 
@@ -135,8 +136,8 @@ class _Precision:
         """Whether a variant failed by what it answered, and not by what could not be measured."""
         from pocketvl.select.gate import judge
 
-        if self.precision is Precision.INT4 and not self.trial.is_task_data:
-            return False  # it is judged by answers alone
+        if self.trial.gate.parity[self.precision].by_answers_alone and not self.trial.is_task_data:
+            return False
         measured = replace(self.trial.gate, required=frozenset())
         return not all(judge(report, measured).passed for report in reports.values())
 
@@ -149,7 +150,8 @@ class _Precision:
         One in static int8 goes to dynamic int8 where that saves most of what it loses: its weights stay as
         small, but what comes out of it is on no grid any more.
         """
-        higher = {Precision.INT4: Precision.INT8, Precision.INT8: Precision.INT8DYN}.get(self.precision)
+        fallback = PLANS[self.precision].fallback
+        higher = fallback if fallback in QUANTIZED else None
         saved = (
             {role: loss_by_layer(groups) for role, groups in self._ranked(higher).items()} if higher else {}
         )

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import RecipeError
-from pocketvl.lower.ops import graph_io
+from pocketvl.lower.backends import backend_of
+from pocketvl.network.precisions import PLANS
 from pocketvl.pipelines.export import ExportResult, ExportSettings, export_chosen, written_bundle
-from pocketvl.pipelines.stages.lowering import LowerGraph, write_quantized
+from pocketvl.pipelines.stages.lowering import LowerGraph
 from pocketvl.pipelines.stages.measuring import texts_to_embed
 from pocketvl.pipelines.stages.quantizing import QuantizeTower, loss_by_layer, read_ranking
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 
 Tell = Callable[[Event], None]
 Progress = Callable[[int, int, str], None]
-_PRECISIONS = {4: Precision.INT4, 8: Precision.INT8, 32: Precision.FP32}
+_PRECISIONS = {
+    plan.search_bits: precision for precision, plan in PLANS.items() if plan.search_bits is not None
+}
 _STUDY_FILE = "study.log"
 _MOST_CHOOSING = 1000
 _THREADS, _WARMUP, _RUNS = 2, 10, 60
@@ -84,7 +87,7 @@ class SearchRequest:
 
     def __post_init__(self) -> None:
         if len(set(self.widths)) < 2 or not set(self.widths) <= set(_PRECISIONS):
-            raise RecipeError(f"widths: two or more of {', '.join(map(str, _PRECISIONS))} are needed")
+            raise RecipeError(f"widths: two or more of {', '.join(map(str, sorted(_PRECISIONS)))} are needed")
 
 
 def search(
@@ -298,7 +301,7 @@ class _Search:
                 source = self.results[lowered].folder / lowered.file
                 target = Path(folder) / f"{role.value}{source.suffix}"
                 tower = self.choices[role].mixed(self.trials.layer_widths(role, widths))
-                write_quantized(self.request.engine, source, tower, target)
+                backend_of(self.request.engine).write_quantized(source, tower, target)
                 files[role] = target.read_bytes()
         return files
 
@@ -380,7 +383,7 @@ def _median_ms(role: Role, engine: Engine, content: bytes) -> float:
     with tempfile.TemporaryDirectory(prefix="pocketvl-search-") as folder:
         path = Path(folder) / f"graph.{engine.value}"
         path.write_bytes(content)
-        tensors = graph_io(path)
+        tensors = backend_of(engine).graph_io(path)
     spec = GraphSpec(role, engine, Precision.MIXED, f"graphs/{role.value}", tensors.inputs, tensors.outputs)
     backend = open_backend(spec, content, _THREADS)
     feed = {t.name: np.zeros(t.shape, t.dtype) for t in tensors.inputs}

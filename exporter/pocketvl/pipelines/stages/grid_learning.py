@@ -76,11 +76,11 @@ class LearnOnGrids(Stage):
         """A tower on the grids that it starts from."""
         from pocketvl.observe.calibrate import calibrate
         from pocketvl.quantize.structure import final_linear, token_tables
-        from pocketvl.quantize.tower import int4_spec, quantize_tower, static_spec
+        from pocketvl.quantize.tower import quantize_tower, tower_spec
 
         example = example_inputs(student.contract.components[component])
         tables, final = token_tables(module, example), final_linear(module, example)
-        spec = (static_spec if self.precision is Precision.INT8 else int4_spec)(module, tables, final)
+        spec = tower_spec(module, self.precision, tables, final)
         seen = calibrate(
             module, feeds_of(student, source, Role(component)), CalibrationSettings(second_moments=True)
         )

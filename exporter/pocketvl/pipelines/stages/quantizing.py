@@ -28,7 +28,7 @@ from pocketvl.pipelines.stages.towers import (
     save_weights,
 )
 from pocketvl.quantize.settings import QatSettings, QuantizeSettings
-from pocketvl.stage import Inputs, Stage
+from pocketvl.stage import Inputs, Stage, link_or_copy
 from pocketvl_runtime.manifest import Precision
 
 if TYPE_CHECKING:
@@ -80,19 +80,12 @@ class QuantizeTower(OfTower, Stage):
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.observe.calibration import Calibration
         from pocketvl.quantize.structure import final_linear, token_tables
-        from pocketvl.quantize.tower import dynamic_spec, int4_spec, quantize_tower, static_spec
+        from pocketvl.quantize.tower import quantize_tower, tower_spec
 
         component = open_component(self.source, self.component, source["tower"])
         module, example = component.module, example_inputs(component)
         tables, final = token_tables(module, example), final_linear(module, example)
-        if self.precision is Precision.INT8:
-            spec = static_spec(module, tables, final)
-        elif self.precision is Precision.INT8DYN:
-            spec = dynamic_spec(module, tables)
-        elif self.precision is Precision.INT4:
-            spec = int4_spec(module, tables, final, self.group_size)
-        else:
-            raise RecipeError(f"no tower is quantized to {self.precision.value}")
+        spec = tower_spec(module, self.precision, tables, final, self.group_size)
         quantize_tower(module, spec, Calibration.load(source["calibration"]), self.weights).save(out)
 
 
@@ -182,7 +175,8 @@ class TrainedTower(Stage):
         return f"take the trained {self.component}"
 
     def run(self, source: Inputs, out: Path) -> None:
-        shutil.copytree(source["training"] / self.component, out, dirs_exist_ok=True)
+        trained = source["training"] / self.component
+        shutil.copytree(trained, out, dirs_exist_ok=True, copy_function=link_or_copy)
 
 
 @dataclass(frozen=True)
