@@ -37,7 +37,7 @@ from pocketvl.lower.tflite.quantized import write_quantized_tflite
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.quantize.equalize import equalize_
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.settings import QuantizeSettings
 from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
@@ -154,7 +154,7 @@ def make_graphs(tower: Tower, folder: Path) -> dict[str, Any]:
     module, feeds = tower.module, [row[None] for row in tower.calibration]
     example = torch.from_numpy(feeds[0])
     begin = time.perf_counter()
-    fold_layer_norms_(module, example)
+    fold_(module, example)
     plain_onnx, plain_tflite = folder / "folded.onnx", folder / "folded.tflite"
     export_onnx(module, {tower.input_name: example}, plain_onnx)
     export_tflite(module, {tower.input_name: example}, plain_tflite)

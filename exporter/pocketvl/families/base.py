@@ -178,7 +178,7 @@ class Architecture(ABC):
         Raises:
             RecipeError: the family has no components of such shapes.
         """
-        raise RecipeError("models of this family cannot begin anew in another shape")
+        raise RecipeError("models of this family cannot be reinitialised in other shapes")
 
 
 @dataclass(frozen=True)
