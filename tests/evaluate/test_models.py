@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from pocketvl.data.dataset import Dataset, write_samples
 from pocketvl.errors import DataError
@@ -16,7 +18,9 @@ from pocketvl.evaluate.parity import measure_parity
 from pocketvl.evaluate.reference import embed_reference
 from pocketvl.evaluate.tasks import distinct_texts
 from pocketvl.evaluate.variant import embed_variant
-from pocketvl.families.base import Source
+from pocketvl.families.base import Architecture, Component, Contract
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.ports import contrastive_head, embedding_ports
 from pocketvl_runtime.bench import STAGES
 from pocketvl_runtime.errors import BackendError, BundleError, InputError
 from pocketvl_runtime.image import load_pixels
@@ -40,21 +44,38 @@ class SummedTokens(nn.Module):
         return nn.functional.normalize((rows * weights[..., None]).sum(1), dim=-1)
 
 
-def source(needs_mask: bool = False) -> Source:
+class LinearTowers(Architecture):
+    """An architecture whose components are worked out by hand."""
+
+    def contract(self, folder: Path) -> Contract:
+        raise NotImplementedError
+
+    def parse(self, stored: dict[str, Any], folder: Path) -> PreTrainedConfig:
+        raise NotImplementedError
+
+    def build(self, config: PreTrainedConfig, folder: Path, initialised: bool = False) -> PreTrainedModel:
+        raise NotImplementedError
+
+    def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
+        modules = {"image_encoder": LinearPixels(), "text_encoder": SummedTokens()}
+        ports = contract.components
+        return tuple(
+            Component(name, each, ports[name].inputs, ports[name].outputs) for name, each in modules.items()
+        )
+
+
+def source(needs_mask: bool = False) -> Checkpoint:
     spec = TokenizerSpec(length=graphs.LENGTH, pad_id=4 if needs_mask else 0, needs_mask=needs_mask)
-    return Source(
+    contract = Contract(
         family="clip",
         name="tiny",
         folder=Path("tiny"),
-        preprocess=bundles.PREPROCESS,
-        tokenizer=spec,
+        processors={"image": bundles.PREPROCESS, "text": spec},
         tokenizer_json=bundles.tokenizer_json(),
-        embedding_dim=graphs.DIM,
-        logit_scale=bundles.LOGIT_SCALE,
-        space="sha256:tiny",
-        image_encoder=LinearPixels(),
-        text_encoder=SummedTokens(),
+        components=embedding_ports(bundles.PREPROCESS, spec, graphs.DIM),
+        head=contrastive_head(),
     )
+    return Checkpoint(LinearTowers(), contract, nn.Module(), {}, torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ NOTES_FILE = "notes.json"
 class EmbedReference(Stage):
     """The embeddings of a dataset by torch in fp32, and what there is to know of how the model was read."""
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
@@ -47,13 +47,13 @@ class EmbedReference(Stage):
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.evaluate.embeddings import save_embeddings
         from pocketvl.evaluate.reference import embed_reference
-        from pocketvl.families import open_source
+        from pocketvl.families import open_checkpoint
 
         dataset = Dataset.open(source["data"])
-        opened = open_source(source["source"])
+        opened = open_checkpoint(source["source"])
         embeddings = embed_reference(opened, dataset, texts_to_embed(dataset), source.progress)
         save_embeddings(out / EMBEDDINGS_FILE, embeddings)
-        (out / NOTES_FILE).write_text(json.dumps(opened.notes), encoding="utf-8")
+        (out / NOTES_FILE).write_text(json.dumps(opened.contract.notes), encoding="utf-8")
         if (source["source"] / CURVES_FILE).is_file():
             shutil.copyfile(source["source"] / CURVES_FILE, out / CURVES_FILE)
 
