@@ -4,7 +4,7 @@ First linears alone, 24 of them with ReLUs between: a static chain stays in inte
 whatever it takes more than a dynamic one, which puts its input on a grid anew in every layer, lies in the
 engine's own product of integers. Then the towers of CLIP ViT-B/32, static but for one kind of layer.
 
-    python bench/static_or_dynamic.py --work build/bench/clip-b32 [--towers image,text] [--runs 60]
+    python -m bench.static_or_dynamic --work build/bench/clip-b32 [--towers image,text] [--runs 60]
 
 The float graphs in the work folder are those of clip_b32.py, which has to run before. Weights are rounded to
 nearest here: times do not depend on them.
@@ -25,11 +25,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import click
 import numpy as np
 import torch
-from clip_b32 import ROLES, towers
 from numpy.typing import NDArray
-from timing import interleaved, machine, open_graph
 from torch import nn
 
+from bench.clip_b32 import ROLES, towers
+from bench.timing import interleaved, machine, open_graph
 from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
 from pocketvl.lower.tflite.export import export_tflite

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -16,7 +17,6 @@ from PIL import Image
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl.evaluate.tasks import DEFAULT_TEMPLATE
-from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.lower.backends import backend_of_file
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
 from pocketvl.stage import Stage, installed_version, link_or_copy
@@ -44,6 +44,9 @@ from pocketvl_runtime.manifest import (
 )
 from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 from pocketvl_runtime.text import Tokenizer
+
+if TYPE_CHECKING:
+    from pocketvl.families.checkpoint import Checkpoint
 
 TASKS = ("match", "classify", "embed")
 _SCORE_DIGITS = 7
