@@ -37,9 +37,9 @@ from pocketvl.lower.to_tflite import export_tflite
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings, Observer
+from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.fold import fold_layer_norms_
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
-from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import dynamic_spec, quantize_tower, static_spec
 from pocketvl_runtime.manifest import Role
 

@@ -22,8 +22,8 @@ from pocketvl.lower.to_onnx import export_onnx
 from pocketvl.lower.to_tflite import cast_fp16_tflite, export_tflite
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.observe.calibrate import calibrate
+from pocketvl.observe.structure import token_tables
 from pocketvl.quantize.fold import fold_layer_norms_
-from pocketvl.quantize.structure import token_tables
 from pocketvl.quantize.tower import quantize_tower, static_spec
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 from tests.lower.readers import FORMATS, MIXED, WRITE, in_forms

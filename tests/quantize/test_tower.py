@@ -22,9 +22,9 @@ from pocketvl.lower.to_onnx import export_onnx
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 from pocketvl.network.specification import INT8_STATIC, INT8_TABLE
 from pocketvl.observe.calibrate import Calibration, calibrate
+from pocketvl.observe.structure import token_tables
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.structure import token_tables
 from pocketvl.quantize.tower import quantize_tower, static_spec
 from tests.lower.engines import centred_cosines, run, run_onnx
 from tests.lower.lowered import TOWERS, lowered, samples

@@ -78,7 +78,7 @@ class QuantizeTower(OfTower, Stage):
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.observe.calibration import Calibration
-        from pocketvl.quantize.structure import final_linear, token_tables
+        from pocketvl.observe.structure import final_linear, token_tables
         from pocketvl.quantize.tower import dynamic_spec, int4_spec, quantize_tower, static_spec
 
         module, example = open_tower(self.source, self.role, source["tower"])
