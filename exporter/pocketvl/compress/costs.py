@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
 
 _CHANNEL_BYTES = 16
 """Of an output channel in a file: its scale, its bias and its zero point."""
@@ -69,17 +69,17 @@ def cost_of(module: nn.Module, example: Example) -> Cost:
     return Cost(parameters, counter.get_total_flops() // 2, _int8_bytes(module))
 
 
-def costs_of(checkpoint: Trainable) -> dict[str, Cost]:
+def costs_of(checkpoint: Checkpoint) -> dict[str, Cost]:
     """What each of a checkpoint's components costs, by its name."""
-    from pocketvl.observe.feeds import example_inputs
+    from pocketvl.families.base import example_inputs
 
     return {
-        role.value: cost_of(checkpoint.tower(role), example_inputs(checkpoint, role))
-        for role in checkpoint.roles
+        name: cost_of(component.module, example_inputs(component))
+        for name, component in checkpoint.components.items()
     }
 
 
-def total_cost(checkpoint: Trainable) -> Cost:
+def total_cost(checkpoint: Checkpoint) -> Cost:
     """What all components of a checkpoint cost together."""
     return sum(costs_of(checkpoint).values(), Cost())
 

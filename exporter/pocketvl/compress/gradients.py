@@ -11,21 +11,20 @@ from numpy.typing import NDArray
 from pocketvl.compress.answering import answer_gradients_
 from pocketvl.compress.distil import label_gradients_
 from pocketvl.compress.settings import LearningSettings, LossWeights
-from pocketvl.families.trainable import Trainable
+from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.calibration import Calibration
 from pocketvl.observe.feeds import BATCH, SAMPLES, feeds_of
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.train.method import TrainingData
 from pocketvl.train.questions import QuestionedData
-from pocketvl_runtime.manifest import Role
 
 _CAPTIONS = LossWeights(response=0.0, embedding=0.0, contrast=1.0)
 _ANSWERS = LossWeights(response=0.0, embedding=0.0, answer=1.0)
 
 
 def loss_gradients_(
-    checkpoint: Trainable,
+    checkpoint: Checkpoint,
     data: TrainingData,
     samples: int = SAMPLES,
     batch: int = BATCH,
@@ -48,14 +47,14 @@ def loss_gradients_(
         label_gradients_(checkpoint, data, settings, each)
 
 
-def input_means(checkpoint: Trainable, data: TrainingData, component: str) -> dict[str, torch.Tensor]:
+def input_means(checkpoint: Checkpoint, data: TrainingData, component: str) -> dict[str, torch.Tensor]:
     """The mean input of each linear of a component, float64 [inputs], by its name."""
     seen = _observe(checkpoint, data, component, CalibrationSettings())
     return {name: torch.from_numpy(layer.input_mean) for name, layer in seen.layers.items()}
 
 
 def second_moments(
-    checkpoint: Trainable, data: TrainingData, component: str
+    checkpoint: Checkpoint, data: TrainingData, component: str
 ) -> dict[str, NDArray[np.float64]]:
     """The mean of x x^T over the inputs of each linear of a component, float64 [inputs, inputs]."""
     seen = _observe(checkpoint, data, component, CalibrationSettings(second_moments=True))
@@ -65,6 +64,6 @@ def second_moments(
 
 
 def _observe(
-    checkpoint: Trainable, data: TrainingData, component: str, settings: CalibrationSettings
+    checkpoint: Checkpoint, data: TrainingData, component: str, settings: CalibrationSettings
 ) -> Calibration:
-    return calibrate(checkpoint.tower(Role(component)), feeds_of(checkpoint, data, component), settings)
+    return calibrate(checkpoint.component(component).module, feeds_of(checkpoint, data, component), settings)

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from pocketvl.errors import RecipeError
-from pocketvl.families.compression import shape_of
-from pocketvl.families.trainable import Trainable
-from pocketvl_runtime.manifest import Role
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.layers.compression import shape_of
 
 
 def linear(module: nn.Module, name: str) -> nn.Linear:
@@ -25,9 +24,9 @@ def linear(module: nn.Module, name: str) -> nn.Linear:
     return child
 
 
-def layer_linears(checkpoint: Trainable, component: str) -> list[str]:
+def layer_linears(checkpoint: Checkpoint, component: str) -> list[str]:
     """Names of the whole linears inside a component's layers, without projections and factorised ones."""
-    prefix = checkpoint.stack(Role(component)).name
+    prefix = checkpoint.stack(component).name
     return [
         name
         for name, child in checkpoint.model.named_modules()

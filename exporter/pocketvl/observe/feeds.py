@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pocketvl.families.split_attention import SplitAttention
-from pocketvl.families.trainable import Trainable
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.layers.split_attention import SplitAttention
+from pocketvl.network.ports import PortKind
 from pocketvl.train.method import TrainingData
 from pocketvl.train.questions import QuestionedData
-from pocketvl_runtime.manifest import Role
 
 Arrays = tuple[NDArray[Any], ...]
 SAMPLES = 256
@@ -21,7 +21,7 @@ BATCH = 32
 
 
 def feeds_of(
-    checkpoint: Trainable, data: TrainingData, component: str, padded: bool = False
+    checkpoint: Checkpoint, data: TrainingData, component: str, padded: bool = False
 ) -> Iterator[Arrays]:
     """Inputs of a component, of samples spread over the data; texts one by one, without their padding.
 
@@ -34,7 +34,7 @@ def feeds_of(
     if isinstance(data, QuestionedData):
         split = any(isinstance(child, SplitAttention) for child in checkpoint.model.modules())
         yield from _questions(data, checkpoint.tokenizer.pad_id, padded or split)
-    elif component == Role.IMAGE_ENCODER:
+    elif checkpoint.contract.components[component].inputs[0].kind is PortKind.PIXELS:
         indices = _spread(len(data.images))
         for start in range(0, len(indices), BATCH):
             yield (np.array(data.images[indices[start : start + BATCH]]),)
@@ -48,14 +48,6 @@ def feeds_of(
 def tensors_of(feed: Arrays) -> tuple[torch.Tensor, ...]:
     """The same as tensors, copied."""
     return tuple(torch.from_numpy(np.array(each)) for each in feed)
-
-
-def example_inputs(checkpoint: Trainable, component: str) -> tuple[torch.Tensor, ...]:
-    """Inputs of batch 1 for a component: a black picture, a text of nothing but padding, or both."""
-    pixels = torch.zeros(1, checkpoint.preprocess.height, checkpoint.preprocess.width, 3, dtype=torch.uint8)
-    ids = torch.full((1, checkpoint.tokenizer.length), checkpoint.tokenizer.pad_id, dtype=torch.int32)
-    examples = {Role.IMAGE_ENCODER: (pixels,), Role.TEXT_ENCODER: (ids,), Role.FUSION: (pixels, ids)}
-    return examples[Role(component)]
 
 
 def _questions(data: QuestionedData, pad_id: int, padded: bool) -> Iterator[Arrays]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pocketvl.compress.settings import LearningSettings, check_answering, shows_mirrored
 from pocketvl.errors import RecipeError
-from pocketvl.families import answers_questions
+from pocketvl.families import family_of
+from pocketvl.network.heads import HeadKind
 from pocketvl.pipelines.stages.answering import AskAnswers, LearnAnswers, QuestionData
 from pocketvl.pipelines.stages.compressing import CompressByTraining, CompressCheckpoint
 from pocketvl.pipelines.stages.learning import AskTeacher, Learn, PairData
@@ -14,7 +15,6 @@ from pocketvl.pipelines.stages.towers import check_source
 from pocketvl.recipes.compress_recipe import CompressRecipe
 from pocketvl.stage import Stage
 from pocketvl.train.method import CompressionMethod, Trait
-from pocketvl_runtime.manifest import Role
 
 
 def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, ...]:
@@ -30,13 +30,13 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
         RecipeError: a step makes no sense for such a model, or not after those before it.
     """
     check_source(source)
-    answering = answers_questions(source)
-    components = (Role.FUSION,) if answering else (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
+    family = family_of(source)
+    answering = family.head is HeadKind.LABELS
     chain = _Chain(source, QuestionData(source, data) if answering else PairData(source, data))
     traits: frozenset[Trait] = frozenset()
     for step in recipe.steps:
         if step.method is not None:
-            _check_method(step.method, tuple(each.value for each in components), traits)
+            _check_method(step.method, family.components, traits)
             traits |= step.method.makes
         if step.learn is not None:
             _check_learning(step.learn, answering)

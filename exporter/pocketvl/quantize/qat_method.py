@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 from pocketvl.errors import RecipeError
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.train.method import CompressionMethod, MethodInputs, Trait
-from pocketvl_runtime.manifest import Precision, Role
+from pocketvl_runtime.manifest import Precision
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.network.integers import QuantizedTower
 
-_TRAINED = (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
+_TRAINED = ("image_encoder", "text_encoder")
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,16 @@ class LearnOnGrids(CompressionMethod):
                 f"{', '.join(components)}"
             )
 
-    def apply(self, checkpoint: Trainable, inputs: MethodInputs) -> dict[str, object]:
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
         from pocketvl.quantize.qat import train_qat
         from pocketvl.train.pairs import PairedData
 
         assert isinstance(inputs.data, PairedData)
         assert inputs.work is not None
-        image, text = (checkpoint.tower(role) for role in _TRAINED)
+        image, text = (checkpoint.component(name).module for name in _TRAINED)
         quantized = (
-            self._quantize(checkpoint, image, Role.IMAGE_ENCODER, inputs),
-            self._quantize(checkpoint, text, Role.TEXT_ENCODER, inputs),
+            self._quantize(checkpoint, image, _TRAINED[0], inputs),
+            self._quantize(checkpoint, text, _TRAINED[1], inputs),
         )
         trained = train_qat(
             (image, text),
@@ -80,18 +80,19 @@ class LearnOnGrids(CompressionMethod):
         return {}
 
     def _quantize(
-        self, checkpoint: Trainable, module: nn.Module, component: str, inputs: MethodInputs
+        self, checkpoint: Checkpoint, module: nn.Module, component: str, inputs: MethodInputs
     ) -> QuantizedTower:
         """A component with the grids that training starts from."""
+        from pocketvl.families.base import example_inputs
         from pocketvl.observe.calibrate import calibrate
-        from pocketvl.observe.feeds import example_inputs, feeds_of
+        from pocketvl.observe.feeds import feeds_of
         from pocketvl.observe.settings import CalibrationSettings
         from pocketvl.observe.structure import final_linear, token_tables
-        from pocketvl.quantize.tower import int4_spec, quantize_tower, static_spec
+        from pocketvl.quantize.tower import quantize_tower, tower_spec
 
-        (example,) = example_inputs(checkpoint, component)
+        example = example_inputs(checkpoint.contract.components[component])
         tables, final = token_tables(module, example), final_linear(module, example)
-        spec = (static_spec if self.precision is Precision.INT8 else int4_spec)(module, tables, final)
+        spec = tower_spec(module, self.precision, tables, final)
         feeds = feeds_of(checkpoint, inputs.data, component)
         return quantize_tower(
             module, spec, calibrate(module, feeds, CalibrationSettings(second_moments=True))

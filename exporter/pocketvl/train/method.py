@@ -18,7 +18,7 @@ from pocketvl.stage import Progress
 from pocketvl_runtime.errors import shortened
 
 if TYPE_CHECKING:
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.train.pairs import PairedData
     from pocketvl.train.questions import QuestionedData
 
@@ -98,7 +98,7 @@ class CompressionMethod(Settings):
         """
 
     @abstractmethod
-    def apply(self, checkpoint: Trainable, inputs: MethodInputs) -> dict[str, object]:
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
         """Changes a checkpoint in place.
 
         Returns:

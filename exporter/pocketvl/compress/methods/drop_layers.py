@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.settings import Layers
 from pocketvl.train.method import CompressionMethod, MethodInputs, check_components
-from pocketvl_runtime.manifest import Role
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -52,20 +51,20 @@ class DropLayers(CompressionMethod):
     def check(self, components: Sequence[str]) -> None:
         check_components(tuple(self.keep), components)
 
-    def apply(self, checkpoint: Trainable, inputs: MethodInputs) -> dict[str, object]:
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
         from torch import nn
 
         from pocketvl.observe.feeds import feeds_of, tensors_of
 
         done: dict[str, object] = {}
         for name, count in self.keep.items():
-            stack = checkpoint.stack(Role(name))
+            stack = checkpoint.stack(name)
             layers = checkpoint.model.get_submodule(stack.name)
             assert isinstance(layers, nn.ModuleList)
             if count > len(layers):
                 raise RecipeError(f"{stack.name} has {len(layers)} layers; {count} of them cannot stay")
             feeds = (tensors_of(feed) for feed in feeds_of(checkpoint, inputs.data, name))
-            influence = layer_influence(checkpoint.tower(Role(name)), layers, feeds)
+            influence = layer_influence(checkpoint.component(name).module, layers, feeds)
             keep = sorted(influence.argsort(descending=True, stable=True)[:count].tolist())
             drop_layers_(checkpoint.model, stack.name, keep)
             _set_layer_count_(checkpoint.config, stack.config, count)

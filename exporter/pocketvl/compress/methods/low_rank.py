@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
 
 _DAMPING = 1e-6
 """Least strength of a direction, in parts of the inputs' mean square: what never varies has no inverse."""
@@ -66,12 +66,12 @@ class LowRank(CompressionMethod):
     def check(self, components: Sequence[str]) -> None:
         check_components(self.components, components)
 
-    def apply(self, checkpoint: Trainable, inputs: MethodInputs) -> dict[str, object]:
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
         from pocketvl.compress.gradients import second_moments
         from pocketvl.compress.shrink import layer_linears, linear
 
         done: dict[str, object] = {}
-        for component in self.components or tuple(role.value for role in checkpoint.roles):
+        for component in self.components or tuple(checkpoint.contract.components):
             names = layer_linears(checkpoint, component)
             moments = second_moments(checkpoint, inputs.data, component) if self.whitened else {}
             for index, name in enumerate(names):

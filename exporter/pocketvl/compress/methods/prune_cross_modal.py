@@ -18,16 +18,15 @@ from pydantic import Field
 from pocketvl.compress.settings import BlockScore, Grain
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.train.method import CompressionMethod, MethodInputs, Trait
-from pocketvl_runtime.manifest import Role
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.families.blocks import Attention
-    from pocketvl.families.segments import Segments
-    from pocketvl.families.split_attention import Block
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
+    from pocketvl.families.layers.blocks import Attention
+    from pocketvl.families.layers.segments import Segments
+    from pocketvl.families.layers.split_attention import Block
 
 _MASKED = -1.0
 """Additive masks are 0 where a token counts, and far below this where it does not."""
@@ -70,15 +69,15 @@ class PruneCrossModal(CompressionMethod):
                 f"the components of this one: {', '.join(components)}"
             )
 
-    def apply(self, checkpoint: Trainable, inputs: MethodInputs) -> dict[str, object]:
-        from pocketvl.families.split_attention import removed_blocks, split_attentions_
-        from pocketvl.families.vilt_trainable import TrainableVilt
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
+        from pocketvl.families.layers.split_attention import removed_blocks, split_attentions_
         from pocketvl.observe.feeds import feeds_of, tensors_of
 
-        assert isinstance(checkpoint, TrainableVilt)
-        segments = checkpoint.segments
+        segments = checkpoint.stack(self.component).segments
+        if segments is None:
+            raise RecipeError(f"the {self.component} has no text and image in one sequence")
         feeds = feeds_of(checkpoint, inputs.data, self.component, padded=True)
-        module = checkpoint.tower(Role(self.component))
+        module = checkpoint.component(self.component).module
         scores = block_scores(module, map(tensors_of, feeds), segments, self.score)
         going = least_blocks(scores, inputs.fraction * self.ratio, self.grain)
         split_attentions_(checkpoint.model, segments, going)
@@ -112,7 +111,7 @@ def block_scores(
     """
     import torch
 
-    from pocketvl.families.blocks import attentions
+    from pocketvl.families.layers.blocks import attentions
 
     watches = [_Watch(module, attention, segments, score) for attention in attentions(module)]
     samples = 0
@@ -174,7 +173,7 @@ class _Watch:
 
     def sums(self) -> dict[Block, float]:
         """By block, over all samples so far."""
-        from pocketvl.families.split_attention import Block
+        from pocketvl.families.layers.split_attention import Block
 
         return {
             Block(self._attention.name, *pair, head): float(value)
@@ -185,7 +184,7 @@ class _Watch:
     def _look(self, owner: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         import torch
 
-        from pocketvl.families.split_attention import SplitAttention
+        from pocketvl.families.layers.split_attention import SplitAttention
 
         hidden = args[0] if args else kwargs["hidden_states"]
         mask = args[1] if len(args) > 1 else kwargs.get("attention_mask")

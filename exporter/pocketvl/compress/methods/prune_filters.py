@@ -17,13 +17,12 @@ from pocketvl.compress.settings import Score
 from pocketvl.errors import RecipeError
 from pocketvl.settings import Share
 from pocketvl.train.method import CompressionMethod, MethodInputs, check_components
-from pocketvl_runtime.manifest import Role
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -56,15 +55,15 @@ class PruneFilters(CompressionMethod):
     def check(self, components: Sequence[str]) -> None:
         check_components([self.component], components)
 
-    def apply(self, checkpoint: Trainable, inputs: MethodInputs) -> dict[str, object]:
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
         from torch import nn
 
         from pocketvl.compress.gradients import loss_gradients_
-        from pocketvl.observe.feeds import example_inputs
+        from pocketvl.families.base import example_inputs
         from pocketvl.observe.structure import final_linear
 
-        module = checkpoint.tower(Role(self.component))
-        (example,) = example_inputs(checkpoint, self.component)
+        component = checkpoint.component(self.component)
+        module, (example,) = component.module, example_inputs(component)
         if sum(isinstance(each, nn.Conv2d) for each in module.modules()) < 2:
             raise RecipeError(
                 f"the {self.component} has no convolutions but its patch embedding, so there are no filters "

@@ -10,11 +10,10 @@ from pocketvl.compress.settings import Measure, Scope, Score, Units
 from pocketvl.errors import RecipeError
 from pocketvl.settings import Positive, Share
 from pocketvl.train.method import CompressionMethod, MethodInputs, Trait, check_components, check_names
-from pocketvl_runtime.manifest import Role
 
 if TYPE_CHECKING:
     from pocketvl.compress.structured import Group
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.train.method import TrainingData
 
 _GATE_SAMPLES, _GATE_BATCH = 512, 8
@@ -80,11 +79,11 @@ class PruneUnits(CompressionMethod):
     def check(self, components: Sequence[str]) -> None:
         check_components(self.components, components)
 
-    def apply(self, checkpoint: Trainable, inputs: MethodInputs) -> dict[str, object]:
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
         from pocketvl.compress.gradients import input_means, loss_gradients_
         from pocketvl.compress.structured import prune_units_
 
-        names = self.components or tuple(role.value for role in checkpoint.roles)
+        names = self.components or tuple(checkpoint.contract.components)
         if self.score is Score.TAYLOR:
             loss_gradients_(checkpoint, inputs.data)
         groups = self._groups(checkpoint, names)
@@ -101,42 +100,41 @@ class PruneUnits(CompressionMethod):
             prune_units_(checkpoint.model, group, indices, means)
         return {g.name: [len(indices), g.original] for g, indices in zip(groups, keep, strict=True)}
 
-    def _groups(self, checkpoint: Trainable, names: Sequence[str]) -> list[Group]:
+    def _groups(self, checkpoint: Checkpoint, names: Sequence[str]) -> list[Group]:
         """The units of all layers, scored by their weights."""
         from pocketvl.compress.costs import positions
         from pocketvl.compress.structured import groups_of
-        from pocketvl.families.blocks import feed_forwards
-        from pocketvl.observe.feeds import example_inputs
+        from pocketvl.families.base import example_inputs
+        from pocketvl.families.layers.blocks import feed_forwards
 
         groups: list[Group] = []
         original = checkpoint.original()
         score = Score.MAGNITUDE if self.score is Score.GATE else self.score
         for name in names:
-            role = Role(name)
-            module, layers = checkpoint.tower(role), original.get_submodule(checkpoint.stack(role).name)
-            found = feed_forwards(module)
-            if len(found) != len(feed_forwards(layers)):
+            component, stack = checkpoint.component(name), checkpoint.stack(name)
+            found = feed_forwards(component.module)
+            if len(found) != len(feed_forwards(original.get_submodule(stack.name))):
                 raise RecipeError(f"{name} has factorised linears: prune before low-rank")
-            rows = positions(module, example_inputs(checkpoint, name), found[0].up)
-            groups += groups_of(module, original, self.units, score, rows)
+            rows = positions(component.module, example_inputs(component), found[0].up)
+            groups += groups_of(component.module, original, self.units, score, rows)
         return groups
 
-    def _keep(self, checkpoint: Trainable, groups: list[Group], inputs: MethodInputs) -> list[list[int]]:
+    def _keep(self, checkpoint: Checkpoint, groups: list[Group], inputs: MethodInputs) -> list[list[int]]:
         """The indices of the units to keep, for each group."""
         from pocketvl.compress.costs import total_cost
         from pocketvl.compress.structured import select_by_ratio, select_to_target
-        from pocketvl.families import open_trainable
+        from pocketvl.families import open_checkpoint
 
         if self.ratio is not None:
             return select_by_ratio(groups, inputs.fraction * self.ratio, self.scope)
         assert self.target is not None
         measure, limit = self.target
-        first, now = total_cost(open_trainable(inputs.start)).of(measure), total_cost(checkpoint)
+        first, now = total_cost(open_checkpoint(inputs.start)).of(measure), total_cost(checkpoint)
         select_to_target(groups, now, measure, limit)  # so that the first round says what cannot be reached
         return select_to_target(groups, now, measure, first + inputs.fraction * (limit - first))
 
 
-def _gated(checkpoint: Trainable, data: TrainingData, groups: Sequence[Group]) -> list[Group]:
+def _gated(checkpoint: Checkpoint, data: TrainingData, groups: Sequence[Group]) -> list[Group]:
     """The groups, scored by gates."""
     import torch
 

@@ -10,10 +10,9 @@ from pocketvl.errors import RecipeError
 from pocketvl.families.tower_shape import TowerShape
 from pocketvl.settings import Seed
 from pocketvl.train.method import CompressionMethod, MethodInputs, Trait, check_components
-from pocketvl_runtime.manifest import Role
 
 if TYPE_CHECKING:
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,6 @@ class Reinitialize(CompressionMethod):
             if name not in self.shapes:
                 raise RecipeError(f"shapes.{name}: say which shape this component is to have")
 
-    def apply(self, checkpoint: Trainable, inputs: MethodInputs) -> dict[str, object]:
-        checkpoint.begin_anew_({Role(name): shape for name, shape in self.shapes.items()}, self.seed)
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
+        checkpoint.reinitialize_(self.shapes, self.seed)
         return {name: asdict(shape) for name, shape in self.shapes.items()}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Sparsify(CompressionMethod):
     def check(self, components: Sequence[str]) -> None:
         check_components(self.components, components)
 
-    def apply(self, checkpoint: Trainable, inputs: MethodInputs) -> dict[str, object]:
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
         from pocketvl.compress.gradients import loss_gradients_
         from pocketvl.compress.shrink import layer_linears
         from pocketvl.compress.sparsity import hold_masks_, release_masks_
@@ -72,7 +72,7 @@ class Sparsify(CompressionMethod):
         if self.score is Score.TAYLOR:
             loss_gradients_(checkpoint, inputs.data)
         done: dict[str, object] = {}
-        for component in self.components or tuple(role.value for role in checkpoint.roles):
+        for component in self.components or tuple(checkpoint.contract.components):
             names = layer_linears(checkpoint, component)
             if self.sparsity is None:
                 masks = two_four_masks(checkpoint.model, names, self.score)

@@ -51,9 +51,9 @@ class CompressCheckpoint(Stage):
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.compress.costs import costs_of
-        from pocketvl.families import open_trainable
+        from pocketvl.families import open_checkpoint
 
-        checkpoint = open_trainable(source["source"])
+        checkpoint = open_checkpoint(source["source"])
         before = costs_of(checkpoint)
         inputs = MethodInputs(
             data=self._read(source["data"]),

@@ -32,9 +32,9 @@ class MeasureCosts(Stage):
             check_source(source["checkpoint"])
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import open_trainable
+        from pocketvl.families import open_checkpoint
 
-        total = total_cost(open_trainable(source["checkpoint"]))
+        total = total_cost(open_checkpoint(source["checkpoint"]))
         (out / _COSTS_FILE).write_text(json.dumps(asdict(total)) + "\n", encoding="utf-8")
 
 
