@@ -5,7 +5,7 @@ Without torch, so that recipes can be read quickly; a method imports what it wor
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -60,7 +60,7 @@ class MethodInputs:
 
 
 @dataclass(frozen=True)
-class CompressionMethod(Settings):
+class CompressionMethod(Settings, ABC):
     """Base of all methods: a subclass's fields are its settings, and what a recipe's step of its `kind` has.
 
     Attributes:
@@ -110,10 +110,30 @@ class CompressionMethod(Settings):
         """
 
 
-def check_names(components: Sequence[str]) -> None:
-    """Raises RecipeError where a setting names a component twice."""
-    if len(set(components)) < len(components):
-        raise RecipeError(f"components: each once, not {', '.join(shortened(c, 30) for c in components[:9])}")
+@dataclass(frozen=True, kw_only=True)
+class ComponentwiseMethod(CompressionMethod):
+    """Base of methods that change some components, or all.
+
+    Attributes:
+        components: which are changed; all where none is named.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {"towers": 'components, as in components = ["image_encoder"]'}
+
+    components: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.components)) < len(self.components):
+            named = ", ".join(shortened(each, 30) for each in self.components[:9])
+            raise RecipeError(f"components: each once, not {named}")
+
+    def check(self, components: Sequence[str]) -> None:
+        check_components(self.components, components)
+
+    def changed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """The components of a checkpoint that are changed."""
+        return self.components or tuple(checkpoint.contract.components)
 
 
 def check_components(asked: Sequence[str], components: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ Compression", arXiv 2403.07378, section 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pocketvl.errors import RecipeError
 from pocketvl.settings import Share
-from pocketvl.train.method import CompressionMethod, MethodInputs, Trait, check_components, check_names
+from pocketvl.train.method import ComponentwiseMethod, MethodInputs, Trait
 
 if TYPE_CHECKING:
     import torch
@@ -32,14 +32,13 @@ _DAMPING = 1e-6
 
 
 @dataclass(frozen=True)
-class LowRank(CompressionMethod):
+class LowRank(ComponentwiseMethod):
     """Replaces linears inside layers by two of a lower rank, where that saves weights.
 
     Attributes:
         energy: part of the squared singular values that is kept, layer by layer; or
         ratio: part of each linear's weights that goes.
         whitened: weigh errors by the inputs that data gives, and not all weights alike.
-        components: which are factorised; all where none is named.
     """
 
     kind: ClassVar[str] = "low-rank"
@@ -47,31 +46,25 @@ class LowRank(CompressionMethod):
     refuses: ClassVar[Mapping[Trait, str]] = {
         Trait.SPARSE: "sparsify comes before low-rank, which would fill the zeros: leave one of them out"
     }
-    renamed: ClassVar[Mapping[str, str]] = {"towers": 'components, as in components = ["image_encoder"]'}
 
     energy: Share | None = None
     ratio: Share | None = None
     whitened: bool = True
-    components: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.energy is None) == (self.ratio is None):
             raise RecipeError("say either energy or ratio")
-        check_names(self.components)
 
     def title(self, fraction: float) -> str:
         return "factorise linears"
-
-    def check(self, components: Sequence[str]) -> None:
-        check_components(self.components, components)
 
     def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
         from pocketvl.compress.gradients import second_moments
         from pocketvl.compress.shrink import layer_linears, linear
 
         done: dict[str, object] = {}
-        for component in self.components or tuple(checkpoint.contract.components):
+        for component in self.changed(checkpoint):
             names = layer_linears(checkpoint, component)
             moments = second_moments(checkpoint, inputs.data, component) if self.whitened else {}
             for index, name in enumerate(names):

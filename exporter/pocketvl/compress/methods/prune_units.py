@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pocketvl.compress.settings import Measure, Scope, Score, Units
 from pocketvl.errors import RecipeError
 from pocketvl.settings import Positive, Share
-from pocketvl.train.method import CompressionMethod, MethodInputs, Trait, check_components, check_names
+from pocketvl.train.method import ComponentwiseMethod, MethodInputs, Trait
 
 if TYPE_CHECKING:
     from pocketvl.compress.structured import Group
@@ -20,7 +20,7 @@ _GATE_SAMPLES, _GATE_BATCH = 512, 8
 
 
 @dataclass(frozen=True)
-class PruneUnits(CompressionMethod):
+class PruneUnits(ComponentwiseMethod):
     """Removes the neurons and heads that matter least; their mean output goes into the next layer's bias.
 
     One of `ratio`, `parameters`, `macs` and `int8_bytes` says how far.
@@ -31,7 +31,6 @@ class PruneUnits(CompressionMethod):
         parameters: the most that all components together may have.
         macs: the most multiply-adds that one run of every component may take.
         int8_bytes: the most that all components may take with 8-bit weights, graphs not counted.
-        components: which are pruned; all where none is named.
         score: magnitude, taylor or gate.
         scope: with a ratio: so much of each layer, or of all of them together.
     """
@@ -40,14 +39,12 @@ class PruneUnits(CompressionMethod):
     refuses: ClassVar[Mapping[Trait, str]] = {
         Trait.FACTORIZED: "low-rank comes before prune: factorised linears have no neurons; prune first"
     }
-    renamed: ClassVar[Mapping[str, str]] = {"towers": 'components, as in components = ["image_encoder"]'}
 
     units: tuple[Units, ...] = (Units.NEURONS,)
     ratio: Share | None = None
     parameters: Positive | None = None
     macs: Positive | None = None
     int8_bytes: Positive | None = None
-    components: tuple[str, ...] = ()
     score: Score = Score.MAGNITUDE
     scope: Scope = Scope.LAYER
 
@@ -58,7 +55,6 @@ class PruneUnits(CompressionMethod):
             raise RecipeError("say one of ratio, parameters, macs and int8_bytes")
         if not self.units or len(set(self.units)) < len(self.units):
             raise RecipeError("units: neurons, heads, or both, each once")
-        check_names(self.components)
 
     @property
     def is_progressive(self) -> bool:
@@ -76,14 +72,11 @@ class PruneUnits(CompressionMethod):
     def title(self, fraction: float) -> str:
         return f"prune {' and '.join(self.units)}"
 
-    def check(self, components: Sequence[str]) -> None:
-        check_components(self.components, components)
-
     def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
         from pocketvl.compress.gradients import input_means, loss_gradients_
         from pocketvl.compress.structured import prune_units_
 
-        names = self.components or tuple(checkpoint.contract.components)
+        names = self.changed(checkpoint)
         if self.score is Score.TAYLOR:
             loss_gradients_(checkpoint, inputs.data)
         groups = self._groups(checkpoint, names)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pocketvl.compress.settings import Scope, Score
 from pocketvl.errors import RecipeError
 from pocketvl.settings import Share
-from pocketvl.train.method import CompressionMethod, MethodInputs, Trait, check_components, check_names
+from pocketvl.train.method import ComponentwiseMethod, MethodInputs, Trait
 
 if TYPE_CHECKING:
     import torch
@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sparsify(CompressionMethod):
+class Sparsify(ComponentwiseMethod):
     """Sets the weights of layers' linears that matter least to 0; later trainings hold them there.
 
     Attributes:
         sparsity: part of the weights; or
         two_of_four: of every four neighbouring inputs the two that matter least.
-        components: which are pruned; all where none is named.
         score: magnitude or taylor.
         scope: so much of each layer, or of all of a component's layers together.
     """
@@ -37,11 +36,9 @@ class Sparsify(CompressionMethod):
             "low-rank comes before sparsify, which passes over what it made: leave one of them out"
         )
     }
-    renamed: ClassVar[Mapping[str, str]] = {"towers": 'components, as in components = ["image_encoder"]'}
 
     sparsity: Share | None = None
     two_of_four: bool = False
-    components: tuple[str, ...] = ()
     score: Score = Score.MAGNITUDE
     scope: Scope = Scope.LAYER
 
@@ -50,7 +47,6 @@ class Sparsify(CompressionMethod):
         if (self.sparsity is None) != self.two_of_four:
             raise RecipeError("say either sparsity or two_of_four = true")
         self.score.check_of_weights()
-        check_names(self.components)
 
     @property
     def is_progressive(self) -> bool:
@@ -61,9 +57,6 @@ class Sparsify(CompressionMethod):
             return "prune two of four weights"
         return f"prune {fraction * self.sparsity:.0%} of weights"
 
-    def check(self, components: Sequence[str]) -> None:
-        check_components(self.components, components)
-
     def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
         from pocketvl.compress.gradients import loss_gradients_
         from pocketvl.compress.shrink import layer_linears
@@ -72,7 +65,7 @@ class Sparsify(CompressionMethod):
         if self.score is Score.TAYLOR:
             loss_gradients_(checkpoint, inputs.data)
         done: dict[str, object] = {}
-        for component in self.components or tuple(checkpoint.contract.components):
+        for component in self.changed(checkpoint):
             names = layer_linears(checkpoint, component)
             if self.sparsity is None:
                 masks = two_four_masks(checkpoint.model, names, self.score)
