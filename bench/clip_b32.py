@@ -36,10 +36,10 @@ from pocketvl.lower.tflite.export import export_tflite
 from pocketvl.lower.tflite.quantized import write_quantized_tflite
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.equalize import equalize_
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.settings import QuantizeSettings
-from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl.tabletop.draw import draw_scene
 from pocketvl.tabletop.scene import sample_scene, scene_rng

@@ -37,9 +37,9 @@ from pocketvl.lower.tflite.quantized import write_quantized_tflite
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings, Observer
+from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
-from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision, Role
 

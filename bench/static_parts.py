@@ -22,12 +22,12 @@ from pocketvl.network.specification import TowerSpec
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.calibration import Calibration
 from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.rounding import Rounding
 from pocketvl.quantize.sensitivity import embedding_loss
 from pocketvl.quantize.settings import QuantizeSettings
-from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 
