@@ -51,7 +51,7 @@ def example_of(role: Role, checkpoint: Path) -> torch.Tensor:
     if role is Role.IMAGE_ENCODER:
         spec = open_source(checkpoint).preprocess
         return torch.from_numpy(rng.integers(0, 256, (3, spec.height, spec.width, 3), dtype=np.uint8))
-    length = open_source(checkpoint).tokenizer.length
+    length = open_source(checkpoint).tokenizer.max_length
     return torch.from_numpy(rng.integers(0, 300, (3, length), dtype=np.int32))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,8 +35,8 @@ class Source:
     family: str
     name: str
     folder: Path
-    preprocess: PreprocessSpec
-    tokenizer: TokenizerSpec
+    preprocess: ImageProcessor
+    tokenizer: TextProcessor
     tokenizer_json: bytes
     embedding_dim: int
     logit_scale: float

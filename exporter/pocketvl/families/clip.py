@@ -32,7 +32,7 @@ from pocketvl.families.opening import (
     text_length,
 )
 from pocketvl_runtime.errors import quoted
-from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, Padding, TextProcessor
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
@@ -57,7 +57,7 @@ class ClipImageEncoder(nn.Module):
     some means, and the other never; so both engines get the same weights, and int8 takes pixels as they are.
     """
 
-    def __init__(self, model: CLIPModel, preprocess: PreprocessSpec) -> None:
+    def __init__(self, model: CLIPModel, preprocess: ImageProcessor) -> None:
         """Args: model: shares its other parameters. preprocess: whose rescale, mean and std are applied."""
         super().__init__()
         vision = model.vision_model
@@ -80,16 +80,17 @@ class ClipImageEncoder(nn.Module):
         return normalize(self.projection(self.post_layernorm(hidden[:, 0])))
 
 
-def of_raw_pixels(patches: nn.Conv2d, preprocess: PreprocessSpec) -> nn.Conv2d:
+def of_raw_pixels(patches: nn.Conv2d, preprocess: ImageProcessor) -> nn.Conv2d:
     """The same convolution of pixels 0 to 255 that have been neither rescaled nor normalised.
 
     Args:
         patches: without padding, which would stand for another pixel now; left as it is.
         preprocess: whose rescale, mean and std go into the new one's weights.
     """
+    normalization = preprocess.normalized_in_graph
     weight = patches.weight.detach().double()  # [hidden, 3, P, P]
     mean, std = (
-        torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (preprocess.mean, preprocess.std)
+        torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (normalization.mean, normalization.std)
     )
     bias = -(weight * (mean / std)).sum(dim=(1, 2, 3))
     if patches.bias is not None:
@@ -99,7 +100,7 @@ def of_raw_pixels(patches: nn.Conv2d, preprocess: PreprocessSpec) -> nn.Conv2d:
         nn.Conv2d, patches.in_channels, patches.out_channels, size, stride
     )
     with torch.no_grad():
-        folded.weight.copy_(weight * (preprocess.rescale / std))
+        folded.weight.copy_(weight * (normalization.rescale / std))
         folded.get_parameter("bias").copy_(bias)
     return cast(nn.Conv2d, folded.requires_grad_(False))
 
@@ -176,7 +177,7 @@ def load(folder: Path) -> Source:
     notes += _check_tokenizer(folder, tokenizer, config)
     model = _open_model(config, folder).requires_grad_(False)
     length = text_length(tokenizer, int(config.text.max_position_embeddings), folder)
-    spec = TokenizerSpec(file="tokenizer.json", length=length, pad_id=tokenizer.pad_id, needs_mask=False)
+    spec = TextProcessor(length, Padding(tokenizer.pad_id))
     return Source(
         family="clip",
         name=folder.resolve().name,
@@ -296,8 +297,8 @@ def logit_scale_of(stored: torch.Tensor, folder: Path) -> float:
 def space_of(
     model: nn.Module,
     contract: dict[str, Any],
-    preprocess: PreprocessSpec,
-    tokenizer: TokenizerSpec,
+    preprocess: ImageProcessor,
+    tokenizer: TextProcessor,
     tokenizer_json: bytes,
 ) -> str:
     """Hashes everything that an embedding depends on; the logit scale is not among it.

@@ -13,7 +13,7 @@ from torch import nn
 from pocketvl.families.clip import build_model, load, load_model
 from pocketvl.families.tower_shape import TowerShape
 from pocketvl.families.trainable import LayerStack, Normalise, Trainable
-from pocketvl_runtime.manifest import PreprocessSpec, Role
+from pocketvl_runtime.manifest import ImageProcessor, Role
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, VisionTextDualEncoderModel
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ClipImageTower(nn.Module):
     """uint8 [B, H, W, 3] -> float32 [B, D], L2-normalised."""
 
-    def __init__(self, model: CLIPModel | VisionTextDualEncoderModel, preprocess: PreprocessSpec) -> None:
+    def __init__(self, model: CLIPModel | VisionTextDualEncoderModel, preprocess: ImageProcessor) -> None:
         """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied."""
         super().__init__()
         self.vision_model, self.visual_projection = model.vision_model, model.visual_projection

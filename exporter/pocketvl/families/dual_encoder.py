@@ -30,7 +30,7 @@ from pocketvl.families.opening import (
     text_length,
 )
 from pocketvl_runtime.errors import quoted
-from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, Padding, TextProcessor
 
 if TYPE_CHECKING:
     from transformers import (
@@ -55,7 +55,7 @@ class ConvNextImageEncoder(nn.Module):
     into the linear that gives them; so both engines get the same weights.
     """
 
-    def __init__(self, model: VisionTextDualEncoderModel, preprocess: PreprocessSpec) -> None:
+    def __init__(self, model: VisionTextDualEncoderModel, preprocess: ImageProcessor) -> None:
         """Builds it.
 
         Args:
@@ -144,7 +144,7 @@ def load(folder: Path) -> Source:
     _check_tokenizer(folder, tokenizer, config)
     model = _open_model(config, folder).requires_grad_(False)
     length = text_length(tokenizer, int(config.text.max_position_embeddings), folder)
-    spec = TokenizerSpec(file="tokenizer.json", length=length, pad_id=tokenizer.pad_id, needs_mask=False)
+    spec = TextProcessor(length, Padding(tokenizer.pad_id))
     space = space_of(model, _contract(config), preprocess, spec, tokenizer.content)
     return Source(
         family="vision-text-dual-encoder",

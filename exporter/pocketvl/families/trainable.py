@@ -20,19 +20,20 @@ from pocketvl.families.checkpoint import read_json, stored_dtype
 from pocketvl.families.compression import compression_of
 from pocketvl.families.folder import PROCESSOR_FILES
 from pocketvl.families.tower_shape import TowerShape
-from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, Role, TextProcessor
 
 
 class Normalise(nn.Module):
     """uint8 RGB [B, H, W, 3] -> float32 [B, 3, H, W], rescaled and normalised."""
 
-    def __init__(self, preprocess: PreprocessSpec) -> None:
+    def __init__(self, preprocess: ImageProcessor) -> None:
         """Args: preprocess: whose rescale, mean and std are applied."""
         super().__init__()
         self.factor: torch.Tensor
         self.shift: torch.Tensor
-        mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
-        self.register_buffer("factor", preprocess.rescale / std, persistent=False)  # [3, 1, 1]
+        normalization = preprocess.normalized_in_graph
+        mean, std = (torch.tensor(v)[:, None, None] for v in (normalization.mean, normalization.std))
+        self.register_buffer("factor", normalization.rescale / std, persistent=False)  # [3, 1, 1]
         self.register_buffer("shift", mean / std, persistent=False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -74,8 +75,8 @@ class Trainable(ABC):
     model: nn.Module
     config: dict[str, Any]
     dtype: torch.dtype
-    preprocess: PreprocessSpec
-    tokenizer: TokenizerSpec
+    preprocess: ImageProcessor
+    tokenizer: TextProcessor
     tokenizer_json: bytes
     logit_scale: float
 

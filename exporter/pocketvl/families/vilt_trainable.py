@@ -17,7 +17,7 @@ from pocketvl.families.opening import MASKED, check_vocabulary, text_length
 from pocketvl.families.segments import Segments
 from pocketvl.families.trainable import LayerStack, Normalise, Trainable
 from pocketvl.families.vilt import build_model, check_config, load_model, segment_lengths
-from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, Padding, Role, TextProcessor
 
 if TYPE_CHECKING:
     from transformers import ViltConfig, ViltForQuestionAnswering
@@ -30,7 +30,7 @@ class ViltTower(nn.Module):
     nothing but the order of sums.
     """
 
-    def __init__(self, model: ViltForQuestionAnswering, preprocess: PreprocessSpec, pad_id: int) -> None:
+    def __init__(self, model: ViltForQuestionAnswering, preprocess: ImageProcessor, pad_id: int) -> None:
         """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied. pad_id: fills
         up short texts, and is not looked at."""
         super().__init__()
@@ -114,7 +114,7 @@ def load_trainable(folder: Path) -> TrainableVilt:
         config=stored,
         dtype=stored_dtype(folder),
         preprocess=preprocess,
-        tokenizer=TokenizerSpec(length, tokenizer.pad_id, needs_mask=False),
+        tokenizer=TextProcessor(length, Padding(tokenizer.pad_id)),
         tokenizer_json=tokenizer.content,
         logit_scale=1.0,
         answers=answers,

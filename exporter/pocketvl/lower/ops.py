@@ -23,10 +23,11 @@ _TFLITE_CUSTOM = "CUSTOM"
 
 @dataclass(frozen=True)
 class GraphIO:
-    """A graph's inputs and outputs, in order, under the names that callers use."""
+    """A graph's inputs and outputs, in order, under the names that callers use; and a TFLite's signature."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    signature: str | None = None
 
 
 def op_counts(path: Path) -> dict[str, int]:
@@ -96,6 +97,7 @@ def graph_io(path: Path) -> GraphIO:
     return GraphIO(
         tuple(_tflite_spec(entry, tensors, path) for entry in signature.inputs),
         tuple(_tflite_spec(entry, tensors, path) for entry in signature.outputs),
+        text_of(signature.signatureKey),
     )
 
 

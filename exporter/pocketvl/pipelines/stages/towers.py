@@ -21,7 +21,7 @@ from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.isa import instruction_set
-from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, Role, TextProcessor
 from pocketvl_runtime.text import Tokenizer
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def calibration_texts(dataset: Dataset) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def write_pixels(path: Path, dataset: Dataset, spec: PreprocessSpec, source: Inputs) -> None:
+def write_pixels(path: Path, dataset: Dataset, spec: ImageProcessor, source: Inputs) -> None:
     """Writes a dataset's pictures as uint8 [N, H, W, 3], preprocessed as on the device."""
     shape = (len(dataset), spec.height, spec.width, 3)
     rows = open_array(path, np.uint8, shape)
@@ -117,7 +117,7 @@ def write_pixels(path: Path, dataset: Dataset, spec: PreprocessSpec, source: Inp
     rows.flush()
 
 
-def ids_of(texts: list[str], tokenizer_json: bytes, spec: TokenizerSpec) -> npt.NDArray[np.int32]:
+def ids_of(texts: list[str], tokenizer_json: bytes, spec: TextProcessor) -> npt.NDArray[np.int32]:
     """Token ids [N, T] of texts, as on the device."""
     return Tokenizer(tokenizer_json, spec).encode(texts).ids
 
@@ -255,13 +255,13 @@ def open_tower(source: Path, role: Role, folder: Path) -> tuple[nn.Module, torch
     return module, example
 
 
-def example_of(preprocess: PreprocessSpec, tokenizer: TokenizerSpec, role: Role) -> torch.Tensor:
+def example_of(preprocess: ImageProcessor, tokenizer: TextProcessor, role: Role) -> torch.Tensor:
     """An input of batch 1 for a tower: a black picture, or a text of nothing but filling."""
     import torch
 
     if role is Role.IMAGE_ENCODER:
         return torch.zeros(1, preprocess.height, preprocess.width, 3, dtype=torch.uint8)
-    return torch.full((1, tokenizer.length), tokenizer.pad_id, dtype=torch.int32)
+    return torch.full((1, tokenizer.max_length), tokenizer.pad_id, dtype=torch.int32)
 
 
 def _plain_tower(folder: Path, role: Role) -> tuple[nn.Module, torch.Tensor]:
