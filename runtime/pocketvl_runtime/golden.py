@@ -11,11 +11,11 @@ from typing import Literal, TypeAlias
 from pocketvl_runtime.errors import BundleError
 from pocketvl_runtime.files import read_file
 from pocketvl_runtime.manifest import (
+    BUNDLE_FORMAT,
     FORMAT_VERSION,
     MAX_JSON_BYTES,
     Manifest,
     check_relative_path,
-    is_newer,
 )
 from pocketvl_runtime.manifest.format1 import is_format1, upgrade_golden
 from pocketvl_runtime.schema import OPTIONAL, decode, dump_json, parse_json
@@ -186,7 +186,9 @@ class Golden:
         if isinstance(value, dict) and is_format1(value):
             return decode(cls, upgrade_golden(value, where, manifest), where)
         try:
-            newer = isinstance(value, dict) and "version" in value and is_newer(value["version"])
+            newer = (
+                isinstance(value, dict) and "version" in value and BUNDLE_FORMAT.is_newer(value["version"])
+            )
         except BundleError as error:
             raise BundleError(f"{where}: {error}") from error
         return decode(cls, value, where, ignore_unknown=newer)

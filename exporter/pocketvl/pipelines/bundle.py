@@ -17,10 +17,11 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.errors import LoweringError
 from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl.evaluate.tasks import DEFAULT_TEMPLATE
-from pocketvl.families.base import Source
-from pocketvl.lower.ops import graph_io
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.lower.backends import backend_of_file
+from pocketvl.network.ports import Port
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
-from pocketvl.stage import Stage, installed_version
+from pocketvl.stage import Stage, installed_version, link_or_copy
 from pocketvl.stage.base import links, settings
 from pocketvl_runtime.backends import least_engine
 from pocketvl_runtime.golden import (
@@ -68,7 +69,7 @@ _SCORE_DIGITS = 7
 REPORT_FILES = ("report.json", "report.html")
 
 
-def write_base(source: Source, calibration: Dataset, out: Path) -> Manifest:
+def write_base(source: Checkpoint, calibration: Dataset, out: Path) -> Manifest:
     """Writes a bundle without graphs.
 
     Args:
@@ -81,8 +82,8 @@ def write_base(source: Source, calibration: Dataset, out: Path) -> Manifest:
     _write_golden(source, calibration, labels, out)
     head = (IMAGE_PORT, TEXT_PORT, Scale(source.logit_scale, source.logit_scale), 0.0, Activation.SOFTMAX)
     manifest = Manifest(
-        model=ModelInfo(source.name, source.family, (Modality.IMAGE, Modality.TEXT)),
-        processors={IMAGE: source.preprocess, TEXT: source.tokenizer},
+        model=ModelInfo(source.contract.name, source.contract.family, (Modality.IMAGE, Modality.TEXT)),
+        processors=source.contract.processors,
         graphs=_graphs(source),
         variants={},
         tasks={
@@ -101,7 +102,7 @@ def write_bundle(base: Path, graphs: Iterable[Path], stages: Iterable[Stage], ou
 
     Args:
         base: the bundle without graphs, as `write_base` wrote it.
-        graphs: files named `<component>.<precision>.<onnx|tflite>`.
+        graphs: files named `<component>.<precision>.<onnx|tflite>`, of sealed results.
         stages: what made it all, for the provenance.
         out: an empty folder.
     """
@@ -111,7 +112,7 @@ def write_bundle(base: Path, graphs: Iterable[Path], stages: Iterable[Stage], ou
     files: dict[tuple[Engine, Precision], dict[str, VariantFile]] = {}
     for path in sorted(graphs, key=lambda p: p.name):
         component, precision, engine = path.name.split(".")
-        shutil.copyfile(path, out / "graphs" / path.name)
+        link_or_copy(path, out / "graphs" / path.name)
         of_variant = files.setdefault((Engine(engine), Precision(precision)), {})
         of_variant[component] = _stored(path, manifest.graphs[component])
     manifest = replace(
@@ -133,7 +134,7 @@ def write_judged(
     """Copies a bundle with only the variants given, and its golden pack's tolerances set.
 
     Args:
-        candidate: the bundle to copy from.
+        candidate: the bundle to copy from, a sealed result.
         manifest: its manifest.
         golden: the golden pack with tolerances.
         variants: what goes in, with status and what it may be compared with.
@@ -144,7 +145,8 @@ def write_judged(
     dropped = every - kept
     for path in sorted(set(manifest.files) - dropped):
         (out / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(candidate / path, out / path)
+        copy = link_or_copy if path.startswith("graphs/") else shutil.copyfile
+        copy(candidate / path, out / path)
     (out / GOLDEN_FILE).write_text(golden.to_json(), encoding="utf-8", newline="\n")
     judged = replace(manifest, variants=dict(variants), files=list_files(out))
     (out / MANIFEST_FILE).write_text(judged.to_json(), encoding="utf-8", newline="\n")
@@ -170,17 +172,24 @@ def golden_embeddings(golden: Golden) -> Embeddings:
     return Embeddings(images, texts, tuple(text.text for text in golden.texts))
 
 
-def _graphs(source: Source) -> dict[str, ComponentGraph]:
-    """The contracts of a source's two towers."""
-    spec, shape = source.preprocess, (1, source.embedding_dim)
-    length = source.tokenizer.max_length
-    pixels = InputPort("pixels", DType.UINT8, spec.output.shape, PortKind.PIXELS, IMAGE)
-    ids = InputPort("ids", DType.INT32, (1, length), PortKind.TOKEN_IDS, TEXT)
-    embedding = OutputPort("embedding", DType.FLOAT32, shape, PortKind.EMBEDDING, source.space)
+def _graphs(source: Checkpoint) -> dict[str, ComponentGraph]:
+    """The contracts of a checkpoint's components."""
+    space = source.space()
     return {
-        Role.IMAGE_ENCODER.value: ComponentGraph((pixels,), (embedding,)),
-        Role.TEXT_ENCODER.value: ComponentGraph((ids,), (embedding,)),
+        name: ComponentGraph(
+            tuple(
+                InputPort(p.name, DType(p.dtype), p.shape, PortKind(p.kind), p.source) for p in ports.inputs
+            ),
+            tuple(_output(port, space) for port in ports.outputs),
+        )
+        for name, ports in source.contract.components.items()
     }
+
+
+def _output(port: Port, space: str) -> OutputPort:
+    kind = PortKind(port.kind)
+    of = space if kind is PortKind.EMBEDDING else None
+    return OutputPort(port.name, DType(port.dtype), port.shape, kind, of)
 
 
 def _stored(path: Path, contract: ComponentGraph) -> VariantFile:
@@ -189,7 +198,7 @@ def _stored(path: Path, contract: ComponentGraph) -> VariantFile:
     Raises:
         LoweringError: they are others.
     """
-    found = graph_io(path)
+    found = backend_of_file(path).graph_io(path)
     for ports, tensors in ((contract.inputs, found.inputs), (contract.outputs, found.outputs)):
         wanted = tensors_of(ports, {})
         if set(tensors) != set(wanted):
@@ -213,13 +222,14 @@ def golden_scores(images: np.ndarray, texts: np.ndarray, logit_scale: float) -> 
     return tuple(rows)
 
 
-def _write_golden(source: Source, calibration: Dataset, labels: tuple[str, ...], out: Path) -> None:
+def _write_golden(source: Checkpoint, calibration: Dataset, labels: tuple[str, ...], out: Path) -> None:
     import torch
 
     images: list[GoldenImage] = []
     rows: list[np.ndarray] = []
     (out / "golden" / "images").mkdir(parents=True)
     (out / "golden" / "pixels").mkdir()
+    encoder = source.tower(Role.IMAGE_ENCODER)
     with torch.inference_mode(), _one_thread():
         for name, content in golden_images(calibration).items():
             pixels = preprocess(open_image(content), source.preprocess)
@@ -227,7 +237,7 @@ def _write_golden(source: Source, calibration: Dataset, labels: tuple[str, ...],
             expected = f"golden/pixels/{Path(name).stem}.png"
             (out / expected).write_bytes(_png(pixels))
             images.append(GoldenImage(f"golden/images/{name}", expected))
-            rows.append(source.image_encoder(torch.from_numpy(pixels[None]))[0].numpy())
+            rows.append(encoder(torch.from_numpy(pixels[None]))[0].numpy())
         strings = golden_texts(calibration)
         ids, embeddings = _embed_texts(source, strings)
         _, of_labels = _embed_texts(source, label_texts(DEFAULT_TEMPLATE, labels))
@@ -256,12 +266,13 @@ def _arrays(processor: str, rows: np.ndarray) -> tuple[GoldenArray, ...]:
     )
 
 
-def _embed_texts(source: Source, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _embed_texts(source: Checkpoint, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Ids int32 [N, T], and torch's embeddings float32 [N, D], one by one."""
     import torch
 
     ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
-    rows = [source.text_encoder(torch.from_numpy(row[None]))[0].numpy() for row in ids]
+    encoder = source.tower(Role.TEXT_ENCODER)
+    rows = [encoder(torch.from_numpy(row[None]))[0].numpy() for row in ids]
     return ids, np.array(rows, np.float32).reshape(len(texts), source.embedding_dim)
 
 

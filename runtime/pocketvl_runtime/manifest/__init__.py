@@ -64,9 +64,10 @@ from pocketvl_runtime.manifest.tasks import (
     Task,
 )
 from pocketvl_runtime.manifest.variants import Comparable, FileEntry, Mode, VariantFile, VariantSpec
-from pocketvl_runtime.manifest.versions import FORMAT_VERSION, is_newer
+from pocketvl_runtime.manifest.versions import BUNDLE_FORMAT, FORMAT_VERSION
 
 __all__ = [
+    "BUNDLE_FORMAT",
     "DIGEST_KEY",
     "FORMAT",
     "FORMAT_VERSION",
@@ -124,7 +125,6 @@ __all__ = [
     "VariantFile",
     "VariantSpec",
     "check_relative_path",
-    "is_newer",
     "manifest_digest",
     "port_name",
     "signed",

@@ -23,7 +23,7 @@ from pocketvl_runtime.manifest.names import (
 from pocketvl_runtime.manifest.processors import Processor
 from pocketvl_runtime.manifest.tasks import Task
 from pocketvl_runtime.manifest.variants import FileEntry, VariantSpec
-from pocketvl_runtime.manifest.versions import FORMAT_VERSION, is_newer
+from pocketvl_runtime.manifest.versions import BUNDLE_FORMAT, FORMAT_VERSION
 from pocketvl_runtime.schema import decode, dump_json, encode, parse_json, tag_of
 
 
@@ -67,7 +67,7 @@ class Manifest:
     format: Literal["pocketvl-bundle"] = "pocketvl-bundle"
 
     def __post_init__(self) -> None:
-        is_newer(self.version)
+        BUNDLE_FORMAT.is_newer(self.version)
         check_manifest(self)
 
     @classmethod
@@ -84,7 +84,7 @@ class Manifest:
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise BundleError(f"{where} is no manifest of a bundle: its format is not {FORMAT!r}")
         try:
-            newer = is_newer(value.get("version"))
+            newer = BUNDLE_FORMAT.is_newer(value.get("version"))
             _check_digest(value.pop(DIGEST_KEY, None), text)
         except BundleError as error:
             raise BundleError(f"{where}: {error}") from error
