@@ -44,7 +44,7 @@ from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl.tabletop.draw import draw_scene
 from pocketvl.tabletop.scene import sample_scene, scene_rng
 from pocketvl_runtime.image import open_image
-from pocketvl_runtime.manifest import Precision, PreprocessSpec, ResizeMode, Role
+from pocketvl_runtime.manifest import ImageProcessor, Normalization, Precision, ResizeMode, Role
 
 INPUTS = {"image": "pixels", "text": "ids"}
 ROLES = {"image": Role.IMAGE_ENCODER, "text": Role.TEXT_ENCODER}
@@ -121,17 +121,10 @@ def texts(count: int, seed: int) -> NDArray[np.int32]:
 
 def towers(names: list[str], calibration: int, unseen: int) -> list[Tower]:
     """The towers that were asked for, plain and with outliers."""
-    preprocess = PreprocessSpec(
-        resize_mode=ResizeMode.SHORTEST_EDGE,
-        resize_height=224,
-        resize_width=224,
-        crop_height=224,
-        crop_width=224,
-        resample="bicubic",
-        mean=(0.48145466, 0.4578275, 0.40821073),
-        std=(0.26862954, 0.26130258, 0.27577711),
-        rescale=1 / 255,
+    normalization = Normalization(
+        (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), 1 / 255
     )
+    preprocess = ImageProcessor.bicubic(ResizeMode.SHORTEST_EDGE, (224, 224), (224, 224), normalization)
     found = []
     shown: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
         "image": (pictures(calibration, 1), pictures(unseen, 2)),

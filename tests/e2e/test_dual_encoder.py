@@ -61,7 +61,7 @@ def _halve(folder: Path, out: Path) -> None:
 
 def test_every_variant_passes_its_gate_and_answers_like_torch(exported: Exported) -> None:
     manifest = Manifest.read(exported.bundle / "manifest.json")
-    assert manifest.family == "vision-text-dual-encoder"
+    assert manifest.model.family == "vision-text-dual-encoder"
     assert set(manifest.variants) == set(VARIANTS)
     assert {variant.status for variant in manifest.variants.values()} == {Status.ACCEPTED}
     source = open_checkpoint(exported.checkpoint)

@@ -70,7 +70,9 @@ def test_it_answers_like_transformers(folder: Path) -> None:
     pixels, ids = vilt_inputs()
     spec = checkpoint.preprocess
     values = pixels.permute(0, 3, 1, 2) / 255
-    values = (values - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
+    values = (values - torch.tensor(spec.normalized_in_graph.mean).view(3, 1, 1)) / torch.tensor(
+        spec.normalized_in_graph.std
+    ).view(3, 1, 1)
     model = ViltForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).train(False)
     with torch.no_grad():
         wanted = model(

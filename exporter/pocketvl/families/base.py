@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.network.heads import ContrastiveHead, Head, HeadKind, LabelHead
 from pocketvl.network.ports import ComponentPorts, Port
-from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pocketvl.families.layers.segments import Segments
     from pocketvl.families.tower_shape import TowerShape
 
-Processor: TypeAlias = PreprocessSpec | TokenizerSpec
+Processor: TypeAlias = ImageProcessor | TextProcessor
 IMAGE, TEXT = "image", "text"
 """Names of processors."""
 
@@ -125,17 +125,17 @@ class Contract:
         return self.head
 
     @property
-    def preprocess(self) -> PreprocessSpec:
+    def preprocess(self) -> ImageProcessor:
         """How a picture becomes uint8 pixels."""
         found = self.processors[IMAGE]
-        assert isinstance(found, PreprocessSpec)
+        assert isinstance(found, ImageProcessor)
         return found
 
     @property
-    def tokenizer(self) -> TokenizerSpec:
+    def tokenizer(self) -> TextProcessor:
         """How a text becomes int32 ids."""
         found = self.processors[TEXT]
-        assert isinstance(found, TokenizerSpec)
+        assert isinstance(found, TextProcessor)
         return found
 
 

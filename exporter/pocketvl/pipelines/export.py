@@ -83,7 +83,7 @@ class ExportResult:
 class JudgeBundle(Stage):
     """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
 
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     tools: ClassVar[tuple[str, ...]] = (
         "onnx",
         "onnxruntime",
@@ -165,7 +165,7 @@ class JudgeBundle(Stage):
             if status is not None
         }
         answers = golden_answers(candidate, names)
-        golden = with_tolerances(candidate.golden(), answers, kept)
+        golden = with_tolerances(candidate.golden(), answers, kept, candidate.manifest)
         write_judged(source["candidate"], candidate.manifest, golden, kept, out)
         write_reports(out, report, candidate, answers, measured.reference)
 
@@ -245,7 +245,7 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
     settings = parse_gate(gate)
     opened = Bundle.open(bundle)
     opened.verify()
-    if open_checkpoint(source).space() != opened.manifest.space:
+    if {open_checkpoint(source).space()} != opened.manifest.spaces:
         raise RecipeError(f"{bundle} was not exported from {source}: their embedding spaces differ")
     names = tuple(opened.manifest.variants)
     reference = EmbedReference(source, data)

@@ -30,7 +30,7 @@ from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import Event, Result, Results, check_replaceable, plan, run
 from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, PreprocessSpec, Role
+from pocketvl_runtime.manifest import Engine, GraphSpec, ImageProcessor, Precision, Role
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import SearchReport
@@ -374,7 +374,7 @@ def _bytes_of(layer: QuantizedLayer) -> int:
     return layer.weights.size * bits // 8 + layer.scale.size * (2 if layer.scale.ndim == 2 else 12)
 
 
-def _pixels(dataset: Dataset, spec: PreprocessSpec) -> NDArray[np.uint8]:
+def _pixels(dataset: Dataset, spec: ImageProcessor) -> NDArray[np.uint8]:
     return np.stack([preprocess(open_image(sample.image), spec) for sample in dataset.samples])
 
 

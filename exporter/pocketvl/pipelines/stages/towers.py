@@ -25,7 +25,7 @@ from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.isa import instruction_set
-from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
 from pocketvl_runtime.text import Tokenizer
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def calibration_texts(dataset: Dataset) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def write_pixels(path: Path, dataset: Dataset, spec: PreprocessSpec, source: Inputs) -> None:
+def write_pixels(path: Path, dataset: Dataset, spec: ImageProcessor, source: Inputs) -> None:
     """Writes a dataset's pictures as uint8 [N, H, W, 3], preprocessed as on the device."""
     shape = (len(dataset), spec.height, spec.width, 3)
     rows = open_array(path, np.uint8, shape)
@@ -126,7 +126,7 @@ def write_pixels(path: Path, dataset: Dataset, spec: PreprocessSpec, source: Inp
     rows.flush()
 
 
-def ids_of(texts: list[str], tokenizer_json: bytes, spec: TokenizerSpec) -> npt.NDArray[np.int32]:
+def ids_of(texts: list[str], tokenizer_json: bytes, spec: TextProcessor) -> npt.NDArray[np.int32]:
     """Token ids [N, T] of texts, as on the device."""
     return Tokenizer(tokenizer_json, spec).encode(texts).ids
 
