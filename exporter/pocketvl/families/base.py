@@ -15,6 +15,7 @@ from pocketvl.network.ports import ComponentPorts, Port
 from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -62,6 +63,17 @@ class Component:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     stacks: tuple[LayerStack, ...] = ()
+
+
+def example_inputs(component: Component | ComponentPorts) -> tuple[torch.Tensor, ...]:
+    """A component's inputs for a batch of 1, all zeros."""
+    import torch
+
+    def example(port: Port) -> torch.Tensor:
+        shape = tuple(size if isinstance(size, int) else 1 for size in port.shape)
+        return torch.zeros(shape, dtype=getattr(torch, port.dtype.value))
+
+    return tuple(example(port) for port in component.inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +190,7 @@ class Architecture(ABC):
         Raises:
             RecipeError: the family has no components of such shapes.
         """
-        raise RecipeError("models of this family cannot begin anew in another shape")
+        raise RecipeError("models of this family cannot be reinitialised in other shapes")
 
 
 @dataclass(frozen=True)

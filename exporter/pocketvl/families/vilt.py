@@ -69,7 +69,10 @@ class ViltFusion(nn.Module):
         first = embeddings.cls_token.expand(len(pixels), -1, -1)
         kinds = embeddings.token_type_embeddings.weight
         text = embeddings.text_embeddings(input_ids=ids) + kinds[0]
-        picture = torch.cat([first, patches], dim=1) + embeddings.position_embeddings + kinds[1]
+        picture = torch.cat([first, patches], dim=1) + embeddings.position_embeddings
+        if self.training:
+            picture = embeddings.dropout(picture)
+        picture = picture + kinds[1]
         padding = (ids == self.pad_id).to(text.dtype) * MASKED
         mask = torch.cat([padding, padding.new_zeros(picture.shape[:2])], dim=1)[:, None, None]
         return torch.cat([text, picture], dim=1), mask

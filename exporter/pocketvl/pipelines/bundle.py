@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,6 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.errors import LoweringError
 from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl.evaluate.tasks import DEFAULT_TEMPLATE
-from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.lower.backends import backend_of_file
 from pocketvl.network.ports import Port
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
@@ -59,6 +59,9 @@ from pocketvl_runtime.manifest import (
 )
 from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 from pocketvl_runtime.text import Tokenizer
+
+if TYPE_CHECKING:
+    from pocketvl.families.checkpoint import Checkpoint
 
 IMAGE, TEXT = "image", "text"
 """The processors."""

@@ -16,10 +16,10 @@ from pocketvl.evaluate.embeddings import Embeddings, load_embeddings
 from pocketvl.evaluate.parity import ParityReport
 from pocketvl.evaluate.report import (
     DataReport,
+    Fallback,
     Latency,
     MachineReport,
     Report,
-    Reverted,
     Sensitivity,
     VariantReport,
     describe_data,
@@ -96,10 +96,10 @@ def build_report(bundle: Bundle, measured: Measured, gate: GateSettings) -> Repo
     return judge_report(report, gate)
 
 
-def with_reverted(report: Report, reverted: Mapping[str, tuple[Reverted, ...]]) -> Report:
-    """The report with what was put back to a higher precision, by variant."""
+def with_fallbacks(report: Report, fallbacks: Mapping[str, tuple[Fallback, ...]]) -> Report:
+    """The report with the layers moved to a higher precision, by variant."""
     variants = {
-        name: replace(variant, gate=replace(variant.gate, reverted=reverted.get(name, ())))
+        name: replace(variant, gate=replace(variant.gate, fallbacks=fallbacks.get(name, ())))
         if variant.gate is not None
         else variant
         for name, variant in report.variants.items()

@@ -17,9 +17,10 @@ from pocketvl.arrays import open_array
 from pocketvl.data.dataset import Dataset, Sample
 from pocketvl.errors import DataError, SourceError
 from pocketvl.families import family_of
+from pocketvl.families.base import Component, example_inputs
 from pocketvl.families.folders.files import description_files
 from pocketvl.network.heads import HeadKind
-from pocketvl.network.ports import ComponentPorts, Port, PortKind
+from pocketvl.network.ports import PortKind
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.image import open_image, preprocess
@@ -30,8 +31,6 @@ from pocketvl_runtime.text import Tokenizer
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-    from pocketvl.families.base import Component
 
 TORCH = ("torch", "transformers", "pillow", "tokenizers", "numpy", "safetensors")
 EQUALIZED_FILE = "equalized.json"
@@ -273,17 +272,6 @@ def open_component(source: Path, name: str, folder: Path) -> Component:
     component = uninitialised_component(read_contract(source), name)
     load_folded_(component.module, load_file(folder / _WEIGHTS))
     return component
-
-
-def example_inputs(component: Component | ComponentPorts) -> tuple[torch.Tensor, ...]:
-    """A component's inputs for a batch of 1, all zeros."""
-    import torch
-
-    def example(port: Port) -> torch.Tensor:
-        shape = tuple(size if isinstance(size, int) else 1 for size in port.shape)
-        return torch.zeros(shape, dtype=getattr(torch, port.dtype.value))
-
-    return tuple(example(port) for port in component.inputs)
 
 
 def exported_components(source: Path) -> tuple[str, ...]:
