@@ -41,7 +41,7 @@ class FamilyCase:
 
 def normalized(contract: Contract, pixels: NDArray[np.generic]) -> torch.Tensor:
     """What transformers' image processor makes of cropped pixels: float32 [B, 3, H, W]."""
-    spec = contract.preprocess
+    spec = contract.preprocess.normalized_in_graph
     values = torch.from_numpy(pixels).float() * spec.rescale
     return ((values - torch.tensor(spec.mean)) / torch.tensor(spec.std)).permute(0, 3, 1, 2)
 

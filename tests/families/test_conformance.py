@@ -1,4 +1,4 @@
-"""What every family promises, for each of `CASES`: the contract, the forward, lowering, integers, training."""
+"""What every family promises, for each of `CASES`: contract, forward, lowering, integers, training."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from pocketvl.errors import SourceError
+from pocketvl.evaluate.parity import measure_parity
 from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitialised_component
 from pocketvl.families.base import Component, Contract
 from pocketvl.families.checkpoint import Checkpoint
@@ -24,17 +25,36 @@ from pocketvl.network.ports import PortKind
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.network.tolerances import ParityLimits
 from pocketvl.observe.calibrate import calibrate
+from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.fold import fold_, load_folded_
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
-from pocketvl.evaluate.parity import measure_parity
 from pocketvl_runtime.manifest import Engine, Precision
 from pocketvl_runtime.text import Tokenizer
 from tests.families.cases import CASES, Arrays, FamilyCase
 
 _SAMPLES, _CALIBRATION, _GROUP = 128, 64, 32
-_WORDS = "a photo of red blue circle square left above what colour is the thing two cats on street".split()
+_WORDS = tuple(
+    [
+        "a",
+        "photo",
+        "of",
+        "red",
+        "blue",
+        "circle",
+        "square",
+        "left",
+        "above",
+        "what",
+        "colour",
+        "is",
+        "the",
+        "thing",
+        "two",
+        "cats",
+        "on",
+    ]
+)
 _SIMULATED_FLOOR = 0.999
 """Centred cosine, median, of an engine's integers to torch's simulation of the same integers."""
 
@@ -136,9 +156,7 @@ class Tried:
         """The output of a lowered component for `inputs`."""
         component = self.prepared[name]
         (port,) = component.outputs
-        return RUN[engine](
-            self.graph(name, engine, precision), samples(component, self.inputs), port.name
-        )
+        return RUN[engine](self.graph(name, engine, precision), samples(component, self.inputs), port.name)
 
 
 def _run_onnx(path: Path, feeds: Iterator[dict[str, NDArray[np.generic]]], port: str) -> NDArray[np.float32]:
@@ -151,7 +169,9 @@ def _run_onnx(path: Path, feeds: Iterator[dict[str, NDArray[np.generic]]], port:
     return np.concatenate([session.run([port], feed)[0] for feed in feeds])
 
 
-def _run_litert(path: Path, feeds: Iterator[dict[str, NDArray[np.generic]]], port: str) -> NDArray[np.float32]:
+def _run_litert(
+    path: Path, feeds: Iterator[dict[str, NDArray[np.generic]]], port: str
+) -> NDArray[np.float32]:
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(path), num_threads=1).get_signature_runner()
