@@ -20,8 +20,10 @@ from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
 from tests.families.vilt_folder import make_vilt_folder
 
-Arrays = dict[str, NDArray[np.generic]]
-"""By port: "pixels", "ids", or a component's output."""
+Inputs = Mapping[str, NDArray[np.generic]]
+"""By port: "pixels", "ids"."""
+Outputs = dict[str, NDArray[np.float32]]
+"""By "component.port"."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class FamilyCase:
 
     name: str
     tiny: Callable[[Path], Path]
-    reference: Callable[[Path, Contract, Mapping[str, NDArray[np.generic]]], Arrays]
+    reference: Callable[[Path, Contract, Inputs], Outputs]
 
 
 def normalized(contract: Contract, pixels: NDArray[np.generic]) -> torch.Tensor:
@@ -46,20 +48,20 @@ def normalized(contract: Contract, pixels: NDArray[np.generic]) -> torch.Tensor:
     return ((values - torch.tensor(spec.mean)) / torch.tensor(spec.std)).permute(0, 3, 1, 2)
 
 
-def _clip(folder: Path, contract: Contract, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
+def _clip(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
     from transformers import CLIPModel
 
-    model = CLIPModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train(False)
     with torch.no_grad():
         seen = model.get_image_features(pixel_values=normalized(contract, inputs["pixels"]))
         read = model.get_text_features(input_ids=torch.from_numpy(inputs["ids"]).long())
     return _embeddings(seen, read)
 
 
-def _dual_encoder(folder: Path, contract: Contract, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
+def _dual_encoder(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
     from transformers import VisionTextDualEncoderModel
 
-    model = VisionTextDualEncoderModel.from_pretrained(folder, dtype=torch.float32).eval()
+    model = VisionTextDualEncoderModel.from_pretrained(folder, dtype=torch.float32).train(False)
     ids = torch.from_numpy(inputs["ids"]).long()
     with torch.no_grad():
         seen = model.get_image_features(pixel_values=normalized(contract, inputs["pixels"]))
@@ -69,16 +71,16 @@ def _dual_encoder(folder: Path, contract: Contract, inputs: Mapping[str, NDArray
     return _embeddings(seen, read)
 
 
-def _embeddings(seen: object, read: object) -> Arrays:
+def _embeddings(seen: object, read: object) -> Outputs:
     rows = [cast(torch.Tensor, getattr(each, "pooler_output", each)) for each in (seen, read)]
     image, text = (F.normalize(each, dim=-1).numpy() for each in rows)
     return {"image_encoder.embedding": image, "text_encoder.embedding": text}
 
 
-def _vilt(folder: Path, contract: Contract, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
+def _vilt(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
     from transformers import ViltForQuestionAnswering
 
-    model = ViltForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).eval()
+    model = ViltForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).train(False)
     ids = torch.from_numpy(inputs["ids"]).long()
     with torch.no_grad():
         logits = model(

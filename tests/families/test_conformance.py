@@ -31,35 +31,35 @@ from pocketvl.quantize.simulate import simulated
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Engine, Precision
 from pocketvl_runtime.text import Tokenizer
-from tests.families.cases import CASES, Arrays, FamilyCase
+from tests.families.cases import CASES, FamilyCase, Inputs
 
 _SAMPLES, _CALIBRATION, _GROUP = 128, 64, 32
-_WORDS = tuple(
-    [
-        "a",
-        "photo",
-        "of",
-        "red",
-        "blue",
-        "circle",
-        "square",
-        "left",
-        "above",
-        "what",
-        "colour",
-        "is",
-        "the",
-        "thing",
-        "two",
-        "cats",
-        "on",
-    ]
+_WORDS = (
+    "a",
+    "photo",
+    "of",
+    "red",
+    "blue",
+    "circle",
+    "square",
+    "left",
+    "above",
+    "what",
+    "colour",
+    "is",
+    "the",
+    "thing",
+    "two",
+    "cats",
+    "on",
 )
-_SIMULATED_FLOOR = 0.999
-"""Centred cosine, median, of an engine's integers to torch's simulation of the same integers."""
+_SIMULATED_FLOORS = {Precision.INT8: 0.999}
+_SIMULATED_FLOOR = 0.995
+"""Centred cosine, median, of an engine's outputs to torch's simulation of the same integers; lower where inputs
+are rounded as they come, which each engine does by its own ranges."""
 
 
-def inputs_of(contract: Contract, count: int, seed: int) -> Arrays:
+def inputs_of(contract: Contract, count: int, seed: int) -> Inputs:
     """By port: smooth random images as pixels, and texts of random words as ids."""
     random = np.random.default_rng(seed)
     texts = [" ".join(random.choice(_WORDS, random.integers(2, 7))) for _ in range(count)]
@@ -67,21 +67,21 @@ def inputs_of(contract: Contract, count: int, seed: int) -> Arrays:
     coarse = random.integers(0, 256, (count, 4, 4, 3)).repeat(height // 4, axis=1).repeat(width // 4, axis=2)
     pixels = (coarse + random.integers(-20, 21, coarse.shape)).clip(0, 255).astype(np.uint8)
     ids = Tokenizer(contract.tokenizer_json, contract.tokenizer).encode(texts).ids
-    arrays: Arrays = {}
+    arrays: dict[str, NDArray[np.generic]] = {}
     for ports in contract.components.values():
         for port in ports.inputs:
             arrays[port.name] = pixels if port.kind is PortKind.PIXELS else ids
     return arrays
 
 
-def run_torch(component: Component, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+def run_torch(component: Component, inputs: Inputs) -> NDArray[np.float32]:
     with torch.no_grad():
         found = component.module(*(torch.from_numpy(inputs[port.name]) for port in component.inputs))
     rows: NDArray[np.float32] = found.numpy()
     return rows
 
 
-def samples(component: Component, inputs: Arrays) -> Iterator[dict[str, NDArray[np.generic]]]:
+def samples(component: Component, inputs: Inputs) -> Iterator[dict[str, NDArray[np.generic]]]:
     """Feeds of batch 1 for an engine."""
     names = [port.name for port in component.inputs]
     for index in range(len(inputs[names[0]])):
@@ -105,7 +105,7 @@ class Tried:
         return open_checkpoint(self.folder)
 
     @cached_property
-    def inputs(self) -> Arrays:
+    def inputs(self) -> Inputs:
         return inputs_of(self.contract, _SAMPLES, seed=1)
 
     @cached_property
@@ -279,7 +279,8 @@ def test_engines_compute_what_torch_simulates(tried: Tried, engine: Engine, prec
         with simulated(component.module, tried.integers[name, precision]):
             wanted = run_torch(component, tried.inputs)
         parity = measure_parity(wanted, tried.run(name, engine, precision))
-        assert parity.centred_cosine_median > _SIMULATED_FLOOR, name
+        floor = _SIMULATED_FLOORS.get(precision, _SIMULATED_FLOOR)
+        assert parity.centred_cosine_median > floor, name
 
 
 def _remove(name: str) -> Callable[[Path], None]:

@@ -213,7 +213,7 @@ class Family:
     module: str
     components: tuple[str, ...]
     head: HeadKind
-    tolerances: Mapping[Precision, ParityLimits] = DEFAULT_PARITY
+    tolerances: Mapping[Precision, ParityLimits] = field(default_factory=lambda: DEFAULT_PARITY)
 
     def architecture(self) -> Architecture:
         """Imports the family's file."""
