@@ -64,7 +64,8 @@ def inputs_of(contract: Contract, count: int, seed: int) -> Inputs:
     random = np.random.default_rng(seed)
     texts = [" ".join(random.choice(_WORDS, random.integers(2, 7))) for _ in range(count)]
     height, width = contract.preprocess.height, contract.preprocess.width
-    coarse = random.integers(0, 256, (count, 4, 4, 3)).repeat(height // 4, axis=1).repeat(width // 4, axis=2)
+    coarse = random.integers(0, 256, (count, 4, 4, 3))
+    coarse = coarse.repeat(height // 4, axis=1).repeat(width // 4, axis=2)
     pixels = (coarse + random.integers(-20, 21, coarse.shape)).clip(0, 255).astype(np.uint8)
     ids = Tokenizer(contract.tokenizer_json, contract.tokenizer).encode(texts).ids
     arrays: dict[str, NDArray[np.generic]] = {}
