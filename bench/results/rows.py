@@ -14,18 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pocketvl.compress.settings import (
-    BlockScore,
-    LearningSettings,
-    LossWeights,
-    Schedule,
-    Scope,
-    Score,
-    Units,
-)
+from pocketvl.compress.settings import BlockScore, Schedule, Scope, Score, Units
 from pocketvl.evaluate.tasks import Metric
 from pocketvl.families.tower_shape import TowerShape
-from pocketvl.quantize.settings import QatSettings
 from pocketvl.recipes.compress_recipe import (
     CompressRecipe,
     DropLayersStep,
@@ -40,6 +31,7 @@ from pocketvl.recipes.compress_recipe import (
     Step,
     read_compress_recipe,
 )
+from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
 from pocketvl.train.settings import Precision as Floats
 from pocketvl_runtime.manifest import Precision
 from pocketvl_runtime.schema import encode
@@ -65,7 +57,7 @@ class Budget:
 
     def learning(
         self, losses: LossWeights | None = None, rounds: int = 1, rate: float = 3e-4
-    ) -> LearningSettings:
+    ) -> TrainingSettings:
         """How a row learns.
 
         Args:
@@ -74,12 +66,11 @@ class Budget:
             rate: the learning rate.
         """
         weights = losses or LossWeights()
-        parts = [max(1, steps // rounds) for steps in (self.image, self.text, self.joint)]
-        image, text, joint = parts if weights.of_towers else (0, 0, sum(parts))
-        return LearningSettings(
-            image_steps=image,
-            text_steps=text,
-            joint_steps=joint,
+        image, text, joint = (max(1, steps // rounds) for steps in (self.image, self.text, self.joint))
+        alone = (Phase(image, ("image_encoder",)), Phase(text, ("text_encoder",)))
+        phases = (*alone, Phase(joint)) if weights.of_components else (Phase(image + text + joint),)
+        return TrainingSettings(
+            phases,
             batch_size=BATCH,
             learning_rate=rate,
             losses=weights,
@@ -144,9 +135,9 @@ class Row:
     precision: Precision = Precision.INT8
 
     @property
-    def learns(self) -> tuple[LearningSettings | QatSettings, ...]:
+    def learns(self) -> tuple[TrainingSettings, ...]:
         """Its trainings, in order."""
-        found: list[LearningSettings | QatSettings] = []
+        found: list[TrainingSettings] = []
         for step in self.steps:
             rounds = 1
             if isinstance(step, PruneStep | PruneFiltersStep | PruneCrossModalStep | SparsifyStep):
@@ -157,8 +148,7 @@ class Row:
     @property
     def training_steps(self) -> int:
         """Optimizer steps in all."""
-        settings = (vars(each).items() for each in self.learns)
-        return sum(value for each in settings for name, value in each if name.endswith("_steps"))
+        return sum(phase.steps for each in self.learns for phase in each.phases)
 
     @property
     def recipe(self) -> CompressRecipe:
@@ -294,8 +284,8 @@ def filter_rows(budget: Budget) -> tuple[Row, ...]:
 def cross_modal_rows(budget: Budget) -> tuple[Row, ...]:
     """Rows of the ViLT; its one tower takes all of the steps."""
     group = "Cross-modal attention"
-    learning = LearningSettings(
-        joint_steps=budget.image + budget.text + budget.joint,
+    learning = TrainingSettings(
+        (Phase(budget.image + budget.text + budget.joint),),
         batch_size=BATCH,
         learning_rate=2e-4,
         losses=LossWeights(response=0.0, embedding=0.0, answer=1.0),
@@ -419,7 +409,9 @@ def _students(budget: Budget) -> list[Row]:
     for name, (label, losses) in ways.items():
         learned = () if losses is None else (LearnStep(budget.learning(losses)),)
         rows.append(Row(f"student-{name}", group, label, (*small, *learned)))
-    slow = replace(budget.learning(), joint_rate=3e-5)
+    learning = budget.learning()
+    *alone, together = learning.phases
+    slow = replace(learning, phases=(*alone, replace(together, learning_rate=3e-5)))
     label = "by response and embeddings, a tenth of the rate where both learn"
     rows.append(Row("student-slow", group, label, (*small, LearnStep(slow))))
     group = "Distillation: fresh, 6 layers of 128 and 3 of 96"

@@ -21,12 +21,17 @@ RECIPE = """
 kind = "fresh"
 image = { width = 24, layers = 1, heads = 2 }
 text = { width = 16, layers = 1, heads = 2, neurons = 20 }
-learn = { image_steps = 60, joint_steps = 40, batch_size = 16, save_every = 5, losses = { contrast = 1.0 } }
+learn.phases = [{ components = ["image_encoder"], steps = 60 }, { steps = 40 }]
+learn.batch_size = 16
+learn.save_every = 5
+learn.losses = { contrast = 1.0 }
 
 [[steps]]
 kind = "qat"
 precision = "int8"
-learn = { image_steps = 20, text_steps = 0, joint_steps = 10, batch_size = 16, save_every = 5 }
+learn.phases = [{ components = ["image_encoder"], steps = 20 }, { steps = 10 }]
+learn.batch_size = 16
+learn.save_every = 5
 """
 
 
@@ -39,7 +44,11 @@ def test_a_killed_compression_goes_on_and_ends_in_the_same_bytes(exported: Expor
     assert whole.returncode == 0, stderr.decode()
 
     # each in a phase of its own, after a state of it was saved and before its last
-    for phase, last in (("states/image", 60), ("states/joint", 40), ("states/image", 20)):
+    for phase, last in (
+        ("states/1-image_encoder", 60),
+        ("states/2-image_encoder+text_encoder", 40),
+        ("states/1-image_encoder", 20),
+    ):
         process = _start(exported, tmp_path, out, cache)
         _wait_for_state(process, cache, phase, last)
         os.killpg(process.pid, signal.SIGKILL)
@@ -53,7 +62,7 @@ def test_a_killed_compression_goes_on_and_ends_in_the_same_bytes(exported: Expor
     for path in out.iterdir():
         assert path.read_bytes() == (undisturbed / path.name).read_bytes(), path.name
     steps = [each["step"] for each in json.loads((out / "compress.json").read_text())["steps"]]
-    assert steps == ["begin with a fresh student", "learn from the teacher", "train for int8"]
+    assert steps == ["begin with a fresh student", "distil from the teacher", "train for int8"]
     checkpoint = open_trainable(out)
     assert checkpoint.stacks[Role.IMAGE_ENCODER].width == 24
     assert checkpoint.model.get_parameter("text_model.encoder.layers.0.mlp.fc1.weight").shape == (20, 16)

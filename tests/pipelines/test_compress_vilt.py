@@ -17,8 +17,8 @@ from pocketvl.families.split_attention import removed_blocks
 from pocketvl.families.vilt_trainable import TrainableVilt
 from pocketvl.pipelines.compress import CompressRequest, compress
 from pocketvl.pipelines.compress_chain import stages_of
-from pocketvl.pipelines.stages.answering import AskAnswers, LearnAnswers, QuestionData
 from pocketvl.pipelines.stages.compressing import PruneCrossModal
+from pocketvl.pipelines.stages.training import TeacherOutputs, TrainingData, TrainStudent
 from pocketvl.recipes.compress_recipe import read_compress_recipe
 from pocketvl.stage import Stage
 from pocketvl.tabletop.folder import write_tabletop
@@ -41,7 +41,7 @@ kind = "prune-cross-modal"
 ratio = 0.5
 rounds = 2
 schedule = "linear"
-learn = { joint_steps = 2, batch_size = 8, losses = { response = 1.0, answer = 0.5 } }
+learn = { phases = [{ steps = 2 }], batch_size = 8, losses = { response = 1.0, answer = 0.5 } }
 
 [[steps]]
 kind = "prune"
@@ -54,7 +54,7 @@ towers = ["fusion"]
 kind = "sparsify"
 sparsity = 0.25
 towers = ["fusion"]
-learn = { joint_steps = 2, batch_size = 8, losses = { response = 0.0, answer = 1.0 } }
+learn = { phases = [{ steps = 2 }], batch_size = 8, losses = { response = 0.0, answer = 1.0 } }
 """
 SMALLER = """
 [[steps]]
@@ -97,12 +97,12 @@ def test_what_went_and_why_is_in_the_log(world: World) -> None:
     titles = [step["step"] for step in world.log]
     assert titles == [
         "prune cross-modal attention",
-        "learn from the teacher",
+        "distil from the teacher",
         "prune cross-modal attention",
-        "learn from the teacher",
+        "distil from the teacher",
         "prune neurons and heads",
         "prune 25% of weights",
-        "learn from labels",
+        "train on labels",
     ]
     for step, gone in ((world.log[0], BLOCKS // 4), (world.log[2], BLOCKS // 2)):
         done = step["done"]
@@ -118,8 +118,8 @@ def test_what_went_and_why_is_in_the_log(world: World) -> None:
     assert {(b["attention"], b["queries"], b["head"]) for b in first["done"]["removed"]} <= {
         (b["attention"], b["queries"], b["head"]) for b in world.log[2]["done"]["removed"]
     }
-    assert set(world.log[1]["losses"]["joint"]) == {"response", "answer"}
-    assert set(world.log[-1]["losses"]["joint"]) == {"answer"}
+    assert set(world.log[1]["losses"]["1-fusion"]) == {"response", "answer"}
+    assert set(world.log[-1]["losses"]["1-fusion"]) == {"answer"}
 
 
 def test_a_compressed_vilt_can_be_compressed_again(world: World, tmp_path: Path) -> None:
@@ -144,20 +144,22 @@ def _steps(tmp_path: Path, source: Path, *texts: str) -> tuple[Stage, ...]:
     return stages_of(source, tmp_path, read_compress_recipe(str(tmp_path / "recipe.toml")))
 
 
-def test_rounds_go_further_and_only_a_response_asks_the_teacher(world: World, tmp_path: Path) -> None:
-    learn = "learn = { joint_steps = 1, losses = { response = 0, answer = 1 } }"
+def test_rounds_go_further_and_only_a_response_runs_the_teacher(world: World, tmp_path: Path) -> None:
+    learn = "learn = { phases = [{ steps = 1 }], losses = { response = 0, answer = 1 } }"
     step = 'kind = "prune-cross-modal"\nratio = 0.8\nrounds = 2\ngrain = "layer"\nscore = "position"\n'
-    stages = _steps(tmp_path, world.source, step + learn, 'kind = "learn"\nlearn = { joint_steps = 1 }')
+    stages = _steps(
+        tmp_path, world.source, step + learn, 'kind = "learn"\nlearn = { phases = [{ steps = 1 }] }'
+    )
     assert [type(stage) for stage in stages] == [
-        PruneCrossModal, LearnAnswers, PruneCrossModal, LearnAnswers, LearnAnswers,
+        PruneCrossModal, TrainStudent, PruneCrossModal, TrainStudent, TrainStudent,
     ]  # fmt: skip
     pruned = [stage for stage in stages if isinstance(stage, PruneCrossModal)]
     assert [stage.ratio for stage in pruned] == pytest.approx([0.7, 0.8])
-    learned = [stage for stage in stages if isinstance(stage, LearnAnswers)]
-    assert [len(stage.answers) for stage in learned] == [0, 0, 1]
-    assert isinstance(learned[0].data, QuestionData)
-    assert isinstance(learned[2].answers[0], AskAnswers)
-    assert learned[2].answers[0].mirrored
+    learned = [stage for stage in stages if isinstance(stage, TrainStudent)]
+    assert [len(stage.outputs) for stage in learned] == [0, 0, 1]
+    assert isinstance(learned[0].data, TrainingData)
+    assert isinstance(learned[2].outputs[0], TeacherOutputs)
+    assert learned[2].outputs[0].mirrored
 
 
 LOSSES = "losses = { response = 0, answer = 0 }"
@@ -168,23 +170,17 @@ LOSSES = "losses = { response = 0, answer = 0 }"
     [
         (('kind = "prune"\nratio = 0.5',), "this model has no image tower; its towers: fusion"),
         (('kind = "drop-layers"\ntext = 1',), "this model has no text tower"),
-        (('kind = "learn"\nlearn = { image_steps = 3 }',), "image_steps is for models of two towers"),
         (
-            ('kind = "learn"\nlearn = { joint_steps = 3, joint_rate = 1e-4 }',),
-            "joint_rate is for models of two",
-        ),
-        (('kind = "learn"\nlearn = { cross_steps = 3 }',), "cross_steps is for models of two towers"),
-        (
-            ('kind = "learn"\nlearn = { joint_steps = 3, losses = { contrast = 1 } }',),
-            r"losses\.contrast is for models of two towers",
+            ('kind = "learn"\nlearn = { phases = [{ components = ["image_encoder"], steps = 3 }] }',),
+            "this model has no component image_encoder; its components: fusion",
         ),
         (
-            ('kind = "learn"\nlearn = { joint_steps = 3, losses = { hidden = 1 } }',),
-            r"losses\.hidden is for models of two towers",
+            ('kind = "learn"\nlearn = { phases = [{ steps = 3 }], losses = { contrast = 1 } }',),
+            r"losses\.contrast is for another kind of model",
         ),
         (
-            (f'kind = "learn"\nlearn = {{ joint_steps = 3, {LOSSES} }}',),
-            "response or answer, and both weigh 0",
+            (f'kind = "learn"\nlearn = {{ phases = [{{ steps = 3 }}], {LOSSES} }}',),
+            "learns from response, hidden, attention or answer",
         ),
         (
             (
@@ -213,7 +209,10 @@ def test_what_makes_no_sense_for_a_vilt(
     [
         ('kind = "prune-cross-modal"\nratio = 0.5', "in which text and picture meet in attention"),
         ('kind = "prune"\nratio = 0.5\ntowers = ["fusion"]', "no fusion tower; its towers: image, text"),
-        ('kind = "learn"\nlearn = { joint_steps = 1, losses = { answer = 1 } }', r"losses\.answer is for"),
+        (
+            'kind = "learn"\nlearn = { phases = [{ steps = 1 }], losses = { answer = 1 } }',
+            r"losses\.answer is for",
+        ),
     ],
 )
 def test_what_makes_no_sense_for_two_towers(tmp_path: Path, step: str, complaint: str) -> None:

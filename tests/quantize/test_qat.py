@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pocketvl.errors import DataError, RecipeError, TrainingError
-from pocketvl.families import open_source
+from pocketvl.errors import RecipeError, TrainingError
+from pocketvl.families import open_source, open_trainable
 from pocketvl.families.base import Source
+from pocketvl.network.heads import HeadKind
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
+from pocketvl.network.ports import ComponentPorts, DType, Port, PortKind
 from pocketvl.network.specification import (
     ACTIVATION_8,
     BLOCKS_4,
@@ -45,14 +47,19 @@ from pocketvl.quantize.fake import straight_through
 from pocketvl.quantize.fold import fold_layer_norms_
 from pocketvl.quantize.learned import LearnedActivation, LearnedWeights, learned_fake_quantize
 from pocketvl.quantize.learned_tower import QatTower
-from pocketvl.quantize.qat import TowerObjective, train_qat
+from pocketvl.quantize.qat import train_qat
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.quantize.simulate import simulated
-from pocketvl.train.distil_losses import affinity_loss, tower_losses
+from pocketvl.tasks.contrastive_training import ContrastiveTraining
+from pocketvl.tasks.samples import PairSamples
+from pocketvl.tasks.training_tasks import training_task
+from pocketvl.train.distil_losses import affinity_loss, answer_response_loss, embedding_losses
 from pocketvl.train.loop import Losses, Trainer
-from pocketvl.train.pairs import PairedData
-from pocketvl.train.settings import LoopSettings
+from pocketvl.train.settings import LoopSettings, LossWeights, Phase, Precision
+from pocketvl_runtime.manifest import Role
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
+from tests.families.vilt_folder import make_vilt_folder
+from tests.tasks.worlds import question_samples
 
 WIDTHS = range(2, 9)
 
@@ -489,31 +496,34 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 
 @pytest.fixture(scope="module")
-def data() -> PairedData:
+def data() -> PairSamples:
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (24, 4, 4, 3), dtype=np.uint8)
     images = coarse.repeat(IMAGE_SIZE // 4, axis=1).repeat(IMAGE_SIZE // 4, axis=2)
     ids = random.integers(0, 380, (60, TEXT_LENGTH), dtype=np.int32)
     ids[:, 0], ids[:, -1] = 380, 381
-    return PairedData(images, ids, [(row, 24 + row) if row % 2 else (row,) for row in range(24)])
+    return PairSamples(images, ids, [(row, 24 + row) if row % 2 else (row,) for row in range(24)])
 
 
-def towers_of(source: Source, data: PairedData, spec: LayerSpec) -> tuple[QuantizedTower, QuantizedTower]:
-    return (
-        quantized(
-            source.image_encoder, torch.from_numpy(data.images), default=spec, patch_embedding=static(8)
-        ),
-        quantized(source.text_encoder, torch.from_numpy(data.ids), default=spec),
-    )
+def modules_of(source: Source) -> dict[str, nn.Module]:
+    return {"image_encoder": source.image_encoder, "text_encoder": source.text_encoder}
+
+
+def towers_of(source: Source, data: PairSamples, spec: LayerSpec) -> dict[str, QuantizedTower]:
+    images, ids = torch.from_numpy(data.images), torch.from_numpy(data.ids)
+    return {
+        "image_encoder": quantized(source.image_encoder, images, default=spec, patch_embedding=static(8)),
+        "text_encoder": quantized(source.text_encoder, ids, default=spec),
+    }
 
 
 @pytest.mark.parametrize("spec", [static(8), INT4_DYNAMIC])
 def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
-    source: Source, data: PairedData, spec: LayerSpec
+    source: Source, data: PairSamples, spec: LayerSpec
 ) -> None:
     feeds = (torch.from_numpy(data.images), torch.from_numpy(data.ids))
-    modules = (source.image_encoder, source.text_encoder)
-    for module, tower, feed in zip(modules, towers_of(source, data, spec), feeds, strict=True):
+    towers = towers_of(source, data, spec).values()
+    for module, tower, feed in zip(modules_of(source).values(), towers, feeds, strict=True):
         student = QatTower(module, tower).eval()
         with torch.no_grad(), simulated(module, tower):
             torch.testing.assert_close(student(feed), module(feed), rtol=0, atol=1e-6)
@@ -525,14 +535,14 @@ def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
             torch.testing.assert_close(student(feed), copy(feed), rtol=0, atol=1e-5)
 
 
-def test_grids_of_products_are_learned_too(source: Source, data: PairedData) -> None:
-    tower, feed = towers_of(source, data, static(8))[1], torch.from_numpy(data.ids)
+def test_grids_of_products_are_learned_too(source: Source, data: PairSamples) -> None:
+    tower, feed = towers_of(source, data, static(8))["text_encoder"], torch.from_numpy(data.ids)
     names = [f"encoder.layers.0.self_attn.{kind}" for kind in ("scores", "values")]
     grids = [activation_grid(Range(-3, 4)), activation_grid(Range(0, 1))]
     spec = ProductSpec(ACTIVATION_8, ACTIVATION_8)
     tower = QuantizedTower(tower.layers, {name: QuantizedProduct(spec, *grids) for name in names})
     student = QatTower(source.text_encoder, tower).eval()
-    backward_(tower_losses(student(feed), drawn(60, 24))["cosine"])
+    backward_(embedding_losses(student(feed), drawn(60, 24))["cosine"])
     changes = [p for name, p in student.activations.named_parameters() if name.endswith("change")]
     assert all(change.grad is not None and bool(change.grad.any()) for change in changes)
     disturb_(student)
@@ -544,8 +554,26 @@ def test_grids_of_products_are_learned_too(source: Source, data: PairedData) -> 
         torch.testing.assert_close(student(feed), copy(feed), rtol=0, atol=1e-5)
 
 
+IMAGE, TEXT = ("image_encoder",), ("text_encoder",)
+TOGETHER = LossWeights(embedding=0.1)
+EMBEDDING = (Port("embedding", DType.FLOAT32, (1, 24), PortKind.EMBEDDING),)
+TASK = ContrastiveTraining(
+    HeadKind.CONTRASTIVE,
+    IMAGE + TEXT,
+    {
+        IMAGE[0]: ComponentPorts(
+            (Port("pixels", DType.UINT8, (1, IMAGE_SIZE, IMAGE_SIZE, 3), PortKind.PIXELS),), EMBEDDING
+        ),
+        TEXT[0]: ComponentPorts((Port("ids", DType.INT32, (1, TEXT_LENGTH), PortKind.TOKEN_IDS),), EMBEDDING),
+    },
+    pad_id=381,
+    logit_scale=10.0,
+)
 SETTINGS = QatSettings(
-    image_steps=8, text_steps=7, joint_steps=6, batch_size=8, learning_rate=1e-3, save_every=3
+    (Phase(8, IMAGE), Phase(7, TEXT), Phase(6, losses=TOGETHER)),
+    batch_size=8,
+    learning_rate=1e-3,
+    save_every=3,
 )
 
 
@@ -554,16 +582,16 @@ class StopError(Exception):
 
 
 def test_an_interrupted_training_ends_as_an_undisturbed_one(
-    source: Source, data: PairedData, tmp_path: Path
+    source: Source, data: PairSamples, tmp_path: Path
 ) -> None:
-    modules, towers = (source.image_encoder, source.text_encoder), towers_of(source, data, static(4))
+    modules, towers = modules_of(source), towers_of(source, data, static(4))
     told: list[str] = []
     expected = train_qat(
-        modules, towers, 10.0, data, SETTINGS, tmp_path / "a", lambda d, t, news: told.append(news)
+        TASK, modules, towers, data, SETTINGS, tmp_path / "a", lambda d, t, news: told.append(news)
     )
     assert len(told) == 21
-    assert told[0].startswith("image: cosine")
-    assert told[-1].startswith("joint: affinity")
+    assert told[0].startswith("1-image_encoder: cosine")
+    assert told[-1].startswith("3-image_encoder+text_encoder: response")
 
     def stop(phase: str, step: int) -> None:
         def watch(done: int, total: int, news: str) -> None:
@@ -571,59 +599,80 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(
                 raise StopError
 
         with pytest.raises(StopError):
-            train_qat(modules, towers, 10.0, data, SETTINGS, tmp_path / "b", watch)
+            train_qat(TASK, modules, towers, data, SETTINGS, tmp_path / "b", watch)
 
-    stop("image", 5)
-    stop("text", 4)
-    stop("joint", 5)
+    stop("1-", 5)
+    stop("2-", 4)
+    stop("3-", 5)
     told.clear()
     found = train_qat(
-        modules, towers, 10.0, data, SETTINGS, tmp_path / "b", lambda d, t, news: told.append(news)
+        TASK, modules, towers, data, SETTINGS, tmp_path / "b", lambda d, t, news: told.append(news)
     )
-    assert [news.split(":")[0] for news in told] == ["joint"] * 3  # finished phases are not run again
-    for one, other in zip(expected, found, strict=True):
-        assert all(torch.equal(value, other.state[name]) for name, value in one.state.items())
-        for name, layer in one.tower.layers.items():
-            assert layer.input == other.tower.layers[name].input
-            np.testing.assert_array_equal(layer.weights, other.tower.layers[name].weights)
+    assert [news.split("-")[0] for news in told] == ["3"] * 3  # finished phases are not run again
+    for name, one in expected.items():
+        assert all(torch.equal(value, found[name].state[key]) for key, value in one.state.items())
+        for key, layer in one.tower.layers.items():
+            assert layer.input == found[name].tower.layers[key].input
+            np.testing.assert_array_equal(layer.weights, found[name].tower.layers[key].weights)
     with pytest.raises(TrainingError, match="holds a training of another"):
-        train_qat(modules, towers, 10.0, data, replace(SETTINGS, seed=1), tmp_path / "b")
+        train_qat(TASK, modules, towers, data, replace(SETTINGS, seed=1), tmp_path / "b")
 
 
 def test_distillation_brings_a_clip_nearer_to_its_float_self(
-    source: Source, data: PairedData, tmp_path: Path
+    source: Source, data: PairSamples, tmp_path: Path
 ) -> None:
-    modules, towers = (source.image_encoder, source.text_encoder), towers_of(source, data, static(3))
+    modules, towers = modules_of(source), towers_of(source, data, static(3))
     settings = replace(
         SETTINGS,
-        image_steps=40,
-        text_steps=40,
-        joint_steps=20,
+        phases=(Phase(40, IMAGE), Phase(40, TEXT), Phase(20, losses=TOGETHER)),
         learning_rate=3e-4,
         scale_rate=3.0,
         save_every=100,
     )
-    results = train_qat(modules, towers, 10.0, data, settings, tmp_path)
-    feeds = (torch.from_numpy(data.images), torch.from_numpy(data.ids))
-    for module, tower, result, feed in zip(modules, towers, results, feeds, strict=True):
+    results = train_qat(TASK, modules, towers, data, settings, tmp_path)
+    feeds = dict(zip(modules, (torch.from_numpy(data.images), torch.from_numpy(data.ids)), strict=True))
+    for name, module in modules.items():
         copy, losses = deepcopy(module), []
         with torch.no_grad():
-            for state, integers in ((module.state_dict(), tower), result):
+            for state, integers in ((module.state_dict(), towers[name]), results[name]):
                 copy.load_state_dict(state)
                 with simulated(copy, integers):
-                    losses.append(float(tower_losses(copy(feed), module(feed))["centred"]))
+                    losses.append(float(embedding_losses(copy(feeds[name]), module(feeds[name]))["centred"]))
         assert losses[1] < 0.6 * losses[0]
 
 
-def test_phases_can_be_left_out(source: Source, data: PairedData, tmp_path: Path) -> None:
-    modules, towers = (source.image_encoder, source.text_encoder), towers_of(source, data, static(8))
-    settings = replace(SETTINGS, image_steps=0, joint_steps=0, text_steps=2)
-    image, text = train_qat(modules, towers, 10.0, data, settings, tmp_path)
-    assert not (tmp_path / "image").exists()
-    np.testing.assert_array_equal(
-        image.tower.layers["projection"].scale, towers[0].layers["projection"].scale
+def test_components_that_no_phase_trains_stay_as_they_are(
+    source: Source, data: PairSamples, tmp_path: Path
+) -> None:
+    modules, towers = modules_of(source), towers_of(source, data, static(8))
+    settings = replace(SETTINGS, phases=(Phase(2, TEXT),))
+    image, text = train_qat(TASK, modules, towers, data, settings, tmp_path).values()
+    assert [each.name for each in tmp_path.iterdir() if each.is_dir()] == ["1-text_encoder"]
+    before = [tower.layers["projection"].scale for tower in towers.values()]
+    np.testing.assert_array_equal(image.tower.layers["projection"].scale, before[0])
+    assert np.any(text.tower.layers["projection"].scale != before[1])
+
+
+@pytest.mark.parametrize("spec", [static(4), INT4_DYNAMIC], ids=["static", "int4"])
+def test_distillation_brings_a_vilt_nearer_to_its_float_self(spec: LayerSpec, tmp_path: Path) -> None:
+    opened = open_trainable(make_vilt_folder(tmp_path / "vilt"))
+    samples, module = question_samples(), opened.tower(Role.FUSION)
+    inputs = (torch.from_numpy(samples.images[samples.image_rows]), torch.from_numpy(samples.ids))
+    patches = "vilt.embeddings.patch_embeddings.projection"
+    tower = quantized(module, *inputs, default=spec, **{patches: static(8)})
+    settings = QatSettings(
+        (Phase(30),), batch_size=12, learning_rate=3e-4, scale_rate=3.0, losses=LossWeights(answer=0.01)
     )
-    assert np.any(text.tower.layers["projection"].scale != towers[1].layers["projection"].scale)
+    (result,) = train_qat(
+        training_task(opened), {"fusion": module}, {"fusion": tower}, samples, settings, tmp_path / "work"
+    ).values()
+    copy, errors = deepcopy(module), []
+    with torch.no_grad():
+        for state, integers in ((module.state_dict(), tower), result):
+            copy.load_state_dict(state)
+            with simulated(copy, integers):
+                errors.append(float(answer_response_loss(copy(*inputs), module(*inputs))))
+    assert errors[1] < 0.8 * errors[0]
 
 
 # --- losses --------------------------------------------------------------------------------------
@@ -631,7 +680,7 @@ def test_phases_can_be_left_out(source: Source, data: PairedData, tmp_path: Path
 
 def test_losses_are_zero_where_student_and_teacher_agree_and_positive_elsewhere() -> None:
     images, texts, other = (F.normalize(drawn(n, 12, seed=n), dim=-1) for n in (6, 12, 7))
-    same = tower_losses(images, images)
+    same = embedding_losses(images, images)
     assert float(same["cosine"]) == pytest.approx(0, abs=1e-6)
     assert float(same["centred"]) == 0
     assert float(affinity_loss((images, texts), (images, texts), 20.0)) == pytest.approx(0, abs=1e-6)
@@ -654,25 +703,18 @@ def test_affinity_is_the_divergence_of_softmaxes_both_ways() -> None:
     assert float(affinity_loss(student, teacher, 5.0, temperature=2.0)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_teacher_gets_no_gradient() -> None:
-    teacher, student = two_layers(), two_layers()
-    losses = TowerObjective(teacher)(student, drawn(8, 32), 0)
-    backward_(sum(losses.values(), torch.zeros(())))
-    assert all(parameter.grad is None for parameter in teacher.parameters())
-
-
 @pytest.mark.parametrize(
-    "pairs", [[(0,)] * 23, [(0, 60)] * 24, [()] * 24, [(-1,)] * 24], ids=["few", "far", "none", "negative"]
+    "wrong",
+    [
+        {"batch_size": 1},
+        {"phases": ()},
+        {"learning_rate": 0.0},
+        {"temperature": -1.0},
+        {"losses": LossWeights(hidden=1)},
+        {"precision": Precision.BFLOAT16},
+    ],
 )
-def test_pairs_that_do_not_fit_are_refused(data: PairedData, pairs: list[tuple[int, ...]]) -> None:
-    with pytest.raises(DataError, match="caption"):
-        PairedData(data.images, data.ids, pairs)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"batch_size": 1}, {"joint_steps": -1}, {"learning_rate": 0.0}, {"temperature": -1.0}]
-)
-def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(RecipeError, match=next(iter(wrong))):
         replace(SETTINGS, **wrong)  # type: ignore[arg-type]
 

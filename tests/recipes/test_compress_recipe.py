@@ -10,7 +10,7 @@ from pocketvl.compress.settings import Measure
 from pocketvl.errors import RecipeError
 from pocketvl.pipelines.compress_chain import stages_of
 from pocketvl.pipelines.stages.compressing import PruneUnits, SparsifyWeights
-from pocketvl.pipelines.stages.learning import Learn
+from pocketvl.pipelines.stages.training import TrainStudent
 from pocketvl.recipes.compress_recipe import (
     FOLDER,
     LearnStep,
@@ -21,7 +21,7 @@ from pocketvl.recipes.compress_recipe import (
 from pocketvl.recipes.toml import shipped_recipes
 from tests.families.tiny import make_tiny_clip
 
-LEARN = "learn = { joint_steps = 2 }"
+LEARN = "learn = { phases = [{ steps = 2 }] }"
 
 
 def _read(tmp_path: Path, text: str) -> Path:
@@ -61,13 +61,20 @@ def test_rounds_are_stages_with_training_after_each_and_zeros_are_held_from_then
     text = _step("prune", "ratio = 0.5", "rounds = 2", LEARN) + _step("sparsify", "two_of_four = true", LEARN)
     source = make_tiny_clip(tmp_path / "clip")
     stages = stages_of(source, tmp_path, read_compress_recipe(str(_read(tmp_path, text))))
-    assert [type(stage) for stage in stages] == [PruneUnits, Learn, PruneUnits, Learn, SparsifyWeights, Learn]
+    assert [type(stage) for stage in stages] == [
+        PruneUnits,
+        TrainStudent,
+        PruneUnits,
+        TrainStudent,
+        SparsifyWeights,
+        TrainStudent,
+    ]
     first, second = (stage for stage in stages if isinstance(stage, PruneUnits))
     assert first.ratio == pytest.approx(0.875 * 0.5)
     assert second.ratio == 0.5
     assert second.start == source
     assert second.source == stages[1]
-    assert [stage.hold_zeros for stage in stages if isinstance(stage, Learn)] == [False, False, True]
+    assert [stage.hold_zeros for stage in stages if isinstance(stage, TrainStudent)] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +138,21 @@ def test_an_impossible_order_is_refused_before_anything_runs(
         (_step("fresh", FRESH[0]), r"steps\[0\]\.text: Field required"),
         (_step("fresh", FRESH[0], FRESH[1], "seed = -1"), r"steps\[0\]\.seed: .* 0, not -1"),
         (_step("fresh", "image = { width = 20, layers = 1, heads = 3 }", FRESH[1]), "3 heads do not divide"),
+        (
+            _step("learn", "learn = { image_steps = 3 }"),
+            r"learn\.image_steps: a training is a list of phases",
+        ),
+        (
+            _step("qat", "learn = { phases = [], tower_weight = 1 }"),
+            r"learn\.tower_weight: .* list of phases",
+        ),
+        (_step("learn", "learn = { phases = [] }"), "phases: a training has at least one"),
+        (_step("learn", "learn = { phases = [{ steps = 0 }] }"), r"learn\.phases\.0\.steps: .* 1, not 0"),
+        (
+            _step("learn", 'learn = { phases = [{ steps = 1, components = ["a", "a"] }] }'),
+            "components: each once, not a, a",
+        ),
+        (_step("qat"), r"steps\[0\]\.learn: Field required"),
         (_step("learn"), r"steps\[0\]\.learn: Field required"),
     ],
 )

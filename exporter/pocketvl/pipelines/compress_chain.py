@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pocketvl.compress.settings import LearningSettings, check_answering, shows_mirrored
 from pocketvl.errors import RecipeError
-from pocketvl.families import answers_questions
-from pocketvl.pipelines.stages.answering import AskAnswers, LearnAnswers, QuestionData
+from pocketvl.network.heads import HeadKind
+from pocketvl.pipelines.stages.checkpoint_qat import TrainCheckpointQat
 from pocketvl.pipelines.stages.compressing import (
     DropLayers,
     Factorise,
@@ -18,9 +17,13 @@ from pocketvl.pipelines.stages.compressing import (
     PruneUnits,
     SparsifyWeights,
 )
-from pocketvl.pipelines.stages.grid_learning import LearnOnGrids
-from pocketvl.pipelines.stages.learning import AskTeacher, Learn, PairData
 from pocketvl.pipelines.stages.towers import check_source
+from pocketvl.pipelines.stages.training import (
+    TeacherOutputs,
+    TrainingData,
+    TrainStudent,
+    head_training,
+)
 from pocketvl.recipes.compress_recipe import (
     TOWERS,
     CompressRecipe,
@@ -35,6 +38,8 @@ from pocketvl.recipes.compress_recipe import (
     Step,
 )
 from pocketvl.stage import Stage
+from pocketvl.tasks.head_training import HeadTraining
+from pocketvl.train.settings import TrainingSettings
 
 
 def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, ...]:
@@ -50,7 +55,7 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
         RecipeError: a step makes no sense for such a model, or not after those before it.
     """
     check_source(source)
-    chain = _Chain(source, data, answers_questions(source))
+    chain = _Chain(source, data, head_training(source))
     for step in recipe.steps:
         chain.add(step)
     return tuple(chain.stages)
@@ -64,11 +69,10 @@ def _ways(step: PruneStep | PruneFiltersStep | PruneCrossModalStep | SparsifySte
 class _Chain:
     """Stages one after the other, and the last checkpoint."""
 
-    def __init__(self, source: Path, data: Path, answering: bool) -> None:
-        """Args: answering: whether the model answers questions, and does not embed."""
+    def __init__(self, source: Path, data: Path, head: HeadTraining) -> None:
+        """Args: head: of the source."""
         self.stages: list[Stage] = []
-        self._source, self._answering = source, answering
-        self._data = QuestionData(source, data) if answering else PairData(source, data)
+        self._source, self._head, self._data = source, head, TrainingData(source, data)
         self._last: Path | Stage = source
         self._zeros, self._factorised = False, False
 
@@ -124,22 +128,21 @@ class _Chain:
                 self._append(cut)
                 self._learn(step.learn)
         elif isinstance(step, QatStep):
-            assert isinstance(self._data, PairData)
-            self._append(LearnOnGrids(self._last, self._data, step.precision, step.learn))
+            self._append(TrainCheckpointQat(self._last, self._data, step.precision, step.learn))
         else:
             self._learn(step.learn)
 
     def _check(self, step: Step) -> None:
         """Raises RecipeError for a step that makes no sense for such a model."""
-        if isinstance(step, PruneCrossModalStep) and not self._answering:
+        if isinstance(step, PruneCrossModalStep) and self._head.kind is not HeadKind.LABELS:
             raise RecipeError(
                 "prune-cross-modal is for models in which text and picture meet in attention, as in ViLT"
             )
-        there = ("fusion",) if self._answering else ("image", "text")
+        there = tuple(name for name, role in TOWERS.items() if role.value in self._head.components)
         asked: Iterable[str] = ()
         if isinstance(step, DropLayersStep):
             asked = step.kept
-        elif isinstance(step, FreshStep | QatStep):
+        elif isinstance(step, FreshStep):
             asked = ("image", "text")
         elif isinstance(step, PruneFiltersStep):
             asked = ("image",)
@@ -148,12 +151,8 @@ class _Chain:
         for name in asked:
             if name not in there:
                 raise RecipeError(f"this model has no {name} tower; its towers: {', '.join(there)}")
-        if step.learn is None or isinstance(step, QatStep):
-            return
-        if self._answering:
-            check_answering(step.learn)
-        elif step.learn.losses.answer > 0:
-            raise RecipeError("losses.answer is for models that answer questions; for this one, contrast")
+        if step.learn is not None:
+            self._head.check(step.learn)
 
     def _prune(self, step: PruneStep) -> None:
         start, towers = self._last, tuple(TOWERS[name] for name in step.towers)
@@ -176,16 +175,13 @@ class _Chain:
             self._append(SparsifyWeights(self._last, self._data, towers, step.score, step.scope, sparsity))
             self._learn(step.learn)
 
-    def _learn(self, settings: LearningSettings | None) -> None:
+    def _learn(self, settings: TrainingSettings | None) -> None:
         if settings is None:
             return
-        if isinstance(self._data, QuestionData):
-            mirrored = shows_mirrored(settings)
-            asked = (AskAnswers(self._source, self._data, mirrored),) if settings.losses.response > 0 else ()
-            self._append(LearnAnswers(self._last, self._data, asked, settings, self._zeros))
-            return
-        answers = (AskTeacher(self._source, self._data),) if settings.needs_teacher else ()
-        self._append(Learn(self._last, self._source, self._data, answers, settings, self._zeros))
+        outputs: tuple[TeacherOutputs, ...] = ()
+        if self._head.needs_teacher(settings):
+            outputs = (TeacherOutputs(self._source, self._data, self._head.needs_mirrored(settings)),)
+        self._append(TrainStudent(self._last, self._source, self._data, outputs, settings, self._zeros))
 
     def _append(self, stage: Stage) -> None:
         self.stages.append(stage)

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
-from pocketvl.pipelines.stages.learning import PairData
 from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import (
     CalibrateTower,
@@ -19,6 +18,7 @@ from pocketvl.pipelines.stages.quantizing import (
     TrainQat,
 )
 from pocketvl.pipelines.stages.towers import ROLES, CalibrationFeeds, EqualizeTower, PrepareTower
+from pocketvl.pipelines.stages.training import TrainingData
 from pocketvl.quantize.settings import Rounding
 from pocketvl.recipes.export_recipe import ExportRecipe
 from pocketvl_runtime.manifest import Engine, Precision, Role, variant_name
@@ -109,7 +109,7 @@ class VariantStages:
             towers = tuple(self.tower(each) for each in ROLES)
             quantized = tuple(self._quantized(each, precision) for each in ROLES)
             return TrainedTower(
-                TrainQat(towers, quantized, PairData(self.source, self.train), qat.training), role
+                TrainQat(towers, quantized, TrainingData(self.source, self.train), qat.training), role
             )
         return self._quantized(role, precision)
 

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from pocketvl.compress.settings import (
-    BlockScore,
-    Grain,
-    LearningSettings,
-    Measure,
-    Schedule,
-    Scope,
-    Score,
-    Units,
-)
+from pocketvl.compress.settings import BlockScore, Grain, Measure, Schedule, Scope, Score, Units
 from pocketvl.errors import RecipeError
 from pocketvl.families.tower_shape import TowerShape
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.recipes.toml import check_recipe, read_toml
 from pocketvl.settings import Layers, Positive, Rounds, Seed, Settings, Share, key_path
+from pocketvl.train.settings import TrainingSettings
 from pocketvl_runtime.errors import quoted, shortened
 from pocketvl_runtime.manifest import Precision, Role
 
@@ -64,7 +56,7 @@ class PruneStep(Settings):
     scope: Scope = Scope.LAYER
     rounds: Rounds = 1
     schedule: Schedule = Schedule.CUBIC
-    learn: LearningSettings | None = None
+    learn: TrainingSettings | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +93,7 @@ class PruneFiltersStep(Settings):
     score: Score = Score.MAGNITUDE
     rounds: Rounds = 1
     schedule: Schedule = Schedule.CUBIC
-    learn: LearningSettings | None = None
+    learn: TrainingSettings | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,7 +122,7 @@ class SparsifyStep(Settings):
     scope: Scope = Scope.LAYER
     rounds: Rounds = 1
     schedule: Schedule = Schedule.CUBIC
-    learn: LearningSettings | None = None
+    learn: TrainingSettings | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,7 +148,7 @@ class FreshStep(Settings):
     image: TowerShape
     text: TowerShape
     seed: Seed = 0
-    learn: LearningSettings | None = None
+    learn: TrainingSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +165,7 @@ class DropLayersStep(Settings):
     image: Layers | None = None
     text: Layers | None = None
     fusion: Layers | None = None
-    learn: LearningSettings | None = None
+    learn: TrainingSettings | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -202,7 +194,7 @@ class LowRankStep(Settings):
     ratio: Share | None = None
     whitened: bool = True
     towers: tuple[str, ...] = ("image", "text")
-    learn: LearningSettings | None = None
+    learn: TrainingSettings | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -229,20 +221,20 @@ class PruneCrossModalStep(Settings):
     grain: Grain = Grain.HEAD
     rounds: Rounds = 1
     schedule: Schedule = Schedule.CUBIC
-    learn: LearningSettings | None = None
+    learn: TrainingSettings | None = None
 
 
 @dataclass(frozen=True)
 class QatStep(Settings):
-    """Weights learn to answer from a grid of few bits as they do now; rounded in an export, they lose less.
+    """Weights are trained on the grids of a precision; rounded in an export, they lose less.
 
     Attributes:
+        learn: how; components are distilled from what they were before.
         precision: int8 or int4.
-        learn: how; the towers as they were before are the teachers.
     """
 
+    learn: QatSettings
     precision: Precision = Precision.INT8
-    learn: QatSettings = field(default_factory=QatSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -258,7 +250,7 @@ class LearnStep(Settings):
         learn: how.
     """
 
-    learn: LearningSettings
+    learn: TrainingSettings
 
 
 Step = (

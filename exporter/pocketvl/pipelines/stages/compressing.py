@@ -11,22 +11,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from pocketvl.compress.costs import Cost, positions
-from pocketvl.compress.settings import (
-    BlockScore,
-    Grain,
-    LearningSettings,
-    LossWeights,
-    Measure,
-    Scope,
-    Score,
-    Units,
-)
+from pocketvl.compress.settings import BlockScore, Grain, Measure, Scope, Score, Units
 from pocketvl.errors import RecipeError
-from pocketvl.pipelines.stages.answering import QuestionData, read_questions
 from pocketvl.pipelines.stages.costing import costs_of, tower_example
-from pocketvl.pipelines.stages.learning import PairData, read_pairs
 from pocketvl.pipelines.stages.towers import TORCH, example_of, this_machine
+from pocketvl.pipelines.stages.training import TrainingData, read_samples
 from pocketvl.stage import Inputs, Stage
+from pocketvl.tasks.samples import LabelSamples
 from pocketvl_runtime.manifest import Role
 
 if TYPE_CHECKING:
@@ -51,7 +42,7 @@ class _Changing(Stage):
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
 
     source: Path | Stage
-    data: PairData | QuestionData
+    data: TrainingData
 
     def environment(self) -> Mapping[str, str]:
         return this_machine()
@@ -409,7 +400,7 @@ def feeds_of(checkpoint: Trainable, source: Inputs, role: Role) -> Iterator[Feed
     if role is Role.FUSION:
         yield from _question_feeds(checkpoint, source)
         return
-    data = read_pairs(source["data"])
+    data = read_samples(source["data"])
     rows = data.images if role is Role.IMAGE_ENCODER else data.ids
     places = np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLES)).round().astype(int)
     if role is Role.TEXT_ENCODER:
@@ -432,12 +423,13 @@ def _question_feeds(checkpoint: Trainable, source: Inputs, whole: bool = False) 
     """
     from pocketvl.families.split_attention import SplitAttention
 
-    data = read_questions(source["data"])
+    data = read_samples(source["data"])
+    assert isinstance(data, LabelSamples)
     whole = whole or any(isinstance(child, SplitAttention) for child in checkpoint.model.modules())
     for place in np.linspace(0, len(data.ids) - 1, min(len(data.ids), _SAMPLES)).round().astype(int):
         ids = data.ids[place : place + 1]
         said = ids.shape[1] if whole else int((ids != checkpoint.tokenizer.pad_id).sum())
-        yield np.array(data.images[data.pictures[place]][None]), ids[:, :said]
+        yield np.array(data.images[data.image_rows[place]][None]), ids[:, :said]
 
 
 def _tensors(feed: Feed) -> tuple[torch.Tensor, ...]:
@@ -493,16 +485,9 @@ def _gradients(
     each: Callable[[], None] | None = None,
 ) -> None:
     """Leaves in the parameters the gradient of the labels' loss on some batches."""
-    from pocketvl.compress.answering import answer_gradients_
-    from pocketvl.compress.distil import label_gradients_
+    from pocketvl.tasks.training import label_gradients_
+    from pocketvl.tasks.training_tasks import training_task
 
-    if checkpoint.roles == (Role.FUSION,):
-        settings = LearningSettings(joint_steps=samples // batch, batch_size=batch, losses=_ANSWERS)
-        answer_gradients_(checkpoint, read_questions(source["data"]), settings, each)
-        return
-    settings = LearningSettings(joint_steps=samples // batch, batch_size=batch, losses=_LABELS)
-    label_gradients_(checkpoint, read_pairs(source["data"]), settings, each)
-
-
-_LABELS = LossWeights(response=0.0, embedding=0.0, contrast=1.0)
-_ANSWERS = LossWeights(response=0.0, embedding=0.0, answer=1.0)
+    data, task = read_samples(source["data"]), training_task(checkpoint)
+    components = {name: checkpoint.tower(Role(name)) for name in task.components}
+    label_gradients_(task, checkpoint.model, components, data, samples // batch, batch, each)

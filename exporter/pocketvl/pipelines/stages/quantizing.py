@@ -15,7 +15,6 @@ from pydantic import TypeAdapter
 from pocketvl.errors import RecipeError
 from pocketvl.families.folder import checkpoint_files
 from pocketvl.observe.settings import CalibrationSettings
-from pocketvl.pipelines.stages.learning import PairData, read_pairs, states_of, training_machine
 from pocketvl.pipelines.stages.towers import (
     TORCH,
     CalibrationFeeds,
@@ -26,6 +25,7 @@ from pocketvl.pipelines.stages.towers import (
     open_tower,
     save_weights,
 )
+from pocketvl.pipelines.stages.training import TrainingData, read_samples, states_of, training_machine
 from pocketvl.quantize.settings import QatSettings, QuantizeSettings
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Precision, Role
@@ -96,15 +96,15 @@ class QuantizeTower(OfTower, Stage):
 
 @dataclass(frozen=True)
 class TrainQat(Stage):
-    """Both towers trained on their grids: weights and integers of each."""
+    """Components trained on their grids: weights and integers of each."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "accelerate")
     resumes: ClassVar[bool] = True
 
     towers: tuple[PrepareTower | EqualizeTower, ...]
     integers: tuple[QuantizeTower, ...]
-    data: PairData
+    data: TrainingData
     settings: QatSettings
 
     @property
@@ -128,26 +128,20 @@ class TrainQat(Stage):
         return training_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import open_source
+        from pocketvl.families import open_trainable
         from pocketvl.network.integers import QuantizedTower
         from pocketvl.quantize.qat import train_qat
+        from pocketvl.tasks.training_tasks import training_task
 
-        states = states_of(source)
-        opened = open_source(self.source)
-        stages = zip(self.towers, source.all("towers"), strict=True)
-        image, text = (open_tower(self.source, stage.role, folder)[0] for stage, folder in stages)
-        image_integers, text_integers = (QuantizedTower.load(folder) for folder in source.all("integers"))
-        trained = train_qat(
-            (image, text),
-            (image_integers, text_integers),
-            opened.logit_scale,
-            read_pairs(source["data"]),
-            self.settings,
-            states,
-            source.progress,
-        )
-        for stage, (state, tower) in zip(self.towers, trained, strict=True):
-            folder = out / stage.role.value
+        states, samples = states_of(source), read_samples(source["data"])
+        task, names = training_task(open_trainable(self.source)), [each.role.value for each in self.towers]
+        folders = zip(names, self.towers, source.all("towers"), strict=True)
+        modules = {name: open_tower(self.source, stage.role, folder)[0] for name, stage, folder in folders}
+        integers = zip(names, source.all("integers"), strict=True)
+        towers = {name: QuantizedTower.load(folder) for name, folder in integers}
+        trained = train_qat(task, modules, towers, samples, self.settings, states, source.progress)
+        for name, (state, tower) in trained.items():
+            folder = out / name
             folder.mkdir()
             save_weights(state, folder)
             tower.save(folder)

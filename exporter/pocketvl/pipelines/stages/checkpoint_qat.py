@@ -1,4 +1,4 @@
-"""A checkpoint whose weights have learned to live on a grid of few bits, and stay floats."""
+"""Quantization-aware training of a checkpoint, whose weights stay floats."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.pipelines.stages.compressing import feeds_of
-from pocketvl.pipelines.stages.learning import PairData, read_pairs, states_of, training_machine
 from pocketvl.pipelines.stages.towers import TORCH, example_of
+from pocketvl.pipelines.stages.training import TrainingData, read_samples, states_of, training_machine
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Precision, Role
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LearnOnGrids(Stage):
-    """Quantization-aware training of a checkpoint, taught by itself in float.
+class TrainCheckpointQat(Stage):
+    """A checkpoint whose float weights were trained on the grids of a precision, distilled from itself.
 
     Ranges are measured on its training data; those that ship are measured again when it is exported.
 
     Attributes:
         student: a checkpoint.
-        data: what it is shown.
+        data: what it is trained on.
         precision: int8 or int4.
         settings: how it is trained.
     """
@@ -40,7 +40,7 @@ class LearnOnGrids(Stage):
     resumes: ClassVar[bool] = True
 
     student: Path | Stage
-    data: PairData
+    data: TrainingData
     precision: Precision
     settings: QatSettings
 
@@ -54,30 +54,27 @@ class LearnOnGrids(Stage):
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.families import open_trainable
         from pocketvl.quantize.qat import train_qat
+        from pocketvl.tasks.training_tasks import training_task
 
         states = states_of(source)
-        student = open_trainable(source["student"])
-        image, text = (student.tower(role) for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER))
-        towers = (
-            self._integers(student, image, Role.IMAGE_ENCODER, source),
-            self._integers(student, text, Role.TEXT_ENCODER, source),
-        )
-        data = read_pairs(source["data"])
-        trained = train_qat(
-            (image, text), towers, student.logit_scale, data, self.settings, states, source.progress
-        )
-        for module, finished in zip((image, text), trained, strict=True):
-            module.load_state_dict(finished.state)
+        student, samples = open_trainable(source["student"]), read_samples(source["data"])
+        task = training_task(student)
+        modules = {name: student.tower(Role(name)) for name in task.components}
+        towers = {name: self._integers(student, modules[name], name, source) for name in modules}
+        trained = train_qat(task, modules, towers, samples, self.settings, states, source.progress)
+        for name, module in modules.items():
+            module.load_state_dict(trained[name].state)
         student.save(out)
 
-    def _integers(self, student: Trainable, module: nn.Module, role: Role, source: Inputs) -> QuantizedTower:
-        """A tower on the grids that it starts from."""
+    def _integers(self, student: Trainable, module: nn.Module, name: str, source: Inputs) -> QuantizedTower:
+        """A component on the grids that it starts from."""
         from pocketvl.observe.calibrate import calibrate
         from pocketvl.quantize.structure import final_linear, token_tables
         from pocketvl.quantize.tower import int4_spec, quantize_tower, static_spec
 
-        example = example_of(student.preprocess, student.tokenizer, role)
+        example = example_of(student.preprocess, student.tokenizer, Role(name))
         tables, final = token_tables(module, example), final_linear(module, example)
         spec = (static_spec if self.precision is Precision.INT8 else int4_spec)(module, tables, final)
-        seen = calibrate(module, feeds_of(student, source, role), CalibrationSettings(second_moments=True))
+        feeds = feeds_of(student, source, Role(name))
+        seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
         return quantize_tower(module, spec, seen)
