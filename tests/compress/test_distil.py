@@ -14,10 +14,9 @@ from pocketvl.compress.distil import train_student
 from pocketvl.compress.shrink import linear
 from pocketvl.compress.sparsity import held_zeros
 from pocketvl.errors import DataError, RecipeError, TrainingError
-from pocketvl.families import open_trainable
-from pocketvl.families.split_attention import Block, removed_blocks, split_attentions_
-from pocketvl.families.trainable import Trainable
-from pocketvl.families.vilt_trainable import TrainableVilt
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.layers.split_attention import Block, removed_blocks, split_attentions_
 from pocketvl.tasks.samples import TrainingSamples
 from pocketvl.tasks.training import TeacherOutputs, TrainingTask
 from pocketvl.tasks.training_tasks import training_task
@@ -42,14 +41,14 @@ class World:
     """A teacher with data, and how it is trained."""
 
     folder: Path
-    teacher: Trainable
+    teacher: Checkpoint
     task: TrainingTask
     samples: TrainingSamples
     outputs: TeacherOutputs
 
     def train(
         self,
-        student: Trainable,
+        student: Checkpoint,
         settings: TrainingSettings,
         work: Path,
         progress: Progress | None = None,
@@ -67,7 +66,7 @@ class World:
             progress,
         )
 
-    def distance(self, student: Trainable) -> float:
+    def distance(self, student: Checkpoint) -> float:
         """From the teacher, of what the first component gives."""
         found = outputs_of(student, self.samples, mirrored=False)
         port = self.task.output(self.task.components[0])
@@ -75,8 +74,8 @@ class World:
 
 
 def _world(folder: Path, samples: TrainingSamples) -> World:
-    teacher = open_trainable(folder)
-    return World(folder, teacher, training_task(teacher), samples, outputs_of(teacher, samples))
+    teacher = open_checkpoint(folder)
+    return World(folder, teacher, training_task(teacher.contract), samples, outputs_of(teacher, samples))
 
 
 @pytest.fixture(scope="module")
@@ -89,24 +88,25 @@ def vilt(tmp_path_factory: pytest.TempPathFactory) -> World:
     return _world(make_vilt_folder(tmp_path_factory.mktemp("distil") / "vilt"), question_samples())
 
 
-def _student(world: World, tmp_path: Path) -> Trainable:
+def _student(world: World, tmp_path: Path) -> Checkpoint:
     """The teacher with another seed's weights in one layer."""
     make = make_vilt_folder if world.task.components == ("fusion",) else make_tiny_clip
-    other, student = open_trainable(make(tmp_path / "other", seed=9)), open_trainable(world.folder)
+    other, student = open_checkpoint(make(tmp_path / "other", seed=9)), open_checkpoint(world.folder)
     for stack in student.stacks.values():
         name = f"{stack.name}.0" + ("" if make is make_vilt_folder else ".mlp")
         student.model.get_submodule(name).load_state_dict(other.model.get_submodule(name).state_dict())
     return student
 
 
-def _split(world: World) -> TrainableVilt:
-    student = open_trainable(world.folder)
-    assert isinstance(student, TrainableVilt)
+def _split(world: World) -> Checkpoint:
+    student = open_checkpoint(world.folder)
+    segments = student.stack("fusion").segments
+    assert segments is not None
     gone = [
         Block(f"{LAYER}.{layer}.attention.attention", "text", "image", head)
         for layer, head in ((0, 0), (0, 1), (1, 0))
     ]
-    split_attentions_(student.model, student.segments, gone)
+    split_attentions_(student.model, segments, gone)
     return student
 
 
@@ -195,7 +195,7 @@ def test_a_phase_has_a_rate_and_a_batch_of_its_own(clip: World, tmp_path: Path) 
 
 
 def test_labels_alone_need_no_teacher(clip: World, tmp_path: Path) -> None:
-    student = open_trainable(clip.folder)
+    student = open_checkpoint(clip.folder)
     losses = LossWeights(response=0, embedding=0, contrast=1)
     settings = TrainingSettings((Phase(40),), batch_size=18, learning_rate=1e-3, losses=losses)
     (report,) = clip.train(student, settings, tmp_path / "work", outputs=False, teacher=False).values()
@@ -227,13 +227,13 @@ def test_stopped_and_resumed_it_ends_the_same(
 
 
 def test_a_folder_of_another_training_is_refused(clip: World, tmp_path: Path) -> None:
-    clip.train(open_trainable(clip.folder), SETTINGS, tmp_path / "work")
+    clip.train(open_checkpoint(clip.folder), SETTINGS, tmp_path / "work")
     with pytest.raises(TrainingError, match="of another model, other data or settings"):
         clip.train(_student(clip, tmp_path), SETTINGS, tmp_path / "work")
 
 
 def test_what_is_missing_is_named(clip: World, vilt: World, tmp_path: Path) -> None:
-    student = open_trainable(clip.folder)
+    student = open_checkpoint(clip.folder)
     with pytest.raises(RecipeError, match="only contrast and answer do without"):
         clip.train(student, SETTINGS, tmp_path / "work", outputs=False)
     with pytest.raises(RecipeError, match="need the teacher itself"):
@@ -244,12 +244,12 @@ def test_what_is_missing_is_named(clip: World, vilt: World, tmp_path: Path) -> N
             replace(clip, outputs={**clip.outputs, port: wrong}).train(student, SETTINGS, tmp_path / name)
     with pytest.raises(DataError, match="outputs of fusion are not of this data"):
         replace(vilt, outputs=clip.outputs).train(
-            open_trainable(vilt.folder), TrainingSettings((Phase(1),)), tmp_path / "vilt"
+            open_checkpoint(vilt.folder), TrainingSettings((Phase(1),)), tmp_path / "vilt"
         )
 
 
 def test_zeros_are_held(clip: World, tmp_path: Path) -> None:
-    student = open_trainable(clip.folder)
+    student = open_checkpoint(clip.folder)
     with torch.no_grad():
         linear(student.model, FC1).weight[:, ::2] = 0
     before = linear(student.model, FC1).weight.detach().clone()

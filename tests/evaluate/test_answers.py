@@ -12,8 +12,8 @@ from pocketvl.data.dataset import Dataset, questions_of, write_samples
 from pocketvl.errors import DataError
 from pocketvl.evaluate.answers import answer_accuracy
 from pocketvl.evaluate.statistics import wilson_interval
-from pocketvl.families import open_trainable
-from pocketvl.families.vilt_trainable import TrainableVilt
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.tabletop.folder import write_tabletop
 from tests.families.vilt_folder import make_vilt_folder
 
@@ -26,23 +26,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def vilt(tmp_path_factory: pytest.TempPathFactory) -> TrainableVilt:
-    opened = open_trainable(make_vilt_folder(tmp_path_factory.mktemp("vilt") / "vilt"))
-    assert isinstance(opened, TrainableVilt)
+def vilt(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    opened = open_checkpoint(make_vilt_folder(tmp_path_factory.mktemp("vilt") / "vilt"))
+    assert isinstance(opened, Checkpoint)
     return opened
 
 
-def _always(vilt: TrainableVilt, answer: str) -> None:
+def _always(vilt: Checkpoint, answer: str) -> None:
     """Makes the model give one answer, whatever it is asked."""
     last = vilt.model.get_submodule("classifier.3")
     assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
         last.weight.zero_()
         last.bias.zero_()
-        last.bias[vilt.answers.index(answer)] = 1
+        last.bias[vilt.contract.label_head.labels.index(answer)] = 1
 
 
-def test_the_same_answer_to_everything_is_right_as_often_as_it_is(vilt: TrainableVilt, data: Path) -> None:
+def test_the_same_answer_to_everything_is_right_as_often_as_it_is(vilt: Checkpoint, data: Path) -> None:
     _always(vilt, "yes")
     dataset = Dataset.open(data)
     asked = questions_of(dataset)
@@ -61,7 +61,7 @@ def test_the_same_answer_to_everything_is_right_as_often_as_it_is(vilt: Trainabl
 
 
 def test_an_answer_that_the_model_does_not_know_is_missed(
-    vilt: TrainableVilt, data: Path, tmp_path: Path
+    vilt: Checkpoint, data: Path, tmp_path: Path
 ) -> None:
     _always(vilt, "yes")
     rows = [json.loads(line) for line in (data / "samples.jsonl").read_text().splitlines()][:2]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from pocketvl.data.dataset import Dataset, write_samples
 from pocketvl.errors import DataError
-from pocketvl.evaluate.latency import measure_latency, measure_memory
+from pocketvl.evaluate.latency import measure_latency, measure_latency_and_memory
 from pocketvl.evaluate.parity import measure_parity
 from pocketvl.evaluate.reference import embed_reference
 from pocketvl.evaluate.tasks import distinct_texts
 from pocketvl.evaluate.variant import embed_variant
-from pocketvl.families.base import Source
+from pocketvl.families.base import Architecture, Component, Contract
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.ports import contrastive_head, embedding_ports
 from pocketvl_runtime.bench import STAGES
 from pocketvl_runtime.errors import BackendError, BundleError, InputError
 from pocketvl_runtime.image import load_pixels
@@ -40,21 +44,38 @@ class SummedTokens(nn.Module):
         return nn.functional.normalize((rows * weights[..., None]).sum(1), dim=-1)
 
 
-def source(needs_mask: bool = False) -> Source:
+class LinearTowers(Architecture):
+    """An architecture whose components are worked out by hand."""
+
+    def contract(self, folder: Path) -> Contract:
+        raise NotImplementedError
+
+    def parse(self, stored: dict[str, Any], folder: Path) -> PreTrainedConfig:
+        raise NotImplementedError
+
+    def build(self, config: PreTrainedConfig, folder: Path, initialised: bool = False) -> PreTrainedModel:
+        raise NotImplementedError
+
+    def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
+        modules = {"image_encoder": LinearPixels(), "text_encoder": SummedTokens()}
+        ports = contract.components
+        return tuple(
+            Component(name, each, ports[name].inputs, ports[name].outputs) for name, each in modules.items()
+        )
+
+
+def source(needs_mask: bool = False) -> Checkpoint:
     spec = TokenizerSpec(length=graphs.LENGTH, pad_id=4 if needs_mask else 0, needs_mask=needs_mask)
-    return Source(
+    contract = Contract(
         family="clip",
         name="tiny",
         folder=Path("tiny"),
-        preprocess=bundles.PREPROCESS,
-        tokenizer=spec,
+        processors={"image": bundles.PREPROCESS, "text": spec},
         tokenizer_json=bundles.tokenizer_json(),
-        embedding_dim=graphs.DIM,
-        logit_scale=bundles.LOGIT_SCALE,
-        space="sha256:tiny",
-        image_encoder=LinearPixels(),
-        text_encoder=SummedTokens(),
+        components=embedding_ports(bundles.PREPROCESS, spec, graphs.DIM),
+        head=contrastive_head(),
     )
+    return Checkpoint(LinearTowers(), contract, nn.Module(), {}, torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -127,23 +148,26 @@ def test_what_cannot_be_embedded_is_refused(scenes: Dataset, tiny: Path) -> None
 
 
 def test_latency_is_measured_per_stage_and_thread_count(tiny: Path) -> None:
-    report = measure_latency(tiny, ["onnx-fp32", "tflite-fp32"], [1, 2], runs=5)
-    assert report.runs == 5
-    assert report.variants.keys() == {"onnx-fp32", "tflite-fp32"}
-    for variant in report.variants.values():
-        assert variant.latency_ms.keys() == set(STAGES)
-        for by_threads in variant.latency_ms.values():
-            assert by_threads.keys() == {"1", "2"}
-            assert all(0 <= each.p10 <= each.median for each in by_threads.values())
-        total = variant.latency_ms["total"]["1"].median
-        assert total >= variant.latency_ms["image"]["1"].median > 0
+    result = measure_latency(tiny, ["onnx-fp32", "tflite-fp32"], [1, 2], runs=5)
+    assert result.settings.runs == 5
+    assert result.variants.keys() == {"onnx-fp32", "tflite-fp32"}
+    for variant in result.variants.values():
+        assert variant.peak_memory_bytes is None  # of a process that runs several
+        assert [timing.threads for timing in variant.timings] == [1, 2]
+        for timing in variant.timings:
+            assert timing.stages.keys() == set(STAGES)
+            assert timing.stages["total"].median >= timing.stages["image"].median > 0
 
 
 def test_memory_is_of_one_process_a_variant(tiny: Path) -> None:
     told: list[tuple[int, int, str]] = []
-    peaks = measure_memory(tiny, ["onnx-fp32", "tflite-fp32"], lambda *news: told.append(news))
-    assert peaks.keys() == {"onnx-fp32", "tflite-fp32"}
-    assert all(10e6 < peak < 2e9 for peak in peaks.values())
+    variants = ["onnx-fp32", "tflite-fp32"]
+    result = measure_latency_and_memory(tiny, variants, [1, 2], 2, lambda *news: told.append(news))
+    assert list(result.variants) == variants
+    for variant in result.variants.values():
+        assert variant.peak_memory_bytes is not None
+        assert 10e6 < variant.peak_memory_bytes < 2e9
+        assert [timing.threads for timing in variant.timings] == [1, 2]
     assert told == [(1, 2, "memory of onnx-fp32"), (2, 2, "memory of tflite-fp32")]
 
 

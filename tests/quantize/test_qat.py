@@ -16,11 +16,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pocketvl.errors import RecipeError, TrainingError
-from pocketvl.families import open_source, open_trainable
-from pocketvl.families.base import Source
-from pocketvl.network.heads import HeadKind
+from pocketvl.families import open_checkpoint, read_contract
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
-from pocketvl.network.ports import ComponentPorts, DType, Port, PortKind
 from pocketvl.network.specification import (
     ACTIVATION_8,
     BLOCKS_4,
@@ -35,6 +32,7 @@ from pocketvl.network.specification import (
     ProductSpec,
     Range,
 )
+from pocketvl.pipelines.stages.towers import example_inputs
 from pocketvl.quantize.arithmetic import (
     activation_grid,
     group_scale,
@@ -44,19 +42,18 @@ from pocketvl.quantize.arithmetic import (
     weight_scale,
 )
 from pocketvl.quantize.fake import straight_through
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.learned import LearnedActivation, LearnedWeights, learned_fake_quantize
 from pocketvl.quantize.learned_tower import QatTower
 from pocketvl.quantize.qat import train_qat
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.quantize.simulate import simulated
-from pocketvl.tasks.contrastive_training import ContrastiveTraining
 from pocketvl.tasks.samples import PairSamples
+from pocketvl.tasks.training import TrainingTask
 from pocketvl.tasks.training_tasks import training_task
 from pocketvl.train.distil_losses import affinity_loss, answer_response_loss, embedding_losses
 from pocketvl.train.loop import Losses, Trainer
 from pocketvl.train.settings import LoopSettings, LossWeights, Phase, Precision
-from pocketvl_runtime.manifest import Role
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 from tests.families.vilt_folder import make_vilt_folder
 from tests.tasks.worlds import question_samples
@@ -487,12 +484,26 @@ def test_training_beats_rounding_to_the_nearest(tmp_path: Path) -> None:
     assert errors[1] < 0.6 * errors[0]
 
 
+Modules = dict[str, nn.Module]
+
+
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    source = open_source(make_tiny_clip(tmp_path_factory.mktemp("clip")))
-    fold_layer_norms_(source.image_encoder, torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8))
-    fold_layer_norms_(source.text_encoder, torch.zeros(1, TEXT_LENGTH, dtype=torch.int32))
-    return source
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def clip(folder: Path) -> Modules:
+    """Image encoder and text encoder, folded."""
+    components = open_checkpoint(folder).components
+    for component in components.values():
+        fold_(component.module.requires_grad_(False), example_inputs(component))
+    return {name: component.module for name, component in components.items()}
+
+
+@pytest.fixture(scope="module")
+def task(folder: Path) -> TrainingTask:
+    return training_task(read_contract(folder))
 
 
 @pytest.fixture(scope="module")
@@ -505,25 +516,21 @@ def data() -> PairSamples:
     return PairSamples(images, ids, [(row, 24 + row) if row % 2 else (row,) for row in range(24)])
 
 
-def modules_of(source: Source) -> dict[str, nn.Module]:
-    return {"image_encoder": source.image_encoder, "text_encoder": source.text_encoder}
-
-
-def towers_of(source: Source, data: PairSamples, spec: LayerSpec) -> dict[str, QuantizedTower]:
+def towers_of(clip: Modules, data: PairSamples, spec: LayerSpec) -> dict[str, QuantizedTower]:
     images, ids = torch.from_numpy(data.images), torch.from_numpy(data.ids)
     return {
-        "image_encoder": quantized(source.image_encoder, images, default=spec, patch_embedding=static(8)),
-        "text_encoder": quantized(source.text_encoder, ids, default=spec),
+        "image_encoder": quantized(clip["image_encoder"], images, default=spec, **{PATCHES: static(8)}),
+        "text_encoder": quantized(clip["text_encoder"], ids, default=spec),
     }
 
 
 @pytest.mark.parametrize("spec", [static(8), INT4_DYNAMIC])
 def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
-    source: Source, data: PairSamples, spec: LayerSpec
+    clip: Modules, data: PairSamples, spec: LayerSpec
 ) -> None:
     feeds = (torch.from_numpy(data.images), torch.from_numpy(data.ids))
-    towers = towers_of(source, data, spec).values()
-    for module, tower, feed in zip(modules_of(source).values(), towers, feeds, strict=True):
+    towers = towers_of(clip, data, spec).values()
+    for module, tower, feed in zip(clip.values(), towers, feeds, strict=True):
         student = QatTower(module, tower).eval()
         with torch.no_grad(), simulated(module, tower):
             torch.testing.assert_close(student(feed), module(feed), rtol=0, atol=1e-6)
@@ -535,40 +542,28 @@ def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
             torch.testing.assert_close(student(feed), copy(feed), rtol=0, atol=1e-5)
 
 
-def test_grids_of_products_are_learned_too(source: Source, data: PairSamples) -> None:
-    tower, feed = towers_of(source, data, static(8))["text_encoder"], torch.from_numpy(data.ids)
-    names = [f"encoder.layers.0.self_attn.{kind}" for kind in ("scores", "values")]
+def test_grids_of_products_are_learned_too(clip: Modules, data: PairSamples) -> None:
+    tower, feed = towers_of(clip, data, static(8))["text_encoder"], torch.from_numpy(data.ids)
+    names = [f"text_model.encoder.layers.0.self_attn.{kind}" for kind in ("scores", "values")]
     grids = [activation_grid(Range(-3, 4)), activation_grid(Range(0, 1))]
     spec = ProductSpec(ACTIVATION_8, ACTIVATION_8)
     tower = QuantizedTower(tower.layers, {name: QuantizedProduct(spec, *grids) for name in names})
-    student = QatTower(source.text_encoder, tower).eval()
+    student = QatTower(clip["text_encoder"], tower).eval()
     backward_(embedding_losses(student(feed), drawn(60, 24))["cosine"])
     changes = [p for name, p in student.activations.named_parameters() if name.endswith("change")]
     assert all(change.grad is not None and bool(change.grad.any()) for change in changes)
     disturb_(student)
     state, trained = student.finish()
     assert trained.products[names[0]].left != grids[0]
-    copy = deepcopy(source.text_encoder)
+    copy = deepcopy(clip["text_encoder"])
     copy.load_state_dict(state)
     with torch.no_grad(), simulated(copy, trained):
         torch.testing.assert_close(student(feed), copy(feed), rtol=0, atol=1e-5)
 
 
+PATCHES = "vision_model.embeddings.patch_embedding"
 IMAGE, TEXT = ("image_encoder",), ("text_encoder",)
 TOGETHER = LossWeights(embedding=0.1)
-EMBEDDING = (Port("embedding", DType.FLOAT32, (1, 24), PortKind.EMBEDDING),)
-TASK = ContrastiveTraining(
-    HeadKind.CONTRASTIVE,
-    IMAGE + TEXT,
-    {
-        IMAGE[0]: ComponentPorts(
-            (Port("pixels", DType.UINT8, (1, IMAGE_SIZE, IMAGE_SIZE, 3), PortKind.PIXELS),), EMBEDDING
-        ),
-        TEXT[0]: ComponentPorts((Port("ids", DType.INT32, (1, TEXT_LENGTH), PortKind.TOKEN_IDS),), EMBEDDING),
-    },
-    pad_id=381,
-    logit_scale=10.0,
-)
 SETTINGS = QatSettings(
     (Phase(8, IMAGE), Phase(7, TEXT), Phase(6, losses=TOGETHER)),
     batch_size=8,
@@ -582,12 +577,12 @@ class StopError(Exception):
 
 
 def test_an_interrupted_training_ends_as_an_undisturbed_one(
-    source: Source, data: PairSamples, tmp_path: Path
+    clip: Modules, task: TrainingTask, data: PairSamples, tmp_path: Path
 ) -> None:
-    modules, towers = modules_of(source), towers_of(source, data, static(4))
+    towers = towers_of(clip, data, static(4))
     told: list[str] = []
     expected = train_qat(
-        TASK, modules, towers, data, SETTINGS, tmp_path / "a", lambda d, t, news: told.append(news)
+        task, clip, towers, data, SETTINGS, tmp_path / "a", lambda d, t, news: told.append(news)
     )
     assert len(told) == 21
     assert told[0].startswith("1-image_encoder: cosine")
@@ -599,14 +594,14 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(
                 raise StopError
 
         with pytest.raises(StopError):
-            train_qat(TASK, modules, towers, data, SETTINGS, tmp_path / "b", watch)
+            train_qat(task, clip, towers, data, SETTINGS, tmp_path / "b", watch)
 
     stop("1-", 5)
     stop("2-", 4)
     stop("3-", 5)
     told.clear()
     found = train_qat(
-        TASK, modules, towers, data, SETTINGS, tmp_path / "b", lambda d, t, news: told.append(news)
+        task, clip, towers, data, SETTINGS, tmp_path / "b", lambda d, t, news: told.append(news)
     )
     assert [news.split("-")[0] for news in told] == ["3"] * 3  # finished phases are not run again
     for name, one in expected.items():
@@ -615,13 +610,13 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(
             assert layer.input == found[name].tower.layers[key].input
             np.testing.assert_array_equal(layer.weights, found[name].tower.layers[key].weights)
     with pytest.raises(TrainingError, match="holds a training of another"):
-        train_qat(TASK, modules, towers, data, replace(SETTINGS, seed=1), tmp_path / "b")
+        train_qat(task, clip, towers, data, replace(SETTINGS, seed=1), tmp_path / "b")
 
 
 def test_distillation_brings_a_clip_nearer_to_its_float_self(
-    source: Source, data: PairSamples, tmp_path: Path
+    clip: Modules, task: TrainingTask, data: PairSamples, tmp_path: Path
 ) -> None:
-    modules, towers = modules_of(source), towers_of(source, data, static(3))
+    towers = towers_of(clip, data, static(3))
     settings = replace(
         SETTINGS,
         phases=(Phase(40, IMAGE), Phase(40, TEXT), Phase(20, losses=TOGETHER)),
@@ -629,9 +624,9 @@ def test_distillation_brings_a_clip_nearer_to_its_float_self(
         scale_rate=3.0,
         save_every=100,
     )
-    results = train_qat(TASK, modules, towers, data, settings, tmp_path)
-    feeds = dict(zip(modules, (torch.from_numpy(data.images), torch.from_numpy(data.ids)), strict=True))
-    for name, module in modules.items():
+    results = train_qat(task, clip, towers, data, settings, tmp_path)
+    feeds = dict(zip(clip, (torch.from_numpy(data.images), torch.from_numpy(data.ids)), strict=True))
+    for name, module in clip.items():
         copy, losses = deepcopy(module), []
         with torch.no_grad():
             for state, integers in ((module.state_dict(), towers[name]), results[name]):
@@ -642,21 +637,22 @@ def test_distillation_brings_a_clip_nearer_to_its_float_self(
 
 
 def test_components_that_no_phase_trains_stay_as_they_are(
-    source: Source, data: PairSamples, tmp_path: Path
+    clip: Modules, task: TrainingTask, data: PairSamples, tmp_path: Path
 ) -> None:
-    modules, towers = modules_of(source), towers_of(source, data, static(8))
+    towers = towers_of(clip, data, static(8))
     settings = replace(SETTINGS, phases=(Phase(2, TEXT),))
-    image, text = train_qat(TASK, modules, towers, data, settings, tmp_path).values()
+    image, text = train_qat(task, clip, towers, data, settings, tmp_path).values()
     assert [each.name for each in tmp_path.iterdir() if each.is_dir()] == ["1-text_encoder"]
-    before = [tower.layers["projection"].scale for tower in towers.values()]
-    np.testing.assert_array_equal(image.tower.layers["projection"].scale, before[0])
-    assert np.any(text.tower.layers["projection"].scale != before[1])
+    before = towers["image_encoder"].layers["visual_projection"].scale
+    np.testing.assert_array_equal(image.tower.layers["visual_projection"].scale, before)
+    before = towers["text_encoder"].layers["text_projection"].scale
+    assert np.any(text.tower.layers["text_projection"].scale != before)
 
 
 @pytest.mark.parametrize("spec", [static(4), INT4_DYNAMIC], ids=["static", "int4"])
 def test_distillation_brings_a_vilt_nearer_to_its_float_self(spec: LayerSpec, tmp_path: Path) -> None:
-    opened = open_trainable(make_vilt_folder(tmp_path / "vilt"))
-    samples, module = question_samples(), opened.tower(Role.FUSION)
+    opened = open_checkpoint(make_vilt_folder(tmp_path / "vilt"))
+    samples, module = question_samples(), opened.tower("fusion")
     inputs = (torch.from_numpy(samples.images[samples.image_rows]), torch.from_numpy(samples.ids))
     patches = "vilt.embeddings.patch_embeddings.projection"
     tower = quantized(module, *inputs, default=spec, **{patches: static(8)})
@@ -664,7 +660,12 @@ def test_distillation_brings_a_vilt_nearer_to_its_float_self(spec: LayerSpec, tm
         (Phase(30),), batch_size=12, learning_rate=3e-4, scale_rate=3.0, losses=LossWeights(answer=0.01)
     )
     (result,) = train_qat(
-        training_task(opened), {"fusion": module}, {"fusion": tower}, samples, settings, tmp_path / "work"
+        training_task(opened.contract),
+        {"fusion": module},
+        {"fusion": tower},
+        samples,
+        settings,
+        tmp_path / "work",
     ).values()
     copy, errors = deepcopy(module), []
     with torch.no_grad():

@@ -13,19 +13,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.families import open_trainable
-from pocketvl.families.blocks import feed_forwards
+from pocketvl.families import open_checkpoint
+from pocketvl.families.layers.blocks import feed_forwards
 from pocketvl.network.heads import HeadKind
 from pocketvl.tasks.contrastive_training import paired_rows
 from pocketvl.tasks.head_training import HeadTraining
 from pocketvl.tasks.samples import LabelSamples, PairSamples
 from pocketvl.tasks.training import Batches, Learner, PhaseObjective, label_gradients_
-from pocketvl.tasks.training_tasks import segments_of, training_task
+from pocketvl.tasks.training_tasks import training_task
 from pocketvl.train.batches import SampleOrder
 from pocketvl.train.features import FeatureExtractor
 from pocketvl.train.phases import Components
 from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
-from pocketvl_runtime.manifest import Role
 from tests.families.tiny import make_tiny_clip
 from tests.families.vilt_folder import make_vilt_folder
 from tests.tasks.worlds import components_of, outputs_of, pair_samples, question_samples
@@ -47,8 +46,8 @@ def vilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_mirrored_images_come_with_the_teachers_output_for_them(clip: Path) -> None:
-    teacher, samples = open_trainable(clip), pair_samples()
-    task, component = training_task(teacher), components_of(teacher)[IMAGE]
+    teacher, samples = open_checkpoint(clip), pair_samples()
+    task, component = training_task(teacher.contract), components_of(teacher)[IMAGE]
     outputs, phase = outputs_of(teacher, samples), Phase(3, (IMAGE,))
     batches = Batches(task, samples, outputs, SETTINGS, phase)
     plain, mirrored = {row.tobytes() for row in samples.images}, 0
@@ -64,8 +63,8 @@ def test_mirrored_images_come_with_the_teachers_output_for_them(clip: Path) -> N
 
 
 def test_questions_are_mirrored_where_no_label_could_become_wrong(vilt: Path) -> None:
-    teacher, samples = open_trainable(vilt), question_samples()
-    task, component = training_task(teacher), components_of(teacher)["fusion"]
+    teacher, samples = open_checkpoint(vilt), question_samples()
+    task, component = training_task(teacher.contract), components_of(teacher)["fusion"]
     outputs = outputs_of(teacher, samples)
     for losses, mirrored in ((LossWeights(), True), (LossWeights(answer=1), False)):
         settings = replace(SETTINGS, batch_size=12, losses=losses)
@@ -92,9 +91,9 @@ def test_images_come_with_their_captions_and_hard_negatives() -> None:
 
 
 def test_gradients_of_labels_reach_every_layer_and_change_nothing(clip: Path) -> None:
-    checkpoint = open_trainable(clip)
+    checkpoint = open_checkpoint(clip)
     before = {name: value.clone() for name, value in checkpoint.model.state_dict().items()}
-    task, components = training_task(checkpoint), components_of(checkpoint)
+    task, components = training_task(checkpoint.contract), components_of(checkpoint)
     label_gradients_(task, checkpoint.model, components, pair_samples(), steps=2, batch_size=6)
     for layer in feed_forwards(checkpoint.model):
         gradient = checkpoint.model.get_parameter(f"{layer.up}.weight").grad
@@ -105,8 +104,8 @@ def test_gradients_of_labels_reach_every_layer_and_change_nothing(clip: Path) ->
 
 
 def test_gradients_are_those_of_the_right_answers(vilt: Path) -> None:
-    checkpoint, samples = open_trainable(vilt), question_samples()
-    task, components = training_task(checkpoint), components_of(checkpoint)
+    checkpoint, samples = open_checkpoint(vilt), question_samples()
+    task, components = training_task(checkpoint.contract), components_of(checkpoint)
     label_gradients_(task, checkpoint.model, components, samples, steps=1, batch_size=12)
     found = {name: value.grad for name, value in checkpoint.model.named_parameters()}
     checkpoint.model.zero_grad()
@@ -123,10 +122,10 @@ def test_gradients_are_those_of_the_right_answers(vilt: Path) -> None:
 @pytest.mark.parametrize("kind", ["clip", "vilt"])
 def test_padding_is_not_compared(kind: str, request: pytest.FixtureRequest) -> None:
     """Hidden states at padding tokens may be anything; elsewhere they are the teacher's."""
-    checkpoint = open_trainable(request.getfixturevalue(kind))
-    task, name = training_task(checkpoint), "fusion" if kind == "vilt" else TEXT
+    checkpoint = open_checkpoint(request.getfixturevalue(kind))
+    task, name = training_task(checkpoint.contract), "fusion" if kind == "vilt" else TEXT
     samples = question_samples() if kind == "vilt" else pair_samples()
-    stack, phase = checkpoint.stacks[Role(name)].name, Phase(1, (name,))
+    stack, phase = checkpoint.stack(name).name, Phase(1, (name,))
     losses = LossWeights(response=0, embedding=0, hidden=1)
     batch = Batches(task, samples, None, SETTINGS, phase)(0)
     ids = batch.inputs[name][-1]
@@ -146,7 +145,7 @@ def test_padding_is_not_compared(kind: str, request: pytest.FixtureRequest) -> N
         teacher, student = (deepcopy(components_of(checkpoint)[name]) for _ in range(2))
         student.get_submodule(f"{stack}.1").register_forward_hook(shift)
         student, teacher = (FeatureExtractor(each, [f"{stack}.1"]) for each in (student, teacher))
-        learners = {name: Learner(student, teacher, segments_of(checkpoint, name))}
+        learners = {name: Learner(student, teacher, checkpoint.stack(name).segments)}
         objective = PhaseObjective(task, learners, losses, is_whole=False, temperature=1)
         module = Components({name: student}, {name: len(batch.inputs[name])})
         return objective(module, batch, 0)["hidden"].item()

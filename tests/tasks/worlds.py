@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
-from pocketvl.families.trainable import Trainable
+from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.tasks.samples import LabelSamples, PairSamples, TrainingSamples
 from pocketvl.tasks.training import TeacherOutputs, teacher_outputs
 from pocketvl.tasks.training_tasks import training_task
-from pocketvl_runtime.manifest import Role
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH
 from tests.families.vilt_folder import vilt_inputs
 
@@ -29,10 +28,10 @@ def question_samples() -> LabelSamples:
     return LabelSamples(pixels[:6].numpy(), ids.numpy(), [(k // 2, int(labels[k])) for k in range(12)])
 
 
-def components_of(checkpoint: Trainable) -> dict[str, nn.Module]:
-    names = training_task(checkpoint).components
-    return {name: checkpoint.tower(Role(name)) for name in names}
+def components_of(checkpoint: Checkpoint) -> dict[str, nn.Module]:
+    names = training_task(checkpoint.contract).components
+    return {name: checkpoint.tower(name) for name in names}
 
 
-def outputs_of(checkpoint: Trainable, samples: TrainingSamples, mirrored: bool = True) -> TeacherOutputs:
-    return teacher_outputs(training_task(checkpoint), components_of(checkpoint), samples, mirrored)
+def outputs_of(checkpoint: Checkpoint, samples: TrainingSamples, mirrored: bool = True) -> TeacherOutputs:
+    return teacher_outputs(training_task(checkpoint.contract), components_of(checkpoint), samples, mirrored)

@@ -8,12 +8,10 @@ import pytest
 import torch
 
 from pocketvl.errors import RecipeError
-from pocketvl.families import open_trainable
-from pocketvl.families.blocks import attentions
-from pocketvl.families.split_attention import Block, split_attentions_
-from pocketvl.families.vilt_trainable import TrainableVilt
+from pocketvl.families import open_checkpoint
+from pocketvl.families.layers.blocks import attentions
+from pocketvl.families.layers.split_attention import Block, split_attentions_
 from pocketvl.train.features import FeatureExtractor
-from pocketvl_runtime.manifest import Role
 from tests.families.tiny import HIDDEN, IMAGE_SIZE, make_tiny_clip
 from tests.families.vilt_folder import (
     HEAD_SIZE,
@@ -29,7 +27,7 @@ WIDTH, LENGTH = HEADS * HEAD_SIZE, TEXT_LENGTH + 1 + PATCHES
 
 
 def test_layers_and_maps_of_an_image_encoder(tmp_path: Path) -> None:
-    component = open_trainable(make_tiny_clip(tmp_path / "clip")).tower(Role.IMAGE_ENCODER)
+    component = open_checkpoint(make_tiny_clip(tmp_path / "clip")).tower("image_encoder")
     pixels = torch.randint(0, 256, (2, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8)
     layers = ["vision_model.encoder.layers.0", "vision_model.encoder.layers.1"]
     names = [attentions(component)[1].name]
@@ -44,7 +42,7 @@ def test_layers_and_maps_of_an_image_encoder(tmp_path: Path) -> None:
 
 
 def test_layers_and_maps_of_text_and_image_in_one_sequence(tmp_path: Path) -> None:
-    component = open_trainable(make_vilt_folder(tmp_path / "vilt")).tower(Role.FUSION)
+    component = open_checkpoint(make_vilt_folder(tmp_path / "vilt")).tower("fusion")
     names = [each.name for each in attentions(component)]
     found = FeatureExtractor(component, [f"{LAYER}.1"], names)(*vilt_inputs(3))
     assert [tuple(each.shape) for each in found.hidden] == [(3, LENGTH, WIDTH)]
@@ -55,10 +53,11 @@ def test_layers_and_maps_of_text_and_image_in_one_sequence(tmp_path: Path) -> No
 
 
 def test_a_split_attention_has_no_map(tmp_path: Path) -> None:
-    opened = open_trainable(make_vilt_folder(tmp_path / "vilt"))
-    assert isinstance(opened, TrainableVilt)
+    opened = open_checkpoint(make_vilt_folder(tmp_path / "vilt"))
+    segments = opened.stack("fusion").segments
+    assert segments is not None
     name = f"{LAYER}.0.attention.attention"
-    split_attentions_(opened.model, opened.segments, [Block(name, "text", "image", 0)])
-    extractor = FeatureExtractor(opened.tower(Role.FUSION), attentions=[name])
+    split_attentions_(opened.model, segments, [Block(name, "text", "image", 0)])
+    extractor = FeatureExtractor(opened.tower("fusion"), attentions=[name])
     with pytest.raises(RecipeError, match=f"attention: {name} gives no attention map"):
         extractor(*vilt_inputs(2))

@@ -15,22 +15,20 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from pocketvl.errors import RecipeError
-from pocketvl.families.blocks import attentions
-from pocketvl.families.trainable import Trainable
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.layers.blocks import attentions
 from pocketvl.tasks.samples import TrainingSamples
 from pocketvl.tasks.training import Learner, TeacherOutputs, TrainingTask, train_phases
-from pocketvl.tasks.training_tasks import segments_of
 from pocketvl.train.features import FeatureExtractor
 from pocketvl.train.loop import Progress, TrainReport
 from pocketvl.train.phases import begun_digest, claim
 from pocketvl.train.settings import TrainingSettings
-from pocketvl_runtime.manifest import Role
 
 
 def train_student(
     task: TrainingTask,
-    student: Trainable,
-    teacher: Trainable | None,
+    student: Checkpoint,
+    teacher: Checkpoint | None,
     samples: TrainingSamples,
     outputs: TeacherOutputs | None,
     settings: TrainingSettings,
@@ -75,9 +73,11 @@ def train_student(
     return reports
 
 
-def _learner(student: Trainable, teacher: Trainable | None, name: str, settings: TrainingSettings) -> Learner:
+def _learner(
+    student: Checkpoint, teacher: Checkpoint | None, name: str, settings: TrainingSettings
+) -> Learner:
     """A component, and its teacher's where that runs along, observed at the layers that correspond."""
-    module = student.tower(Role(name))
+    module = student.tower(name)
     if teacher is None or not settings.runs_teacher:
         return Learner(FeatureExtractor(module))
     weights = [settings.losses_of(phase) for phase in settings.phases]
@@ -88,29 +88,29 @@ def _learner(student: Trainable, teacher: Trainable | None, name: str, settings:
         maps = [_attention_names(*each) for each in ((student, own), (teacher, matched))]
     if all(each.hidden == 0 for each in weights):
         own, matched = [], []
-    widths = tuple(each.stack(Role(name)).width for each in (student, teacher))
+    widths = tuple(each.stack(name).width for each in (student, teacher))
     extractor = FeatureExtractor(module, own, maps[0], [(widths[0], widths[1])] * len(own))
-    shown = FeatureExtractor(teacher.tower(Role(name)), matched, maps[1])
+    shown = FeatureExtractor(teacher.tower(name), matched, maps[1])
     shown.train(False)
-    return Learner(extractor, shown.requires_grad_(False), segments_of(student, name))
+    return Learner(extractor, shown.requires_grad_(False), student.stack(name).segments)
 
 
-def _layer_names(checkpoint: Trainable, name: str) -> list[str]:
-    stack = checkpoint.stack(Role(name)).name
+def _layer_names(checkpoint: Checkpoint, name: str) -> list[str]:
+    stack = checkpoint.stack(name).name
     layers = checkpoint.model.get_submodule(stack)
     assert isinstance(layers, nn.ModuleList)
     return [f"{stack}.{index}" for index in range(len(layers))]
 
 
-def _attention_names(checkpoint: Trainable, layers: list[str]) -> list[str]:
+def _attention_names(checkpoint: Checkpoint, layers: list[str]) -> list[str]:
     """The attentions in these layers, found in the model before anything was factorised."""
     names = [each.name for each in attentions(checkpoint.original())]
     return [name for layer in layers for name in names if name.startswith(f"{layer}.")]
 
 
 def _identity(
-    student: Trainable,
-    teacher: Trainable | None,
+    student: Checkpoint,
+    teacher: Checkpoint | None,
     samples: TrainingSamples,
     outputs: TeacherOutputs | None,
     settings: TrainingSettings,

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from pocketvl.data.dataset import Dataset, questions_of
 from pocketvl.errors import DataError
 from pocketvl.evaluate.statistics import wilson_interval
-from pocketvl.families.vilt_trainable import TrainableVilt
+from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.train.questions import Progress, answer_logits
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import Role
 from pocketvl_runtime.text import Tokenizer
 
 _UNTYPED = "other"
@@ -55,7 +54,7 @@ class AnswerAccuracy:
 
 
 def answer_accuracy(
-    checkpoint: TrainableVilt, dataset: Dataset, batch: int = 64, progress: Progress | None = None
+    checkpoint: Checkpoint, dataset: Dataset, batch: int = 64, progress: Progress | None = None
 ) -> AnswerAccuracy:
     """Asks a model all questions of a dataset.
 
@@ -79,9 +78,10 @@ def answer_accuracy(
     tokenizer = Tokenizer(checkpoint.tokenizer_json, checkpoint.tokenizer)
     ids = tokenizer.encode([each.text for each in asked]).ids
     pictures = np.searchsorted(places, [each.sample for each in asked])
-    tower = checkpoint.tower(Role.FUSION).train(False)
+    labels = checkpoint.contract.label_head.labels
+    tower = checkpoint.tower(checkpoint.contract.label_head.component).train(False)
     logits = answer_logits(tower, images, ids, pictures, batch, progress)
-    given = [checkpoint.answers[best] for best in logits.argmax(-1)]
+    given = [labels[best] for best in logits.argmax(-1)]
     right = [each.answer for each in asked]
     correct = np.array([a == b for a, b in zip(given, right, strict=True)])
     types = [each.type or _UNTYPED for each in asked]

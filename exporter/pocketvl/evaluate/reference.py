@@ -10,7 +10,7 @@ import torch
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
 from pocketvl.evaluate.embeddings import Embeddings
-from pocketvl.families.base import Source
+from pocketvl.families.checkpoint import Checkpoint
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.text import Tokenizer
 
@@ -19,7 +19,7 @@ _BATCH = 64
 
 
 def embed_reference(
-    source: Source, dataset: Dataset, texts: Sequence[str], progress: Progress | None = None
+    source: Checkpoint, dataset: Dataset, texts: Sequence[str], progress: Progress | None = None
 ) -> Embeddings:
     """Embeds every picture of a dataset, and the texts, with the checkpoint itself.
 
@@ -39,12 +39,14 @@ def embed_reference(
         raise DataError(f"{dataset.root}: there are no texts to embed; give the samples captions or labels")
     tokenizer = Tokenizer(source.tokenizer_json, source.tokenizer)
     total = len(dataset) + len(texts)
+    head = source.contract.contrastive_head
+    image, text = (source.tower(port.partition(".")[0]) for port in (head.first, head.second))
     rows: list[torch.Tensor] = []
     with torch.inference_mode():
         for start in range(0, len(dataset), _BATCH):
             chosen = dataset.samples[start : start + _BATCH]
             pixels = np.stack([preprocess(open_image(s.image), source.preprocess) for s in chosen])
-            rows.append(source.image_encoder(torch.from_numpy(pixels)))
+            rows.append(image(torch.from_numpy(pixels)))
             if progress is not None:
                 progress(min(start + _BATCH, len(dataset)), total, "embedding in torch")
         images = torch.cat(rows).numpy()
@@ -52,7 +54,7 @@ def embed_reference(
         for start in range(0, len(texts), _BATCH):
             encoding = tokenizer.encode(list(texts[start : start + _BATCH]))
             feed = [encoding.ids, encoding.mask] if source.tokenizer.needs_mask else [encoding.ids]
-            rows.append(source.text_encoder(*map(torch.from_numpy, feed)))
+            rows.append(text(*map(torch.from_numpy, feed)))
             if progress is not None:
                 progress(len(dataset) + min(start + _BATCH, len(texts)), total, "embedding in torch")
     return Embeddings(images, torch.cat(rows).numpy(), tuple(texts))

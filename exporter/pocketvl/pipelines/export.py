@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.data.dataset import SAMPLES_FILE, Dataset
 from pocketvl.errors import RecipeError
+from pocketvl.network.precisions import QUANTIZED
 from pocketvl.pipelines.bundle import REPORT_FILES
 from pocketvl.pipelines.fallback import Reverting, Trial, embed_stage, revert_until_accepted
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.measuring import EmbedReference, EmbedVariant, MeasureLatency
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers
-from pocketvl.pipelines.stages.towers import ROLES, check_source, this_machine
+from pocketvl.pipelines.stages.towers import check_source, this_machine
 from pocketvl.pipelines.variants import (
     DEFAULT_VARIANTS,
-    QUANTIZED,
     Reverts,
     Variants,
     VariantStages,
@@ -237,7 +237,7 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
         RecipeError: the bundle is not of this checkpoint.
         PocketVLError: anything else that is wrong with the inputs.
     """
-    from pocketvl.families import open_source
+    from pocketvl.families import open_checkpoint
     from pocketvl.pipelines.measure import Measured, build_report, golden_answers, write_reports
     from pocketvl.select.gate import parse_gate
     from pocketvl_runtime.bundle import Bundle
@@ -245,7 +245,7 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
     settings = parse_gate(gate)
     opened = Bundle.open(bundle)
     opened.verify()
-    if open_source(source).space != opened.manifest.space:
+    if open_checkpoint(source).space() != opened.manifest.space:
         raise RecipeError(f"{bundle} was not exported from {source}: their embedding spaces differ")
     names = tuple(opened.manifest.variants)
     reference = EmbedReference(source, data)
@@ -345,7 +345,7 @@ class _Export:
         graphs = {
             name: tuple(
                 self.stages.graph(role, engine, precision, reverting.reverts.get(precision, Reverts()))
-                for role in ROLES
+                for role in self.stages.roles
             )
             for name, (engine, precision) in self.variants.items()
         }
@@ -356,7 +356,7 @@ class _Export:
             EmbedReference(settings.source, self.data),
             tuple(embed_stage(self.base, self.data, name, graphs[name]) for name in names),
             MeasureLatency(candidate, names),
-            tuple(map(self.stages.calibration_of, ROLES)) if self.is_quantized else (),
+            tuple(map(self.stages.calibration_of, self.stages.roles)) if self.is_quantized else (),
             reverting.rankings,
             {name: reverting.steps.get(precision, ()) for name, (_, precision) in self.variants.items()},
             settings.calibration,

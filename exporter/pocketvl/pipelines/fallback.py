@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.network.precisions import PLANS, QUANTIZED
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.lowering import GraphStage
 from pocketvl.pipelines.stages.measuring import EMBEDDINGS_FILE, EmbedReference, EmbedVariant
 from pocketvl.pipelines.stages.quantizing import RankLayers, loss_by_layer, read_ranking
-from pocketvl.pipelines.stages.towers import ROLES
-from pocketvl.pipelines.variants import QUANTIZED, Reverts, Variants, VariantStages
+from pocketvl.pipelines.variants import Reverts, Variants, VariantStages
 from pocketvl.stage import Event, plan, run
 from pocketvl_runtime.manifest import Precision, Role, Status
 
@@ -136,13 +136,13 @@ class _Precision:
         """Whether a variant failed by what it answered, and not by what could not be measured."""
         from pocketvl.select.gate import judge
 
-        if self.precision is Precision.INT4 and not self.trial.is_task_data:
-            return False  # it is judged by answers alone
+        if self.trial.gate.parity[self.precision].by_answers_alone and not self.trial.is_task_data:
+            return False
         measured = replace(self.trial.gate, required=frozenset())
         return not all(judge(report, measured).passed for report in reports.values())
 
     def _rankings(self, precision: Precision) -> tuple[RankLayers, ...]:
-        return tuple(self.stages.ranking(role, precision) for role in ROLES)
+        return tuple(self.stages.ranking(role, precision) for role in self.stages.roles)
 
     def _worst_first(self) -> list[_Step]:
         """Groups of layers and where they may go, the worst first; at the end all of them to float.
@@ -150,7 +150,8 @@ class _Precision:
         One in static int8 goes to dynamic int8 where that saves most of what it loses: its weights stay as
         small, but what comes out of it is on no grid any more.
         """
-        higher = {Precision.INT4: Precision.INT8, Precision.INT8: Precision.INT8DYN}.get(self.precision)
+        fallback = PLANS[self.precision].fallback
+        higher = fallback if fallback in QUANTIZED else None
         saved = (
             {role: loss_by_layer(groups) for role, groups in self._ranked(higher).items()} if higher else {}
         )
@@ -169,7 +170,7 @@ class _Precision:
         """What each group of layers loses in a precision."""
         rankings = self._rankings(precision)
         results = run(plan(rankings), self.trial.cache, self.trial.tell)
-        return {ranking.role: read_ranking(results[ranking].folder) for ranking in rankings}
+        return {Role(ranking.component): read_ranking(results[ranking].folder) for ranking in rankings}
 
     def _reports(self, reverts: Reverts) -> dict[str, VariantReport]:
         """The variants, measured."""
@@ -180,7 +181,9 @@ class _Precision:
         trial = self.trial
         reference = EmbedReference(self.stages.source, trial.data)
         graphs = {
-            name: tuple(self.stages.graph(role, engine, self.precision, reverts) for role in ROLES)
+            name: tuple(
+                self.stages.graph(role, engine, self.precision, reverts) for role in self.stages.roles
+            )
             for name, (engine, _) in self.variants.items()
         }
         embedded = {name: embed_stage(trial.base, trial.data, name, each) for name, each in graphs.items()}

@@ -26,24 +26,22 @@ from pocketvl.evaluate.report import (
 )
 from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
-from pocketvl.lower.ops import op_counts
+from pocketvl.lower.backends import BACKENDS, backend_of
 from pocketvl.pipelines.bundle import REPORT_FILES, golden_embeddings, golden_scores
-from pocketvl.pipelines.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, MEMORY_FILE, NOTES_FILE
+from pocketvl.pipelines.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, NOTES_FILE
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers, read_ranking
 from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.select.gate import GateSettings, judge_report
-from pocketvl_runtime.bench import BenchReport
+from pocketvl_runtime.bench_result import BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import AnswerTolerance, Golden, GoldenAnswers, Tolerance
-from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status, VariantSpec
+from pocketvl_runtime.manifest import Comparable, Precision, Role, Status, VariantSpec
 from pocketvl_runtime.model import load
-from pocketvl_runtime.schema import decode, parse_json
 from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.html import PictureMatches
 
-_DISTRIBUTIONS = {"onnxruntime": Engine.ONNX, "ai-edge-litert": Engine.TFLITE}
 _COMPARABLE_DIGITS = 4
 _TOLERANCE_MARGIN = 0.02
 _SIMILARITY_MARGIN = 0.005
@@ -75,12 +73,11 @@ def build_report(bundle: Bundle, measured: Measured, gate: GateSettings) -> Repo
     """Every figure of a bundle, judged."""
     reference = load_embeddings(measured.reference / EMBEDDINGS_FILE)
     bench = _read_bench(measured.latency)
-    memory: dict[str, int] = json.loads((measured.latency / MEMORY_FILE).read_text())
     outcomes = _tasks(measured, reference)
     variants = {}
     for name, folder in measured.variants.items():
         embeddings = load_embeddings(folder / EMBEDDINGS_FILE)
-        plain = _variant(bundle, name, bench, memory[name])
+        plain = _variant(bundle, name, bench.variants[name])
         parity = variant_parity(reference, embeddings)
         metrics = variant_metrics(outcomes, _tasks(measured, embeddings))
         comparable = (Comparable(bundle.manifest.space, _losses(parity)),)
@@ -112,7 +109,7 @@ def with_reverted(report: Report, reverted: Mapping[str, tuple[Reverted, ...]]) 
 def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tuple[Sensitivity, ...]:
     """What `RankLayers` found, worst first."""
     found = [
-        Sensitivity(group.name, group.bits, None, stage.role, group.loss)
+        Sensitivity(group.name, group.bits, None, Role(stage.component), group.loss)
         for folder, stage in zip(folders, stages, strict=True)
         for group in read_ranking(folder)
     ]
@@ -124,7 +121,7 @@ def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateTower])
     from pocketvl.observe.calibration import read_warnings
 
     return tuple(
-        f"{stage.role.value}: {warning}"
+        f"{stage.component}: {warning}"
         for folder, stage in zip(folders, stages, strict=True)
         for warning in read_warnings(folder)
     )
@@ -288,24 +285,26 @@ def _data(measured: Measured, reference: Embeddings) -> DataReport | None:
     return describe_data(measured.dataset, len(reference.texts))
 
 
-def _read_bench(folder: Path) -> BenchReport:
+def _read_bench(folder: Path) -> BenchResult:
     path = folder / BENCH_FILE
-    return decode(BenchReport, parse_json(path.read_bytes(), path.name), path.name)
+    return BenchResult.from_json(path.read_bytes(), path.name)
 
 
-def _machine(bench: BenchReport) -> MachineReport:
-    engines = {}
-    for variant in bench.variants.values():
-        for name, engine in _DISTRIBUTIONS.items():
-            if variant.engine.startswith(name):
-                engines[engine] = variant.engine
+def _machine(bench: BenchResult) -> MachineReport:
+    used = [variant.engine for variant in bench.variants.values()]
+    engines = {
+        engine: f"{each.name} {each.version}"
+        for each in used
+        for engine, backend in BACKENDS.items()
+        if each.name == backend.runtime
+    }
     told = bench.machine
-    return MachineReport(told.cpu, told.isa, told.threads, told.exact_int8, engines)
+    return MachineReport(told.cpu, told.isa, told.processors, told.exact_int8, engines)
 
 
-def _variant(bundle: Bundle, name: str, bench: BenchReport, peak: int) -> VariantReport:
+def _variant(bundle: Bundle, name: str, timed: VariantBench) -> VariantReport:
     spec = bundle.variant(name)
-    timed = bench.variants[name]
+    backend = backend_of(spec.engine)
     graphs = {role: bundle.manifest.graphs[graph] for role, graph in spec.graphs.items()}
     return VariantReport(
         engine=spec.engine,
@@ -313,14 +312,23 @@ def _variant(bundle: Bundle, name: str, bench: BenchReport, peak: int) -> Varian
         status=spec.status,
         size_bytes=bundle.size_bytes(name),
         files={graph.graph_id: bundle.manifest.files[graph.file].bytes for graph in graphs.values()},
-        latency_ms={
-            stage: {threads: Latency(each.p10, each.median) for threads, each in by_threads.items()}
-            for stage, by_threads in timed.latency_ms.items()
-        },
-        peak_rss_bytes=peak,
-        ops={role: op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
+        latency_ms=_latency_by_stage(timed),
+        peak_rss_bytes=timed.peak_memory_bytes,
+        ops={role: backend.op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
         notes=timed.notes,
     )
+
+
+def _latency_by_stage(timed: VariantBench) -> dict[str, dict[str, Latency]]:
+    """Stage -> thread count -> latency."""
+    stages = dict.fromkeys(stage for timing in timed.timings for stage in timing.stages)
+    return {
+        stage: {
+            str(timing.threads): Latency(timing.stages[stage].p10, timing.stages[stage].median)
+            for timing in timed.timings
+        }
+        for stage in stages
+    }
 
 
 def _losses(parity: Mapping[Role, ParityReport]) -> dict[Role, float]:

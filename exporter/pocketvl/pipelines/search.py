@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import RecipeError
-from pocketvl.lower.ops import graph_io
+from pocketvl.lower.backends import backend_of
+from pocketvl.network.precisions import PLANS
 from pocketvl.pipelines.export import ExportResult, ExportSettings, export_chosen, written_bundle
-from pocketvl.pipelines.stages.lowering import LowerGraph, write_quantized
+from pocketvl.pipelines.stages.lowering import LowerGraph
 from pocketvl.pipelines.stages.measuring import texts_to_embed
 from pocketvl.pipelines.stages.quantizing import QuantizeTower, loss_by_layer, read_ranking
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
-from pocketvl.pipelines.stages.towers import ROLES, ids_of, open_tower
+from pocketvl.pipelines.stages.towers import ids_of, open_component
 from pocketvl.pipelines.variants import Reverts, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import Event, Result, Results, check_replaceable, plan, run
@@ -33,14 +34,16 @@ from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, PreprocessSp
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import SearchReport
-    from pocketvl.families.base import Source
+    from pocketvl.families.base import Contract
     from pocketvl.network.integers import QuantizedLayer
     from pocketvl.select.bit_trials import BitTrials, TowerChoices
     from pocketvl.select.search import Budget, Group, Outcome, SearchSettings, Trial, Widths
 
 Tell = Callable[[Event], None]
 Progress = Callable[[int, int, str], None]
-_PRECISIONS = {4: Precision.INT4, 8: Precision.INT8, 32: Precision.FP32}
+_PRECISIONS = {
+    plan.search_bits: precision for precision, plan in PLANS.items() if plan.search_bits is not None
+}
 _STUDY_FILE = "study.log"
 _MOST_CHOOSING = 1000
 _THREADS, _WARMUP, _RUNS = 2, 10, 60
@@ -84,7 +87,7 @@ class SearchRequest:
 
     def __post_init__(self) -> None:
         if len(set(self.widths)) < 2 or not set(self.widths) <= set(_PRECISIONS):
-            raise RecipeError(f"widths: two or more of {', '.join(map(str, _PRECISIONS))} are needed")
+            raise RecipeError(f"widths: two or more of {', '.join(map(str, sorted(_PRECISIONS)))} are needed")
 
 
 def search(
@@ -149,8 +152,10 @@ class _Search:
     @cached_property
     def key(self) -> str:
         """Tells this search's study from another one's in the same folder."""
-        stages = [self.quantized(role, bits) for role in ROLES for bits in self.stored]
-        lowered = [self.lowered_float(role) for role in ROLES]  # integers may fit another activation as well
+        stages = [self.quantized(role, bits) for role in self.stages.roles for bits in self.stored]
+        lowered = [
+            self.lowered_float(role) for role in self.stages.roles
+        ]  # integers may fit another activation as well
         said = [
             *(self.results[stage].digest for stage in (*stages, *lowered)),
             self.split.digest,
@@ -176,17 +181,19 @@ class _Search:
 
     @cached_property
     def results(self) -> Results:
-        wanted = [self.quantized(role, bits) for role in ROLES for bits in self.stored]
-        rankings = [self.stages.ranking(role, _PRECISIONS[bits]) for role in ROLES for bits in self.stored]
-        lowered = [self.lowered_float(role) for role in ROLES]
+        wanted = [self.quantized(role, bits) for role in self.stages.roles for bits in self.stored]
+        rankings = [
+            self.stages.ranking(role, _PRECISIONS[bits]) for role in self.stages.roles for bits in self.stored
+        ]
+        lowered = [self.lowered_float(role) for role in self.stages.roles]
         return run(plan([*wanted, *rankings, *lowered]), self.cache, self.tell)
 
     @cached_property
-    def opened(self) -> Source:
-        """The checkpoint."""
-        from pocketvl.families import open_source
+    def contract(self) -> Contract:
+        """The checkpoint's."""
+        from pocketvl.families import read_contract
 
-        return open_source(self.request.source)
+        return read_contract(self.request.source)
 
     @cached_property
     def choices(self) -> Mapping[Role, TowerChoices]:
@@ -194,15 +201,15 @@ class _Search:
         from pocketvl.network.integers import QuantizedTower
         from pocketvl.select.bit_trials import TowerChoices
 
-        opened, texts = self.opened, list(texts_to_embed(self.dataset))
+        contract, texts = self.contract, list(texts_to_embed(self.dataset))
         inputs: dict[Role, NDArray[np.generic]] = {
-            Role.IMAGE_ENCODER: _pixels(self.dataset, opened.preprocess),
-            Role.TEXT_ENCODER: ids_of(texts, opened.tokenizer_json, opened.tokenizer),
+            Role.IMAGE_ENCODER: _pixels(self.dataset, contract.preprocess),
+            Role.TEXT_ENCODER: ids_of(texts, contract.tokenizer_json, contract.tokenizer),
         }
         found = {}
-        for role in ROLES:
+        for role in self.stages.roles:
             folder = self.results[self.stages.tower(role)].folder
-            module, _ = open_tower(self.request.source, role, folder)
+            module = open_component(self.request.source, role, folder).module
             towers = {
                 bits: QuantizedTower.load(self.results[self.quantized(role, bits)].folder)
                 for bits in self.stored
@@ -222,7 +229,7 @@ class _Search:
         from pocketvl.select.search import Group
 
         found = []
-        for role in ROLES:
+        for role in self.stages.roles:
             towers = self.choices[role].towers
             losses = {bits: self._losses(role, bits) for bits in self.stored}
             for layers in layer_groups(towers[8]):
@@ -247,10 +254,12 @@ class _Search:
     @cached_property
     def trials(self) -> BitTrials:
         """Answers by simulation."""
+        from pocketvl.families.folders.hf import read_scalar
         from pocketvl.select.bit_trials import BitTrials
 
+        scale = read_scalar(self.request.source, self.contract.contrastive_head.scale)
         texts = texts_to_embed(self.dataset)
-        return BitTrials(self.groups, self.choices, self.dataset, texts, self.opened.logit_scale)
+        return BitTrials(self.groups, self.choices, self.dataset, texts, scale)
 
     @cached_property
     def overhead_bytes(self) -> int:
@@ -287,12 +296,12 @@ class _Search:
         """The graph files of a choice."""
         files = {}
         with tempfile.TemporaryDirectory(prefix="pocketvl-search-") as folder:
-            for role in ROLES:
+            for role in self.stages.roles:
                 lowered = self.lowered_float(role)
                 source = self.results[lowered].folder / lowered.file
                 target = Path(folder) / f"{role.value}{source.suffix}"
                 tower = self.choices[role].mixed(self.trials.layer_widths(role, widths))
-                write_quantized(self.request.engine, source, tower, target)
+                backend_of(self.request.engine).write_quantized(source, tower, target)
                 files[role] = target.read_bytes()
         return files
 
@@ -374,7 +383,7 @@ def _median_ms(role: Role, engine: Engine, content: bytes) -> float:
     with tempfile.TemporaryDirectory(prefix="pocketvl-search-") as folder:
         path = Path(folder) / f"graph.{engine.value}"
         path.write_bytes(content)
-        tensors = graph_io(path)
+        tensors = backend_of(engine).graph_io(path)
     spec = GraphSpec(role, engine, Precision.MIXED, f"graphs/{role.value}", tensors.inputs, tensors.outputs)
     backend = open_backend(spec, content, _THREADS)
     feed = {t.name: np.zeros(t.shape, t.dtype) for t in tensors.inputs}

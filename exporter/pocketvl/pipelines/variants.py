@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
+from pocketvl.network.precisions import PLANS, QUANTIZED, Storage
 from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import (
     CalibrateTower,
@@ -17,14 +18,18 @@ from pocketvl.pipelines.stages.quantizing import (
     TrainedTower,
     TrainQat,
 )
-from pocketvl.pipelines.stages.towers import ROLES, CalibrationFeeds, EqualizeTower, PrepareTower
+from pocketvl.pipelines.stages.towers import (
+    CalibrationFeeds,
+    EqualizeTower,
+    PrepareTower,
+    exported_components,
+)
 from pocketvl.pipelines.stages.training import TrainingData
 from pocketvl.quantize.settings import Rounding
 from pocketvl.recipes.export_recipe import ExportRecipe
 from pocketvl_runtime.manifest import Engine, Precision, Role, variant_name
 
 DEFAULT_VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
-QUANTIZED = (Precision.INT8, Precision.INT8DYN, Precision.INT4)
 Variants = Mapping[str, tuple[Engine, Precision]]
 Tower = PrepareTower | EqualizeTower
 
@@ -32,7 +37,8 @@ _EVERY: Variants = MappingProxyType(
     {
         variant_name(engine, precision): (engine, precision)
         for engine in Engine
-        for precision in (Precision.FP32, Precision.FP16, *QUANTIZED)
+        for precision, plan in PLANS.items()
+        if plan.base is None
     }
 )
 
@@ -85,6 +91,11 @@ class VariantStages:
     train: Path | None = None
 
     @property
+    def roles(self) -> tuple[Role, ...]:
+        """The components that become graphs."""
+        return tuple(map(Role, exported_components(self.source)))
+
+    @property
     def feeds(self) -> CalibrationFeeds:
         """What calibration shows the towers."""
         return CalibrationFeeds(self.source, self.calibration)
@@ -106,8 +117,8 @@ class VariantStages:
         if qat is not None and qat.precision is precision:
             if self.train is None:
                 raise RecipeError("the recipe trains: give it a dataset folder with --train")
-            towers = tuple(self.tower(each) for each in ROLES)
-            quantized = tuple(self._quantized(each, precision) for each in ROLES)
+            towers = tuple(self.tower(each) for each in self.roles)
+            quantized = tuple(self._quantized(each, precision) for each in self.roles)
             return TrainedTower(
                 TrainQat(towers, quantized, TrainingData(self.source, self.train), qat.training), role
             )
@@ -125,13 +136,14 @@ class VariantStages:
     def graph(self, role: Role, engine: Engine, precision: Precision, reverts: Reverts) -> GraphStage:
         """One graph of a variant."""
         lowered = LowerGraph(self.floats(role, precision), engine)
-        if precision is Precision.FP32:
+        plan = PLANS[precision]
+        if plan.storage is Storage.FLOAT32:
             return lowered
-        if precision is Precision.FP16:
+        if plan.storage is Storage.FLOAT16:
             return CastFp16(lowered)
-        integers = self.integers(role, Precision.INT8 if precision is Precision.MIXED else precision)
+        integers = self.integers(role, plan.base or precision)
         changes = reverts.of(role)
-        if not changes and precision is not Precision.MIXED:
+        if not changes and plan.base is None:
             return LowerQuantized(lowered, integers, precision)
         others = tuple(p for p in QUANTIZED if p in {to for _, to in changes})
         towers = (integers, *(self._quantized(role, other) for other in others))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset, questions_of
 from pocketvl.errors import DataError
-from pocketvl.network.heads import HeadKind
+from pocketvl.network.heads import Head, HeadKind, LabelHead
 from pocketvl.network.ports import PortKind
 
 Array: TypeAlias = NDArray[np.generic]
@@ -44,15 +44,15 @@ class TrainingSamples(ABC):
 
     @staticmethod
     @abstractmethod
-    def select(dataset: Dataset, labels: Sequence[str]) -> tuple[list[str], Index]:
+    def select(dataset: Dataset, head: Head) -> tuple[list[str], Index]:
         """The texts of a dataset whose ids are `ids`, and the `index`.
 
         Args:
             dataset: that passed `check`.
-            labels: of the head, if it has any.
+            head: of the model.
 
         Raises:
-            DataError: an answer is none of them.
+            DataError: an answer is none of the head's labels.
         """
 
     @abstractmethod
@@ -90,7 +90,7 @@ class PairSamples(TrainingSamples):
             raise DataError(f"{dataset.root}: training needs a caption for every image")
 
     @staticmethod
-    def select(dataset: Dataset, labels: Sequence[str]) -> tuple[list[str], Index]:
+    def select(dataset: Dataset, head: Head) -> tuple[list[str], Index]:
         chosen = [(sample.captions[0], *sample.negatives) for sample in dataset.samples]
         rows = {text: row for row, text in enumerate(dict.fromkeys(text for each in chosen for text in each))}
         return list(rows), [[rows[text] for text in each] for each in chosen]
@@ -134,8 +134,9 @@ class LabelSamples(TrainingSamples):
             raise DataError(f"{dataset.root}: training needs questions with answers (qa), two at least")
 
     @staticmethod
-    def select(dataset: Dataset, labels: Sequence[str]) -> tuple[list[str], Index]:
-        known = {label: index for index, label in enumerate(labels)}
+    def select(dataset: Dataset, head: Head) -> tuple[list[str], Index]:
+        assert isinstance(head, LabelHead)
+        known = {label: index for index, label in enumerate(head.labels)}
         questions = questions_of(dataset)
         for each in questions:
             if each.answer not in known:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
-from pocketvl.families.segments import Segments
+from pocketvl.families.layers.segments import Segments
 from pocketvl.network.ports import ComponentPorts, PortKind
 from pocketvl.tasks.head_training import HeadTraining, label_settings
 from pocketvl.tasks.samples import TrainingSamples

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.pipelines.stages.compressing import feeds_of
-from pocketvl.pipelines.stages.towers import TORCH, example_of
+from pocketvl.pipelines.stages.towers import TORCH, example_inputs
 from pocketvl.pipelines.stages.training import TrainingData, read_samples, states_of, training_machine
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.stage import Inputs, Stage
@@ -18,7 +18,7 @@ from pocketvl_runtime.manifest import Precision, Role
 if TYPE_CHECKING:
     from torch import nn
 
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.network.integers import QuantizedTower
 
 
@@ -52,29 +52,29 @@ class TrainCheckpointQat(Stage):
         return training_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import open_trainable
+        from pocketvl.families import open_checkpoint
         from pocketvl.quantize.qat import train_qat
         from pocketvl.tasks.training_tasks import training_task
 
         states = states_of(source)
-        student, samples = open_trainable(source["student"]), read_samples(source["data"])
-        task = training_task(student)
-        modules = {name: student.tower(Role(name)) for name in task.components}
+        student, samples = open_checkpoint(source["student"]), read_samples(source["data"])
+        task = training_task(student.contract)
+        modules = {name: student.tower(name) for name in task.components}
         towers = {name: self._integers(student, modules[name], name, source) for name in modules}
         trained = train_qat(task, modules, towers, samples, self.settings, states, source.progress)
         for name, module in modules.items():
             module.load_state_dict(trained[name].state)
         student.save(out)
 
-    def _integers(self, student: Trainable, module: nn.Module, name: str, source: Inputs) -> QuantizedTower:
+    def _integers(self, student: Checkpoint, module: nn.Module, name: str, source: Inputs) -> QuantizedTower:
         """A component on the grids that it starts from."""
         from pocketvl.observe.calibrate import calibrate
         from pocketvl.quantize.structure import final_linear, token_tables
-        from pocketvl.quantize.tower import int4_spec, quantize_tower, static_spec
+        from pocketvl.quantize.tower import quantize_tower, tower_spec
 
-        example = example_of(student.preprocess, student.tokenizer, Role(name))
+        example = example_inputs(student.contract.components[name])
         tables, final = token_tables(module, example), final_linear(module, example)
-        spec = (static_spec if self.precision is Precision.INT8 else int4_spec)(module, tables, final)
+        spec = tower_spec(module, self.precision, tables, final)
         feeds = feeds_of(student, source, Role(name))
         seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
         return quantize_tower(module, spec, seen)

@@ -14,11 +14,9 @@ from pocketvl.errors import DataError
 from pocketvl.pipelines.stages.towers import TORCH, check_source, this_machine
 from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.stage import Inputs, Stage
-from pocketvl_runtime.schema import dump_json
 
 EMBEDDINGS_FILE = "embeddings.npz"
 BENCH_FILE = "bench.json"
-MEMORY_FILE = "memory.json"
 NOTES_FILE = "notes.json"
 
 
@@ -26,7 +24,7 @@ NOTES_FILE = "notes.json"
 class EmbedReference(Stage):
     """The embeddings of a dataset by torch in fp32, and what there is to know of how the model was read."""
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
@@ -49,13 +47,13 @@ class EmbedReference(Stage):
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.evaluate.embeddings import save_embeddings
         from pocketvl.evaluate.reference import embed_reference
-        from pocketvl.families import open_source
+        from pocketvl.families import open_checkpoint
 
         dataset = Dataset.open(source["data"])
-        opened = open_source(source["source"])
+        opened = open_checkpoint(source["source"])
         embeddings = embed_reference(opened, dataset, texts_to_embed(dataset), source.progress)
         save_embeddings(out / EMBEDDINGS_FILE, embeddings)
-        (out / NOTES_FILE).write_text(json.dumps(opened.notes), encoding="utf-8")
+        (out / NOTES_FILE).write_text(json.dumps(opened.contract.notes), encoding="utf-8")
         if (source["source"] / CURVES_FILE).is_file():
             shutil.copyfile(source["source"] / CURVES_FILE, out / CURVES_FILE)
 
@@ -64,7 +62,7 @@ class EmbedReference(Stage):
 class EmbedVariant(Stage):
     """The embeddings of a dataset by one variant of a bundle, through the runtime."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "pillow", "tokenizers", "numpy")
 
     bundle: Stage | Path
@@ -92,7 +90,7 @@ class EmbedVariant(Stage):
 class MeasureLatency(Stage):
     """Latency of all variants, interleaved, and the peak memory of each alone."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "pillow", "tokenizers", "numpy")
 
     bundle: Stage | Path
@@ -108,12 +106,12 @@ class MeasureLatency(Stage):
         return this_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.evaluate.latency import measure_latency, measure_memory
+        from pocketvl.evaluate.latency import measure_latency_and_memory
 
-        report = measure_latency(source["bundle"], self.variants, self.threads, self.runs)
-        (out / BENCH_FILE).write_text(dump_json(report), encoding="utf-8")
-        memory = measure_memory(source["bundle"], self.variants, source.progress)
-        (out / MEMORY_FILE).write_text(json.dumps(memory), encoding="utf-8")
+        result = measure_latency_and_memory(
+            source["bundle"], self.variants, self.threads, self.runs, source.progress
+        )
+        (out / BENCH_FILE).write_text(result.to_json(), encoding="utf-8")
 
 
 def texts_to_embed(dataset: Dataset) -> tuple[str, ...]:

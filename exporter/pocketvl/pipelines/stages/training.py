@@ -26,7 +26,6 @@ from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks.head_training import HeadTraining
 from pocketvl.tasks.samples import SAMPLES, TrainingSamples
 from pocketvl.train.settings import TrainingSettings
-from pocketvl_runtime.manifest import Role
 
 LOSSES_FILE = "losses.json"
 CURVES_FILE = "losses.png"
@@ -80,12 +79,11 @@ class TrainingData(Stage):
         SAMPLES[head_training(source["source"]).kind].check(Dataset.open(source["data"]))
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import open_trainable
-        from pocketvl.tasks.training_tasks import training_task
+        from pocketvl.families import read_contract
 
-        opened, dataset = open_trainable(source["source"]), Dataset.open(source["data"])
-        kind = training_task(opened).kind
-        texts, index = SAMPLES[kind].select(dataset, getattr(opened, "answers", ()))
+        opened, dataset = read_contract(source["source"]), Dataset.open(source["data"])
+        kind = opened.head.kind
+        texts, index = SAMPLES[kind].select(dataset, opened.head)
         write_pixels(out / "pixels.npy", dataset, opened.preprocess, source)
         np.save(out / "ids.npy", ids_of(texts, opened.tokenizer_json, opened.tokenizer))
         told = {"kind": kind.value, "index": index}
@@ -128,13 +126,13 @@ class TeacherOutputs(Stage):
         return teacher_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import open_trainable
+        from pocketvl.families import open_checkpoint
         from pocketvl.tasks.training import teacher_outputs
         from pocketvl.tasks.training_tasks import training_task
 
-        opened, samples = open_trainable(source["teacher"]), read_samples(source["data"])
-        task, device = training_task(opened), teacher_device()
-        components = {name: opened.tower(Role(name)).train(False).to(device) for name in task.components}
+        opened, samples = open_checkpoint(source["teacher"]), read_samples(source["data"])
+        task, device = training_task(opened.contract), teacher_device()
+        components = {name: opened.tower(name).train(False).to(device) for name in task.components}
         found = teacher_outputs(task, components, samples, self.mirrored, source.progress)
         for port, values in found.items():
             np.save(out / f"{port}.npy", values)
@@ -191,14 +189,14 @@ class TrainStudent(Stage):
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.compress.distil import train_student
         from pocketvl.compress.sparsity import held_zeros
-        from pocketvl.families import open_trainable
+        from pocketvl.families import open_checkpoint
         from pocketvl.tasks.training_tasks import training_task
 
         states = states_of(source)
-        student = open_trainable(source["student"])
-        teacher = open_trainable(source["teacher"]) if self.settings.runs_teacher else None
+        student = open_checkpoint(source["student"])
+        teacher = open_checkpoint(source["teacher"]) if self.settings.runs_teacher else None
         outputs = read_outputs(source["outputs"]) if self.outputs else None
-        samples, task = read_samples(source["data"]), training_task(student)
+        samples, task = read_samples(source["data"]), training_task(student.contract)
         with held_zeros(student.model, self.hold_zeros):
             reports = train_student(
                 task, student, teacher, samples, outputs, self.settings, states, source.progress
@@ -214,8 +212,7 @@ def head_training(source: Path) -> HeadTraining:
     Raises:
         SourceError: it is no checkpoint of a known family.
     """
-    from pocketvl.families import answers_questions
+    from pocketvl.families import family_of
 
-    if answers_questions(source):
-        return HeadTraining(HeadKind.LABELS, ("fusion",))
-    return HeadTraining(HeadKind.CONTRASTIVE, ("image_encoder", "text_encoder"))
+    family = family_of(source)
+    return HeadTraining(family.head, family.components)
