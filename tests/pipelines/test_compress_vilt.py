@@ -65,6 +65,11 @@ fusion = 1
 kind = "low-rank"
 ratio = 0.25
 towers = ["fusion"]
+
+[[steps]]
+kind = "qat"
+precision = "int4"
+learn = { phases = [{ steps = 2 }], batch_size = 8, save_every = 1 }
 """
 BLOCKS = 2 * LAYERS * HEADS
 
