@@ -17,10 +17,10 @@ from pocketvl.errors import DataError, RecipeError, TrainingError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.layers.split_attention import Block, removed_blocks, split_attentions_
-from pocketvl.tasks.samples import TrainingSamples
 from pocketvl.tasks.training import TeacherOutputs, TrainingTask
 from pocketvl.tasks.training_tasks import training_task
 from pocketvl.train.loop import Progress, TrainReport
+from pocketvl.train.samples import TrainingSamples
 from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
 from tests.families.tiny import make_tiny_clip
 from tests.families.vilt_folder import LAYER, make_vilt_folder

@@ -18,20 +18,22 @@ from tests.e2e.conftest import Exported
 
 RECIPE = """
 [[steps]]
-kind = "fresh"
-image = { width = 24, layers = 1, heads = 2 }
-text = { width = 16, layers = 1, heads = 2, neurons = 20 }
-learn.phases = [{ components = ["image_encoder"], steps = 60 }, { steps = 40 }]
-learn.batch_size = 16
-learn.save_every = 5
-learn.losses = { contrast = 1.0 }
+kind = "reinitialize"
+[steps.shapes]
+image_encoder = { width = 24, layers = 1, heads = 2 }
+text_encoder = { width = 16, layers = 1, heads = 2, neurons = 20 }
+[steps.learn]
+phases = [{ components = ["image_encoder"], steps = 60 }, { steps = 40 }]
+batch_size = 16
+save_every = 5
+losses = { contrast = 1.0 }
 
 [[steps]]
 kind = "qat"
 precision = "int8"
-learn.phases = [{ components = ["image_encoder"], steps = 20 }, { steps = 10 }]
-learn.batch_size = 16
-learn.save_every = 5
+training.phases = [{ components = ["image_encoder"], steps = 20 }, { steps = 10 }]
+training.batch_size = 16
+training.save_every = 5
 """
 
 
@@ -62,7 +64,7 @@ def test_a_killed_compression_goes_on_and_ends_in_the_same_bytes(exported: Expor
     for path in out.iterdir():
         assert path.read_bytes() == (undisturbed / path.name).read_bytes(), path.name
     steps = [each["step"] for each in json.loads((out / "compress.json").read_text())["steps"]]
-    assert steps == ["begin with a fresh student", "distil from the teacher", "train for int8"]
+    assert steps == ["initialize a smaller model at random", "distil from the teacher", "train for int8"]
     checkpoint = open_checkpoint(out)
     assert checkpoint.stacks[Role.IMAGE_ENCODER].width == 24
     assert checkpoint.model.get_parameter("text_model.encoder.layers.0.mlp.fc1.weight").shape == (20, 16)

@@ -15,9 +15,11 @@ from tests.e2e.conftest import Exported, pocketvl
 
 COMPRESSION = """
 [[steps]]
-kind = "fresh"
-image = { width = 24, layers = 1, heads = 2 }
-text = { width = 16, layers = 1, heads = 2 }
+kind = "reinitialize"
+
+[steps.shapes]
+image_encoder = { width = 24, layers = 1, heads = 2 }
+text_encoder = { width = 16, layers = 1, heads = 2 }
 
 # projections that the third phase does not train, and embeddings that only the last one does
 [steps.learn]
@@ -37,7 +39,7 @@ score = "gate"
 
 [[steps]]
 kind = "qat"
-learn = { phases = [{ components = ["image_encoder"], steps = 4 }, { steps = 4 }], batch_size = 16 }
+training = { phases = [{ components = ["image_encoder"], steps = 4 }, { steps = 4 }], batch_size = 16 }
 
 [[steps]]
 kind = "sparsify"

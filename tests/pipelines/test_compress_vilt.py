@@ -17,7 +17,7 @@ from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.layers.split_attention import removed_blocks
 from pocketvl.pipelines.compress import CompressRequest, compress
 from pocketvl.pipelines.compress_chain import stages_of
-from pocketvl.pipelines.stages.compressing import PruneCrossModal
+from pocketvl.pipelines.stages.compressing import CompressCheckpoint
 from pocketvl.pipelines.stages.training import TeacherOutputs, TrainingData, TrainStudent
 from pocketvl.recipes.compress_recipe import read_compress_recipe
 from pocketvl.stage import Stage
@@ -48,28 +48,26 @@ kind = "prune"
 units = ["neurons", "heads"]
 ratio = 0.5
 score = "gate"
-towers = ["fusion"]
 
 [[steps]]
 kind = "sparsify"
 sparsity = 0.25
-towers = ["fusion"]
+components = ["fusion"]
 learn = { phases = [{ steps = 2 }], batch_size = 8, losses = { response = 0.0, answer = 1.0 } }
 """
 SMALLER = """
 [[steps]]
 kind = "drop-layers"
-fusion = 1
+keep = { fusion = 1 }
 
 [[steps]]
 kind = "low-rank"
 ratio = 0.25
-towers = ["fusion"]
 
 [[steps]]
 kind = "qat"
 precision = "int4"
-learn = { phases = [{ steps = 2 }], batch_size = 8, save_every = 1 }
+training = { phases = [{ steps = 2 }], batch_size = 8, save_every = 1 }
 """
 BLOCKS = 2 * LAYERS * HEADS
 
@@ -156,10 +154,10 @@ def test_rounds_go_further_and_only_a_response_runs_the_teacher(world: World, tm
         tmp_path, world.source, step + learn, 'kind = "learn"\nlearn = { phases = [{ steps = 1 }] }'
     )
     assert [type(stage) for stage in stages] == [
-        PruneCrossModal, TrainStudent, PruneCrossModal, TrainStudent, TrainStudent,
+        CompressCheckpoint, TrainStudent, CompressCheckpoint, TrainStudent, TrainStudent,
     ]  # fmt: skip
-    pruned = [stage for stage in stages if isinstance(stage, PruneCrossModal)]
-    assert [stage.ratio for stage in pruned] == pytest.approx([0.7, 0.8])
+    pruned = [stage for stage in stages if isinstance(stage, CompressCheckpoint)]
+    assert [stage.fraction for stage in pruned] == [0.875, 1]
     learned = [stage for stage in stages if isinstance(stage, TrainStudent)]
     assert [len(stage.outputs) for stage in learned] == [0, 0, 1]
     assert isinstance(learned[0].data, TrainingData)
@@ -173,11 +171,22 @@ LOSSES = "losses = { response = 0, answer = 0 }"
 @pytest.mark.parametrize(
     ("steps", "complaint"),
     [
-        (('kind = "prune"\nratio = 0.5',), "this model has no image tower; its towers: fusion"),
-        (('kind = "drop-layers"\ntext = 1',), "this model has no text tower"),
+        (
+            ('kind = "prune"\nratio = 0.5\ncomponents = ["text_encoder"]',),
+            "no component 'text_encoder', only fusion",
+        ),
+        (('kind = "drop-layers"\nkeep = { text_encoder = 1 }',), "no component 'text_encoder', only fusion"),
+        (
+            ('kind = "qat"\ntraining.phases = [{ components = ["image_encoder"], steps = 1 }]',),
+            "no component 'image_encoder', only fusion",
+        ),
+        (
+            ('kind = "qat"\ntraining = { phases = [{ steps = 1 }], losses = { contrast = 1 } }',),
+            "losses.contrast is for another kind of model",
+        ),
         (
             ('kind = "learn"\nlearn = { phases = [{ components = ["image_encoder"], steps = 3 }] }',),
-            "this model has no component image_encoder; its components: fusion",
+            "this model has no component 'image_encoder', only fusion",
         ),
         (
             ('kind = "learn"\nlearn = { phases = [{ steps = 3 }], losses = { contrast = 1 } }',),
@@ -189,7 +198,7 @@ LOSSES = "losses = { response = 0, answer = 0 }"
         ),
         (
             (
-                'kind = "low-rank"\nratio = 0.5\ntowers = ["fusion"]',
+                'kind = "low-rank"\nratio = 0.5',
                 'kind = "prune-cross-modal"\nratio = 0.5',
             ),
             "low-rank comes before prune-cross-modal",
@@ -212,11 +221,14 @@ def test_what_makes_no_sense_for_a_vilt(
 @pytest.mark.parametrize(
     ("step", "complaint"),
     [
-        ('kind = "prune-cross-modal"\nratio = 0.5', "in which text and picture meet in attention"),
-        ('kind = "prune"\nratio = 0.5\ntowers = ["fusion"]', "no fusion tower; its towers: image, text"),
+        ('kind = "prune-cross-modal"\nratio = 0.5', "in which text and image meet in attention"),
+        (
+            'kind = "prune"\nratio = 0.5\ncomponents = ["fusion"]',
+            "'fusion', only image_encoder, text_encoder",
+        ),
         (
             'kind = "learn"\nlearn = { phases = [{ steps = 1 }], losses = { answer = 1 } }',
-            r"losses\.answer is for",
+            r"losses\.answer is for another kind",
         ),
     ],
 )

@@ -27,14 +27,14 @@ learn = { phases = [{ components = ["image_encoder"], steps = 2 }], batch_size =
 kind = "prune"
 units = ["neurons", "heads"]
 ratio = 0.5
-towers = ["text"]
+components = ["text_encoder"]
 learn.phases = [{ components = ["text_encoder"], steps = 2 }, { steps = 2 }]
 learn.batch_size = 8
 learn.losses = { contrast = 0.5 }
 
 [[steps]]
 kind = "drop-layers"
-text = 1
+keep = { text_encoder = 1 }
 """
 
 
@@ -87,7 +87,11 @@ def test_filters_neurons_heads_and_layers_go(folder: Path, tmp_path: Path) -> No
     ("source", "step", "complaint"),
     [
         ("clip", 'kind = "prune-filters"\nratio = 0.5', "no convolutions but its patch embedding"),
-        ("dual", 'kind = "drop-layers"\nimage = 1', "the image_encoder is no stack of transformer layers"),
+        (
+            "dual",
+            'kind = "drop-layers"\nkeep = { image_encoder = 1 }',
+            "the image_encoder is no stack of transformer layers",
+        ),
         ("dual", 'kind = "prune"\nratio = 0.5', "the image_encoder is no stack of transformer layers"),
         ("dual", 'kind = "low-rank"\nratio = 0.5', "the image_encoder is no stack of transformer layers"),
         ("dual", 'kind = "sparsify"\nsparsity = 0.5', "the image_encoder is no stack of transformer layers"),

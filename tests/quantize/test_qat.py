@@ -17,6 +17,7 @@ from torch import nn
 
 from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families import open_checkpoint, read_contract
+from pocketvl.families.base import example_inputs
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
 from pocketvl.network.specification import (
     ACTIVATION_8,
@@ -32,7 +33,6 @@ from pocketvl.network.specification import (
     ProductSpec,
     Range,
 )
-from pocketvl.pipelines.stages.towers import example_inputs
 from pocketvl.quantize.arithmetic import (
     activation_grid,
     group_scale,
@@ -48,11 +48,11 @@ from pocketvl.quantize.learned_tower import QatTower
 from pocketvl.quantize.qat import train_qat
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.quantize.simulate import simulated
-from pocketvl.tasks.samples import PairSamples
 from pocketvl.tasks.training import TrainingTask
 from pocketvl.tasks.training_tasks import training_task
 from pocketvl.train.distil_losses import affinity_loss, answer_response_loss, embedding_losses
 from pocketvl.train.loop import Losses, Trainer
+from pocketvl.train.samples import PairSamples
 from pocketvl.train.settings import LoopSettings, LossWeights, Phase, Precision
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 from tests.families.vilt_folder import make_vilt_folder

@@ -18,12 +18,12 @@ from pocketvl.families.layers.blocks import feed_forwards
 from pocketvl.network.heads import HeadKind
 from pocketvl.tasks.contrastive_training import paired_rows
 from pocketvl.tasks.head_training import HeadTraining
-from pocketvl.tasks.samples import LabelSamples, PairSamples
 from pocketvl.tasks.training import Batches, Learner, PhaseObjective, label_gradients_
 from pocketvl.tasks.training_tasks import training_task
 from pocketvl.train.batches import SampleOrder
 from pocketvl.train.features import FeatureExtractor
 from pocketvl.train.phases import Components
+from pocketvl.train.samples import LabelSamples, PairSamples
 from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
 from tests.families.tiny import make_tiny_clip
 from tests.families.vilt_folder import make_vilt_folder
@@ -157,10 +157,14 @@ def test_padding_is_not_compared(kind: str, request: pytest.FixtureRequest) -> N
 @pytest.mark.parametrize(
     ("head", "settings", "complaint"),
     [
-        (PAIR, {"phases": (Phase(1, ("fusion",)),)}, "no component fusion; .* image_encoder, text_encoder"),
+        (
+            PAIR,
+            {"phases": (Phase(1, ("fusion",)),)},
+            "no component 'fusion', only image_encoder, text_encoder",
+        ),
         (PAIR, {"losses": LossWeights(answer=1)}, "losses.answer is for .* has contrast"),
         (PAIR, {"phases": (Phase(1, (IMAGE,), losses=LossWeights(embedding=0)),)}, "all weigh 0"),
-        (LABELS, {"phases": (Phase(1, (IMAGE,)),)}, "no component image_encoder; its components: fusion"),
+        (LABELS, {"phases": (Phase(1, (IMAGE,)),)}, "no component 'image_encoder', only fusion"),
         (LABELS, {"losses": LossWeights(contrast=1)}, "losses.contrast is for .* has answer"),
         (LABELS, {"losses": LossWeights(relation=1)}, "losses.relation compares embeddings"),
         (LABELS, {"losses": LossWeights(response=0)}, "learns from response, hidden, attention or answer"),

@@ -6,9 +6,9 @@ import numpy as np
 from torch import nn
 
 from pocketvl.families.checkpoint import Checkpoint
-from pocketvl.tasks.samples import LabelSamples, PairSamples, TrainingSamples
 from pocketvl.tasks.training import TeacherOutputs, teacher_outputs
 from pocketvl.tasks.training_tasks import training_task
+from pocketvl.train.samples import LabelSamples, PairSamples, TrainingSamples
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH
 from tests.families.vilt_folder import vilt_inputs
 

@@ -17,11 +17,11 @@ from torch import nn
 from pocketvl.errors import RecipeError
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.layers.blocks import attentions
-from pocketvl.tasks.samples import TrainingSamples
 from pocketvl.tasks.training import Learner, TeacherOutputs, TrainingTask, train_phases
 from pocketvl.train.features import FeatureExtractor
 from pocketvl.train.loop import Progress, TrainReport
 from pocketvl.train.phases import begun_digest, claim
+from pocketvl.train.samples import TrainingSamples
 from pocketvl.train.settings import TrainingSettings
 
 

@@ -12,11 +12,11 @@ from torch import nn
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.quantize.learned_tower import Finished, QatTower
 from pocketvl.quantize.settings import QatSettings
-from pocketvl.tasks.samples import TrainingSamples
 from pocketvl.tasks.training import Learner, TrainingTask, train_phases
 from pocketvl.train.features import FeatureExtractor
 from pocketvl.train.loop import Progress
 from pocketvl.train.phases import begun_digest, claim
+from pocketvl.train.samples import TrainingSamples
 
 
 def train_qat(

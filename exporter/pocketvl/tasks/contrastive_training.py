@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pocketvl.tasks.samples import PairSamples, TrainingSamples
 from pocketvl.tasks.training import TrainingTask
 from pocketvl.train.batches import SampleOrder
 from pocketvl.train.contrast import contrastive_loss, pairwise_loss
 from pocketvl.train.distil_losses import affinity_loss
 from pocketvl.train.loop import Losses
+from pocketvl.train.samples import PairSamples, TrainingSamples
 
 
 @dataclass(frozen=True)

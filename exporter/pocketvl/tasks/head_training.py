@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pocketvl.errors import RecipeError
 from pocketvl.network.heads import HeadKind
+from pocketvl.train.method import check_components
 from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
 
 # By kind of head the loss of the data's own labels.
@@ -38,12 +39,7 @@ class HeadTraining:
         """
         for phase in settings.phases:
             losses = settings.losses_of(phase)
-            unknown = [name for name in phase.components if name not in self.components]
-            if unknown:
-                raise RecipeError(
-                    f"phases: this model has no component {unknown[0]}; its components: "
-                    f"{', '.join(self.components)}"
-                )
+            check_components(phase.components, self.components)
             for kind, loss in LABEL_LOSSES.items():
                 if kind is not self.kind and getattr(losses, loss) > 0:
                     raise RecipeError(

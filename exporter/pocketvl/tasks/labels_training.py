@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from pocketvl.tasks.samples import LabelSamples, TrainingSamples
 from pocketvl.tasks.training import TrainingTask
 from pocketvl.train.batches import SampleOrder, rows_of
 from pocketvl.train.distil_losses import answer_response_loss
 from pocketvl.train.loop import Losses
+from pocketvl.train.samples import LabelSamples, TrainingSamples
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from pocketvl.errors import DataError
 from pocketvl.families.layers.segments import Segments
 from pocketvl.network.ports import ComponentPorts, PortKind
 from pocketvl.tasks.head_training import HeadTraining, label_settings
-from pocketvl.tasks.samples import TrainingSamples
 from pocketvl.train.batches import SampleOrder, half_mirrored, mirror
 from pocketvl.train.distil_losses import (
     attention_loss,
@@ -33,6 +32,7 @@ from pocketvl.train.distil_losses import (
 from pocketvl.train.features import FeatureExtractor, Features
 from pocketvl.train.loop import Losses, Progress, Trainer, TrainReport
 from pocketvl.train.phases import Components, named
+from pocketvl.train.samples import TrainingSamples
 from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
 
 TeacherOutputs: TypeAlias = Mapping[str, NDArray[np.float32]]

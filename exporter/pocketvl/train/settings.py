@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pocketvl.errors import RecipeError
 from pocketvl.settings import Count, Positive, Seed, Settings, Size, Weight
+from pocketvl_runtime.errors import shortened
 
 BatchSize = Annotated[Size, Field(ge=3)]
 """Samples of a step, at least 3, since they are compared with one another."""
@@ -109,7 +110,8 @@ class Phase(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(set(self.components)) < len(self.components):
-            raise RecipeError(f"components: each once, not {', '.join(self.components[:9])}")
+            named = ", ".join(shortened(each, 30) for each in self.components[:9])
+            raise RecipeError(f"components: each once, not {named}")
 
 
 @dataclass(frozen=True)

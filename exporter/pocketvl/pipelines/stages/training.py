@@ -24,7 +24,7 @@ from pocketvl.pipelines.stages.towers import (
 )
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks.head_training import HeadTraining
-from pocketvl.tasks.samples import SAMPLES, TrainingSamples
+from pocketvl.train.samples import SAMPLES, TrainingSamples
 from pocketvl.train.settings import TrainingSettings
 
 LOSSES_FILE = "losses.json"

@@ -1,0 +1,61 @@
+"""Gradients and activations of a model on some of its training data, for scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.observe.calibrate import calibrate
+from pocketvl.observe.calibration import Calibration
+from pocketvl.observe.feeds import BATCH, SAMPLES, feeds_of
+from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.tasks.training import label_gradients_
+from pocketvl.tasks.training_tasks import training_task
+from pocketvl.train.samples import TrainingSamples
+
+
+def loss_gradients_(
+    checkpoint: Checkpoint,
+    data: TrainingSamples,
+    samples: int = SAMPLES,
+    batch: int = BATCH,
+    each: Callable[[], None] | None = None,
+) -> None:
+    """Leaves in a model's parameters the gradients of the loss on the data's own labels, summed over batches.
+
+    Args:
+        checkpoint: its weights stay as they are.
+        data: captions and hard negatives, or questions with their right answers.
+        samples: in all.
+        batch: samples at a time.
+        each: is called after every batch, whose gradients alone are then there; in the end there are none.
+    """
+    task = training_task(checkpoint.contract)
+    components = {name: checkpoint.component(name).module for name in task.components}
+    label_gradients_(task, checkpoint.model, components, data, samples // batch, batch, each)
+
+
+def input_means(checkpoint: Checkpoint, data: TrainingSamples, component: str) -> dict[str, torch.Tensor]:
+    """The mean input of each linear of a component, float64 [inputs], by its name."""
+    seen = _observe(checkpoint, data, component, CalibrationSettings())
+    return {name: torch.from_numpy(layer.input_mean) for name, layer in seen.layers.items()}
+
+
+def second_moments(
+    checkpoint: Checkpoint, data: TrainingSamples, component: str
+) -> dict[str, NDArray[np.float64]]:
+    """The mean of x x^T over the inputs of each linear of a component, float64 [inputs, inputs]."""
+    seen = _observe(checkpoint, data, component, CalibrationSettings(second_moments=True))
+    return {
+        name: layer.second_moment for name, layer in seen.layers.items() if layer.second_moment is not None
+    }
+
+
+def _observe(
+    checkpoint: Checkpoint, data: TrainingSamples, component: str, settings: CalibrationSettings
+) -> Calibration:
+    return calibrate(checkpoint.component(component).module, feeds_of(checkpoint, data, component), settings)
