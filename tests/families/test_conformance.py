@@ -55,8 +55,8 @@ _WORDS = (
 )
 _SIMULATED_FLOORS = {Precision.INT8: 0.999}
 _SIMULATED_FLOOR = 0.995
-"""Centred cosine, median, of an engine's outputs to torch's simulation of the same integers; lower where inputs
-are rounded as they come, which each engine does by its own ranges."""
+"""Centred cosine, median, of an engine's outputs to torch's simulation of the same integers; lower where
+inputs are rounded as they come, which each engine does by its own ranges."""
 
 
 def inputs_of(contract: Contract, count: int, seed: int) -> Inputs:
