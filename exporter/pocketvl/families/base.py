@@ -184,6 +184,11 @@ class Architecture(ABC):
             contract: of its folder.
         """
 
+    @property
+    def is_reshapable(self) -> bool:
+        """Whether `reshape_config_` can do anything."""
+        return type(self).reshape_config_ is not Architecture.reshape_config_
+
     def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, TowerShape]) -> None:
         """Writes other shapes of components into the content of a config.json.
 

@@ -85,6 +85,11 @@ class CompressionMethod(Settings, ABC):
         """Whether there can be several rounds, each going further than the one before."""
         return False
 
+    @classmethod
+    def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
+        """Why it can change nothing in a component of a checkpoint, in a clause; None where it can."""
+        return None
+
     @abstractmethod
     def title(self, fraction: float) -> str:
         """What a person reads while it runs, and in the log: what is reached after a round."""
@@ -128,12 +133,21 @@ class ComponentwiseMethod(CompressionMethod):
             named = ", ".join(shortened(each, 30) for each in self.components[:9])
             raise RecipeError(f"components: each once, not {named}")
 
+    @classmethod
+    def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
+        return no_stack(checkpoint, component)
+
     def check(self, components: Sequence[str]) -> None:
         check_components(self.components, components)
 
     def changed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
         """The components of a checkpoint that are changed."""
         return self.components or tuple(checkpoint.contract.components)
+
+
+def no_stack(checkpoint: Checkpoint, component: str) -> str | None:
+    """Says so where a component is no stack of transformer layers."""
+    return None if component in checkpoint.stacks else "is no stack of transformer layers"
 
 
 def check_components(asked: Sequence[str], components: Sequence[str]) -> None:
