@@ -38,7 +38,6 @@ from pocketvl_runtime.manifest import (
     Activation,
     ComponentGraph,
     ContrastiveTask,
-    DType,
     Engine,
     FileEntry,
     InputPort,
@@ -61,10 +60,8 @@ from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 from pocketvl_runtime.text import Tokenizer
 
 if TYPE_CHECKING:
-    from pocketvl.families.checkpoint import Checkpoint
-
-IMAGE, TEXT = "image", "text"
-"""The processors."""
+    from pocketvl.families.base import IMAGE, TEXT
+from pocketvl.families.checkpoint import Checkpoint
 
 IMAGE_PORT = port_name(Role.IMAGE_ENCODER, "embedding")
 TEXT_PORT = port_name(Role.TEXT_ENCODER, "embedding")
@@ -180,9 +177,7 @@ def _graphs(source: Checkpoint) -> dict[str, ComponentGraph]:
     space = source.space()
     return {
         name: ComponentGraph(
-            tuple(
-                InputPort(p.name, DType(p.dtype), p.shape, PortKind(p.kind), p.source) for p in ports.inputs
-            ),
+            tuple(InputPort(p.name, p.dtype, p.shape, p.kind, p.source) for p in ports.inputs),
             tuple(_output(port, space) for port in ports.outputs),
         )
         for name, ports in source.contract.components.items()
@@ -190,9 +185,8 @@ def _graphs(source: Checkpoint) -> dict[str, ComponentGraph]:
 
 
 def _output(port: Port, space: str) -> OutputPort:
-    kind = PortKind(port.kind)
-    of = space if kind is PortKind.EMBEDDING else None
-    return OutputPort(port.name, DType(port.dtype), port.shape, kind, of)
+    of = space if port.kind is PortKind.EMBEDDING else None
+    return OutputPort(port.name, port.dtype, port.shape, port.kind, of)
 
 
 def _stored(path: Path, contract: ComponentGraph) -> VariantFile:
