@@ -236,8 +236,8 @@ def quantized_towers(tower: Tower, dynamic: tuple[str, ...]) -> Mapping[str, Qua
     """Int8 with 8-bit weights, with 7-bit weights, and with 7 bits in layers that can saturate."""
     from pocketvl.observe.calibrate import calibrate
     from pocketvl.observe.settings import CalibrationSettings
+    from pocketvl.observe.structure import token_tables
     from pocketvl.prototype.saturation import saturating_layers
-    from pocketvl.quantize.structure import token_tables
     from pocketvl.quantize.tower import quantize_tower, tower_spec
     from pocketvl_runtime.manifest import Precision
 

@@ -36,15 +36,15 @@ from pocketvl.lower.tflite.export import export_tflite
 from pocketvl.lower.tflite.quantized import write_quantized_tflite
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.equalize import equalize_
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.settings import QuantizeSettings
-from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl.tabletop.draw import draw_scene
 from pocketvl.tabletop.scene import sample_scene, scene_rng
 from pocketvl_runtime.image import open_image
-from pocketvl_runtime.manifest import Precision, PreprocessSpec, ResizeMode, Role
+from pocketvl_runtime.manifest import ImageProcessor, Normalization, Precision, ResizeMode, Role
 
 INPUTS = {"image": "pixels", "text": "ids"}
 ROLES = {"image": Role.IMAGE_ENCODER, "text": Role.TEXT_ENCODER}
@@ -121,17 +121,10 @@ def texts(count: int, seed: int) -> NDArray[np.int32]:
 
 def towers(names: list[str], calibration: int, unseen: int) -> list[Tower]:
     """The towers that were asked for, plain and with outliers."""
-    preprocess = PreprocessSpec(
-        resize_mode=ResizeMode.SHORTEST_EDGE,
-        resize_height=224,
-        resize_width=224,
-        crop_height=224,
-        crop_width=224,
-        resample="bicubic",
-        mean=(0.48145466, 0.4578275, 0.40821073),
-        std=(0.26862954, 0.26130258, 0.27577711),
-        rescale=1 / 255,
+    normalization = Normalization(
+        (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), 1 / 255
     )
+    preprocess = ImageProcessor.bicubic(ResizeMode.SHORTEST_EDGE, (224, 224), (224, 224), normalization)
     found = []
     shown: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
         "image": (pictures(calibration, 1), pictures(unseen, 2)),
@@ -158,7 +151,7 @@ def make_graphs(tower: Tower, folder: Path) -> dict[str, Any]:
     module, feeds = tower.module, [row[None] for row in tower.calibration]
     example = torch.from_numpy(feeds[0])
     begin = time.perf_counter()
-    fold_layer_norms_(module, example)
+    fold_(module, example)
     plain_onnx, plain_tflite = folder / "folded.onnx", folder / "folded.tflite"
     export_onnx(module, {tower.input_name: example}, plain_onnx)
     export_tflite(module, {tower.input_name: example}, plain_tflite)

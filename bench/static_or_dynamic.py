@@ -37,9 +37,9 @@ from pocketvl.lower.tflite.quantized import write_quantized_tflite
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings, Observer
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.observe.structure import final_linear, token_tables
+from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
-from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision, Role
 
@@ -140,7 +140,7 @@ def main(work: Path, names: str, runs: int) -> None:
         for tower in towers(names.split(","), 4, 1):
             if tower.name.endswith("-plain"):
                 example = torch.from_numpy(tower.calibration[:1])
-                fold_layer_norms_(tower.module, example)
+                fold_(tower.module, example)
                 both = both_ways(tower.module, [row[None] for row in tower.calibration], example)
                 role, feed = ROLES[tower.name.split("-")[0]], {tower.input_name: tower.unseen[:1]}
                 for kind in WRITE:

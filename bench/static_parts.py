@@ -22,12 +22,12 @@ from pocketvl.network.specification import TowerSpec
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.calibration import Calibration
 from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.fake import fake_quantize
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.rounding import Rounding
 from pocketvl.quantize.sensitivity import embedding_loss
 from pocketvl.quantize.settings import QuantizeSettings
-from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 
@@ -80,7 +80,7 @@ def main(names: str, samples: int) -> None:
         if not tower.name.endswith("-plain"):
             continue
         module, example = tower.module, torch.from_numpy(tower.calibration[:1])
-        fold_layer_norms_(module, example)
+        fold_(module, example)
         expected = embed(tower, {}, Part.ALL)
         feeds = [row[None] for row in tower.calibration]
         seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))

@@ -24,7 +24,6 @@ from pocketvl.families.ports import contrastive_head, embedding_ports
 from pocketvl_runtime.bench import STAGES
 from pocketvl_runtime.errors import BackendError, BundleError, InputError
 from pocketvl_runtime.image import load_pixels
-from pocketvl_runtime.manifest import TokenizerSpec
 from pocketvl_runtime.text import Tokenizer
 from tests.runtime import bundles, graphs
 
@@ -38,10 +37,9 @@ class LinearPixels(nn.Module):
 
 
 class SummedTokens(nn.Module):
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
         rows = torch.from_numpy(graphs.TOKEN_TABLE)[ids.long()]
-        weights = torch.ones_like(ids) if mask is None else mask
-        return nn.functional.normalize((rows * weights[..., None]).sum(1), dim=-1)
+        return nn.functional.normalize(rows.sum(1), dim=-1)
 
 
 class LinearTowers(Architecture):
@@ -64,15 +62,14 @@ class LinearTowers(Architecture):
         )
 
 
-def source(needs_mask: bool = False) -> Checkpoint:
-    spec = TokenizerSpec(length=graphs.LENGTH, pad_id=4 if needs_mask else 0, needs_mask=needs_mask)
+def source() -> Checkpoint:
     contract = Contract(
         family="clip",
         name="tiny",
         folder=Path("tiny"),
-        processors={"image": bundles.PREPROCESS, "text": spec},
+        processors={"image": bundles.PREPROCESS, "text": bundles.TOKENIZER},
         tokenizer_json=bundles.tokenizer_json(),
-        components=embedding_ports(bundles.PREPROCESS, spec, graphs.DIM),
+        components=embedding_ports(bundles.PREPROCESS, bundles.TOKENIZER, graphs.DIM),
         head=contrastive_head(),
     )
     return Checkpoint(LinearTowers(), contract, nn.Module(), {}, torch.float32)
@@ -108,11 +105,6 @@ def test_the_reference_embeds_every_picture_and_text_in_order(scenes: Dataset) -
     assert np.abs(got.text - texts).max() < 1e-5
     assert [done for done, _, _ in told] == [64, 70, 74]
     assert {total for _, total, _ in told} == {74}
-
-
-def test_the_reference_hands_the_mask_to_a_family_that_needs_it(scenes: Dataset) -> None:
-    got = embed_reference(source(needs_mask=True), scenes, CAPTIONS)  # padded with a word that counts
-    assert np.abs(got.text - by_hand(scenes)[1]).max() < 1e-5
 
 
 @pytest.mark.parametrize("variant", ["onnx-fp32", "tflite-fp32"])

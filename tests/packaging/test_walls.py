@@ -20,6 +20,7 @@ RUNTIME = ROOT / "runtime" / "pocketvl_runtime"
 RUNTIME_MAY = {"numpy", "PIL", "tokenizers", "click", "pocketvl_runtime"}
 LEAN = (
     "pocketvl.cli",
+    "pocketvl.compress.methods",
     "pocketvl.console",
     "pocketvl.pipelines",
     "pocketvl.recipes",

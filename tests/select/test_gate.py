@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pocketvl.errors import RecipeError
 from pocketvl.evaluate.parity import LossHistogram, ParityReport
-from pocketvl.evaluate.report import MetricReport, Reverted, VariantReport
+from pocketvl.evaluate.report import Fallback, MetricReport, VariantReport
 from pocketvl.evaluate.report_json import report_from_json, report_to_json
 from pocketvl.evaluate.statistics import least_samples, paired_interval
 from pocketvl.evaluate.tasks import Metric
@@ -295,18 +295,18 @@ def test_impossible_allowances_are_refused(text: str, message: str) -> None:
         parse_gate(text)
 
 
-def test_a_judged_report_keeps_what_was_reverted() -> None:
+def test_a_judged_report_keeps_its_fallbacks() -> None:
     report = synthetic_report(lost=5)
     name = "tflite-int8"
     before, after = {Metric.MATCH_HARD: 1.4}, {Metric.MATCH_HARD: 0.9}
-    reverted = (Reverted(("layers.0.fc2",), Role.IMAGE_ENCODER, Precision.FP32, 120_000, before, after),)
-    gate = GateResult(passed=True, reverted=reverted)
+    fallbacks = (Fallback(("layers.0.fc2",), Role.IMAGE_ENCODER, Precision.FP32, 120_000, before, after),)
+    gate = GateResult(passed=True, fallbacks=fallbacks)
     earlier = dataclasses.replace(report.variants[name], gate=gate)
     judged = judge_report(dataclasses.replace(report, variants={name: earlier}), GateSettings())
     result = judged.variants[name].gate
     assert result is not None
     assert not result.passed
-    assert result.reverted == reverted
+    assert result.fallbacks == fallbacks
     again = report_from_json(report_to_json(judged))
     assert again == judged
-    assert '"to": "fp32"' in report_to_json(judged)
+    assert '"precision": "fp32"' in report_to_json(judged)

@@ -52,9 +52,8 @@ def embed_reference(
         images = torch.cat(rows).numpy()
         rows = []
         for start in range(0, len(texts), _BATCH):
-            encoding = tokenizer.encode(list(texts[start : start + _BATCH]))
-            feed = [encoding.ids, encoding.mask] if source.tokenizer.needs_mask else [encoding.ids]
-            rows.append(text(*map(torch.from_numpy, feed)))
+            ids = tokenizer.encode(list(texts[start : start + _BATCH])).ids
+            rows.append(text(torch.from_numpy(ids)))
             if progress is not None:
                 progress(len(dataset) + min(start + _BATCH, len(texts)), total, "embedding in torch")
     return Embeddings(images, torch.cat(rows).numpy(), tuple(texts))

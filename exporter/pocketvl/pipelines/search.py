@@ -25,12 +25,12 @@ from pocketvl.pipelines.stages.measuring import texts_to_embed
 from pocketvl.pipelines.stages.quantizing import QuantizeTower, loss_by_layer, read_ranking
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
 from pocketvl.pipelines.stages.towers import ids_of, open_component
-from pocketvl.pipelines.variants import Reverts, VariantStages
+from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import Event, Result, Results, check_replaceable, plan, run
 from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, PreprocessSpec, Role
+from pocketvl_runtime.manifest import Engine, GraphSpec, ImageProcessor, Precision, Role
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import SearchReport
@@ -328,10 +328,10 @@ class _Search:
     def export(self, chosen: Trial, trials: Sequence[Trial], settings: SearchSettings) -> ExportResult:
         """The bundle of what was chosen, with the uniform widths beside it, judged on unseen data."""
         request = self.request
-        reverts = Reverts()
+        fallbacks = Fallbacks()
         for group, bits in zip(self.groups, chosen.widths, strict=True):
             if bits != 8:
-                reverts = reverts.with_group(group.role, group.layers, _PRECISIONS[bits])
+                fallbacks = fallbacks.with_group(group.role, group.layers, _PRECISIONS[bits])
         uniform = [f"{engine.value}-{_PRECISIONS[bits].value}" for engine in Engine for bits in self.stored]
         exporting = ExportSettings(
             request.source,
@@ -344,7 +344,7 @@ class _Search:
             request.recipe,
         )
         report = self.report(chosen, trials, settings)
-        result = export_chosen(exporting, reverts, report, self.cache, self.tell)
+        result = export_chosen(exporting, fallbacks, report, self.cache, self.tell)
         # the uniform widths are there to be compared with: that they fail is no failure of the search
         failures = tuple(f for f in result.failures if f"-{Precision.MIXED.value}:" in f)
         return replace(result, failures=failures)
@@ -374,7 +374,7 @@ def _bytes_of(layer: QuantizedLayer) -> int:
     return layer.weights.size * bits // 8 + layer.scale.size * (2 if layer.scale.ndim == 2 else 12)
 
 
-def _pixels(dataset: Dataset, spec: PreprocessSpec) -> NDArray[np.uint8]:
+def _pixels(dataset: Dataset, spec: ImageProcessor) -> NDArray[np.uint8]:
     return np.stack([preprocess(open_image(sample.image), spec) for sample in dataset.samples])
 
 

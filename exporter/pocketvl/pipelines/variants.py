@@ -57,18 +57,18 @@ def checked_variants(names: Iterable[str]) -> Variants:
 
 
 @dataclass(frozen=True)
-class Reverts:
-    """Layers that went back to a higher precision: by role, pairs of a layer and where it went."""
+class Fallbacks:
+    """Layers moved to a higher precision: by role, pairs of a layer and that precision."""
 
     layers: Mapping[Role, tuple[tuple[str, Precision], ...]] = field(default_factory=dict)
 
     def of(self, role: Role) -> tuple[tuple[str, Precision], ...]:
-        """The reverts of one tower."""
+        """The fallbacks of one tower."""
         return tuple(self.layers.get(role, ()))
 
-    def with_group(self, role: Role, layers: Iterable[str], to: Precision) -> Reverts:
+    def with_group(self, role: Role, layers: Iterable[str], precision: Precision) -> Fallbacks:
         """The same, and these layers too."""
-        merged = {**dict(self.of(role)), **dict.fromkeys(layers, to)}
+        merged = {**dict(self.of(role)), **dict.fromkeys(layers, precision)}
         return replace(self, layers={**self.layers, role: tuple(sorted(merged.items()))})
 
 
@@ -133,7 +133,7 @@ class VariantStages:
         """Which layers of a quantized tower cost most."""
         return RankLayers(self.floats(role, precision), self.integers(role, precision), self.feeds)
 
-    def graph(self, role: Role, engine: Engine, precision: Precision, reverts: Reverts) -> GraphStage:
+    def graph(self, role: Role, engine: Engine, precision: Precision, fallbacks: Fallbacks) -> GraphStage:
         """One graph of a variant."""
         lowered = LowerGraph(self.floats(role, precision), engine)
         plan = PLANS[precision]
@@ -142,7 +142,7 @@ class VariantStages:
         if plan.storage is Storage.FLOAT16:
             return CastFp16(lowered)
         integers = self.integers(role, plan.base or precision)
-        changes = reverts.of(role)
+        changes = fallbacks.of(role)
         if not changes and plan.base is None:
             return LowerQuantized(lowered, integers, precision)
         others = tuple(p for p in QUANTIZED if p in {to for _, to in changes})
