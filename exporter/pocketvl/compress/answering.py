@@ -20,11 +20,12 @@ from pocketvl.compress.settings import LearningSettings, check_answering, shows_
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.train.distil_losses import answer_response_loss
-from pocketvl.train.loop import Losses, Progress, TrainReport
+from pocketvl.train.loop import Losses, TrainReport
 from pocketvl.train.pairs import SampleOrder, half_mirrored, mirror, rows_of
 from pocketvl.train.phases import Phases, begun_digest, claim
 from pocketvl.train.questions import QuestionedData
 from pocketvl_runtime.manifest import Role
+from pocketvl_runtime.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)

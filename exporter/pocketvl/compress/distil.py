@@ -31,11 +31,12 @@ from pocketvl.train.distil_losses import (
     tokens_said,
     tower_losses,
 )
-from pocketvl.train.loop import BatchT, Losses, Objective, Progress, TrainReport
+from pocketvl.train.loop import BatchT, Losses, Objective, TrainReport
 from pocketvl.train.pairs import PairedData, SampleOrder, half_mirrored, mirror, pairing, rows_of
 from pocketvl.train.phases import Phases, TowerPair, begun_digest, claim
 from pocketvl.train.settings import LoopSettings
 from pocketvl_runtime.manifest import Role
+from pocketvl_runtime.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,10 +16,11 @@ from pocketvl.network.integers import QuantizedTower
 from pocketvl.quantize.learned_tower import Finished, QatTower
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.train.distil_losses import affinity_loss, tower_losses
-from pocketvl.train.loop import Losses, Progress
+from pocketvl.train.loop import Losses
 from pocketvl.train.pairs import PairedData, Pairing, SampleOrder, pairing, rows_of
 from pocketvl.train.phases import Phases, TowerPair, claim
 from pocketvl.train.settings import LoopSettings
+from pocketvl_runtime.progress import Progress
 
 
 class TowerObjective:

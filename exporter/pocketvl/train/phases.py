@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from pocketvl.errors import TrainingError
-from pocketvl.train.loop import Objective, Progress, Trainer, TrainReport
+from pocketvl.train.loop import Objective, Trainer, TrainReport
 from pocketvl.train.settings import LoopSettings
+from pocketvl_runtime.progress import Progress
 
 BatchT = TypeVar("BatchT")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
-
-Progress = Callable[[int, int, str], None]
+from pocketvl_runtime.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
