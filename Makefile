@@ -84,6 +84,8 @@ bench: $(READY) ## the measurements in bench/: about an hour, results in build/b
 
 schemas: $(READY) ## write the JSON Schemas in docs/ anew, from the runtime's types
 	@$(BIN)/python -c 'from pocketvl_runtime.bench_result import bench_schema as s; print(s(), end="")' > docs/bench.schema.json
+	@$(BIN)/python -c 'from pocketvl_runtime.bundle_schemas import manifest_schema as s; print(s(), end="")' > docs/bundle.schema.json
+	@$(BIN)/python -c 'from pocketvl_runtime.bundle_schemas import golden_schema as s; print(s(), end="")' > docs/golden.schema.json
 
 format: $(READY) ## let ruff sort imports and format
 	@$(BIN)/ruff check --fix-only --quiet .

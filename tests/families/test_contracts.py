@@ -12,10 +12,10 @@ from torch import nn
 
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import FAMILIES, family_of, open_checkpoint, read_contract, uninitialised_component
+from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.hf import read_scalar
 from pocketvl.network.heads import ContrastiveHead, LabelHead, StoredScalar
 from pocketvl.network.ports import PortKind
-from pocketvl.pipelines.stages.towers import example_inputs
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
 from tests.families.vilt_folder import make_vilt_folder

@@ -12,7 +12,7 @@ from transformers import CLIPModel, ViltForQuestionAnswering, VisionTextDualEnco
 
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
-from pocketvl_runtime.manifest import PreprocessSpec
+from pocketvl_runtime.manifest import Normalization
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
 from tests.families.vilt_folder import make_vilt_folder, vilt_inputs
@@ -20,9 +20,10 @@ from tests.families.vilt_folder import make_vilt_folder, vilt_inputs
 Inputs = Mapping[str, torch.Tensor]
 
 
-def _normalized(pixels: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
+def _normalized(pixels: torch.Tensor, spec: Normalization) -> torch.Tensor:
     values = pixels.permute(0, 3, 1, 2) * spec.rescale
-    return (values - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
+    values = values - torch.tensor(spec.mean).view(3, 1, 1)
+    return values / torch.tensor(spec.std).view(3, 1, 1)
 
 
 def _unit(values: torch.Tensor) -> torch.Tensor:
@@ -31,7 +32,7 @@ def _unit(values: torch.Tensor) -> torch.Tensor:
 
 def _image(model: nn.Module, checkpoint: Checkpoint, inputs: Inputs) -> torch.Tensor:
     assert isinstance(model, CLIPModel | VisionTextDualEncoderModel)
-    values = _normalized(inputs["pixels"], checkpoint.preprocess)
+    values = _normalized(inputs["pixels"], checkpoint.preprocess.normalized_in_graph)
     return _unit(model.get_image_features(pixel_values=values).pooler_output)
 
 
@@ -50,7 +51,7 @@ def _answers(model: nn.Module, checkpoint: Checkpoint, inputs: Inputs) -> torch.
     found: torch.Tensor = model(
         input_ids=ids.long(),
         attention_mask=(ids != checkpoint.tokenizer.pad_id).long(),
-        pixel_values=_normalized(pixels, checkpoint.preprocess),
+        pixel_values=_normalized(pixels, checkpoint.preprocess.normalized_in_graph),
         pixel_mask=torch.ones(pixels.shape[:3], dtype=torch.long),
     ).logits
     return found

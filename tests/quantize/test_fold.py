@@ -10,25 +10,16 @@ import torch
 from torch import nn
 
 from pocketvl.families import open_checkpoint
+from pocketvl.families.base import example_inputs
 from pocketvl.families.layers.plain import NormalizePixels, RawPixels
-from pocketvl.pipelines.stages.towers import example_inputs
 from pocketvl.quantize.fold import NormReaders, fold_, norm_readers
-from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
+from pocketvl_runtime.manifest import ImageProcessor, Normalization, ResizeMode
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
 from tests.lower.lowered import TOWERS, samples
 
-PREPROCESS = PreprocessSpec(
-    resize_mode=ResizeMode.EXACT,
-    resize_height=8,
-    resize_width=8,
-    crop_height=8,
-    crop_width=8,
-    resample="bicubic",
-    mean=(0.5, 0.4, 0.3),
-    std=(0.2, 0.3, 0.4),
-    rescale=1 / 255,
-)
+NORMALIZATION = Normalization((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 1 / 255)
+PREPROCESS = ImageProcessor.bicubic(ResizeMode.EXACT, (8, 8), (8, 8), NORMALIZATION)
 
 
 class Normed(nn.Module):
@@ -179,7 +170,7 @@ def test_pixel_normalisation_is_folded_in_double_precision(bias: bool) -> None:
     module, pixels = Patches(bias).eval(), torch.arange(2 * 8 * 8 * 3, dtype=torch.uint8).view(2, 8, 8, 3)
     weight = module.patches.weight.detach().double()
     mean, std = (
-        torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (PREPROCESS.mean, PREPROCESS.std)
+        torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (NORMALIZATION.mean, NORMALIZATION.std)
     )
     shift = -(weight * (mean / std)).sum(dim=(1, 2, 3))
     if bias:
@@ -188,7 +179,7 @@ def test_pixel_normalisation_is_folded_in_double_precision(bias: bool) -> None:
         expected = module(pixels)
         fold_(module, pixels)
         torch.testing.assert_close(module(pixels), expected, atol=1e-4, rtol=1e-5)
-    assert torch.equal(module.patches.weight, (weight * (PREPROCESS.rescale / std)).float())
+    assert torch.equal(module.patches.weight, (weight * (NORMALIZATION.rescale / std)).float())
     assert torch.equal(module.patches.bias, shift.float())  # type: ignore[arg-type]
     assert isinstance(module.normalize, RawPixels)
 
