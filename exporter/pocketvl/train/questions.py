@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-Progress = Callable[[int, int, str], None]
+from pocketvl_runtime.progress import Progress
 
 
 def answer_logits(
