@@ -12,7 +12,7 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.answers import answer_accuracy
 from pocketvl.evaluate.embeddings import load_embeddings
 from pocketvl.evaluate.tasks import Metric, measure_tasks
-from pocketvl.pipelines.stages.answering import open_answering
+from pocketvl.families import open_checkpoint
 from pocketvl.pipelines.stages.measuring import EMBEDDINGS_FILE, EmbedReference
 from pocketvl.stage import plan, run
 
@@ -46,7 +46,7 @@ def _dual_encoder(teacher: Teacher, checkpoint: Path, data: Path, cache: Path, t
 
 
 def _answering(teacher: Teacher, checkpoint: Path, data: Path, cache: Path, tell: Tell | None) -> Answers:
-    correct = answer_accuracy(open_answering(checkpoint), Dataset.open(data)).correct
+    correct = answer_accuracy(open_checkpoint(checkpoint), Dataset.open(data)).correct
     return {Metric.ASK.value: packed(correct)}
 
 

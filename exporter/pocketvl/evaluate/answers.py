@@ -13,8 +13,9 @@ from pocketvl.data.dataset import Dataset, questions_of
 from pocketvl.errors import DataError
 from pocketvl.evaluate.statistics import wilson_interval
 from pocketvl.families.checkpoint import Checkpoint
-from pocketvl.train.questions import Progress, answer_logits
+from pocketvl.train.questions import answer_logits
 from pocketvl_runtime.image import open_image, preprocess
+from pocketvl_runtime.progress import Progress
 from pocketvl_runtime.text import Tokenizer
 
 _UNTYPED = "other"

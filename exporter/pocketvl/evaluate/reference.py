@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from pocketvl.errors import DataError
 from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl_runtime.image import open_image, preprocess
+from pocketvl_runtime.progress import Progress
 from pocketvl_runtime.text import Tokenizer
 
-Progress = Callable[[int, int, str], None]
 _BATCH = 64
 
 

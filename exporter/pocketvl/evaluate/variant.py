@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
 from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl_runtime.model import load
+from pocketvl_runtime.progress import Progress
 
-Progress = Callable[[int, int, str], None]
 _TELL_EVERY = 50
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.data.dataset import SAMPLES_FILE, Dataset
 from pocketvl.errors import RecipeError
+from pocketvl.families import family_named, family_of
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.pipelines.bundle import REPORT_FILES
 from pocketvl.pipelines.fallback import FallbackResult, Trial, embed_stage, fall_back_until_accepted
@@ -148,7 +149,8 @@ class JudgeBundle(Stage):
             self.is_task_data,
             is_calibration_data=_samples(source["data"]) == _samples(source["calibration"]),
         )
-        report = with_fallbacks(build_report(candidate, measured, parse_gate(self.gate)), self.fallbacks)
+        gate = parse_gate(self.gate, family_named(candidate.manifest.model.family).tolerances)
+        report = with_fallbacks(build_report(candidate, measured, gate), self.fallbacks)
         report = replace(
             report,
             sensitivity=read_rankings(source.all("rankings"), self.rankings),
@@ -242,8 +244,8 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
     from pocketvl.select.gate import parse_gate
     from pocketvl_runtime.bundle import Bundle
 
-    settings = parse_gate(gate)
     opened = Bundle.open(bundle)
+    settings = parse_gate(gate, family_of(source).tolerances)
     opened.verify()
     if {open_checkpoint(source).space()} != opened.manifest.spaces:
         raise RecipeError(f"{bundle} was not exported from {source}: their embedding spaces differ")
@@ -333,7 +335,7 @@ class _Export:
             self.base,
             self.data,
             settings.data is not None,
-            parse_gate(settings.gate),
+            parse_gate(settings.gate, family_of(settings.source).tolerances),
             self.recipe.most_growth,
             self.cache,
             self.tell,

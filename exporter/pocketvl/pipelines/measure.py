@@ -28,9 +28,9 @@ from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
 from pocketvl.lower.backends import BACKENDS, backend_of
 from pocketvl.pipelines.bundle import IMAGE_PORT, REPORT_FILES, TEXT_PORT, golden_embeddings, golden_scores
-from pocketvl.pipelines.stages.learning import CURVES_FILE
 from pocketvl.pipelines.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, NOTES_FILE
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers, read_ranking
+from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl_runtime.bench_result import BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle

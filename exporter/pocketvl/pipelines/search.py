@@ -31,6 +31,7 @@ from pocketvl.stage import Event, Result, Results, check_replaceable, plan, run
 from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import Engine, GraphSpec, ImageProcessor, Precision, Role
+from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import SearchReport
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from pocketvl.select.search import Budget, Group, Outcome, SearchSettings, Trial, Widths
 
 Tell = Callable[[Event], None]
-Progress = Callable[[int, int, str], None]
 _PRECISIONS = {
     plan.search_bits: precision for precision, plan in PLANS.items() if plan.search_bits is not None
 }

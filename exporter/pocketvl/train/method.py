@@ -10,19 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.errors import RecipeError
 from pocketvl.settings import Settings
-from pocketvl.stage import Progress
 from pocketvl_runtime.errors import shortened
+from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
-    from pocketvl.train.pairs import PairedData
-    from pocketvl.train.questions import QuestionedData
-
-TrainingData: TypeAlias = "PairedData | QuestionedData"
+    from pocketvl.train.samples import TrainingSamples
 
 
 class Trait(StrEnum):
@@ -52,7 +49,7 @@ class MethodInputs:
         work: of a method that trains: a folder for its saved states.
     """
 
-    data: TrainingData
+    data: TrainingSamples
     start: Path
     fraction: float = 1.0
     progress: Progress = field(default=lambda done, total, what: None)

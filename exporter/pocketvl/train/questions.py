@@ -1,43 +1,13 @@
-"""Pictures, questions about them and the right answers, and what a model answers."""
+"""What a model answers to questions about pictures."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pocketvl.errors import DataError
-
-Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True, eq=False)
-class QuestionedData:
-    """What a fusion model learns from.
-
-    Attributes:
-        images: uint8 [N, H, W, 3], as its tower takes them; may be a memmap.
-        ids: int32 [M, T], the questions, as its tower takes them.
-        pictures: int64 [M], the picture that each question is about.
-        answers: int64 [M], the right answers, by their places among the model's.
-    """
-
-    images: NDArray[np.uint8]
-    ids: NDArray[np.int32]
-    pictures: NDArray[np.int64]
-    answers: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        if len(self.ids) < 2:
-            raise DataError("training needs at least two questions")
-        if not len(self.ids) == len(self.pictures) == len(self.answers):
-            raise DataError("every question needs a picture and an answer")
-        if self.pictures.min() < 0 or self.pictures.max() >= len(self.images) or self.answers.min() < 0:
-            raise DataError("a question is about a picture, or has an answer, that is not there")
+from pocketvl_runtime.progress import Progress
 
 
 def answer_logits(

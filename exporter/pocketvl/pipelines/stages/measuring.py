@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
-from pocketvl.pipelines.stages.learning import CURVES_FILE
 from pocketvl.pipelines.stages.towers import TORCH, check_source, this_machine
+from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.stage import Inputs, Stage
 
 EMBEDDINGS_FILE = "embeddings.npz"

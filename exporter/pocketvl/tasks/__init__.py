@@ -1,0 +1,1 @@
+"""One task per kind of head: how a model is trained, asked, measured and compared."""
