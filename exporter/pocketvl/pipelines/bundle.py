@@ -18,6 +18,7 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.errors import LoweringError
 from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl.evaluate.tasks import DEFAULT_TEMPLATE
+from pocketvl.families.base import IMAGE, TEXT
 from pocketvl.lower.backends import backend_of_file
 from pocketvl.network.ports import Port
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
@@ -60,8 +61,7 @@ from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 from pocketvl_runtime.text import Tokenizer
 
 if TYPE_CHECKING:
-    from pocketvl.families.base import IMAGE, TEXT
-from pocketvl.families.checkpoint import Checkpoint
+    from pocketvl.families.checkpoint import Checkpoint
 
 IMAGE_PORT = port_name(Role.IMAGE_ENCODER, "embedding")
 TEXT_PORT = port_name(Role.TEXT_ENCODER, "embedding")
