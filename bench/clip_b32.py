@@ -28,7 +28,6 @@ from timing import interleaved, machine, open_graph
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
-from pocketvl.evaluate.parity import measure_parity
 from pocketvl.families.clip import ClipImageEncoder, ClipTextEncoder
 from pocketvl.lower.quantized_onnx import write_quantized_onnx
 from pocketvl.lower.quantized_tflite import write_quantized_tflite
@@ -43,6 +42,7 @@ from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, static_spec
 from pocketvl.tabletop.draw import draw_scene
 from pocketvl.tabletop.scene import sample_scene, scene_rng
+from pocketvl.tasks.parity import measure_parity
 from pocketvl_runtime.image import open_image
 from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode, Role
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.results.progress import Tell
 from bench.results.record import Answers, packed
-from bench.results.rows import Kind, Teacher
+from bench.results.rows import Teacher
 from pocketvl.data.dataset import Dataset
-from pocketvl.evaluate.answers import answer_accuracy
-from pocketvl.evaluate.embeddings import load_embeddings
-from pocketvl.evaluate.tasks import Metric, measure_tasks
-from pocketvl.pipelines.stages.answering import open_answering
-from pocketvl.pipelines.stages.measuring import EMBEDDINGS_FILE, EmbedReference
+from pocketvl.pipelines.stages.measuring import RunReference
 from pocketvl.stage import plan, run
-
-Judge = Callable[[Teacher, Path, Path, Path, Tell | None], Answers]
+from pocketvl.tasks import task_of
+from pocketvl.tasks.adapter import read_contract
+from pocketvl.tasks.outputs import OUTPUTS_FILE, load_outputs
 
 
 def answers_of(
@@ -31,23 +27,12 @@ def answers_of(
         cache: where results of stages are kept.
         tell: is told of stages.
     """
-    return _JUDGES[teacher.kind](teacher, checkpoint, data, cache, tell)
+    stage = RunReference(checkpoint, data)
+    return measured_answers(teacher, checkpoint, run(plan([stage]), cache, tell)[stage].folder, data)
 
 
-def embedded_answers(teacher: Teacher, folder: Path, data: Path) -> Answers:
-    """What the embeddings that a stage left in a folder answer."""
-    tasks = measure_tasks(Dataset.open(data), load_embeddings(folder / EMBEDDINGS_FILE)).tasks
-    return {metric.value: packed(tasks[metric].correct) for metric in teacher.metrics if metric in tasks}
-
-
-def _dual_encoder(teacher: Teacher, checkpoint: Path, data: Path, cache: Path, tell: Tell | None) -> Answers:
-    stage = EmbedReference(checkpoint, data)
-    return embedded_answers(teacher, run(plan([stage]), cache, tell)[stage].folder, data)
-
-
-def _answering(teacher: Teacher, checkpoint: Path, data: Path, cache: Path, tell: Tell | None) -> Answers:
-    correct = answer_accuracy(open_answering(checkpoint), Dataset.open(data)).correct
-    return {Metric.ASK.value: packed(correct)}
-
-
-_JUDGES: Mapping[Kind, Judge] = {Kind.DUAL_ENCODER: _dual_encoder, Kind.ANSWERING: _answering}
+def measured_answers(teacher: Teacher, checkpoint: Path, folder: Path, data: Path) -> Answers:
+    """What the outputs that a stage left in a folder answer."""
+    task = task_of(read_contract(checkpoint))
+    found = task.measure(Dataset.open(data), load_outputs(folder / OUTPUTS_FILE)).tasks
+    return {metric.value: packed(found[metric].correct) for metric in teacher.metrics if metric in found}

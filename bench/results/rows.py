@@ -23,7 +23,6 @@ from pocketvl.compress.settings import (
     Score,
     Units,
 )
-from pocketvl.evaluate.tasks import Metric
 from pocketvl.families.tower_shape import TowerShape
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.recipes.compress_recipe import (
@@ -40,6 +39,7 @@ from pocketvl.recipes.compress_recipe import (
     Step,
     read_compress_recipe,
 )
+from pocketvl.tasks.metrics import Metric
 from pocketvl.train.settings import Precision as Floats
 from pocketvl_runtime.manifest import Precision
 from pocketvl_runtime.schema import encode

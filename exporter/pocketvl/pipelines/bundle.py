@@ -14,13 +14,12 @@ import numpy as np
 from PIL import Image
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.evaluate.embeddings import Embeddings
-from pocketvl.evaluate.tasks import DEFAULT_TEMPLATE
 from pocketvl.families.base import Source
 from pocketvl.lower.ops import graph_io
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
 from pocketvl.stage import Stage, installed_version
 from pocketvl.stage.base import links, settings
+from pocketvl.tasks.contrastive_metrics import DEFAULT_TEMPLATE, Embeddings
 from pocketvl_runtime.golden import (
     GOLDEN_FILE,
     Golden,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.data.dataset import SAMPLES_FILE, Dataset
 from pocketvl.errors import RecipeError
 from pocketvl.pipelines.bundle import REPORT_FILES
-from pocketvl.pipelines.fallback import Reverting, Trial, embed_stage, revert_until_accepted
+from pocketvl.pipelines.fallback import Reverting, Trial, revert_until_accepted, variant_run
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
-from pocketvl.pipelines.stages.measuring import EmbedReference, EmbedVariant, MeasureLatency
+from pocketvl.pipelines.stages.measuring import MeasureLatency, RunReference, RunVariant
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers
-from pocketvl.pipelines.stages.towers import ROLES, check_source, this_machine
+from pocketvl.pipelines.stages.towers import check_source, this_machine
 from pocketvl.pipelines.variants import (
     DEFAULT_VARIANTS,
     QUANTIZED,
@@ -26,6 +27,8 @@ from pocketvl.pipelines.variants import (
 )
 from pocketvl.recipes.export_recipe import DEFAULT, ExportRecipe, read_export_recipe
 from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, publish, run
+from pocketvl.tasks import task_of
+from pocketvl.tasks.adapter import read_contract
 from pocketvl_runtime.errors import PocketVLError
 from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Manifest, Precision, variant_name
 
@@ -83,7 +86,7 @@ class ExportResult:
 class JudgeBundle(Stage):
     """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
 
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     tools: ClassVar[tuple[str, ...]] = (
         "onnx",
         "onnxruntime",
@@ -96,8 +99,8 @@ class JudgeBundle(Stage):
     )
 
     candidate: AssembleBundle
-    reference: EmbedReference
-    embedded: tuple[EmbedVariant, ...]
+    reference: RunReference
+    runs: tuple[RunVariant, ...]
     latency: MeasureLatency
     calibrations: tuple[CalibrateTower, ...]
     rankings: tuple[RankLayers, ...]
@@ -138,17 +141,20 @@ class JudgeBundle(Stage):
         from pocketvl.select.gate import parse_gate
         from pocketvl_runtime.bundle import Bundle
 
+        task = task_of(read_contract(self.reference.source))
         candidate = Bundle.open(source["candidate"])
-        names = [stage.variant for stage in self.embedded]
+        names = [stage.variant for stage in self.runs]
         measured = Measured(
             source["reference"],
-            dict(zip(names, source.all("embedded"), strict=True)),
+            dict(zip(names, source.all("runs"), strict=True)),
             source["latency"],
             Dataset.open(source["data"]),
             self.is_task_data,
             is_calibration_data=_samples(source["data"]) == _samples(source["calibration"]),
         )
-        report = with_reverted(build_report(candidate, measured, parse_gate(self.gate)), self.reverted)
+        report = with_reverted(
+            build_report(candidate, task, measured, parse_gate(self.gate, task.metrics)), self.reverted
+        )
         report = replace(
             report,
             sensitivity=read_rankings(source.all("rankings"), self.rankings),
@@ -243,25 +249,26 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
     from pocketvl.select.gate import parse_gate
     from pocketvl_runtime.bundle import Bundle
 
-    settings = parse_gate(gate)
+    parse_gate(gate)
     opened = Bundle.open(bundle)
     opened.verify()
     if open_source(source).space != opened.manifest.space:
         raise RecipeError(f"{bundle} was not exported from {source}: their embedding spaces differ")
     names = tuple(opened.manifest.variants)
-    reference = EmbedReference(source, data)
-    embedded = {name: EmbedVariant(bundle, data, name) for name in names}
+    task = task_of(read_contract(source))
+    reference = RunReference(source, data)
+    runs = {name: RunVariant(source, bundle, data, name) for name in names}
     latency = MeasureLatency(bundle, names)
     with tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as cache:
-        results = run(plan([reference, *embedded.values(), latency]), Path(cache), tell)
+        results = run(plan([reference, *runs.values(), latency]), Path(cache), tell)
         measured = Measured(
             results[reference].folder,
-            {name: results[stage].folder for name, stage in embedded.items()},
+            {name: results[stage].folder for name, stage in runs.items()},
             results[latency].folder,
             Dataset.open(data),
             is_task_data=True,
         )
-        report = build_report(opened, measured, settings)
+        report = build_report(opened, task, measured, parse_gate(gate, task.metrics))
         write_reports(bundle, report, opened, golden_answers(opened, names), measured.reference)
     return report
 
@@ -310,7 +317,7 @@ class _Export:
     def variants(self) -> Variants:
         return {**checked_variants(self.settings.variants), **self.mixed}
 
-    @property
+    @cached_property
     def stages(self) -> VariantStages:
         settings = self.settings
         return VariantStages(
@@ -339,7 +346,7 @@ class _Export:
             self.base,
             self.data,
             settings.data is not None,
-            parse_gate(settings.gate),
+            parse_gate(settings.gate, task_of(self.stages.contract).metrics),
             self.recipe.most_growth,
             self.cache,
             self.tell,
@@ -348,21 +355,19 @@ class _Export:
 
     def last_stage(self, reverting: Reverting) -> JudgeBundle:
         """The judged bundle, with these layers reverted."""
+        stages = self.stages
         graphs = {
-            name: tuple(
-                self.stages.graph(role, engine, precision, reverting.reverts.get(precision, Reverts()))
-                for role in ROLES
-            )
+            name: stages.graphs(engine, precision, reverting.reverts.get(precision, Reverts()))
             for name, (engine, precision) in self.variants.items()
         }
         candidate = AssembleBundle(self.base, tuple(graph for each in graphs.values() for graph in each))
         names, settings = tuple(self.variants), self.settings
         return JudgeBundle(
             candidate,
-            EmbedReference(settings.source, self.data),
-            tuple(embed_stage(self.base, self.data, name, graphs[name]) for name in names),
+            RunReference(settings.source, self.data),
+            tuple(variant_run(self.base, self.data, name, graphs[name]) for name in names),
             MeasureLatency(candidate, names),
-            tuple(map(self.stages.calibration_of, ROLES)) if self.is_quantized else (),
+            tuple(map(stages.calibration_of, stages.components)) if self.is_quantized else (),
             reverting.rankings,
             {name: reverting.steps.get(precision, ()) for name, (_, precision) in self.variants.items()},
             settings.calibration,

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.evaluate.compare import reference_metrics, variant_metrics, variant_parity
-from pocketvl.evaluate.embeddings import Embeddings, load_embeddings
-from pocketvl.evaluate.parity import ParityReport
+from pocketvl.evaluate.compare import reference_metrics, variant_metrics
 from pocketvl.evaluate.report import (
     DataReport,
     Latency,
@@ -25,13 +23,17 @@ from pocketvl.evaluate.report import (
     describe_data,
 )
 from pocketvl.evaluate.report_json import report_to_json
-from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
 from pocketvl.lower.ops import op_counts
 from pocketvl.pipelines.bundle import REPORT_FILES, golden_embeddings, golden_scores
 from pocketvl.pipelines.stages.learning import CURVES_FILE
-from pocketvl.pipelines.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, MEMORY_FILE, NOTES_FILE
+from pocketvl.pipelines.stages.measuring import BENCH_FILE, MEMORY_FILE, NOTES_FILE
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers, read_ranking
 from pocketvl.select.gate import GateSettings, judge_report
+from pocketvl.tasks.base import Task
+from pocketvl.tasks.contrastive_metrics import Embeddings
+from pocketvl.tasks.metrics import TaskOutcomes
+from pocketvl.tasks.outputs import OUTPUTS_FILE, Outputs, load_outputs
+from pocketvl.tasks.parity import ParityReport
 from pocketvl_runtime.bench import BenchReport
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import AnswerTolerance, Golden, GoldenAnswers, Tolerance
@@ -55,10 +57,10 @@ class Measured:
     """Result folders of the measuring stages.
 
     Attributes:
-        reference: of `EmbedReference`.
-        variants: of `EmbedVariant`, by variant.
+        reference: of `RunReference`.
+        variants: of `RunVariant`, by variant.
         latency: of `MeasureLatency`.
-        dataset: what was embedded.
+        dataset: what was run.
         is_task_data: whether task metrics are measured on it; calibration data serves parity alone.
         is_calibration_data: whether ranges were taken from the very same samples.
     """
@@ -71,18 +73,18 @@ class Measured:
     is_calibration_data: bool = False
 
 
-def build_report(bundle: Bundle, measured: Measured, gate: GateSettings) -> Report:
+def build_report(bundle: Bundle, task: Task, measured: Measured, gate: GateSettings) -> Report:
     """Every figure of a bundle, judged."""
-    reference = load_embeddings(measured.reference / EMBEDDINGS_FILE)
+    reference = load_outputs(measured.reference / OUTPUTS_FILE)
     bench = _read_bench(measured.latency)
     memory: dict[str, int] = json.loads((measured.latency / MEMORY_FILE).read_text())
-    outcomes = _tasks(measured, reference)
+    outcomes = _outcomes(task, measured, reference)
     variants = {}
     for name, folder in measured.variants.items():
-        embeddings = load_embeddings(folder / EMBEDDINGS_FILE)
+        outputs = load_outputs(folder / OUTPUTS_FILE)
         plain = _variant(bundle, name, bench, memory[name])
-        parity = variant_parity(reference, embeddings)
-        metrics = variant_metrics(outcomes, _tasks(measured, embeddings))
+        parity = task.parity(reference, outputs)
+        metrics = variant_metrics(outcomes, _outcomes(task, measured, outputs))
         comparable = (Comparable(bundle.manifest.space, _losses(parity)),)
         variants[name] = replace(plain, parity=parity, metrics=metrics, comparable=comparable)
     report = Report(
@@ -112,7 +114,7 @@ def with_reverted(report: Report, reverted: Mapping[str, tuple[Reverted, ...]]) 
 def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tuple[Sensitivity, ...]:
     """What `RankLayers` found, worst first."""
     found = [
-        Sensitivity(group.name, group.bits, None, stage.role, group.loss)
+        Sensitivity(group.name, group.bits, None, stage.role.value, group.loss)
         for folder, stage in zip(folders, stages, strict=True)
         for group in read_ranking(folder)
     ]
@@ -181,7 +183,7 @@ def write_reports(
         report: what was measured.
         bundle: for the pictures of its golden pack.
         answers: of those, by variant.
-        reference: what `EmbedReference` made, with the checkpoint's training curves where it has some.
+        reference: what `RunReference` made, with the checkpoint's training curves where it has some.
     """
     from pocketvl.evaluate.html import render_html
 
@@ -259,10 +261,10 @@ def _pictures(bundle: Bundle, answers: Mapping[str, Embeddings]) -> list[Picture
     ]
 
 
-def _tasks(measured: Measured, embeddings: Embeddings) -> TaskOutcomes:
+def _outcomes(task: Task, measured: Measured, outputs: Outputs) -> TaskOutcomes:
     if not measured.is_task_data:
         return TaskOutcomes({}, ())
-    return measure_tasks(measured.dataset, embeddings)
+    return task.measure(measured.dataset, outputs)
 
 
 def _source_notes(measured: Measured) -> list[str]:
@@ -282,7 +284,7 @@ def _data_notes(measured: Measured, outcomes: TaskOutcomes) -> tuple[str, ...]:
     return outcomes.notes
 
 
-def _data(measured: Measured, reference: Embeddings) -> DataReport | None:
+def _data(measured: Measured, reference: Outputs) -> DataReport | None:
     if not measured.is_task_data:
         return None
     return describe_data(measured.dataset, len(reference.texts))
@@ -318,13 +320,16 @@ def _variant(bundle: Bundle, name: str, bench: BenchReport, peak: int) -> Varian
             for stage, by_threads in timed.latency_ms.items()
         },
         peak_rss_bytes=peak,
-        ops={role: op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
+        ops={role.value: op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
         notes=timed.notes,
     )
 
 
-def _losses(parity: Mapping[Role, ParityReport]) -> dict[Role, float]:
-    return {role: round(each.centred_cosine_median, _COMPARABLE_DIGITS) for role, each in parity.items()}
+def _losses(parity: Mapping[str, ParityReport]) -> dict[Role, float]:
+    return {
+        Role(port.partition(".")[0]): round(each.centred_cosine_median, _COMPARABLE_DIGITS)
+        for port, each in parity.items()
+    }
 
 
 def status_of(variant: VariantReport, keep_failing: bool) -> Status | None:
