@@ -21,7 +21,7 @@ LOCKED := $(VENV)/.locked-$(call sum,requirements/uv.txt requirements/export.txt
 READY := $(VENV)/.ready-$(call sum,pyproject.toml runtime/pocketvl_runtime/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: export compress results test test-lower-bounds fuzz check bench format lock clean distclean help
+.PHONY: export compress results test test-lower-bounds fuzz check bench schemas format lock clean distclean help
 .DELETE_ON_ERROR:
 
 export: $(READY) ## turn checkpoints/tabletop-clip into build/tabletop-clip, verified on 2,000 unseen scenes
@@ -56,7 +56,7 @@ test-lower-bounds: $(LOCKED) ## the runtime's tests with the oldest versions tha
 	@$(BIN)/uv venv --quiet --python $(BIN)/python $(LOWER)
 	@$(LOWER_UV) --only-binary :all: --resolution lowest-direct -r runtime/pyproject.toml --extra onnx --extra litert
 	@$(LOWER_UV) --no-deps --editable runtime
-	@$(LOWER_UV) $(foreach tool,pytest pytest-xdist hypothesis onnx flatbuffers,$(call locked,$(tool)))
+	@$(LOWER_UV) $(foreach tool,pytest pytest-xdist hypothesis jsonschema onnx flatbuffers,$(call locked,$(tool)))
 	@$(BIN)/uv pip freeze --quiet --python $(LOWER)/bin/python --exclude-editable
 	@OMP_NUM_THREADS=1 $(LOWER)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 		tests/runtime tests/hostile --ignore-glob 'tests/runtime/test_image*.py'
@@ -76,6 +76,9 @@ bench: $(READY) ## the measurements in bench/: about an hour, results in build/b
 	$(BIN)/python bench/static_or_dynamic.py --work build/bench/clip-b32
 	$(BIN)/python bench/static_parts.py
 	$(BIN)/python bench/four_bit.py --data build/bench/unseen --train build/bench/training --work build/bench/four-bit
+
+schemas: $(READY) ## write the JSON Schemas in docs/ anew, from the runtime's types
+	@$(BIN)/python -c 'from pocketvl_runtime.bench_result import bench_schema as s; print(s(), end="")' > docs/bench.schema.json
 
 format: $(READY) ## let ruff sort imports and format
 	@$(BIN)/ruff check --fix-only --quiet .

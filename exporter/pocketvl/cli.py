@@ -1,4 +1,4 @@
-"""`pocketvl`: the host's command line. It parses, calls and prints; the work is in the packages below."""
+"""`pocketvl`: the host's command line. It parses, calls `pocketvl.api` and prints."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pocketvl import api
+from pocketvl.errors import RecipeError
 from pocketvl.launch import is_first, processes
 from pocketvl_runtime.console import run_command
 from pocketvl_runtime.errors import BackendWarning
@@ -23,11 +25,9 @@ if TYPE_CHECKING:
 
 def _default_cache() -> Path:
     try:
-        return Path.home() / ".cache" / "pocketvl"
-    except RuntimeError:
-        raise click.UsageError(
-            "there is no home folder to keep a cache in: name one with --cache (POCKETVL_CACHE)"
-        ) from None
+        return api.default_cache()
+    except RecipeError as error:
+        raise click.UsageError(f"{error} with --cache (POCKETVL_CACHE)") from None
 
 
 def _keep_caches_in(folder: Path) -> None:
@@ -80,7 +80,7 @@ def cli(context: click.Context) -> None:
     help="The bundle's folder; replaced when the new one is whole.",
 )
 @click.option(
-    "--calibration", type=_folder, default=Path("calibration_data"), show_default=True, help="Dataset folder."
+    "--calibration", type=_folder, default=api.CALIBRATION, show_default=True, help="Dataset folder."
 )
 @click.option(
     "--data", type=_folder, help="Dataset folder for task metrics; without it parity alone is measured."
@@ -117,15 +117,21 @@ def export(
 ) -> None:
     """Turn the checkpoint SOURCE into a verified bundle of ONNX and TFLite graphs."""
     from pocketvl.console import stage_lines
-    from pocketvl.pipelines import export as pipeline
-    from pocketvl.pipelines.variants import DEFAULT_VARIANTS
 
-    chosen = tuple(v.strip() for v in variants.split(",")) if variants else DEFAULT_VARIANTS
-    settings = pipeline.ExportSettings(
-        source, out, calibration, data, chosen, gate, keep_failing, recipe, train
-    )
     with stage_lines() as tell:
-        result = pipeline.export(settings, cache, tell)
+        result = api.export(
+            source,
+            out,
+            calibration=calibration,
+            data=data,
+            variants=[v.strip() for v in variants.split(",")] if variants else None,
+            recipe=recipe,
+            train=train,
+            gate=gate,
+            keep_failing=keep_failing,
+            cache=cache,
+            progress=tell,
+        )
     _print_result(result, as_json, keep_failing)
 
 
@@ -139,7 +145,7 @@ def export(
 )
 @click.option("-o", "--out", required=True, type=_folder, help="The bundle's folder.")
 @click.option(
-    "--calibration", type=_folder, default=Path("calibration_data"), show_default=True, help="Dataset folder."
+    "--calibration", type=_folder, default=api.CALIBRATION, show_default=True, help="Dataset folder."
 )
 @click.option(
     "--engine",
@@ -191,27 +197,27 @@ def search(
     Interrupted, the same command goes on with the study; run twice at once, both take part in it.
     """
     from pocketvl.console import stage_lines, trial_lines
-    from pocketvl.pipelines import search as pipeline
-    from pocketvl_runtime.manifest import Engine
 
-    request = pipeline.SearchRequest(
-        source,
-        out,
-        work or out.with_name(out.name + ".search"),
-        calibration,
-        data,
-        budget,
-        Engine(engine),
-        trials,
-        sampler,
-        _bits(widths),
-        seed,
-        recipe,
-        gate,
-        keep_failing,
-    )
     with stage_lines() as tell:
-        result = pipeline.search(request, cache, tell, trial_lines)
+        result = api.search(
+            source,
+            out,
+            budget=budget,
+            data=data,
+            calibration=calibration,
+            engine=engine,
+            trials=trials,
+            sampler=sampler,
+            widths=_bits(widths),
+            seed=seed,
+            recipe=recipe,
+            work=work,
+            gate=gate,
+            keep_failing=keep_failing,
+            cache=cache,
+            progress=tell,
+            trial_progress=trial_lines,
+        )
     _print_result(result, as_json, keep_failing)
 
 
@@ -247,10 +253,9 @@ def compress(source: Path, recipe: str, data: Path, out: Path, cache: Path, as_j
     accelerate launch, its processes train together.
     """
     from pocketvl.console import stage_lines
-    from pocketvl.pipelines import compress as pipeline
 
     with stage_lines() as tell:
-        result = pipeline.compress(pipeline.CompressRequest(source, recipe, data, out), cache, tell)
+        result = api.compress(source, out, recipe=recipe, data=data, cache=cache, progress=tell)
     if not is_first():
         return
     if as_json:
@@ -280,17 +285,15 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, as_json: bool) -> 
     """Measure BUNDLE anew against its checkpoint; fails where a variant lost more than it may."""
     from pocketvl.console import stage_lines
     from pocketvl.errors import GateError
-    from pocketvl.pipelines import export as pipeline
 
     with stage_lines() as tell, tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as scratch:
         _keep_caches_in(Path(scratch))
-        report = pipeline.verify(bundle, source, data, gate, tell)
+        report = api.verify(bundle, source, data, gate=gate, progress=tell)
     _print_report(report, as_json)
     if not as_json:
         click.echo(f"report: {bundle / 'report.html'}")
-    failures = pipeline.gate_failures(report)
-    if failures:
-        raise GateError(failures)
+    if report.failures:
+        raise GateError(report.failures)
 
 
 @cli.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import random
 import sys
 import time
@@ -12,60 +12,30 @@ from pathlib import Path
 
 import numpy as np
 
+from pocketvl_runtime.bench_result import (
+    BenchResult,
+    BundleIdentity,
+    Inputs,
+    Latency,
+    Settings,
+    Software,
+    Timing,
+    VariantBench,
+)
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import InputError
+from pocketvl_runtime.files import read_file
 from pocketvl_runtime.image import ImageInput
-from pocketvl_runtime.isa import cpu_name, has_exact_int8, instruction_set
+from pocketvl_runtime.machine import this_machine
+from pocketvl_runtime.manifest import MANIFEST_FILE, MAX_JSON_BYTES
 from pocketvl_runtime.model import Model, load
 from pocketvl_runtime.tasks import TimingMs
+from pocketvl_runtime.version import __version__
 
 Progress = Callable[[int, int, str], None]
 STAGES = tuple(item.name for item in fields(TimingMs))
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds over the runs: tenth percentile and median."""
-
-    p10: float
-    median: float
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where it was measured."""
-
-    cpu: str
-    isa: str
-    threads: int
-    exact_int8: bool
-
-
-@dataclass(frozen=True)
-class VariantBench:
-    """One variant.
-
-    Attributes:
-        engine: which, and its version.
-        load_ms: from the folder to the first answer being possible, per thread count.
-        latency_ms: stage -> thread count -> latency; `text` is one text.
-        notes: what the backend did on its own account.
-    """
-
-    engine: str
-    load_ms: dict[str, float]
-    latency_ms: dict[str, dict[str, Latency]]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class BenchReport:
-    """What `bench` measured; `peak_rss_bytes` is of the whole process: a variant's where it ran alone."""
-
-    machine: Machine
-    runs: int
-    variants: dict[str, VariantBench]
-    peak_rss_bytes: int
+_SEED = 0
+_WARMUP_RUNS = 1
 
 
 @dataclass
@@ -83,44 +53,57 @@ def bench(
     image: ImageInput | None = None,
     text: str | None = None,
     progress: Progress | None = None,
-) -> BenchReport:
-    """Times variants at thread counts, one run of each a round, in a new order; the first is not counted.
+    *,
+    warmup_runs: int = _WARMUP_RUNS,
+    keep_samples: bool = False,
+) -> BenchResult:
+    """Times variants at thread counts, one run of each a round, in an order that changes.
 
     Args:
         bundle: opened.
-        variants: names of variants.
-        threads: numbers of threads.
+        variants: names of variants; one named twice is measured once.
+        threads: numbers of threads, likewise.
         runs: counted runs of each.
         image: default: the golden pack's first picture.
         text: default: the golden pack's first text.
         progress: told after every round.
+        warmup_runs: runs of each before the counted ones.
+        keep_samples: put every counted run into the result, not only their percentiles.
 
     Raises:
         InputError: nothing to do.
         PocketVLError: what loading or running raises.
     """
-    if not variants or not threads or runs < 1:
+    if not variants or not threads or runs < 1 or warmup_runs < 0:
         raise InputError("bench needs at least one variant, one thread count and one run")
     picture = image if image is not None else _golden_image(bundle)
     words = text if text is not None else _golden_text(bundle)
     runners: dict[tuple[str, int], _Runner] = {}
     for name in variants:
         for count in threads:
-            start = time.perf_counter()
-            model = load(bundle, name, count, allow_non_finite=True)
-            runners[name, count] = _Runner(model, 1000 * (time.perf_counter() - start))
-    order, shuffle = list(runners.values()), random.Random(0)
-    for turn in range(runs + 1):
+            if (name, count) not in runners:
+                runners[name, count] = _open(bundle, name, count)
+    order, shuffle = list(runners.values()), random.Random(_SEED)
+    for turn in range(warmup_runs + runs):
         shuffle.shuffle(order)  # no variant always runs in the wake of the same other one
         for runner in order:
             timing = runner.model.match(picture, [words]).timing_ms
-            if turn > 0:
+            if turn >= warmup_runs:
                 runner.timings.append(timing)
         if progress is not None:
-            progress(turn, runs, "timing")
-    machine = Machine(cpu_name(), instruction_set(), os.cpu_count() or 1, has_exact_int8())
-    measured = {name: _report({n: r for (v, n), r in runners.items() if v == name}) for name in variants}
-    return BenchReport(machine, runs, measured, peak_rss_bytes())
+            progress(turn + 1, warmup_runs + runs, "timing")
+    peak = peak_rss_bytes() if len(runners) == 1 else None
+    given = image is not None or text is not None
+    return BenchResult(
+        Software("pocketvl-runtime", __version__),
+        this_machine(),
+        _identity(bundle),
+        Settings(runs, warmup_runs, True, _SEED, Inputs.GIVEN if given else Inputs.GOLDEN),
+        {
+            name: _measured([r for (v, _), r in runners.items() if v == name], peak, keep_samples)
+            for name in variants
+        },
+    )
 
 
 def peak_rss_bytes() -> int:
@@ -137,18 +120,34 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _report(runners: dict[int, _Runner]) -> VariantBench:
-    first = next(iter(runners.values())).model
-    latency = {
-        stage: {str(count): _latency([getattr(t, stage) for t in r.timings]) for count, r in runners.items()}
-        for stage in STAGES
-    }
-    loads = {str(count): runner.load_ms for count, runner in runners.items()}
-    return VariantBench(first.engine, loads, latency, first.notes)
+def _open(bundle: Bundle, variant: str, threads: int) -> _Runner:
+    start = time.perf_counter()
+    model = load(bundle, variant, threads, allow_non_finite=True)
+    return _Runner(model, 1000 * (time.perf_counter() - start))
 
 
-def _latency(values: list[float]) -> Latency:
-    return Latency(float(np.percentile(values, 10)), float(np.median(values)))
+def _identity(bundle: Bundle) -> BundleIdentity:
+    manifest = read_file(bundle.root / MANIFEST_FILE, MAX_JSON_BYTES)
+    return BundleIdentity(bundle.manifest.name, hashlib.sha256(manifest).hexdigest())
+
+
+def _measured(runners: Sequence[_Runner], peak: int | None, keep_samples: bool) -> VariantBench:
+    model = runners[0].model
+    engine, _, version = model.engine.rpartition(" ")
+    timings = tuple(
+        Timing(
+            runner.model.threads,
+            runner.load_ms,
+            {stage: _latency([getattr(t, stage) for t in runner.timings], keep_samples) for stage in STAGES},
+        )
+        for runner in runners
+    )
+    return VariantBench(Software(engine, version), timings, peak, model.notes)
+
+
+def _latency(values: Sequence[float], keep_samples: bool) -> Latency:
+    p10, median, p90 = (float(value) for value in np.percentile(values, (10, 50, 90)))
+    return Latency(p10, median, p90, max(values), len(values), tuple(values) if keep_samples else None)
 
 
 def _golden_image(bundle: Bundle) -> Path:

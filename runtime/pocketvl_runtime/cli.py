@@ -15,6 +15,7 @@ from pocketvl_runtime.isa import MAX_THREADS
 from pocketvl_runtime.version import __version__
 
 if TYPE_CHECKING:
+    from pocketvl_runtime.bench_result import BenchResult
     from pocketvl_runtime.bundle import Bundle
     from pocketvl_runtime.model import Model
 
@@ -210,38 +211,39 @@ def selftest(bundle: str, variants: tuple[str, ...], threads: int | None, as_jso
 @click.option(
     "--runs", type=click.IntRange(min=1), default=30, show_default=True, help="Counted runs of each."
 )
+@click.option(
+    "--warmup", type=click.IntRange(min=0), default=1, show_default=True, help="Runs of each before those."
+)
 @click.option("--image", type=click.Path(), help="A picture; default: the golden pack's first.")
 @click.option("--text", help="A text; default: the golden pack's first.")
+@click.option("--samples", is_flag=True, help="With --json: every counted run too, not only percentiles.")
 @_json
 def bench(
     bundle: str,
     variants: tuple[str, ...],
     threads: tuple[int, ...],
     runs: int,
+    warmup: int,
     image: str | None,
     text: str | None,
+    samples: bool,
     as_json: bool,
 ) -> None:
-    """Time variants against each other, interleaved: median and tenth percentile."""
+    """Time variants against each other, interleaved. docs/BENCH.md describes the JSON."""
     from pocketvl_runtime.bench import bench as measure
     from pocketvl_runtime.bundle import Bundle
 
     opened = Bundle.open(bundle)
     chosen = _chosen(variants, opened)
     with bar("timing") as tell:
-        report = measure(opened, chosen, threads, runs, image, text, tell)
-    _print_notes(note for measured in report.variants.values() for note in measured.notes)
+        result = measure(
+            opened, chosen, threads, runs, image, text, tell, warmup_runs=warmup, keep_samples=samples
+        )
+    _print_notes(note for measured in result.variants.values() for note in measured.notes)
     if as_json:
-        _print_json(report)
-        return
-    _say(f"{report.machine.cpu}, {report.machine.isa}; median (p10) ms of {report.runs} interleaved runs")
-    for name, measured in report.variants.items():
-        for count in threads:
-            cells = [
-                f"{s} {v[str(count)].median:.2f} ({v[str(count)].p10:.2f})"
-                for s, v in measured.latency_ms.items()
-            ]
-            _say(f"  {name:<14} {count} thread{'s' if count > 1 else ' '}  {'  '.join(cells)}")
+        _print_json(result)
+    else:
+        _print_bench(result)
 
 
 def _load(bundle: str, variant: str | None, threads: int | None) -> Model:
@@ -274,6 +276,17 @@ def _print_json(value: object) -> None:
     from pocketvl_runtime.schema import encode
 
     click.echo(json.dumps(encode(value)))
+
+
+def _print_bench(result: BenchResult) -> None:
+    machine = result.machine
+    where = ", ".join(filter(None, (machine.device, machine.cpu, machine.isa, *machine.governors)))
+    _say(f"{where}; median (p10) ms of {result.settings.runs} interleaved runs")
+    for name, measured in result.variants.items():
+        for timing in measured.timings:
+            cells = [f"{s} {each.median:.2f} ({each.p10:.2f})" for s, each in timing.stages.items()]
+            plural = "s" if timing.threads > 1 else " "
+            _say(f"  {name:<14} {timing.threads} thread{plural}  {'  '.join(cells)}")
 
 
 def _print_scores(variant: str, rows: list[tuple[str, float, float]]) -> None:

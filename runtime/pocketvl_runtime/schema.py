@@ -1,4 +1,9 @@
-"""Strict JSON <-> frozen dataclass: the field names are the keys, every deviation names its key path."""
+"""Strict JSON <-> frozen dataclass: the field names are the keys, every deviation names its key path.
+
+A field's `metadata` may say more: `OPTIONAL`, the key may be missing and is left out where the value is the
+default; `{"key": ...}`, the key is another word than the field's name. Dataclasses of a union are told apart
+by their first `Literal` field, e.g. `kind`.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,17 @@ import json
 import math
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pocketvl_runtime.errors import BundleError, quoted, shortened
 
 MAX_DEPTH = 64
 """How deep values may be nested where a schema leaves their form open."""
+
+OPTIONAL = {"optional": True}
+"""Metadata of a field whose key may be missing."""
 
 T = TypeVar("T")
 
@@ -43,7 +52,8 @@ def dump_json(value: object) -> str:
 def encode(value: object) -> Any:
     """Turns dataclasses, enums, tuples and mappings into what `json` writes."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        pairs = ((item, getattr(value, item.name)) for item in dataclasses.fields(value))
+        return {key_of(item): encode(each) for item, each in pairs if not _is_left_out(item, each)}
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, Mapping):
@@ -53,20 +63,53 @@ def encode(value: object) -> Any:
     return value
 
 
-def decode(kind: type[T], value: object, where: str) -> T:
+def decode(kind: type[T], value: object, where: str, *, ignore_unknown: bool = False) -> T:
     """Builds a `kind` (a dataclass of this package) from parsed JSON.
 
     Args:
         kind: the dataclass; its annotations are what is checked.
         value: what `parse_json` gave.
         where: what to call the whole in messages, e.g. "manifest.json".
+        ignore_unknown: pass over keys that `kind` does not have, as for a newer minor version.
 
     Raises:
         BundleError: a key is missing, unknown or of the wrong type, or a value is impossible; the message
             holds `where` and the key path.
     """
-    result: T = _decode_dataclass(kind, value, f"{where}: ")
+    result: T = _Decoder(ignore_unknown).record(kind, value, f"{where}: ")
     return result
+
+
+def key_of(item: dataclasses.Field[Any]) -> str:
+    """The JSON key of a dataclass's field."""
+    key: str = item.metadata.get("key", item.name)
+    return key
+
+
+def is_optional(item: dataclasses.Field[Any]) -> bool:
+    """Whether the key of a dataclass's field may be missing."""
+    return bool(item.metadata.get("optional", False))
+
+
+@functools.cache
+def hints_of(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields; evaluating their text takes longer than reading the values."""
+    return get_type_hints(kind)
+
+
+@functools.cache
+def tag_of(kind: Any) -> tuple[str, str]:
+    """Key and value by which a dataclass is told apart in a union: its first `Literal` field's."""
+    literals = ((name, hint) for name, hint in hints_of(kind).items() if get_origin(hint) is Literal)
+    name, hint = next(literals)
+    return name, get_args(hint)[0]
+
+
+def _is_left_out(item: dataclasses.Field[Any], value: object) -> bool:
+    if not is_optional(item):
+        return False
+    make = item.default_factory
+    return bool(value == (item.default if make is dataclasses.MISSING else make()))
 
 
 def _refuse_constant(name: str) -> Any:
@@ -82,74 +125,99 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _decode_dataclass(kind: Any, value: object, path: str) -> Any:
-    if not isinstance(value, dict):
-        raise _wrong_type(path, "an object", value)
-    hints = _hints(kind)
-    fields = [item.name for item in dataclasses.fields(kind)]
-    for name in fields:
-        if name not in value:
-            raise BundleError(f"{_join(path, name)} is missing")
-    for name in value:
-        if name not in fields:
-            known = quoted(sorted(fields))
-            raise BundleError(f"{_join(path, name)} is not a key of this schema; known are {known}")
-    arguments = {name: _decode_any(hints[name], item, _join(path, name)) for name, item in value.items()}
-    try:
-        return kind(**arguments)
-    except BundleError as error:
-        raise BundleError(f"{_named(path)}: {error}") from error
+@dataclass(frozen=True)
+class _Decoder:
+    ignore_unknown: bool
+
+    def record(self, kind: Any, value: object, path: str) -> Any:
+        if not isinstance(value, dict):
+            raise _wrong_type(path, "an object", value)
+        hints = hints_of(kind)
+        fields = {key_of(item): item for item in dataclasses.fields(kind)}
+        for key, item in fields.items():
+            if key not in value and not is_optional(item):
+                raise BundleError(f"{_join(path, key)} is missing")
+        if not self.ignore_unknown:
+            for key in value:
+                if key not in fields:
+                    known = quoted(sorted(fields))
+                    raise BundleError(f"{_join(path, key)} is not a key of this schema; known are {known}")
+        arguments = {
+            item.name: self.value(hints[item.name], value[key], _join(path, key))
+            for key, item in fields.items()
+            if key in value
+        }
+        try:
+            return kind(**arguments)
+        except BundleError as error:
+            raise BundleError(f"{_named(path)}: {error}") from error
+
+    def value(self, kind: Any, value: object, path: str) -> Any:
+        origin = get_origin(kind)
+        if origin in (Union, types.UnionType):
+            return self.union(get_args(kind), value, path)
+        if origin is Literal:
+            return _decode_literal(get_args(kind)[0], value, path)
+        if origin is tuple:
+            return self.sequence(get_args(kind), value, path)
+        if origin is not None and issubclass(origin, Mapping):
+            return self.mapping(get_args(kind), value, path)
+        if kind is object:
+            return _checked_free(value, path)
+        if dataclasses.is_dataclass(kind):
+            return self.record(kind, value, path)
+        if issubclass(kind, StrEnum):
+            return _decode_enum(kind, value, path)
+        return _decode_scalar(kind, value, path)
+
+    def union(self, kinds: tuple[Any, ...], value: object, path: str) -> Any:
+        if value is None and type(None) in kinds:
+            return None
+        inner = [kind for kind in kinds if kind is not type(None)]
+        if len(inner) == 1:
+            return self.value(inner[0], value, path)
+        if dataclasses.is_dataclass(inner[0]):
+            return self.tagged(inner, value, path)
+        if type(value) not in inner:  # numbers or names, as the sizes of a shape are
+            raise _wrong_type(path, "an integer or a string", value)
+        return value
+
+    def tagged(self, kinds: list[Any], value: object, path: str) -> Any:
+        by_tag = {tag_of(kind)[1]: kind for kind in kinds}
+        key = tag_of(kinds[0])[0]
+        if not isinstance(value, dict):
+            raise _wrong_type(path, "an object", value)
+        if key not in value:
+            raise BundleError(f"{_join(path, key)} is missing")
+        tag = value[key]
+        if not isinstance(tag, str) or tag not in by_tag:
+            raise BundleError(f"{_join(path, key)} is {quoted(tag)}; known are {list(by_tag)}")
+        return self.record(by_tag[tag], value, path)
+
+    def sequence(self, kinds: tuple[Any, ...], value: object, path: str) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _wrong_type(path, "a list", value)
+        if len(kinds) == 2 and kinds[1] is Ellipsis:
+            kinds = (kinds[0],) * len(value)
+        if len(kinds) != len(value):
+            raise BundleError(f"{path} has {len(value)} items where {len(kinds)} are wanted")
+        pairs = zip(kinds, value, strict=True)
+        return tuple(self.value(kind, item, f"{path}[{index}]") for index, (kind, item) in enumerate(pairs))
+
+    def mapping(self, kinds: tuple[Any, ...], value: object, path: str) -> Mapping[Any, Any]:
+        if not isinstance(value, dict):
+            raise _wrong_type(path, "an object", value)
+        key_kind, item_kind = kinds
+        return {
+            self.value(key_kind, key, _join(path, key)): self.value(item_kind, item, _join(path, key))
+            for key, item in value.items()
+        }
 
 
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    """The types of a dataclass's fields; evaluating their text takes longer than reading the values."""
-    return get_type_hints(kind)
-
-
-def _decode_any(kind: Any, value: object, path: str) -> Any:
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        return _decode_optional(kind, value, path)
-    if origin is tuple:
-        return _decode_tuple(get_args(kind), value, path)
-    if origin is not None and issubclass(origin, Mapping):
-        return _decode_mapping(get_args(kind), value, path)
-    if kind is object:
-        return _checked_free(value, path)
-    if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(kind, value, path)
-    if issubclass(kind, StrEnum):
-        return _decode_enum(kind, value, path)
-    return _decode_scalar(kind, value, path)
-
-
-def _decode_optional(kind: Any, value: object, path: str) -> Any:
-    if value is None:
-        return None
-    (inner,) = (item for item in get_args(kind) if item is not type(None))
-    return _decode_any(inner, value, path)
-
-
-def _decode_tuple(kinds: tuple[Any, ...], value: object, path: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise _wrong_type(path, "a list", value)
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        kinds = (kinds[0],) * len(value)
-    if len(kinds) != len(value):
-        raise BundleError(f"{path} has {len(value)} items where {len(kinds)} are wanted")
-    pairs = zip(kinds, value, strict=True)
-    return tuple(_decode_any(kind, item, f"{path}[{index}]") for index, (kind, item) in enumerate(pairs))
-
-
-def _decode_mapping(kinds: tuple[Any, ...], value: object, path: str) -> Mapping[Any, Any]:
-    if not isinstance(value, dict):
-        raise _wrong_type(path, "an object", value)
-    key_kind, item_kind = kinds
-    return {
-        _decode_any(key_kind, key, _join(path, key)): _decode_any(item_kind, item, _join(path, key))
-        for key, item in value.items()
-    }
+def _decode_literal(wanted: str, value: object, path: str) -> str:
+    if value != wanted:
+        raise BundleError(f"{path} is {quoted(value)}; {wanted!r} is wanted")
+    return wanted
 
 
 def _decode_enum(kind: type[StrEnum], value: object, path: str) -> StrEnum:

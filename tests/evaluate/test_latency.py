@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketvl.evaluate.latency import measure_latency, measure_memory
+from pocketvl.evaluate.latency import measure_latency, measure_latency_and_memory
 from pocketvl_runtime.bench import STAGES
 from pocketvl_runtime.errors import BackendError
 from tests.runtime import bundles, graphs
@@ -25,23 +25,26 @@ def test_a_variant_that_gives_nan_is_timed_all_the_same(tmp_path: Path) -> None:
 
 
 def test_latency_is_measured_per_stage_and_thread_count(tiny: Path) -> None:
-    report = measure_latency(tiny, ["onnx-fp32", "tflite-fp32"], [1, 2], runs=5)
-    assert report.runs == 5
-    assert report.variants.keys() == {"onnx-fp32", "tflite-fp32"}
-    for variant in report.variants.values():
-        assert variant.latency_ms.keys() == set(STAGES)
-        for by_threads in variant.latency_ms.values():
-            assert by_threads.keys() == {"1", "2"}
-            assert all(0 <= each.p10 <= each.median for each in by_threads.values())
-        total = variant.latency_ms["total"]["1"].median
-        assert total >= variant.latency_ms["image"]["1"].median > 0
+    result = measure_latency(tiny, ["onnx-fp32", "tflite-fp32"], [1, 2], runs=5)
+    assert result.settings.runs == 5
+    assert result.variants.keys() == {"onnx-fp32", "tflite-fp32"}
+    for variant in result.variants.values():
+        assert variant.peak_memory_bytes is None  # of a process that runs several
+        assert [timing.threads for timing in variant.timings] == [1, 2]
+        for timing in variant.timings:
+            assert timing.stages.keys() == set(STAGES)
+            assert timing.stages["total"].median >= timing.stages["image"].median > 0
 
 
 def test_memory_is_of_one_process_a_variant(tiny: Path) -> None:
     told: list[tuple[int, int, str]] = []
-    peaks = measure_memory(tiny, ["onnx-fp32", "tflite-fp32"], lambda *news: told.append(news))
-    assert peaks.keys() == {"onnx-fp32", "tflite-fp32"}
-    assert all(10e6 < peak < 2e9 for peak in peaks.values())
+    variants = ["onnx-fp32", "tflite-fp32"]
+    result = measure_latency_and_memory(tiny, variants, [1, 2], 2, lambda *news: told.append(news))
+    assert list(result.variants) == variants
+    for variant in result.variants.values():
+        assert variant.peak_memory_bytes is not None
+        assert 10e6 < variant.peak_memory_bytes < 2e9
+        assert [timing.threads for timing in variant.timings] == [1, 2]
     assert told == [(1, 2, "memory of onnx-fp32"), (2, 2, "memory of tflite-fp32")]
 
 

@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pocketvl_runtime import bench as module
-from pocketvl_runtime.bench import STAGES, BenchReport, bench, peak_rss_bytes
+from pocketvl_runtime.bench import STAGES, _latency, bench, peak_rss_bytes
+from pocketvl_runtime.bench_result import BundleIdentity, Inputs, Latency, Settings, Software
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import InputError
 from pocketvl_runtime.golden import Golden
+from pocketvl_runtime.machine import this_machine
+from pocketvl_runtime.manifest import Manifest
 from pocketvl_runtime.model import Model
-from pocketvl_runtime.schema import decode, dump_json, parse_json
+from pocketvl_runtime.version import __version__
 from tests.runtime.bundles import reseal
 
 
 def test_every_variant_thread_count_and_stage_is_measured(whole_bundle: Path) -> None:
-    report = bench(Bundle.open(whole_bundle), ["onnx-fp32", "tflite-fp32"], [1, 2], runs=4)
-    assert set(report.variants) == {"onnx-fp32", "tflite-fp32"}
-    assert report.machine.threads == os.cpu_count()
-    for measured in report.variants.values():
-        assert set(measured.load_ms) == {"1", "2"}
-        assert set(measured.latency_ms) == set(STAGES)
-        for per_threads in measured.latency_ms.values():
-            assert set(per_threads) == {"1", "2"}
-            assert all(0 < latency.p10 <= latency.median for latency in per_threads.values())
-    assert report.peak_rss_bytes > 20_000_000
-    assert decode(BenchReport, parse_json(dump_json(report), "it"), "it") == report
+    result = bench(Bundle.open(whole_bundle), ["onnx-fp32", "tflite-fp32"], [1, 2, 1], runs=4)
+    assert set(result.variants) == {"onnx-fp32", "tflite-fp32"}
+    assert result.settings == Settings(4, 1, True, 0, Inputs.GOLDEN)
+    for measured in result.variants.values():
+        assert [timing.threads for timing in measured.timings] == [1, 2]
+        assert measured.peak_memory_bytes is None  # several ran in this process
+        for timing in measured.timings:
+            assert timing.load_ms > 0
+            assert set(timing.stages) == set(STAGES)
+            for latency in timing.stages.values():
+                assert 0 < latency.p10 <= latency.median <= latency.p90 <= latency.max
+                assert (latency.n, latency.samples) == (4, None)
+
+
+def test_a_result_says_which_bundle_engine_and_machine_it_is_of(whole_bundle: Path) -> None:
+    result = bench(Bundle.open(whole_bundle), ["onnx-fp32"], [1], 1, text="a ball")
+    digest = hashlib.sha256((whole_bundle / "manifest.json").read_bytes()).hexdigest()
+    assert result.bundle == BundleIdentity(Manifest.read(whole_bundle / "manifest.json").name, digest)
+    assert result.variants["onnx-fp32"].engine == Software("onnxruntime", version("onnxruntime"))
+    assert result.tool.version == __version__
+    assert result.settings.inputs is Inputs.GIVEN
+    assert result.machine == this_machine()
+    assert (result.variants["onnx-fp32"].peak_memory_bytes or 0) > 20_000_000
+
+
+def test_samples_are_kept_on_demand(whole_bundle: Path) -> None:
+    result = bench(Bundle.open(whole_bundle), ["onnx-fp32"], [1], 3, warmup_runs=0, keep_samples=True)
+    latency = result.variants["onnx-fp32"].timings[0].stages["total"]
+    assert latency.samples is not None
+    assert latency.n == len(latency.samples) == 3
+    assert latency.max == max(latency.samples)
+    assert latency.median == sorted(latency.samples)[1]
 
 
 def test_runs_are_interleaved_and_the_first_is_not_counted(
@@ -46,25 +70,20 @@ def test_runs_are_interleaved_and_the_first_is_not_counted(
 
     monkeypatch.setattr(Model, "match", match)
     told: list[tuple[int, int]] = []
-    counts: list[int] = []
-
-    def latency(values: list[float]) -> module.Latency:
-        counts.append(len(values))
-        return module.Latency(0.0, 0.0)
-
-    monkeypatch.setattr(module, "_latency", latency)
     variants, threads = ["onnx-int8", "tflite-fp32"], [1, 2]
-    bench(Bundle.open(whole_bundle), variants, threads, 3, progress=lambda d, t, _: told.append((d, t)))
+    opened = Bundle.open(whole_bundle)
+    result = bench(opened, variants, threads, 3, progress=lambda d, t, _: told.append((d, t)))
     rounds = [turns[k : k + 4] for k in range(0, len(turns), 4)]
     assert [sorted(done) for done in rounds] == [sorted((v, n) for v in variants for n in threads)] * 4
     assert len({tuple(done) for done in rounds}) > 1  # in no fixed order
-    assert set(counts) == {3}
-    assert told[-1] == (3, 3)
+    timings = [timing for measured in result.variants.values() for timing in measured.timings]
+    assert {latency.n for timing in timings for latency in timing.stages.values()} == {3}
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_figures_are_the_tenth_percentile_and_the_median() -> None:
+def test_figures_are_percentiles() -> None:
     values = [float(v) for v in range(1, 102)]
-    assert module._latency(values) == module.Latency(11.0, 51.0)
+    assert _latency(values, keep_samples=False) == Latency(11.0, 51.0, 91.0, 101.0, 101)
 
 
 def test_a_picture_and_a_text_of_ones_own_are_used(whole_bundle: Path) -> None:

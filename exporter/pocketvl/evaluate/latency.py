@@ -1,35 +1,43 @@
-"""Latency and memory, measured by the device's own bench in fresh processes."""
+"""Latency and memory, measured by the device's own bench in processes of their own."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from pocketvl_runtime.bench import BenchReport
+from pocketvl_runtime.bench_result import BenchResult
 from pocketvl_runtime.errors import BackendError
-from pocketvl_runtime.schema import decode, parse_json
 
 Progress = Callable[[int, int, str], None]
 _MEMORY_RUNS = 3
 
 
-def measure_memory(bundle: Path, variants: Sequence[str], progress: Progress | None = None) -> dict[str, int]:
-    """Peak resident memory in bytes of a process that loads and runs one variant alone, per variant.
+def measure_latency_and_memory(
+    bundle: Path,
+    variants: Sequence[str],
+    threads: Sequence[int],
+    runs: int,
+    progress: Progress | None = None,
+) -> BenchResult:
+    """Times all variants in one process, interleaved, and takes the peak memory of each from one of its own.
 
     Raises:
-        BackendError: the bench failed.
+        BackendError: the bench failed; the message holds its last line.
     """
-    peaks = {}
-    for done, variant in enumerate(variants, start=1):
-        peaks[variant] = measure_latency(bundle, [variant], [1], _MEMORY_RUNS).peak_rss_bytes
+    result = measure_latency(bundle, variants, threads, runs)
+    measured = {}
+    for done, (name, timed) in enumerate(result.variants.items(), start=1):
+        alone = measure_latency(bundle, [name], [1], _MEMORY_RUNS).variants[name]
+        measured[name] = replace(timed, peak_memory_bytes=alone.peak_memory_bytes)
         if progress is not None:
-            progress(done, len(variants), f"memory of {variant}")
-    return peaks
+            progress(done, len(variants), f"memory of {name}")
+    return replace(result, variants=measured)
 
 
-def measure_latency(bundle: Path, variants: Sequence[str], threads: Sequence[int], runs: int) -> BenchReport:
+def measure_latency(bundle: Path, variants: Sequence[str], threads: Sequence[int], runs: int) -> BenchResult:
     """Times all variants in one fresh process, interleaved.
 
     Raises:
@@ -43,4 +51,4 @@ def measure_latency(bundle: Path, variants: Sequence[str], threads: Sequence[int
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise BackendError(f"the bench of {', '.join(variants)} failed: {lines[-1]}")
-    return decode(BenchReport, parse_json(done.stdout, "the bench"), "the bench")
+    return BenchResult.from_json(done.stdout, "the bench")

@@ -287,6 +287,12 @@ class Report:
         stages = (stage for variant in self.variants.values() for stage in variant.latency_ms.values())
         return sorted({threads for stage in stages for threads in stage}, key=int)
 
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One line for every figure over its allowance, over all variants."""
+        judged = (variant.gate for variant in self.ordered_variants())
+        return tuple(failure for gate in judged if gate is not None for failure in gate.failures)
+
     def ordered_variants(self) -> list[VariantReport]:
         """The variants by engine, then from the most to the least precise."""
         engines, precisions = list(Engine), list(Precision)

@@ -223,11 +223,10 @@ def _finish(settings: ExportSettings, last: JudgeBundle, cache: Path, tell: Tell
 
     result = run(plan([last]), cache, tell)[last]
     report = read_report(result.folder / "report.json")
-    failures = gate_failures(report)
     if all(variant.status is None for variant in report.variants.values()):
-        return ExportResult(None, result.folder / "report.html", report, failures)
+        return ExportResult(None, result.folder / "report.html", report, report.failures)
     publish(result.folder, settings.out, written_bundle)
-    return ExportResult(settings.out, settings.out / "report.html", report, failures)
+    return ExportResult(settings.out, settings.out / "report.html", report, report.failures)
 
 
 def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None = None) -> Report:
@@ -282,11 +281,6 @@ def _check_inputs(settings: ExportSettings) -> None:
     check_source(settings.source)
     for folder in filter(None, (settings.calibration, settings.data, settings.train)):
         Dataset.open(folder)
-
-
-def gate_failures(report: Report) -> tuple[str, ...]:
-    """One line per figure over its allowance, over all variants."""
-    return tuple(f for v in report.ordered_variants() if v.gate is not None for f in v.gate.failures)
 
 
 def written_bundle(folder: Path) -> Mapping[str, str | None] | None:

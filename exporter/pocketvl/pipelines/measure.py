@@ -26,7 +26,7 @@ from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.lower.ops import op_counts
 from pocketvl.pipelines.bundle import REPORT_FILES, golden_embeddings, golden_scores
 from pocketvl.pipelines.stages.learning import CURVES_FILE
-from pocketvl.pipelines.stages.measuring import BENCH_FILE, MEMORY_FILE, NOTES_FILE
+from pocketvl.pipelines.stages.measuring import BENCH_FILE, NOTES_FILE
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers, read_ranking
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl.tasks.base import Task
@@ -34,12 +34,11 @@ from pocketvl.tasks.contrastive_metrics import Embeddings
 from pocketvl.tasks.metrics import TaskOutcomes
 from pocketvl.tasks.outputs import OUTPUTS_FILE, Outputs, load_outputs
 from pocketvl.tasks.parity import ParityReport
-from pocketvl_runtime.bench import BenchReport
+from pocketvl_runtime.bench_result import BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import AnswerTolerance, Golden, GoldenAnswers, Tolerance
 from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status, VariantSpec
 from pocketvl_runtime.model import load
-from pocketvl_runtime.schema import decode, parse_json
 from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 
 if TYPE_CHECKING:
@@ -77,12 +76,11 @@ def build_report(bundle: Bundle, task: Task, measured: Measured, gate: GateSetti
     """Every figure of a bundle, judged."""
     reference = load_outputs(measured.reference / OUTPUTS_FILE)
     bench = _read_bench(measured.latency)
-    memory: dict[str, int] = json.loads((measured.latency / MEMORY_FILE).read_text())
     outcomes = _outcomes(task, measured, reference)
     variants = {}
     for name, folder in measured.variants.items():
         outputs = load_outputs(folder / OUTPUTS_FILE)
-        plain = _variant(bundle, name, bench, memory[name])
+        plain = _variant(bundle, name, bench.variants[name])
         parity = task.parity(reference, outputs)
         metrics = variant_metrics(outcomes, _outcomes(task, measured, outputs))
         comparable = (Comparable(bundle.manifest.space, _losses(parity)),)
@@ -290,24 +288,25 @@ def _data(measured: Measured, reference: Outputs) -> DataReport | None:
     return describe_data(measured.dataset, len(reference.texts))
 
 
-def _read_bench(folder: Path) -> BenchReport:
+def _read_bench(folder: Path) -> BenchResult:
     path = folder / BENCH_FILE
-    return decode(BenchReport, parse_json(path.read_bytes(), path.name), path.name)
+    return BenchResult.from_json(path.read_bytes(), path.name)
 
 
-def _machine(bench: BenchReport) -> MachineReport:
-    engines = {}
-    for variant in bench.variants.values():
-        for name, engine in _DISTRIBUTIONS.items():
-            if variant.engine.startswith(name):
-                engines[engine] = variant.engine
+def _machine(bench: BenchResult) -> MachineReport:
+    used = [variant.engine for variant in bench.variants.values()]
+    engines = {
+        engine: f"{each.name} {each.version}"
+        for each in used
+        for name, engine in _DISTRIBUTIONS.items()
+        if each.name == name
+    }
     told = bench.machine
-    return MachineReport(told.cpu, told.isa, told.threads, told.exact_int8, engines)
+    return MachineReport(told.cpu, told.isa, told.processors, told.exact_int8, engines)
 
 
-def _variant(bundle: Bundle, name: str, bench: BenchReport, peak: int) -> VariantReport:
+def _variant(bundle: Bundle, name: str, timed: VariantBench) -> VariantReport:
     spec = bundle.variant(name)
-    timed = bench.variants[name]
     graphs = {role: bundle.manifest.graphs[graph] for role, graph in spec.graphs.items()}
     return VariantReport(
         engine=spec.engine,
@@ -315,14 +314,23 @@ def _variant(bundle: Bundle, name: str, bench: BenchReport, peak: int) -> Varian
         status=spec.status,
         size_bytes=bundle.size_bytes(name),
         files={graph.graph_id: bundle.manifest.files[graph.file].bytes for graph in graphs.values()},
-        latency_ms={
-            stage: {threads: Latency(each.p10, each.median) for threads, each in by_threads.items()}
-            for stage, by_threads in timed.latency_ms.items()
-        },
-        peak_rss_bytes=peak,
+        latency_ms=_latency_by_stage(timed),
+        peak_rss_bytes=timed.peak_memory_bytes,
         ops={role.value: op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
         notes=timed.notes,
     )
+
+
+def _latency_by_stage(timed: VariantBench) -> dict[str, dict[str, Latency]]:
+    """Stage -> thread count -> latency."""
+    stages = dict.fromkeys(stage for timing in timed.timings for stage in timing.stages)
+    return {
+        stage: {
+            str(timing.threads): Latency(timing.stages[stage].p10, timing.stages[stage].median)
+            for timing in timed.timings
+        }
+        for stage in stages
+    }
 
 
 def _losses(parity: Mapping[str, ParityReport]) -> dict[Role, float]:

@@ -17,10 +17,8 @@ from pocketvl.tasks import task_of
 from pocketvl.tasks.adapter import read_contract
 from pocketvl.tasks.encoding import Encoder
 from pocketvl.tasks.outputs import OUTPUTS_FILE, save_outputs
-from pocketvl_runtime.schema import dump_json
 
 BENCH_FILE = "bench.json"
-MEMORY_FILE = "memory.json"
 NOTES_FILE = "notes.json"
 
 
@@ -96,7 +94,7 @@ class RunVariant(Stage):
 class MeasureLatency(Stage):
     """Latency of all variants, interleaved, and the peak memory of each alone."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "pillow", "tokenizers", "numpy")
 
     bundle: Stage | Path
@@ -112,9 +110,9 @@ class MeasureLatency(Stage):
         return this_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.evaluate.latency import measure_latency, measure_memory
+        from pocketvl.evaluate.latency import measure_latency_and_memory
 
-        report = measure_latency(source["bundle"], self.variants, self.threads, self.runs)
-        (out / BENCH_FILE).write_text(dump_json(report), encoding="utf-8")
-        memory = measure_memory(source["bundle"], self.variants, source.progress)
-        (out / MEMORY_FILE).write_text(json.dumps(memory), encoding="utf-8")
+        result = measure_latency_and_memory(
+            source["bundle"], self.variants, self.threads, self.runs, source.progress
+        )
+        (out / BENCH_FILE).write_text(result.to_json(), encoding="utf-8")

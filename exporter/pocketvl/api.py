@@ -1,0 +1,236 @@
+"""pocketvl from Python: what the commands do, for notebooks and programs.
+
+    from pocketvl import api
+
+    result = api.export("checkpoints/tabletop-clip", "build/bundle", data="my-dataset")
+    result.report.variants["tflite-int8"].metrics
+
+Every function takes paths as str or Path, keeps results of stages in `cache`, and tells `progress` of every
+stage; nothing is printed. Interrupted, the same call goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pocketvl.errors import RecipeError
+
+if TYPE_CHECKING:
+    from pocketvl.evaluate.report import Report
+    from pocketvl.pipelines.compress import Compressed
+    from pocketvl.pipelines.export import ExportResult
+    from pocketvl.stage import Event
+    from pocketvl_runtime.manifest import Engine
+
+Tell = Callable[["Event"], None]
+Progress = Callable[[int, int, str], None]
+CALIBRATION = Path("calibration_data")
+"""The dataset folder that graphs are calibrated with where none is named."""
+
+
+def default_cache() -> Path:
+    """Where results of stages are kept where no folder is named: ~/.cache/pocketvl.
+
+    Raises:
+        RecipeError: there is no home folder.
+    """
+    try:
+        return Path.home() / ".cache" / "pocketvl"
+    except RuntimeError:
+        raise RecipeError("there is no home folder to keep a cache in: name one") from None
+
+
+def export(
+    source: str | Path,
+    out: str | Path,
+    *,
+    calibration: str | Path = CALIBRATION,
+    data: str | Path | None = None,
+    variants: Sequence[str] | None = None,
+    recipe: str = "default",
+    train: str | Path | None = None,
+    gate: str | Mapping[str, float] = "",
+    keep_failing: bool = False,
+    cache: str | Path | None = None,
+    progress: Tell | None = None,
+) -> ExportResult:
+    """Turns a checkpoint into a verified bundle of ONNX and TFLite graphs.
+
+    Args:
+        source: the checkpoint folder.
+        out: the bundle's folder; replaced when the new one is whole.
+        calibration: a dataset folder.
+        data: a dataset folder for task metrics; without it parity alone is measured.
+        variants: names, as "tflite-int8"; by default those that `pocketvl export` makes.
+        recipe: how graphs are calibrated, rounded and trained: a shipped name, or a .toml file.
+        train: a dataset folder to train on, for recipes that train.
+        gate: allowed losses in percentage points, {"match_hard": 0.5} or "match_hard=0.5".
+        keep_failing: put variants that fail the gate in too, as experimental.
+        cache: where results of stages are kept; by default `default_cache()`.
+        progress: is told of every stage.
+
+    Returns:
+        The bundle's place, None where no variant passed; the report, and what failed in it.
+
+    Raises:
+        PocketVLError: something is wrong with the inputs.
+    """
+    from pocketvl.pipelines import export as pipeline
+    from pocketvl.pipelines.variants import DEFAULT_VARIANTS
+
+    settings = pipeline.ExportSettings(
+        Path(source),
+        Path(out),
+        Path(calibration),
+        _optional(data),
+        DEFAULT_VARIANTS if variants is None else tuple(variants),
+        _allowances(gate),
+        keep_failing,
+        recipe,
+        _optional(train),
+    )
+    return pipeline.export(settings, _cache(cache), progress)
+
+
+def search(
+    source: str | Path,
+    out: str | Path,
+    *,
+    budget: str,
+    data: str | Path,
+    calibration: str | Path = CALIBRATION,
+    engine: Engine | str = "tflite",
+    trials: int = 60,
+    sampler: str = "gp",
+    widths: Sequence[int] = (4, 8),
+    seed: int = 0,
+    recipe: str = "default",
+    work: str | Path | None = None,
+    gate: str | Mapping[str, float] = "",
+    keep_failing: bool = False,
+    cache: str | Path | None = None,
+    progress: Tell | None = None,
+    trial_progress: Progress | None = None,
+) -> ExportResult:
+    """Searches bits per layer under a budget, and exports what was found.
+
+    Args:
+        source: the checkpoint folder.
+        out: the bundle's folder; replaced when the new one is whole.
+        budget: "size=1.2MB" or "latency_ms=8", of one variant's graphs.
+        data: a dataset folder; one part of it chooses, the rest judges.
+        calibration: a dataset folder.
+        engine: whose files or latency are limited; the bundle holds every engine.
+        trials: how many choices are tried.
+        sampler: "gp" or "tpe".
+        widths: bits to choose from: 4, 8, 32 (float).
+        seed: of the sampler.
+        recipe: as in `export`.
+        work: where the study is kept, for going on, or for several processes at once; else `out`.search.
+        gate: as in `export`.
+        keep_failing: as in `export`.
+        cache: as in `export`.
+        progress: is told of every stage.
+        trial_progress: is told of every trial.
+
+    Returns:
+        As `export`.
+
+    Raises:
+        PocketVLError: something is wrong with the inputs, or nothing meets the budget.
+    """
+    from pocketvl.pipelines import search as pipeline
+    from pocketvl_runtime.manifest import Engine
+
+    place = Path(out)
+    request = pipeline.SearchRequest(
+        Path(source),
+        place,
+        place.with_name(place.name + ".search") if work is None else Path(work),
+        Path(calibration),
+        Path(data),
+        budget,
+        Engine(engine),
+        trials,
+        sampler,
+        tuple(sorted(set(widths))),
+        seed,
+        recipe,
+        _allowances(gate),
+        keep_failing,
+    )
+    return pipeline.search(request, _cache(cache), progress, trial_progress)
+
+
+def compress(
+    source: str | Path,
+    out: str | Path,
+    *,
+    recipe: str,
+    data: str | Path,
+    cache: str | Path | None = None,
+    progress: Tell | None = None,
+) -> Compressed:
+    """Makes a checkpoint smaller: prunes, factorises and distils it as a recipe says.
+
+    Args:
+        source: the checkpoint folder; the teacher, too.
+        out: the smaller checkpoint's folder; replaced when the new one is whole.
+        recipe: a shipped name ("gentle", "balanced", "tiny", "cross-modal"), or a .toml file.
+        data: a dataset folder to learn from.
+        cache: as in `export`.
+        progress: is told of every stage.
+
+    Returns:
+        Parameters, multiply-adds and bytes in int8, before and after.
+
+    Raises:
+        PocketVLError: something is wrong with the inputs.
+    """
+    from pocketvl.pipelines import compress as pipeline
+
+    request = pipeline.CompressRequest(Path(source), recipe, Path(data), Path(out))
+    return pipeline.compress(request, _cache(cache), progress)
+
+
+def verify(
+    bundle: str | Path,
+    source: str | Path,
+    data: str | Path,
+    *,
+    gate: str | Mapping[str, float] = "",
+    progress: Tell | None = None,
+) -> Report:
+    """Measures a bundle anew against its checkpoint, and writes its reports.
+
+    Args:
+        bundle: the bundle's folder; report.json and report.html in it are replaced.
+        source: the checkpoint that it was exported from.
+        data: a dataset folder that neither training nor calibration saw.
+        gate: as in `export`.
+        progress: is told of every stage.
+
+    Returns:
+        The report; `report.failures` has one line for every figure over its allowance.
+
+    Raises:
+        RecipeError: the bundle is not of this checkpoint.
+        PocketVLError: something else is wrong with the inputs.
+    """
+    from pocketvl.pipelines import export as pipeline
+
+    return pipeline.verify(Path(bundle), Path(source), Path(data), _allowances(gate), progress)
+
+
+def _optional(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _cache(folder: str | Path | None) -> Path:
+    return default_cache() if folder is None else Path(folder)
+
+
+def _allowances(gate: str | Mapping[str, float]) -> str:
+    return gate if isinstance(gate, str) else ",".join(f"{name}={value}" for name, value in gate.items())

@@ -1,0 +1,249 @@
+"""What a bench measured, as one versioned JSON that other tools write too; docs/BENCH.md describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+from pocketvl_runtime.errors import BundleError
+from pocketvl_runtime.format_versions import FormatVersion
+from pocketvl_runtime.json_schema import check_keywords, schema_text
+from pocketvl_runtime.schema import OPTIONAL, decode, dump_json, parse_json
+
+FORMAT: Final = "pocketvl-bench"
+FORMAT_VERSION = FormatVersion(1, 0, "measure again with `pocketvl-run bench`")
+TOTAL = "total"
+"""The stage that every timing has: a whole answer."""
+
+_SHA256 = {"schema": {"pattern": "^[0-9a-f]{64}$"}}
+_VERSION = {"schema": {"pattern": rf"^{FORMAT_VERSION.major}\.(0|[1-9][0-9]{{0,5}})$"}}
+_AT_LEAST_0: Mapping[str, Any] = {"schema": {"minimum": 0}}
+_AT_LEAST_1: Mapping[str, Any] = {"schema": {"minimum": 1}}
+_NOT_EMPTY: Mapping[str, Any] = {"schema": {"minLength": 1}}
+_SOME: Mapping[str, Any] = {"schema": {"minItems": 1}}
+
+
+class Inputs(StrEnum):
+    """What was asked: the golden pack's first inputs, or some that the user gave, at least one of them."""
+
+    GOLDEN = "golden"
+    GIVEN = "given"
+
+
+@dataclass(frozen=True)
+class Software:
+    """A program or library.
+
+    Attributes:
+        name: as its package is called, e.g. "onnxruntime".
+        version: its version, e.g. "1.32.0".
+    """
+
+    name: str = field(metadata=_NOT_EMPTY)
+    version: str
+
+    def __post_init__(self) -> None:
+        check_keywords(self)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it was measured; the figures say nothing about any other machine.
+
+    Attributes:
+        device: model of the device, e.g. "Raspberry Pi 5 Model B Rev 1.0"; null: not known.
+        cpu: name of the processor.
+        architecture: as the system calls it, e.g. "aarch64", "x86_64".
+        isa: instruction set that decides how fast int8 is: "avx2", "avx512_vnni", "neon+dotprod", ...
+        exact_int8: whether the processor keeps sums of 8-bit products in 32 bits.
+        processors: logical processors of the machine.
+        usable_processors: how many of them the process could use at once.
+        memory_bytes: of the machine; null: not known.
+        os: operating system and its version, e.g. "Linux 6.8.0", "Android 15".
+        governors: frequency governors of the processors, each named once, sorted; empty: not known.
+    """
+
+    device: str | None
+    cpu: str
+    architecture: str
+    isa: str
+    exact_int8: bool
+    processors: int = field(metadata=_AT_LEAST_1)
+    usable_processors: int = field(metadata=_AT_LEAST_1)
+    memory_bytes: int | None = field(metadata=_AT_LEAST_1)
+    os: str
+    governors: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_keywords(self)
+
+
+@dataclass(frozen=True)
+class BundleIdentity:
+    """Which bundle was measured.
+
+    Attributes:
+        name: of its model, as the manifest has it.
+        manifest_file_sha256: SHA-256 of the bytes of its manifest.json, 64 lower-case hex digits.
+    """
+
+    name: str
+    manifest_file_sha256: str = field(metadata=_SHA256)
+
+    def __post_init__(self) -> None:
+        check_keywords(self)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it was measured.
+
+    Attributes:
+        runs: counted runs of every variant at every thread count.
+        warmup_runs: runs of each before those, which are not counted.
+        interleaved: whether each round runs everything once, rather than one variant after the other.
+        seed: of the order within rounds; null: the order is fixed.
+        inputs: what was asked.
+    """
+
+    runs: int = field(metadata=_AT_LEAST_1)
+    warmup_runs: int = field(metadata=_AT_LEAST_0)
+    interleaved: bool
+    seed: int | None
+    inputs: Inputs
+
+    def __post_init__(self) -> None:
+        check_keywords(self)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one stage over the counted runs; percentiles interpolate linearly.
+
+    Attributes:
+        p10: tenth percentile.
+        median: fiftieth percentile.
+        p90: ninetieth percentile.
+        max: the longest run.
+        n: how many runs were counted.
+        samples: every counted run, in the order in which they ran; may be missing.
+    """
+
+    p10: float = field(metadata=_AT_LEAST_0)
+    median: float = field(metadata=_AT_LEAST_0)
+    p90: float = field(metadata=_AT_LEAST_0)
+    max: float = field(metadata=_AT_LEAST_0)
+    n: int = field(metadata=_AT_LEAST_1)
+    samples: tuple[float, ...] | None = field(default=None, metadata=OPTIONAL)
+
+    def __post_init__(self) -> None:
+        check_keywords(self)
+        if not self.p10 <= self.median <= self.p90 <= self.max:
+            raise BundleError("of p10, median, p90 and max, none may be below the one before")
+        if self.samples is not None and len(self.samples) != self.n:
+            raise BundleError(f"samples has {len(self.samples)} items where n is {self.n}")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One variant at one thread count.
+
+    Attributes:
+        threads: of an inference.
+        load_ms: from the opened bundle to the first question being possible.
+        stages: latency by stage. "total" is there always, and holds all others: for a match of one picture
+            with one text these are "decode", "preprocess", "image" and "text".
+    """
+
+    threads: int = field(metadata=_AT_LEAST_1)
+    load_ms: float = field(metadata=_AT_LEAST_0)
+    stages: Mapping[str, Latency] = field(metadata={"schema": {"required": [TOTAL]}})
+
+    def __post_init__(self) -> None:
+        check_keywords(self)
+
+
+@dataclass(frozen=True)
+class VariantBench:
+    """One variant.
+
+    Attributes:
+        engine: what ran it.
+        timings: one for each thread count, no count twice.
+        peak_memory_bytes: the largest resident memory of a process that ran nothing else; null: it was
+            measured in one process with others.
+        notes: what the engine did at a cost, in words.
+    """
+
+    engine: Software
+    timings: tuple[Timing, ...] = field(metadata=_SOME)
+    peak_memory_bytes: int | None = field(metadata=_AT_LEAST_1)
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_keywords(self)
+        counts = [timing.threads for timing in self.timings]
+        if len(set(counts)) < len(counts):
+            raise BundleError(f"timings has a thread count twice: {counts}")
+
+    def timing(self, threads: int) -> Timing:
+        """What was measured with a number of threads, which must be among those measured."""
+        return next(timing for timing in self.timings if timing.threads == threads)
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What a bench measured of a bundle.
+
+    Attributes:
+        format: what this file is.
+        version: of the format, `major.minor`.
+        tool: what measured.
+        machine: where.
+        bundle: what.
+        settings: how.
+        variants: by name, as the bundle's manifest calls them.
+    """
+
+    tool: Software
+    machine: Machine
+    bundle: BundleIdentity
+    settings: Settings
+    variants: Mapping[str, VariantBench]
+    format: Literal["pocketvl-bench"] = FORMAT
+    version: str = field(default=str(FORMAT_VERSION), metadata=_VERSION)
+
+    def __post_init__(self) -> None:
+        check_keywords(self)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str) -> BenchResult:
+        """Parses and checks a result; keys that only a newer minor version has are ignored.
+
+        Args:
+            text: JSON.
+            where: what to call it in messages.
+
+        Raises:
+            BundleError: it is not JSON, no bench result, of another major version, or not valid; the message
+                names `where` and the key path.
+        """
+        value = parse_json(text, where)
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise BundleError(f"{where} is no result of a bench: its format is not {FORMAT!r}")
+        try:
+            newer = FORMAT_VERSION.is_newer(value.get("version"))
+        except BundleError as error:
+            raise BundleError(f"{where}: {error}") from error
+        return decode(cls, value, where, ignore_unknown=newer)
+
+    def to_json(self) -> str:
+        """The result as the text of a file."""
+        return dump_json(self)
+
+
+def bench_schema() -> str:
+    """The JSON Schema of this version of the format, as the text of docs/bench.schema.json."""
+    return schema_text(BenchResult, "A result of pocketvl's bench")
