@@ -205,7 +205,8 @@ class _Search:
             folder = self.results[self.stages.tower(name)].folder
             module, _ = open_tower(self.request.source, Role(name), folder)
             components[name] = Component(name, module, ports.inputs, ports.outputs)
-        return TorchRunner(components, Encoder.of_contract(contract), "simulated integers", _SIMULATED_BATCH)
+        encoder = replace(Encoder.of_contract(contract), held={})  # every trial reads the same images
+        return TorchRunner(components, encoder, "simulated integers", _SIMULATED_BATCH)
 
     @cached_property
     def choices(self) -> Mapping[str, ComponentChoices]:
@@ -219,7 +220,7 @@ class _Search:
                 bits: QuantizedTower.load(self.results[self.quantized(feed.component, bits)].folder)
                 for bits in self.stored
             }
-            found[feed.component] = ComponentChoices(towers, feed.held())
+            found[feed.component] = ComponentChoices(towers, feed)
         return found
 
     @cached_property

@@ -26,7 +26,7 @@ class ComponentChoices:
 
     Attributes:
         towers: by bits, the component quantized to them.
-        feed: what it is shown, in memory.
+        feed: what it is shown.
     """
 
     towers: Mapping[int, QuantizedTower]

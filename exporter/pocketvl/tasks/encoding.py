@@ -35,13 +35,6 @@ class Feed:
     rows: int
     read: Callable[[int, int], dict[str, Array]]
 
-    def held(self) -> Feed:
-        """The same with every input in memory, for what is run more than once."""
-        inputs = self.read(0, self.rows)
-        return Feed(
-            self.component, self.rows, lambda start, stop: {n: a[start:stop] for n, a in inputs.items()}
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
@@ -51,11 +44,13 @@ class Encoder:
         inputs: by component, its input ports by name with their kinds.
         images: how an image becomes pixels.
         tokenizer: how a text becomes ids.
+        held: pixels of images that were read, kept for what reads them again; None where none are kept.
     """
 
     inputs: Mapping[str, Mapping[str, PortKind]]
     images: PreprocessSpec
     tokenizer: Tokenizer
+    held: dict[Path, Array] | None = None
 
     @classmethod
     def of_contract(cls, contract: Contract) -> Encoder:
@@ -109,5 +104,8 @@ class Encoder:
         return Feed(component, max(len(images), len(texts)), read)
 
     def _pixels(self, paths: Sequence[Path]) -> Array:
-        distinct = {path: preprocess(open_image(path), self.images) for path in dict.fromkeys(paths)}
-        return np.stack([distinct[path] for path in paths])
+        known = {} if self.held is None else self.held
+        for path in dict.fromkeys(paths):
+            if path not in known:
+                known[path] = preprocess(open_image(path), self.images)
+        return np.stack([known[path] for path in paths])
