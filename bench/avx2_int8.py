@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.families.base import Source
+    from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.network.integers import QuantizedTower
     from pocketvl.network.specification import TowerSpec
 
@@ -172,7 +172,7 @@ def batches(rows: Array) -> Iterator[Array]:
     return (rows[start : start + 32] for start in range(0, len(rows), 32))
 
 
-def inputs_of(source: Source, folder: Path, count: int) -> tuple[Array, Array]:
+def inputs_of(source: Checkpoint, folder: Path, count: int) -> tuple[Array, Array]:
     """Pixels and ids of a dataset's first samples."""
     from pocketvl.data.dataset import Dataset
     from pocketvl_runtime.image import open_image, preprocess
@@ -188,15 +188,15 @@ def towers_of(checkpoint: Path, calibration: Path, samples: Path, count: int) ->
     """Both towers of a checkpoint."""
     import torch
 
-    from pocketvl.families import open_source
-    from pocketvl.quantize.fold import fold_layer_norms_
+    from pocketvl.families import open_checkpoint
+    from pocketvl.quantize.fold import fold_
 
-    source = open_source(checkpoint)
+    source = open_checkpoint(checkpoint)
     seen, unseen = inputs_of(source, calibration, 512), inputs_of(source, samples, count)
-    modules = {"image": source.image_encoder, "text": source.text_encoder}
+    modules = {"image": source.tower("image_encoder"), "text": source.tower("text_encoder")}
     for (name, module), rows, judged in zip(modules.items(), seen, unseen, strict=True):
         example = torch.from_numpy(rows[:1])
-        fold_layer_norms_(module, example)
+        fold_(module, example)
         yield Tower(name, module, example, rows, judged)
 
 
@@ -238,9 +238,10 @@ def quantized_towers(tower: Tower, dynamic: tuple[str, ...]) -> Mapping[str, Qua
     from pocketvl.observe.settings import CalibrationSettings
     from pocketvl.prototype.saturation import saturating_layers
     from pocketvl.quantize.structure import token_tables
-    from pocketvl.quantize.tower import quantize_tower, static_spec
+    from pocketvl.quantize.tower import quantize_tower, tower_spec
+    from pocketvl_runtime.manifest import Precision
 
-    spec = static_spec(tower.module, token_tables(tower.module, tower.example))
+    spec = tower_spec(tower.module, Precision.INT8, token_tables(tower.module, tower.example))
     spec = with_dynamic(spec, tower, dynamic)
     settings = CalibrationSettings(second_moments=True)
     seen = calibrate(tower.module, list(batches(tower.calibration)), settings)

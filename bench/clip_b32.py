@@ -29,22 +29,22 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
 from pocketvl.families.clip import ClipImageEncoder, ClipTextEncoder
-from pocketvl.lower.quantized_onnx import write_quantized_onnx
-from pocketvl.lower.quantized_tflite import write_quantized_tflite
-from pocketvl.lower.to_onnx import export_onnx
-from pocketvl.lower.to_tflite import export_tflite
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.lower.onnx.quantized import write_quantized_onnx
+from pocketvl.lower.tflite.export import export_tflite
+from pocketvl.lower.tflite.quantized import write_quantized_tflite
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.quantize.equalize import equalize_
 from pocketvl.quantize.fold import fold_layer_norms_
 from pocketvl.quantize.settings import QuantizeSettings
 from pocketvl.quantize.structure import final_linear, token_tables
-from pocketvl.quantize.tower import quantize_tower, static_spec
+from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl.tabletop.draw import draw_scene
 from pocketvl.tabletop.scene import sample_scene, scene_rng
 from pocketvl.tasks.parity import measure_parity
 from pocketvl_runtime.image import open_image
-from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode, Role
+from pocketvl_runtime.manifest import Precision, PreprocessSpec, ResizeMode, Role
 
 INPUTS = {"image": "pixels", "text": "ids"}
 ROLES = {"image": Role.IMAGE_ENCODER, "text": Role.TEXT_ENCODER}
@@ -135,7 +135,7 @@ def towers(names: list[str], calibration: int, unseen: int) -> list[Tower]:
     }
     for kind in ("plain", "outliers"):
         model = clip(0, kind == "outliers")
-        modules = {"image": ClipImageEncoder(model, preprocess), "text": ClipTextEncoder(model, 77, EOS)}
+        modules = {"image": ClipImageEncoder(model, preprocess), "text": ClipTextEncoder(model, 77)}
         found += [
             Tower(f"{name}-{kind}", modules[name].eval(), *shown[name])
             for name in INPUTS
@@ -156,21 +156,21 @@ def make_graphs(tower: Tower, folder: Path) -> dict[str, Any]:
     begin = time.perf_counter()
     fold_layer_norms_(module, example)
     plain_onnx, plain_tflite = folder / "folded.onnx", folder / "folded.tflite"
-    export_onnx(module, example, tower.input_name, plain_onnx)
-    export_tflite(module, example, tower.input_name, plain_tflite)
+    export_onnx(module, {tower.input_name: example}, plain_onnx)
+    export_tflite(module, {tower.input_name: example}, plain_tflite)
     lowered = time.perf_counter()
     equalized = equalize_(module, example, feeds)
     moved = [each for each in equalized if each.strength is not None]
     onnx, tflite = plain_onnx, plain_tflite
     if moved:
         onnx, tflite = folder / "equalized.onnx", folder / "equalized.tflite"
-        export_onnx(module, example, tower.input_name, onnx)
-        export_tflite(module, example, tower.input_name, tflite)
+        export_onnx(module, {tower.input_name: example}, onnx)
+        export_tflite(module, {tower.input_name: example}, tflite)
     quantizing = time.perf_counter()
     seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
     integers = quantize_tower(
         module,
-        static_spec(module, token_tables(module, example), final_linear(module, example)),
+        tower_spec(module, Precision.INT8, token_tables(module, example), final_linear(module, example)),
         seen,
         QuantizeSettings(),
     )

@@ -30,18 +30,18 @@ from numpy.typing import NDArray
 from timing import interleaved, machine, open_graph
 from torch import nn
 
-from pocketvl.lower.quantized_onnx import write_quantized_onnx
-from pocketvl.lower.quantized_tflite import write_quantized_tflite
-from pocketvl.lower.to_onnx import export_onnx
-from pocketvl.lower.to_tflite import export_tflite
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.lower.onnx.quantized import write_quantized_onnx
+from pocketvl.lower.tflite.export import export_tflite
+from pocketvl.lower.tflite.quantized import write_quantized_tflite
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings, Observer
 from pocketvl.quantize.fold import fold_layer_norms_
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
 from pocketvl.quantize.structure import final_linear, token_tables
-from pocketvl.quantize.tower import dynamic_spec, quantize_tower, static_spec
-from pocketvl_runtime.manifest import Role
+from pocketvl.quantize.tower import quantize_tower, tower_spec
+from pocketvl_runtime.manifest import Precision, Role
 
 KINDS = {
     "queries, keys, values": ("q_proj", "k_proj", "v_proj"),
@@ -74,8 +74,8 @@ def both_ways(
     seen = calibrate(module, feeds, CalibrationSettings(Observer.MIN_MAX))
     plain, tables = QuantizeSettings(False, Rounding.NEAREST, False), token_tables(module, example)
     final = final_linear(module, example)
-    static = quantize_tower(module, static_spec(module, tables, final), seen, plain)
-    return static, quantize_tower(module, dynamic_spec(module, tables), seen, plain)
+    static = quantize_tower(module, tower_spec(module, Precision.INT8, tables, final), seen, plain)
+    return static, quantize_tower(module, tower_spec(module, Precision.INT8DYN, tables), seen, plain)
 
 
 def measured(
@@ -91,7 +91,7 @@ def time_chain(kind: str, folder: Path, threads: int, runs: int) -> dict[str, fl
     torch.manual_seed(0)
     chain, example = Chain().eval().requires_grad_(False), torch.randn(ROWS, OUTER)
     source = folder / f"chain.{kind}"
-    (export_onnx if kind == "onnx" else export_tflite)(chain, example, "x", source)
+    (export_onnx if kind == "onnx" else export_tflite)(chain, {"x": example}, source)
     paths = {}
     towers = both_ways(chain, [example.numpy()], example)
     for name, tower in zip(("static", "dynamic"), towers, strict=True):

@@ -25,7 +25,8 @@ from pocketvl.quantize.rounding import Rounding
 from pocketvl.quantize.sensitivity import embedding_loss
 from pocketvl.quantize.settings import QuantizeSettings
 from pocketvl.quantize.structure import final_linear, token_tables
-from pocketvl.quantize.tower import quantize_tower, static_spec
+from pocketvl.quantize.tower import quantize_tower, tower_spec
+from pocketvl_runtime.manifest import Precision
 
 KINDS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
@@ -80,7 +81,9 @@ def main(names: str, samples: int) -> None:
         expected = embed(tower, {}, Part.ALL)
         feeds = [row[None] for row in tower.calibration]
         seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
-        spec = static_spec(module, token_tables(module, example), final_linear(module, example))
+        spec = tower_spec(
+            module, Precision.INT8, token_tables(module, example), final_linear(module, example)
+        )
 
         def quantized(rounding: Rounding, module=module, spec=spec, seen=seen) -> QuantizedTower:
             return quantize_tower(module, spec, seen, replace(QuantizeSettings(), rounding=rounding))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketvl.lower.ops import graph_io
+from pocketvl.lower.backends import backend_of_file
 from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.isa import cpu_name, instruction_set
 from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, Role
@@ -28,7 +28,7 @@ def machine() -> str:
 
 def open_graph(path: Path, role: Role, threads: int) -> Graph:
     """Runs a graph as the device does."""
-    tensors = graph_io(path)
+    tensors = backend_of_file(path).graph_io(path)
     engine = Engine.ONNX if path.suffix == ".onnx" else Engine.TFLITE
     spec = GraphSpec(role, engine, Precision.INT8, path.name, tensors.inputs, tensors.outputs)
     opened = open_backend(spec, path.read_bytes(), threads)

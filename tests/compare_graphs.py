@@ -22,7 +22,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketvl.lower.ops import graph_io, op_name, read_onnx, read_tflite
+from pocketvl.lower.backends import backend_of_file
+from pocketvl.lower.onnx.graph import read_onnx
+from pocketvl.lower.tflite.graph import op_name, read_tflite
 from tests.lower.engines import run
 
 _SAMPLES = 8
@@ -171,7 +173,7 @@ def _same_outputs(old: Path, new: Path) -> bool:
 
 def _random_feeds(path: Path) -> Iterator[dict[str, NDArray[Any]]]:
     random = np.random.default_rng(0)
-    inputs = graph_io(path).inputs
+    inputs = backend_of_file(path).graph_io(path).inputs
     for _ in range(_SAMPLES):
         yield {
             each.name: random.integers(

@@ -10,8 +10,7 @@ from bench.results.rows import Teacher
 from pocketvl.data.dataset import Dataset
 from pocketvl.pipelines.stages.measuring import RunReference
 from pocketvl.stage import plan, run
-from pocketvl.tasks import task_of
-from pocketvl.tasks.adapter import read_contract
+from pocketvl.tasks import TASK_FILE, load_task
 from pocketvl.tasks.outputs import OUTPUTS_FILE, load_outputs
 
 
@@ -28,11 +27,19 @@ def answers_of(
         tell: is told of stages.
     """
     stage = RunReference(checkpoint, data)
-    return measured_answers(teacher, checkpoint, run(plan([stage]), cache, tell)[stage].folder, data)
+    folder = run(plan([stage]), cache, tell)[stage].folder
+    return measured_answers(teacher, folder, folder, data)
 
 
-def measured_answers(teacher: Teacher, checkpoint: Path, folder: Path, data: Path) -> Answers:
-    """What the outputs that a stage left in a folder answer."""
-    task = task_of(read_contract(checkpoint))
+def measured_answers(teacher: Teacher, reference: Path, folder: Path, data: Path) -> Answers:
+    """What the outputs that a stage left in a folder answer.
+
+    Args:
+        teacher: whose metrics are asked.
+        reference: what a `RunReference` of the checkpoint left.
+        folder: of the outputs.
+        data: a dataset folder.
+    """
+    task = load_task(reference / TASK_FILE)
     found = task.measure(Dataset.open(data), load_outputs(folder / OUTPUTS_FILE)).tasks
     return {metric.value: packed(found[metric].correct) for metric in teacher.metrics if metric in found}

@@ -26,12 +26,12 @@ from bench.results.rows import Row
 from bench.timing import interleaved, machine, open_graph
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
+from pocketvl.lower.backends import BACKENDS
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import Engine, Precision, Role, variant_name
 from pocketvl_runtime.text import Tokenizer
 
-_DISTRIBUTIONS = {Engine.ONNX: "onnxruntime", Engine.TFLITE: "ai-edge-litert"}
 _ROLES = {Role.IMAGE_ENCODER: "pixels", Role.TEXT_ENCODER: "ids"}
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -126,7 +126,7 @@ def measure_latency(rows: Sequence[Row], judged: Path, work: Path, threads: int,
 
 def feeds_of(checkpoint: Path, judged: Path) -> dict[str, NDArray[Any]]:
     """Pixels uint8 [1, H, W, 3] and ids int32 [1, T] of the first sample."""
-    source, sample = open_source(checkpoint), Dataset.open(judged).samples[0]
+    source, sample = open_checkpoint(checkpoint), Dataset.open(judged).samples[0]
     pixels = preprocess(open_image(sample.image), source.preprocess)[None]
     ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode([sample.captions[0]]).ids
     return {"pixels": pixels, "ids": ids}
@@ -174,7 +174,9 @@ def _time(
             job = process.submit(time_engine, engine, variants, reference, feeds, threads, runs)
             for (row, precision), latency in job.result().items():
                 rows[row][variant_name(engine, precision)] = latency
-    engines = tuple(f"{name} {importlib.metadata.version(name)}" for name in _DISTRIBUTIONS.values())
+    engines = tuple(
+        f"{each.runtime} {importlib.metadata.version(each.runtime)}" for each in BACKENDS.values()
+    )
     return LatencyReport(key, machine(), engines, threads, runs, rows)
 
 

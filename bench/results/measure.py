@@ -29,7 +29,7 @@ from bench.results.record import (
 from bench.results.rows import Row, TrainingData
 from pocketvl.compress.costs import Cost
 from pocketvl.errors import DataError
-from pocketvl.families import open_trainable
+from pocketvl.families import open_checkpoint
 from pocketvl.pipelines.compress_chain import stages_of
 from pocketvl.pipelines.fallback import variant_run
 from pocketvl.pipelines.stages.bundling import MakeGoldenPack
@@ -121,7 +121,7 @@ def measure_row(row: Row, places: Places, tell: Tell | None = None) -> bool:
     begin, scratch = time.perf_counter(), folder / "cache"
     before = _before(row, places, scratch, tell)
     after = answers_of(row.teacher, checkpoint, places.judged, scratch, tell)
-    cost = sum(costs_of(open_trainable(checkpoint)).values(), Cost())
+    cost = sum(costs_of(open_checkpoint(checkpoint)).values(), Cost())
     files = _export(export, scratch, tell) if row.teacher.exported else {}
     seconds = time.perf_counter() - begin
     record = Measured(
@@ -176,7 +176,7 @@ def _export(export: Export, scratch: Path, tell: Tell | None) -> dict[str, Files
         files[variant_name(engine, precision)] = Files(sum(path.stat().st_size for path in paths))
     for engine, stage in runs.items():
         answers = measured_answers(
-            row.teacher, export.checkpoint, results[stage].folder, export.places.judged
+            row.teacher, results[stage.reference].folder, results[stage].folder, export.places.judged
         )
         name = variant_name(engine, row.precision)
         files[name] = replace(files[name], answers=answers)

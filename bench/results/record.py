@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.results.rows import Row
 from pocketvl.data.dataset import SAMPLES_FILE
-from pocketvl.families.folder import COMPRESSION_FILE
+from pocketvl.families.folders.files import COMPRESSION_FILE
 from pocketvl.stage import Plan
 from pocketvl_runtime.errors import PocketVLError
 from pocketvl_runtime.schema import decode, dump_json, parse_json

@@ -20,11 +20,12 @@ from bench.results.record import (
 )
 from bench.results.rows import BATCH, CONTRASTS, RECIPE_CURVE, Contrast, Kind, Row, Teacher
 from pocketvl.errors import DataError
+from pocketvl.lower.backends import backend_of
 from pocketvl.tasks.metrics import Metric
 from pocketvl.tasks.statistics import PairedDifference, paired_difference, wilson_interval
 from pocketvl_runtime.manifest import Engine, Precision, variant_name
 
-_ENGINES = {Engine.TFLITE: "LiteRT", Engine.ONNX: "ONNX Runtime"}
+_ENGINES = {engine: backend_of(engine).title for engine in reversed(Engine)}
 _ASKED = {
     Metric.MATCH_HARD: "Of so many pictures (%) the caption beats all of its near misses.\n",
     Metric.RETRIEVAL_R1: "So many captions (%) find their own picture before 99 others.\n",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 from tests.families.tiny_vilt import IMAGE_SIZE as VILT_IMAGE_SIZE
 from tests.families.tiny_vilt import make_tiny_vilt
@@ -36,7 +36,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def _models(clip_folder: Path) -> dict[str, Model]:
-    source = open_source(clip_folder)
+    source = open_checkpoint(clip_folder)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (5, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, generator=generator)
     ids = torch.randint(0, 380, (5, TEXT_LENGTH), dtype=torch.int32, generator=generator)
@@ -44,8 +44,8 @@ def _models(clip_folder: Path) -> dict[str, Model]:
     vilt = make_tiny_vilt()
     floats = torch.randn(5, 3, VILT_IMAGE_SIZE, VILT_IMAGE_SIZE, generator=generator)
     return {
-        "image": Model(source.image_encoder, pixels),
-        "text": Model(source.text_encoder, ids),
+        "image": Model(source.tower("image_encoder"), pixels),
+        "text": Model(source.tower("text_encoder"), ids),
         "vilt": Model(vilt, floats),
     }
 

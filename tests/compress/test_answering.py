@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from pocketvl.compress.answering import QuestionLessons, answer_gradients_, train_answering
 from pocketvl.compress.settings import LearningSettings, LossWeights
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.families import open_trainable
-from pocketvl.families.split_attention import Block, removed_blocks, split_attentions_
-from pocketvl.families.vilt_trainable import TrainableVilt
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.layers.split_attention import Block, removed_blocks, split_attentions_
 from pocketvl.train.distil_losses import answer_response_loss
 from pocketvl.train.questions import QuestionedData, answer_logits
 from pocketvl_runtime.manifest import Role
@@ -38,26 +38,22 @@ def data() -> QuestionedData:
     )
 
 
-def _open(folder: Path) -> TrainableVilt:
-    opened = open_trainable(folder)
-    assert isinstance(opened, TrainableVilt)
-    return opened
-
-
-def _logits(checkpoint: TrainableVilt, data: QuestionedData) -> np.ndarray:
+def _logits(checkpoint: Checkpoint, data: QuestionedData) -> np.ndarray:
     tower = checkpoint.tower(Role.FUSION)
     ways = (data.images, data.images[:, :, ::-1])
     return np.stack([answer_logits(tower, images, data.ids, data.pictures, batch=5) for images in ways])
 
 
-def _split(folder: Path) -> TrainableVilt:
-    student = _open(folder)
+def _split(folder: Path) -> Checkpoint:
+    student = open_checkpoint(folder)
     gone = [
         Block(f"{LAYER}.{place}.attention.attention", "text", "image", head)
         for place in (0, 1)
         for head in (0, 1)
     ]
-    split_attentions_(student.model, student.segments, gone[:3])
+    segments = student.stack("fusion").segments
+    assert segments is not None
+    split_attentions_(student.model, segments, gone[:3])
     return student
 
 
@@ -72,7 +68,7 @@ def test_a_split_student_learns(
     folder: Path, data: QuestionedData, tmp_path: Path, losses: LossWeights, name: str
 ) -> None:
     student = _split(folder)
-    logits = _logits(_open(folder), data) if name == "response" else None
+    logits = _logits(open_checkpoint(folder), data) if name == "response" else None
     report = train_answering(student, logits, data, _settings(losses), tmp_path / "work")["joint"]
     values = [row[name] for row in report.losses]
     assert all(set(row) == {name} for row in report.losses)
@@ -83,7 +79,7 @@ def test_a_split_student_learns(
 def test_interrupted_it_ends_where_it_would_have(folder: Path, data: QuestionedData, tmp_path: Path) -> None:
     settings = _settings(LossWeights(response=1, embedding=0, answer=0.5), steps=8)
     whole, broken, again = _split(folder), _split(folder), _split(folder)
-    logits = _logits(_open(folder), data)
+    logits = _logits(open_checkpoint(folder), data)
     train_answering(whole, logits, data, settings, tmp_path / "whole")
 
     def stop(done: int, total: int, what: str) -> None:
@@ -98,8 +94,8 @@ def test_interrupted_it_ends_where_it_would_have(folder: Path, data: QuestionedD
 
 
 def test_pictures_are_mirrored_where_no_label_could_become_wrong(folder: Path, data: QuestionedData) -> None:
-    logits = _logits(_open(folder), data)
-    tower = _open(folder).tower(Role.FUSION)
+    logits = _logits(open_checkpoint(folder), data)
+    tower = open_checkpoint(folder).tower(Role.FUSION)
     for losses, mirrored in ((TEACHER, True), (LABELS, False)):
         batch = QuestionLessons(data, logits, _settings(losses))(0)
         plain = torch.from_numpy(data.images[data.pictures])
@@ -120,7 +116,7 @@ def test_the_response_is_the_divergence_of_softened_answers() -> None:
 
 
 def test_gradients_are_those_of_the_right_answers(folder: Path, data: QuestionedData) -> None:
-    checkpoint = _open(folder)
+    checkpoint = open_checkpoint(folder)
     answer_gradients_(checkpoint, data, _settings(LABELS, steps=1))
     found = {name: value.grad for name, value in checkpoint.model.named_parameters()}
     checkpoint.model.zero_grad()
@@ -136,7 +132,7 @@ def test_gradients_are_those_of_the_right_answers(folder: Path, data: Questioned
 
 
 def test_what_does_not_fit_is_refused(folder: Path, data: QuestionedData, tmp_path: Path) -> None:
-    student = _open(folder)
+    student = open_checkpoint(folder)
     with pytest.raises(RecipeError, match="only answer does without"):
         train_answering(student, None, data, _settings(TEACHER), tmp_path / "a")
     with pytest.raises(DataError, match="not of this data"):

@@ -12,9 +12,9 @@ from pocketvl.compress.costs import Cost, cost_of, linear_cost, positions
 from pocketvl.compress.settings import Measure, Schedule, Scope, Score, Units
 from pocketvl.compress.structured import Group, groups_of, keep_, keep_by_ratio, keep_to_target
 from pocketvl.errors import RecipeError
-from pocketvl.families import open_trainable
-from pocketvl.families.blocks import FeedForward, feed_forwards
-from pocketvl.families.trainable import Trainable
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.layers.blocks import FeedForward, feed_forwards
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH
 
@@ -32,7 +32,7 @@ def _group(*scores: float, saves: int = 1, original: int | None = None) -> Group
     )
 
 
-def _groups(checkpoint: Trainable, units: tuple[Units, ...] = BOTH) -> dict[Role, tuple[Group, ...]]:
+def _groups(checkpoint: Checkpoint, units: tuple[Units, ...] = BOTH) -> dict[Role, tuple[Group, ...]]:
     found = {}
     for role, example in EXAMPLES.items():
         tower = checkpoint.tower(role)
@@ -41,7 +41,7 @@ def _groups(checkpoint: Trainable, units: tuple[Units, ...] = BOTH) -> dict[Role
     return found
 
 
-def _cost(checkpoint: Trainable) -> Cost:
+def _cost(checkpoint: Checkpoint) -> Cost:
     return sum((cost_of(checkpoint.tower(role), example) for role, example in EXAMPLES.items()), Cost())
 
 
@@ -96,7 +96,7 @@ def test_a_reached_target_is_what_the_model_then_costs(
     clip_folder: Path, measure: Measure, share: float
 ) -> None:
     """What each unit saves adds up to what is really saved."""
-    checkpoint = open_trainable(clip_folder)
+    checkpoint = open_checkpoint(clip_folder)
     groups, before = [g for each in _groups(checkpoint).values() for g in each], _cost(checkpoint)
     limit = share * before.of(measure)
     for group, kept in zip(groups, keep_to_target(groups, before, measure, limit), strict=True):
@@ -114,7 +114,7 @@ def test_costs_are_those_of_the_layers() -> None:
 
 
 def test_units_are_counted_from_the_original(clip_folder: Path) -> None:
-    checkpoint = open_trainable(clip_folder)
+    checkpoint = open_checkpoint(clip_folder)
     for group in _groups(checkpoint)[Role.TEXT_ENCODER]:
         keep_(checkpoint.model, group, list(range(len(group) // 2)), {})
     for group in _groups(checkpoint)[Role.TEXT_ENCODER]:

@@ -15,9 +15,9 @@ from pocketvl.compress.cross_modal import block_scores, least_blocks
 from pocketvl.compress.settings import BlockScore, Grain
 from pocketvl.compress.shrink import linear
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.families.blocks import attentions
-from pocketvl.families.segments import Segments
-from pocketvl.families.split_attention import Block, SplitAttention, split_attentions_
+from pocketvl.families.layers.blocks import attentions
+from pocketvl.families.layers.segments import Segments
+from pocketvl.families.layers.split_attention import Block, SplitAttention, split_attentions_
 from tests.families.tiny_vilt import (
     HEADS,
     HIDDEN,

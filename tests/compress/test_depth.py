@@ -10,7 +10,7 @@ from torch import nn
 
 from pocketvl.compress.depth import keep_layers_, layer_influence
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.families import open_trainable
+from pocketvl.families import open_checkpoint
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny import IMAGE_SIZE
 
@@ -18,7 +18,7 @@ STACK = "vision_model.encoder.layers"
 
 
 def test_a_layer_that_adds_nothing_has_no_influence_and_goes_without_a_trace(clip_folder: Path) -> None:
-    checkpoint = open_trainable(clip_folder)
+    checkpoint = open_checkpoint(clip_folder)
     layers = checkpoint.model.get_submodule(STACK)
     assert isinstance(layers, nn.ModuleList)
     with torch.no_grad():
@@ -39,7 +39,7 @@ def test_a_layer_that_adds_nothing_has_no_influence_and_goes_without_a_trace(cli
 
 
 def test_influence_does_not_depend_on_how_samples_are_batched(clip_folder: Path) -> None:
-    checkpoint = open_trainable(clip_folder)
+    checkpoint = open_checkpoint(clip_folder)
     layers = checkpoint.model.get_submodule(STACK)
     assert isinstance(layers, nn.ModuleList)
     generator = torch.Generator().manual_seed(0)
@@ -56,4 +56,4 @@ def test_influence_does_not_depend_on_how_samples_are_batched(clip_folder: Path)
 
 def test_one_layer_has_to_stay(clip_folder: Path) -> None:
     with pytest.raises(RecipeError, match="at least one has to stay"):
-        keep_layers_(open_trainable(clip_folder).model, STACK, [])
+        keep_layers_(open_checkpoint(clip_folder).model, STACK, [])

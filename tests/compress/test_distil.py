@@ -15,9 +15,9 @@ from pocketvl.compress.settings import LearningSettings, LossWeights
 from pocketvl.compress.shrink import linear
 from pocketvl.compress.sparsity import held_zeros
 from pocketvl.errors import DataError, RecipeError, TrainingError
-from pocketvl.families import open_trainable
-from pocketvl.families.blocks import attentions, feed_forwards
-from pocketvl.families.trainable import Trainable
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.layers.blocks import attentions, feed_forwards
 from pocketvl.observe.hidden import WatchedTower
 from pocketvl.train.distil_losses import attention_loss, hidden_loss, relation_losses, tokens_said
 from pocketvl.train.pairs import PairedData
@@ -42,11 +42,11 @@ def data() -> PairedData:
 
 
 @pytest.fixture
-def teacher(clip_folder: Path) -> Trainable:
-    return open_trainable(clip_folder)
+def teacher(clip_folder: Path) -> Checkpoint:
+    return open_checkpoint(clip_folder)
 
 
-def _answers(teacher: Trainable, data: PairedData) -> TeacherAnswers:
+def _answers(teacher: Checkpoint, data: PairedData) -> TeacherAnswers:
     with torch.no_grad():
         image, text = teacher.tower(IMAGE), teacher.tower(TEXT)
         plain = image(torch.from_numpy(data.images))
@@ -56,23 +56,23 @@ def _answers(teacher: Trainable, data: PairedData) -> TeacherAnswers:
         )
 
 
-def _student(folder: Path, tmp_path: Path) -> Trainable:
+def _student(folder: Path, tmp_path: Path) -> Checkpoint:
     """The teacher with another seed's weights in one layer."""
-    other = open_trainable(make_tiny_clip(tmp_path / "other", seed=9))
-    student = open_trainable(folder)
+    other = open_checkpoint(make_tiny_clip(tmp_path / "other", seed=9))
+    student = open_checkpoint(folder)
     for stack in student.stacks.values():
         name = f"{stack.name}.0.mlp"
         student.model.get_submodule(name).load_state_dict(other.model.get_submodule(name).state_dict())
     return student
 
 
-def _apart(one: Trainable, other: Trainable, data: PairedData) -> float:
+def _apart(one: Checkpoint, other: Checkpoint, data: PairedData) -> float:
     with torch.no_grad():
         found = [each.tower(IMAGE)(torch.from_numpy(data.images)) for each in (one, other)]
         return float((found[0] - found[1]).square().sum())
 
 
-def test_a_watched_tower_shows_its_layers_and_maps(teacher: Trainable, data: PairedData) -> None:
+def test_a_watched_tower_shows_its_layers_and_maps(teacher: Checkpoint, data: PairedData) -> None:
     tower = teacher.tower(IMAGE)
     layers = ["vision_model.encoder.layers.0", "vision_model.encoder.layers.1"]
     names = [attentions(tower)[1].name]
@@ -121,7 +121,7 @@ def test_hidden_and_attention_losses_are_those_of_their_sources() -> None:
 
 
 def test_mirrored_pictures_come_with_the_teachers_answer_to_them(
-    teacher: Trainable, data: PairedData
+    teacher: Checkpoint, data: PairedData
 ) -> None:
     lessons = Lessons(data, _answers(teacher, data), SETTINGS)
     mirrored = 0
@@ -148,7 +148,7 @@ def test_mirrored_pictures_come_with_the_teachers_answer_to_them(
 )
 def test_a_student_comes_nearer_to_its_teacher(
     clip_folder: Path,
-    teacher: Trainable,
+    teacher: Checkpoint,
     data: PairedData,
     tmp_path: Path,
     losses: LossWeights,
@@ -164,7 +164,7 @@ def test_a_student_comes_nearer_to_its_teacher(
 
 
 def test_all_losses_together_and_phase_by_phase(
-    clip_folder: Path, teacher: Trainable, data: PairedData, tmp_path: Path
+    clip_folder: Path, teacher: Checkpoint, data: PairedData, tmp_path: Path
 ) -> None:
     student = _student(clip_folder, tmp_path)
     settings = replace(SETTINGS, losses=EVERYTHING)
@@ -188,7 +188,7 @@ def test_all_losses_together_and_phase_by_phase(
 
 
 def test_both_towers_together_learn_at_a_rate_of_their_own(
-    clip_folder: Path, teacher: Trainable, data: PairedData, tmp_path: Path
+    clip_folder: Path, teacher: Checkpoint, data: PairedData, tmp_path: Path
 ) -> None:
     ends = []
     for name, changed in (("without", {"joint_steps": 0}), ("slow", {"joint_rate": 1e-12}), ("same", {})):
@@ -201,7 +201,7 @@ def test_both_towers_together_learn_at_a_rate_of_their_own(
 
 
 def test_labels_alone_need_no_teacher(clip_folder: Path, data: PairedData, tmp_path: Path) -> None:
-    student = open_trainable(clip_folder)
+    student = open_checkpoint(clip_folder)
     losses = LossWeights(response=0, embedding=0, contrast=1)
     settings = LearningSettings(joint_steps=40, batch_size=18, learning_rate=1e-3, losses=losses)
     reports = train_student(student, None, data, None, settings, tmp_path / "work")["joint"].losses
@@ -209,7 +209,7 @@ def test_labels_alone_need_no_teacher(clip_folder: Path, data: PairedData, tmp_p
 
 
 def test_stopped_and_gone_on_it_ends_the_same(
-    clip_folder: Path, teacher: Trainable, data: PairedData, tmp_path: Path
+    clip_folder: Path, teacher: Checkpoint, data: PairedData, tmp_path: Path
 ) -> None:
     answers, settings = _answers(teacher, data), replace(SETTINGS, losses=EVERYTHING)
     whole, broken = _student(clip_folder, tmp_path), _student(clip_folder, tmp_path)
@@ -228,18 +228,18 @@ def test_stopped_and_gone_on_it_ends_the_same(
 
 
 def test_a_folder_of_another_training_is_refused(
-    clip_folder: Path, teacher: Trainable, data: PairedData, tmp_path: Path
+    clip_folder: Path, teacher: Checkpoint, data: PairedData, tmp_path: Path
 ) -> None:
     answers = _answers(teacher, data)
-    train_student(open_trainable(clip_folder), teacher, data, answers, SETTINGS, tmp_path / "work")
+    train_student(open_checkpoint(clip_folder), teacher, data, answers, SETTINGS, tmp_path / "work")
     with pytest.raises(TrainingError, match="of another model, other data or settings"):
         train_student(_student(clip_folder, tmp_path), teacher, data, answers, SETTINGS, tmp_path / "work")
 
 
 def test_what_is_missing_is_named(
-    clip_folder: Path, teacher: Trainable, data: PairedData, tmp_path: Path
+    clip_folder: Path, teacher: Checkpoint, data: PairedData, tmp_path: Path
 ) -> None:
-    student, answers = open_trainable(clip_folder), _answers(teacher, data)
+    student, answers = open_checkpoint(clip_folder), _answers(teacher, data)
     with pytest.raises(RecipeError, match="only contrast does without"):
         train_student(student, teacher, data, None, SETTINGS, tmp_path / "work")
     with pytest.raises(RecipeError, match="need the teacher itself"):
@@ -249,8 +249,8 @@ def test_what_is_missing_is_named(
         train_student(student, teacher, data, short, SETTINGS, tmp_path / "work")
 
 
-def test_zeros_are_held(clip_folder: Path, teacher: Trainable, data: PairedData, tmp_path: Path) -> None:
-    student = open_trainable(clip_folder)
+def test_zeros_are_held(clip_folder: Path, teacher: Checkpoint, data: PairedData, tmp_path: Path) -> None:
+    student = open_checkpoint(clip_folder)
     with torch.no_grad():
         linear(student.model, FC1).weight[:, ::2] = 0
     before = linear(student.model, FC1).weight.detach().clone()
@@ -263,7 +263,7 @@ def test_zeros_are_held(clip_folder: Path, teacher: Trainable, data: PairedData,
 
 
 def test_gradients_of_labels_reach_every_layer_and_change_nothing(
-    teacher: Trainable, data: PairedData
+    teacher: Checkpoint, data: PairedData
 ) -> None:
     before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
     losses = LossWeights(response=0, embedding=0, contrast=1)

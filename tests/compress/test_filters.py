@@ -14,7 +14,7 @@ from pocketvl.compress.costs import cost_of
 from pocketvl.compress.filters import FilterGroup, filter_groups, keep_filters_
 from pocketvl.compress.settings import Score
 from pocketvl.errors import RecipeError
-from pocketvl.lower.to_onnx import export_onnx
+from pocketvl.lower.onnx.export import export_onnx
 
 SIZE = 32
 
@@ -131,7 +131,7 @@ def test_the_exported_graph_has_the_smaller_shapes(
     def filters(name: str) -> list[int]:
         with torch.no_grad():
             tower.requires_grad_(False)
-        export_onnx(tower, example, "pixels", tmp_path / name)
+        export_onnx(tower, {"pixels": example}, tmp_path / name)
         graph = onnx.load(tmp_path / name).graph
         return sorted(each.dims[0] for each in graph.initializer if len(each.dims) == 4)
 

@@ -14,7 +14,7 @@ from pocketvl.compress.settings import Score, Units
 from pocketvl.compress.shrink import linear
 from pocketvl.compress.structured import gate_gradients, groups_of
 from pocketvl.errors import RecipeError
-from pocketvl.families.blocks import FeedForward, attentions, feed_forwards
+from pocketvl.families.layers.blocks import FeedForward, attentions, feed_forwards
 from tests.compress.conftest import Model
 
 

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from pocketvl.families import open_trainable
-from pocketvl.families.compression import read_compression
+from pocketvl.families import open_checkpoint
+from pocketvl.families.layers.compression import read_compression
 from tests.e2e.conftest import Exported, pocketvl
 
 RECIPE = """
@@ -112,7 +112,7 @@ def test_a_compressed_checkpoint_can_be_compressed_again(
     command = ("compress", small.checkpoint, "--recipe", tmp_path / "more.toml", "--data", exported.data)
     done = pocketvl(*command, "-o", tmp_path / "smaller", cache=exported.cache)
     assert done.returncode == 0, done.stderr
-    assert open_trainable(tmp_path / "smaller").config["vision_config"]["num_hidden_layers"] == 1
+    assert open_checkpoint(tmp_path / "smaller").config["vision_config"]["num_hidden_layers"] == 1
 
 
 def test_a_checkpoint_that_no_compression_made_is_not_replaced(exported: Exported, tmp_path: Path) -> None:

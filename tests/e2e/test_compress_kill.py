@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketvl.families import open_trainable
+from pocketvl.families import open_checkpoint
 from pocketvl_runtime.manifest import Role
 from tests.e2e.conftest import Exported
 
@@ -54,7 +54,7 @@ def test_a_killed_compression_goes_on_and_ends_in_the_same_bytes(exported: Expor
         assert path.read_bytes() == (undisturbed / path.name).read_bytes(), path.name
     steps = [each["step"] for each in json.loads((out / "compress.json").read_text())["steps"]]
     assert steps == ["begin with a fresh student", "learn from the teacher", "train for int8"]
-    checkpoint = open_trainable(out)
+    checkpoint = open_checkpoint(out)
     assert checkpoint.stacks[Role.IMAGE_ENCODER].width == 24
     assert checkpoint.model.get_parameter("text_model.encoder.layers.0.mlp.fc1.weight").shape == (20, 16)
 

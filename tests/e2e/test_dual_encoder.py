@@ -14,7 +14,7 @@ from ai_edge_litert.interpreter import Interpreter
 from pocketvl.compress.filters import filter_groups, keep_filters_
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.report_json import REPORT_FILE, read_report
-from pocketvl.families import open_source, open_trainable
+from pocketvl.families import open_checkpoint
 from pocketvl.tabletop.folder import write_tabletop
 from pocketvl_runtime import load
 from pocketvl_runtime.image import open_image, preprocess
@@ -51,7 +51,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 def _halve(folder: Path, out: Path) -> None:
     """Takes half of every group of filters away."""
-    checkpoint = open_trainable(folder)
+    checkpoint = open_checkpoint(folder)
     tower = checkpoint.tower(Role.IMAGE_ENCODER)
     example = torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     groups = filter_groups(tower, example, [PROJECTION])
@@ -64,11 +64,11 @@ def test_every_variant_passes_its_gate_and_answers_like_torch(exported: Exported
     assert manifest.family == "vision-text-dual-encoder"
     assert set(manifest.variants) == set(VARIANTS)
     assert {variant.status for variant in manifest.variants.values()} == {Status.ACCEPTED}
-    source = open_source(exported.checkpoint)
+    source = open_checkpoint(exported.checkpoint)
     sample = Dataset.open(exported.calibration).samples[0]
     pixels = preprocess(open_image(sample.image), source.preprocess)
     with torch.inference_mode():
-        expected = source.image_encoder(torch.from_numpy(pixels[None]))[0].numpy()
+        expected = source.tower("image_encoder")(torch.from_numpy(pixels[None]))[0].numpy()
     for variant in VARIANTS:
         found = load(exported.bundle, variant).embed_image(sample.image)
         if variant.endswith("fp32"):

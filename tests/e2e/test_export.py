@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.report_json import read_report
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
 from pocketvl.pipelines.variants import Reverts, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import plan, run
@@ -63,14 +65,14 @@ def test_the_manifest_has_neither_paths_nor_times(exported: Exported) -> None:
 def test_every_variant_answers_like_torch(exported: Exported, variant: str) -> None:
     import torch
 
-    source = open_source(exported.checkpoint)
+    source = open_checkpoint(exported.checkpoint)
     model = load(exported.bundle, variant)
     sample = Dataset.open(exported.data).samples[0]
     from pocketvl_runtime.image import open_image, preprocess
 
     pixels = preprocess(open_image(sample.image), source.preprocess)
     with torch.inference_mode():
-        expected = source.image_encoder(torch.from_numpy(pixels[None]))[0].numpy()
+        expected = source.tower("image_encoder")(torch.from_numpy(pixels[None]))[0].numpy()
     got = model.embed_image(sample.image)
     assert got @ expected > 0.98
     if manifest_of(exported.bundle).variants[variant].precision is Precision.FP32:
@@ -99,6 +101,22 @@ def test_equal_integers_by_another_name_are_a_file_of_their_own(exported: Export
     first, second = (results[graph].folder / graph.file for graph in graphs)
     assert first != second
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_cache_holds_each_graph_once_and_the_bundle_has_its_own(exported: Exported) -> None:
+    graphs: dict[tuple[str, str], set[int]] = defaultdict(set)
+    names = Counter[tuple[str, str]]()
+    for path in exported.cache.rglob("*"):
+        if path.suffix in (".onnx", ".tflite"):
+            content = path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+            graphs[content].add(path.stat().st_ino)
+            names[content] += 1
+    shipped = list((exported.bundle / "graphs").iterdir())
+    assert {path.name for path in shipped} <= {name for name, _ in graphs}
+    assert all(len(files) == 1 for files in graphs.values())
+    assert max(names.values()) >= 4  # its own, a bundle to try it in, the candidate, the judged one
+    inodes = {inode for files in graphs.values() for inode in files}
+    assert not inodes & {path.stat().st_ino for path in shipped}
 
 
 def test_what_is_doubtful_about_calibration_is_said(exported: Exported) -> None:
@@ -160,12 +178,16 @@ def test_sabotaged_layers_are_caught_reverted_and_reported(exported: Exported, t
         assert variant.gate is not None
         assert variant.gate.passed
         back = {layer: step.to for step in variant.gate.reverted for layer in step.layers}
-        assert back["encoder.layers.0.mlp.fc1"] is Precision.INT8DYN  # its output needs no grid then
-        assert back["encoder.layers.0.mlp.fc2"] is Precision.FP32  # what goes in is large in any grid
+        assert (
+            back["vision_model.encoder.layers.0.mlp.fc1"] is Precision.INT8DYN
+        )  # its output needs no grid then
+        assert (
+            back["vision_model.encoder.layers.0.mlp.fc2"] is Precision.FP32
+        )  # what goes in is large in any grid
         assert len(back) < 5
         assert sum(step.bytes_added for step in variant.gate.reverted) > 0
         assert variant.parity["image_encoder.embedding"].centred_cosine_median > 0.99
-    assert "encoder.layers.0.mlp.fc" in report.sensitivity[0].layer
+    assert "vision_model.encoder.layers.0.mlp.fc" in report.sensitivity[0].layer
     assert "went back to a higher precision" in (bundle / "report.html").read_text()
 
 

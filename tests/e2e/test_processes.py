@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketvl.families import open_trainable
+from pocketvl.families import open_checkpoint
 from tests.e2e.conftest import Exported, pocketvl
 
 COMPRESSION = """
@@ -98,7 +98,7 @@ def test_two_processes_compress_to_what_one_does(exported: Exported, tmp_path: P
     ends = _ends(tmp_path / "one")
     assert len(ends) > 10
     assert _ends(tmp_path / "two") == pytest.approx(ends, abs=1e-4)
-    weights = [open_trainable(tmp_path / name).model.state_dict() for name in ("one", "two")]
+    weights = [open_checkpoint(tmp_path / name).model.state_dict() for name in ("one", "two")]
     for name, values in weights[0].items():
         assert (values - weights[1][name]).abs().max() < 1e-2, name
 
@@ -112,6 +112,6 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'model'}\n"
     assert done.stderr.count("6/6 joint") == 1
-    open_trainable(tmp_path / "model")
+    open_checkpoint(tmp_path / "model")
     losses = (tmp_path / "model.work/joint").glob("step-*/losses.jsonl")
     assert len(next(losses).read_text().splitlines()) == 6

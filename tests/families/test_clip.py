@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
 from pocketvl_runtime.manifest import ResizeMode
 from tests.families.tiny import EMBEDDING_DIM, EOS, IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 
@@ -38,14 +38,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_image_embedding_equals_transformers(folder: Path) -> None:
-    source = open_source(folder)
+    source = open_checkpoint(folder)
     picture = Image.fromarray(
         np.random.default_rng(0).integers(0, 256, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     )
     values = CLIPImageProcessorPil.from_pretrained(folder)(picture, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         expected = unit(CLIPModel.from_pretrained(folder).get_image_features(values).pooler_output)
-        found = source.image_encoder(torch.from_numpy(np.array(picture)[None]))
+        found = source.tower("image_encoder")(torch.from_numpy(np.array(picture)[None]))
     assert found.dtype == torch.float32
     assert found.shape == (1, EMBEDDING_DIM)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
@@ -55,55 +55,58 @@ def test_image_embedding_equals_transformers(folder: Path) -> None:
 def test_text_embedding_equals_transformers_for_both_ways_of_pooling(
     tmp_path: Path, legacy_eos: bool
 ) -> None:
-    source = open_source(make_tiny_clip(tmp_path, legacy_eos=legacy_eos))
+    source = open_checkpoint(make_tiny_clip(tmp_path, legacy_eos=legacy_eos))
     ids = random_ids(source.tokenizer.pad_id)
     with torch.no_grad():
         expected = unit(CLIPModel.from_pretrained(tmp_path).get_text_features(ids).pooler_output)
-        torch.testing.assert_close(source.text_encoder(ids), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(source.tower("text_encoder")(ids), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("legacy_eos", [False, True])
 def test_text_without_eos_is_pooled_where_transformers_pools_it(tmp_path: Path, legacy_eos: bool) -> None:
-    source = open_source(make_tiny_clip(tmp_path, legacy_eos=legacy_eos))
+    source = open_checkpoint(make_tiny_clip(tmp_path, legacy_eos=legacy_eos))
     ids = random_ids(source.tokenizer.pad_id) % 100
     with torch.no_grad():
         expected = unit(CLIPModel.from_pretrained(tmp_path).get_text_features(ids).pooler_output)
-        torch.testing.assert_close(source.text_encoder(ids), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(source.tower("text_encoder")(ids), expected, atol=1e-6, rtol=0)
 
 
 def test_what_stands_after_eos_changes_nothing(folder: Path) -> None:
-    source = open_source(folder)
+    source = open_checkpoint(folder)
     eos = source.tokenizer.pad_id
     ids = torch.full((2, TEXT_LENGTH), eos, dtype=torch.int32)
     ids[:, :4] = torch.tensor([eos - 1, 5, 6, eos])
     ids[1, 4:] = 7
     with torch.no_grad():
-        one, other = source.text_encoder(ids)
+        one, other = source.tower("text_encoder")(ids)
     torch.testing.assert_close(one, other, atol=0, rtol=0)
 
 
 def test_embeddings_are_normalised_and_a_zero_vector_stays_finite(folder: Path) -> None:
-    source = open_source(folder)
+    source = open_checkpoint(folder)
     ids = random_ids(source.tokenizer.pad_id)
     with torch.no_grad():
-        torch.testing.assert_close(source.text_encoder(ids).norm(dim=-1), torch.ones(len(ids)))
-        for parameter in source.text_encoder.get_submodule("projection").parameters():
+        torch.testing.assert_close(source.tower("text_encoder")(ids).norm(dim=-1), torch.ones(len(ids)))
+        for parameter in source.tower("text_encoder").get_submodule("text_projection").parameters():
             parameter.zero_()
-        assert torch.equal(source.text_encoder(ids), torch.zeros(len(ids), EMBEDDING_DIM))
+        assert torch.equal(source.tower("text_encoder")(ids), torch.zeros(len(ids), EMBEDDING_DIM))
 
 
 def test_contract_is_read_from_the_folder(folder: Path) -> None:
-    source = open_source(folder)
-    assert (source.family, source.name, source.embedding_dim) == ("clip", "tiny", EMBEDDING_DIM)
+    source = open_checkpoint(folder)
+    assert (source.contract.family, source.contract.name, source.embedding_dim) == (
+        "clip",
+        "tiny",
+        EMBEDDING_DIM,
+    )
     assert source.logit_scale == pytest.approx(np.exp(2.5), rel=1e-6)
     assert source.tokenizer.length == TEXT_LENGTH
     assert not source.tokenizer.needs_mask
     assert source.tokenizer_json == (folder / "tokenizer.json").read_bytes()
     assert source.preprocess.resize_mode is ResizeMode.SHORTEST_EDGE
     assert (source.preprocess.height, source.preprocess.width) == (IMAGE_SIZE, IMAGE_SIZE)
-    assert source.notes == ()
-    assert not any(parameter.requires_grad for parameter in source.image_encoder.parameters())
-    assert not source.image_encoder.training
+    assert source.contract.notes == ()
+    assert not source.tower("image_encoder").training
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(7, 7), (1e30, TEXT_LENGTH), (99, TEXT_LENGTH)])
@@ -113,12 +116,12 @@ def test_text_length_is_the_smaller_of_tokenizer_and_positions(
     make_tiny_clip(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": limit}))
-    source = open_source(tmp_path)
+    source = open_checkpoint(tmp_path)
     assert source.tokenizer.length == expected
     ids = random_ids(source.tokenizer.pad_id)[:, :expected]
     with torch.no_grad():
         expected_values = unit(CLIPModel.from_pretrained(tmp_path).get_text_features(ids).pooler_output)
-        torch.testing.assert_close(source.text_encoder(ids), expected_values, atol=1e-6, rtol=0)
+        torch.testing.assert_close(source.tower("text_encoder")(ids), expected_values, atol=1e-6, rtol=0)
 
 
 def test_missing_tokenizer_config_pads_with_eos(tmp_path: Path) -> None:
@@ -126,29 +129,29 @@ def test_missing_tokenizer_config_pads_with_eos(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").unlink()
     stored = json.loads((tmp_path / "tokenizer.json").read_text())
     eos = next(token["id"] for token in stored["added_tokens"] if token["content"] == EOS)
-    assert open_source(tmp_path).tokenizer.pad_id == eos
+    assert open_checkpoint(tmp_path).tokenizer.pad_id == eos
 
 
 def test_fp16_and_sharded_weights_load_to_fp32(tmp_path: Path) -> None:
-    half = open_source(make_tiny_clip(tmp_path / "half", dtype=torch.float16))
-    full = open_source(make_tiny_clip(tmp_path / "full"))
-    sharded = open_source(make_tiny_clip(tmp_path / "sharded", max_shard_size="60KB"))
+    half = open_checkpoint(make_tiny_clip(tmp_path / "half", dtype=torch.float16))
+    full = open_checkpoint(make_tiny_clip(tmp_path / "full"))
+    sharded = open_checkpoint(make_tiny_clip(tmp_path / "sharded", max_shard_size="60KB"))
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
     ids = random_ids(full.tokenizer.pad_id)
     with torch.no_grad():
-        expected = full.text_encoder(ids)
-        assert torch.equal(sharded.text_encoder(ids), expected)
-        assert half.text_encoder(ids).dtype == torch.float32
-        torch.testing.assert_close(half.text_encoder(ids), expected, atol=5e-3, rtol=0)
-        assert not torch.equal(half.text_encoder(ids), expected)
+        expected = full.tower("text_encoder")(ids)
+        assert torch.equal(sharded.tower("text_encoder")(ids), expected)
+        assert half.tower("text_encoder")(ids).dtype == torch.float32
+        torch.testing.assert_close(half.tower("text_encoder")(ids), expected, atol=5e-3, rtol=0)
+        assert not torch.equal(half.tower("text_encoder")(ids), expected)
 
 
 def test_space_follows_what_an_embedding_depends_on(tmp_path: Path) -> None:
-    first = open_source(make_tiny_clip(tmp_path / "a")).space
-    assert first == open_source(make_tiny_clip(tmp_path / "b", max_shard_size="60KB")).space
+    first = open_checkpoint(make_tiny_clip(tmp_path / "a")).space()
+    assert first == open_checkpoint(make_tiny_clip(tmp_path / "b", max_shard_size="60KB")).space()
     assert first.startswith("sha256:")
-    spaces = {first, open_source(make_tiny_clip(tmp_path / "c", seed=1)).space}
-    spaces.add(open_source(make_tiny_clip(tmp_path / "d", legacy_eos=True)).space)
+    spaces = {first, open_checkpoint(make_tiny_clip(tmp_path / "c", seed=1)).space()}
+    spaces.add(open_checkpoint(make_tiny_clip(tmp_path / "d", legacy_eos=True)).space())
     changes: list[tuple[str, dict[str, object]]] = [
         ("preprocessor_config.json", {"image_mean": [0.5, 0.5, 0.5]}),
         ("tokenizer_config.json", {"model_max_length": 9}),
@@ -156,7 +159,7 @@ def test_space_follows_what_an_embedding_depends_on(tmp_path: Path) -> None:
     for number, (file, change) in enumerate(changes):
         path = make_tiny_clip(tmp_path / str(number)) / file
         path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-        spaces.add(open_source(path.parent).space)
+        spaces.add(open_checkpoint(path.parent).space())
     assert len(spaces) == 5
 
 
@@ -164,7 +167,7 @@ def test_opening_leaves_the_random_generator_alone(folder: Path) -> None:
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    open_source(folder)
+    open_checkpoint(folder)
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pocketvl.errors import SourceError
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
 from pocketvl_runtime.manifest import ResizeMode
 from pocketvl_runtime.text import Tokenizer
 from tests.families.tiny import IMAGE_SIZE, make_tiny_clip
@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 )  # fmt: skip
 def test_ways_to_write_sizes(folder: Path, values: dict[str, Any], mode: ResizeMode, cropped: bool) -> None:
     change(folder / "preprocessor_config.json", **values)
-    spec = open_source(folder).preprocess
+    spec = open_checkpoint(folder).preprocess
     assert spec.resize_mode is mode
     assert (spec.height, spec.width) == (IMAGE_SIZE, IMAGE_SIZE)
     assert (spec.crop_height is not None) is cropped
@@ -58,17 +58,17 @@ def test_ways_to_write_sizes(folder: Path, values: dict[str, Any], mode: ResizeM
 
 def test_without_rescale_and_normalize_the_pixels_go_in_as_they_are(folder: Path) -> None:
     change(folder / "preprocessor_config.json", do_rescale=False, do_normalize=False)
-    spec = open_source(folder).preprocess
+    spec = open_checkpoint(folder).preprocess
     assert (spec.rescale, spec.mean, spec.std) == (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def test_without_a_preprocessor_config_clips_defaults_are_taken_and_said(folder: Path) -> None:
-    expected = open_source(folder)
+    expected = open_checkpoint(folder)
     (folder / "preprocessor_config.json").unlink()
-    source = open_source(folder)
+    source = open_checkpoint(folder)
     assert source.preprocess == expected.preprocess
-    assert source.space == expected.space
-    (note,) = source.notes
+    assert source.space() == expected.space()
+    (note,) = source.contract.notes
     assert "preprocessor_config.json" in note
 
 
@@ -77,20 +77,20 @@ def test_processor_config_of_newer_transformers_is_read(folder: Path) -> None:
     (folder / "preprocessor_config.json").unlink()
     nested = {**stored, "image_mean": [0.1, 0.2, 0.3]}
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": nested}))
-    source = open_source(folder)
+    source = open_checkpoint(folder)
     assert source.preprocess.mean == (0.1, 0.2, 0.3)
-    assert source.notes == ()
+    assert source.contract.notes == ()
 
 
 def test_byte_order_marks_and_windows_line_ends_change_nothing(folder: Path) -> None:
-    expected = open_source(folder)
+    expected = open_checkpoint(folder)
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").rename(folder / "part.safetensors")
     index = {"weight_map": dict.fromkeys(weights, "part.safetensors")}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     for path in folder.glob("*.json"):
         path.write_bytes(codecs.BOM_UTF8 + path.read_bytes().replace(b"\n", b"\r\n"))
-    source = open_source(folder)
+    source = open_checkpoint(folder)
     assert source.preprocess == expected.preprocess
     assert source.tokenizer == expected.tokenizer
     # what goes into the bundle, for readers that know no byte order mark
@@ -115,7 +115,7 @@ def test_legacy_pooling_that_need_not_hit_the_eos_is_noted(tmp_path: Path) -> No
     name = "text_model.embeddings.token_embedding.weight"
     weights[name] = torch.cat([weights[name], weights[name][:1]])
     save_file(weights, tmp_path / "model.safetensors")
-    (note,) = open_source(tmp_path).notes
+    (note,) = open_checkpoint(tmp_path).contract.notes
     assert "highest id" in note
 
 
@@ -230,14 +230,14 @@ PROJECTION = "visual_projection.weight"
 def test_what_does_not_fit_is_one_clear_line(folder: Path, spoil: Callable[[Path], None], says: str) -> None:
     spoil(folder)
     with pytest.raises(SourceError, match=says) as caught:
-        open_source(folder)
+        open_checkpoint(folder)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
-        open_source(tmp_path / "none")
+        open_checkpoint(tmp_path / "none")
     (tmp_path / "file").touch()
     with pytest.raises(SourceError, match="not a folder"):
-        open_source(tmp_path / "file")
+        open_checkpoint(tmp_path / "file")

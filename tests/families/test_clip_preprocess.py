@@ -14,7 +14,7 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pocketvl.errors import SourceError
-from pocketvl.families.clip_preprocess import CLIP_PROCESSOR, read_preprocess
+from pocketvl.families.folders.image_processor import CLIP_PROCESSOR, read_preprocess
 from pocketvl_runtime.image import load_pixels
 
 SIDE = 32

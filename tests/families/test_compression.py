@@ -15,11 +15,11 @@ from pocketvl.compress.low_rank import factorise, factorise_
 from pocketvl.compress.neurons import keep_neurons_
 from pocketvl.compress.shrink import linear
 from pocketvl.errors import SourceError
-from pocketvl.families import open_source, open_trainable
-from pocketvl.families.blocks import attentions, feed_forwards
-from pocketvl.families.compression import read_compression
-from pocketvl.families.folder import COMPRESSION_FILE
-from pocketvl.families.trainable import Trainable
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.folders.files import COMPRESSION_FILE
+from pocketvl.families.layers.blocks import attentions, feed_forwards
+from pocketvl.families.layers.compression import read_compression
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 
@@ -37,14 +37,14 @@ def _inputs(role: Role) -> torch.Tensor:
     return ids
 
 
-def _embed(checkpoint: Trainable) -> list[torch.Tensor]:
+def _embed(checkpoint: Checkpoint) -> list[torch.Tensor]:
     with torch.no_grad():
         return [checkpoint.tower(role)(_inputs(role)) for role in ROLES]
 
 
-def _shrunk(folder: Path) -> Trainable:
+def _shrunk(folder: Path) -> Checkpoint:
     """Neurons in one layer, a head in another, a rank in a third."""
-    checkpoint = open_trainable(folder)
+    checkpoint = open_checkpoint(folder)
     model = checkpoint.model
     keep_neurons_(model, next(each for each in feed_forwards(model) if each.up == NAME), list(range(5, 60)))
     keep_heads_(model, next(each for each in attentions(model) if each.query.startswith(LAYER)), [1])
@@ -59,16 +59,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_trainable_answers_like_the_source(folder: Path) -> None:
-    checkpoint, source = open_trainable(folder), open_source(folder)
+    checkpoint, source = open_checkpoint(folder), open_checkpoint(folder)
     for role, found in zip(ROLES, _embed(checkpoint), strict=True):
-        tower = source.image_encoder if role is Role.IMAGE_ENCODER else source.text_encoder
+        tower = source.tower("image_encoder") if role is Role.IMAGE_ENCODER else source.tower("text_encoder")
         assert torch.allclose(found, tower(_inputs(role)), atol=1e-5)
 
 
 def test_saved_and_opened_again_it_is_the_same(folder: Path, tmp_path: Path) -> None:
     checkpoint = _shrunk(folder)
     checkpoint.save(tmp_path / "small")
-    again = open_trainable(tmp_path / "small")
+    again = open_checkpoint(tmp_path / "small")
     assert all(map(torch.equal, _embed(checkpoint), _embed(again)))
     assert read_compression(tmp_path / "small").linears.keys() == {
         NAME,
@@ -76,9 +76,9 @@ def test_saved_and_opened_again_it_is_the_same(folder: Path, tmp_path: Path) -> 
         *(f"{LAYER}.self_attn.{part}_proj" for part in ("q", "k", "v", "out")),
         "text_model.encoder.layers.1.mlp.fc2",
     }
-    source = open_source(tmp_path / "small")  # as export and verify open it
+    source = open_checkpoint(tmp_path / "small")  # as export and verify open it
     for role, found in zip(ROLES, _embed(again), strict=True):
-        tower = source.image_encoder if role is Role.IMAGE_ENCODER else source.text_encoder
+        tower = source.tower("image_encoder") if role is Role.IMAGE_ENCODER else source.tower("text_encoder")
         assert torch.allclose(found, tower(_inputs(role)), atol=1e-5)
     again.save(tmp_path / "twice")
     for path in (tmp_path / "small").iterdir():
@@ -87,17 +87,17 @@ def test_saved_and_opened_again_it_is_the_same(folder: Path, tmp_path: Path) -> 
 
 def test_unchanged_it_has_no_compression_file_and_keeps_its_type(tmp_path: Path) -> None:
     folder = make_tiny_clip(tmp_path / "half", dtype=torch.float16)
-    checkpoint = open_trainable(folder)
+    checkpoint = open_checkpoint(folder)
     assert checkpoint.dtype is torch.float16
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / COMPRESSION_FILE).write_text("stale")
     checkpoint.save(tmp_path / "copy")
     assert not (tmp_path / "copy" / COMPRESSION_FILE).exists()
-    assert open_source(tmp_path / "copy").space == open_source(folder).space
+    assert open_checkpoint(tmp_path / "copy").space() == open_checkpoint(folder).space()
 
 
 def test_values_that_the_stored_type_cannot_hold_are_refused(tmp_path: Path) -> None:
-    checkpoint = open_trainable(make_tiny_clip(tmp_path / "half", dtype=torch.float16))
+    checkpoint = open_checkpoint(make_tiny_clip(tmp_path / "half", dtype=torch.float16))
     with torch.no_grad():
         linear(checkpoint.model, NAME).weight[0, 0] = 1e6
     with pytest.raises(SourceError, match=r"fc1\.weight holds values that float16 cannot"):
@@ -146,7 +146,7 @@ def test_shapes_that_make_no_sense_are_refused(
     change(document)
     path.write_text(json.dumps(document))
     with pytest.raises(SourceError, match=complaint) as caught:
-        open_source(small)
+        open_checkpoint(small)
     assert "\n" not in str(caught.value)
 
 
@@ -154,4 +154,4 @@ def test_weights_without_their_compression_file_are_refused(folder: Path, tmp_pa
     _shrunk(folder).save(tmp_path / "small")
     (tmp_path / "small" / COMPRESSION_FILE).unlink()
     with pytest.raises(SourceError, match="the weights lack"):
-        open_source(tmp_path / "small")
+        open_checkpoint(tmp_path / "small")

@@ -15,8 +15,8 @@ from transformers import VisionTextDualEncoderModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pocketvl.errors import RecipeError, SourceError
-from pocketvl.families import open_source, open_trainable
-from pocketvl.families.blocks import attentions, feed_forwards
+from pocketvl.families import open_checkpoint
+from pocketvl.families.layers.blocks import attentions, feed_forwards
 from pocketvl.tabletop.tokenizer import EOS_ID, PAD_ID
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny_dual import EMBEDDING_DIM, IMAGE_SIZE, TEXT_LENGTH, VOCABULARY, make_tiny_dual
@@ -50,13 +50,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_image_embedding_equals_transformers(folder: Path) -> None:
-    source, checkpoint = open_source(folder), open_trainable(folder)
+    source, checkpoint = open_checkpoint(folder), open_checkpoint(folder)
     picture = Image.fromarray(random_pixels(1)[0].numpy())
     values = CLIPImageProcessorPil.from_pretrained(folder)(picture, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         model = VisionTextDualEncoderModel.from_pretrained(folder)
         expected = unit(model.get_image_features(values).pooler_output)
-        for encoder in (source.image_encoder, checkpoint.tower(Role.IMAGE_ENCODER)):
+        for encoder in (source.tower("image_encoder"), checkpoint.tower(Role.IMAGE_ENCODER)):
             found = encoder(torch.from_numpy(np.array(picture)[None]))
             assert found.dtype == torch.float32
             assert found.shape == (1, EMBEDDING_DIM)
@@ -64,18 +64,18 @@ def test_image_embedding_equals_transformers(folder: Path) -> None:
 
 
 def test_text_embedding_equals_transformers(folder: Path) -> None:
-    source, checkpoint = open_source(folder), open_trainable(folder)
+    source, checkpoint = open_checkpoint(folder), open_checkpoint(folder)
     ids = random_ids()
     with torch.no_grad():
         model = VisionTextDualEncoderModel.from_pretrained(folder)
         mask = (ids != PAD_ID).long()
         expected = unit(model.get_text_features(ids.long(), attention_mask=mask).pooler_output)
-        for encoder in (source.text_encoder, checkpoint.tower(Role.TEXT_ENCODER)):
+        for encoder in (source.tower("text_encoder"), checkpoint.tower(Role.TEXT_ENCODER)):
             torch.testing.assert_close(encoder(ids), expected, atol=1e-5, rtol=0)
 
 
 def test_a_text_says_the_same_however_much_it_is_filled_up(folder: Path) -> None:
-    tower = open_trainable(folder).tower(Role.TEXT_ENCODER)
+    tower = open_checkpoint(folder).tower(Role.TEXT_ENCODER)
     ids = random_ids()
     short = ids[(ids != PAD_ID).sum(1) <= 8]
     assert len(short) > 3
@@ -84,20 +84,20 @@ def test_a_text_says_the_same_however_much_it_is_filled_up(folder: Path) -> None
 
 
 def test_half_precision_weights_open(tmp_path: Path) -> None:
-    checkpoint = open_trainable(make_tiny_dual(tmp_path / "half", dtype=torch.float16))
+    checkpoint = open_checkpoint(make_tiny_dual(tmp_path / "half", dtype=torch.float16))
     assert checkpoint.dtype is torch.float16
     checkpoint.save(tmp_path / "copy")
-    assert open_source(tmp_path / "copy").space == open_source(tmp_path / "half").space
+    assert open_checkpoint(tmp_path / "copy").space() == open_checkpoint(tmp_path / "half").space()
 
 
 def test_the_space_is_of_weights_and_contract(folder: Path, tmp_path: Path) -> None:
     same, other = make_tiny_dual(tmp_path / "same"), make_tiny_dual(tmp_path / "other", seed=1)
-    assert open_source(folder).space == open_source(same).space
-    assert open_source(folder).space != open_source(other).space
+    assert open_checkpoint(folder).space() == open_checkpoint(same).space()
+    assert open_checkpoint(folder).space() != open_checkpoint(other).space()
 
 
 def test_the_text_towers_neurons_and_heads_are_known(folder: Path) -> None:
-    checkpoint = open_trainable(folder)
+    checkpoint = open_checkpoint(folder)
     assert checkpoint.roles == (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
     layer = "text_model.encoder.layer.1"
     assert checkpoint.stack(Role.TEXT_ENCODER).name == "text_model.encoder.layer"
@@ -108,7 +108,7 @@ def test_the_text_towers_neurons_and_heads_are_known(folder: Path) -> None:
 
 def test_the_image_tower_is_no_stack_of_layers(folder: Path) -> None:
     with pytest.raises(RecipeError, match="the image_encoder is no stack of transformer layers"):
-        open_trainable(folder).stack(Role.IMAGE_ENCODER)
+        open_checkpoint(folder).stack(Role.IMAGE_ENCODER)
 
 
 def _section(section: str, **values: Any) -> Callable[[Path], None]:
@@ -160,5 +160,5 @@ def test_what_is_wrong_is_one_clear_line(
     make_tiny_dual(tmp_path / "tiny")
     change(tmp_path / "tiny")
     with pytest.raises(SourceError, match=complaint) as caught:
-        open_source(tmp_path / "tiny")
+        open_checkpoint(tmp_path / "tiny")
     assert "\n" not in str(caught.value)

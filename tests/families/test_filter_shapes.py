@@ -13,16 +13,16 @@ from torch import nn
 
 from pocketvl.compress.filters import filter_groups, keep_filters_
 from pocketvl.errors import SourceError
-from pocketvl.families import open_source, open_trainable
-from pocketvl.families.compression import (
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.folders.files import COMPRESSION_FILE
+from pocketvl.families.layers.compression import (
     Compression,
     ConvolutionShape,
     compression_of,
     read_compression,
     reshape_,
 )
-from pocketvl.families.folder import COMPRESSION_FILE
-from pocketvl.families.trainable import Trainable
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny_dual import IMAGE_SIZE, make_tiny_dual
 
@@ -37,15 +37,15 @@ def _pixels(count: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def _embed(checkpoint: Trainable) -> torch.Tensor:
+def _embed(checkpoint: Checkpoint) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = checkpoint.tower(Role.IMAGE_ENCODER)(_pixels(3))
     return found
 
 
-def _halved(folder: Path) -> Trainable:
+def _halved(folder: Path) -> Checkpoint:
     """Of every group of filters half is gone: stages' channels, their layers' neurons."""
-    checkpoint = open_trainable(folder)
+    checkpoint = open_checkpoint(folder)
     tower = checkpoint.tower(Role.IMAGE_ENCODER)
     groups = filter_groups(tower, _pixels(1), [PROJECTION])
     kept = {group.root: group.keep(0.5, len(group)) for group in groups}
@@ -66,7 +66,7 @@ def small(folder: Path, tmp_path: Path) -> Path:
 
 def test_dead_filters_go_without_a_trace(folder: Path, tmp_path: Path) -> None:
     """Neurons that give 0, for whatever reads them, through a file and back, in both ways of opening it."""
-    checkpoint = open_trainable(folder)
+    checkpoint = open_checkpoint(folder)
     tower = checkpoint.tower(Role.IMAGE_ENCODER)
     dead = [k for k in range(64) if k % 3 == 0]
     up = checkpoint.model.get_submodule(NEURONS)
@@ -79,15 +79,19 @@ def test_dead_filters_go_without_a_trace(folder: Path, tmp_path: Path) -> None:
     assert (_embed(checkpoint) - expected).abs().max() < 1e-5
     checkpoint.save(tmp_path / "small")
     assert read_compression(tmp_path / "small").linears[NEURONS].outputs == 64 - len(dead)
-    assert (_embed(open_trainable(tmp_path / "small")) - expected).abs().max() < 1e-5
-    assert (open_source(tmp_path / "small").image_encoder(_pixels(3)) - expected).abs().max() < 1e-5
+    assert (_embed(open_checkpoint(tmp_path / "small")) - expected).abs().max() < 1e-5
+    assert (
+        open_checkpoint(tmp_path / "small").tower("image_encoder")(_pixels(3)) - expected
+    ).abs().max() < 1e-5
 
 
 def test_saved_and_opened_again_it_is_the_same(folder: Path, small: Path, tmp_path: Path) -> None:
-    checkpoint, again = _halved(folder), open_trainable(small)
+    checkpoint, again = _halved(folder), open_checkpoint(small)
     assert torch.equal(_embed(checkpoint), _embed(again))
-    assert not torch.allclose(_embed(open_trainable(folder)), _embed(again), atol=1e-2)
-    torch.testing.assert_close(open_source(small).image_encoder(_pixels(3)), _embed(again), atol=1e-5, rtol=0)
+    assert not torch.allclose(_embed(open_checkpoint(folder)), _embed(again), atol=1e-2)
+    torch.testing.assert_close(
+        open_checkpoint(small).tower("image_encoder")(_pixels(3)), _embed(again), atol=1e-5, rtol=0
+    )
     told = read_compression(small)
     assert told.convolutions["vision_model.embeddings.patch_embeddings"] == ConvolutionShape(3, 8)
     assert told.convolutions[f"{LAYER}.dwconv"] == ConvolutionShape(8, 8)
@@ -100,7 +104,7 @@ def test_saved_and_opened_again_it_is_the_same(folder: Path, small: Path, tmp_pa
 
 
 def test_without_filters_the_file_is_as_it_was_before_they_were_known(folder: Path, tmp_path: Path) -> None:
-    checkpoint = open_trainable(folder)
+    checkpoint = open_checkpoint(folder)
     tower = checkpoint.tower(Role.IMAGE_ENCODER)
     keep_filters_(tower, _pixels(1), {NEURONS: list(range(32))}, [PROJECTION])
     checkpoint.save(tmp_path / "small")
@@ -179,5 +183,5 @@ def test_shapes_that_make_no_sense_are_refused(
     change(document)
     path.write_text(json.dumps(document))
     with pytest.raises(SourceError, match=complaint) as caught:
-        open_source(small)
+        open_checkpoint(small)
     assert "\n" not in str(caught.value)

@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from pocketvl.families import open_trainable
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.tower_shape import TowerShape
-from pocketvl.families.trainable import Trainable
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny import IMAGE_SIZE, make_tiny_clip
 
-SHAPES = {
+SHAPES: dict[str, TowerShape] = {
     Role.IMAGE_ENCODER: TowerShape(width=24, layers=3, heads=2),
     Role.TEXT_ENCODER: TowerShape(width=12, layers=1, heads=3, neurons=20),
 }
 
 
-def _fresh(folder: Path, seed: int = 0) -> Trainable:
-    checkpoint = open_trainable(folder)
-    checkpoint.begin_anew_(SHAPES, seed)
+def _fresh(folder: Path, seed: int = 0) -> Checkpoint:
+    checkpoint = open_checkpoint(folder)
+    checkpoint.reinitialize_(SHAPES, seed)
     return checkpoint
 
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_towers_have_the_shapes_asked_for_and_keep_the_space(folder: Path) -> None:
-    old, new = open_trainable(folder), _fresh(folder)
+    old, new = open_checkpoint(folder), _fresh(folder)
     state = new.model.state_dict()
     assert state["vision_model.encoder.layers.2.mlp.fc1.weight"].shape == (96, 24)
     assert state["text_model.encoder.layers.0.mlp.fc1.weight"].shape == (20, 12)
@@ -59,7 +59,7 @@ def test_weights_are_those_of_the_seed_whatever_was_drawn_before(folder: Path) -
 def test_it_is_saved_and_opened_like_any_other(folder: Path, tmp_path: Path) -> None:
     checkpoint = _fresh(folder)
     checkpoint.save(tmp_path / "fresh")
-    again = open_trainable(tmp_path / "fresh")
+    again = open_checkpoint(tmp_path / "fresh")
     pixels = torch.full((2, IMAGE_SIZE, IMAGE_SIZE, 3), 100, dtype=torch.uint8)
     found, wanted = (each.tower(Role.IMAGE_ENCODER)(pixels) for each in (again, checkpoint))
     torch.testing.assert_close(found, wanted)

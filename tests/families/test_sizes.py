@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pocketvl.errors import SourceError
-from pocketvl.families import open_trainable
-from pocketvl.families.folder import COMPRESSION_FILE
+from pocketvl.families import open_checkpoint
+from pocketvl.families.folders.files import COMPRESSION_FILE
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
 from tests.families.vilt_folder import make_vilt_folder
@@ -46,7 +46,7 @@ def changed(value: Any, path: tuple[Any, ...], to: int) -> Any:
 
 def refusal(folder: Path) -> str:
     try:
-        open_trainable(folder)
+        open_checkpoint(folder)
     except SourceError as error:
         return str(error)
     return ""
@@ -75,7 +75,7 @@ def test_sizes_that_the_weights_do_not_have_are_refused_before_a_model_is_built(
             asked += 1
     assert asked > 40
     path.write_text(json.dumps(config))
-    open_trainable(folder)
+    open_checkpoint(folder)
 
 
 @pytest.mark.parametrize(
@@ -97,5 +97,5 @@ def test_so_are_those_of_a_compressed_checkpoint(compression: dict[str, Any], tm
     folder = make_tiny_clip(tmp_path)
     (folder / COMPRESSION_FILE).write_text(json.dumps({"schema_version": 1, **compression}))
     with pytest.raises(SourceError) as caught:
-        open_trainable(folder)
+        open_checkpoint(folder)
     assert len(str(caught.value)) < 600

@@ -12,8 +12,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from pocketvl.errors import SourceError
-from pocketvl.families import open_source
-from pocketvl.families.checkpoint import read_tokenizer
+from pocketvl.families import open_checkpoint
+from pocketvl.families.folders.tokenizer import read_tokenizer
 from pocketvl_runtime.manifest import TokenizerSpec
 from pocketvl_runtime.text import Tokenizer
 from tests.families.tiny import BOS, EOS, TEXT_LENGTH, make_tiny_clip
@@ -192,6 +192,6 @@ def test_a_source_is_refused_where_its_tokenizer_is(tiny: Path) -> None:
     path.write_text(json.dumps({**json.loads(before), "truncation_side": "left"}))
     try:
         with pytest.raises(SourceError, match="truncation_side is 'left'; only right is supported"):
-            open_source(tiny)
+            open_checkpoint(tiny)
     finally:
         path.write_text(before)

@@ -21,13 +21,15 @@ from pocketvl.compress.settings import Score, Units
 from pocketvl.compress.shrink import linear
 from pocketvl.compress.structured import groups_of
 from pocketvl.errors import RecipeError, SourceError
-from pocketvl.families import answers_questions, open_source, open_trainable
-from pocketvl.families.blocks import attentions, feed_forwards
-from pocketvl.families.compression import read_compression
-from pocketvl.families.folder import COMPRESSION_FILE
-from pocketvl.families.segments import Segments
-from pocketvl.families.split_attention import Block, removed_blocks, split_attentions_
-from pocketvl.families.vilt_trainable import TrainableVilt
+from pocketvl.families import answers_questions, open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.folders.files import COMPRESSION_FILE
+from pocketvl.families.layers.blocks import attentions, feed_forwards
+from pocketvl.families.layers.compression import read_compression
+from pocketvl.families.layers.segments import Segments
+from pocketvl.families.layers.split_attention import Block, removed_blocks, split_attentions_
+from pocketvl.network.heads import LabelHead
+from pocketvl.pipelines.stages.towers import exported_components
 from pocketvl.tabletop.language import ANSWERS
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny import make_tiny_clip
@@ -49,13 +51,13 @@ def folder(tmp_path: Path) -> Path:
     return make_vilt_folder(tmp_path / "vilt")
 
 
-def _open(folder: Path) -> TrainableVilt:
-    opened = open_trainable(folder)
-    assert isinstance(opened, TrainableVilt)
-    return opened
+def _segments(checkpoint: Checkpoint) -> Segments:
+    found = checkpoint.stack("fusion").segments
+    assert found is not None
+    return found
 
 
-def _answer(checkpoint: TrainableVilt) -> torch.Tensor:
+def _answer(checkpoint: Checkpoint) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = checkpoint.tower(Role.FUSION)(*vilt_inputs())
     return found
@@ -64,7 +66,7 @@ def _answer(checkpoint: TrainableVilt) -> torch.Tensor:
 def test_it_answers_like_transformers(folder: Path) -> None:
     from transformers import ViltForQuestionAnswering
 
-    checkpoint = _open(folder)
+    checkpoint = open_checkpoint(folder)
     pixels, ids = vilt_inputs()
     spec = checkpoint.preprocess
     values = pixels.permute(0, 3, 1, 2) / 255
@@ -79,13 +81,13 @@ def test_it_answers_like_transformers(folder: Path) -> None:
         ).logits
     assert wanted.std() > 0.1
     assert (_answer(checkpoint) - wanted).abs().max() < 1e-5
-    assert checkpoint.answers == ANSWERS
+    assert checkpoint.contract.head == LabelHead("fusion", ANSWERS)
     assert checkpoint.roles == (Role.FUSION,)
     assert answers_questions(folder)
 
 
 def test_what_fills_a_question_up_is_not_looked_at(folder: Path) -> None:
-    checkpoint = _open(folder)
+    checkpoint = open_checkpoint(folder)
     pixels, ids = vilt_inputs(1)
     short = ids[:, : int((ids != checkpoint.tokenizer.pad_id).sum())]
     with torch.no_grad():
@@ -96,21 +98,21 @@ def test_what_fills_a_question_up_is_not_looked_at(folder: Path) -> None:
 
 def test_everything_that_was_changed_is_there_again(folder: Path, tmp_path: Path) -> None:
     """Blocks go, then a head, more blocks, neurons, a rank, and a layer."""
-    checkpoint = _open(folder)
+    checkpoint = open_checkpoint(folder)
     model = checkpoint.model
-    split_attentions_(model, checkpoint.segments, [Block(NAMES[1], "text", "image", 1)])
+    split_attentions_(model, _segments(checkpoint), [Block(NAMES[1], "text", "image", 1)])
     keep_heads_(model, attentions(model)[1], [1])  # the head that is split is now the first
     assert removed_blocks(model) == (Block(NAMES[1], "text", "image", 0),)
-    split_attentions_(model, checkpoint.segments, [Block(NAMES[1], "image", "text", 0)])
+    split_attentions_(model, _segments(checkpoint), [Block(NAMES[1], "image", "text", 0)])
     keep_neurons_(model, feed_forwards(model)[1], list(range(5, 60)))
     assert factorise_(model, f"{NAMES[1]}.query", factorise(linear(model, f"{NAMES[1]}.query").weight), 5)
     keep_layers_(model, LAYER, [1])
     checkpoint.config["num_hidden_layers"] = 1
     checkpoint.save(tmp_path / "small")
-    again = _open(tmp_path / "small")
+    again = open_checkpoint(tmp_path / "small")
     assert torch.allclose(_answer(checkpoint), _answer(again), atol=2e-3)  # weights are stored in fp16
     again.save(tmp_path / "twice")
-    assert torch.equal(_answer(again), _answer(_open(tmp_path / "twice")))
+    assert torch.equal(_answer(again), _answer(open_checkpoint(tmp_path / "twice")))
     told = json.loads((tmp_path / "small" / COMPRESSION_FILE).read_text())
     assert told["segments"] == {"text": TEXT_LENGTH, "image": 1 + PATCHES}
     name = NAMES[0]
@@ -122,52 +124,52 @@ def test_everything_that_was_changed_is_there_again(folder: Path, tmp_path: Path
 
 
 def test_a_removed_block_saves_its_multiply_adds(folder: Path, tmp_path: Path) -> None:
-    checkpoint, inputs = _open(folder), vilt_inputs(1)
+    checkpoint, inputs = open_checkpoint(folder), vilt_inputs(1)
     before = cost_of(checkpoint.tower(Role.FUSION), inputs)
     gone = [Block(NAMES[0], "text", "image", 0), Block(NAMES[1], "image", "text", 1)]
-    split_attentions_(checkpoint.model, checkpoint.segments, gone)
+    split_attentions_(checkpoint.model, _segments(checkpoint), gone)
     checkpoint.save(tmp_path / "split")
-    after = cost_of(_open(tmp_path / "split").tower(Role.FUSION), inputs)
+    after = cost_of(open_checkpoint(tmp_path / "split").tower(Role.FUSION), inputs)
     assert before.macs - after.macs == 2 * 2 * TEXT_LENGTH * (1 + PATCHES) * HEAD_SIZE
     assert before.parameters == after.parameters
 
 
 def test_what_a_head_saves_is_not_overrated_where_attention_is_split(folder: Path) -> None:
     """What one more head less saves is at least what is counted on, and no less where nothing is split."""
-    checkpoint, inputs = _open(folder), vilt_inputs(1)
-    split_attentions_(checkpoint.model, checkpoint.segments, [Block(NAMES[0], "text", "image", 1)])
+    checkpoint, inputs = open_checkpoint(folder), vilt_inputs(1)
+    split_attentions_(checkpoint.model, _segments(checkpoint), [Block(NAMES[0], "text", "image", 1)])
     tower = checkpoint.tower(Role.FUSION)
-    groups = groups_of(tower, tower, [Units.HEADS], Score.MAGNITUDE, checkpoint.segments.total)
+    groups = groups_of(tower, tower, [Units.HEADS], Score.MAGNITUDE, _segments(checkpoint).total)
     for group, attention, exact in zip(groups, attentions(checkpoint.model), (False, True), strict=True):
         for kept in ([0], [1]):
             smaller = deepcopy(checkpoint.model)
             keep_heads_(smaller, attention, kept)
-            other = _open(folder)
+            other = open_checkpoint(folder)
             other.model = smaller
             saved = cost_of(tower, inputs).macs - cost_of(other.tower(Role.FUSION), inputs).macs
             assert saved == group.saves.macs if exact or kept == [0] else saved > group.saves.macs
 
 
 def test_a_second_round_counts_what_is_gone_already(folder: Path) -> None:
-    checkpoint = _open(folder)
+    checkpoint = open_checkpoint(folder)
     tower = checkpoint.tower(Role.FUSION)
-    scores = block_scores(tower, [vilt_inputs()], checkpoint.segments)
+    scores = block_scores(tower, [vilt_inputs()], _segments(checkpoint))
     first = least_blocks(scores, 0.25)
-    split_attentions_(checkpoint.model, checkpoint.segments, first)
+    split_attentions_(checkpoint.model, _segments(checkpoint), first)
     tower = checkpoint.tower(Role.FUSION)
-    again = block_scores(tower, [vilt_inputs()], checkpoint.segments)
+    again = block_scores(tower, [vilt_inputs()], _segments(checkpoint))
     assert all(again[block] == 0 for block in first)
     assert all(value > 0 for block, value in again.items() if block not in first)
     second = least_blocks(again, 0.5)
     assert len(second) == 2 * len(first)
     assert set(first) < set(second)
-    split_attentions_(checkpoint.model, checkpoint.segments, second)
+    split_attentions_(checkpoint.model, _segments(checkpoint), second)
     assert set(removed_blocks(checkpoint.model)) == set(second)
 
 
 def test_a_vilt_is_not_exported_yet(folder: Path) -> None:
     with pytest.raises(SourceError, match="compressed and trained, but not exported yet"):
-        open_source(folder)
+        exported_components(folder)
 
 
 def _removed(**changes: object) -> Callable[[dict[str, Any]], None]:
@@ -212,7 +214,7 @@ def test_blocks_that_make_no_sense_are_refused(
     change(stored)
     (folder / COMPRESSION_FILE).write_text(json.dumps(stored))
     with pytest.raises(SourceError, match=complaint):
-        open_trainable(folder)
+        open_checkpoint(folder)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +232,7 @@ def test_a_broken_configuration_is_named(folder: Path, key: str, value: object, 
     config[key] = value
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(SourceError, match=complaint):
-        open_trainable(folder)
+        open_checkpoint(folder)
 
 
 @pytest.mark.parametrize("kind", [None, "ViltImageProcessor"])
@@ -239,7 +241,7 @@ def test_another_image_processor_is_named(folder: Path, kind: str | None) -> Non
     path = folder / "preprocessor_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "image_processor_type": kind}))
     with pytest.raises(SourceError, match="only CLIPImageProcessor is supported"):
-        open_trainable(folder)
+        open_checkpoint(folder)
 
 
 def test_two_towers_have_no_such_blocks(tmp_path: Path) -> None:
@@ -249,11 +251,11 @@ def test_two_towers_have_no_such_blocks(tmp_path: Path) -> None:
     _removed(attention=name)(stored)
     (folder / COMPRESSION_FILE).write_text(json.dumps(stored))
     with pytest.raises(SourceError, match="CLIPAttention is no attention over text and picture"):
-        open_trainable(folder)
+        open_checkpoint(folder)
 
 
 def test_attentions_are_split_by_one_kind_of_segments(folder: Path) -> None:
-    model = _open(folder).model
-    split_attentions_(model, _open(folder).segments, [Block(NAMES[0], "text", "image", 0)])
+    model = open_checkpoint(folder).model
+    split_attentions_(model, _segments(open_checkpoint(folder)), [Block(NAMES[0], "text", "image", 0)])
     with pytest.raises(RecipeError, match="split by segments of"):
         split_attentions_(model, Segments({"text": 9, "image": 24}), [Block(NAMES[0], "text", "image", 0)])

@@ -1,4 +1,4 @@
-"""Checkpoint folders: a Source that answers as transformers does, or a SourceError."""
+"""Checkpoint folders: a Checkpoint that answers as transformers does, or a SourceError."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pocketvl.errors import SourceError
-from pocketvl.families import open_source
-from pocketvl.families.base import Source
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
 from pocketvl_runtime.image import load_pixels
 from pocketvl_runtime.text import Tokenizer
 from tests.families.tiny import make_tiny_clip
@@ -119,7 +119,7 @@ _EXTRA: dict[str, Extra] = {
 
 
 class Checkpoints:
-    """`open_source` on a tiny CLIP folder in which one JSON file is not as it should be."""
+    """`open_checkpoint` on a tiny CLIP folder in which one JSON file is not as it should be."""
 
     name = "checkpoints"
 
@@ -155,12 +155,12 @@ class Checkpoints:
         if name == "processor_config.json" and case.options:
             (self._copy / "preprocessor_config.json").unlink()
         try:
-            source = open_source(self._copy)
+            source = open_checkpoint(self._copy)
         except SourceError as error:
             return refusal(error)
         return self._compare(source)
 
-    def _compare(self, source: Source) -> str:
+    def _compare(self, source: Checkpoint) -> str:
         try:
             expected = _transformers(self._copy, self._image, source.tokenizer.length)
         except Exception:
@@ -175,10 +175,12 @@ class Checkpoints:
 
 
 @torch.no_grad()
-def _ours(source: Source, image: Image.Image) -> tuple[NDArray[Any], NDArray[Any]]:
+def _ours(source: Checkpoint, image: Image.Image) -> tuple[NDArray[Any], NDArray[Any]]:
     pixels = torch.from_numpy(load_pixels(image, source.preprocess))[None]
     ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode([_TEXT]).ids
-    return source.image_encoder(pixels)[0].numpy(), source.text_encoder(torch.from_numpy(ids))[0].numpy()
+    return source.tower("image_encoder")(pixels)[0].numpy(), source.tower("text_encoder")(
+        torch.from_numpy(ids)
+    )[0].numpy()
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,16 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pocketvl.families import open_source
-from pocketvl.families.base import Source
-from pocketvl.lower.fp16_onnx import cast_fp16_onnx
-from pocketvl.lower.to_onnx import export_onnx
-from pocketvl.lower.to_tflite import cast_fp16_tflite, export_tflite
+from pocketvl.families import open_checkpoint
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.lower.onnx.fp16 import cast_fp16_onnx
+from pocketvl.lower.tflite.export import export_tflite
+from pocketvl.lower.tflite.fp16 import cast_fp16_tflite
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.observe.calibrate import calibrate
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.structure import token_tables
-from pocketvl.quantize.tower import quantize_tower, static_spec
+from pocketvl.quantize.tower import quantize_tower, tower_spec
+from pocketvl_runtime.manifest import Precision
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 from tests.lower.readers import FORMATS, MIXED, WRITE, in_forms
 
@@ -38,19 +40,19 @@ _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """The model, its LayerNorms folded, and the folder with `<input name>.<suffix>` for TOWERS and SUFFIXES.
+    """The model, folded, and the folder with `<input name>.<suffix>` for TOWERS and SUFFIXES.
 
     The integers of a tower lie in the folder `<input name>`.
     """
 
-    source: Source
+    modules: Mapping[str, torch.nn.Module]
     folder: Path
 
     def path(self, tower: str, suffix: str) -> Path:
         return self.folder / f"{tower}.{suffix}"
 
     def module(self, tower: str) -> torch.nn.Module:
-        return self.source.image_encoder if tower == "pixels" else self.source.text_encoder
+        return self.modules[tower]
 
     def integers(self, tower: str) -> QuantizedTower:
         return QuantizedTower.load(self.folder / tower)
@@ -78,17 +80,20 @@ def samples(tower: str, count: int, seed: int) -> list[dict[str, NDArray[np.gene
 
 def lower_all(folder: Path) -> Lowered:
     """Makes the tiny model and every graph of it in `folder`."""
-    source = open_source(make_tiny_clip(folder / "tiny"))
-    lowered = Lowered(source, folder)
+    components = open_checkpoint(make_tiny_clip(folder / "tiny")).components.values()
+    modules = {each.inputs[0].name: each.module.requires_grad_(False) for each in components}
+    lowered = Lowered(modules, folder)
     for tower in TOWERS:
         module, example = lowered.module(tower), torch.from_numpy(samples(tower, 1, 0)[0][tower])
-        fold_layer_norms_(module, example)
-        export_onnx(module, example, tower, lowered.path(tower, "fp32.onnx"))
-        export_tflite(module, example, tower, lowered.path(tower, "fp32.tflite"))
+        fold_(module, example)
+        export_onnx(module, {tower: example}, lowered.path(tower, "fp32.onnx"))
+        export_tflite(module, {tower: example}, lowered.path(tower, "fp32.tflite"))
         cast_fp16_onnx(lowered.path(tower, "fp32.onnx"), lowered.path(tower, "fp16.onnx"))
         cast_fp16_tflite(lowered.path(tower, "fp32.tflite"), lowered.path(tower, "fp16.tflite"))
         seen = calibrate(module, [feed[tower] for feed in samples(tower, 64, 1)])
-        integers = quantize_tower(module, static_spec(module, token_tables(module, example)), seen)
+        integers = quantize_tower(
+            module, tower_spec(module, Precision.INT8, token_tables(module, example)), seen
+        )
         (folder / tower).mkdir()
         integers.save(folder / tower)
         mixed = in_forms(module, integers, MIXED)

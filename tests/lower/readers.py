@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
-from pocketvl.lower.ops import op_name, read_tflite
-from pocketvl.lower.quantized_onnx import write_quantized_onnx
-from pocketvl.lower.quantized_tflite import weights_of, write_quantized_tflite
+from pocketvl.lower.onnx.quantized import write_quantized_onnx
+from pocketvl.lower.tflite.graph import op_name, read_tflite
+from pocketvl.lower.tflite.quantized import weights_of, write_quantized_tflite
 from pocketvl.network.integers import QuantizedLayer, QuantizedTower
 from pocketvl.network.specification import (
     CHANNELS_8,

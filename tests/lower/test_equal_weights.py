@@ -12,8 +12,8 @@ from torch import nn
 
 from pocketvl.errors import LoweringError
 from pocketvl.lower.distinct_weights import distinct_weights
-from pocketvl.lower.to_onnx import export_onnx
-from pocketvl.lower.to_tflite import export_tflite
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.lower.tflite.export import export_tflite
 from pocketvl.network.integers import ActivationGrid, QuantizedTower
 from pocketvl.network.specification import INT8_DYNAMIC, INT8_STATIC, LayerSpec
 from pocketvl.quantize.arithmetic import quantize_bias
@@ -105,7 +105,7 @@ def check(module: nn.Module, names: tuple[str, ...], shape: tuple[int, ...], kin
     values = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
     feeds = [{"x": value} for value in values]
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    EXPORT[kind](module, torch.from_numpy(values[0]), "x", folder / f"f.{kind}")
+    EXPORT[kind](module, {"x": torch.from_numpy(values[0])}, folder / f"f.{kind}")
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     with torch.no_grad():
         expected = np.stack([module(torch.from_numpy(value)).numpy() for value in values])
@@ -164,4 +164,4 @@ def test_weights_that_a_converter_lost_are_named(kind: str, tmp_path: Path) -> N
     module = Unused(bias=True).eval()
     module.get_submodule("third").load_state_dict(module.get_submodule("second").state_dict())
     with pytest.raises(LoweringError, match=rf"f\.{kind} does not hold the weights of second"):
-        EXPORT[kind](module, torch.zeros(1, 3, 32), "x", tmp_path / f"f.{kind}")
+        EXPORT[kind](module, {"x": torch.zeros(1, 3, 32)}, tmp_path / f"f.{kind}")

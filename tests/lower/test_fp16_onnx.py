@@ -12,9 +12,9 @@ from onnx import numpy_helper
 from torch import nn
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.fp16_onnx import cast_fp16_onnx
-from pocketvl.lower.ops import graph_io, op_counts
-from pocketvl.lower.to_onnx import export_onnx
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.lower.onnx.fp16 import cast_fp16_onnx
+from pocketvl.lower.onnx.graph import graph_io_onnx, op_counts_onnx
 from tests.lower.engines import run_onnx
 from tests.lower.lowered import TOWERS, lowered, samples
 
@@ -25,7 +25,7 @@ def test_weights_are_halved_and_computed_with_in_float(tower: str, tmp_path: Pat
     cast_fp16_onnx(source, half)
     cast_fp16_onnx(source, again)
     assert half.read_bytes() == again.read_bytes()
-    assert graph_io(half) == graph_io(source)
+    assert graph_io_onnx(half) == graph_io_onnx(source)
     stored = {tensor.name: tensor for tensor in onnx.load(half).graph.initializer}
     matrices = [tensor for tensor in onnx.load(source).graph.initializer if len(tensor.dims) > 1]
     for tensor in matrices:
@@ -37,12 +37,12 @@ def test_weights_are_halved_and_computed_with_in_float(tower: str, tmp_path: Pat
     found = run_onnx(half, feeds, optimized=tmp_path / "o.onnx")
     floats = run_onnx(source, feeds)
     assert 0 < np.abs(found - floats).max() < 2e-3
-    assert op_counts(tmp_path / "o.onnx").get("Cast", 0) == op_counts(source)["Cast"]
+    assert op_counts_onnx(tmp_path / "o.onnx").get("Cast", 0) == op_counts_onnx(source)["Cast"]
 
 
 def test_what_does_not_fit_is_refused_and_infinities_are_kept(tmp_path: Path) -> None:
     model = onnx.load(lowered().path("ids", "fp32.onnx"))
-    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "projection.weight")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "text_projection.weight")
     values = numpy_helper.to_array(weight).copy()
     for value, fits in ((-np.inf, True), (65504.0, True), (-70000.0, False)):
         values[0, 0] = value
@@ -51,11 +51,11 @@ def test_what_does_not_fit_is_refused_and_infinities_are_kept(tmp_path: Path) ->
         if fits:
             cast_fp16_onnx(tmp_path / "f.onnx", tmp_path / "h.onnx")
             continue
-        with pytest.raises(LoweringError, match=r"f\.onnx: projection\.weight holds 7e\+04"):
+        with pytest.raises(LoweringError, match=r"f\.onnx: text_projection\.weight holds 7e\+04"):
             cast_fp16_onnx(tmp_path / "f.onnx", tmp_path / "h.onnx")
 
 
 def test_a_graph_without_weights_is_refused(tmp_path: Path) -> None:
-    export_onnx(nn.ReLU().eval(), torch.zeros(1, 4), "x", tmp_path / "f.onnx")
+    export_onnx(nn.ReLU().eval(), {"x": torch.zeros(1, 4)}, tmp_path / "f.onnx")
     with pytest.raises(LoweringError, match="no weights"):
         cast_fp16_onnx(tmp_path / "f.onnx", tmp_path / "h.onnx")

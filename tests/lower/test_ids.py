@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from pocketvl.errors import LoweringError
-from pocketvl.families import open_source
-from pocketvl.lower.ids import check_ids
-from pocketvl.lower.ops import read_tflite
-from pocketvl.lower.to_onnx import export_onnx
-from pocketvl.lower.to_tflite import export_tflite
+from pocketvl.families import open_checkpoint
+from pocketvl.lower.backends import backend_of_file
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.lower.tflite.export import export_tflite
+from pocketvl.lower.tflite.graph import read_tflite
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
 from tests.lower.lowered import SUFFIXES, TOWERS, lowered
@@ -27,7 +27,8 @@ LEAST = -6e4  # what fp16 can still hold, with room
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("tower", TOWERS)
 def test_ids_never_become_floats(tower: str, suffix: str) -> None:
-    check_ids(lowered().path(tower, suffix))
+    path = lowered().path(tower, suffix)
+    backend_of_file(path).check(path)
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +40,11 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "dual": make_tiny_dual(root / "d"),
     }
     for name, checkpoint in checkpoints.items():
-        opened = open_source(checkpoint)
+        opened = open_checkpoint(checkpoint)
         example = torch.full((1, opened.tokenizer.length), opened.tokenizer.pad_id, dtype=torch.int32)
         for kind, export in EXPORT.items():
             made[f"{name}.{kind}"] = root / f"{name}.{kind}"
-            export(opened.text_encoder, example, "ids", made[f"{name}.{kind}"])
+            export(opened.tower("text_encoder"), {"ids": example}, made[f"{name}.{kind}"])
     return made
 
 
@@ -51,7 +52,8 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("kind", EXPORT)
 @pytest.mark.parametrize("name", ["legacy", "dual"])
 def test_ids_of_other_models_never_become_floats(name: str, kind: str, others: dict[str, Path]) -> None:
-    check_ids(others[f"{name}.{kind}"])
+    path = others[f"{name}.{kind}"]
+    backend_of_file(path).check(path)
 
 
 @pytest.mark.slow
@@ -101,13 +103,13 @@ class LooksUpAndCompares(nn.Module):
 )
 def test_ids_that_become_floats_are_named(module: nn.Module, kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"graph.{kind}"
-    EXPORT[kind](module.eval(), torch.ones(1, 4, dtype=torch.int32), "ids", path)
+    EXPORT[kind](module.eval(), {"ids": torch.ones(1, 4, dtype=torch.int32)}, path)
     with pytest.raises(LoweringError, match=r"ids become floats in (Cast|CAST)"):
-        check_ids(path)
+        backend_of_file(path).check(path)
 
 
 @pytest.mark.parametrize("kind", EXPORT)
 def test_tables_and_comparisons_are_what_ids_are_for(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"graph.{kind}"
-    EXPORT[kind](LooksUpAndCompares().eval(), torch.ones(1, 4, dtype=torch.int32), "ids", path)
-    check_ids(path)
+    EXPORT[kind](LooksUpAndCompares().eval(), {"ids": torch.ones(1, 4, dtype=torch.int32)}, path)
+    backend_of_file(path).check(path)

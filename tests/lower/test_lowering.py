@@ -15,10 +15,12 @@ import torch
 from torch import nn
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.ops import check_ops, graph_io, op_counts, read_tflite
-from pocketvl.lower.to_onnx import export_onnx
-from pocketvl.lower.to_tflite import cast_fp16_tflite, export_tflite
-from pocketvl_runtime.manifest import TensorSpec
+from pocketvl.lower.backends import backend_of, backend_of_file
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.lower.tflite.export import export_tflite
+from pocketvl.lower.tflite.fp16 import cast_fp16_tflite
+from pocketvl.lower.tflite.graph import read_tflite
+from pocketvl_runtime.manifest import Engine, TensorSpec
 from tests.families.tiny import EMBEDDING_DIM, IMAGE_SIZE, TEXT_LENGTH
 from tests.lower.engines import run, run_litert, run_tensorflow_reference
 from tests.lower.lowered import SUFFIXES, TOWERS, lowered, samples
@@ -56,7 +58,8 @@ def test_tensorflows_reference_kernels_agree_with_litert(tower: str, suffix: str
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_inputs_and_outputs_carry_the_contracts_names(tower: str, suffix: str) -> None:
-    found = graph_io(lowered().path(tower, suffix))
+    path = lowered().path(tower, suffix)
+    found = backend_of_file(path).graph_io(path)
     assert found.inputs == (INPUTS[tower],)
     assert found.outputs == (TensorSpec("embedding", "float32", (1, EMBEDDING_DIM)),)
 
@@ -92,7 +95,7 @@ def test_files_tell_of_no_path_source_or_moment(tower: str, suffix: str) -> None
 
 def test_weights_are_called_as_in_torch() -> None:
     model = lowered()
-    for tower, module in zip(TOWERS, (model.source.image_encoder, model.source.text_encoder), strict=True):
+    for tower, module in model.modules.items():
         expected = {name for name, parameter in module.named_parameters() if parameter.ndim > 1}
         expected -= {name for name in expected if "position_embedding" in name}  # added: no layer's weight
         graph = onnx.load(model.path(tower, "fp32.onnx")).graph
@@ -109,9 +112,7 @@ def test_fp16_halves_the_weights() -> None:
         full, half = (model.path(tower, f"{kind}.tflite") for kind in ("fp32", "fp16"))
         weights = sum(
             parameter.numel()
-            for name, parameter in (
-                model.source.image_encoder if tower == "pixels" else model.source.text_encoder
-            ).named_parameters()
+            for name, parameter in model.module(tower).named_parameters()
             if parameter.ndim > 1 and "position" not in name
         )
         saved = full.stat().st_size - half.stat().st_size
@@ -121,7 +122,8 @@ def test_fp16_halves_the_weights() -> None:
 @pytest.mark.parametrize("tower", TOWERS)
 def test_op_counts_are_the_graphs(tower: str) -> None:
     model = lowered()
-    onnx_counts, tflite_counts = (op_counts(model.path(tower, f"fp32.{kind}")) for kind in ("onnx", "tflite"))
+    paths = [model.path(tower, f"fp32.{kind}") for kind in ("onnx", "tflite")]
+    onnx_counts, tflite_counts = (backend_of_file(path).op_counts(path) for path in paths)
     linears = 13  # 2 layers of q, k, v, out, fc1, fc2, and the projection
     assert onnx_counts["Gemm"] == tflite_counts["FULLY_CONNECTED"] == linears
     assert tflite_counts["BATCH_MATMUL"] == onnx_counts["MatMul"] == 4  # activation x activation
@@ -140,14 +142,14 @@ def test_a_module_that_cannot_be_lowered_is_one_clear_line(tmp_path: Path) -> No
     example = torch.zeros(4, 4, dtype=torch.int32)
     for export, suffix in ((export_onnx, "onnx"), (export_tflite, "tflite")):
         with pytest.raises(LoweringError, match=f"graph.{suffix}") as caught:
-            export(Sorts().eval(), example, "ids", tmp_path / f"graph.{suffix}")
+            export(Sorts().eval(), {"ids": example}, tmp_path / f"graph.{suffix}")
         assert "\n" not in str(caught.value)
 
 
 def test_a_module_in_training_mode_is_refused(tmp_path: Path) -> None:
     for export in (export_onnx, export_tflite):
         with pytest.raises(LoweringError, match="eval"):
-            export(nn.Linear(2, 2), torch.zeros(1, 2), "pixels", tmp_path / "graph")
+            export(nn.Linear(2, 2), {"pixels": torch.zeros(1, 2)}, tmp_path / "graph")
 
 
 def test_foreign_onnx_ops_are_named(tmp_path: Path) -> None:
@@ -157,9 +159,9 @@ def test_foreign_onnx_ops_are_named(tmp_path: Path) -> None:
     onnx.save(
         onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [out])), tmp_path / "g.onnx"
     )
-    assert op_counts(tmp_path / "g.onnx") == {"com.microsoft::QuickGelu": 1}
+    assert backend_of(Engine.ONNX).op_counts(tmp_path / "g.onnx") == {"com.microsoft::QuickGelu": 1}
     with pytest.raises(LoweringError, match=r"com\.microsoft::QuickGelu"):
-        check_ops(tmp_path / "g.onnx")
+        backend_of(Engine.ONNX).check(tmp_path / "g.onnx")
 
 
 def test_custom_and_flex_tflite_ops_are_named(tmp_path: Path) -> None:
@@ -169,15 +171,16 @@ def test_custom_and_flex_tflite_ops_are_named(tmp_path: Path) -> None:
     code = model.operatorCodes[model.subgraphs[0].operators[0].opcodeIndex]
     code.builtinCode, code.deprecatedBuiltinCode, code.customCode = 32, 32, b"FlexErf"
     (tmp_path / "g.tflite").write_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
-    assert "CUSTOM:FlexErf" in op_counts(tmp_path / "g.tflite")
+    assert "CUSTOM:FlexErf" in backend_of(Engine.TFLITE).op_counts(tmp_path / "g.tflite")
     with pytest.raises(LoweringError, match="CUSTOM:FlexErf"):
-        check_ops(tmp_path / "g.tflite")
+        backend_of(Engine.TFLITE).check(tmp_path / "g.tflite")
 
 
 @pytest.mark.parametrize("name", ["broken.onnx", "broken.tflite"])
 def test_broken_files_are_one_clear_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x1c\0\0\0TFL3" + b"\xff" * 40)
-    for read in (op_counts, graph_io):
+    backend = backend_of_file(Path(name))
+    for read in (backend.op_counts, backend.graph_io, backend.dataflow):
         with pytest.raises(LoweringError, match=name):
             read(tmp_path / name)
 
@@ -190,7 +193,7 @@ def test_dynamic_shapes_are_refused(tmp_path: Path) -> None:
         onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [out])), tmp_path / "g.onnx"
     )
     with pytest.raises(LoweringError, match="dynamic"):
-        graph_io(tmp_path / "g.onnx")
+        backend_of(Engine.ONNX).graph_io(tmp_path / "g.onnx")
 
 
 def test_nothing_to_cast_is_refused(tmp_path: Path) -> None:
@@ -198,6 +201,6 @@ def test_nothing_to_cast_is_refused(tmp_path: Path) -> None:
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             return pixels * 2
 
-    export_tflite(Doubles().eval(), torch.zeros(1, 2), "pixels", tmp_path / "g.tflite")
+    export_tflite(Doubles().eval(), {"pixels": torch.zeros(1, 2)}, tmp_path / "g.tflite")
     with pytest.raises(LoweringError, match="no weights"):
         cast_fp16_tflite(tmp_path / "g.tflite", tmp_path / "h.tflite")

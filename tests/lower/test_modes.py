@@ -21,8 +21,10 @@ from onnx import numpy_helper
 from torch import nn
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.ops import check_ops, graph_io, op_counts, read_tflite
-from pocketvl.lower.quantized_onnx import packed_blocks
+from pocketvl.lower.backends import backend_of_file
+from pocketvl.lower.onnx.graph import op_counts_onnx
+from pocketvl.lower.onnx.quantized import packed_blocks
+from pocketvl.lower.tflite.graph import read_tflite
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
 from pocketvl.network.specification import (
     ACTIVATION_8,
@@ -166,14 +168,14 @@ def test_onnxruntime_multiplies_integers_in_dynamic_layers(tower: str, tmp_path:
     for mode in ("dynamic", "int4", "widened"):
         run_onnx(written(tower, mode, "onnx"), samples(tower, 1, 0), optimized=tmp_path / f"{mode}.onnx")
     dynamic, blocks, widened = (
-        op_counts(tmp_path / f"{mode}.onnx") for mode in ("dynamic", "int4", "widened")
+        op_counts_onnx(tmp_path / f"{mode}.onnx") for mode in ("dynamic", "int4", "widened")
     )
     fused = ("com.microsoft::MatMulIntegerToFloat", "com.microsoft::DynamicQuantizeMatMul")
     assert sum(dynamic.get(name, 0) for name in fused) == 13
     assert "MatMulInteger" not in dynamic
     assert blocks["com.microsoft::MatMulNBits"] == widened["Gemm"] == 13
     assert not {"com.microsoft::MatMulNBits", "DequantizeLinear"} & widened.keys()
-    assert op_counts(written(tower, "int4", "onnx"))["com.microsoft::MatMulNBits"] == 13
+    assert op_counts_onnx(written(tower, "int4", "onnx"))["com.microsoft::MatMulNBits"] == 13
 
 
 @pytest.mark.parametrize("tower", TOWERS)
@@ -196,8 +198,9 @@ def test_the_same_tower_gives_the_same_bytes(tower: str, kind: str, tmp_path: Pa
     WRITE[kind](lowered().path(tower, f"fp32.{kind}"), backwards, tmp_path / f"again.{kind}")
     first = written(tower, "mixed", kind)
     assert (tmp_path / f"again.{kind}").read_bytes() == first.read_bytes()
-    assert graph_io(first) == graph_io(lowered().path(tower, f"fp32.{kind}"))
-    check_ops(first)
+    backend = backend_of_file(first)
+    assert backend.graph_io(first) == backend.graph_io(lowered().path(tower, f"fp32.{kind}"))
+    backend.check_ops(first)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -217,7 +220,8 @@ def test_a_layer_that_the_graph_lacks_is_named(kind: str, tmp_path: Path) -> Non
 
 ACTIVATION_4 = replace(ACTIVATION_8, bits=4)
 CHANNELS_4, CHANNELS_3 = replace(CHANNELS_8, bits=4), replace(CHANNELS_8, bits=3)
-LINEAR, TABLE, CONVOLUTION = "projection", "embeddings.token_embedding", "patch_embedding"
+LINEAR, TABLE = "text_projection", "text_model.embeddings.token_embedding"
+CONVOLUTION = "vision_model.embeddings.patch_embedding"
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -253,7 +257,7 @@ def test_products_and_scales_that_would_be_rounded_are_refused(kind: str, tmp_pa
     layer = tower_of("ids", "int4").layers[LINEAR]
     for step in (2**-9, 2**-12):  # a number of fp16 but not of bfloat16, and of neither
         tower = QuantizedTower({LINEAR: replace(layer, scale=layer.scale * np.float32(1 + step))})
-        with pytest.raises(LoweringError, match="^projection: .*16 bits"):
+        with pytest.raises(LoweringError, match=f"^{LINEAR}: .*16 bits"):
             WRITE[kind](source, tower, tmp_path / "g")
 
 

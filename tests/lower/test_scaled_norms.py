@@ -16,12 +16,12 @@ from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
 
-from pocketvl.families import open_source
-from pocketvl.lower.ops import op_name, read_tflite
-from pocketvl.lower.quantized_onnx import write_quantized_onnx
-from pocketvl.lower.quantized_tflite import write_quantized_tflite
-from pocketvl.lower.to_onnx import export_onnx
-from pocketvl.lower.to_tflite import export_tflite
+from pocketvl.families import open_checkpoint
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.lower.onnx.quantized import write_quantized_onnx
+from pocketvl.lower.tflite.export import export_tflite
+from pocketvl.lower.tflite.graph import op_name, read_tflite
+from pocketvl.lower.tflite.quantized import write_quantized_tflite
 from pocketvl.network.integers import QuantizedLayer, QuantizedTower
 from pocketvl.network.specification import CHANNELS_8, INT8_STATIC, INT8_TABLE
 from pocketvl.observe.calibrate import calibrate
@@ -35,7 +35,7 @@ from tests.lower.lowered import samples
 from tests.quantize.outliers import plant_outliers_
 
 FORMATS = ("onnx", "tflite")
-TABLE = "embeddings.token_embedding"
+TABLE = "text_model.embeddings.token_embedding"
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -76,7 +76,7 @@ def equalised() -> Equalised:
     """Made at the first call."""
     _KEPT.append(tempfile.TemporaryDirectory(prefix="equalised-"))
     folder = Path(_KEPT[0].name)
-    module = open_source(make_tiny_clip(folder / "tiny")).text_encoder
+    module = open_checkpoint(make_tiny_clip(folder / "tiny")).tower("text_encoder").requires_grad_(False)
     feeds = [feed["ids"] for feed in samples("ids", 64, 1)]
     example = torch.from_numpy(feeds[0])
     fold_layer_norms_(module, example)
@@ -85,8 +85,8 @@ def equalised() -> Equalised:
     for kind in ("plain", "equal"):
         if kind == "equal":
             decided = equalize_(module, example, feeds)
-        export_onnx(module, example, "ids", folder / f"{kind}.onnx")
-        export_tflite(module, example, "ids", folder / f"{kind}.tflite")
+        export_onnx(module, {"ids": example}, folder / f"{kind}.onnx")
+        export_tflite(module, {"ids": example}, folder / f"{kind}.tflite")
         tower = rounded(module, feeds)
         write_quantized_onnx(folder / f"{kind}.onnx", tower, folder / f"{kind}8.onnx")
         write_quantized_tflite(folder / f"{kind}.tflite", tower, folder / f"{kind}8.tflite")
@@ -199,7 +199,7 @@ def test_scale_and_shift_stay_in_the_norm(kind: type[nn.LayerNorm], shift: float
         module.norm.weight.copy_(torch.linspace(0.1, 10, 6))
         module.norm.bias.fill_(shift)
     x = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(4))
-    export_tflite(module, x, "x", tmp_path / "g.tflite")
+    export_tflite(module, {"x": x}, tmp_path / "g.tflite")
     (found,) = tflite_linears(tmp_path / "g.tflite").values()
     np.testing.assert_array_equal(found, module.linear.weight.detach().numpy())
     expected = module(x).detach().numpy()
@@ -211,14 +211,14 @@ def test_the_module_computes_as_before_afterwards(tmp_path: Path) -> None:
     with torch.no_grad():
         module.norm.weight.fill_(3)
     original = functional.layer_norm
-    export_tflite(module, torch.ones(1, 6), "x", tmp_path / "g.tflite")
+    export_tflite(module, {"x": torch.ones(1, 6)}, tmp_path / "g.tflite")
     assert "forward" not in vars(module.norm)
     assert functional.layer_norm is original
 
 
 def test_a_norm_that_does_not_scale_is_lowered_as_ever(tmp_path: Path) -> None:
     module = Normed(nn.LayerNorm(6)).eval()
-    export_tflite(module, torch.ones(1, 6), "x", tmp_path / "plain.tflite")
+    export_tflite(module, {"x": torch.ones(1, 6)}, tmp_path / "plain.tflite")
     model = read_tflite(tmp_path / "plain.tflite")
     kinds = [op_name(model, op) for op in model.subgraphs[0].operators]
     assert "SQUARED_DIFFERENCE" in kinds  # the converter's own way to normalise

@@ -12,9 +12,9 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from pocketvl.lower.quantized_onnx import write_quantized_onnx
-from pocketvl.lower.to_onnx import export_onnx
-from pocketvl.lower.to_tflite import export_tflite
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.lower.onnx.quantized import write_quantized_onnx
+from pocketvl.lower.tflite.export import export_tflite
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 from pocketvl.network.specification import (
     INT4_DYNAMIC,
@@ -60,7 +60,7 @@ def test_each_layer_gets_the_towers_bias_whatever_the_float_graph_shares(
     values = np.random.default_rng(0).normal(size=(4, 1, 3, 32)).astype(np.float32)
     feeds, biases = [{"x": value} for value in values], np.linspace(-2, 2, 32, dtype=np.float32)
     export = export_onnx if kind == "onnx" else export_tflite
-    export(module, torch.from_numpy(values[0]), "x", tmp_path / f"f.{kind}")
+    export(module, {"x": torch.from_numpy(values[0])}, tmp_path / f"f.{kind}")
     for spec in (INT8_STATIC, INT8_DYNAMIC, INT4_DYNAMIC, INT8_WIDENED):
         first = (
             static_layer(module, "first", biases)
@@ -82,7 +82,7 @@ def test_equal_scales_of_two_layers_are_not_one_buffer(kind: str, tmp_path: Path
     module.second.load_state_dict({**module.second.state_dict(), "weight": -module.first.weight.detach()})
     values = np.random.default_rng(0).normal(size=(4, 1, 3, 32)).astype(np.float32)
     export = export_onnx if kind == "onnx" else export_tflite
-    export(module, torch.from_numpy(values[0]), "x", tmp_path / f"f.{kind}")
+    export(module, {"x": torch.from_numpy(values[0])}, tmp_path / f"f.{kind}")
     first, second = (quantized(module, name, INT4_DYNAMIC) for name in ("first", "second"))
     np.testing.assert_array_equal(first.scale, second.scale)
     tower = QuantizedTower({"first": first, "second": replace(second, scale=second.scale / np.float32(2))})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
 from pocketvl.observe import calibrate as calibration
 from pocketvl.observe.calibrate import Calibration, calibrate
 from pocketvl.observe.settings import CalibrationSettings, Observer
@@ -353,7 +353,7 @@ def test_colours_that_never_change_are_not_warned_of() -> None:
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Calibration, set[str]]:
     folder: Path = make_tiny_clip(tmp_path_factory.mktemp("clip"))
-    module = open_source(folder).image_encoder
+    module = open_checkpoint(folder).tower("image_encoder")
     pictures = np.random.default_rng(0).integers(0, 256, (40, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     settings = CalibrationSettings(second_moments=True)
     names = {name for name, part in module.named_modules() if isinstance(part, (nn.Linear, nn.Conv2d))}

@@ -12,9 +12,9 @@ import torch
 
 from pocketvl.data.dataset import write_samples
 from pocketvl.errors import RecipeError
-from pocketvl.families import open_trainable
-from pocketvl.families.split_attention import removed_blocks
-from pocketvl.families.vilt_trainable import TrainableVilt
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.layers.split_attention import removed_blocks
 from pocketvl.pipelines.compress import CompressRequest, compress
 from pocketvl.pipelines.compress_chain import stages_of
 from pocketvl.pipelines.stages.answering import AskAnswers, LearnAnswers, QuestionData
@@ -127,8 +127,8 @@ def test_a_compressed_vilt_can_be_compressed_again(world: World, tmp_path: Path)
     request = CompressRequest(world.small, str(tmp_path / "more.toml"), world.data, tmp_path / "smaller")
     done = compress(request, world.cache)
     assert done.after.macs < done.before.macs
-    small, smaller = open_trainable(world.small), open_trainable(tmp_path / "smaller")
-    assert isinstance(smaller, TrainableVilt)
+    small, smaller = open_checkpoint(world.small), open_checkpoint(tmp_path / "smaller")
+    assert isinstance(smaller, Checkpoint)
     assert smaller.config["num_hidden_layers"] == 1
     assert {block.attention for block in removed_blocks(smaller.model)} <= {
         "vilt.encoder.layer.0.attention.attention"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pocketvl.data.dataset import Dataset, write_samples
-from pocketvl.families import open_source
-from pocketvl.families.base import Source
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.pipelines.bundle import golden_embeddings, write_base
 from pocketvl.pipelines.measure import with_tolerances
 from pocketvl.tasks.contrastive_metrics import Embeddings
@@ -29,8 +29,8 @@ LABELS = ("circle", "square", "star")
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    return open_source(make_tiny_clip(tmp_path_factory.mktemp("source") / "clip"))
+def source(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(make_tiny_clip(tmp_path_factory.mktemp("source") / "clip"))
 
 
 def dataset(root: Path, labels: tuple[str, ...]) -> Dataset:
@@ -45,29 +45,29 @@ def dataset(root: Path, labels: tuple[str, ...]) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def base(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def base(source: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     root = tmp_path_factory.mktemp("base")
     (root / "out").mkdir()
     write_base(source, dataset(root / "data", LABELS), root / "out")
     return Bundle.open(root / "out")
 
 
-def by_torch(source: Source, bundle: Bundle, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def by_torch(source: Checkpoint, bundle: Bundle, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Similarities and probabilities [I, N] without the runtime's arithmetic."""
     golden = bundle.golden()
     pixels = [load_pixels(bundle.file(image.file), source.preprocess) for image in golden.images]
     ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
     with torch.inference_mode():
-        images = source.image_encoder(torch.from_numpy(np.stack(pixels))).double()
-        read = source.text_encoder(torch.from_numpy(ids)).double()
+        images = source.tower("image_encoder")(torch.from_numpy(np.stack(pixels))).double()
+        read = source.tower("text_encoder")(torch.from_numpy(ids)).double()
         similarity = images @ read.T
         return similarity.numpy(), torch.softmax(source.logit_scale * similarity, dim=1).numpy()
 
 
-def test_the_pack_holds_torchs_answers(source: Source, base: Bundle) -> None:
+def test_the_pack_holds_torchs_answers(source: Checkpoint, base: Bundle) -> None:
     answers = base.golden().answers
     assert answers is not None
-    assert (answers.space, answers.logit_scale) == (source.space, source.logit_scale)
+    assert (answers.space, answers.logit_scale) == (source.space(), source.logit_scale)
     assert answers.labels == base.manifest.labels == LABELS
     assert answers.label_template == base.manifest.label_template
     labels = [f"a photo of a {label}" for label in LABELS]
@@ -78,7 +78,7 @@ def test_the_pack_holds_torchs_answers(source: Source, base: Bundle) -> None:
         np.testing.assert_allclose([row.probability for row in rows], probability, atol=2e-5)
 
 
-def test_without_labels_there_is_nothing_to_classify(source: Source, tmp_path: Path) -> None:
+def test_without_labels_there_is_nothing_to_classify(source: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     write_base(source, dataset(tmp_path / "data", ()), tmp_path / "out")
     answers = Bundle.open(tmp_path / "out").golden().answers
@@ -86,14 +86,14 @@ def test_without_labels_there_is_nothing_to_classify(source: Source, tmp_path: P
     assert (answers.labels, answers.classify, len(answers.match)) == ((), (), 6)
 
 
-def labels_read(source: Source) -> np.ndarray:
+def labels_read(source: Checkpoint) -> np.ndarray:
     ids = (
         Tokenizer(source.tokenizer_json, source.tokenizer)
         .encode(label_texts("a photo of a {label}", LABELS))
         .ids
     )
     with torch.inference_mode():
-        return np.asarray(source.text_encoder(torch.from_numpy(ids)).numpy())
+        return np.asarray(source.tower("text_encoder")(torch.from_numpy(ids)).numpy())
 
 
 def off_by(golden: Golden, labels: np.ndarray, noise: float) -> Embeddings:
@@ -110,7 +110,7 @@ def off_by(golden: Golden, labels: np.ndarray, noise: float) -> Embeddings:
 
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 2e-2, 0.3])
 def test_a_variants_answers_keep_their_tolerance_and_little_more_is_allowed(
-    source: Source, base: Bundle, noise: float
+    source: Checkpoint, base: Bundle, noise: float
 ) -> None:
     golden = base.golden()
     got = off_by(golden, labels_read(source), noise)
@@ -132,7 +132,7 @@ def test_a_variants_answers_keep_their_tolerance_and_little_more_is_allowed(
     assert limit.probability == pytest.approx(min(1.0, 2 * off["probability"] + margin), abs=1.1e-4)
 
 
-def test_fp32_has_next_to_no_margin(source: Source, base: Bundle) -> None:
+def test_fp32_has_next_to_no_margin(source: Checkpoint, base: Bundle) -> None:
     golden = base.golden()
     exact = {"onnx-fp32": off_by(golden, labels_read(source), 0.0)}
     spec = VariantSpec(Engine.ONNX, Precision.FP32, Status.ACCEPTED, {})
@@ -145,7 +145,7 @@ def test_fp32_has_next_to_no_margin(source: Source, base: Bundle) -> None:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 def test_a_variant_that_answers_nan_has_a_tolerance_all_the_same(
-    source: Source, base: Bundle, broken: float
+    source: Checkpoint, base: Bundle, broken: float
 ) -> None:
     golden = base.golden()
     got = off_by(golden, labels_read(source), 0.0)

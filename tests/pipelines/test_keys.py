@@ -16,30 +16,33 @@ import pytest
 import torch
 
 from pocketvl.errors import SourceError
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
+from pocketvl.families.base import Component
 from pocketvl.pipelines.compress import CompressRequest, compress
 from pocketvl.pipelines.export import ExportSettings, export
 from pocketvl.pipelines.stages.lowering import LowerGraph
 from pocketvl.pipelines.stages.quantizing import TrainQat
-from pocketvl.pipelines.stages.towers import ROLES, OfTower, PrepareTower, example_of, open_tower
+from pocketvl.pipelines.stages.towers import OfTower, PrepareTower, example_inputs, open_component
 from pocketvl.stage import Inputs, Stage, plan, run
 from pocketvl.stage.runner import _Desk
 from pocketvl.tabletop.folder import write_tabletop
-from pocketvl_runtime.manifest import Engine, Role
+from pocketvl_runtime.manifest import Engine
 from tests.e2e.conftest import make_outlier_clip
 from tests.families.tiny import make_tiny_clip
 
 Floats = npt.NDArray[np.float32]
+COMPONENTS = ("image_encoder", "text_encoder")
 TOLERANCE = 2e-5  # what folding LayerNorms changes is a tenth of it
 
 
-def noise(role: Role, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+def noise(component: Component) -> torch.Tensor:
     """A few inputs of a tower."""
-    rng = np.random.default_rng(0)
-    feed = rng.integers(0, 300 if role is Role.TEXT_ENCODER else 256, (4, *shape[1:]))
-    if role is Role.TEXT_ENCODER:  # texts with ends in several places, as of old and new tokenizers
+    (example,), rng = example_inputs(component), np.random.default_rng(0)
+    is_text = component.name == "text_encoder"
+    feed = rng.integers(0, 300 if is_text else 256, (4, *example.shape[1:]))
+    if is_text:  # texts with ends in several places, as of old and new tokenizers
         feed[0, 5], feed[1, 3], feed[1, 6], feed[2, 7] = 380, 380, 381, 379
-    return torch.from_numpy(feed).to(dtype)
+    return torch.from_numpy(feed).to(example.dtype)
 
 
 @dataclass(frozen=True)
@@ -51,29 +54,28 @@ class EmbedNoise(OfTower, Stage):
     tower: PrepareTower
 
     def run(self, source: Inputs, out: Path) -> None:
-        module, example = open_tower(self.source, self.role, source["tower"])
+        component = open_component(self.source, self.component, source["tower"])
         with torch.inference_mode():
-            found = module(noise(self.role, tuple(example.shape), example.dtype))
+            found = component.module(noise(component))
         np.save(out / "embeddings.npy", found.numpy())
 
 
-def cached(checkpoint: Path, role: Role, cache: Path) -> Floats:
+def cached(checkpoint: Path, name: str, cache: Path) -> Floats:
     """The embeddings by way of stages, from the cache where nothing seems to have changed."""
-    stage = EmbedNoise(PrepareTower(checkpoint, role))
+    stage = EmbedNoise(PrepareTower(checkpoint, name))
     found: Floats = np.load(run(plan([stage]), cache)[stage].folder / "embeddings.npy")
     return found
 
 
-def right(checkpoint: Path, role: Role) -> Floats | None:
+def right(checkpoint: Path, name: str) -> Floats | None:
     """The embeddings by the checkpoint as it is now; None where no model of its weights is so."""
     try:
-        opened = open_source(checkpoint)
+        opened = open_checkpoint(checkpoint)
     except SourceError:
         return None
-    module = opened.image_encoder if role is Role.IMAGE_ENCODER else opened.text_encoder
-    example = example_of(opened.preprocess, opened.tokenizer, role)
+    component = opened.component(name)
     with torch.inference_mode():
-        found: Floats = module(noise(role, tuple(example.shape), example.dtype)).numpy()
+        found: Floats = component.module(noise(component)).numpy()
     return found
 
 
@@ -122,7 +124,7 @@ def test_no_key_of_a_checkpoint_can_change_and_leave_a_stale_result(tmp_path: Pa
     checkpoint = make_tiny_clip(tmp_path / "tiny")
     for name, content in FILES.items():
         (checkpoint / name).write_text(json.dumps(content))
-    before = {role: cached(checkpoint, role, tmp_path / "cache") for role in ROLES}
+    before = {role: cached(checkpoint, role, tmp_path / "cache") for role in COMPONENTS}
     that_matter = set()
     for (file, section), values in sections(checkpoint).items():
         kept = (checkpoint / file).read_text()
@@ -130,7 +132,7 @@ def test_no_key_of_a_checkpoint_can_change_and_leave_a_stale_result(tmp_path: Pa
             changed = json.loads(kept)
             (changed[section] if section else changed)[key] = other
             (checkpoint / file).write_text(json.dumps(changed))
-            for role in ROLES:
+            for role in COMPONENTS:
                 wanted = right(checkpoint, role)
                 if wanted is not None and not np.allclose(wanted, before[role], rtol=0, atol=TOLERANCE):
                     found = cached(checkpoint, role, tmp_path / "cache")
@@ -158,7 +160,7 @@ def test_no_key_of_a_checkpoint_can_change_and_leave_a_stale_result(tmp_path: Pa
 
 def test_an_added_file_is_noticed_too(tmp_path: Path) -> None:
     checkpoint = make_tiny_clip(tmp_path / "tiny")
-    stage = LowerGraph(PrepareTower(checkpoint, Role.IMAGE_ENCODER), Engine.ONNX)
+    stage = LowerGraph(PrepareTower(checkpoint, COMPONENTS[0]), Engine.ONNX)
     before = set(stage.reads())
     (checkpoint / "compression.json").write_text("{}")
     assert set(stage.reads()) == before | {"compression.json"}
@@ -167,7 +169,7 @@ def test_an_added_file_is_noticed_too(tmp_path: Path) -> None:
 def test_a_training_for_few_bits_depends_on_the_weights_too(tmp_path: Path) -> None:
     """The scale of similarities is one of them, and no tower's."""
     checkpoint = make_tiny_clip(tmp_path / "tiny", max_shard_size="40KB")
-    towers = tuple(PrepareTower(checkpoint, role) for role in ROLES)
+    towers = tuple(PrepareTower(checkpoint, role) for role in COMPONENTS)
     reads = TrainQat(towers, (), (), ()).reads()  # type: ignore[arg-type]
     assert {path.name for path in checkpoint.glob("*safetensors*")} <= set(reads)
 
@@ -209,8 +211,6 @@ def undeclared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, lis
         for path in sorted(opened):
             if path.is_dir() or any(path.is_relative_to(at.absolute()) for at in known):
                 continue
-            if path.name.startswith("model") and path.suffix == ".safetensors":
-                continue  # the module's own weights, which those of the prepared tower then overwrite
             found.setdefault(self.stage.name, []).append(str(path.relative_to(tmp_path)))
         return result
 

@@ -12,6 +12,7 @@ from pocketvl.data.dataset import Dataset, questions_of
 from pocketvl.evaluate.compare import reference_metrics, variant_metrics
 from pocketvl.evaluate.html import render_html
 from pocketvl.evaluate.report import MachineReport, Report, VariantReport, describe_data
+from pocketvl.families import open_checkpoint
 from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme, TowerSpec
 from pocketvl.observe.calibration import Calibration
 from pocketvl.pipelines.stages.measuring import NOTES_FILE, RunReference
@@ -22,7 +23,6 @@ from pocketvl.select.gate import judge_report, parse_gate
 from pocketvl.stage import PlanError, plan, run
 from pocketvl.tabletop.folder import write_tabletop
 from pocketvl.tasks import task_of
-from pocketvl.tasks.adapter import open_checkpoint
 from pocketvl.tasks.encoding import Encoder
 from pocketvl.tasks.metrics import Metric
 from pocketvl.tasks.outputs import OUTPUTS_FILE, load_outputs

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pocketvl.errors import RecipeError
-from pocketvl.families import open_source, open_trainable
+from pocketvl.families import open_checkpoint
 from pocketvl.pipelines.compress import Compressed, CompressRequest, compress
 from pocketvl.tabletop.folder import write_tabletop
 from tests.families.tiny import make_tiny_clip
@@ -57,7 +57,7 @@ def test_filters_neurons_heads_and_layers_go(folder: Path, tmp_path: Path) -> No
     done = _compress(folder, "dual", RECIPE, tmp_path / "small")
     assert done.after.parameters < 0.6 * done.before.parameters
     assert done.after.macs < 0.6 * done.before.macs
-    model = open_trainable(tmp_path / "small").model
+    model = open_checkpoint(tmp_path / "small").model
     stage = "vision_model.encoder.stages.1"
     assert model.get_parameter(f"{stage}.layers.0.pwconv1.weight").shape == (48, 12)
     assert model.get_parameter(f"{stage}.layers.0.layer_scale_parameter").shape == (12,)
@@ -65,9 +65,9 @@ def test_filters_neurons_heads_and_layers_go(folder: Path, tmp_path: Path) -> No
     text = "text_model.encoder.layer.0"
     assert model.get_parameter(f"{text}.intermediate.dense.weight").shape == (32, 32)
     assert model.get_parameter(f"{text}.attention.self.query.weight").shape == (16, 32)
-    source = open_source(tmp_path / "small")
+    source = open_checkpoint(tmp_path / "small")
     pixels = torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
-    assert source.image_encoder(pixels).norm().item() == pytest.approx(1, abs=1e-5)
+    assert source.tower("image_encoder")(pixels).norm().item() == pytest.approx(1, abs=1e-5)
     log = json.loads((tmp_path / "small" / "compress.json").read_text())["steps"]
     assert [each["step"] for each in log] == [
         "prune 44% of filters",

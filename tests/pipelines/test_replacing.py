@@ -11,7 +11,7 @@ import pytest
 
 from pocketvl.cli import cli
 from pocketvl.errors import StageError
-from pocketvl.families.folder import CARD_FILE
+from pocketvl.families.folders.files import CARD_FILE
 from pocketvl.pipelines.export import written_bundle
 from pocketvl.stage import RECORD_FILE, publish, read_record, write_record
 from pocketvl.stage.record import check_owned

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+import pocketvl.families
 from pocketvl.data.dataset import SAMPLES_FILE, Dataset, write_samples
 from pocketvl.errors import RecipeError
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
+from pocketvl.families.base import Component, Contract
 from pocketvl.network.integers import QuantizedLayer, QuantizedTower
 from pocketvl.network.specification import INT8_DYNAMIC, INT8_TABLE
 from pocketvl.pipelines.stages.measuring import RunReference
@@ -23,16 +26,19 @@ from pocketvl.pipelines.stages.quantizing import CalibrateTower, ChooseLayers, Q
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
 from pocketvl.pipelines.stages.towers import (
     CalibrationFeeds,
+    Feeds,
     PrepareTower,
     calibration_texts,
+    example_inputs,
     ids_of,
-    open_tower,
+    open_component,
     save_tower,
 )
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.fold import fold_
 from pocketvl.stage import Inputs, PlanError, Result, plan, run
-from pocketvl_runtime.manifest import Precision, Role
+from pocketvl_runtime.manifest import Precision
 from tests.families.tiny import make_tiny_clip
+from tests.families.tiny_dual import make_tiny_dual
 
 
 @pytest.fixture(scope="module")
@@ -46,50 +52,50 @@ def take_biases_(module: nn.Module) -> None:
             child.register_parameter("bias", None)
 
 
-def example_of(role: Role, checkpoint: Path) -> torch.Tensor:
-    rng = np.random.default_rng(0)
-    if role is Role.IMAGE_ENCODER:
-        spec = open_source(checkpoint).preprocess
-        return torch.from_numpy(rng.integers(0, 256, (3, spec.height, spec.width, 3), dtype=np.uint8))
-    length = open_source(checkpoint).tokenizer.length
-    return torch.from_numpy(rng.integers(0, 300, (3, length), dtype=np.int32))
+def feed_of(component: Component) -> torch.Tensor:
+    """Three inputs of a component."""
+    (example,), rng = example_inputs(component), np.random.default_rng(0)
+    values = rng.integers(0, 256, (3, *example.shape[1:]))
+    return torch.from_numpy(values).to(example.dtype)
 
 
-@pytest.mark.parametrize("role", [Role.IMAGE_ENCODER, Role.TEXT_ENCODER])
-def test_a_prepared_tower_computes_what_the_checkpoint_does(
-    role: Role, checkpoint: Path, tmp_path: Path
+@pytest.mark.parametrize("name", ["image_encoder", "text_encoder"])
+@pytest.mark.parametrize("make", [make_tiny_clip, make_tiny_dual])
+def test_a_prepared_component_computes_what_the_checkpoint_does(
+    name: str, make: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    stage = PrepareTower(checkpoint, role)
-    module, example = open_tower(checkpoint, role, run(plan([stage]), tmp_path)[stage].folder)
-    opened = open_source(checkpoint)
-    plain = opened.image_encoder if role is Role.IMAGE_ENCODER else opened.text_encoder
-    feed = example_of(role, checkpoint)
-    assert example.shape == (1, *feed.shape[1:])
-    assert example.dtype is feed.dtype
+    checkpoint = make(tmp_path / "tiny")
+    stage = PrepareTower(checkpoint, name)
+    component = open_component(checkpoint, name, run(plan([stage]), tmp_path / "cache")[stage].folder)
+    plain = open_checkpoint(checkpoint).component(name)
+    assert (component.inputs, component.outputs) == (plain.inputs, plain.outputs)
+    feed = feed_of(component)
     with torch.inference_mode():
-        torch.testing.assert_close(module(feed), plain(feed), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(component.module(feed), plain.module(feed), rtol=1e-4, atol=1e-5)
+    assert not any(parameter.requires_grad for parameter in component.module.parameters())
+    assert not component.module.training
 
 
-@pytest.mark.parametrize("role", [Role.IMAGE_ENCODER, Role.TEXT_ENCODER])
+@pytest.mark.parametrize("name", ["image_encoder", "text_encoder"])
 def test_biases_that_folding_made_come_back(
-    role: Role, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_biases(folder: Path) -> object:
-        opened = open_source(folder)
-        take_biases_(opened.image_encoder)
-        take_biases_(opened.text_encoder)
-        return opened
+    def without_biases(contract: Contract, name: str) -> Component:
+        component = plain(contract, name)
+        take_biases_(component.module)
+        return component
 
-    monkeypatch.setattr("pocketvl.families.open_source", without_biases)
-    opened = open_source(checkpoint)
-    module = opened.image_encoder if role is Role.IMAGE_ENCODER else opened.text_encoder
+    plain = pocketvl.families.uninitialised_component
+    monkeypatch.setattr("pocketvl.families.uninitialised_component", without_biases)
+    component = open_checkpoint(checkpoint).component(name)
+    module = component.module.requires_grad_(False)
     take_biases_(module)
-    feed = example_of(role, checkpoint)
-    fold_layer_norms_(module, feed[:1])
+    feed = feed_of(component)
+    fold_(module, (feed[:1],))
     made = [name for name, _ in module.named_parameters() if name.endswith(("q_proj.bias", "fc1.bias"))]
     assert made
     save_tower(module, tmp_path)
-    again, _ = open_tower(checkpoint, role, tmp_path)
+    again = open_component(checkpoint, name, tmp_path).module
     assert set(made) <= {name for name, _ in again.named_parameters()}
     with torch.inference_mode():
         assert torch.equal(again(feed), module(feed))
@@ -126,7 +132,7 @@ def towers(tmp_path: Path) -> Towers:
         layers = {name: layer(number) for name in names} | {"table": layer(number, table=True)}
         QuantizedTower(layers).save(folder)
         folders.append(folder)
-    prepared = PrepareTower(tmp_path, Role.TEXT_ENCODER)
+    prepared = PrepareTower(tmp_path, "text_encoder")
     calibration = CalibrateTower(prepared, CalibrationFeeds(tmp_path, tmp_path))
     precisions = (Precision.INT8, Precision.INT4, Precision.INT8DYN)
     return Towers(tuple(folders), tuple(QuantizeTower(prepared, calibration, each) for each in precisions))
@@ -255,11 +261,13 @@ def test_a_tower_is_calibrated_with_labels(checkpoint: Path, tmp_path: Path) -> 
     data = labelled(tmp_path / "data", {"label": "dog"}, {"label": "cat"}, {"label": "dog"})
     stage = CalibrationFeeds(checkpoint, data.root)
     result = run(plan([stage]), tmp_path / "cache")[stage].folder
-    opened = open_source(checkpoint)
+    opened = open_checkpoint(checkpoint)
     texts = ["a photo of a dog", "a photo of a cat"]
     expected = ids_of(texts, opened.tokenizer_json, opened.tokenizer)
-    np.testing.assert_array_equal(np.load(result / "ids.npy"), expected)
-    assert np.load(result / "pixels.npy").shape[0] == 3
+    found = np.concatenate(list(Feeds(result, "text_encoder")))
+    np.testing.assert_array_equal(found, expected)
+    assert len(Feeds(result, "image_encoder", batch=2)) == 2
+    assert [len(rows) for rows in Feeds(result, "image_encoder", batch=2)] == [2, 1]
 
 
 def test_photos_alone_are_refused_before_anything_runs(checkpoint: Path, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from torch import nn
 
-from pocketvl.lower.quantized_onnx import write_quantized_onnx
-from pocketvl.lower.to_onnx import export_onnx
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.lower.onnx.quantized import write_quantized_onnx
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 from pocketvl.network.specification import (
     BLOCKS_4,
@@ -145,7 +145,7 @@ CASES = make_cases()
 def write_graph(case: Case, path: Path) -> QuantizedTower:
     """Lowers the case's layer, as any tower is lowered."""
     tower = QuantizedTower({"0": layer_of(case.weights, case.spec, case.largest)})
-    export_onnx(nn.Sequential(case.module).eval(), torch.zeros(case.shape), "x", path)
+    export_onnx(nn.Sequential(case.module).eval(), {"x": torch.zeros(case.shape)}, path)
     write_quantized_onnx(path, tower, path)
     return tower
 

@@ -8,7 +8,7 @@ from torch import nn
 from pocketvl.quantize.fold import norm_readers
 
 _STREAM_ENTRANCES = ("token_embedding", "position_embedding", "class_embedding")
-_STREAM_WRITERS = ("patch_embedding", "pre_layernorm", "out_proj", "fc2")
+_STREAM_WRITERS = ("patch_embedding", "pre_layrnorm", "out_proj", "fc2")
 
 
 def plant_outliers_(module: nn.Module, example: torch.Tensor, channels: list[int], times: float) -> None:

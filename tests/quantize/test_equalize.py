@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
 from pocketvl.network.specification import CHANNELS_8, Range
 from pocketvl.quantize.arithmetic import activation_grid, quantize_weights, weight_scale
 from pocketvl.quantize.equalize import (
@@ -215,8 +215,8 @@ def test_weights_that_are_all_zero_are_no_error() -> None:
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_a_clip_without_outliers_is_left_alone_and_one_with_is_not(tower: str, tmp_path: Path) -> None:
-    source = open_source(make_tiny_clip(tmp_path / "clip"))
-    module = source.image_encoder if tower == "pixels" else source.text_encoder
+    source = open_checkpoint(make_tiny_clip(tmp_path / "clip"))
+    module = source.tower("image_encoder") if tower == "pixels" else source.tower("text_encoder")
     inputs = [feed[tower] for feed in samples(tower, 32, 3)]
     example = torch.from_numpy(inputs[0])
     fold_layer_norms_(module, example)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
 from pocketvl.quantize.fold import NormReaders, fold_layer_norms_, norm_readers
 from tests.families.tiny import make_tiny_clip
 from tests.lower.lowered import TOWERS, samples
@@ -51,8 +51,8 @@ def test_a_norm_that_something_else_reads_stays() -> None:
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_a_clip_tower_computes_the_same(tower: str, tmp_path: Path) -> None:
-    source = open_source(make_tiny_clip(tmp_path / "clip"))
-    module = source.image_encoder if tower == "pixels" else source.text_encoder
+    source = open_checkpoint(make_tiny_clip(tmp_path / "clip"))
+    module = source.tower("image_encoder") if tower == "pixels" else source.tower("text_encoder")
     data = torch.from_numpy(np.concatenate([feed[tower] for feed in samples(tower, 8, 3)]))
     with torch.no_grad():
         expected = module(data)

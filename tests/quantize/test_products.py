@@ -18,9 +18,9 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.families import open_source
-from pocketvl.families.base import Source
-from pocketvl.families.segments import Blocks, Segments, block_name
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.layers.segments import Blocks, Segments, block_name
 from pocketvl.network.integers import QuantizedProduct, QuantizedTower
 from pocketvl.network.specification import (
     ACTIVATION_8,
@@ -49,8 +49,13 @@ from tests.families.tiny_vilt import IMAGE_LENGTH, PAD, TEXT_IDS, TEXT_LENGTH, T
 
 SEGMENTS = Segments({"text": TEXT_LENGTH, "image": IMAGE_LENGTH})
 MIN_MAX = CalibrationSettings(observer=Observer.MIN_MAX)
-CLIP_PRODUCTS = tuple(
-    f"encoder.layers.{layer}.self_attn.{kind}" for layer in (0, 1) for kind in ("scores", "values")
+IMAGE_PRODUCTS, TEXT_PRODUCTS = (
+    tuple(
+        f"{tower}_model.encoder.layers.{layer}.self_attn.{kind}"
+        for layer in (0, 1)
+        for kind in ("scores", "values")
+    )
+    for tower in ("vision", "text")
 )
 VILT_PRODUCTS = tuple(
     f"model.encoder.layer.{layer}.attention.attention.{kind}"
@@ -61,9 +66,9 @@ Products = Mapping[str, QuantizedProduct]
 
 
 @cache
-def clip() -> Source:
+def clip() -> Checkpoint:
     with TemporaryDirectory() as folder:
-        return open_source(make_tiny_clip(Path(folder) / "clip"))
+        return open_checkpoint(make_tiny_clip(Path(folder) / "clip"))
 
 
 @cache
@@ -130,8 +135,8 @@ def error(module: nn.Module, feeds: list[NDArray[Any]], products: Products) -> f
 
 def towers() -> list[Any]:
     return [
-        pytest.param(lambda: clip().image_encoder, pictures, CLIP_PRODUCTS, id="image"),
-        pytest.param(lambda: clip().text_encoder, texts, CLIP_PRODUCTS, id="text"),
+        pytest.param(lambda: clip().tower("image_encoder"), pictures, IMAGE_PRODUCTS, id="image"),
+        pytest.param(lambda: clip().tower("text_encoder"), texts, TEXT_PRODUCTS, id="text"),
         pytest.param(vilt, pixels, VILT_PRODUCTS, id="vilt"),
     ]
 
@@ -206,7 +211,7 @@ def test_grids_as_fine_as_can_be_leave_no_error(
 
 def test_the_operands_of_a_product_are_those_that_were_on_grids() -> None:
     """The simulation is torch.matmul of the two dequantized operands, and of nothing else."""
-    module, feed = clip().image_encoder, pictures(1)[0]
+    module, feed = clip().tower("image_encoder"), pictures(1)[0]
     products = quantized(module, [feed], bits=4)
     seen: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
     on = on_grids(products)
@@ -229,7 +234,7 @@ def test_the_operands_of_a_product_are_those_that_were_on_grids() -> None:
 
 def test_what_the_text_tower_masks_stays_masked() -> None:
     """What follows the eos is unseen by it, and must be with the coarsest grids too: 0 is a point of them."""
-    module = clip().text_encoder
+    module = clip().tower("text_encoder")
     products = quantized(module, texts(8), bits=2)
     feed = texts(1, seed=5)[0]
     other = feed.copy()
@@ -383,13 +388,13 @@ def test_blocks_on_fine_grids_change_a_fusion_model_little(blocks: Blocks) -> No
 
 
 def test_the_worst_product_is_known_by_its_loss() -> None:
-    module, feeds = clip().image_encoder, pictures(24)
+    module, feeds = clip().tower("image_encoder"), pictures(24)
     fine, coarse = quantized(module, feeds, 8), quantized(module, feeds, 2)
-    bad = CLIP_PRODUCTS[2]
+    bad = IMAGE_PRODUCTS[2]
     losses = product_sensitivity(module, feeds, fine | {bad: coarse[bad]})
-    assert tuple(losses) == CLIP_PRODUCTS
+    assert tuple(losses) == IMAGE_PRODUCTS
     assert max(losses, key=losses.__getitem__) == bad
-    rest = tuple(name for name in CLIP_PRODUCTS if name != bad)
+    rest = tuple(name for name in IMAGE_PRODUCTS if name != bad)
     assert losses[bad] > 20 * max(losses[name] for name in rest)
     assert products_to_quantize(losses) == ()
     assert products_to_quantize(losses, losses[bad]) == rest
@@ -521,17 +526,17 @@ def test_a_forward_that_fails_leaves_no_module_running() -> None:
 
 
 def test_names_that_no_attention_has_are_refused() -> None:
-    module = clip().image_encoder
+    module = clip().tower("image_encoder")
     products = quantized(module, pictures(1))
     one = next(iter(products.values()))
-    block = block_name(CLIP_PRODUCTS[0], ("text", "image"))
-    for wrong in ("encoder.layers.9.self_attn.scores", f"{CLIP_PRODUCTS[0]}2", block):
+    block = block_name(IMAGE_PRODUCTS[0], ("text", "image"))
+    for wrong in ("vision_model.encoder.layers.9.self_attn.scores", f"{IMAGE_PRODUCTS[0]}2", block):
         with (
             pytest.raises(DataError, match="is no product"),
             simulated(module, QuantizedTower({}, {wrong: one})),
         ):
             pass
-    both = QuantizedTower({}, {CLIP_PRODUCTS[0]: one, block: one})
+    both = QuantizedTower({}, {IMAGE_PRODUCTS[0]: one, block: one})
     with pytest.raises(DataError, match="named beside its block"), simulated(module, both, SEGMENTS):
         pass
 

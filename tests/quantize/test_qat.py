@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pocketvl.errors import DataError, RecipeError, TrainingError
-from pocketvl.families import open_source
-from pocketvl.families.base import Source
+from pocketvl.families import open_checkpoint
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
 from pocketvl.network.specification import (
     ACTIVATION_8,
@@ -33,6 +32,7 @@ from pocketvl.network.specification import (
     ProductSpec,
     Range,
 )
+from pocketvl.pipelines.stages.towers import example_inputs
 from pocketvl.quantize.arithmetic import (
     activation_grid,
     group_scale,
@@ -42,7 +42,7 @@ from pocketvl.quantize.arithmetic import (
     weight_scale,
 )
 from pocketvl.quantize.fake import straight_through
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.learned import LearnedActivation, LearnedWeights, learned_fake_quantize
 from pocketvl.quantize.learned_tower import QatTower
 from pocketvl.quantize.qat import TowerObjective, train_qat
@@ -480,12 +480,16 @@ def test_training_beats_rounding_to_the_nearest(tmp_path: Path) -> None:
     assert errors[1] < 0.6 * errors[0]
 
 
+Towers = tuple[nn.Module, nn.Module]
+
+
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    source = open_source(make_tiny_clip(tmp_path_factory.mktemp("clip")))
-    fold_layer_norms_(source.image_encoder, torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8))
-    fold_layer_norms_(source.text_encoder, torch.zeros(1, TEXT_LENGTH, dtype=torch.int32))
-    return source
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Towers:
+    """Image encoder and text encoder, folded."""
+    components = open_checkpoint(make_tiny_clip(tmp_path_factory.mktemp("clip"))).components
+    for component in components.values():
+        fold_(component.module.requires_grad_(False), example_inputs(component))
+    return components["image_encoder"].module, components["text_encoder"].module
 
 
 @pytest.fixture(scope="module")
@@ -498,22 +502,25 @@ def data() -> PairedData:
     return PairedData(images, ids, [(row, 24 + row) if row % 2 else (row,) for row in range(24)])
 
 
-def towers_of(source: Source, data: PairedData, spec: LayerSpec) -> tuple[QuantizedTower, QuantizedTower]:
+def towers_of(clip: Towers, data: PairedData, spec: LayerSpec) -> tuple[QuantizedTower, QuantizedTower]:
     return (
         quantized(
-            source.image_encoder, torch.from_numpy(data.images), default=spec, patch_embedding=static(8)
+            clip[0],
+            torch.from_numpy(data.images),
+            default=spec,
+            **{"vision_model.embeddings.patch_embedding": static(8)},
         ),
-        quantized(source.text_encoder, torch.from_numpy(data.ids), default=spec),
+        quantized(clip[1], torch.from_numpy(data.ids), default=spec),
     )
 
 
 @pytest.mark.parametrize("spec", [static(8), INT4_DYNAMIC])
 def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
-    source: Source, data: PairedData, spec: LayerSpec
+    clip: Towers, data: PairedData, spec: LayerSpec
 ) -> None:
     feeds = (torch.from_numpy(data.images), torch.from_numpy(data.ids))
-    modules = (source.image_encoder, source.text_encoder)
-    for module, tower, feed in zip(modules, towers_of(source, data, spec), feeds, strict=True):
+    modules = clip
+    for module, tower, feed in zip(modules, towers_of(clip, data, spec), feeds, strict=True):
         student = QatTower(module, tower).eval()
         with torch.no_grad(), simulated(module, tower):
             torch.testing.assert_close(student(feed), module(feed), rtol=0, atol=1e-6)
@@ -525,20 +532,20 @@ def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
             torch.testing.assert_close(student(feed), copy(feed), rtol=0, atol=1e-5)
 
 
-def test_grids_of_products_are_learned_too(source: Source, data: PairedData) -> None:
-    tower, feed = towers_of(source, data, static(8))[1], torch.from_numpy(data.ids)
-    names = [f"encoder.layers.0.self_attn.{kind}" for kind in ("scores", "values")]
+def test_grids_of_products_are_learned_too(clip: Towers, data: PairedData) -> None:
+    tower, feed = towers_of(clip, data, static(8))[1], torch.from_numpy(data.ids)
+    names = [f"text_model.encoder.layers.0.self_attn.{kind}" for kind in ("scores", "values")]
     grids = [activation_grid(Range(-3, 4)), activation_grid(Range(0, 1))]
     spec = ProductSpec(ACTIVATION_8, ACTIVATION_8)
     tower = QuantizedTower(tower.layers, {name: QuantizedProduct(spec, *grids) for name in names})
-    student = QatTower(source.text_encoder, tower).eval()
+    student = QatTower(clip[1], tower).eval()
     backward_(tower_losses(student(feed), drawn(60, 24))["cosine"])
     changes = [p for name, p in student.activations.named_parameters() if name.endswith("change")]
     assert all(change.grad is not None and bool(change.grad.any()) for change in changes)
     disturb_(student)
     state, trained = student.finish()
     assert trained.products[names[0]].left != grids[0]
-    copy = deepcopy(source.text_encoder)
+    copy = deepcopy(clip[1])
     copy.load_state_dict(state)
     with torch.no_grad(), simulated(copy, trained):
         torch.testing.assert_close(student(feed), copy(feed), rtol=0, atol=1e-5)
@@ -554,9 +561,12 @@ class StopError(Exception):
 
 
 def test_an_interrupted_training_ends_as_an_undisturbed_one(
-    source: Source, data: PairedData, tmp_path: Path
+    clip: Towers, data: PairedData, tmp_path: Path
 ) -> None:
-    modules, towers = (source.image_encoder, source.text_encoder), towers_of(source, data, static(4))
+    modules, towers = (
+        clip,
+        towers_of(clip, data, static(4)),
+    )
     told: list[str] = []
     expected = train_qat(
         modules, towers, 10.0, data, SETTINGS, tmp_path / "a", lambda d, t, news: told.append(news)
@@ -591,9 +601,12 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(
 
 
 def test_distillation_brings_a_clip_nearer_to_its_float_self(
-    source: Source, data: PairedData, tmp_path: Path
+    clip: Towers, data: PairedData, tmp_path: Path
 ) -> None:
-    modules, towers = (source.image_encoder, source.text_encoder), towers_of(source, data, static(3))
+    modules, towers = (
+        clip,
+        towers_of(clip, data, static(3)),
+    )
     settings = replace(
         SETTINGS,
         image_steps=40,
@@ -615,15 +628,18 @@ def test_distillation_brings_a_clip_nearer_to_its_float_self(
         assert losses[1] < 0.6 * losses[0]
 
 
-def test_phases_can_be_left_out(source: Source, data: PairedData, tmp_path: Path) -> None:
-    modules, towers = (source.image_encoder, source.text_encoder), towers_of(source, data, static(8))
+def test_phases_can_be_left_out(clip: Towers, data: PairedData, tmp_path: Path) -> None:
+    modules, towers = (
+        clip,
+        towers_of(clip, data, static(8)),
+    )
     settings = replace(SETTINGS, image_steps=0, joint_steps=0, text_steps=2)
     image, text = train_qat(modules, towers, 10.0, data, settings, tmp_path)
     assert not (tmp_path / "image").exists()
     np.testing.assert_array_equal(
-        image.tower.layers["projection"].scale, towers[0].layers["projection"].scale
+        image.tower.layers["visual_projection"].scale, towers[0].layers["visual_projection"].scale
     )
-    assert np.any(text.tower.layers["projection"].scale != towers[1].layers["projection"].scale)
+    assert np.any(text.tower.layers["text_projection"].scale != towers[1].layers["text_projection"].scale)
 
 
 # --- losses --------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -46,7 +45,8 @@ from pocketvl.quantize.rounding import (
     round_weights,
 )
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.tower import QuantizeSettings, dynamic_spec, int4_spec, quantize_tower, static_spec
+from pocketvl.quantize.tower import QuantizeSettings, quantize_tower, tower_spec
+from pocketvl_runtime.manifest import Precision
 
 FLOATS = NDArray[np.float32]
 DOUBLES = NDArray[np.float64]
@@ -357,35 +357,44 @@ def outputs(module: nn.Module, ids: NDArray[np.int64], tower: QuantizedTower | N
 def test_specifications_say_what_suits_each_layer() -> None:
     module = Tiny()
     fixed = {"mix": INT8_STATIC, "table": INT8_TABLE}
-    assert static_spec(module, TABLES).layers == {**fixed, **dict.fromkeys(LINEARS, INT8_STATIC)}
-    assert dynamic_spec(module, TABLES).layers == {**fixed, **dict.fromkeys(LINEARS, INT8_DYNAMIC)}
+    assert tower_spec(module, Precision.INT8, TABLES).layers == {
+        **fixed,
+        **dict.fromkeys(LINEARS, INT8_STATIC),
+    }
+    assert tower_spec(module, Precision.INT8DYN, TABLES).layers == {
+        **fixed,
+        **dict.fromkeys(LINEARS, INT8_DYNAMIC),
+    }
     blocks = {"left": INT4_DYNAMIC, "right": INT4_DYNAMIC, "out": INT8_STATIC}  # 32 does not divide 20
-    assert int4_spec(module, TABLES).layers == {**fixed, **blocks}
+    assert tower_spec(module, Precision.INT4, TABLES).layers == {**fixed, **blocks}
     last = {"out": INT8_DYNAMIC}
-    assert static_spec(module, TABLES, "out").layers == {
+    assert tower_spec(module, Precision.INT8, TABLES, "out").layers == {
         **fixed,
         **dict.fromkeys(LINEARS, INT8_STATIC),
         **last,
     }
-    assert int4_spec(module, TABLES, "out").layers == {**fixed, **blocks, **last}
-    assert int4_spec(module, TABLES, "left").layers["left"] == INT8_DYNAMIC  # though 32 divides it
-    wide = int4_spec(nn.Linear(128, 2), group_size=64).layers[""]
+    assert tower_spec(module, Precision.INT4, TABLES, "out").layers == {**fixed, **blocks, **last}
+    first = tower_spec(module, Precision.INT4, TABLES, "left").layers
+    assert first["left"] == INT8_DYNAMIC  # though 32 divides it
+    wide = tower_spec(nn.Linear(128, 2), Precision.INT4, group_size=64).layers[""]
     assert wide == LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, group_size=64))
     with pytest.raises(RecipeError, match="group_size is 16"):
-        int4_spec(module, group_size=16)
+        tower_spec(module, Precision.INT4, group_size=16)
+    for precision in (Precision.FP32, Precision.FP16, Precision.MIXED):
+        with pytest.raises(
+            RecipeError, match=f"quantized to {precision.value}; there are int8, int8dyn, int4"
+        ):
+            tower_spec(module, precision)
 
 
 @pytest.mark.parametrize(
-    ("make_spec", "limit"),
-    [(static_spec, 0.03), (dynamic_spec, 0.02), (int4_spec, 0.1)],
-    ids=["static", "dynamic", "int4"],
+    ("precision", "limit"),
+    [(Precision.INT8, 0.03), (Precision.INT8DYN, 0.02), (Precision.INT4, 0.1)],
 )
-def test_a_quantized_tower_keeps_the_answers(
-    make_spec: Callable[[nn.Module, tuple[str, ...]], TowerSpec], limit: float
-) -> None:
+def test_a_quantized_tower_keeps_the_answers(precision: Precision, limit: float) -> None:
     module, ids, seen = tiny()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    spec = make_spec(module, TABLES)
+    spec = tower_spec(module, precision, TABLES)
     tower = quantize_tower(module, spec, seen)
     assert tower.spec == spec
     for name, layer in tower.layers.items():
@@ -406,7 +415,7 @@ def test_a_quantized_tower_keeps_the_answers(
 
 def test_all_that_the_settings_offer_helps_at_4_bits() -> None:
     module, ids, seen = tiny()
-    spec, expected = int4_spec(module, TABLES), outputs(module, ids)
+    spec, expected = tower_spec(module, Precision.INT4, TABLES), outputs(module, ids)
     plain, default = (
         np.square(outputs(module, ids, quantize_tower(module, spec, seen, settings)) - expected).mean()
         for settings in (PLAIN, QuantizeSettings())
@@ -416,7 +425,7 @@ def test_all_that_the_settings_offer_helps_at_4_bits() -> None:
 
 def test_settings_switch_off_what_they_name() -> None:
     module, _, seen = tiny()
-    spec = int4_spec(module, TABLES)
+    spec = tower_spec(module, Precision.INT4, TABLES)
     weights = module.left.weight.detach().numpy()
     plain = quantize_tower(module, spec, seen, PLAIN).layers["left"]
     np.testing.assert_array_equal(plain.scale, weight_scale(weights, BLOCKS_4))
@@ -457,7 +466,7 @@ def test_layers_that_share_their_input_are_factorised_once(monkeypatch: pytest.M
         return error_feedback(moment)
 
     monkeypatch.setattr("pocketvl.quantize.tower.error_feedback", counted)
-    quantize_tower(module, static_spec(module), seen)
+    quantize_tower(module, tower_spec(module, Precision.INT8), seen)
     moments = [seen.layers[name].second_moment for name in ("left", "out")]
     assert factorised == [id(moment) for moment in moments]  # once for left and right; never for mix
 
@@ -476,35 +485,35 @@ def test_tables_need_no_calibration_and_are_rounded_to_the_nearest() -> None:
 def test_a_layer_that_calibration_has_not_seen_is_named() -> None:
     module, _, seen = tiny()
     without = Calibration({name: layer for name, layer in seen.layers.items() if name != "right"})
-    for spec in (static_spec(module), dynamic_spec(module)):
+    for spec in (tower_spec(module, Precision.INT8), tower_spec(module, Precision.INT8DYN)):
         with pytest.raises(DataError, match="right: calibration has not seen this layer"):
             quantize_tower(module, spec, without)
     with pytest.raises(DataError, match="right"):
-        quantize_tower(module, static_spec(module), without, PLAIN)
-    assert "right" in quantize_tower(module, dynamic_spec(module), without, PLAIN).layers
+        quantize_tower(module, tower_spec(module, Precision.INT8), without, PLAIN)
+    assert "right" in quantize_tower(module, tower_spec(module, Precision.INT8DYN), without, PLAIN).layers
 
 
 def test_what_calibration_saw_of_another_layer_is_refused_by_name() -> None:
     module, _, seen = tiny()
     swapped = Calibration({**seen.layers, "right": seen.layers["out"]})
     with pytest.raises(DataError, match=r"right: 32 inputs have a second moment of shape \[20, 20\]"):
-        quantize_tower(module, static_spec(module), swapped)
+        quantize_tower(module, tower_spec(module, Precision.INT8), swapped)
     with pytest.raises(DataError, match=r"right: .* means of 20 inputs"):
-        quantize_tower(module, static_spec(module), swapped, replace(PLAIN, correct_bias=True))
+        quantize_tower(module, tower_spec(module, Precision.INT8), swapped, replace(PLAIN, correct_bias=True))
 
 
 def test_a_correction_beyond_all_bounds_is_refused_by_name() -> None:
     module, _, seen = tiny()
     far = replace(seen.layers["left"], input=Range(0, 1e-6), input_mean=np.full(32, 1e6))
     with pytest.raises(DataError, match="left: a bias is too large"):
-        quantize_tower(module, static_spec(module), Calibration({**seen.layers, "left": far}))
+        quantize_tower(module, tower_spec(module, Precision.INT8), Calibration({**seen.layers, "left": far}))
 
 
 def test_weights_of_a_static_layer_are_coarse_enough_for_its_bias() -> None:
     layer = nn.Linear(4, 2)
     nn.init.constant_(layer.bias, 5.0)
     seen = LayerCalibration(Range(0, 1e-5), Range(0, 6), np.full(4, 5e-6), 1e-10 * np.eye(4))
-    found = quantize_tower(layer, static_spec(layer), Calibration({"": seen})).layers[""]
+    found = quantize_tower(layer, tower_spec(layer, Precision.INT8), Calibration({"": seen})).layers[""]
     assert found.float_bias() == pytest.approx([5.0, 5.0], rel=1e-6)
 
 
@@ -522,7 +531,9 @@ def test_specifications_that_no_layer_can_have_are_refused_by_name() -> None:
 
 def test_products_get_the_grids_of_their_ranges() -> None:
     module, _, seen = tiny()
-    spec = replace(static_spec(module), products={"a.scores": ProductSpec(ACTIVATION_8, ACTIVATION_8)})
+    spec = replace(
+        tower_spec(module, Precision.INT8), products={"a.scores": ProductSpec(ACTIVATION_8, ACTIVATION_8)}
+    )
     with pytest.raises(DataError, match=r"a\.scores"):
         quantize_tower(module, spec, seen)
     known = replace(seen, products={"a.scores": (Range(-1, 1), Range(0, 2))})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
 from pocketvl.quantize.structure import final_linear
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 
@@ -43,7 +43,10 @@ def test_the_last_linear_gives_the_output_if_it_is_as_large(module: nn.Module, e
 
 
 def test_of_a_clip_it_is_the_projection(tmp_path: Path) -> None:
-    source = open_source(make_tiny_clip(tmp_path / "clip"))
+    source = open_checkpoint(make_tiny_clip(tmp_path / "clip"))
     pixels = torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
-    assert final_linear(source.image_encoder, pixels) == "projection"
-    assert final_linear(source.text_encoder, torch.zeros(1, TEXT_LENGTH, dtype=torch.int32)) == "projection"
+    assert final_linear(source.tower("image_encoder"), pixels) == "visual_projection"
+    assert (
+        final_linear(source.tower("text_encoder"), torch.zeros(1, TEXT_LENGTH, dtype=torch.int32))
+        == "text_projection"
+    )

@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from pocketvl.errors import DataError, LoweringError
-from pocketvl.lower.ops import op_counts, op_name, read_tflite
-from pocketvl.lower.quantized_onnx import write_quantized_onnx
-from pocketvl.lower.quantized_tflite import weights_of
-from pocketvl.lower.to_onnx import export_onnx
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.lower.onnx.graph import op_counts_onnx
+from pocketvl.lower.onnx.quantized import write_quantized_onnx
+from pocketvl.lower.tflite.graph import op_name, read_tflite
+from pocketvl.lower.tflite.quantized import weights_of
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 from pocketvl.network.specification import INT8_STATIC, INT8_TABLE
 from pocketvl.observe.calibrate import Calibration, calibrate
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.simulate import simulated
 from pocketvl.quantize.structure import token_tables
-from pocketvl.quantize.tower import quantize_tower, static_spec
+from pocketvl.quantize.tower import quantize_tower, tower_spec
+from pocketvl_runtime.manifest import Precision
 from tests.lower.engines import centred_cosines, run, run_onnx
 from tests.lower.lowered import TOWERS, lowered, samples
 
@@ -59,7 +61,7 @@ def test_files_shrink_by_what_the_weights_do(tower: str, kind: str) -> None:
 @pytest.mark.parametrize("tower", TOWERS)
 def test_onnxruntime_multiplies_integers(tower: str, tmp_path: Path) -> None:
     run_onnx(lowered().path(tower, "int8.onnx"), samples(tower, 1, 0), optimized=tmp_path / "optimized.onnx")
-    counts = op_counts(tmp_path / "optimized.onnx")
+    counts = op_counts_onnx(tmp_path / "optimized.onnx")
     assert counts["com.microsoft::QGemm"] == 13
     assert counts.get("com.microsoft::QLinearConv", counts.get("QLinearConv", 0)) == (tower == "pixels")
     assert "Gemm" not in counts
@@ -222,14 +224,14 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 def test_positions_are_no_token_table() -> None:
     model = lowered()
     example = torch.from_numpy(samples("ids", 1, 0)[0]["ids"])
-    assert token_tables(model.module("ids"), example) == ("embeddings.token_embedding",)
+    assert token_tables(model.module("ids"), example) == ("text_model.embeddings.token_embedding",)
     example = torch.from_numpy(samples("pixels", 1, 0)[0]["pixels"])
     assert token_tables(model.module("pixels"), example) == ()
 
 
 def test_a_module_without_layers_is_refused() -> None:
     with pytest.raises(DataError, match="no linear"):
-        quantize_tower(torch.nn.ReLU(), static_spec(torch.nn.ReLU()), Calibration({}))
+        quantize_tower(torch.nn.ReLU(), tower_spec(torch.nn.ReLU(), Precision.INT8), Calibration({}))
 
 
 def test_a_graph_without_the_layers_is_refused(tmp_path: Path) -> None:
@@ -258,8 +260,8 @@ def test_zero_channels_and_inputs_that_are_always_zero_keep_their_bias(tmp_path:
     weights = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     weights[1] = 0
     module, feed = Wrapped(linear(weights, [1.0, -2.0, 3.0])).eval(), np.zeros((2, 4), np.float32)
-    tower = quantize_tower(module, static_spec(module), calibrate(module, [feed]))
-    export_onnx(module, torch.from_numpy(feed), "x", tmp_path / "f.onnx")
+    tower = quantize_tower(module, tower_spec(module, Precision.INT8), calibrate(module, [feed]))
+    export_onnx(module, {"x": torch.from_numpy(feed)}, tmp_path / "f.onnx")
     write_quantized_onnx(tmp_path / "f.onnx", tower, tmp_path / "q.onnx")
     answers = run_onnx(tmp_path / "q.onnx", [{"x": feed}]).reshape(2, 3)
     assert answers == pytest.approx(np.tile([1.0, -2.0, 3.0], (2, 1)), abs=0.011)  # half a step of the output

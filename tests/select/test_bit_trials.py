@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.families.base import Component
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme, TowerSpec
 from pocketvl.observe.calibrate import Calibration
@@ -18,15 +19,13 @@ from pocketvl.quantize.simulate import simulated
 from pocketvl.quantize.tower import quantize_tower
 from pocketvl.select.bit_trials import FLOAT, BitTrials, ComponentChoices
 from pocketvl.select.search import Group
-from pocketvl.tasks.adapter import Component
 from pocketvl.tasks.contrastive import ContrastiveTask
 from pocketvl.tasks.contrastive_metrics import Embeddings
 from pocketvl.tasks.contrastive_score import soft_accuracy
 from pocketvl.tasks.encoding import Encoder, Feed
-from pocketvl.tasks.outputs import Outputs
 from pocketvl.tasks.torch_runner import TorchRunner
 from tests.evaluate.worlds import dataset, sample
-from tests.tasks.tiny import HEAD, contract
+from tests.tasks.tiny import contract
 
 SAMPLES, WIDTH, SCALE = 130, 10, 8.0
 LAYERS = ("first", "second", "last")
@@ -84,13 +83,6 @@ def world() -> Dataset:
     return dataset(*(sample(index, captions=(f"caption {index}",)) for index in range(SAMPLES)))
 
 
-class Scored(ContrastiveTask):
-    """The task of a model whose scale is not stored."""
-
-    def soft_score(self, dataset: Dataset, outputs: Outputs) -> float:
-        return soft_accuracy(dataset, self.embeddings(outputs), SCALE)
-
-
 def trials() -> tuple[BitTrials, dict[str, Known]]:
     components = {name: known(name, seed) for name, seed in ((IMAGE, 1), (TEXT, 2))}
     ports = contract().components
@@ -100,7 +92,9 @@ def trials() -> tuple[BitTrials, dict[str, Known]]:
     }
     runner = TorchRunner(modules, Encoder.of_contract(contract()), batch=100)
     chosen = {name: each.choices for name, each in components.items()}
-    return BitTrials(GROUPS, chosen, runner, Scored(contract(), HEAD), world()), components
+    return BitTrials(
+        GROUPS, chosen, runner, ContrastiveTask(f"{IMAGE}.embedding", f"{TEXT}.embedding", SCALE), world()
+    ), components
 
 
 def rows(components: dict[str, Known]) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pocketvl.errors import RecipeError
 from pocketvl.evaluate.report import MetricReport, Reverted, VariantReport
 from pocketvl.evaluate.report_json import report_from_json, report_to_json
+from pocketvl.network.tolerances import DEFAULT_PARITY, ParityLimits
 from pocketvl.select.gate import (
     Decision,
     GateResult,
@@ -244,6 +245,15 @@ def test_embeddings_at_the_limit_pass(precision: Precision, seen: ParityReport) 
     assert judge(variant(precision, {Metric.MATCH_HARD: 0}, seen), gate()).passed
 
 
+def test_a_familys_own_limits_judge_in_place_of_the_default_ones() -> None:
+    seen, lost = parity(median=0.97), {Metric.MATCH_HARD: 0}
+    wider = {**DEFAULT_PARITY, Precision.INT8: ParityLimits(centred_cosine_median=0.95)}
+    assert judge(variant(Precision.INT8, lost, seen), parse_gate(None, parity=wider)).passed
+    assert not judge(variant(Precision.INT8, lost, seen), parse_gate(None)).passed
+    with pytest.raises(RecipeError, match="parity names no limits for fp16, int8, int8dyn, int4, mixed"):
+        parse_gate(None, parity={Precision.FP32: ParityLimits()})
+
+
 def test_without_task_data_parity_alone_is_judged_and_that_is_said() -> None:
     result = judge(variant(), gate())
     assert result.passed
@@ -275,6 +285,7 @@ def test_allowances_are_read_from_text() -> None:
     assert parse_gate(None) == parse_gate("") == GateSettings()
     assert gate("ask=2").allowance_pp == {**ONE_PP, Metric.ASK: 2.0}
     assert parse_gate("", LabelTask.metrics).allowance_pp == {Metric.ASK: 1.0}
+    assert parse_gate(None).parity == DEFAULT_PARITY
 
 
 @pytest.mark.parametrize(

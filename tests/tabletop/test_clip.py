@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pocketvl.errors import RecipeError, StageError
-from pocketvl.families import open_source
+from pocketvl.families import open_checkpoint
+from pocketvl.families.clip import ClipImageEncoder
 from pocketvl.tabletop.batches import Batch, TabletopBatches, statement_row
 from pocketvl.tabletop.clip import ClipSettings, ImageObjective, ImageTower, TowerSettings, build_clip
 from pocketvl.tabletop.language import (
@@ -31,6 +32,7 @@ from pocketvl.tabletop.training import (
     PhaseSettings,
     TabletopClipSettings,
     corpus,
+    preprocess_spec,
     train_tabletop_clip,
 )
 from pocketvl.train.settings import LoopSettings, Precision
@@ -62,11 +64,11 @@ TINY = TabletopClipSettings(
 def test_a_trained_folder_opens_as_a_source(tmp_path: Path) -> None:
     reports = train_tabletop_clip(TINY, tmp_path / "clip", tmp_path / "work")
     assert list(reports) == ["oracle", "text", "image"]
-    source = open_source(tmp_path / "clip")
+    source = open_checkpoint(tmp_path / "clip")
     assert source.preprocess.height == 32
     assert source.tokenizer.length == 32
     ids = torch.full((1, 32), source.tokenizer.pad_id, dtype=torch.int32)
-    assert source.text_encoder(ids).shape == (1, 16)
+    assert source.tower("text_encoder")(ids).shape == (1, 16)
 
 
 @pytest.mark.parametrize("phase", ["text", "image"])
@@ -179,7 +181,14 @@ def test_the_auxiliary_losses_are_gone_at_the_end() -> None:
     clip, oracle = build_clip(TINY.model), TabletopOracle(TINY.model.embedding_dim)
     batch = TabletopBatches(_painted(8), build_tokenizer(corpus(1), 512), 8, 3, 0)(0)
     objective = ImageObjective(oracle, steps=100)
-    first, last = (objective(ImageTower(clip, TINY.model), batch, step) for step in (0, 100))
+    first, last = (
+        objective(
+            ImageTower(ClipImageEncoder(clip, preprocess_spec(TINY.model)), TINY.model.image.width),
+            batch,
+            step,
+        )
+        for step in (0, 100)
+    )
     for name in ("patch", "scene"):
         assert first[name].item() > 0
         assert last[name].item() == 0

@@ -11,7 +11,8 @@ import torch
 from transformers import VisionTextDualEncoderModel
 
 from pocketvl.errors import RecipeError, TrainingError
-from pocketvl.families import open_source, open_trainable
+from pocketvl.families import open_checkpoint
+from pocketvl.families.dual_encoder import ConvNextImageEncoder
 from pocketvl.tabletop.clip import TowerSettings
 from pocketvl.tabletop.dual_encoder import (
     ConvNextSettings,
@@ -21,9 +22,13 @@ from pocketvl.tabletop.dual_encoder import (
 )
 from pocketvl.tabletop.pool import PoolSettings
 from pocketvl.tabletop.train import read_training_recipe
-from pocketvl.tabletop.training import PhaseSettings, TabletopDualSettings, train_tabletop_clip
+from pocketvl.tabletop.training import (
+    PhaseSettings,
+    TabletopDualSettings,
+    preprocess_spec,
+    train_tabletop_clip,
+)
 from pocketvl.train.settings import LoopSettings, Precision
-from pocketvl_runtime.manifest import Role
 
 MODEL = DualEncoderSettings(
     image_size=32,
@@ -55,8 +60,8 @@ def test_losses_go_down_and_the_folder_opens(tmp_path: Path) -> None:
     for name, loss in (("text", "text"), ("image", "scene")):
         seen = [row[loss] for row in reports[name].losses[:24]]  # before the means to an end fade out
         assert np.mean(seen[-5:]) < 0.9 * np.mean(seen[:5]), (name, loss)
-    source, checkpoint = open_source(tmp_path / "dual"), open_trainable(tmp_path / "dual")
-    assert source.family == "vision-text-dual-encoder"
+    source = open_checkpoint(tmp_path / "dual")
+    assert source.contract.family == "vision-text-dual-encoder"
     assert (source.preprocess.height, source.tokenizer.length, source.embedding_dim) == (32, 32, 16)
     pixels = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     model = VisionTextDualEncoderModel.from_pretrained(tmp_path / "dual", dtype=torch.float32)
@@ -64,8 +69,8 @@ def test_losses_go_down_and_the_folder_opens(tmp_path: Path) -> None:
         wanted = torch.nn.functional.normalize(
             model.get_image_features(torch.full((1, 3, 32, 32), -1.0)).pooler_output, dim=-1
         )
-        for tower in (source.image_encoder, checkpoint.tower(Role.IMAGE_ENCODER)):
-            torch.testing.assert_close(tower(pixels), wanted, atol=1e-5, rtol=0)
+        found = source.tower("image_encoder")(pixels)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
 def test_a_training_stopped_in_the_image_phase_ends_in_the_same_bytes(tmp_path: Path) -> None:
@@ -84,7 +89,8 @@ def test_a_training_stopped_in_the_image_phase_ends_in_the_same_bytes(tmp_path: 
 
 def test_places_are_given_row_by_row() -> None:
     torch.manual_seed(0)
-    tower = ConvNextTower(build_dual_encoder(MODEL), MODEL).train(False)
+    tower = ConvNextTower(ConvNextImageEncoder(build_dual_encoder(MODEL), preprocess_spec(MODEL)), 24)
+    tower.train(False)
     pixels = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     pixels[:, 2:6, 26:30] = 255  # top right, in the last of the first row's 4 places
     with torch.no_grad():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from transformers import CLIPModel
 
 from pocketvl.errors import TrainingError
-from pocketvl.families.clip import load_model
+from pocketvl.families import open_checkpoint
 from pocketvl.tabletop.clip import ClipSettings, TowerSettings, build_clip
 from pocketvl.tabletop.growing import grow_
 from pocketvl.tabletop.tokenizer import build_tokenizer
@@ -64,7 +65,7 @@ def test_a_training_grows_from_a_checkpoint_and_from_no_other_when_it_goes_on(tm
     model = replace(TINY.model, image=TowerSettings(32, 2, 2))
     deep = replace(TINY, model=model, oracle=None, text=None, image=None, joint=still)
     train_tabletop_clip(deep, tmp_path / "deep", tmp_path / "deep.work", start=tmp_path / "small")
-    small, grown = load_model(tmp_path / "small"), load_model(tmp_path / "deep")
+    small, grown = (cast(CLIPModel, open_checkpoint(tmp_path / name).model) for name in ("small", "deep"))
     pixels = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         wanted, found = (

@@ -14,8 +14,9 @@ import torch
 from tokenizers import Tokenizer
 
 from pocketvl.errors import RecipeError, StageError, TrainingError
-from pocketvl.families import open_trainable
-from pocketvl.families.vilt_trainable import TrainableVilt, ViltTower
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.vilt import ViltFusion
 from pocketvl.tabletop.clip import under_patches
 from pocketvl.tabletop.language import ANSWERS
 from pocketvl.tabletop.pool import PoolSettings, ScenePool, row_of, scene_of
@@ -86,9 +87,9 @@ def test_a_training_stopped_midway_ends_in_the_same_bytes_and_opens(tmp_path: Pa
     train_tabletop_vilt(settings, tmp_path / "broken", tmp_path / "broken.work")
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]
     assert weights[0] == weights[1]
-    opened = open_trainable(tmp_path / "whole")
-    assert isinstance(opened, TrainableVilt)
-    assert opened.answers == ANSWERS
+    opened = open_checkpoint(tmp_path / "whole")
+    assert isinstance(opened, Checkpoint)
+    assert opened.contract.label_head.labels == ANSWERS
     other = replace(settings, answer=replace(settings.answer, referring=1.0))
     with pytest.raises(TrainingError, match="holds a training of another model"):
         train_tabletop_vilt(other, tmp_path / "broken", tmp_path / "broken.work")
@@ -201,7 +202,7 @@ def test_it_learns_colours_it_is_shown(pool: ScenePool, questions: Questions) ->
     torch.manual_seed(0)
     phase = replace(PHASE, naming=0.1, referring=0.1, loop=replace(PHASE.loop, steps=80))
     spec = preprocess_spec(SHAPE)
-    module = LearningTower(ViltTower(build_vilt(SHAPE), spec, PAD_ID), SHAPE, phase)
+    module = LearningTower(ViltFusion(build_vilt(SHAPE), spec, PAD_ID), SHAPE, phase)
     optimizer = torch.optim.AdamW(module.parameters(), 3e-3)
     found = []
     for step in range(phase.loop.steps):
@@ -214,7 +215,7 @@ def test_it_learns_colours_it_is_shown(pool: ScenePool, questions: Questions) ->
 
 
 def test_what_helps_has_faded_at_the_end(pool: ScenePool, questions: Questions) -> None:
-    module = LearningTower(ViltTower(build_vilt(SHAPE), preprocess_spec(SHAPE), PAD_ID), SHAPE, PHASE)
+    module = LearningTower(ViltFusion(build_vilt(SHAPE), preprocess_spec(SHAPE), PAD_ID), SHAPE, PHASE)
     batch = _batches(pool, questions, size=8)(0)
     first, last = (AnswerObjective(PHASE)(module, batch, step) for step in (0, 6))
     for name in ("naming", "referring"):

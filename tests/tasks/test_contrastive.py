@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from pocketvl.errors import DataError
-from pocketvl.tasks import task_of
-from pocketvl.tasks.adapter import read_contract
+from pocketvl.families import read_contract
+from pocketvl.tasks import load_task, save_task, task_of
 from pocketvl.tasks.contrastive import ContrastiveTask
 from pocketvl.tasks.contrastive_metrics import measure_embeddings
 from pocketvl.tasks.contrastive_score import soft_accuracy
@@ -59,10 +59,21 @@ def test_a_checkpoint_of_two_towers_has_it_and_its_score_takes_the_stored_scale(
     folder = make_tiny_clip(tmp_path / "clip")
     found = task_of(read_contract(folder))
     assert isinstance(found, ContrastiveTask)
-    assert (found.head.first, found.head.second) == (IMAGE, TEXT)
+    assert (found.first, found.second) == (IMAGE, TEXT)
+    save_task(tmp_path / "task.json", found)
+    assert load_task(tmp_path / "task.json") == found
     world, known = retrieval_world(20)
     outputs = Outputs({IMAGE: known.image + known.image[::-1], TEXT: known.text}, known.texts)
     scale = float(np.exp(load_file(folder / "model.safetensors")["logit_scale"]))
     expected = soft_accuracy(world, found.embeddings(outputs), scale)
     assert found.soft_score(world, outputs) == pytest.approx(expected, abs=1e-6)
     assert expected < 0.999
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"kind": "riddle", "task": {}}', '{"kind": "labels", "task": {}}']
+)
+def test_a_file_that_is_no_task_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "task.json").write_text(content)
+    with pytest.raises(DataError, match=r"task\.json: not a task"):
+        load_task(tmp_path / "task.json")

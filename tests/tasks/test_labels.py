@@ -12,6 +12,9 @@ import torch
 
 from pocketvl.data.dataset import Dataset, questions_of, write_samples
 from pocketvl.errors import DataError
+from pocketvl.families import open_checkpoint
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.network.heads import Activation, LabelHead
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme, TowerSpec
 from pocketvl.observe.calibration import Calibration
@@ -19,8 +22,7 @@ from pocketvl.quantize.settings import QuantizeSettings, Rounding
 from pocketvl.quantize.simulate import simulated
 from pocketvl.quantize.tower import quantize_tower
 from pocketvl.tabletop.folder import write_tabletop
-from pocketvl.tasks import task_of
-from pocketvl.tasks.adapter import Activation, Checkpoint, LabelHead, open_checkpoint
+from pocketvl.tasks import load_task, save_task, task_of
 from pocketvl.tasks.base import Task
 from pocketvl.tasks.encoding import Encoder
 from pocketvl.tasks.labels import LabelTask
@@ -77,10 +79,12 @@ def asked(task: Task, dataset: Dataset, outputs: Outputs) -> TaskOutcome:
 
 
 def test_a_vilt_has_it_and_gives_the_logits_of_every_question_with_its_image(
-    vilt: Checkpoint, data: Dataset
+    vilt: Checkpoint, data: Dataset, tmp_path: Path
 ) -> None:
     task = task_of(vilt.contract)
     assert isinstance(task, LabelTask)
+    save_task(tmp_path / "task.json", task)
+    assert load_task(tmp_path / "task.json") == task
     calls: list[tuple[int, int, str]] = []
     outputs = task.outputs(runner(vilt, batch=7), data, lambda *call: calls.append(call))
     questions = questions_of(data)
@@ -138,7 +142,7 @@ def test_an_answer_that_the_model_does_not_know_is_missed(
 
 def test_sigmoid_scores_each_answer_for_itself(vilt: Checkpoint, data: Dataset) -> None:
     known = head(vilt)
-    task = LabelTask(vilt.contract, LabelHead("fusion", known.labels, Activation.SIGMOID))
+    task = LabelTask(LOGITS, known.labels, Activation.SIGMOID)
     questions = questions_of(data)
     logits = np.zeros((len(questions), len(known.labels)), np.float32)
     assert task.soft_score(data, Outputs({LOGITS: logits}, task.texts(data))) == pytest.approx(0.5)

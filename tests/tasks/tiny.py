@@ -7,15 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pocketvl.tasks.adapter import (
-    Component,
-    ComponentPorts,
-    Contract,
-    ContrastiveHead,
-    Port,
-    PortKind,
-    StoredScalar,
-)
+from pocketvl.families.base import Component, Contract
+from pocketvl.network.heads import ContrastiveHead, StoredScalar
+from pocketvl.network.ports import ComponentPorts, DType, Port, PortKind
 from pocketvl.tasks.contrastive import ContrastiveTask
 from pocketvl.tasks.encoding import Encoder
 from pocketvl.tasks.torch_runner import TorchRunner
@@ -23,7 +17,7 @@ from pocketvl_runtime.manifest import TokenizerSpec
 from tests.runtime import bundles, graphs
 
 IMAGE, TEXT = "image_encoder.embedding", "text_encoder.embedding"
-HEAD = ContrastiveHead(IMAGE, TEXT, StoredScalar("logit_scale", is_log=True))
+PIXELS, TOKEN_IDS, MASK = PortKind.PIXELS, PortKind.TOKEN_IDS, PortKind.ATTENTION_MASK
 
 
 class LinearPixels(nn.Module):
@@ -41,24 +35,29 @@ class SummedTokens(nn.Module):
 
 def contract(needs_mask: bool = False) -> Contract:
     """Of the tiny bundle; one that needs a mask pads with a word that counts."""
-    embedding = (Port("embedding", PortKind.EMBEDDING),)
-    texts = (Port("ids", PortKind.TOKEN_IDS), Port("mask", PortKind.ATTENTION_MASK))[: 1 + needs_mask]
+    ids = (1, graphs.LENGTH)
+    pixels = Port("pixels", DType.UINT8, (1, bundles.PREPROCESS.height, bundles.PREPROCESS.width, 3), PIXELS)
+    texts = (Port("ids", DType.INT32, ids, TOKEN_IDS), Port("mask", DType.INT32, ids, MASK))
+    embedding = (Port("embedding", DType.FLOAT32, (1, graphs.DIM), PortKind.EMBEDDING),)
     return Contract(
+        family="clip",
+        name="tiny",
         folder=Path("tiny"),
-        preprocess=bundles.PREPROCESS,
-        tokenizer=TokenizerSpec(graphs.LENGTH, pad_id=4 if needs_mask else 0, needs_mask=needs_mask),
+        processors={
+            "image": bundles.PREPROCESS,
+            "text": TokenizerSpec(graphs.LENGTH, pad_id=4 if needs_mask else 0, needs_mask=needs_mask),
+        },
         tokenizer_json=bundles.tokenizer_json(),
         components={
-            "image_encoder": ComponentPorts((Port("pixels", PortKind.PIXELS),), embedding),
-            "text_encoder": ComponentPorts(texts, embedding),
+            "image_encoder": ComponentPorts((pixels,), embedding),
+            "text_encoder": ComponentPorts(texts[: 1 + needs_mask], embedding),
         },
-        head=HEAD,
-        notes=(),
+        head=ContrastiveHead(IMAGE, TEXT, StoredScalar("logit_scale", is_log=True)),
     )
 
 
 def task() -> ContrastiveTask:
-    return ContrastiveTask(contract(), HEAD)
+    return ContrastiveTask(IMAGE, TEXT, 10.0)
 
 
 def runner(needs_mask: bool = False) -> TorchRunner:

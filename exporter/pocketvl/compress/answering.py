@@ -18,7 +18,7 @@ from torch import nn
 from pocketvl.compress.distil import loop_settings, sum_gradients_
 from pocketvl.compress.settings import LearningSettings, check_answering, shows_mirrored
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.families.trainable import Trainable
+from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.train.distil_losses import answer_response_loss
 from pocketvl.train.loop import Losses, Progress, TrainReport
 from pocketvl.train.pairs import SampleOrder, half_mirrored, mirror, rows_of
@@ -92,7 +92,7 @@ class AnsweringObjective:
 
 
 def train_answering(
-    student: Trainable,
+    student: Checkpoint,
     logits: NDArray[np.float32] | None,
     data: QuestionedData,
     settings: LearningSettings,
@@ -129,7 +129,7 @@ def train_answering(
 
 
 def answer_gradients_(
-    checkpoint: Trainable,
+    checkpoint: Checkpoint,
     data: QuestionedData,
     settings: LearningSettings,
     each: Callable[[], None] | None = None,
@@ -148,7 +148,7 @@ def answer_gradients_(
 
 
 def _identity(
-    student: Trainable,
+    student: Checkpoint,
     logits: NDArray[np.float32] | None,
     data: QuestionedData,
     settings: LearningSettings,

@@ -18,9 +18,9 @@ from torch import nn
 from pocketvl.compress.settings import BlockScore, Grain
 from pocketvl.compress.shrink import linear
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.families.blocks import Attention, attentions
-from pocketvl.families.segments import Segments
-from pocketvl.families.split_attention import Block, SplitAttention
+from pocketvl.families.layers.blocks import Attention, attentions
+from pocketvl.families.layers.segments import Segments
+from pocketvl.families.layers.split_attention import Block, SplitAttention
 
 _MASKED = -1.0
 """Additive masks are 0 where a token counts, and far below this where it does not."""

@@ -19,8 +19,8 @@ from torch import nn
 
 from pocketvl.compress.settings import LearningSettings, LossWeights
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.families.blocks import attentions
-from pocketvl.families.trainable import Trainable
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.layers.blocks import attentions
 from pocketvl.observe.hidden import Seen, WatchedTower
 from pocketvl.train.contrast import contrastive_loss, pairwise_loss
 from pocketvl.train.distil_losses import (
@@ -213,8 +213,8 @@ class JointObjective:
 
 
 def train_student(
-    student: Trainable,
-    teacher: Trainable | None,
+    student: Checkpoint,
+    teacher: Checkpoint | None,
     data: PairedData,
     answers: TeacherAnswers | None,
     settings: LearningSettings,
@@ -277,7 +277,7 @@ def train_student(
 
 
 def label_gradients_(
-    checkpoint: Trainable,
+    checkpoint: Checkpoint,
     data: PairedData,
     settings: LearningSettings,
     each: Callable[[], None] | None = None,
@@ -328,7 +328,7 @@ def sum_gradients_(
 
 
 def _watched(
-    student: Trainable, teacher: Trainable | None, role: Role, weights: LossWeights
+    student: Checkpoint, teacher: Checkpoint | None, role: str, weights: LossWeights
 ) -> tuple[WatchedTower, WatchedTower | None]:
     """A student's tower, and its teacher's where that runs along, watched at the layers that correspond."""
     if teacher is None or not weights.runs_teacher:
@@ -348,14 +348,14 @@ def _watched(
     return learner, shown.requires_grad_(False)
 
 
-def _layer_names(checkpoint: Trainable, role: Role) -> list[str]:
+def _layer_names(checkpoint: Checkpoint, role: str) -> list[str]:
     stack = checkpoint.stack(role).name
     layers = checkpoint.model.get_submodule(stack)
     assert isinstance(layers, nn.ModuleList)
     return [f"{stack}.{place}" for place in range(len(layers))]
 
 
-def _attention_names(checkpoint: Trainable, layers: list[str]) -> list[str]:
+def _attention_names(checkpoint: Checkpoint, layers: list[str]) -> list[str]:
     """The attentions in these layers, told by the model before anything was factorised."""
     names = [each.name for each in attentions(checkpoint.original())]
     return [name for layer in layers for name in names if name.startswith(f"{layer}.")]
@@ -374,8 +374,8 @@ def loop_settings(settings: LearningSettings) -> LoopSettings:
 
 
 def _identity(
-    student: Trainable,
-    teacher: Trainable | None,
+    student: Checkpoint,
+    teacher: Checkpoint | None,
     data: PairedData,
     answers: TeacherAnswers | None,
     settings: LearningSettings,

@@ -10,8 +10,8 @@ from torch import nn
 from pocketvl.compress.scores import weight_scores
 from pocketvl.compress.settings import Score
 from pocketvl.compress.shrink import check_kept, keep_inputs_, keep_outputs_, linear
-from pocketvl.families.blocks import Attention, set_head_count_
-from pocketvl.families.split_attention import SplitAttention
+from pocketvl.families.layers.blocks import Attention, set_head_count_
+from pocketvl.families.layers.split_attention import SplitAttention
 
 
 def head_scores(module: nn.Module, attention: Attention, score: Score = Score.MAGNITUDE) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 from pocketvl.compress.scores import weight_scores
 from pocketvl.compress.settings import Score
 from pocketvl.compress.shrink import check_kept, keep_inputs_, keep_outputs_, linear
-from pocketvl.families.blocks import FeedForward
+from pocketvl.families.layers.blocks import FeedForward
 
 
 def neuron_scores(module: nn.Module, layer: FeedForward, score: Score = Score.MAGNITUDE) -> torch.Tensor:

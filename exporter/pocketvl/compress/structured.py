@@ -14,8 +14,8 @@ from pocketvl.compress.neurons import keep_neurons_, neuron_scores
 from pocketvl.compress.settings import Measure, Scope, Score, Units
 from pocketvl.compress.shrink import linear
 from pocketvl.errors import RecipeError
-from pocketvl.families.blocks import Attention, FeedForward, attentions, feed_forwards
-from pocketvl.families.split_attention import SplitAttention
+from pocketvl.families.layers.blocks import Attention, FeedForward, attentions, feed_forwards
+from pocketvl.families.layers.split_attention import SplitAttention
 
 _TINY = 1e-30
 

@@ -1,54 +1,108 @@
-"""Model families: what turns a checkpoint folder into a `Source`, one file a family."""
+"""Model families: what turns a checkpoint folder into a contract and components, one file a family."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketvl.errors import SourceError
+from pocketvl.families.base import Component, Contract, Family
+from pocketvl.network.heads import HeadKind
 from pocketvl_runtime.errors import quoted
 
 if TYPE_CHECKING:
-    from pocketvl.families.base import Source
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
 
-# model_type in config.json -> the module that opens such a folder, beside which one with "_trainable" in its
-# name opens it to be changed. A plain table, so that importing this
-# package imports no torch, and so that a family is added here and nowhere else.
-_FAMILIES = {
-    "clip": "pocketvl.families.clip",
-    "vilt": "pocketvl.families.vilt",
-    "vision-text-dual-encoder": "pocketvl.families.dual_encoder",
-}
-# Those whose models answer questions about pictures; all others embed pictures and texts.
-_ANSWERING = ("vilt",)
+# A plain table, so that importing this package imports no torch, and so that a family is added here and
+# nowhere else.
+FAMILIES = (
+    Family(
+        "clip",
+        ("clip",),
+        "pocketvl.families.clip",
+        ("image_encoder", "text_encoder"),
+        HeadKind.CONTRASTIVE,
+    ),
+    Family(
+        "vilt",
+        ("vilt",),
+        "pocketvl.families.vilt",
+        ("fusion",),
+        HeadKind.LABELS,
+    ),
+    Family(
+        "vision-text-dual-encoder",
+        ("vision-text-dual-encoder",),
+        "pocketvl.families.dual_encoder",
+        ("image_encoder", "text_encoder"),
+        HeadKind.CONTRASTIVE,
+    ),
+)
 
 
-def open_source(folder: Path) -> Source:
-    """Opens a Hugging Face model folder of a family that pocketvl knows; never touches the network.
+def family_of(folder: Path) -> Family:
+    """The family of a Hugging Face model folder, by its config.json alone; imports no torch.
+
+    Raises:
+        SourceError: it is no such folder, or of no family that pocketvl knows.
+    """
+    from pocketvl.families.folders.hf import read_json
+
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise SourceError(f"{folder} {what}; give the path of a Hugging Face model folder")
+    model_type = read_json(folder / "config.json").get("model_type")
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    known = ", ".join(sorted(name for family in FAMILIES for name in family.model_types))
+    raise SourceError(
+        f"{folder / 'config.json'}: model_type {quoted(model_type)} is not known (known: {known})"
+    )
+
+
+def read_contract(folder: Path) -> Contract:
+    """Reads what a checkpoint takes and gives, without its weights; never touches the network.
 
     Args:
-        folder: holds config.json, safetensors weights, tokenizer.json and, mostly, preprocessor_config.json.
-
-    Returns:
-        The model in eval mode, fp32, on the CPU, with its preprocessing and tokenizer contract.
+        folder: holds config.json, tokenizer.json and, mostly, preprocessor_config.json.
 
     Raises:
         SourceError: the folder or one of its files is missing, broken or does not fit the others.
     """
-    source: Source = import_module(_FAMILIES[_model_type(folder)]).load(folder)
-    return source
+    return family_of(folder).contract(folder)
 
 
-def open_trainable(folder: Path) -> Trainable:
-    """Opens a folder of a family that pocketvl knows, to be compressed and trained.
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Opens a Hugging Face model folder of a family that pocketvl knows; never touches the network.
+
+    Args:
+        folder: as `read_contract` takes it, and with safetensors weights, which are read once.
+
+    Returns:
+        The model in eval mode, fp32, on the CPU, with its contract.
 
     Raises:
-        SourceError: as `open_source`.
+        SourceError: the folder or one of its files is missing, broken or does not fit the others.
     """
-    trainable: Trainable = import_module(f"{_FAMILIES[_model_type(folder)]}_trainable").load_trainable(folder)
-    return trainable
+    return family_of(folder).open(folder)
+
+
+def uninitialised_component(contract: Contract, name: str) -> Component:
+    """A component as its folder describes it, in eval mode, whose weights are yet to be loaded.
+
+    The folder's own weights are not read.
+
+    Args:
+        contract: of the folder.
+        name: of the component.
+
+    Raises:
+        SourceError: the folder has changed since, and describes no such model any more.
+    """
+    from pocketvl.families.checkpoint import uninitialised
+
+    return uninitialised(family_of(contract.folder).architecture(), contract, name)
 
 
 def answers_questions(folder: Path) -> bool:
@@ -57,19 +111,4 @@ def answers_questions(folder: Path) -> bool:
     Raises:
         SourceError: it is of no family that pocketvl knows.
     """
-    return _model_type(folder) in _ANSWERING
-
-
-def _model_type(folder: Path) -> str:
-    from pocketvl.families.checkpoint import read_json
-
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise SourceError(f"{folder} {what}; give the path of a Hugging Face model folder")
-    model_type = read_json(folder / "config.json").get("model_type")
-    known = ", ".join(sorted(_FAMILIES))
-    if not isinstance(model_type, str) or model_type not in _FAMILIES:
-        raise SourceError(
-            f"{folder / 'config.json'}: model_type {quoted(model_type)} is not known (known: {known})"
-        )
-    return model_type
+    return family_of(folder).head is HeadKind.LABELS

@@ -1,46 +1,224 @@
-"""What every family gives: one opened checkpoint, ready to be run, calibrated and lowered."""
+"""What every family gives: its contract, and its components as modules."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pocketvl.errors import RecipeError, SourceError
+from pocketvl.network.heads import ContrastiveHead, Head, HeadKind, LabelHead
+from pocketvl.network.ports import ComponentPorts, Port
 from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from pocketvl.families.checkpoint import Checkpoint
+    from pocketvl.families.layers.segments import Segments
+    from pocketvl.families.tower_shape import TowerShape
+
+Processor: TypeAlias = PreprocessSpec | TokenizerSpec
+IMAGE, TEXT = "image", "text"
+"""Names of processors."""
+
+
+@dataclass(frozen=True)
+class LayerStack:
+    """The transformer layers of a component.
+
+    Attributes:
+        name: of the model's ModuleList.
+        config: where in config.json their number stands: section, or "" for none, and key.
+        width: of the hidden states.
+        segments: of the sequence, where it is made of several.
+    """
+
+    name: str
+    config: tuple[str, str]
+    width: int
+    segments: Segments | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """An opened image-text model in eval mode, fp32, on the CPU.
+class Component:
+    """A part of a model that becomes one graph.
+
+    Attributes:
+        name: "image_encoder".
+        module: THE forward, for training, calibration and export, in plain ops; its parameters are called as
+            in the model.
+        inputs: in the order of the forward's arguments.
+        outputs: what it returns.
+        stacks: its transformer layers, if it has any.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    stacks: tuple[LayerStack, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Contract:
+    """What a checkpoint takes and gives; read without its weights.
 
     Attributes:
         family: the family's name, "clip".
-        name: the name of its folder.
-        folder: where it was loaded from.
-        preprocess: how a picture becomes the uint8 pixels that `image_encoder` takes.
-        tokenizer: how a text becomes the ids that `text_encoder` takes.
+        name: of the folder.
+        folder: where it was read.
+        processors: by their names, "image" and "text", how pictures and texts become what components take.
         tokenizer_json: the content of tokenizer.json, byte for byte.
-        embedding_dim: D, the length of an embedding.
-        logit_scale: what a cosine is multiplied by before a softmax.
-        space: "sha256:..." of weights, preprocessing and tokenizer: equal where embeddings are comparable.
-        image_encoder: uint8 [B, H, W, 3] RGB -> float32 [B, D], L2-normalised; normalises pixels
-            inside.
-        text_encoder: int32 [B, T] -> float32 [B, D], L2-normalised.
+        components: their ports, by name.
+        head: how they answer.
+        identity: what outputs depend on and neither tensors nor processors tell.
         notes: what the user should know about how the folder was read, one sentence each.
     """
 
     family: str
     name: str
     folder: Path
-    preprocess: PreprocessSpec
-    tokenizer: TokenizerSpec
+    processors: Mapping[str, Processor]
     tokenizer_json: bytes
-    embedding_dim: int
-    logit_scale: float
-    space: str
-    image_encoder: nn.Module
-    text_encoder: nn.Module
+    components: Mapping[str, ComponentPorts]
+    head: Head
+    identity: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def contrastive_head(self) -> ContrastiveHead:
+        """The head of a model that embeds.
+
+        Raises:
+            SourceError: it has none.
+        """
+        if not isinstance(self.head, ContrastiveHead):
+            raise SourceError(f"{self.folder} is no model that embeds pictures and texts")
+        return self.head
+
+    @property
+    def label_head(self) -> LabelHead:
+        """The head of a model that answers questions.
+
+        Raises:
+            SourceError: it has none.
+        """
+        if not isinstance(self.head, LabelHead):
+            raise SourceError(f"{self.folder} is no model that answers questions")
+        return self.head
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """How a picture becomes uint8 pixels."""
+        found = self.processors[IMAGE]
+        assert isinstance(found, PreprocessSpec)
+        return found
+
+    @property
+    def tokenizer(self) -> TokenizerSpec:
+        """How a text becomes int32 ids."""
+        found = self.processors[TEXT]
+        assert isinstance(found, TokenizerSpec)
+        return found
+
+
+class Architecture(ABC):
+    """What a family's file implements."""
+
+    @abstractmethod
+    def contract(self, folder: Path) -> Contract:
+        """Reads and checks everything in a folder but its weights.
+
+        Raises:
+            SourceError: something in the folder is missing, broken, or does not fit the rest.
+        """
+
+    @abstractmethod
+    def parse(self, stored: dict[str, Any], folder: Path) -> PreTrainedConfig:
+        """Reads and checks the content of a config.json.
+
+        Args:
+            stored: the content.
+            folder: for messages.
+
+        Raises:
+            SourceError: it describes no model of the family.
+        """
+
+    @abstractmethod
+    def build(self, config: PreTrainedConfig, folder: Path, initialised: bool = False) -> PreTrainedModel:
+        """transformers' own model, fp32.
+
+        Args:
+            config: as `parse` gives it.
+            folder: for messages.
+            initialised: whether weights are random, of torch's present state; else they are uninitialised.
+
+        Raises:
+            SourceError: there is no such model.
+        """
+
+    @abstractmethod
+    def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
+        """The components of a model, which share its modules and their names.
+
+        Args:
+            model: as `build` makes it, perhaps compressed since.
+            contract: of its folder.
+        """
+
+    def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, TowerShape]) -> None:
+        """Writes other shapes of components into the content of a config.json.
+
+        Raises:
+            RecipeError: the family has no components of such shapes.
+        """
+        raise RecipeError("models of this family cannot begin anew in another shape")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is known of a family before torch is imported.
+
+    Attributes:
+        name: its name.
+        model_types: values of config.json's model_type that it answers to.
+        module: with its `ARCHITECTURE`.
+        components: names of the components that its checkpoints have.
+        head: the kind of its checkpoints' head.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    module: str
+    components: tuple[str, ...]
+    head: HeadKind
+
+    def architecture(self) -> Architecture:
+        """Imports the family's file."""
+        found = import_module(self.module).ARCHITECTURE
+        assert isinstance(found, Architecture)
+        return found
+
+    def contract(self, folder: Path) -> Contract:
+        """Reads a folder's contract, without its weights.
+
+        Raises:
+            SourceError: something in the folder is missing, broken, or does not fit the rest.
+        """
+        return self.architecture().contract(folder)
+
+    def open(self, folder: Path) -> Checkpoint:
+        """Opens a folder; its weights are read once.
+
+        Raises:
+            SourceError: something in the folder is missing, broken, or does not fit the rest.
+        """
+        from pocketvl.families.checkpoint import open_checkpoint
+
+        return open_checkpoint(self.architecture(), folder)

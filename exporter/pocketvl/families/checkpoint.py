@@ -1,245 +1,240 @@
-"""Reading the files of a Hugging Face model folder: JSON, safetensors weights, tokenizer."""
+"""An opened checkpoint: transformers' own model, and its components, to be run, changed and saved again."""
 
 from __future__ import annotations
 
-import codecs
+import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tokenizers import Tokenizer
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
-from pocketvl.errors import SourceError
-from pocketvl.families.token_ids import check_ids
-from pocketvl_runtime.errors import quoted, shortened
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object, with or without a byte order mark before it.
-
-    Raises:
-        SourceError: the file is missing, unreadable, not JSON, or not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise SourceError(f"{path.parent} has no {path.name}; is it a Hugging Face model folder?") from None
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path} is not valid JSON: {shortened(str(error), 200)}") from error
-    if not isinstance(value, dict):
-        raise SourceError(f"{path} holds a {type(value).__name__}, not a JSON object")
-    return value
+from pocketvl.errors import RecipeError, SourceError
+from pocketvl.families.base import Architecture, Component, Contract, LayerStack
+from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES
+from pocketvl.families.folders.hf import read_json, read_weights, scalar_value
+from pocketvl.families.folders.models import check_layers, load_model
+from pocketvl.families.layers.compression import compression_of, read_compression, reshape_
+from pocketvl.families.tower_shape import TowerShape
+from pocketvl.network.heads import ContrastiveHead, StoredScalar, stored_scalars
+from pocketvl.network.ports import PortKind
+from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
 
 
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Reads model.safetensors, or the shards that model.safetensors.index.json names, into memory.
-
-    Returns:
-        Tensors by name, in the dtype they are stored in.
-
-    Raises:
-        SourceError: no safetensors weights, or broken ones.
-    """
-    if (folder / _WEIGHTS).exists():
-        return _read_shard(folder / _WEIGHTS)
-    if not (folder / _INDEX).exists():
-        pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-        hint = (
-            f"; {pickled[0]} is not loaded, because pickles can run code: save it as safetensors"
-            if pickled
-            else ""
-        )
-        raise SourceError(f"{folder} has no {_WEIGHTS}{hint}")
-    index = read_json(folder / _INDEX)
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise SourceError(f"{folder / _INDEX} has no weight_map from tensor names to file names")
-    tensors: dict[str, torch.Tensor] = {}
-    for shard in sorted(set(weight_map.values())):
-        if Path(shard).name != shard:
-            raise SourceError(f"{folder / _INDEX} names {quoted(shard)}, which is not a plain file name")
-        tensors.update(_read_shard(folder / shard))
-    lost = sorted(set(weight_map) - set(tensors))
-    if lost:
-        raise SourceError(
-            f"{folder / _INDEX} lists {len(lost)} tensors that no shard holds, "
-            f"{shortened(lost[0], 100)} for one"
-        )
-    return tensors
-
-
-def stored_dtype(folder: Path) -> torch.dtype:
-    """The float type in which a folder stores its weights: that of most of its tensors.
-
-    Raises:
-        SourceError: no safetensors weights, or broken ones.
-    """
-    return Counter(tensor.dtype for tensor in read_weights(folder).values()).most_common(1)[0][0]
-
-
-def _read_shard(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise SourceError(f"{path.parent} has no {path.name}") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise SourceError(
-            f"{path} is not a readable safetensors file: {shortened(str(error), 200)}"
-        ) from error
-
-
-def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], where: Path) -> None:
-    """Holds the names and shapes of `weights` against a model.
-
-    Args:
-        model: on any device, meta too.
-        weights: tensors by parameter name; those that `model` has no parameter for must be none but the
-            position indices that old versions of transformers stored.
-        where: the folder, for messages.
-
-    Raises:
-        SourceError: a tensor is missing, too many or of the wrong shape.
-    """
-    wanted, given = model.state_dict(), _parameters(weights)
-    for problem, names in (
-        ("lack", sorted(set(wanted) - set(given))),
-        ("hold unknown", sorted(set(given) - set(wanted))),
-    ):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise SourceError(
-                f"{where}: the weights {problem} {shortened(names[0], 100)}{more}; "
-                "config.json describes another model"
-            )
-    for name, tensor in given.items():
-        if tensor.shape != wanted[name].shape:
-            raise SourceError(
-                f"{where}: {name} is {list(tensor.shape)}, config.json asks for {list(wanted[name].shape)}"
-            )
-
-
-def load_weights_(model: nn.Module, weights: Mapping[str, torch.Tensor], where: Path) -> None:
-    """Copies `weights` into `model`, which keeps its own dtype (fp16 files load into fp32 models).
-
-    Args:
-        model: its parameters are overwritten in place.
-        weights: as `check_weights` takes them.
-        where: the folder, for messages.
-
-    Raises:
-        SourceError: a tensor is missing, too many, of the wrong shape, or holds NaN or infinity.
-    """
-    import torch
-
-    check_weights(model, weights, where)
-    given = _parameters(weights)
-    for name, tensor in given.items():
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise SourceError(f"{where}: {name} ({tensor.dtype}) holds values that are not finite floats")
-    model.load_state_dict(given)
-
-
-def _parameters(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in weights.items() if not name.endswith("position_ids")}
-
-
-@dataclass(frozen=True)
-class TokenizerFile:
-    """A folder's tokenizer.json with what tokenizer_config.json says beside it.
+@dataclass(eq=False)
+class Checkpoint:
+    """An opened checkpoint.
 
     Attributes:
-        content: tokenizer.json, byte for byte, but for a byte order mark.
-        tokenizer: the same, opened, without truncation and padding.
-        limit: the longest text in tokens, special ones included; None if nothing is said.
-        eos_id: the id that ends every text.
-        pad_id: the id that fills up short texts.
+        architecture: of its family.
+        contract: what it takes and gives.
+        model: transformers' model, fp32, in eval mode, on the CPU; changed in place.
+        config: the content of config.json; changed with the model where it says what has changed.
+        dtype: in which weights are stored.
     """
 
-    content: bytes
-    tokenizer: Tokenizer
-    limit: int | None
-    eos_id: int
-    pad_id: int
+    architecture: Architecture
+    contract: Contract
+    model: nn.Module
+    config: dict[str, Any]
+    dtype: torch.dtype
 
     @property
-    def highest_id(self) -> int:
-        """The highest id that a text can become."""
-        return max(self.tokenizer.get_vocab(with_added_tokens=True).values())
+    def folder(self) -> Path:
+        """Where it was loaded from."""
+        return self.contract.folder
+
+    @property
+    def components(self) -> Mapping[str, Component]:
+        """The components by name, of the model as it is now; they share its modules, and their names."""
+        found = {each.name: each for each in self.architecture.components(self.model, self.contract)}
+        for component in found.values():
+            component.module.train(self.model.training)
+        return found
+
+    def component(self, name: str) -> Component:
+        """One of the components.
+
+        Raises:
+            RecipeError: there is none of this name.
+        """
+        found = self.components
+        if name not in found:
+            raise RecipeError(f"{self.folder} has no component {name!r}, only {', '.join(found)}")
+        return found[name]
+
+    def original(self) -> nn.Module:
+        """A model as config.json describes it, without memory for its weights."""
+        with torch.device("meta"):
+            return self._build()
+
+    def reinitialize_(self, shapes: Mapping[str, TowerShape], seed: int) -> None:
+        """Puts randomly initialised components of other shapes in the place of these.
+
+        What a head stores among the weights stays as it is.
+
+        Args:
+            shapes: of every component.
+            seed: of the weights.
+
+        Raises:
+            RecipeError: the family has no components of such shapes.
+        """
+        self.architecture.reshape_config_(self.config, shapes)
+        kept = {each.tensor: self.model.get_parameter(each.tensor) for each in self._scalars}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = self._build(initialised=True)
+        with torch.no_grad():
+            for name, value in kept.items():
+                self.model.get_parameter(name).copy_(value)
+        self.model.train(False)
+
+    def space(self) -> str:
+        """ "sha256:..." of everything that outputs depend on: equal where embeddings are comparable.
+
+        A head's scale and bias are not among it.
+        """
+        contract = self.contract
+        specs = {"preprocess": asdict(contract.preprocess), "tokenizer": asdict(contract.tokenizer)}
+        digest = hashlib.sha256(json.dumps({**contract.identity, **specs}, sort_keys=True).encode())
+        digest.update(hashlib.sha256(contract.tokenizer_json).digest())
+        scalars = {each.tensor for each in self._scalars}
+        for name, tensor in sorted(self.model.state_dict().items()):
+            if name not in scalars:
+                digest.update(f"{name}{list(tensor.shape)}".encode())
+                digest.update(tensor.contiguous().numpy())
+        return f"sha256:{digest.hexdigest()}"
+
+    def save(self, out: Path) -> None:
+        """Writes the checkpoint folder `out`: weights, configuration, what differs from it, tokenizer.
+
+        Raises:
+            SourceError: a weight is not finite.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        state = {
+            name: value.detach().to(self.dtype).contiguous()
+            for name, value in self.model.state_dict().items()
+        }
+        for name, value in state.items():
+            if not bool(torch.isfinite(value).all()):
+                raise SourceError(f"{name} holds values that {str(self.dtype).removeprefix('torch.')} cannot")
+        save_file(state, out / "model.safetensors", {"format": "pt"})
+        (out / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+        compression_of(self.model, self.original()).save(out)
+        for name in PROCESSOR_FILES:
+            if (self.folder / name).exists():
+                shutil.copyfile(self.folder / name, out / name)
+
+    @property
+    def _scalars(self) -> tuple[StoredScalar, ...]:
+        return stored_scalars(self.contract.head)
+
+    def _build(self, initialised: bool = False) -> nn.Module:
+        config = self.architecture.parse(self.config, self.folder)
+        return self.architecture.build(config, self.folder, initialised)
+
+    # Shorthands
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Names of the components."""
+        return tuple(self.contract.components)
+
+    def tower(self, name: str) -> nn.Module:
+        """A component's module, of the model as it is now."""
+        return self.component(name).module
+
+    @property
+    def stacks(self) -> Mapping[str, LayerStack]:
+        """The layers of each component that has a stack of them."""
+        return {name: each.stacks[0] for name, each in self.components.items() if each.stacks}
+
+    def stack(self, name: str) -> LayerStack:
+        """The layers of a component.
+
+        Raises:
+            RecipeError: it is no stack of transformer layers.
+        """
+        found = self.stacks
+        if name not in found:
+            raise RecipeError(
+                f"the {name} is no stack of transformer layers, and this is for such components only: "
+                f"{', '.join(found)}"
+            )
+        return found[name]
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """How a picture becomes pixels."""
+        return self.contract.preprocess
+
+    @property
+    def tokenizer(self) -> TokenizerSpec:
+        """How a text becomes ids."""
+        return self.contract.tokenizer
+
+    @property
+    def tokenizer_json(self) -> bytes:
+        """The content of tokenizer.json."""
+        return self.contract.tokenizer_json
+
+    @property
+    def logit_scale(self) -> float:
+        """What a cosine is multiplied by before a softmax; 1 where no cosine is.
+
+        Raises:
+            SourceError: what is stored is not the logarithm of anything sensible.
+        """
+        head = self.contract.head
+        if not isinstance(head, ContrastiveHead):
+            return 1.0
+        return scalar_value(head.scale, self.model.get_parameter(head.scale.tensor), self.folder)
+
+    @property
+    def embedding_dim(self) -> int:
+        """The length of an embedding; 0 where there is none."""
+        ports = [port for each in self.contract.components.values() for port in each.outputs]
+        sizes = [port.shape[-1] for port in ports if port.kind is PortKind.EMBEDDING]
+        return int(sizes[0]) if sizes else 0
 
 
-def read_tokenizer(folder: Path) -> TokenizerFile:
-    """Reads tokenizer.json and, where it exists, tokenizer_config.json.
+def open_checkpoint(architecture: Architecture, folder: Path) -> Checkpoint:
+    """Opens a folder of a family; its weights are read once.
 
     Raises:
-        SourceError: tokenizer.json is missing or broken, texts do not end with one special token, or
-            transformers makes other ids of them.
+        SourceError: something in the folder is missing, broken, or does not fit the rest.
     """
-    path = folder / "tokenizer.json"
-    stored = read_json(path)
-    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    try:
-        tokenizer = Tokenizer.from_str(content.decode("utf-8"))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise SourceError(
-            f"{path} is not a tokenizer that `tokenizers` can open: {shortened(str(error), 200)}"
-        ) from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    config_path = folder / "tokenizer_config.json"
-    config = read_json(config_path) if config_path.exists() else {}
-    empty = tokenizer.encode("").ids
-    probe = tokenizer.encode("a").ids
-    if not probe or not empty or probe[-1] != empty[-1]:
-        raise SourceError(f"{path}: texts do not end with a special token (its post_processor adds none)")
-    limit = _length_limit(config, stored, config_path)
-    pad_id = _pad_id(config, stored, tokenizer, probe[-1], config_path)
-    theirs = check_ids(folder, tokenizer)
-    return TokenizerFile(
-        content=content,
-        tokenizer=tokenizer,
-        limit=limit,
-        eos_id=probe[-1],
-        pad_id=pad_id if theirs is None else theirs,
-    )
+    contract = architecture.contract(folder)
+    stored = read_json(folder / CONFIG_FILE)
+    config, weights = architecture.parse(stored, folder), read_weights(folder)
+    check_layers(config, len(weights), folder / CONFIG_FILE)
+    model = load_model(lambda: architecture.build(config, folder), weights, read_compression(folder), folder)
+    dtype = Counter(tensor.dtype for tensor in weights.values()).most_common(1)[0][0]
+    opened = Checkpoint(architecture, contract, model, stored, dtype)
+    for scalar in stored_scalars(contract.head):
+        scalar_value(scalar, model.get_parameter(scalar.tensor), folder)  # says what is wrong with it
+    return opened
 
 
-def _length_limit(config: dict[str, Any], stored: dict[str, Any], path: Path) -> int | None:
-    limit = config.get("model_max_length")
-    if limit is None:
-        limit = (stored.get("truncation") or {}).get("max_length")
-    if limit is None:
-        return None
-    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
-        raise SourceError(f"{path}: model_max_length is {quoted(limit)}, not a positive number")
-    return int(min(limit, 2**31))  # transformers writes 1e30 for "no limit"
+def uninitialised(architecture: Architecture, contract: Contract, name: str) -> Component:
+    """A component as its folder describes it, in eval mode, with weights that are yet to be loaded.
 
-
-def _pad_id(
-    config: dict[str, Any], stored: dict[str, Any], tokenizer: Tokenizer, eos_id: int, path: Path
-) -> int:
-    token = config.get("pad_token")
-    if isinstance(token, dict):
-        token = token.get("content")
-    if token is None:
-        padding = stored.get("padding") or {}
-        pad_id = padding.get("pad_id", eos_id)
-        return int(pad_id) if isinstance(pad_id, int) else eos_id
-    pad_id = tokenizer.token_to_id(token) if isinstance(token, str) else None
-    if pad_id is None:
-        raise SourceError(f"{path}: pad_token is {quoted(token)}, which is not in tokenizer.json")
-    return int(pad_id)
+    Raises:
+        SourceError: the folder describes no such model.
+    """
+    folder = contract.folder
+    config = architecture.parse(read_json(folder / CONFIG_FILE), folder)
+    model = architecture.build(config, folder)
+    reshape_(model, read_compression(folder), folder)
+    model.requires_grad_(False).train(False)
+    found = {each.name: each for each in architecture.components(model, contract)}[name]
+    found.module.train(False)
+    return found

@@ -8,99 +8,180 @@ them. Pictures are of one fixed size here, where ViLT's own processor keeps thei
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
 
 from pocketvl.errors import SourceError
-from pocketvl.families.checkpoint import read_json
-from pocketvl.families.compression import read_compression
-from pocketvl.families.folder import COMPRESSION_FILE
-from pocketvl.families.opening import build_from, check_sizes, open_model, parse_config
+from pocketvl.families.base import IMAGE, TEXT, Architecture, Component, Contract, LayerStack
+from pocketvl.families.folders.files import COMPRESSION_FILE, CONFIG_FILE
+from pocketvl.families.folders.hf import read_json
+from pocketvl.families.folders.image_processor import read_preprocess
+from pocketvl.families.folders.models import build_from, check_sizes, parse_config
+from pocketvl.families.folders.tokenizer import TokenizerFile, check_vocabulary, read_tokenizer, text_length
+from pocketvl.families.layers.compression import read_compression
+from pocketvl.families.layers.plain import MASKED, NormalizePixels
+from pocketvl.families.layers.segments import Segments
+from pocketvl.families.ports import ids_port, pixel_port
+from pocketvl.network.heads import LabelHead
+from pocketvl.network.ports import ComponentPorts, DType, Port, PortKind
 from pocketvl_runtime.errors import quoted
+from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
 
 if TYPE_CHECKING:
-    from transformers import ViltConfig, ViltForQuestionAnswering
+    from transformers import PreTrainedConfig, PreTrainedModel, ViltConfig, ViltForQuestionAnswering
+
+FUSION = "fusion"
 
 
-def load(folder: Path) -> NoReturn:
-    """Says that a ViLT cannot be exported.
+class ViltFusion(nn.Module):
+    """uint8 [B, H, W, 3] and int ids [B, T] -> logits of the answers, float32 [B, answers].
 
-    Raises:
-        SourceError: always.
+    The picture's patches come in their own order, all of them; transformers draws a random one, which changes
+    nothing but the order of sums.
     """
-    raise SourceError(f"{folder} is a ViLT, which can be compressed and trained, but not exported yet")
+
+    def __init__(self, model: ViltForQuestionAnswering, preprocess: PreprocessSpec, pad_id: int) -> None:
+        """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied. pad_id: the
+        padding token, which is not attended to."""
+        super().__init__()
+        self.vilt, self.classifier = model.vilt, model.classifier
+        self.pad_id = pad_id
+        self.normalize: nn.Module = NormalizePixels(preprocess)
+
+    def forward(self, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Answers a batch of questions, each about its own picture."""
+        hidden, mask = self.embed(pixels, ids)
+        for layer in self.layers:
+            hidden = layer(hidden, mask)[0]
+        return self.answer(hidden)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Each takes hidden states and mask, and gives hidden states first in a tuple."""
+        return self.vilt.encoder.layer
+
+    def embed(self, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the first layer takes: float [B, T + 1 + patches, width], and what is added to scores."""
+        embeddings = self.vilt.embeddings
+        patches = embeddings.patch_embeddings(self.normalize(pixels)).flatten(2).transpose(1, 2)
+        first = embeddings.cls_token.expand(len(pixels), -1, -1)
+        kinds = embeddings.token_type_embeddings.weight
+        text = embeddings.text_embeddings(input_ids=ids) + kinds[0]
+        picture = torch.cat([first, patches], dim=1) + embeddings.position_embeddings + kinds[1]
+        padding = (ids == self.pad_id).to(text.dtype) * MASKED
+        mask = torch.cat([padding, padding.new_zeros(picture.shape[:2])], dim=1)[:, None, None]
+        return torch.cat([text, picture], dim=1), mask
+
+    def answer(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The logits, out of what the last layer gave; pooled at the first token."""
+        pooler = cast("nn.Module", self.vilt.pooler)
+        pooled = pooler(self.vilt.layernorm(hidden[:, :1]))
+        logits: torch.Tensor = self.classifier(pooled)
+        return logits if logits.dtype == torch.float32 else logits.float()
 
 
-def load_model(folder: Path, text_length: int) -> ViltForQuestionAnswering:
-    """Opens transformers' own model, as it is compressed and trained: fp32, in eval mode.
+class ViltArchitecture(Architecture):
+    """ViltForQuestionAnswering."""
 
-    Args:
-        folder: a Hugging Face model folder of model_type "vilt".
-        text_length: tokens of a question, filling included, by which split attentions have to be split.
-
-    Raises:
-        SourceError: something in the folder is missing, broken, or does not fit the rest.
-    """
-    config = check_config(read_json(folder / "config.json"), folder)
-    compression = read_compression(folder)
-    wanted = segment_lengths(config, text_length)
-    said = dict(compression.segments)
-    if compression.removed and list(said.items()) != list(wanted.items()):
-        raise SourceError(
-            f"{folder / COMPRESSION_FILE}: segments are {quoted(said)}, and of this model {wanted}"
+    def contract(self, folder: Path) -> Contract:
+        stored = read_json(folder / CONFIG_FILE)
+        config = self.parse(stored, folder)
+        answers = _answers(stored, folder)
+        preprocess, notes = read_preprocess(folder, cast(int, config.image_size))
+        tokenizer = read_tokenizer(folder)
+        spec = TokenizerSpec(_text_length(folder, tokenizer, config), tokenizer.pad_id, needs_mask=False)
+        _check_segments(folder, segments_of(config, spec.length))
+        logits = Port("logits", DType.FLOAT32, (1, len(answers)), PortKind.CLASS_LOGITS)
+        return Contract(
+            family="vilt",
+            name=folder.resolve().name,
+            folder=folder,
+            processors={IMAGE: preprocess, TEXT: spec},
+            tokenizer_json=tokenizer.content,
+            components={FUSION: ComponentPorts((pixel_port(preprocess), ids_port(spec)), (logits,))},
+            head=LabelHead(FUSION, answers),
+            identity={"fusion": [config.num_attention_heads, config.hidden_act, config.layer_norm_eps]},
+            notes=notes,
         )
-    return open_model(lambda: _build(config, folder), config, compression, folder)
 
+    def parse(self, stored: dict[str, Any], folder: Path) -> ViltConfig:
+        from transformers import ViltConfig
 
-def build_model(stored: dict[str, Any], folder: Path) -> ViltForQuestionAnswering:
-    """A model as a config.json describes it, with weights that mean nothing.
+        path = folder / CONFIG_FILE
+        config = parse_config(ViltConfig, stored, path, "ViLT")
+        check_sizes({name: getattr(config, name) for name in ("image_size", "patch_size")}, path)
+        if config.num_channels != 3:
+            raise SourceError(f"{path}: num_channels is {quoted(config.num_channels)}; pictures have 3")
+        if 0 < config.max_image_length < _patch_count(config):
+            raise SourceError(
+                f"{path}: max_image_length is {config.max_image_length}, fewer than the "
+                f"{_patch_count(config)} patches of a picture, all of which are read here"
+            )
+        return config
 
-    Args:
-        stored: its content.
-        folder: for messages.
+    def build(self, config: PreTrainedConfig, folder: Path, initialised: bool = False) -> PreTrainedModel:
+        from transformers import ViltForQuestionAnswering
 
-    Raises:
-        SourceError: there is no such model.
-    """
-    return _build(check_config(stored, folder), folder)
+        return build_from(ViltForQuestionAnswering, config, folder, "ViLT", initialised=initialised)
 
-
-def check_config(stored: dict[str, Any], folder: Path) -> ViltConfig:
-    """Reads the content of a config.json.
-
-    Args:
-        stored: the content.
-        folder: for messages.
-
-    Raises:
-        SourceError: it describes no ViLT for one picture of a fixed size.
-    """
-    from transformers import ViltConfig
-
-    path = folder / "config.json"
-    config = parse_config(ViltConfig, stored, path, "ViLT")
-    check_sizes({name: getattr(config, name) for name in ("image_size", "patch_size")}, path)
-    if config.num_channels != 3:
-        raise SourceError(f"{path}: num_channels is {quoted(config.num_channels)}; pictures have 3")
-    if 0 < config.max_image_length < patch_count(config):
-        raise SourceError(
-            f"{path}: max_image_length is {config.max_image_length}, fewer than the {patch_count(config)} "
-            "patches of a picture, all of which are read here"
+    def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
+        vilt, ports = cast("ViltForQuestionAnswering", model), contract.components[FUSION]
+        tokenizer = contract.tokenizer
+        stack = LayerStack(
+            "vilt.encoder.layer",
+            ("", "num_hidden_layers"),
+            vilt.config.hidden_size,
+            segments_of(vilt.config, tokenizer.length),
         )
-    return config
+        module = ViltFusion(vilt, contract.preprocess, tokenizer.pad_id)
+        return (Component(FUSION, module, ports.inputs, ports.outputs, (stack,)),)
 
 
-def patch_count(config: ViltConfig) -> int:
-    """How many patches a picture is cut into."""
+ARCHITECTURE = ViltArchitecture()
+
+
+def segments_of(config: ViltConfig, text_length: int) -> Segments:
+    """The parts of the sequence: text, then one token of the picture as a whole and its patches.
+
+    Args:
+        config: of the model.
+        text_length: tokens of a question, padding included.
+    """
+    return Segments({"text": text_length, "image": 1 + _patch_count(config)})
+
+
+def _patch_count(config: ViltConfig) -> int:
     side = cast(int, config.image_size) // cast(int, config.patch_size)
     return side * side
 
 
-def segment_lengths(config: ViltConfig, text_length: int) -> dict[str, int]:
-    """The parts of the sequence, in tokens: text, then one of the picture as a whole and its patches."""
-    return {"text": text_length, "image": 1 + patch_count(config)}
+def _check_segments(folder: Path, segments: Segments) -> None:
+    """Raises SourceError where compression.json splits attentions by other segments."""
+    compression = read_compression(folder)
+    found, wanted = dict(compression.segments), dict(segments.lengths)
+    if compression.removed and list(found.items()) != list(wanted.items()):
+        raise SourceError(
+            f"{folder / COMPRESSION_FILE}: segments are {quoted(found)}, and of this model {wanted}"
+        )
 
 
-def _build(config: ViltConfig, folder: Path) -> ViltForQuestionAnswering:
-    from transformers import ViltForQuestionAnswering
+def _text_length(folder: Path, tokenizer: TokenizerFile, config: ViltConfig) -> int:
+    check_vocabulary(tokenizer, config.vocab_size, folder)
+    if tokenizer.pad_id == tokenizer.eos_id:
+        raise SourceError(f"{folder}: texts end with the very id {tokenizer.pad_id} that fills them up")
+    return text_length(tokenizer, config.max_position_embeddings, folder)
 
-    return build_from(ViltForQuestionAnswering, config, folder, "ViLT")
+
+def _answers(stored: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    labels = stored.get("id2label")
+    path = folder / "config.json"
+    if not isinstance(labels, dict) or len(labels) < 2:
+        raise SourceError(f"{path}: id2label has to name two answers or more")
+    if set(labels) != {str(index) for index in range(len(labels))}:
+        raise SourceError(f"{path}: id2label has to name the answers 0 to {len(labels) - 1}")
+    found = tuple(str(labels[str(index)]) for index in range(len(labels)))
+    if len(set(found)) != len(found):
+        raise SourceError(f"{path}: id2label names an answer twice")
+    return found

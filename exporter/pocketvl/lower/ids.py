@@ -7,89 +7,70 @@ GPUs) cannot tell id 49,407 from 49,408 once it is a float, and silently answers
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.ops import op_name, read_onnx, read_tflite, text_of
-
-_INDEXED = {"Gather": 1, "EMBEDDING_LOOKUP": 0, "GATHER": 1}
-"""Ops that look something up, and which of their inputs is the index."""
 
 
 @dataclass(frozen=True)
-class _Op:
-    """One op of a graph; tensors by name in ONNX, by number in TFLite."""
+class GraphOp:
+    """One op of a graph; tensors by name in ONNX, by number in TFLite.
+
+    Attributes:
+        name: its type.
+        inputs: the tensors that it reads.
+        outputs: the tensors that it writes.
+        index: of an op that looks something up, which of its inputs says where; None for others.
+    """
 
     name: str
     inputs: tuple[object, ...]
     outputs: tuple[object, ...]
+    index: int | None = None
 
 
-def check_ids(path: Path) -> None:
-    """Follows every input of whole numbers of 32 or 64 bits through a .onnx or .tflite file.
+@dataclass(frozen=True)
+class Dataflow:
+    """A graph's ops, the types of its tensors ("int32", "float32"), and the tensors that it takes."""
+
+    ops: tuple[GraphOp, ...]
+    types: Mapping[Any, str]
+    inputs: tuple[object, ...]
+
+
+def check_ids(name: str, graph: Dataflow) -> None:
+    """Follows every input of whole numbers of 32 or 64 bits through a graph.
 
     Following stops where a table is looked up and where a comparison gives bool.
+
+    Args:
+        name: of the graph's file.
+        graph: what is in it.
 
     Raises:
         LoweringError: one becomes a float; the message names the op.
     """
-    ops, types, starts = _onnx(path) if path.suffix == ".onnx" else _tflite(path)
-    readers: dict[object, list[_Op]] = defaultdict(list)
-    for op in ops:
+    readers: dict[object, list[GraphOp]] = defaultdict(list)
+    for op in graph.ops:
         for tensor in dict.fromkeys(op.inputs):
             readers[tensor].append(op)
-    waiting, seen = [tensor for tensor in starts if types.get(tensor) in ("int32", "int64")], set[object]()
+    waiting = [tensor for tensor in graph.inputs if graph.types.get(tensor) in ("int32", "int64")]
+    seen = set[object]()
     while waiting:
         tensor = waiting.pop()
         if tensor in seen:
             continue
         seen.add(tensor)
         for op in readers[tensor]:
-            index = _INDEXED.get(op.name)
-            if index is not None and op.inputs[index] == tensor:
+            if op.index is not None and op.inputs[op.index] == tensor:
                 continue
             for output in op.outputs:
-                if types[output].startswith(("float", "bfloat")):
+                if graph.types[output].startswith(("float", "bfloat")):
                     raise LoweringError(
-                        f"{path.name}: ids become floats in {op.name}, where engines that compute in 16 bits "
+                        f"{name}: ids become floats in {op.name}, where engines that compute in 16 bits "
                         "confuse them; compare and look them up as integers"
                     )
-                if types[output] != "bool":
+                if graph.types[output] != "bool":
                     waiting.append(output)
-
-
-_Graph = tuple[list[_Op], Mapping[Any, str], list[Any]]
-
-
-def _onnx(path: Path) -> _Graph:
-    import onnx
-
-    model = onnx.shape_inference.infer_shapes(read_onnx(path))
-    graph = model.graph
-    types = {
-        value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-    ops = [_Op(node.op_type, tuple(node.input), tuple(node.output)) for node in graph.node]
-    for op in ops:
-        for output in op.outputs:  # ops outside ai.onnx, whose types nothing infers, all multiply floats
-            types.setdefault(str(output), "float32")
-    return ops, types, [value.name for value in graph.input]
-
-
-def _tflite(path: Path) -> _Graph:
-    model = read_tflite(path)
-    (graph,) = model.subgraphs
-    types = dict(enumerate(_tflite_types(graph)))
-    ops = [_Op(op_name(model, op), tuple(op.inputs), tuple(op.outputs)) for op in graph.operators]
-    return ops, types, list(graph.inputs)
-
-
-def _tflite_types(graph: Any) -> Iterator[str]:
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    for tensor in graph.tensors:
-        yield text_of(flatbuffer_utils.type_to_name(tensor.type)).lower()

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.families.base import Source
-from pocketvl.lower.ops import graph_io
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.lower.backends import backend_of_file
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
-from pocketvl.stage import Stage, installed_version
+from pocketvl.stage import Stage, installed_version, link_or_copy
 from pocketvl.stage.base import links, settings
 from pocketvl.tasks.contrastive_metrics import DEFAULT_TEMPLATE, Embeddings
 from pocketvl_runtime.golden import (
@@ -49,7 +49,7 @@ _SCORE_DIGITS = 7
 REPORT_FILES = ("report.json", "report.html")
 
 
-def write_base(source: Source, calibration: Dataset, out: Path) -> Manifest:
+def write_base(source: Checkpoint, calibration: Dataset, out: Path) -> Manifest:
     """Writes a bundle without graphs.
 
     Args:
@@ -61,10 +61,10 @@ def write_base(source: Source, calibration: Dataset, out: Path) -> Manifest:
     labels = tuple(sorted({s.label for s in calibration.samples if s.label}))
     _write_golden(source, calibration, labels, out)
     manifest = Manifest(
-        name=source.name,
-        family=source.family,
+        name=source.contract.name,
+        family=source.contract.family,
         tasks=TASKS,
-        space=source.space,
+        space=source.space(),
         embedding_dim=source.embedding_dim,
         logit_scale=source.logit_scale,
         graphs={},
@@ -85,7 +85,7 @@ def write_bundle(base: Path, graphs: Iterable[Path], stages: Iterable[Stage], ou
 
     Args:
         base: the bundle without graphs, as `write_base` wrote it.
-        graphs: files named `<role>.<precision>.<onnx|tflite>`.
+        graphs: files named `<role>.<precision>.<onnx|tflite>`, of sealed results.
         stages: what made it all, for the provenance.
         out: an empty folder.
     """
@@ -94,8 +94,8 @@ def write_bundle(base: Path, graphs: Iterable[Path], stages: Iterable[Stage], ou
     (out / "graphs").mkdir()
     for path in sorted(graphs, key=lambda p: p.name):
         role, precision, engine = path.name.split(".")
-        shutil.copyfile(path, out / "graphs" / path.name)
-        tensors = graph_io(path)
+        link_or_copy(path, out / "graphs" / path.name)
+        tensors = backend_of_file(path).graph_io(path)
         specs[path.name] = GraphSpec(
             Role(role),
             Engine(engine),
@@ -121,7 +121,7 @@ def write_judged(
     """Copies a bundle with only the variants given, and its golden pack's tolerances set.
 
     Args:
-        candidate: the bundle to copy from.
+        candidate: the bundle to copy from, a sealed result.
         manifest: its manifest.
         golden: the golden pack with tolerances.
         variants: what goes in, with status and what it may be compared with.
@@ -132,7 +132,8 @@ def write_judged(
     dropped = {spec.file for name, spec in manifest.graphs.items() if name not in kept}
     for path in sorted(set(manifest.files) - dropped):
         (out / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(candidate / path, out / path)
+        copy = link_or_copy if path.startswith("graphs/") else shutil.copyfile
+        copy(candidate / path, out / path)
     (out / GOLDEN_FILE).write_text(golden.to_json(), encoding="utf-8", newline="\n")
     judged = replace(manifest, graphs=graphs, variants=dict(variants), files=list_files(out))
     (out / MANIFEST_FILE).write_text(judged.to_json(), encoding="utf-8", newline="\n")
@@ -179,19 +180,20 @@ def golden_scores(images: np.ndarray, texts: np.ndarray, logit_scale: float) -> 
     return tuple(rows)
 
 
-def _write_golden(source: Source, calibration: Dataset, labels: tuple[str, ...], out: Path) -> None:
+def _write_golden(source: Checkpoint, calibration: Dataset, labels: tuple[str, ...], out: Path) -> None:
     import torch
 
     images: list[GoldenImage] = []
     (out / "golden" / "images").mkdir(parents=True)
     (out / "golden" / "pixels").mkdir()
+    encoder = source.tower(Role.IMAGE_ENCODER)
     with torch.inference_mode(), _one_thread():
         for name, content in golden_images(calibration).items():
             pixels = preprocess(open_image(content), source.preprocess)
             (out / "golden" / "images" / name).write_bytes(content)
             expected = f"golden/pixels/{Path(name).stem}.png"
             (out / expected).write_bytes(_png(pixels))
-            embedding = source.image_encoder(torch.from_numpy(pixels[None]))[0]
+            embedding = encoder(torch.from_numpy(pixels[None]))[0]
             images.append(GoldenImage(f"golden/images/{name}", expected, _floats(embedding.numpy())))
         strings = golden_texts(calibration)
         ids, embeddings = _embed_texts(source, strings)
@@ -202,7 +204,7 @@ def _write_golden(source: Source, calibration: Dataset, labels: tuple[str, ...],
     ]
     seen = np.array([image.embedding for image in images], np.float32)
     answers = GoldenAnswers(
-        space=source.space,
+        space=source.space(),
         logit_scale=source.logit_scale,
         labels=labels,
         label_template=DEFAULT_TEMPLATE,
@@ -214,14 +216,15 @@ def _write_golden(source: Source, calibration: Dataset, labels: tuple[str, ...],
     (out / GOLDEN_FILE).write_text(golden.to_json(), encoding="utf-8", newline="\n")
 
 
-def _embed_texts(source: Source, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _embed_texts(source: Checkpoint, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Ids int32 [N, T], and torch's embeddings float32 [N, D], one by one."""
     import torch
 
     encoding = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts)
     feeds = [encoding.ids, encoding.mask] if source.tokenizer.needs_mask else [encoding.ids]
+    encoder = source.tower(Role.TEXT_ENCODER)
     rows = [
-        source.text_encoder(*(torch.from_numpy(row[None]) for row in feed))[0].numpy()
+        encoder(*(torch.from_numpy(row[None]) for row in feed))[0].numpy()
         for feed in zip(*feeds, strict=True)
     ]
     return encoding.ids, np.array(rows, np.float32).reshape(len(texts), source.embedding_dim)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.errors import RecipeError
-from pocketvl.families.folder import CARD_FILE
+from pocketvl.families.folders.files import CARD_FILE
 from pocketvl.launch import is_first
 from pocketvl.pipelines.compress_chain import stages_of
 from pocketvl.pipelines.stages.compressing import PRUNED_FILE

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.data.dataset import SAMPLES_FILE, Dataset
 from pocketvl.errors import RecipeError
+from pocketvl.families import family_of
+from pocketvl.network.precisions import QUANTIZED
 from pocketvl.pipelines.bundle import REPORT_FILES
 from pocketvl.pipelines.fallback import Reverting, Trial, revert_until_accepted, variant_run
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
@@ -19,7 +21,6 @@ from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers
 from pocketvl.pipelines.stages.towers import check_source, this_machine
 from pocketvl.pipelines.variants import (
     DEFAULT_VARIANTS,
-    QUANTIZED,
     Reverts,
     Variants,
     VariantStages,
@@ -27,8 +28,7 @@ from pocketvl.pipelines.variants import (
 )
 from pocketvl.recipes.export_recipe import DEFAULT, ExportRecipe, read_export_recipe
 from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, publish, run
-from pocketvl.tasks import task_of
-from pocketvl.tasks.adapter import read_contract
+from pocketvl.tasks import TASK_FILE, load_task, task_class
 from pocketvl_runtime.errors import PocketVLError
 from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Manifest, Precision, variant_name
 
@@ -141,7 +141,7 @@ class JudgeBundle(Stage):
         from pocketvl.select.gate import parse_gate
         from pocketvl_runtime.bundle import Bundle
 
-        task = task_of(read_contract(self.reference.source))
+        task = load_task(source["reference"] / TASK_FILE)
         candidate = Bundle.open(source["candidate"])
         names = [stage.variant for stage in self.runs]
         measured = Measured(
@@ -243,7 +243,7 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
         RecipeError: the bundle is not of this checkpoint.
         PocketVLError: anything else that is wrong with the inputs.
     """
-    from pocketvl.families import open_source
+    from pocketvl.families import open_checkpoint
     from pocketvl.pipelines.measure import Measured, build_report, golden_answers, write_reports
     from pocketvl.select.gate import parse_gate
     from pocketvl_runtime.bundle import Bundle
@@ -251,12 +251,11 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
     parse_gate(gate)
     opened = Bundle.open(bundle)
     opened.verify()
-    if open_source(source).space != opened.manifest.space:
+    if open_checkpoint(source).space() != opened.manifest.space:
         raise RecipeError(f"{bundle} was not exported from {source}: their embedding spaces differ")
     names = tuple(opened.manifest.variants)
-    task = task_of(read_contract(source))
     reference = RunReference(source, data)
-    runs = {name: RunVariant(source, bundle, data, name) for name in names}
+    runs = {name: RunVariant(reference, bundle, data, name) for name in names}
     latency = MeasureLatency(bundle, names)
     with tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as cache:
         results = run(plan([reference, *runs.values(), latency]), Path(cache), tell)
@@ -267,6 +266,7 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
             Dataset.open(data),
             is_task_data=True,
         )
+        task = load_task(measured.reference / TASK_FILE)
         report = build_report(opened, task, measured, parse_gate(gate, task.metrics))
         write_reports(bundle, report, opened, golden_answers(opened, names), measured.reference)
     return report
@@ -340,7 +340,7 @@ class _Export:
             self.base,
             self.data,
             settings.data is not None,
-            parse_gate(settings.gate, task_of(self.stages.contract).metrics),
+            parse_gate(settings.gate, task_class(family_of(settings.source).head).metrics),
             self.recipe.most_growth,
             self.cache,
             self.tell,

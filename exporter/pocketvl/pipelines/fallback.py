@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.network.precisions import PLANS, QUANTIZED
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.lowering import GraphStage
 from pocketvl.pipelines.stages.measuring import RunReference, RunVariant
 from pocketvl.pipelines.stages.quantizing import RankLayers, loss_by_layer, read_ranking
-from pocketvl.pipelines.variants import QUANTIZED, Reverts, Variants, VariantStages
+from pocketvl.pipelines.variants import Reverts, Variants, VariantStages
 from pocketvl.stage import Event, plan, run
-from pocketvl.tasks import task_of
+from pocketvl.tasks import TASK_FILE, load_task
 from pocketvl.tasks.base import Task
 from pocketvl.tasks.metrics import Metric, TaskOutcomes
 from pocketvl.tasks.outputs import OUTPUTS_FILE, Outputs, load_outputs
@@ -71,7 +72,7 @@ class Reverting:
 
 def variant_run(base: MakeGoldenPack, data: Path, variant: str, graphs: Iterable[GraphStage]) -> RunVariant:
     """What a variant gives for a dataset, measured through a bundle that holds it alone."""
-    return RunVariant(base.source, AssembleBundle(base, tuple(graphs)), data, variant)
+    return RunVariant(RunReference(base.source, data), AssembleBundle(base, tuple(graphs)), data, variant)
 
 
 def revert_until_accepted(stages: VariantStages, variants: Variants, trial: Trial) -> Reverting:
@@ -137,8 +138,8 @@ class _Precision:
         """Whether a variant failed by what it answered, and not by what could not be measured."""
         from pocketvl.select.gate import judge
 
-        if self.precision is Precision.INT4 and not self.trial.is_task_data:
-            return False  # it is judged by answers alone
+        if self.trial.gate.parity[self.precision].by_answers_alone and not self.trial.is_task_data:
+            return False
         measured = replace(self.trial.gate, required=frozenset())
         return not all(judge(report, measured).passed for report in reports.values())
 
@@ -151,7 +152,8 @@ class _Precision:
         One in static int8 goes to dynamic int8 where that saves most of what it loses: its weights stay as
         small, but what comes out of it is on no grid any more.
         """
-        higher = {Precision.INT4: Precision.INT8, Precision.INT8: Precision.INT8DYN}.get(self.precision)
+        fallback = PLANS[self.precision].fallback
+        higher = fallback if fallback in QUANTIZED else None
         saved = (
             {name: loss_by_layer(groups) for name, groups in self._ranked(higher).items()} if higher else {}
         )
@@ -170,7 +172,7 @@ class _Precision:
         """What each group of layers loses in a precision, by component."""
         rankings = self._rankings(precision)
         results = run(plan(rankings), self.trial.cache, self.trial.tell)
-        return {ranking.role.value: read_ranking(results[ranking].folder) for ranking in rankings}
+        return {ranking.component: read_ranking(results[ranking].folder) for ranking in rankings}
 
     def _reports(self, reverts: Reverts) -> dict[str, VariantReport]:
         """The variants, measured."""
@@ -187,7 +189,8 @@ class _Precision:
         lowered = [graph for each in graphs.values() for graph in each]
         results = run(plan([reference, *lowered, *runs.values()]), trial.cache, trial.tell)
         expected = load_outputs(results[reference].folder / OUTPUTS_FILE)
-        outcomes = self._outcomes(expected)
+        task = load_task(results[reference].folder / TASK_FILE)
+        outcomes = self._outcomes(task, expected)
         reports = {}
         for name, stage in runs.items():
             found = load_outputs(results[stage].folder / OUTPUTS_FILE)
@@ -196,19 +199,15 @@ class _Precision:
                 precision=self.precision,
                 status=Status.EXPERIMENTAL,
                 size_bytes=sum((results[g].folder / g.file).stat().st_size for g in graphs[name]),
-                metrics=variant_metrics(outcomes, self._outcomes(found)),
-                parity=self._task.parity(expected, found),
+                metrics=variant_metrics(outcomes, self._outcomes(task, found)),
+                parity=task.parity(expected, found),
             )
         return reports
 
-    def _outcomes(self, outputs: Outputs) -> TaskOutcomes:
+    def _outcomes(self, task: Task, outputs: Outputs) -> TaskOutcomes:
         if not self.trial.is_task_data:
             return TaskOutcomes({}, ())
-        return self._task.measure(self._dataset, outputs)
-
-    @cached_property
-    def _task(self) -> Task:
-        return task_of(self.stages.contract)
+        return task.measure(self._dataset, outputs)
 
     @cached_property
     def _dataset(self) -> Dataset:

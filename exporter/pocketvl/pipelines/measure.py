@@ -23,7 +23,7 @@ from pocketvl.evaluate.report import (
     describe_data,
 )
 from pocketvl.evaluate.report_json import report_to_json
-from pocketvl.lower.ops import op_counts
+from pocketvl.lower.backends import BACKENDS, backend_of
 from pocketvl.pipelines.bundle import REPORT_FILES, golden_embeddings, golden_scores
 from pocketvl.pipelines.stages.learning import CURVES_FILE
 from pocketvl.pipelines.stages.measuring import BENCH_FILE, NOTES_FILE
@@ -37,14 +37,13 @@ from pocketvl.tasks.parity import ParityReport
 from pocketvl_runtime.bench_result import BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import AnswerTolerance, Golden, GoldenAnswers, Tolerance
-from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status, VariantSpec
+from pocketvl_runtime.manifest import Comparable, Precision, Role, Status, VariantSpec
 from pocketvl_runtime.model import load
 from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.html import PictureMatches
 
-_DISTRIBUTIONS = {"onnxruntime": Engine.ONNX, "ai-edge-litert": Engine.TFLITE}
 _COMPARABLE_DIGITS = 4
 _TOLERANCE_MARGIN = 0.02
 _SIMILARITY_MARGIN = 0.005
@@ -112,7 +111,7 @@ def with_reverted(report: Report, reverted: Mapping[str, tuple[Reverted, ...]]) 
 def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tuple[Sensitivity, ...]:
     """What `RankLayers` found, worst first."""
     found = [
-        Sensitivity(group.name, group.bits, None, stage.role.value, group.loss)
+        Sensitivity(group.name, group.bits, None, stage.component, group.loss)
         for folder, stage in zip(folders, stages, strict=True)
         for group in read_ranking(folder)
     ]
@@ -124,7 +123,7 @@ def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateTower])
     from pocketvl.observe.calibration import read_warnings
 
     return tuple(
-        f"{stage.role.value}: {warning}"
+        f"{stage.component}: {warning}"
         for folder, stage in zip(folders, stages, strict=True)
         for warning in read_warnings(folder)
     )
@@ -298,8 +297,8 @@ def _machine(bench: BenchResult) -> MachineReport:
     engines = {
         engine: f"{each.name} {each.version}"
         for each in used
-        for name, engine in _DISTRIBUTIONS.items()
-        if each.name == name
+        for engine, backend in BACKENDS.items()
+        if each.name == backend.runtime
     }
     told = bench.machine
     return MachineReport(told.cpu, told.isa, told.processors, told.exact_int8, engines)
@@ -307,6 +306,7 @@ def _machine(bench: BenchResult) -> MachineReport:
 
 def _variant(bundle: Bundle, name: str, timed: VariantBench) -> VariantReport:
     spec = bundle.variant(name)
+    backend = backend_of(spec.engine)
     graphs = {role: bundle.manifest.graphs[graph] for role, graph in spec.graphs.items()}
     return VariantReport(
         engine=spec.engine,
@@ -316,7 +316,7 @@ def _variant(bundle: Bundle, name: str, timed: VariantBench) -> VariantReport:
         files={graph.graph_id: bundle.manifest.files[graph.file].bytes for graph in graphs.values()},
         latency_ms=_latency_by_stage(timed),
         peak_rss_bytes=timed.peak_memory_bytes,
-        ops={role.value: op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
+        ops={role.value: backend.op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
         notes=timed.notes,
     )
 

@@ -16,17 +16,19 @@ import numpy as np
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import RecipeError
-from pocketvl.lower.ops import graph_io
+from pocketvl.families import read_contract
+from pocketvl.families.base import Contract
+from pocketvl.lower.backends import backend_of
+from pocketvl.network.precisions import PLANS
 from pocketvl.pipelines.export import ExportResult, ExportSettings, export_chosen, written_bundle
-from pocketvl.pipelines.stages.lowering import LowerGraph, write_quantized
+from pocketvl.pipelines.stages.lowering import LowerGraph
 from pocketvl.pipelines.stages.quantizing import QuantizeTower, loss_by_layer, read_ranking
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
-from pocketvl.pipelines.stages.towers import open_tower
+from pocketvl.pipelines.stages.towers import open_component
 from pocketvl.pipelines.variants import Reverts, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import Event, Result, Results, check_replaceable, plan, run
 from pocketvl.tasks import task_of
-from pocketvl.tasks.adapter import Component
 from pocketvl.tasks.encoding import Encoder
 from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, Role
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
 
 Tell = Callable[[Event], None]
 Progress = Callable[[int, int, str], None]
-_PRECISIONS = {4: Precision.INT4, 8: Precision.INT8, 32: Precision.FP32}
+_PRECISIONS = {
+    plan.search_bits: precision for precision, plan in PLANS.items() if plan.search_bits is not None
+}
 _STUDY_FILE = "study.log"
 _MOST_CHOOSING = 1000
 _THREADS, _WARMUP, _RUNS = 2, 10, 60
@@ -86,7 +90,7 @@ class SearchRequest:
 
     def __post_init__(self) -> None:
         if len(set(self.widths)) < 2 or not set(self.widths) <= set(_PRECISIONS):
-            raise RecipeError(f"widths: two or more of {', '.join(map(str, _PRECISIONS))} are needed")
+            raise RecipeError(f"widths: two or more of {', '.join(map(str, sorted(_PRECISIONS)))} are needed")
 
 
 def search(
@@ -191,21 +195,25 @@ class _Search:
         return run(plan([*wanted, *rankings, *lowered]), self.cache, self.tell)
 
     @cached_property
+    def contract(self) -> Contract:
+        """The checkpoint's."""
+        return read_contract(self.request.source)
+
+    @cached_property
     def task(self) -> Task:
         """What is asked of the checkpoint."""
-        return task_of(self.stages.contract)
+        return task_of(self.contract)
 
     @cached_property
     def runner(self) -> TorchRunner:
         """The prepared components in float."""
         from pocketvl.tasks.torch_runner import TorchRunner
 
-        contract, components = self.stages.contract, {}
-        for name, ports in contract.components.items():
-            folder = self.results[self.stages.tower(name)].folder
-            module, _ = open_tower(self.request.source, Role(name), folder)
-            components[name] = Component(name, module, ports.inputs, ports.outputs)
-        encoder = replace(Encoder.of_contract(contract), held={})  # every trial reads the same images
+        folders = {name: self.results[self.stages.tower(name)].folder for name in self.components}
+        components = {
+            name: open_component(self.request.source, name, folder) for name, folder in folders.items()
+        }
+        encoder = replace(Encoder.of_contract(self.contract), held={})  # every trial reads the same images
         return TorchRunner(components, encoder, "simulated integers", _SIMULATED_BATCH)
 
     @cached_property
@@ -304,7 +312,7 @@ class _Search:
                 source = self.results[lowered].folder / lowered.file
                 target = Path(folder) / f"{name}{source.suffix}"
                 tower = choices.mixed(self.trials.layer_widths(name, widths))
-                write_quantized(self.request.engine, source, tower, target)
+                backend_of(self.request.engine).write_quantized(source, tower, target)
                 files[name] = target.read_bytes()
         return files
 
@@ -382,7 +390,7 @@ def _median_ms(component: str, engine: Engine, content: bytes) -> float:
     with tempfile.TemporaryDirectory(prefix="pocketvl-search-") as folder:
         path = Path(folder) / f"graph.{engine.value}"
         path.write_bytes(content)
-        tensors = graph_io(path)
+        tensors = backend_of(engine).graph_io(path)
     spec = GraphSpec(
         Role(component), engine, Precision.MIXED, f"graphs/{component}", tensors.inputs, tensors.outputs
     )

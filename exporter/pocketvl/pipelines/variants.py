@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
+from pocketvl.network.precisions import PLANS, QUANTIZED, Storage
 from pocketvl.pipelines.stages.learning import PairData
 from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import (
@@ -19,14 +19,17 @@ from pocketvl.pipelines.stages.quantizing import (
     TrainedTower,
     TrainQat,
 )
-from pocketvl.pipelines.stages.towers import CalibrationFeeds, EqualizeTower, PrepareTower
+from pocketvl.pipelines.stages.towers import (
+    CalibrationFeeds,
+    EqualizeTower,
+    PrepareTower,
+    exported_components,
+)
 from pocketvl.quantize.settings import Rounding
 from pocketvl.recipes.export_recipe import ExportRecipe
-from pocketvl.tasks.adapter import Contract, read_contract
 from pocketvl_runtime.manifest import Engine, Precision, Role, variant_name
 
 DEFAULT_VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
-QUANTIZED = (Precision.INT8, Precision.INT8DYN, Precision.INT4)
 Variants = Mapping[str, tuple[Engine, Precision]]
 Tower = PrepareTower | EqualizeTower
 
@@ -34,7 +37,8 @@ _EVERY: Variants = MappingProxyType(
     {
         variant_name(engine, precision): (engine, precision)
         for engine in Engine
-        for precision in (Precision.FP32, Precision.FP16, *QUANTIZED)
+        for precision, plan in PLANS.items()
+        if plan.base is None
     }
 )
 
@@ -86,15 +90,10 @@ class VariantStages:
     is_quantized: bool
     train: Path | None = None
 
-    @cached_property
-    def contract(self) -> Contract:
-        """The checkpoint's."""
-        return read_contract(self.source)
-
     @property
     def components(self) -> tuple[str, ...]:
-        """The checkpoint's, by name."""
-        return tuple(self.contract.components)
+        """The components that become graphs, by name."""
+        return exported_components(self.source)
 
     @property
     def feeds(self) -> CalibrationFeeds:
@@ -137,13 +136,14 @@ class VariantStages:
     def graph(self, role: str, engine: Engine, precision: Precision, reverts: Reverts) -> GraphStage:
         """One graph of a variant."""
         lowered = LowerGraph(self.floats(role, precision), engine)
-        if precision is Precision.FP32:
+        plan = PLANS[precision]
+        if plan.storage is Storage.FLOAT32:
             return lowered
-        if precision is Precision.FP16:
+        if plan.storage is Storage.FLOAT16:
             return CastFp16(lowered)
-        integers = self.integers(role, Precision.INT8 if precision is Precision.MIXED else precision)
+        integers = self.integers(role, plan.base or precision)
         changes = reverts.of(role)
-        if not changes and precision is not Precision.MIXED:
+        if not changes and plan.base is None:
             return LowerQuantized(lowered, integers, precision)
         others = tuple(p for p in QUANTIZED if p in {to for _, to in changes})
         towers = (integers, *(self._quantized(role, other) for other in others))

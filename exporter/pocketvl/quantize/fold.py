@@ -1,20 +1,25 @@
-"""Folds what a LayerNorm multiplies and adds into the linears that read it.
+"""Folds what only scales and shifts into weights beside it: LayerNorms, pixel normalisation, layer scales.
 
-One converter does this by itself and the other does not; done here, before anything is quantized, both
-engines get the same weights.
+One converter does this by itself, for some of them, and the other does not; done here, before anything is
+quantized, both engines get the same weights, and int8 takes pixels as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
+from torch.export import ExportedProgram
 
-from pocketvl.families.compression import shape_of
+from pocketvl.families.layers.compression import shape_of
+from pocketvl.families.layers.plain import NormalizePixels, RawPixels
 
 _NORM = torch.ops.aten.layer_norm.default
 _LINEAR = torch.ops.aten.linear.default
+_CONVOLUTION = torch.ops.aten.conv2d.default
+_LAYER_SCALE = ("layer_scale_parameter", "pwconv2")  # of a ConvNeXt's layer: the scale, the linear before it
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,10 @@ def norm_readers(
         module: in eval mode; left as it is.
         example: its input, or a tuple of its inputs.
     """
-    program = torch.export.export(module, example if isinstance(example, tuple) else (example,))
+    return _norm_readers(_exported(module, example), module)
+
+
+def _norm_readers(program: ExportedProgram, module: nn.Module) -> tuple[NormReaders, ...]:
     names = program.graph_signature.inputs_to_parameters
     outputs: dict[str, list[fx.Node]] = {}  # of each LayerNorm, one of each call
     for node in program.graph.nodes:
@@ -60,6 +68,22 @@ def norm_readers(
     return tuple(found)
 
 
+def fold_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[str, ...]:
+    """Folds a component's LayerNorms, pixel normalisation and layer scales; it computes the same as before.
+
+    Args:
+        module: in eval mode.
+        example: its input, or a tuple of its inputs.
+
+    Returns:
+        Names of the LayerNorms that scale by 1 and shift by 0 now.
+    """
+    program = _exported(module, example)
+    _fold_pixels_(program, module)
+    _fold_layer_scales_(module)
+    return _fold_layer_norms_(_norm_readers(program, module), module)
+
+
 def fold_layer_norms_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[str, ...]:
     """Moves scale and shift of every LayerNorm that only linears read into those linears.
 
@@ -73,7 +97,33 @@ def fold_layer_norms_(module: nn.Module, example: torch.Tensor | tuple[torch.Ten
     Returns:
         Names of the LayerNorms that scale by 1 and shift by 0 now.
     """
-    found = norm_readers(module, example)
+    return _fold_layer_norms_(norm_readers(module, example), module)
+
+
+def load_folded_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Gives a component that is not folded the structure and the weights of one that was.
+
+    Args:
+        module: as its family builds it, with any weights; changed in place.
+        state: of the folded component.
+    """
+    for name, child in [*module.named_modules()]:
+        if isinstance(child, NormalizePixels) and f"{name}.factor" not in state:
+            module.set_submodule(name, RawPixels())
+        elif hasattr(child, _LAYER_SCALE[0]) and f"{name}.{_LAYER_SCALE[0]}" not in state:
+            setattr(child, _LAYER_SCALE[0], None)
+    for name, value in state.items():
+        parent, _, last = name.rpartition(".")
+        if last == "bias" and module.get_submodule(parent).bias is None:  # a shift came into it
+            module.get_submodule(parent).bias = nn.Parameter(torch.empty_like(value), requires_grad=False)
+    module.load_state_dict(state)
+
+
+def _exported(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> ExportedProgram:
+    return torch.export.export(module, example if isinstance(example, tuple) else (example,))
+
+
+def _fold_layer_norms_(found: tuple[NormReaders, ...], module: nn.Module) -> tuple[str, ...]:
     for readers in found:
         norm = module.get_submodule(readers.norm)
         assert isinstance(norm, nn.LayerNorm)
@@ -81,6 +131,54 @@ def fold_layer_norms_(module: nn.Module, example: torch.Tensor | tuple[torch.Ten
             _fold_(norm, module, name)
         _reset_(norm)
     return tuple(readers.norm for readers in found)
+
+
+def _fold_pixels_(program: ExportedProgram, module: nn.Module) -> None:
+    """Moves pixel normalisation into the convolution that reads it, where nothing else does."""
+    parameters = program.graph_signature.inputs_to_parameters
+    buffers = program.graph_signature.inputs_to_buffers
+    for name, child in [*module.named_modules()]:
+        if not isinstance(child, NormalizePixels):
+            continue
+        shifts = [key for key, buffer in buffers.items() if buffer == f"{name}.shift"]
+        calls = [
+            node for node in program.graph.nodes if any(each.name in shifts for each in node.all_input_nodes)
+        ]
+        users = [user for call in calls for user in call.users]
+        owners = {_owner(user.args[1], parameters) if user.target is _CONVOLUTION else None for user in users}
+        owner = owners.pop() if len(owners) == 1 else None
+        convolution = module.get_submodule(owner) if owner is not None else None
+        if not isinstance(convolution, nn.Conv2d) or _owners(module, "weight", convolution.weight) > 1:
+            continue
+        if all(side == 0 for side in convolution.padding):  # it would stand for another pixel then
+            _fold_normalization_(child, convolution)
+            module.set_submodule(name, RawPixels())
+
+
+def _fold_normalization_(normalize: NormalizePixels, convolution: nn.Conv2d) -> None:
+    """Makes a convolution of normalised pixels the same convolution of pixels 0 to 255."""
+    weight = convolution.weight.detach().double()  # [width, 3, P, P]
+    mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (normalize.mean, normalize.std))
+    bias = -(weight * (mean / std)).sum(dim=(1, 2, 3))
+    if convolution.bias is not None:
+        bias = bias + convolution.bias.detach().double()
+    with torch.no_grad():
+        convolution.weight.copy_(weight * (normalize.rescale / std))
+    convolution.bias = nn.Parameter(bias.to(convolution.weight.dtype), requires_grad=False)
+
+
+def _fold_layer_scales_(module: nn.Module) -> None:
+    """Moves what a ConvNeXt's layers scale their outputs by into the linears that give them."""
+    name, linear = _LAYER_SCALE
+    for layer in module.modules():
+        scale = getattr(layer, name, None)
+        if isinstance(scale, nn.Parameter):
+            last = layer.get_submodule(linear)
+            assert isinstance(last, nn.Linear)
+            with torch.no_grad():
+                last.weight.mul_(scale[:, None])
+                last.bias.mul_(scale)
+            setattr(layer, name, None)
 
 
 def _reader(user: fx.Node, calls: list[fx.Node], names: dict[str, str], module: nn.Module) -> str | None:

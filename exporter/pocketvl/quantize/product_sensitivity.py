@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
-from pocketvl.families.segments import Segments
+from pocketvl.families.layers.segments import Segments
 from pocketvl.network.integers import QuantizedProduct
 from pocketvl.quantize.products import Feed, Progress, check_names, multiplied, on_grids, run
 from pocketvl.quantize.sensitivity import embedding_loss

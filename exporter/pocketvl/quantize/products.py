@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.families.segments import Blocks, Segments, block_name, is_scores
+from pocketvl.families.layers.segments import Blocks, Segments, block_name, is_scores
 from pocketvl.network.integers import QuantizedProduct
 from pocketvl.network.specification import Granularity, ProductSpec, Range, Scheme
 from pocketvl.observe.observer import TensorObserver

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from pocketvl.families.segments import Segments
+from pocketvl.families.layers.segments import Segments
 from pocketvl.network.integers import QuantizedLayer, QuantizedTower
 from pocketvl.network.specification import Mode
 from pocketvl.quantize.fake import fake_quantize, fake_quantize_dynamic

@@ -12,9 +12,9 @@ from pocketvl.observe.calibrate import LAYERS
 _EMBEDDING = torch.ops.aten.embedding.default
 
 
-def token_tables(module: nn.Module, example: torch.Tensor) -> tuple[str, ...]:
+def token_tables(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[str, ...]:
     """Names of the `nn.Embedding`s that are looked up by what comes in, not by constant positions."""
-    program = torch.export.export(module, (example,))
+    program = torch.export.export(module, _inputs(example))
     signature = program.graph_signature
     inputs = set(signature.user_inputs)
     lookups = (node for node in program.graph.nodes if node.target is _EMBEDDING)
@@ -24,7 +24,7 @@ def token_tables(module: nn.Module, example: torch.Tensor) -> tuple[str, ...]:
     )
 
 
-def final_linear(module: nn.Module, example: torch.Tensor) -> str | None:
+def final_linear(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> str | None:
     """Name of the linear that gives the module's output, but for what follows without weights; None for none.
 
     It is the last to run, and gives as many numbers as the module: a projection into the embedding space.
@@ -41,7 +41,7 @@ def final_linear(module: nn.Module, example: torch.Tensor) -> str | None:
     handles = [child.register_forward_hook(watch(name)) for name, child in layers]
     try:
         with torch.inference_mode():
-            given = module(example)
+            given = module(*_inputs(example))
     finally:
         for handle in handles:
             handle.remove()
@@ -57,3 +57,7 @@ def _reads(argument: object, inputs: set[str]) -> bool:
     if not isinstance(argument, fx.Node):
         return False
     return argument.name in inputs or any(_reads(before, inputs) for before in argument.all_input_nodes)
+
+
+def _inputs(example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return example if isinstance(example, tuple) else (example,)

@@ -10,16 +10,8 @@ from torch import nn
 
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
-from pocketvl.network.specification import (
-    BLOCKS_4,
-    INT8_DYNAMIC,
-    INT8_STATIC,
-    INT8_TABLE,
-    Granularity,
-    LayerSpec,
-    Mode,
-    TowerSpec,
-)
+from pocketvl.network.precisions import PLANS, QUANTIZED, LayerPlan
+from pocketvl.network.specification import Granularity, LayerSpec, Mode, TowerSpec
 from pocketvl.observe.calibrate import LAYERS, Calibration, LayerCalibration
 from pocketvl.quantize.arithmetic import (
     Floats,
@@ -38,64 +30,57 @@ from pocketvl.quantize.rounding import (
     round_weights,
 )
 from pocketvl.quantize.settings import QuantizeSettings
+from pocketvl_runtime.manifest import Precision
 
-__all__ = ["QuantizeSettings", "dynamic_spec", "int4_spec", "quantize_tower", "static_spec"]
+__all__ = ["QuantizeSettings", "quantize_tower", "tower_spec"]
 
 _SETTINGS = QuantizeSettings()
 
 
-def static_spec(module: nn.Module, tables: tuple[str, ...] = (), final: str | None = None) -> TowerSpec:
-    """Every linear and convolution in static int8, and the token tables' rows in int8; the rest in float.
-
-    The residual stream, LayerNorm, Softmax and products of two activations are no layer's input or output
-    weights and are not touched: that is where static int8 loses answers.
-
-    Args:
-        module: what is to be quantized.
-        tables: its token tables.
-        final: the linear that gives its output, which is dynamic instead: nothing after it makes up for the
-            steps of a grid that is as wide as all embeddings, while they differ by little.
-    """
-    layers = {name: INT8_STATIC for name, child in module.named_modules() if isinstance(child, LAYERS)}
-    last = {} if final is None else {final: INT8_DYNAMIC}
-    return TowerSpec(layers | last | dict.fromkeys(tables, INT8_TABLE))
-
-
-def dynamic_spec(module: nn.Module, tables: tuple[str, ...] = ()) -> TowerSpec:
-    """As `static_spec`, but all linears in dynamic int8."""
-    static = static_spec(module, tables)
-    linears = {name: INT8_DYNAMIC for name in static.layers if _is_linear(module, name)}
-    return TowerSpec({**static.layers, **linears})
-
-
-def int4_spec(
-    module: nn.Module, tables: tuple[str, ...] = (), final: str | None = None, group_size: int = 32
+def tower_spec(
+    module: nn.Module,
+    precision: Precision,
+    tables: tuple[str, ...] = (),
+    final: str | None = None,
+    group_size: int = 32,
 ) -> TowerSpec:
-    """As `static_spec`, but 4 bits with a scale for each group in all linears whose inputs it divides.
+    """Every linear, convolution and token table as a precision's plan says; the rest in float.
 
     Args:
         module: what is to be quantized.
+        precision: one of `QUANTIZED`.
         tables: its token tables.
-        final: the linear that gives its output; it keeps 8 bits, for it loses most by far.
-        group_size: 32, 64 or 128 weights of an output channel.
+        final: the linear that gives its output.
+        group_size: 32, 64 or 128 weights of an output channel, where the precision has them in groups.
 
     Raises:
-        RecipeError: another group size.
+        RecipeError: another precision or group size.
     """
-    static = static_spec(module, tables, final)
-    blocks = LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, group_size=group_size))
-    grouped = {
-        name: blocks
-        for name in static.layers
-        if name != final
-        and _is_linear(module, name)
-        and module.get_submodule(name).get_parameter("weight").shape[1] % group_size == 0
+    plan = PLANS[precision]
+    if plan.layers is None:
+        known = ", ".join(each.value for each in QUANTIZED)
+        raise RecipeError(f"no tower is quantized to {precision.value}; there are {known}")
+    layers = plan.layers
+    if layers.linear.weights.granularity is Granularity.PER_GROUP:
+        weights = replace(layers.linear.weights, group_size=group_size)
+        layers = replace(layers, linear=replace(layers.linear, weights=weights))
+    higher = None if plan.fallback is None else PLANS[plan.fallback].layers
+    specs = {
+        name: layers.output if name == final else _layer_spec(child, layers, higher)
+        for name, child in module.named_modules()
+        if isinstance(child, LAYERS)
     }
-    return TowerSpec({**static.layers, **grouped})
+    return TowerSpec(specs | dict.fromkeys(tables, layers.table))
 
 
-def _is_linear(module: nn.Module, name: str) -> bool:
-    return isinstance(module.get_submodule(name), nn.Linear)
+def _layer_spec(child: nn.Module, layers: LayerPlan, higher: LayerPlan | None) -> LayerSpec:
+    """How a layer is quantized; `higher` is for linears whose inputs no group size divides."""
+    if not isinstance(child, nn.Linear):
+        return layers.convolution
+    group_size = layers.linear.weights.group_size
+    if group_size is None or higher is None or child.in_features % group_size == 0:
+        return layers.linear
+    return higher.linear
 
 
 def quantize_tower(

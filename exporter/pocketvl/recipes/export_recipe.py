@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pocketvl.errors import RecipeError
+from pocketvl.network.precisions import PLANS
 from pocketvl.network.specification import GROUP_SIZES
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.quantize.settings import QatSettings, QuantizeSettings
@@ -24,7 +25,7 @@ class QatRecipe(Settings):
     """Quantization-aware training of one precision; all others are quantized after training.
 
     Attributes:
-        precision: int8 or int4.
+        precision: int8, int8dyn or int4.
         training: how.
     """
 
@@ -33,8 +34,9 @@ class QatRecipe(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.precision not in (Precision.INT8, Precision.INT8DYN, Precision.INT4):
-            raise RecipeError(f"qat.precision is {self.precision.value}; there are int8, int8dyn and int4")
+        if not PLANS[self.precision].is_trainable:
+            known = ", ".join(precision.value for precision, plan in PLANS.items() if plan.is_trainable)
+            raise RecipeError(f"qat.precision is {self.precision.value}; there are {known}")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
 from pocketvl.evaluate.report import GateResult, MetricReport, Report, VariantReport
+from pocketvl.network.tolerances import DEFAULT_PARITY, ParityLimits
 from pocketvl.tasks.metrics import Metric
 from pocketvl.tasks.parity import ParityReport
 from pocketvl.tasks.statistics import least_samples
@@ -18,11 +19,9 @@ from pocketvl_runtime.manifest import Precision
 
 __all__ = [
     "DEFAULT_ALLOWANCE_PP",
-    "DEFAULT_PARITY",
     "Decision",
     "GateResult",
     "GateSettings",
-    "ParityLimits",
     "decide",
     "judge",
     "judge_report",
@@ -33,32 +32,6 @@ DEFAULT_ALLOWANCE_PP: Mapping[Metric, float] = MappingProxyType(
     {Metric.MATCH_HARD: 1.0, Metric.RETRIEVAL_R1: 1.0, Metric.ASK: 1.0}
 )
 """Loss allowed against torch fp32, in percentage points."""
-
-
-@dataclass(frozen=True)
-class ParityLimits:
-    """What an output may differ by; a limit that is None is not judged.
-
-    Attributes:
-        max_abs: largest absolute difference of a component.
-        centred_cosine_min: smallest mean-centred cosine of any input.
-        centred_cosine_median: median of the mean-centred cosines.
-    """
-
-    max_abs: float | None = None
-    centred_cosine_min: float | None = None
-    centred_cosine_median: float | None = None
-
-
-DEFAULT_PARITY: Mapping[Precision, ParityLimits] = MappingProxyType(
-    {
-        Precision.FP32: ParityLimits(max_abs=1e-4, centred_cosine_min=0.99999),
-        Precision.FP16: ParityLimits(centred_cosine_median=0.999),
-        Precision.INT8: ParityLimits(centred_cosine_median=0.99),
-        Precision.INT8DYN: ParityLimits(centred_cosine_median=0.99),
-        Precision.INT4: ParityLimits(),  # embeddings move far while answers may hold: tasks alone judge it
-    }
-)
 
 
 FEW_EMBEDDINGS = 100
@@ -74,26 +47,34 @@ class GateSettings:
         allowance_pp: per metric, the loss allowed against the reference, in percentage points; a metric
             that is not named is reported and not judged.
         required: metrics that somebody asked for by name: where they could not be measured, the gate fails.
-        parity: per precision, what the outputs may differ by.
+        parity: for every precision, what the outputs may differ by.
     """
 
     allowance_pp: Mapping[Metric, float] = field(default_factory=lambda: dict(DEFAULT_ALLOWANCE_PP))
     required: frozenset[Metric] = frozenset()
-    parity: Mapping[Precision, ParityLimits] = field(default_factory=lambda: dict(DEFAULT_PARITY))
+    parity: Mapping[Precision, ParityLimits] = field(default_factory=lambda: DEFAULT_PARITY)
 
     def __post_init__(self) -> None:
         for metric, allowance in self.allowance_pp.items():
             if not (math.isfinite(allowance) and allowance >= 0):
                 what = f"gate: the allowance of {metric.value}"
                 raise RecipeError(f"{what} must be 0 or more percentage points, not {allowance}")
+        missing = [precision.value for precision in Precision if precision not in self.parity]
+        if missing:
+            raise RecipeError(f"gate: parity names no limits for {', '.join(missing)}")
 
 
-def parse_gate(text: str | None, metrics: Collection[Metric] = tuple(Metric)) -> GateSettings:
+def parse_gate(
+    text: str | None,
+    metrics: Collection[Metric] = tuple(Metric),
+    parity: Mapping[Precision, ParityLimits] = DEFAULT_PARITY,
+) -> GateSettings:
     """Settings from `match_hard=0.5,retrieval_r1=1.0`; metrics not named keep their default allowance.
 
     Args:
-        text: as above.
+        text: the allowances.
         metrics: those of the model's task; of the others only those that are named are judged.
+        parity: for every precision, what the outputs may differ by.
 
     Raises:
         RecipeError: a metric is unknown or named twice, or an allowance is not a number of 0 or more.
@@ -116,7 +97,7 @@ def parse_gate(text: str | None, metrics: Collection[Metric] = tuple(Metric)) ->
         except ValueError:
             raise RecipeError(f"gate: the allowance of {name} must be a number, not {number!r}") from None
         named.add(metric)
-    return GateSettings(allowances, frozenset(named))
+    return GateSettings(allowances, frozenset(named), parity)
 
 
 class Decision(StrEnum):
@@ -237,10 +218,10 @@ def _judge_parity(variant: VariantReport, settings: GateSettings, *, alone: bool
     """Holds the embeddings against the limits; `alone` where no task was measured beside them."""
     notes: list[str] = []
     failures: list[str] = []
-    limits = settings.parity.get(variant.precision, ParityLimits())
+    limits = settings.parity[variant.precision]
     if alone:
         notes.append("no task metric was measured: parity alone was judged")
-        if limits == ParityLimits():
+        if limits.by_answers_alone:
             by_answers = f"{variant.precision.value} is judged by its answers alone"
             failures.append(f"{variant.name}: {by_answers}; give task data")
     integers = variant.precision.multiplies_integers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pocketvl.stage.base import Inputs, Progress, Stage
+from pocketvl.stage.link import link_or_copy
 from pocketvl.stage.record import RECORD_FILE, read_record, write_record
 from pocketvl.stage.replace import check_replaceable, clean_up, publish, replace_dir
 from pocketvl.stage.runner import (
@@ -34,6 +35,7 @@ __all__ = [
     "check_replaceable",
     "clean_up",
     "installed_version",
+    "link_or_copy",
     "plan",
     "publish",
     "read_record",

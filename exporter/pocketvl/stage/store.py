@@ -8,7 +8,8 @@
     CACHE/matplotlib/, torchinductor/   what these libraries keep, which the command would not have at home
 
 A result appears under its key by one rename, after its bytes are on the disk. One whose files are not what
-the seal says is treated as if it were not there.
+the seal says is treated as if it were not there. Results that hold the same file may share it, by hard links
+(`link.py`), which is why none is ever written to again; what users get is a copy (`publish`).
 """
 
 from __future__ import annotations

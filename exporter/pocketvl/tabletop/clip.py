@@ -17,6 +17,8 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
 from pocketvl.errors import RecipeError
+from pocketvl.families.clip import ClipImageEncoder
+from pocketvl.families.dual_encoder import ConvNextImageEncoder
 from pocketvl.settings import Layers, Pixels, Positive, Settings, Width
 from pocketvl.tabletop.batches import Batch
 from pocketvl.tabletop.oracle import TabletopOracle
@@ -113,17 +115,11 @@ def build_clip(settings: ClipSettings) -> CLIPModel:
 class TaughtTower(nn.Module):
     """The image side of a model, with the head on its patches that training alone needs."""
 
-    def __init__(
-        self, encoder: nn.Module, projection: nn.Module, width: int, settings: ModelSettings
-    ) -> None:
-        """Args: encoder, projection: shared. width: of the patches' hidden states. settings: of the model."""
+    def __init__(self, encoder: ClipImageEncoder | ConvNextImageEncoder, width: int) -> None:
+        """Args: encoder: shared. width: of the patches' hidden states."""
         super().__init__()
-        self.encoder, self.projection = encoder, projection
+        self.encoder = encoder
         self.patch_head = nn.Linear(width, 1 + sum(len(v) for v in VOCABULARIES))
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(settings.mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(settings.std).view(1, 3, 1, 1) * 255)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Embeds pictures and, for the training, what lies under each patch.
@@ -135,12 +131,10 @@ class TaughtTower(nn.Module):
             The pictures' embeddings [B, D], L2-normalised; the patches' logits [B, P, 1 + 21]; the patches'
             tokens read like the pooled one, as embeddings [B, P, D], L2-normalised.
         """
-        values = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        seen = self.encoder(pixel_values=values)
-        tokens, norm = self.patches(seen.last_hidden_state)
-        read = self.projection(norm(tokens)).float()
-        embedding = F.normalize(self.projection(seen.pooler_output).float(), dim=-1)
-        return embedding, self.patch_head(tokens).float(), F.normalize(read, dim=-1)
+        hidden = self.encoder.encode(pixels)
+        tokens, norm = self.patches(hidden)
+        read = self.encoder.visual_projection(norm(tokens)).float()
+        return self.encoder.embed(hidden), self.patch_head(tokens).float(), F.normalize(read, dim=-1)
 
     def patches(self, hidden: torch.Tensor) -> tuple[torch.Tensor, nn.Module]:
         """Of what the encoder gives, the patches [B, P, width], row by row, and the norm they are read by."""
@@ -150,12 +144,8 @@ class TaughtTower(nn.Module):
 class ImageTower(TaughtTower):
     """Of a CLIPModel: its pooled token comes before the patches."""
 
-    def __init__(self, clip: CLIPModel, settings: ClipSettings) -> None:
-        """Args: clip: shares its modules. settings: that it was built from."""
-        super().__init__(clip.vision_model, clip.visual_projection, settings.image.width, settings)
-
     def patches(self, hidden: torch.Tensor) -> tuple[torch.Tensor, nn.Module]:
-        return hidden[:, 1:], self.encoder.get_submodule("post_layernorm")
+        return hidden[:, 1:], self.encoder.get_submodule("vision_model.post_layernorm")
 
 
 @dataclass(frozen=True)

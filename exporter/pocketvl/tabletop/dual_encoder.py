@@ -91,10 +91,5 @@ def build_dual_encoder(settings: DualEncoderSettings) -> VisionTextDualEncoderMo
 class ConvNextTower(TaughtTower):
     """Of a ConvNeXt: the places of its last stage are the patches."""
 
-    def __init__(self, model: VisionTextDualEncoderModel, settings: DualEncoderSettings) -> None:
-        """Args: model: shares its modules. settings: that it was built from."""
-        width = settings.image.channels[-1]
-        super().__init__(model.vision_model, model.visual_projection, width, settings)
-
     def patches(self, hidden: torch.Tensor) -> tuple[torch.Tensor, nn.Module]:
-        return hidden.flatten(2).transpose(1, 2), self.encoder.get_submodule("layernorm")
+        return hidden.flatten(2).transpose(1, 2), self.encoder.get_submodule("vision_model.layernorm")

@@ -17,11 +17,11 @@ from torch import nn
 from transformers import CLIPModel, PreTrainedModel, VisionTextDualEncoderModel
 
 from pocketvl.errors import RecipeError, TrainingError
-from pocketvl.families.checkpoint import read_tokenizer
-from pocketvl.families.clip import load_model
-from pocketvl.families.clip_trainable import ClipImageTower, ClipTextTower
-from pocketvl.families.dual_encoder_trainable import BertTextTower
-from pocketvl.families.folder import CARD_FILE
+from pocketvl.families import open_checkpoint
+from pocketvl.families.clip import ClipImageEncoder, ClipTextEncoder
+from pocketvl.families.dual_encoder import BertTextEncoder, ConvNextImageEncoder
+from pocketvl.families.folders.files import CARD_FILE
+from pocketvl.families.folders.tokenizer import read_tokenizer
 from pocketvl.launch import is_first
 from pocketvl.settings import Settings, Size
 from pocketvl.stage import check_replaceable, publish, read_record, write_record
@@ -143,11 +143,13 @@ def _student(settings: ModelSettings) -> _Student:
     spec = preprocess_spec(settings)
     if isinstance(settings, DualEncoderSettings):
         dual = build_dual_encoder(settings)
-        taught, text = ConvNextTower(dual, settings), BertTextTower(dual, PAD_ID)
-        return _Student(dual, taught, ClipImageTower(dual, spec), text)
+        seeing = ConvNextImageEncoder(dual, spec)
+        taught = ConvNextTower(seeing, settings.image.channels[-1])
+        return _Student(dual, taught, seeing, BertTextEncoder(dual, PAD_ID))
     assert isinstance(settings, ClipSettings)
     clip = build_clip(settings)
-    return _Student(clip, ImageTower(clip, settings), ClipImageTower(clip, spec), ClipTextTower(clip))
+    image, text = ClipImageEncoder(clip, spec), ClipTextEncoder(clip, settings.text_length)
+    return _Student(clip, ImageTower(image, settings.image.width), image, text)
 
 
 def train_tabletop_clip(
@@ -194,7 +196,7 @@ def train_tabletop_clip(
         tokenizer = build_tokenizer(corpus(settings.scenes.seed), settings.model.vocab_size)
     else:
         tokenizer = read_tokenizer(start).tokenizer
-        grow_(cast(CLIPModel, model), load_model(start))
+        grow_(cast(CLIPModel, model), cast(CLIPModel, open_checkpoint(start).model))
     reports: dict[str, TrainReport] = {}
 
     def run(name: str, phase: PhaseSettings, module: nn.Module, objective: Objective[Batch]) -> None:

@@ -22,7 +22,7 @@ from torch import nn
 from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pocketvl.errors import RecipeError
-from pocketvl.families.vilt_trainable import ViltTower
+from pocketvl.families.vilt import ViltFusion
 from pocketvl.launch import is_first, processes
 from pocketvl.settings import Layers, Pixels, Positive, Rounds, Settings, Size, Weight, Width
 from pocketvl.tabletop.clip import (
@@ -149,7 +149,7 @@ def build_vilt(settings: ViltSettings) -> ViltForQuestionAnswering:
 class LearningTower(nn.Module):
     """The model's tower, with the heads on its patches that training alone needs."""
 
-    def __init__(self, tower: ViltTower, settings: ViltSettings, phase: AnswerPhase) -> None:
+    def __init__(self, tower: ViltFusion, settings: ViltSettings, phase: AnswerPhase) -> None:
         """Args: tower: what is trained. settings: its shape. phase: which layers have heads."""
         super().__init__()
         self.tower = tower
@@ -233,7 +233,7 @@ def train_tabletop_vilt(
     )
     set_seed(phase.loop.seed)
     vilt = build_vilt(settings.model)
-    module = LearningTower(ViltTower(vilt, spec, PAD_ID), settings.model, phase)
+    module = LearningTower(ViltFusion(vilt, spec, PAD_ID), settings.model, phase)
     trainer: Trainer[AnswerBatch] = Trainer(
         module, batches, AnswerObjective(phase), phase.loop, work / "answer"
     )

@@ -2,21 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pocketvl.tasks.adapter import ContrastiveHead, LabelHead
+from pocketvl.errors import DataError
+from pocketvl.network.heads import HeadKind
 from pocketvl.tasks.contrastive import ContrastiveTask
 from pocketvl.tasks.labels import LabelTask
+from pocketvl_runtime.errors import BundleError
+from pocketvl_runtime.schema import decode, encode, parse_json
 
 if TYPE_CHECKING:
-    from pocketvl.tasks.adapter import Contract
+    from pocketvl.families.base import Contract
     from pocketvl.tasks.base import Task
 
-# type of head -> its task. A plain table: a kind of head is added here and nowhere else.
-_TASKS: dict[type, Callable[[Contract, Any], Task]] = {ContrastiveHead: ContrastiveTask, LabelHead: LabelTask}
+TASK_FILE = "task.json"
+
+# A plain table: a kind of head is added here and nowhere else.
+_TASKS: dict[HeadKind, type[ContrastiveTask | LabelTask]] = {
+    HeadKind.CONTRASTIVE: ContrastiveTask,
+    HeadKind.LABELS: LabelTask,
+}
+
+
+def task_class(kind: HeadKind) -> type[Task]:
+    """The task of all models with a kind of head."""
+    return _TASKS[kind]
 
 
 def task_of(contract: Contract) -> Task:
-    """The task of a model, by its head."""
-    return _TASKS[type(contract.head)](contract, contract.head)
+    """The task of a model, by its head.
+
+    Raises:
+        SourceError: a number of the head cannot be read from the weights.
+    """
+    return _TASKS[contract.head.kind].of(contract)
+
+
+def save_task(path: Path, task: Task) -> None:
+    """Writes a task as JSON, so that it can be had again without the checkpoint."""
+    (kind,) = (kind for kind, each in _TASKS.items() if isinstance(task, each))
+    path.write_text(json.dumps({"kind": kind.value, "task": encode(task)}, indent=1) + "\n", encoding="utf-8")
+
+
+def load_task(path: Path) -> Task:
+    """Reads what `save_task` wrote.
+
+    Raises:
+        DataError: the file is missing, damaged or holds something else.
+    """
+    try:
+        document = parse_json(path.read_bytes(), str(path))
+        return decode(_TASKS[HeadKind(document["kind"])], document["task"], str(path))
+    except (OSError, KeyError, TypeError, ValueError, BundleError) as error:
+        raise DataError(f"{path}: not a task ({error}); delete it and run again") from error

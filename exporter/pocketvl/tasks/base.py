@@ -52,16 +52,18 @@ class Task(ABC):
 
     metrics: ClassVar[tuple[Metric, ...]]
 
+    @classmethod
     @abstractmethod
-    def check(self, dataset: Dataset) -> None:
+    def check(cls, dataset: Dataset) -> None:
         """Says at once what a dataset lacks.
 
         Raises:
             DataError: the model cannot be compared on it.
         """
 
+    @classmethod
     @abstractmethod
-    def texts(self, dataset: Dataset) -> tuple[str, ...]:
+    def texts(cls, dataset: Dataset) -> tuple[str, ...]:
         """What is read of a dataset, in the order of the outputs' rows."""
 
     @abstractmethod

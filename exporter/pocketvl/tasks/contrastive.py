@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
-from pocketvl.tasks.adapter import Contract, ContrastiveHead, read_scalar
+from pocketvl.families.base import Contract
 from pocketvl.tasks.base import Task
 from pocketvl.tasks.contrastive_metrics import Embeddings, distinct_texts, measure_embeddings
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcomes
-from pocketvl.tasks.outputs import Outputs
+from pocketvl.tasks.outputs import Outputs, component_of
 
 
 @dataclass(frozen=True)
@@ -21,17 +20,28 @@ class ContrastiveTask(Task):
     """`match_hard`, `retrieval_r1` and `classify`, by the similarity of an image's and a text's embedding.
 
     Attributes:
-        contract: of a model whose head this is.
-        head: its first port is of the images, its second of the texts.
+        first: the port of the images' embeddings, "image_encoder.embedding".
+        second: the port of the texts' embeddings.
+        scale: what cosines are multiplied by before a softmax.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (Metric.MATCH_HARD, Metric.RETRIEVAL_R1, Metric.CLASSIFY)
 
-    contract: Contract
-    head: ContrastiveHead
+    first: str
+    second: str
+    scale: float
 
-    def check(self, dataset: Dataset) -> None:
-        if len(self.texts(dataset)) < 2:
+    @classmethod
+    def of(cls, contract: Contract) -> Self:
+        """The task of a model with a contrastive head."""
+        from pocketvl.families.folders.hf import read_scalar
+
+        head = contract.contrastive_head
+        return cls(head.first, head.second, read_scalar(contract.folder, head.scale))
+
+    @classmethod
+    def check(cls, dataset: Dataset) -> None:
+        if len(cls.texts(dataset)) < 2:
             raise DataError(
                 f"{dataset.root}: at least two different texts are needed to compare embeddings; give the "
                 "samples `captions`, or `label`s of two kinds"
@@ -39,7 +49,8 @@ class ContrastiveTask(Task):
         if len(dataset) < 2:
             raise DataError(f"{dataset.root}: at least two images are needed to compare embeddings")
 
-    def texts(self, dataset: Dataset) -> tuple[str, ...]:
+    @classmethod
+    def texts(cls, dataset: Dataset) -> tuple[str, ...]:
         """The distinct texts that any metric compares with an image."""
         return distinct_texts(dataset)
 
@@ -51,8 +62,8 @@ class ContrastiveTask(Task):
             )
         images = [sample.image for sample in dataset.samples]
         return (
-            encoder.feed(_component(self.head.first), images=images),
-            encoder.feed(_component(self.head.second), texts=texts),
+            encoder.feed(component_of(self.first), images=images),
+            encoder.feed(component_of(self.second), texts=texts),
         )
 
     def measure(self, dataset: Dataset, outputs: Outputs) -> TaskOutcomes:
@@ -61,7 +72,7 @@ class ContrastiveTask(Task):
     def soft_score(self, dataset: Dataset, outputs: Outputs) -> float:
         from pocketvl.tasks.contrastive_score import soft_accuracy
 
-        return soft_accuracy(dataset, self.embeddings(outputs), self._scale)
+        return soft_accuracy(dataset, self.embeddings(outputs), self.scale)
 
     def embeddings(self, outputs: Outputs) -> Embeddings:
         """The outputs as what is compared.
@@ -69,12 +80,4 @@ class ContrastiveTask(Task):
         Raises:
             DataError: they are not outputs of such a head.
         """
-        return Embeddings(outputs[self.head.first], outputs[self.head.second], outputs.texts)
-
-    @cached_property
-    def _scale(self) -> float:
-        return read_scalar(self.contract.folder, self.head.scale)
-
-
-def _component(port: str) -> str:
-    return port.partition(".")[0]
+        return Embeddings(outputs[self.first], outputs[self.second], outputs.texts)

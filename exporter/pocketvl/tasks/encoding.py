@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.errors import DataError
-from pocketvl.tasks.adapter import Contract, PortKind
+from pocketvl.families.base import Contract
+from pocketvl.network.ports import PortKind
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import PreprocessSpec

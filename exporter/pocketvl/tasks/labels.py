@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset, Question, questions_of
 from pocketvl.errors import DataError
-from pocketvl.tasks.adapter import Activation, Contract, LabelHead
+from pocketvl.families.base import Contract
+from pocketvl.network.heads import Activation
+from pocketvl.network.ports import PortKind
 from pocketvl.tasks.base import Task
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
-from pocketvl.tasks.outputs import Outputs
+from pocketvl.tasks.outputs import Outputs, component_of
 
 _UNTYPED = "other"
 
@@ -27,32 +28,44 @@ class LabelTask(Task):
     """`ask`: a dataset's own questions, overall and by type of question.
 
     Attributes:
-        contract: of a model whose head this is.
-        head: names its component and the answers, in the order of the logits.
+        port: of the logits, "fusion.logits".
+        labels: the answers, in the order of the logits.
+        activation: from logits to probabilities.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (Metric.ASK,)
 
-    contract: Contract
-    head: LabelHead
+    port: str
+    labels: tuple[str, ...]
+    activation: Activation
 
-    def check(self, dataset: Dataset) -> None:
+    @classmethod
+    def of(cls, contract: Contract) -> Self:
+        """The task of a model with a label head."""
+        head = contract.label_head
+        outputs = contract.components[head.component].outputs
+        (logits,) = (port for port in outputs if port.kind is PortKind.CLASS_LOGITS)
+        return cls(f"{head.component}.{logits.name}", head.labels, head.activation)
+
+    @classmethod
+    def check(cls, dataset: Dataset) -> None:
         if len(_questions(dataset)) < 2:
             raise DataError(f"{dataset.root}: at least two questions are needed to compare answers")
 
-    def texts(self, dataset: Dataset) -> tuple[str, ...]:
+    @classmethod
+    def texts(cls, dataset: Dataset) -> tuple[str, ...]:
         """The questions, sample by sample."""
         return tuple(each.text for each in _questions(dataset))
 
     def feeds(self, encoder: Encoder, dataset: Dataset) -> tuple[Feed, ...]:
         asked = _questions(dataset)
         images = [dataset.samples[each.sample].image for each in asked]
-        return (encoder.feed(self.head.component, images, [each.text for each in asked]),)
+        return (encoder.feed(component_of(self.port), images, [each.text for each in asked]),)
 
     def measure(self, dataset: Dataset, outputs: Outputs) -> TaskOutcomes:
         """Whether each question's answer is right; one that the model does not know counts as missed."""
         asked, logits = self._answered(dataset, outputs)
-        given = [self.head.labels[best] for best in logits.argmax(-1)]
+        given = [self.labels[best] for best in logits.argmax(-1)]
         finite = np.isfinite(logits).all(-1)
         right = [each.answer for each in asked]
         correct = np.array([a == b for a, b in zip(given, right, strict=True)]) & finite
@@ -68,7 +81,7 @@ class LabelTask(Task):
 
     def soft_score(self, dataset: Dataset, outputs: Outputs) -> float:
         asked, logits = self._answered(dataset, outputs)
-        index = {label: position for position, label in enumerate(self.head.labels)}
+        index = {label: position for position, label in enumerate(self.labels)}
         probability = self._probabilities(logits.astype(np.float64))
         found = [
             probability[row, index[each.answer]] if each.answer in index else 0.0
@@ -80,10 +93,10 @@ class LabelTask(Task):
         self, dataset: Dataset, outputs: Outputs
     ) -> tuple[tuple[Question, ...], NDArray[np.float32]]:
         """The questions, and their logits float32 [questions, labels]."""
-        asked, logits = _questions(dataset), outputs[self._port]
-        if logits.shape != (len(asked), len(self.head.labels)):
+        asked, logits = _questions(dataset), outputs[self.port]
+        if logits.shape != (len(asked), len(self.labels)):
             raise DataError(
-                f"logits of shape {logits.shape} for {len(asked)} questions and {len(self.head.labels)} "
+                f"logits of shape {logits.shape} for {len(asked)} questions and {len(self.labels)} "
                 f"answers; ask about {dataset.root} again"
             )
         return asked, logits
@@ -92,14 +105,9 @@ class LabelTask(Task):
         from scipy.special import expit, softmax
 
         found: NDArray[np.float64] = (
-            softmax(logits, axis=-1) if self.head.activation is Activation.SOFTMAX else expit(logits)
+            softmax(logits, axis=-1) if self.activation is Activation.SOFTMAX else expit(logits)
         )
         return found
-
-    @cached_property
-    def _port(self) -> str:
-        (logits,) = self.contract.components[self.head.component].outputs
-        return f"{self.head.component}.{logits.name}"
 
 
 def _questions(dataset: Dataset) -> tuple[Question, ...]:

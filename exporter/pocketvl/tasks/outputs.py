@@ -40,6 +40,11 @@ class Outputs:
         return self.arrays[port]
 
 
+def component_of(port: str) -> str:
+    """The component of a port, "component.port"."""
+    return port.partition(".")[0]
+
+
 def save_outputs(path: Path, outputs: Outputs) -> None:
     """Writes an .npz with one float32 array a port and `texts` (a JSON list as UTF-8 bytes)."""
     texts = np.frombuffer(json.dumps(list(outputs.texts)).encode(), dtype=np.uint8)

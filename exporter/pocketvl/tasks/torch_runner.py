@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pocketvl.tasks.adapter import Component
+from pocketvl.families.base import Component
 from pocketvl.tasks.encoding import Array, Encoder
 
 

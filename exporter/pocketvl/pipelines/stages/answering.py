@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pocketvl.compress.settings import LearningSettings
 from pocketvl.data.dataset import Dataset, questions_of
-from pocketvl.errors import DataError, SourceError
+from pocketvl.errors import DataError
 from pocketvl.pipelines.stages.learning import (
     asking_device,
     asking_machine,
@@ -25,7 +25,7 @@ from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Role
 
 if TYPE_CHECKING:
-    from pocketvl.families.vilt_trainable import TrainableVilt
+    from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.train.questions import QuestionedData
 
 
@@ -50,8 +50,10 @@ class QuestionData(Stage):
             raise DataError(f"{dataset.root}: training needs questions with answers (qa), two at least")
 
     def run(self, source: Inputs, out: Path) -> None:
-        opened, dataset = open_answering(source["source"]), Dataset.open(source["data"])
-        places = {answer: place for place, answer in enumerate(opened.answers)}
+        from pocketvl.families import read_contract
+
+        opened, dataset = read_contract(source["source"]), Dataset.open(source["data"])
+        places = {answer: place for place, answer in enumerate(opened.label_head.labels)}
         asked = questions_of(dataset)
         for each in asked:
             if each.answer not in places:
@@ -66,18 +68,16 @@ class QuestionData(Stage):
         np.save(out / "asked.npy", np.array(pairs, np.int64))
 
 
-def open_answering(folder: Path) -> TrainableVilt:
+def open_answering(folder: Path) -> Checkpoint:
     """Opens a model that answers questions.
 
     Raises:
         SourceError: it cannot be opened, or is none.
     """
-    from pocketvl.families import open_trainable
-    from pocketvl.families.vilt_trainable import TrainableVilt
+    from pocketvl.families import open_checkpoint
 
-    opened = open_trainable(folder)
-    if not isinstance(opened, TrainableVilt):
-        raise SourceError(f"{folder} is no model that answers questions")
+    opened = open_checkpoint(folder)
+    assert opened.contract.label_head
     return opened
 
 

@@ -19,7 +19,7 @@ from pocketvl_runtime.schema import dump_json
 class MakeGoldenPack(Stage):
     """A bundle without graphs: manifest, tokenizer, and the golden pack with torch's answers."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
@@ -33,9 +33,10 @@ class MakeGoldenPack(Stage):
         check_source(source["source"])
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import open_source
+        from pocketvl.families import open_checkpoint
 
-        opened = replace(open_source(source["source"]), name=self.name_in_bundle)
+        opened = open_checkpoint(source["source"])
+        opened.contract = replace(opened.contract, name=self.name_in_bundle)
         write_base(opened, Dataset.open(source["calibration"]), out)
 
 

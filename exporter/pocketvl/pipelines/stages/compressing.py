@@ -25,7 +25,7 @@ from pocketvl.errors import RecipeError
 from pocketvl.pipelines.stages.answering import QuestionData, read_questions
 from pocketvl.pipelines.stages.costing import costs_of, tower_example
 from pocketvl.pipelines.stages.learning import PairData, read_pairs
-from pocketvl.pipelines.stages.towers import TORCH, example_of, this_machine
+from pocketvl.pipelines.stages.towers import TORCH, example_inputs, this_machine
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Role
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pocketvl.compress.structured import Group
+    from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.families.tower_shape import TowerShape
-    from pocketvl.families.trainable import Trainable
 
 Feed = np.ndarray | tuple[np.ndarray, ...]
 PRUNED_FILE = "pruned.json"
@@ -57,20 +57,20 @@ class _Changing(Stage):
         return this_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import open_trainable
+        from pocketvl.families import open_checkpoint
 
-        checkpoint = open_trainable(source["source"])
+        checkpoint = open_checkpoint(source["source"])
         before = costs_of(checkpoint)
         done = self.change(checkpoint, source)
         told = {
             "done": done,
-            "before": {role.value: asdict(cost) for role, cost in before.items()},
-            "after": {role.value: asdict(cost) for role, cost in costs_of(checkpoint).items()},
+            "before": {name: asdict(cost) for name, cost in before.items()},
+            "after": {name: asdict(cost) for name, cost in costs_of(checkpoint).items()},
         }
         checkpoint.save(out)
         (out / PRUNED_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
-    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+    def change(self, checkpoint: Checkpoint, source: Inputs) -> dict[str, object]:
         """Changes the checkpoint in place, and says what was done."""
         raise NotImplementedError
 
@@ -107,10 +107,10 @@ class PruneUnits(_Changing):
     def title(self) -> str:
         return f"prune {' and '.join(self.units)}"
 
-    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+    def change(self, checkpoint: Checkpoint, source: Inputs) -> dict[str, object]:
         from pocketvl.compress.structured import groups_of, keep_, keep_by_ratio, keep_to_target
-        from pocketvl.families import open_trainable
-        from pocketvl.families.blocks import feed_forwards
+        from pocketvl.families import open_checkpoint
+        from pocketvl.families.layers.blocks import feed_forwards
 
         if self.score is Score.TAYLOR:
             _gradients(checkpoint, source)
@@ -129,7 +129,7 @@ class PruneUnits(_Changing):
             assert self.ratio is not None
             kept = keep_by_ratio(groups, self.ratio, self.scope)
         else:
-            first = sum((cost for cost in costs_of(open_trainable(source["start"])).values()), Cost())
+            first = sum((cost for cost in costs_of(open_checkpoint(source["start"])).values()), Cost())
             most = first.of(self.measure) + self.way * (self.limit - first.of(self.measure))
             now = sum((cost for cost in costs_of(checkpoint).values()), Cost())
             keep_to_target(
@@ -164,7 +164,7 @@ class PruneFilters(_Changing):
     def title(self) -> str:
         return f"prune {self.ratio:.0%} of filters"
 
-    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+    def change(self, checkpoint: Checkpoint, source: Inputs) -> dict[str, object]:
         from torch import nn
 
         from pocketvl.compress.filters import filter_groups, keep_filters_
@@ -172,7 +172,7 @@ class PruneFilters(_Changing):
 
         role = Role.IMAGE_ENCODER
         tower = checkpoint.tower(role)
-        example = example_of(checkpoint.preprocess, checkpoint.tokenizer, role)
+        (example,) = example_inputs(checkpoint.contract.components[role])
         if sum(isinstance(each, nn.Conv2d) for each in tower.modules()) < 2:
             raise RecipeError(
                 f"the {role.value} has no convolutions but its patch embedding, so there are no filters to "
@@ -215,7 +215,7 @@ class SparsifyWeights(_Changing):
             "prune two of four weights" if self.sparsity is None else f"prune {self.sparsity:.0%} of weights"
         )
 
-    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+    def change(self, checkpoint: Checkpoint, source: Inputs) -> dict[str, object]:
         from pocketvl.compress.sparsity import hold_masks_, release_masks_, sparsity_masks, two_four_masks
 
         if self.score is Score.TAYLOR:
@@ -252,8 +252,8 @@ class FreshStudent(_Changing):
     def title(self) -> str:
         return "begin with a fresh student"
 
-    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
-        checkpoint.begin_anew_(dict(self.shapes), self.seed)
+    def change(self, checkpoint: Checkpoint, source: Inputs) -> dict[str, object]:
+        checkpoint.reinitialize_(dict(self.shapes), self.seed)
         return {role.value: asdict(shape) for role, shape in self.shapes}
 
 
@@ -273,7 +273,7 @@ class DropLayers(_Changing):
     def title(self) -> str:
         return "drop layers"
 
-    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+    def change(self, checkpoint: Checkpoint, source: Inputs) -> dict[str, object]:
         from torch import nn
 
         from pocketvl.compress.depth import keep_layers_, layer_influence
@@ -323,7 +323,7 @@ class Factorise(_Changing):
     def title(self) -> str:
         return "factorise linears"
 
-    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+    def change(self, checkpoint: Checkpoint, source: Inputs) -> dict[str, object]:
         from pocketvl.compress.low_rank import factorise, factorise_
         from pocketvl.compress.shrink import linear
 
@@ -366,13 +366,12 @@ class PruneCrossModal(_Changing):
     def title(self) -> str:
         return "prune cross-modal attention"
 
-    def change(self, checkpoint: Trainable, source: Inputs) -> dict[str, object]:
+    def change(self, checkpoint: Checkpoint, source: Inputs) -> dict[str, object]:
         from pocketvl.compress.cross_modal import block_scores, least_blocks
-        from pocketvl.families.split_attention import removed_blocks, split_attentions_
-        from pocketvl.families.vilt_trainable import TrainableVilt
+        from pocketvl.families.layers.split_attention import removed_blocks, split_attentions_
 
-        assert isinstance(checkpoint, TrainableVilt)
-        segments = checkpoint.segments
+        segments = checkpoint.stack(Role.FUSION).segments
+        assert segments is not None
         feeds = (_tensors(feed) for feed in _question_feeds(checkpoint, source, whole=True))
         scores = block_scores(checkpoint.tower(Role.FUSION), feeds, segments, self.score)
         split_attentions_(checkpoint.model, segments, least_blocks(scores, self.ratio, self.grain))
@@ -385,16 +384,16 @@ class PruneCrossModal(_Changing):
         return {"removed": [asdict(block) for block in gone], "of": crossing, "scores": told}
 
 
-def _tower_part(original: nn.Module, checkpoint: Trainable, role: Role) -> nn.Module:
+def _tower_part(original: nn.Module, checkpoint: Checkpoint, role: Role) -> nn.Module:
     """The layers of a tower in the model before anything was changed."""
     return original.get_submodule(checkpoint.stack(role).name)
 
 
-def _layer_linears(checkpoint: Trainable, role: Role) -> Iterator[str]:
+def _layer_linears(checkpoint: Checkpoint, role: Role) -> Iterator[str]:
     """The whole linears inside a tower's layers; projections and tables are left as they are."""
     from torch import nn
 
-    from pocketvl.families.compression import shape_of
+    from pocketvl.families.layers.compression import shape_of
 
     prefix = checkpoint.stack(role).name
     for name, child in checkpoint.model.named_modules():
@@ -404,7 +403,7 @@ def _layer_linears(checkpoint: Trainable, role: Role) -> Iterator[str]:
                 yield name
 
 
-def feeds_of(checkpoint: Trainable, source: Inputs, role: Role) -> Iterator[Feed]:
+def feeds_of(checkpoint: Checkpoint, source: Inputs, role: Role) -> Iterator[Feed]:
     """Some samples of a tower, spread over the data; texts one by one, without what only fills them up."""
     if role is Role.FUSION:
         yield from _question_feeds(checkpoint, source)
@@ -422,7 +421,7 @@ def feeds_of(checkpoint: Trainable, source: Inputs, role: Role) -> Iterator[Feed
         yield np.array(rows[places[start : start + _BATCH]])
 
 
-def _question_feeds(checkpoint: Trainable, source: Inputs, whole: bool = False) -> Iterator[Feed]:
+def _question_feeds(checkpoint: Checkpoint, source: Inputs, whole: bool = False) -> Iterator[Feed]:
     """Some questions with their pictures, one by one, and without what only fills them up.
 
     Args:
@@ -430,7 +429,7 @@ def _question_feeds(checkpoint: Trainable, source: Inputs, whole: bool = False) 
         source: of the stage.
         whole: with what fills them up, too; as it has to be where attention is split.
     """
-    from pocketvl.families.split_attention import SplitAttention
+    from pocketvl.families.layers.split_attention import SplitAttention
 
     data = read_questions(source["data"])
     whole = whole or any(isinstance(child, SplitAttention) for child in checkpoint.model.modules())
@@ -446,7 +445,7 @@ def _tensors(feed: Feed) -> tuple[torch.Tensor, ...]:
     return tuple(torch.from_numpy(np.array(each)) for each in (feed if isinstance(feed, tuple) else (feed,)))
 
 
-def _means(checkpoint: Trainable, role: Role, source: Inputs) -> dict[str, torch.Tensor]:
+def _means(checkpoint: Checkpoint, role: Role, source: Inputs) -> dict[str, torch.Tensor]:
     """What goes into each linear on average, float64 [inputs]."""
     import torch
 
@@ -456,7 +455,7 @@ def _means(checkpoint: Trainable, role: Role, source: Inputs) -> dict[str, torch
     return {name: torch.from_numpy(layer.input_mean) for name, layer in seen.layers.items()}
 
 
-def _second_moments(checkpoint: Trainable, role: Role, source: Inputs) -> dict[str, np.ndarray]:
+def _second_moments(checkpoint: Checkpoint, role: Role, source: Inputs) -> dict[str, np.ndarray]:
     """The mean of x x^T of what goes into each linear, float64 [inputs, inputs]."""
     from pocketvl.observe.calibrate import calibrate
     from pocketvl.observe.settings import CalibrationSettings
@@ -469,7 +468,7 @@ def _second_moments(checkpoint: Trainable, role: Role, source: Inputs) -> dict[s
     }
 
 
-def _gated(checkpoint: Trainable, source: Inputs, groups: Sequence[Group]) -> list[Group]:
+def _gated(checkpoint: Checkpoint, source: Inputs, groups: Sequence[Group]) -> list[Group]:
     """The groups, scored by gates."""
     import torch
 
@@ -486,7 +485,7 @@ def _gated(checkpoint: Trainable, source: Inputs, groups: Sequence[Group]) -> li
 
 
 def _gradients(
-    checkpoint: Trainable,
+    checkpoint: Checkpoint,
     source: Inputs,
     samples: int = _SAMPLES,
     batch: int = _BATCH,

@@ -8,34 +8,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.compress.costs import Cost, Example, cost_of
-from pocketvl.pipelines.stages.towers import TORCH, check_source, example_of
+from pocketvl.pipelines.stages.towers import TORCH, check_source, example_inputs
 from pocketvl.stage import Inputs, Stage
-from pocketvl_runtime.manifest import Role
 
 if TYPE_CHECKING:
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
 
 _COSTS_FILE = "costs.json"
 
 
-def costs_of(checkpoint: Trainable) -> dict[Role, Cost]:
-    """What each of a checkpoint's towers costs."""
+def costs_of(checkpoint: Checkpoint) -> dict[str, Cost]:
+    """What each of a checkpoint's components costs."""
     return {
-        role: cost_of(checkpoint.tower(role), tower_example(checkpoint, role)) for role in checkpoint.roles
+        name: cost_of(component.module, example_inputs(component))
+        for name, component in checkpoint.components.items()
     }
 
 
-def tower_example(checkpoint: Trainable, role: Role) -> Example:
-    """An input of batch 1 for a tower, or all of its inputs."""
-    if role is Role.FUSION:
-        both = (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
-        return tuple(example_of(checkpoint.preprocess, checkpoint.tokenizer, each) for each in both)
-    return example_of(checkpoint.preprocess, checkpoint.tokenizer, role)
+def tower_example(checkpoint: Checkpoint, component: str) -> Example:
+    """A component's input for a batch of 1, or all of its inputs."""
+    inputs = example_inputs(checkpoint.contract.components[component])
+    return inputs[0] if len(inputs) == 1 else inputs
 
 
 @dataclass(frozen=True)
 class MeasureCosts(Stage):
-    """What all towers of a checkpoint cost together."""
+    """What all components of a checkpoint cost together."""
 
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = TORCH
@@ -51,9 +49,9 @@ class MeasureCosts(Stage):
             check_source(source["checkpoint"])
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import open_trainable
+        from pocketvl.families import open_checkpoint
 
-        total = sum(costs_of(open_trainable(source["checkpoint"])).values(), Cost())
+        total = sum(costs_of(open_checkpoint(source["checkpoint"])).values(), Cost())
         (out / _COSTS_FILE).write_text(json.dumps(asdict(total)) + "\n", encoding="utf-8")
 
 

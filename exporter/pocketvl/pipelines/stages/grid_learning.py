@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.pipelines.stages.compressing import feeds_of
 from pocketvl.pipelines.stages.learning import PairData, read_pairs, states_of, training_machine
-from pocketvl.pipelines.stages.towers import TORCH, example_of
+from pocketvl.pipelines.stages.towers import TORCH, example_inputs
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Precision, Role
@@ -18,7 +18,7 @@ from pocketvl_runtime.manifest import Precision, Role
 if TYPE_CHECKING:
     from torch import nn
 
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.network.integers import QuantizedTower
 
 
@@ -52,15 +52,15 @@ class LearnOnGrids(Stage):
         return training_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import open_trainable
+        from pocketvl.families import open_checkpoint
         from pocketvl.quantize.qat import train_qat
 
         states = states_of(source)
-        student = open_trainable(source["student"])
-        image, text = (student.tower(role) for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER))
+        student = open_checkpoint(source["student"])
+        image, text = (student.tower(name) for name in student.roles)
         towers = (
-            self._integers(student, image, Role.IMAGE_ENCODER, source),
-            self._integers(student, text, Role.TEXT_ENCODER, source),
+            self._integers(student, image, student.roles[0], source),
+            self._integers(student, text, student.roles[1], source),
         )
         data = read_pairs(source["data"])
         trained = train_qat(
@@ -70,14 +70,18 @@ class LearnOnGrids(Stage):
             module.load_state_dict(finished.state)
         student.save(out)
 
-    def _integers(self, student: Trainable, module: nn.Module, role: Role, source: Inputs) -> QuantizedTower:
+    def _integers(
+        self, student: Checkpoint, module: nn.Module, component: str, source: Inputs
+    ) -> QuantizedTower:
         """A tower on the grids that it starts from."""
         from pocketvl.observe.calibrate import calibrate
         from pocketvl.quantize.structure import final_linear, token_tables
-        from pocketvl.quantize.tower import int4_spec, quantize_tower, static_spec
+        from pocketvl.quantize.tower import quantize_tower, tower_spec
 
-        example = example_of(student.preprocess, student.tokenizer, role)
+        example = example_inputs(student.contract.components[component])
         tables, final = token_tables(module, example), final_linear(module, example)
-        spec = (static_spec if self.precision is Precision.INT8 else int4_spec)(module, tables, final)
-        seen = calibrate(module, feeds_of(student, source, role), CalibrationSettings(second_moments=True))
+        spec = tower_spec(module, self.precision, tables, final)
+        seen = calibrate(
+            module, feeds_of(student, source, Role(component)), CalibrationSettings(second_moments=True)
+        )
         return quantize_tower(module, spec, seen)

@@ -19,7 +19,7 @@ from pocketvl.stage import Inputs, Stage
 
 if TYPE_CHECKING:
     from pocketvl.compress.distil import TeacherAnswers
-    from pocketvl.families.trainable import Trainable
+    from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.train.loop import TrainReport
     from pocketvl.train.pairs import PairedData
 
@@ -77,9 +77,9 @@ class PairData(Stage):
             raise DataError(f"{dataset.root}: training needs a caption for every picture")
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import open_source
+        from pocketvl.families import read_contract
 
-        opened, dataset = open_source(source["source"]), Dataset.open(source["data"])
+        opened, dataset = read_contract(source["source"]), Dataset.open(source["data"])
         write_pixels(out / "pixels.npy", dataset, opened.preprocess, source)
         chosen = [(sample.captions[0], *sample.negatives) for sample in dataset.samples]
         rows = {text: row for row, text in enumerate(dict.fromkeys(text for each in chosen for text in each))}
@@ -120,9 +120,9 @@ class AskTeacher(Stage):
     def run(self, source: Inputs, out: Path) -> None:
         import torch
 
-        from pocketvl.families import open_trainable
+        from pocketvl.families import open_checkpoint
 
-        opened, data = open_trainable(source["teacher"]), read_pairs(source["data"])
+        opened, data = open_checkpoint(source["teacher"]), read_pairs(source["data"])
         device = asking_device()
         image, text = (opened.tower(role).train(False) for role in opened.roles)
         total, done = 2 * len(data.images) + len(data.ids), 0
@@ -160,7 +160,7 @@ def states_of(source: Inputs) -> Path:
     return source.work / "states"
 
 
-def save_trained(student: Trainable, reports: Mapping[str, TrainReport], out: Path) -> None:
+def save_trained(student: Checkpoint, reports: Mapping[str, TrainReport], out: Path) -> None:
     """Writes a trained student's checkpoint, and beside it the losses on the way."""
     student.save(out)
     losses = {name: report.losses for name, report in reports.items()}
@@ -201,11 +201,11 @@ class Learn(Stage):
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.compress.distil import train_student
         from pocketvl.compress.sparsity import held_zeros
-        from pocketvl.families import open_trainable
+        from pocketvl.families import open_checkpoint
 
         states = states_of(source)
-        student = open_trainable(source["student"])
-        teacher = open_trainable(source["teacher"]) if self.settings.losses.runs_teacher else None
+        student = open_checkpoint(source["student"])
+        teacher = open_checkpoint(source["teacher"]) if self.settings.losses.runs_teacher else None
         answers = read_answers(source["answers"]) if self.answers else None
         with held_zeros(student.model, self.hold_zeros):
             reports = train_student(

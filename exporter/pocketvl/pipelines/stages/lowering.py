@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from pocketvl.families.folder import description_files
+from pocketvl.families.folders.files import description_files
+from pocketvl.lower.backends import TOOLS, backend_of
 from pocketvl.pipelines.stages.quantizing import ChooseLayers, QuantizeTower, TrainedTower
-from pocketvl.pipelines.stages.towers import INPUT_NAMES, TORCH, EqualizeTower, PrepareTower, open_tower
+from pocketvl.pipelines.stages.towers import (
+    TORCH,
+    EqualizeTower,
+    PrepareTower,
+    example_inputs,
+    open_component,
+)
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Engine, Precision, Role
-
-if TYPE_CHECKING:
-    from pocketvl.network.integers import QuantizedTower
-
-_ENGINES = {
-    Engine.ONNX: ("onnx", "onnxscript", "onnx-ir", "onnxsim"),
-    Engine.TFLITE: ("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer"),
-}
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,7 @@ class GraphStage(Stage):
         return f"{self.role.value}.{self.precision.value}.{self.engine.value}"
 
     def ensures(self, source: Inputs, result: Path) -> None:
-        from pocketvl.lower.ids import check_ids
-        from pocketvl.lower.ops import check_ops
-
-        check_ops(result / self.file)
-        check_ids(result / self.file)
+        backend_of(self.engine).check(result / self.file)
 
 
 @dataclass(frozen=True)
@@ -59,14 +54,14 @@ class LowerGraph(GraphStage):
     """One tower as an fp32 graph of one engine."""
 
     version: ClassVar[int] = 5
-    tools: ClassVar[tuple[str, ...]] = (*TORCH, *_ENGINES[Engine.ONNX], *_ENGINES[Engine.TFLITE])
+    tools: ClassVar[tuple[str, ...]] = (*TORCH, *TOOLS)
 
     tower: PrepareTower | EqualizeTower | TrainedTower
     to: Engine
 
     @property
     def role(self) -> Role:
-        return self.tower.role
+        return Role(self.tower.component)
 
     @property
     def engine(self) -> Engine:
@@ -84,12 +79,11 @@ class LowerGraph(GraphStage):
         return description_files(self.tower.source)
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.lower.to_onnx import export_onnx
-        from pocketvl.lower.to_tflite import export_tflite
-
-        module, example = open_tower(self.tower.source, self.role, source["tower"])
-        export = export_onnx if self.engine is Engine.ONNX else export_tflite
-        export(module, example, INPUT_NAMES[self.role], out / self.file)
+        component = open_component(self.tower.source, self.role, source["tower"])
+        names = [port.name for port in component.inputs]
+        examples = dict(zip(names, example_inputs(component), strict=True))
+        outputs = [port.name for port in component.outputs]
+        backend_of(self.engine).export(component.module, examples, out / self.file, outputs)
 
 
 @dataclass(frozen=True)
@@ -123,11 +117,7 @@ class CastFp16(_Rewritten):
         return f"cast {self.role.value} to fp16 for {self.engine.value}"
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.lower.fp16_onnx import cast_fp16_onnx
-        from pocketvl.lower.to_tflite import cast_fp16_tflite
-
-        cast = cast_fp16_onnx if self.engine is Engine.ONNX else cast_fp16_tflite
-        cast(source["graph"] / self.graph.file, out / self.file)
+        backend_of(self.engine).cast_fp16(source["graph"] / self.graph.file, out / self.file)
 
 
 @dataclass(frozen=True)
@@ -152,13 +142,5 @@ class LowerQuantized(_Rewritten):
         from pocketvl.network.integers import QuantizedTower
 
         tower = QuantizedTower.load(source["integers"])
-        write_quantized(self.engine, source["graph"] / self.graph.file, tower, out / self.file)
-
-
-def write_quantized(engine: Engine, source: Path, tower: QuantizedTower, target: Path) -> None:
-    """Writes a tower's integers into the float graph of an engine."""
-    from pocketvl.lower.quantized_onnx import write_quantized_onnx
-    from pocketvl.lower.quantized_tflite import write_quantized_tflite
-
-    write = write_quantized_onnx if engine is Engine.ONNX else write_quantized_tflite
-    write(source, tower, target)
+        graph = source["graph"] / self.graph.file
+        backend_of(self.engine).write_quantized(graph, tower, out / self.file)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.families import family_of
 from pocketvl.pipelines.stages.learning import CURVES_FILE
 from pocketvl.pipelines.stages.towers import TORCH, check_source, this_machine
 from pocketvl.stage import Inputs, Stage
-from pocketvl.tasks import task_of
-from pocketvl.tasks.adapter import read_contract
+from pocketvl.tasks import TASK_FILE, load_task, save_task, task_class, task_of
 from pocketvl.tasks.encoding import Encoder
 from pocketvl.tasks.outputs import OUTPUTS_FILE, save_outputs
 
@@ -41,18 +41,19 @@ class RunReference(Stage):
 
     def requires(self, source: Inputs) -> None:
         check_source(source["source"])
-        task_of(read_contract(source["source"])).check(Dataset.open(source["data"]))
+        task_class(family_of(source["source"]).head).check(Dataset.open(source["data"]))
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.tasks.adapter import open_checkpoint
+        from pocketvl.families import open_checkpoint
         from pocketvl.tasks.torch_runner import TorchRunner
 
         opened = open_checkpoint(source["source"])
-        contract = opened.contract
-        runner = TorchRunner(opened.components, Encoder.of_contract(contract))
-        outputs = task_of(contract).outputs(runner, Dataset.open(source["data"]), source.progress)
+        task = task_of(opened.contract)
+        runner = TorchRunner(opened.components, Encoder.of_contract(opened.contract))
+        outputs = task.outputs(runner, Dataset.open(source["data"]), source.progress)
+        save_task(out / TASK_FILE, task)
         save_outputs(out / OUTPUTS_FILE, outputs)
-        (out / NOTES_FILE).write_text(json.dumps(contract.notes), encoding="utf-8")
+        (out / NOTES_FILE).write_text(json.dumps(opened.contract.notes), encoding="utf-8")
         if (source["source"] / CURVES_FILE).is_file():
             shutil.copyfile(source["source"] / CURVES_FILE, out / CURVES_FILE)
 
@@ -62,7 +63,7 @@ class RunVariant(Stage):
     """What one variant of a bundle gives for a dataset, through the runtime.
 
     Attributes:
-        source: the checkpoint that the bundle was exported from; its head says what to ask.
+        reference: of the checkpoint that the bundle was exported from, on the same dataset; says what to ask.
         bundle: holds the variant.
         data: a dataset folder.
         variant: its name.
@@ -71,7 +72,7 @@ class RunVariant(Stage):
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "pillow", "tokenizers", "numpy")
 
-    source: Path
+    reference: RunReference
     bundle: Stage | Path
     data: Path
     variant: str
@@ -86,7 +87,8 @@ class RunVariant(Stage):
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.tasks.bundle_runner import BundleRunner
 
-        task, runner = task_of(read_contract(source["source"])), BundleRunner(source["bundle"], self.variant)
+        task = load_task(source["reference"] / TASK_FILE)
+        runner = BundleRunner(source["bundle"], self.variant)
         save_outputs(out / OUTPUTS_FILE, task.outputs(runner, Dataset.open(source["data"]), source.progress))
 
 

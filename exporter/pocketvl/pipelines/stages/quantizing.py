@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import TypeAdapter
 
 from pocketvl.errors import RecipeError
-from pocketvl.families.folder import checkpoint_files
+from pocketvl.families.folders.files import checkpoint_files
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.pipelines.stages.learning import PairData, read_pairs, states_of, training_machine
 from pocketvl.pipelines.stages.towers import (
@@ -23,12 +23,13 @@ from pocketvl.pipelines.stages.towers import (
     Feeds,
     OfTower,
     PrepareTower,
-    open_tower,
+    example_inputs,
+    open_component,
     save_weights,
 )
 from pocketvl.quantize.settings import QatSettings, QuantizeSettings
-from pocketvl.stage import Inputs, Stage
-from pocketvl_runtime.manifest import Precision, Role
+from pocketvl.stage import Inputs, Stage, link_or_copy
+from pocketvl_runtime.manifest import Precision
 
 if TYPE_CHECKING:
     from pocketvl.quantize.ranking import LayerSensitivity
@@ -50,13 +51,13 @@ class CalibrateTower(OfTower, Stage):
 
     @property
     def title(self) -> str:
-        return f"calibrate {self.role.value}"
+        return f"calibrate {self.component}"
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.observe.calibrate import calibrate
 
-        module, _ = open_tower(self.source, self.role, source["tower"])
-        calibrate(module, Feeds(source["feeds"], self.role), self.settings, source.progress).save(out)
+        module = open_component(self.source, self.component, source["tower"]).module
+        calibrate(module, Feeds(source["feeds"], self.component), self.settings, source.progress).save(out)
 
 
 @dataclass(frozen=True)
@@ -74,23 +75,17 @@ class QuantizeTower(OfTower, Stage):
 
     @property
     def title(self) -> str:
-        return f"quantize {self.role.value} to {self.precision.value}"
+        return f"quantize {self.component} to {self.precision.value}"
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.observe.calibration import Calibration
         from pocketvl.quantize.structure import final_linear, token_tables
-        from pocketvl.quantize.tower import dynamic_spec, int4_spec, quantize_tower, static_spec
+        from pocketvl.quantize.tower import quantize_tower, tower_spec
 
-        module, example = open_tower(self.source, self.role, source["tower"])
+        component = open_component(self.source, self.component, source["tower"])
+        module, example = component.module, example_inputs(component)
         tables, final = token_tables(module, example), final_linear(module, example)
-        if self.precision is Precision.INT8:
-            spec = static_spec(module, tables, final)
-        elif self.precision is Precision.INT8DYN:
-            spec = dynamic_spec(module, tables)
-        elif self.precision is Precision.INT4:
-            spec = int4_spec(module, tables, final, self.group_size)
-        else:
-            raise RecipeError(f"no tower is quantized to {self.precision.value}")
+        spec = tower_spec(module, self.precision, tables, final, self.group_size)
         quantize_tower(module, spec, Calibration.load(source["calibration"]), self.weights).save(out)
 
 
@@ -128,26 +123,29 @@ class TrainQat(Stage):
         return training_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import open_source
+        from pocketvl.families import read_contract
+        from pocketvl.families.folders.hf import read_scalar
         from pocketvl.network.integers import QuantizedTower
         from pocketvl.quantize.qat import train_qat
 
         states = states_of(source)
-        opened = open_source(self.source)
+        scale = read_contract(self.source).contrastive_head.scale
         stages = zip(self.towers, source.all("towers"), strict=True)
-        image, text = (open_tower(self.source, stage.role, folder)[0] for stage, folder in stages)
+        image, text = (
+            open_component(self.source, stage.component, folder).module for stage, folder in stages
+        )
         image_integers, text_integers = (QuantizedTower.load(folder) for folder in source.all("integers"))
         trained = train_qat(
             (image, text),
             (image_integers, text_integers),
-            opened.logit_scale,
+            read_scalar(self.source, scale),
             read_pairs(source["data"]),
             self.settings,
             states,
             source.progress,
         )
         for stage, (state, tower) in zip(self.towers, trained, strict=True):
-            folder = out / stage.role.value
+            folder = out / stage.component
             folder.mkdir()
             save_weights(state, folder)
             tower.save(folder)
@@ -160,17 +158,12 @@ class TrainedTower(Stage):
     version: ClassVar[int] = 1
 
     training: TrainQat
-    which: Role
+    component: str
 
     @property
     def source(self) -> Path:
         """The checkpoint."""
         return self.training.source
-
-    @property
-    def role(self) -> Role:
-        """Which tower."""
-        return self.which
 
     @property
     def precision(self) -> Precision:
@@ -179,10 +172,11 @@ class TrainedTower(Stage):
 
     @property
     def title(self) -> str:
-        return f"take the trained {self.role.value}"
+        return f"take the trained {self.component}"
 
     def run(self, source: Inputs, out: Path) -> None:
-        shutil.copytree(source["training"] / self.role.value, out, dirs_exist_ok=True)
+        trained = source["training"] / self.component
+        shutil.copytree(trained, out, dirs_exist_ok=True, copy_function=link_or_copy)
 
 
 @dataclass(frozen=True)
@@ -201,13 +195,13 @@ class ChooseLayers(Stage):
     changes: tuple[tuple[str, int], ...]
 
     @property
-    def role(self) -> Role:
-        """Which tower."""
-        return self.towers[0].role
+    def component(self) -> str:
+        """Whose layers they are."""
+        return self.towers[0].component
 
     @property
     def title(self) -> str:
-        return f"choose layers of {self.role.value}"
+        return f"choose layers of {self.component}"
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.network.integers import QuantizedTower
@@ -216,7 +210,7 @@ class ChooseLayers(Stage):
         changes = dict(self.changes)
         unknown = sorted(set(changes) - set(first.layers))
         if unknown:
-            raise RecipeError(f"{self.role.value} has no quantized layer {unknown[0]!r}")
+            raise RecipeError(f"{self.component} has no quantized layer {unknown[0]!r}")
         towers = (first, *others)
         places = {name: changes.get(name, 0) for name in first.layers}
         chosen = {name: towers[place].layers[name] for name, place in places.items() if place >= 0}
@@ -237,14 +231,14 @@ class RankLayers(OfTower, Stage):
 
     @property
     def title(self) -> str:
-        return f"rank the layers of {self.role.value} in {self.integers.precision.value}"
+        return f"rank the layers of {self.component} in {self.integers.precision.value}"
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.network.integers import QuantizedTower
         from pocketvl.quantize.sensitivity import measure_sensitivity
 
-        module, _ = open_tower(self.source, self.role, source["tower"])
-        feeds = Feeds(source["feeds"], self.role, _BATCH, self.samples)
+        module = open_component(self.source, self.component, source["tower"]).module
+        feeds = Feeds(source["feeds"], self.component, _BATCH, self.samples)
         tower = QuantizedTower.load(source["integers"])
         ranked = measure_sensitivity(module, tower, feeds, source.progress)
         told = [dataclasses.asdict(each) for each in ranked]

@@ -1,4 +1,4 @@
-"""From a checkpoint to the two towers that are quantized and lowered, and what calibration shows them."""
+"""From a checkpoint to the components that are quantized and lowered, and what calibration shows them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,21 +16,24 @@ import numpy.typing as npt
 from pocketvl.arrays import open_array
 from pocketvl.data.dataset import Dataset, Sample
 from pocketvl.errors import DataError, SourceError
-from pocketvl.families.folder import description_files
+from pocketvl.families import family_of
+from pocketvl.families.folders.files import description_files
+from pocketvl.network.heads import HeadKind
+from pocketvl.network.ports import ComponentPorts, Port, PortKind
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.isa import instruction_set
-from pocketvl_runtime.manifest import PreprocessSpec, Role, TokenizerSpec
+from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
 from pocketvl_runtime.text import Tokenizer
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pocketvl.families.base import Component
+
 TORCH = ("torch", "transformers", "pillow", "tokenizers", "numpy", "safetensors")
-ROLES = (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
-INPUT_NAMES: Mapping[Role, str] = {Role.IMAGE_ENCODER: "pixels", Role.TEXT_ENCODER: "ids"}
 EQUALIZED_FILE = "equalized.json"
 _WEIGHTS = "weights.safetensors"
 _MOST_TEXTS = 1024
@@ -49,9 +52,9 @@ def this_machine() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class CalibrationFeeds(Stage):
-    """What calibration shows the towers: the pixels and ids of a dataset, made as on the device."""
+    """What calibration shows the components: the pixels and ids of a dataset, made as on the device."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
@@ -62,14 +65,21 @@ class CalibrationFeeds(Stage):
         calibration_texts(Dataset.open(source["calibration"]))
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import open_source
+        from pocketvl.families import read_contract
 
-        opened = open_source(source["source"])
+        contract = read_contract(source["source"])
         dataset = Dataset.open(source["calibration"])
         texts = calibration_texts(dataset)
         chosen = np.linspace(0, len(texts) - 1, min(len(texts), self.most_texts)).round().astype(int)
-        write_pixels(out / "pixels.npy", dataset, opened.preprocess, source)
-        np.save(out / "ids.npy", ids_of([texts[k] for k in chosen], opened.tokenizer_json, opened.tokenizer))
+        ids = ids_of([texts[k] for k in chosen], contract.tokenizer_json, contract.tokenizer)
+        for name, ports in contract.components.items():
+            (out / name).mkdir()
+            for index, port in enumerate(ports.inputs):
+                path = out / name / f"{index}_{port.name}.npy"
+                if port.kind is PortKind.PIXELS:
+                    write_pixels(path, dataset, contract.preprocess, source)
+                else:
+                    np.save(path, ids)
 
 
 def calibration_texts(dataset: Dataset) -> tuple[str, ...]:
@@ -122,60 +132,70 @@ def ids_of(texts: list[str], tokenizer_json: bytes, spec: TokenizerSpec) -> npt.
     return Tokenizer(tokenizer_json, spec).encode(texts).ids
 
 
-class Feeds:
-    """The rows of one of the files of `CalibrationFeeds`; the file is never in memory as a whole."""
+Feed: TypeAlias = npt.NDArray[np.generic] | tuple[npt.NDArray[np.generic], ...]
+"""A component's input, or all of its inputs."""
 
-    def __init__(self, folder: Path, role: Role, batch: int = 1, most: int | None = None) -> None:
-        """Args: folder: their result. role: whose. batch: rows at a time. most: take no more, spread out."""
-        rows = np.load(folder / f"{INPUT_NAMES[role]}.npy", mmap_mode="r")
-        self._rows = rows if most is None else rows[:: max(1, len(rows) // most)][:most]
+
+class Feeds:
+    """The inputs of one component out of a result of `CalibrationFeeds`; never in memory as a whole."""
+
+    def __init__(self, folder: Path, component: str, batch: int = 1, most: int | None = None) -> None:
+        """Args: folder: the result. component: whose. batch: rows at a time. most: take no more, spread
+        out."""
+        files = [np.load(path, mmap_mode="r") for path in sorted((folder / component).glob("*.npy"))]
+        step = 1 if most is None else max(1, len(files[0]) // most)
+        self._inputs = [rows[::step][:most] for rows in files]
         self._batch = batch
 
     def __len__(self) -> int:
-        return -(-len(self._rows) // self._batch)
+        return -(-len(self._inputs[0]) // self._batch)
 
-    def __iter__(self) -> Iterator[npt.NDArray[np.generic]]:
-        for start in range(0, len(self._rows), self._batch):
-            yield np.array(self._rows[start : start + self._batch])
+    def __iter__(self) -> Iterator[Feed]:
+        for start in range(0, len(self._inputs[0]), self._batch):
+            found = tuple(np.array(rows[start : start + self._batch]) for rows in self._inputs)
+            yield found[0] if len(found) == 1 else found
 
 
 @dataclass(frozen=True)
 class PrepareTower(Stage):
-    """One tower with its LayerNorms folded into the linears that read them: its weights."""
+    """One component with LayerNorms, pixel normalisation and layer scales folded: its weights."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
-    role: Role
+    component: str
 
     @property
     def title(self) -> str:
-        return f"prepare {self.role.value}"
+        return f"prepare {self.component}"
 
     def requires(self, source: Inputs) -> None:
         check_source(source["source"])
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.quantize.fold import fold_layer_norms_
+        from pocketvl.families import open_checkpoint
+        from pocketvl.quantize.fold import fold_
 
-        module, example = _plain_tower(source["source"], self.role)
-        fold_layer_norms_(module, example)
-        save_tower(module, out)
+        opened = open_checkpoint(source["source"])
+        opened.model.requires_grad_(False)
+        component = opened.component(self.component)
+        fold_(component.module, example_inputs(component))
+        save_tower(component.module, out)
 
 
 class TowerStage(Protocol):
-    """A stage whose result is a tower's weights."""
+    """A stage whose result is a prepared component's weights."""
 
     @property
     def source(self) -> Path: ...
 
     @property
-    def role(self) -> Role: ...
+    def component(self) -> str: ...
 
 
 class OfTower:
-    """Of a stage that works on another stage's tower: which that is."""
+    """Of a stage that works on another stage's component: which that is."""
 
     tower: TowerStage
 
@@ -185,9 +205,9 @@ class OfTower:
         return self.tower.source
 
     @property
-    def role(self) -> Role:
-        """Which tower."""
-        return self.tower.role
+    def component(self) -> str:
+        """Its name."""
+        return self.tower.component
 
     def reads(self) -> Mapping[str, Path]:
         """The checkpoint's description: the tower's weights say nothing of the module that they are of."""
@@ -200,9 +220,9 @@ class OfTower:
 
 @dataclass(frozen=True)
 class EqualizeTower(OfTower, Stage):
-    """One prepared tower with its outlier channels evened out: its weights, and what was done."""
+    """One prepared component with its outlier channels evened out: its weights, and what was done."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     tower: PrepareTower
@@ -210,13 +230,14 @@ class EqualizeTower(OfTower, Stage):
 
     @property
     def title(self) -> str:
-        return f"equalize {self.role.value}"
+        return f"equalize {self.component}"
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.quantize.equalize import equalize_
 
-        module, example = open_tower(self.source, self.role, source["tower"])
-        done = equalize_(module, example, Feeds(source["feeds"], self.role), progress=source.progress)
+        component = open_component(self.source, self.component, source["tower"])
+        module, feeds = component.module, Feeds(source["feeds"], self.component)
+        done = equalize_(module, example_inputs(component), feeds, progress=source.progress)
         save_tower(module, out)
         told = [dataclasses.asdict(each) for each in done]
         (out / EQUALIZED_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
@@ -234,39 +255,46 @@ def save_weights(state: Mapping[str, torch.Tensor], folder: Path) -> None:
     save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / _WEIGHTS)
 
 
-def open_tower(source: Path, role: Role, folder: Path) -> tuple[nn.Module, torch.Tensor]:
-    """A prepared tower as it is quantized and lowered, and an input of batch 1 for it.
+def open_component(source: Path, name: str, folder: Path) -> Component:
+    """A prepared component as it is quantized and lowered.
+
+    The checkpoint's own weights are not read.
 
     Args:
         source: the checkpoint.
-        role: which tower.
+        name: of the component.
         folder: where `save_tower` wrote its weights.
     """
     from safetensors.torch import load_file
-    from torch import nn
 
-    module, example = _plain_tower(source, role)
-    state = load_file(folder / _WEIGHTS)
-    for name in state:
-        parent, _, last = name.rpartition(".")
-        if last == "bias" and module.get_submodule(parent).bias is None:  # a LayerNorm's shift came into it
-            module.get_submodule(parent).bias = nn.Parameter(state[name], requires_grad=False)
-    module.load_state_dict(state)
-    return module, example
+    from pocketvl.families import read_contract, uninitialised_component
+    from pocketvl.quantize.fold import load_folded_
+
+    component = uninitialised_component(read_contract(source), name)
+    load_folded_(component.module, load_file(folder / _WEIGHTS))
+    return component
 
 
-def example_of(preprocess: PreprocessSpec, tokenizer: TokenizerSpec, role: Role) -> torch.Tensor:
-    """An input of batch 1 for a tower: a black picture, or a text of nothing but filling."""
+def example_inputs(component: Component | ComponentPorts) -> tuple[torch.Tensor, ...]:
+    """A component's inputs for a batch of 1, all zeros."""
     import torch
 
-    if role is Role.IMAGE_ENCODER:
-        return torch.zeros(1, preprocess.height, preprocess.width, 3, dtype=torch.uint8)
-    return torch.full((1, tokenizer.length), tokenizer.pad_id, dtype=torch.int32)
+    def example(port: Port) -> torch.Tensor:
+        shape = tuple(size if isinstance(size, int) else 1 for size in port.shape)
+        return torch.zeros(shape, dtype=getattr(torch, port.dtype.value))
+
+    return tuple(example(port) for port in component.inputs)
 
 
-def _plain_tower(folder: Path, role: Role) -> tuple[nn.Module, torch.Tensor]:
-    from pocketvl.families import open_source
+def exported_components(source: Path) -> tuple[str, ...]:
+    """The names of a checkpoint's components, each of which becomes one graph; imports no torch.
 
-    opened = open_source(folder)
-    tower = opened.image_encoder if role is Role.IMAGE_ENCODER else opened.text_encoder
-    return tower, example_of(opened.preprocess, opened.tokenizer, role)
+    Raises:
+        SourceError: it is no checkpoint, or of a family that is not exported yet.
+    """
+    family = family_of(source)
+    if family.head is not HeadKind.CONTRASTIVE:
+        raise SourceError(
+            f"{source} is a {family.name} model, which can be compressed and trained, but not exported yet"
+        )
+    return family.components

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -12,36 +12,42 @@ from onnx import numpy_helper
 from torch import nn
 
 from pocketvl.errors import LoweringError
+from pocketvl.lower.base import DEFAULT_OUTPUTS
 from pocketvl.lower.distinct_weights import StandIns, distinct_weights
-from pocketvl.lower.ops import check_ops
+from pocketvl.lower.onnx.graph import check_ops_onnx
 from pocketvl.lower.quiet import quiet
 
 OPSET = 18
-OUTPUT_NAME = "embedding"
 # Joins the q, k and v projections into one MatMul: their weights would be no module's any more, so that a
 # layer could not be quantized, measured or left in float by itself.
 _SKIPPED = ["fuse_qkv"]
 _EXPORT_PREFIX = "graph_"
 
 
-def export_onnx(module: nn.Module, example_input: torch.Tensor, input_name: str, path: Path) -> None:
-    """Lowers a module of one input and one output to ONNX with the example's static shapes.
+def export_onnx(
+    module: nn.Module,
+    examples: Mapping[str, torch.Tensor],
+    path: Path,
+    outputs: Sequence[str] = DEFAULT_OUTPUTS,
+) -> None:
+    """Lowers a module to ONNX with the examples' static shapes.
 
     Weights keep their module's parameter names. Nothing of the machine, the moment or the source code goes
     into the file: the same module gives the same bytes.
 
     Args:
-        module: in eval mode; its output is named "embedding".
-        example_input: gives shape and dtype of the input.
-        input_name: the graph's name for the input.
+        module: in eval mode.
+        examples: by the graph's name of each input, in the order of the module's arguments, a tensor of its
+            shape and dtype.
         path: where the .onnx file is written.
+        outputs: names of the module's outputs.
 
     Raises:
         LoweringError: the module cannot be exported, or needs ops outside ai.onnx.
     """
     with distinct_weights(module) as stand_ins:
         try:
-            model = _simplify(_export(module, example_input, input_name))
+            model = _simplify(_export(module, examples, outputs))
         except LoweringError:
             raise
         except Exception as error:  # torch.onnx and onnxsim raise whatever they like
@@ -52,7 +58,7 @@ def export_onnx(module: nn.Module, example_input: torch.Tensor, input_name: str,
     _put_back_(model.graph, stand_ins, path)
     strip_(model)
     write_onnx(model, path)
-    check_ops(path)
+    check_ops_onnx(path)
 
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:
@@ -69,19 +75,21 @@ def write_onnx(model: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(content)
 
 
-def _export(module: nn.Module, example_input: torch.Tensor, input_name: str) -> onnx.ModelProto:
+def _export(
+    module: nn.Module, examples: Mapping[str, torch.Tensor], outputs: Sequence[str]
+) -> onnx.ModelProto:
     if module.training:
         raise LoweringError("the module is in training mode; call eval() before lowering it")
     # torch calls values after the op that made them, and does not look whether an output is called so too:
     # "embedding" is both. So inputs and outputs get a prefix that no op has, and lose it afterwards.
-    names = {_EXPORT_PREFIX + input_name: input_name, _EXPORT_PREFIX + OUTPUT_NAME: OUTPUT_NAME}
-    exported_input, exported_output = names
+    names = {_EXPORT_PREFIX + name: name for name in (*examples, *outputs)}
+    exported = list(names)
     with quiet():
         program = torch.onnx.export(
             module,
-            (example_input,),
-            input_names=[exported_input],
-            output_names=[exported_output],
+            tuple(examples.values()),
+            input_names=exported[: len(examples)],
+            output_names=exported[len(examples) :],
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketvl.errors import SourceError
-from pocketvl.families.checkpoint import read_json
+from pocketvl.families.folders.hf import read_json
 from pocketvl_runtime.errors import quoted
 from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
 

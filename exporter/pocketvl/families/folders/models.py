@@ -1,4 +1,4 @@
-"""From a folder's config.json, weights and tokenizer to transformers' own model: what all families share."""
+"""From a folder's config.json and weights to transformers' own model: what all families share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from pocketvl.errors import SourceError
-from pocketvl.families.checkpoint import TokenizerFile, check_weights, load_weights_, read_weights
-from pocketvl.families.compression import Compression, reshape_
-from pocketvl.families.folder import COMPRESSION_FILE
+from pocketvl.families.folders.files import COMPRESSION_FILE
+from pocketvl.families.folders.hf import check_weights, load_weights_
+from pocketvl.families.layers.compression import Compression, reshape_
 from pocketvl_runtime.errors import library_text, quoted
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ ConfigT = TypeVar("ConfigT", bound="PreTrainedConfig")
 PretrainedT = TypeVar("PretrainedT", bound="PreTrainedModel")
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
-MASKED = -30000.0
-"""Added to the scores of places that are not looked at: exp() of it is 0, and fp16 can hold it, unlike fp32's
-least value."""
-_LEAST_LENGTH = 3
 _MOST_LABELS = 100_000
 
 
@@ -96,8 +92,8 @@ def build_from(
     return cast(PretrainedT, model)
 
 
-def open_model(
-    build: Callable[[], ModelT], config: PreTrainedConfig, compression: Compression, folder: Path
+def load_model(
+    build: Callable[[], ModelT], weights: Mapping[str, torch.Tensor], compression: Compression, folder: Path
 ) -> ModelT:
     """Builds a model, gives it its compressed shapes and the folder's weights; in eval mode.
 
@@ -106,15 +102,13 @@ def open_model(
 
     Args:
         build: makes it.
-        config: that it is built from.
+        weights: of the folder.
         compression: its shapes.
-        folder: whose weights it gets.
+        folder: for messages.
 
     Raises:
         SourceError: weights or compression.json are broken, or do not fit the model.
     """
-    weights = read_weights(folder)
-    _check_layers(config, len(weights), folder / "config.json")
     with torch.device("meta"):
         model = build()
         try:
@@ -130,7 +124,7 @@ def open_model(
     return model
 
 
-def _check_layers(config: PreTrainedConfig, tensors: int, path: Path) -> None:
+def check_layers(config: PreTrainedConfig, tensors: int, path: Path) -> None:
     """Raises SourceError where a model has more layers than its weights have tensors."""
     for section in ("", "text_config", "vision_config"):
         part = getattr(config, section, None) if section else config
@@ -143,27 +137,3 @@ def _check_layers(config: PreTrainedConfig, tensors: int, path: Path) -> None:
                     f"{path}: {key} is {quoted(value)}, and the weights are {tensors} tensors in all; "
                     "config.json describes another model"
                 )
-
-
-def check_vocabulary(tokenizer: TokenizerFile, size: int, folder: Path) -> None:
-    """Raises SourceError where the tokenizer knows ids that a model's `size` tokens do not hold."""
-    if tokenizer.highest_id >= size:
-        raise SourceError(
-            f"{folder}: tokenizer.json has ids up to {tokenizer.highest_id}, but config.json's vocab_size is "
-            f"{size}"
-        )
-
-
-def text_length(tokenizer: TokenizerFile, positions: int, folder: Path) -> int:
-    """T, the smaller of the tokenizer's limit and a model's positions.
-
-    Raises:
-        SourceError: it leaves no room for a word.
-    """
-    length = positions if tokenizer.limit is None else min(positions, tokenizer.limit)
-    if length < _LEAST_LENGTH:
-        raise SourceError(
-            f"{folder}: texts of {length} tokens leave no room for a word; "
-            f"at least {_LEAST_LENGTH} are needed"
-        )
-    return length

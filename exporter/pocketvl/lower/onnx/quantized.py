@@ -11,8 +11,8 @@ from onnx import NodeProto, helper, numpy_helper
 
 from pocketvl.errors import LoweringError
 from pocketvl.lower.forms import Form, check_tower, form_of, refuse
-from pocketvl.lower.ops import BLOCKS_DOMAIN, BLOCKS_OP, check_ops
-from pocketvl.lower.to_onnx import write_onnx
+from pocketvl.lower.onnx.export import write_onnx
+from pocketvl.lower.onnx.graph import BLOCKS_DOMAIN, BLOCKS_OP, check_ops_onnx
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 
 # How MatMulNBits may compute. 0 widens the weights to floats and multiplies those; 4 puts the input on 8-bit
@@ -51,7 +51,7 @@ def write_quantized_onnx(source: Path, tower: QuantizedTower, target: Path) -> N
     if any(node.domain == BLOCKS_DOMAIN for node in model.graph.node):
         model.opset_import.append(helper.make_opsetid(BLOCKS_DOMAIN, 1))
     write_onnx(model, target)
-    check_ops(target)
+    check_ops_onnx(target)
 
 
 class _Rewriter:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from pocketvl.errors import LoweringError
 from pocketvl.lower.forms import Form, check_tower, form_of, refuse
-from pocketvl.lower.ops import check_ops, op_name, read_tflite, text_of
 from pocketvl.lower.quiet import quiet
-from pocketvl.lower.to_tflite import FROM_TORCH, write_tflite
+from pocketvl.lower.tflite.export import FROM_TORCH, write_tflite
+from pocketvl.lower.tflite.graph import check_ops_tflite, op_name, read_tflite, text_of
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 
 _LINEAR, _TABLE = "FULLY_CONNECTED", "EMBEDDING_LOOKUP"
@@ -73,7 +73,7 @@ def write_quantized_tflite(source: Path, tower: QuantizedTower, target: Path) ->
     for kind, op, name in _layers(model, tower):
         writer.write_(kind, op, name)
     write_tflite(model, target)
-    check_ops(target)
+    check_ops_tflite(target)
 
 
 def weights_of(model: Any, op: Any) -> Any:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from pocketvl.errors import SourceError
-from pocketvl.families.folder import CONFIG_FILE, PROCESSOR_FILES
+from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES
 from pocketvl_runtime.errors import library_text, quoted, shortened
 
 if TYPE_CHECKING:

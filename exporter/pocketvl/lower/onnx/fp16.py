@@ -9,8 +9,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.ops import check_ops
-from pocketvl.lower.to_onnx import write_onnx
+from pocketvl.lower.onnx.export import write_onnx
+from pocketvl.lower.onnx.graph import check_ops_onnx
 
 _LEAST_SIZE = 16
 """Smaller tensors save nothing; many are the epsilons and factors of the arithmetic around the weights."""
@@ -46,7 +46,7 @@ def cast_fp16_onnx(source: Path, target: Path) -> None:
     graph.initializer.extend(tensors)
     graph.node.extend(nodes)
     write_onnx(model, target)
-    check_ops(target)
+    check_ops_onnx(target)
 
 
 def _is_weight(tensor: onnx.TensorProto) -> bool:

@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from pocketvl.errors import RecipeError, SourceError
-from pocketvl.families.blocks import Attention, attentions, set_head_count_
-from pocketvl.families.checkpoint import read_json
-from pocketvl.families.folder import COMPRESSION_FILE
-from pocketvl.families.segments import Segments
-from pocketvl.families.split_attention import Block, SplitAttention, removed_blocks
+from pocketvl.families.folders.files import COMPRESSION_FILE
+from pocketvl.families.folders.hf import read_json
+from pocketvl.families.layers.blocks import Attention, attentions, set_head_count_
+from pocketvl.families.layers.segments import Segments
+from pocketvl.families.layers.split_attention import Block, SplitAttention, removed_blocks
 from pocketvl_runtime.errors import quoted
 
 SCHEMA_VERSION = 1

@@ -1,10 +1,9 @@
-"""torch -> TFLite: one static graph of builtin ops, the same bytes every time; and its fp16 variant."""
+"""torch -> TFLite: one static graph of builtin ops, the same bytes every time."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,14 @@ from torch import nn
 from torch.nn import functional
 
 from pocketvl.errors import LoweringError
+from pocketvl.lower.base import DEFAULT_OUTPUTS
 from pocketvl.lower.distinct_weights import StandIns, content_digest, distinct_weights
-from pocketvl.lower.ops import check_ops, op_name, read_tflite, text_of
 from pocketvl.lower.quiet import quiet
+from pocketvl.lower.tflite.graph import check_ops_tflite, op_name, read_tflite, text_of
 
-OUTPUT_NAME = "embedding"
-_WEIGHT_BEARING = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")
+WEIGHT_BEARING = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")
+"""Ops whose second input is a module's weights, except where they multiply two activations."""
+
 _DESCRIPTION = "pocketvl"
 
 FROM_TORCH: Mapping[str, tuple[int, ...]] = {"CONV_2D": (0, 2, 3, 1), "DEPTHWISE_CONV_2D": (1, 2, 3, 0)}
@@ -27,29 +28,37 @@ FROM_TORCH: Mapping[str, tuple[int, ...]] = {"CONV_2D": (0, 2, 3, 1), "DEPTHWISE
 
 
 class _Named(nn.Module):
-    """Gives a module's output a name, by which litert-torch then calls the signature's output."""
+    """Gives a module's inputs and outputs names, which litert-torch then gives those of the signature."""
 
-    def __init__(self, inner: nn.Module) -> None:
+    def __init__(self, inner: nn.Module, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         super().__init__()
         self.inner = inner
+        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        (value,) = inputs.values()
-        return {OUTPUT_NAME: self.inner(value)}
+        found = self.inner(*(inputs[name] for name in self._inputs))
+        values = (found,) if isinstance(found, torch.Tensor) else found
+        return dict(zip(self._outputs, values, strict=True))
 
 
-def export_tflite(module: nn.Module, example_input: torch.Tensor, input_name: str, path: Path) -> None:
-    """Lowers a module of one input and one output to TFLite with the example's static shapes.
+def export_tflite(
+    module: nn.Module,
+    examples: Mapping[str, torch.Tensor],
+    path: Path,
+    outputs: Sequence[str] = DEFAULT_OUTPUTS,
+) -> None:
+    """Lowers a module to TFLite with the examples' static shapes.
 
-    The one signature is called serving_default; its input and output carry the names given here. Tensors
+    The one signature is called serving_default; its inputs and outputs carry the names given here. Tensors
     are called after their module, as parameters are in torch. Nothing of the machine or the moment goes
     into the file: the same module gives the same bytes.
 
     Args:
-        module: in eval mode; its output is named "embedding".
-        example_input: gives shape and dtype of the input; ids must be int32.
-        input_name: the graph's name for the input.
+        module: in eval mode.
+        examples: by the graph's name of each input, in the order of the module's arguments, a tensor of its
+            shape and dtype; ids must be int32.
         path: where the .tflite file is written.
+        outputs: names of the module's outputs.
 
     Raises:
         LoweringError: the module cannot be converted, or needs Flex or custom ops.
@@ -57,8 +66,8 @@ def export_tflite(module: nn.Module, example_input: torch.Tensor, input_name: st
     if module.training:
         raise LoweringError("the module is in training mode; call eval() before lowering it")
     with distinct_weights(module) as stand_ins:
-        _convert(module, example_input, input_name, path)
-        check_ops(path)
+        _convert(module, examples, outputs, path)
+        check_ops_tflite(path)
         flatbuffer = read_tflite(path)
         name_tensors_(flatbuffer, module)
     _put_back_(flatbuffer, stand_ins, path)
@@ -66,12 +75,15 @@ def export_tflite(module: nn.Module, example_input: torch.Tensor, input_name: st
     write_tflite(flatbuffer, path)
 
 
-def _convert(module: nn.Module, example_input: torch.Tensor, input_name: str, path: Path) -> None:
+def _convert(
+    module: nn.Module, examples: Mapping[str, torch.Tensor], outputs: Sequence[str], path: Path
+) -> None:
     try:
         with quiet(), _scales_kept(module):
             import litert_torch
 
-            model = litert_torch.convert(_Named(module).eval(), sample_kwargs={input_name: example_input})
+            named = _Named(module, tuple(examples), outputs).eval()
+            model = litert_torch.convert(named, sample_kwargs=dict(examples))
             model.export(str(path))
     except Exception as error:  # the converter raises whatever it likes
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -96,7 +108,7 @@ def _put_back_(model: Any, stand_ins: StandIns, path: Path) -> None:
 
 def _constant(model: Any, graph: Any, op: Any) -> np.ndarray | None:
     """The float weights of an op that bears a module's, in the layout of the file."""
-    if op_name(model, op) not in _WEIGHT_BEARING:
+    if op_name(model, op) not in WEIGHT_BEARING:
         return None
     tensor = graph.tensors[op.inputs[1]]
     data = model.buffers[tensor.buffer].data
@@ -153,40 +165,6 @@ def _layer_norm(
     scaled = centred if weight is None else centred * weight
     normed = scaled * torch.rsqrt(variance + eps)
     return normed if bias is None else normed + bias
-
-
-def cast_fp16_tflite(source: Path, target: Path) -> None:
-    """Stores the weights of a float TFLite graph as fp16; engines widen them, once, when they load it.
-
-    Args:
-        source: a float graph as `export_tflite` writes it.
-        target: where the .tflite file with fp16 weights is written.
-
-    Raises:
-        LoweringError: the graph cannot be read or has nothing to cast.
-    """
-    from ai_edge_quantizer import qtyping, quantizer
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-
-    present = _present(read_tflite(source), _WEIGHT_BEARING)
-    if not present:
-        raise LoweringError(f"{source.name} has no weights that could be cast to fp16")
-    casting = qtyping.OpQuantizationConfig(
-        weight_tensor_config=qtyping.TensorQuantizationConfig(
-            num_bits=16, dtype=qtyping.TensorDataType.FLOAT
-        ),
-        compute_precision=qtyping.ComputePrecision.FLOAT,
-        explicit_dequantize=True,
-    )
-    with quiet(), redirect_stderr(io.StringIO()):  # one of its progress bars cannot be switched off
-        tool = quantizer.Quantizer(str(source))
-        for name in present:
-            tool.update_quantization_recipe(
-                ".*", qtyping.TFLOperationName(name), casting, algorithm_key=AlgorithmName.FLOAT_CASTING
-            )
-        content = tool.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
-    target.write_bytes(bytes(content))
-    check_ops(target)
 
 
 def name_tensors_(model: Any, module: nn.Module) -> None:
@@ -267,7 +245,7 @@ def _layer_names(model: Any, graph: Any, modules: dict[str, str], module: nn.Mod
     names: dict[int, str] = {}
     for op in graph.operators:
         kind, values = op_name(model, op), _constant(model, graph, op)
-        if kind not in _WEIGHT_BEARING:
+        if kind not in WEIGHT_BEARING:
             continue
         tensors = [int(op.outputs[0]), *(int(i) for i in list(op.inputs)[1:])]
         paths = [
@@ -296,8 +274,3 @@ def write_tflite(model: Any, path: Path) -> None:
     from ai_edge_litert.tools import flatbuffer_utils
 
     path.write_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
-
-
-def _present(model: Any, wanted: tuple[str, ...]) -> list[str]:
-    used = {op_name(model, op) for graph in model.subgraphs for op in graph.operators}
-    return [name for name in wanted if name in used]

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from pocketvl.errors import RecipeError
-from pocketvl.families.blocks import attentions
-from pocketvl.families.segments import Segments
+from pocketvl.families.layers.blocks import attentions
+from pocketvl.families.layers.segments import Segments
 
 
 @dataclass(frozen=True)

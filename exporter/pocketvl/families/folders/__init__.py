@@ -1,0 +1,1 @@
+"""Formats of checkpoint folders: what stands in which file, read and checked."""

@@ -1,0 +1,128 @@
+"""Reading tokenizer.json, and what tokenizer_config.json says beside it."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from pocketvl.errors import SourceError
+from pocketvl.families.folders.hf import read_json
+from pocketvl.families.folders.token_ids import check_ids
+from pocketvl_runtime.errors import quoted, shortened
+
+_LEAST_LENGTH = 3
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """A folder's tokenizer.json with what tokenizer_config.json says beside it.
+
+    Attributes:
+        content: tokenizer.json, byte for byte, but for a byte order mark.
+        tokenizer: the same, opened, without truncation and padding.
+        limit: the longest text in tokens, special ones included; None if nothing is said.
+        eos_id: the id that ends every text.
+        pad_id: the id that fills up short texts.
+    """
+
+    content: bytes
+    tokenizer: Tokenizer
+    limit: int | None
+    eos_id: int
+    pad_id: int
+
+    @property
+    def highest_id(self) -> int:
+        """The highest id that a text can become."""
+        return max(self.tokenizer.get_vocab(with_added_tokens=True).values())
+
+
+def read_tokenizer(folder: Path) -> TokenizerFile:
+    """Reads tokenizer.json and, where it exists, tokenizer_config.json.
+
+    Raises:
+        SourceError: tokenizer.json is missing or broken, texts do not end with one special token, or
+            transformers makes other ids of them.
+    """
+    path = folder / "tokenizer.json"
+    stored = read_json(path)
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    try:
+        tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise SourceError(
+            f"{path} is not a tokenizer that `tokenizers` can open: {shortened(str(error), 200)}"
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    config_path = folder / "tokenizer_config.json"
+    config = read_json(config_path) if config_path.exists() else {}
+    empty = tokenizer.encode("").ids
+    probe = tokenizer.encode("a").ids
+    if not probe or not empty or probe[-1] != empty[-1]:
+        raise SourceError(f"{path}: texts do not end with a special token (its post_processor adds none)")
+    limit = _length_limit(config, stored, config_path)
+    pad_id = _pad_id(config, stored, tokenizer, probe[-1], config_path)
+    theirs = check_ids(folder, tokenizer)
+    return TokenizerFile(
+        content=content,
+        tokenizer=tokenizer,
+        limit=limit,
+        eos_id=probe[-1],
+        pad_id=pad_id if theirs is None else theirs,
+    )
+
+
+def _length_limit(config: dict[str, Any], stored: dict[str, Any], path: Path) -> int | None:
+    limit = config.get("model_max_length")
+    if limit is None:
+        limit = (stored.get("truncation") or {}).get("max_length")
+    if limit is None:
+        return None
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
+        raise SourceError(f"{path}: model_max_length is {quoted(limit)}, not a positive number")
+    return int(min(limit, 2**31))  # transformers writes 1e30 for "no limit"
+
+
+def _pad_id(
+    config: dict[str, Any], stored: dict[str, Any], tokenizer: Tokenizer, eos_id: int, path: Path
+) -> int:
+    token = config.get("pad_token")
+    if isinstance(token, dict):
+        token = token.get("content")
+    if token is None:
+        padding = stored.get("padding") or {}
+        pad_id = padding.get("pad_id", eos_id)
+        return int(pad_id) if isinstance(pad_id, int) else eos_id
+    pad_id = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    if pad_id is None:
+        raise SourceError(f"{path}: pad_token is {quoted(token)}, which is not in tokenizer.json")
+    return int(pad_id)
+
+
+def check_vocabulary(tokenizer: TokenizerFile, size: int, folder: Path) -> None:
+    """Raises SourceError where the tokenizer knows ids that a model's `size` tokens do not hold."""
+    if tokenizer.highest_id >= size:
+        raise SourceError(
+            f"{folder}: tokenizer.json has ids up to {tokenizer.highest_id}, but config.json's vocab_size is "
+            f"{size}"
+        )
+
+
+def text_length(tokenizer: TokenizerFile, positions: int, folder: Path) -> int:
+    """T, the smaller of the tokenizer's limit and a model's positions.
+
+    Raises:
+        SourceError: it leaves no room for a word.
+    """
+    length = positions if tokenizer.limit is None else min(positions, tokenizer.limit)
+    if length < _LEAST_LENGTH:
+        raise SourceError(
+            f"{folder}: texts of {length} tokens leave no room for a word; "
+            f"at least {_LEAST_LENGTH} are needed"
+        )
+    return length

@@ -1,0 +1,51 @@
+"""What forwards of several families share, in ops that every engine has."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pocketvl_runtime.manifest import PreprocessSpec
+
+MASKED = -30000.0
+"""Added to the scores of positions that are not attended to: exp() of it is 0, and fp16 can hold it, unlike
+fp32's least value."""
+_TINY = 1e-12
+
+
+def l2_normalize(embedding: torch.Tensor) -> torch.Tensor:
+    """L2-normalises [B, D] along D, in float32; a zero vector stays zero."""
+    if embedding.dtype != torch.float32:  # under autocast
+        embedding = embedding.float()
+    squares = (embedding * embedding).sum(-1, keepdim=True)  # [B, 1]
+    return embedding / torch.sqrt(squares.clamp(min=_TINY * _TINY))
+
+
+class NormalizePixels(nn.Module):
+    """uint8 RGB [B, H, W, 3] -> float32 [B, 3, H, W], rescaled and normalised.
+
+    `quantize/fold.py` folds the arithmetic into the convolution that reads it, and puts a `RawPixels` in its
+    place.
+    """
+
+    def __init__(self, preprocess: PreprocessSpec) -> None:
+        """Args: preprocess: whose rescale, mean and std are applied."""
+        super().__init__()
+        self.mean, self.std, self.rescale = preprocess.mean, preprocess.std, preprocess.rescale
+        self.factor: torch.Tensor
+        self.shift: torch.Tensor
+        mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
+        self.register_buffer("factor", preprocess.rescale / std)  # [3, 1, 1]
+        self.register_buffer("shift", mean / std)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalises a batch of images."""
+        return pixels.to(torch.float32).permute(0, 3, 1, 2) * self.factor - self.shift
+
+
+class RawPixels(nn.Module):
+    """uint8 RGB [B, H, W, 3] -> float32 [B, 3, H, W], 0 to 255."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Reorders a batch of images."""
+        return pixels.to(torch.float32).permute(0, 3, 1, 2)

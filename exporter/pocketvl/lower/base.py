@@ -1,0 +1,154 @@
+"""What an engine needs of a lowering: one class, whose entries `backends.py` lists by engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pocketvl.errors import LoweringError
+from pocketvl.lower.forms import Form, form_of
+from pocketvl.lower.ids import Dataflow, check_ids
+from pocketvl_runtime.manifest import Engine, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pocketvl.network.integers import QuantizedTower
+
+DEFAULT_OUTPUTS = ("embedding",)
+
+
+@dataclass(frozen=True)
+class GraphIO:
+    """A graph's inputs and outputs, in order, under the names that callers use.
+
+    Attributes:
+        inputs: what it takes.
+        outputs: what it gives.
+        signature: the TFLite signature that has these names; None in ONNX, which has none.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    signature: str | None = None
+
+
+class EngineBackend(ABC):
+    """How modules become graph files of one engine, and what is in those.
+
+    Importing a backend imports no converter; its methods do.
+
+    Attributes:
+        engine: which one; its value is the suffix of the graph files.
+        title: its name in tables for people.
+        tools: distributions that write its graphs; a result made with another version is another result.
+        runtime: distribution that runs its graphs.
+        forms: of quantized layers that it runs.
+    """
+
+    engine: ClassVar[Engine]
+    title: ClassVar[str]
+    tools: ClassVar[tuple[str, ...]]
+    runtime: ClassVar[str]
+    forms: ClassVar[frozenset[Form]]
+
+    @property
+    def suffix(self) -> str:
+        """What graph files end in, ".onnx"."""
+        return f".{self.engine.value}"
+
+    @abstractmethod
+    def export(
+        self,
+        module: nn.Module,
+        examples: Mapping[str, torch.Tensor],
+        path: Path,
+        outputs: Sequence[str] = DEFAULT_OUTPUTS,
+    ) -> None:
+        """Writes a module as a float graph of static shapes; the same module gives the same bytes.
+
+        Args:
+            module: in eval mode.
+            examples: by the graph's name of each input, in the order of the module's arguments, a tensor of
+                its shape and dtype; ids must be int32.
+            path: where the graph is written.
+            outputs: names of the module's outputs.
+
+        Raises:
+            LoweringError: the module cannot be converted, or needs ops that not every engine runs.
+        """
+
+    @abstractmethod
+    def cast_fp16(self, source: Path, target: Path) -> None:
+        """Stores the weights of a graph that `export` wrote as fp16.
+
+        Raises:
+            LoweringError: the graph has nothing to cast, or a weight lies beyond fp16's range.
+        """
+
+    def write_quantized(self, source: Path, tower: QuantizedTower, target: Path) -> None:
+        """Writes integers into a graph that `export` wrote of the module that they were made of.
+
+        Layers that are not among them stay in float.
+
+        Raises:
+            LoweringError: the graph does not hold the layers, or the engine does not run one of them.
+        """
+        for name, layer in tower.layers.items():
+            form = form_of(name, layer.spec)
+            if form not in self.forms:
+                known = ", ".join(sorted(self.forms))
+                raise LoweringError(
+                    f"{name} is {form.value}, which {self.title} does not run: it runs {known}"
+                )
+        self._write_quantized(source, tower, target)
+
+    @abstractmethod
+    def _write_quantized(self, source: Path, tower: QuantizedTower, target: Path) -> None:
+        """As `write_quantized`, of forms that the engine runs."""
+
+    @abstractmethod
+    def graph_io(self, path: Path) -> GraphIO:
+        """Reads a graph's inputs and outputs.
+
+        Raises:
+            LoweringError: the file cannot be read, or has dynamic shapes.
+        """
+
+    @abstractmethod
+    def op_counts(self, path: Path) -> dict[str, int]:
+        """Counts a graph's ops by type, sorted; an op that not every engine runs shows that in its name.
+
+        Raises:
+            LoweringError: the file cannot be read.
+        """
+
+    @abstractmethod
+    def check_ops(self, path: Path) -> None:
+        """Raises LoweringError, naming them, where a graph holds ops that not every engine runs."""
+
+    @abstractmethod
+    def dataflow(self, path: Path) -> Dataflow:
+        """A graph's ops and the types of its tensors.
+
+        Raises:
+            LoweringError: the file cannot be read.
+        """
+
+    def check(self, path: Path) -> None:
+        """Raises LoweringError where an engine may not run a graph, or token ids become floats in it."""
+        self.check_ops(path)
+        check_ids(path.name, self.dataflow(path))
+
+
+def refuse_ops(path: Path, foreign: Sequence[str]) -> None:
+    """Raises LoweringError where there are ops that not every engine runs."""
+    if foreign:
+        raise LoweringError(
+            f"{path.name} holds ops that the device's engine does not run: {', '.join(foreign)}; "
+            "write that part of the module in plain tensor ops"
+        )

@@ -1,0 +1,97 @@
+"""What an ONNX file holds: its inputs and outputs, its ops with counts, the types of its tensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import onnx
+
+from pocketvl.errors import LoweringError
+from pocketvl.lower.base import GraphIO, refuse_ops
+from pocketvl.lower.ids import Dataflow, GraphOp
+from pocketvl_runtime.manifest import TensorSpec
+
+BLOCKS_DOMAIN, BLOCKS_OP = "com.microsoft", "MatMulNBits"
+"""ONNX Runtime's product with weights of 4 bits in blocks, for which ai.onnx has nothing that is fast."""
+
+_DOMAINS = ("", "ai.onnx")
+_ALLOWED = (f"{BLOCKS_DOMAIN}::{BLOCKS_OP}",)
+_INDEXED = {"Gather": 1}
+"""Ops that look something up, and which of their inputs is the index."""
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Reads a .onnx file.
+
+    Raises:
+        LoweringError: the file cannot be read.
+    """
+    try:
+        return onnx.load(path)
+    except Exception as error:  # protobuf's DecodeError, OSError, ...
+        raise LoweringError(f"{path} is not a readable ONNX file: {error}") from error
+
+
+def op_counts_onnx(path: Path) -> dict[str, int]:
+    """Op type -> count, by name; an op outside ai.onnx is "domain::Type".
+
+    Raises:
+        LoweringError: the file cannot be read.
+    """
+    return dict(sorted(Counter(map(_name, read_onnx(path).graph.node)).items()))
+
+
+def check_ops_onnx(path: Path) -> None:
+    """Raises LoweringError, naming them, where a graph holds ops outside ai.onnx.
+
+    One is let through: com.microsoft's MatMulNBits, which every official build of ONNX Runtime has.
+    """
+    refuse_ops(path, [name for name in op_counts_onnx(path) if "::" in name and name not in _ALLOWED])
+
+
+def graph_io_onnx(path: Path) -> GraphIO:
+    """Reads the inputs and outputs of a .onnx file.
+
+    Raises:
+        LoweringError: the file cannot be read, or has dynamic shapes.
+    """
+    graph = read_onnx(path).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    return GraphIO(
+        tuple(_spec(value, path) for value in graph.input if value.name not in constants),
+        tuple(_spec(value, path) for value in graph.output),
+    )
+
+
+def dataflow_onnx(path: Path) -> Dataflow:
+    """A graph's ops and the types of its tensors.
+
+    Raises:
+        LoweringError: the file cannot be read.
+    """
+    graph = onnx.shape_inference.infer_shapes(read_onnx(path)).graph
+    types = {
+        value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    ops = tuple(
+        GraphOp(node.op_type, tuple(node.input), tuple(node.output), _INDEXED.get(node.op_type))
+        for node in graph.node
+    )
+    for op in ops:
+        for output in op.outputs:  # ops outside ai.onnx, whose types nothing infers, all multiply floats
+            types.setdefault(str(output), "float32")
+    return Dataflow(ops, types, tuple(value.name for value in graph.input))
+
+
+def _name(node: onnx.NodeProto) -> str:
+    return node.op_type if node.domain in _DOMAINS else f"{node.domain}::{node.op_type}"
+
+
+def _spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple(dim.dim_value for dim in tensor.shape.dim)
+    if not tensor.HasField("shape") or not all(shape):
+        raise LoweringError(f"{path.name}: {value.name} has a dynamic shape; lower it with static shapes")
+    return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)

@@ -1,0 +1,82 @@
+"""Heads: how a model's components answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar, TypeAlias
+
+
+class HeadKind(StrEnum):
+    """Kinds of heads, with the values that tasks have in the bundle format."""
+
+    CONTRASTIVE = "contrastive"
+    LABELS = "labels"
+
+
+class Activation(StrEnum):
+    """From logits to probabilities: shares of one among all, or each by itself."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+
+
+@dataclass(frozen=True)
+class StoredScalar:
+    """One number among a checkpoint's weights.
+
+    Attributes:
+        tensor: its name there.
+        is_log: whether its natural logarithm is stored.
+    """
+
+    tensor: str
+    is_log: bool = False
+
+
+@dataclass(frozen=True)
+class ContrastiveHead:
+    """Two embeddings of one space: `activation(scale * cosine + bias)`.
+
+    Attributes:
+        first: an embedding, "component.port".
+        second: the embedding that it is compared with.
+        scale: what cosines are multiplied by.
+        bias: what is added then; None: nothing.
+        activation: from logits to probabilities.
+    """
+
+    kind: ClassVar[HeadKind] = HeadKind.CONTRASTIVE
+
+    first: str
+    second: str
+    scale: StoredScalar
+    bias: StoredScalar | None = None
+    activation: Activation = Activation.SOFTMAX
+
+
+@dataclass(frozen=True)
+class LabelHead:
+    """One component that scores a fixed list of answers.
+
+    Attributes:
+        component: whose class logits they are.
+        labels: by their indices among the logits.
+        activation: from logits to probabilities.
+    """
+
+    kind: ClassVar[HeadKind] = HeadKind.LABELS
+
+    component: str
+    labels: tuple[str, ...]
+    activation: Activation = Activation.SOFTMAX
+
+
+Head: TypeAlias = ContrastiveHead | LabelHead
+
+
+def stored_scalars(head: Head) -> tuple[StoredScalar, ...]:
+    """The numbers of a head that stand among a checkpoint's weights."""
+    if isinstance(head, LabelHead):
+        return ()
+    return tuple(each for each in (head.scale, head.bias) if each is not None)

@@ -1,0 +1,102 @@
+"""What every precision of a variant means: one table, which all that depends on a precision reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from pocketvl.network.specification import (
+    INT4_DYNAMIC,
+    INT8_DYNAMIC,
+    INT8_STATIC,
+    INT8_TABLE,
+    LayerSpec,
+)
+from pocketvl_runtime.manifest import Precision
+
+
+class Storage(StrEnum):
+    """What a graph's weights are stored as, and so how the graph is written.
+
+    Float32: as it is exported. Float16: the exported graph, its weights cast. Integers: the exported graph
+    with integers written into it.
+    """
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INTEGERS = "integers"
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """How a precision quantizes each kind of layer; whatever else a model holds stays in float.
+
+    The residual stream, LayerNorm, Softmax and products of two activations are no layer's input or output
+    weights and are not touched: that is where static int8 loses answers.
+
+    Attributes:
+        linear: where its weights are in groups, of linears whose inputs the group size divides; others are
+            quantized as in the precision's fallback.
+        output: the linear that gives the model's output. Dynamic: nothing after it makes up for the steps
+            of a grid that is as wide as all embeddings, while they differ by little.
+        convolution: a convolution.
+        table: a token table, of which rows are looked up.
+    """
+
+    linear: LayerSpec
+    output: LayerSpec = INT8_DYNAMIC
+    convolution: LayerSpec = INT8_STATIC
+    table: LayerSpec = INT8_TABLE
+
+
+@dataclass(frozen=True)
+class PrecisionPlan:
+    """One precision.
+
+    Attributes:
+        storage: of its weights.
+        layers: how layers are quantized; None in float, and where a search chose for each layer.
+        base: of layers that a search left alone; None unless a search chooses.
+        fallback: the precision that a layer is moved to first where a variant fails the gate; None where
+            there is nothing higher, or nothing to move.
+        is_trainable: whether quantization-aware training trains for it.
+        search_bits: the bits that a bit search knows it by; None where it does not choose it.
+    """
+
+    storage: Storage
+    layers: LayerPlan | None = None
+    base: Precision | None = None
+    fallback: Precision | None = None
+    is_trainable: bool = False
+    search_bits: int | None = None
+
+
+PLANS: Mapping[Precision, PrecisionPlan] = MappingProxyType(
+    {
+        Precision.FP32: PrecisionPlan(Storage.FLOAT32, search_bits=32),
+        Precision.FP16: PrecisionPlan(Storage.FLOAT16),
+        Precision.INT8: PrecisionPlan(
+            Storage.INTEGERS,
+            LayerPlan(INT8_STATIC),
+            fallback=Precision.INT8DYN,
+            is_trainable=True,
+            search_bits=8,
+        ),
+        Precision.INT8DYN: PrecisionPlan(
+            Storage.INTEGERS, LayerPlan(INT8_DYNAMIC), fallback=Precision.FP32, is_trainable=True
+        ),
+        Precision.INT4: PrecisionPlan(
+            Storage.INTEGERS,
+            LayerPlan(INT4_DYNAMIC),
+            fallback=Precision.INT8,
+            is_trainable=True,
+            search_bits=4,
+        ),
+        Precision.MIXED: PrecisionPlan(Storage.INTEGERS, base=Precision.INT8),
+    }
+)
+
+QUANTIZED = tuple(precision for precision, plan in PLANS.items() if plan.layers is not None)
+"""Precisions that quantize all layers by one plan."""
