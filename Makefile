@@ -71,11 +71,11 @@ bench: $(READY) ## the measurements in bench/: about an hour, results in build/b
 	@mkdir -p build/bench
 	@$(BIN)/pocketvl data tabletop --seed 9005 --count 5000 -o build/bench/unseen
 	@$(BIN)/pocketvl data tabletop --seed 77 --count 20000 -o build/bench/training
-	$(BIN)/python bench/calibration_memory.py
-	$(BIN)/python bench/clip_b32.py --work build/bench/clip-b32
-	$(BIN)/python bench/static_or_dynamic.py --work build/bench/clip-b32
-	$(BIN)/python bench/static_parts.py
-	$(BIN)/python bench/four_bit.py --data build/bench/unseen --train build/bench/training --work build/bench/four-bit
+	$(BIN)/python -m bench.calibration_memory
+	$(BIN)/python -m bench.clip_b32 --work build/bench/clip-b32
+	$(BIN)/python -m bench.static_or_dynamic --work build/bench/clip-b32
+	$(BIN)/python -m bench.static_parts
+	$(BIN)/python -m bench.four_bit --data build/bench/unseen --train build/bench/training --work build/bench/four-bit
 
 schemas: $(READY) ## write the JSON Schemas in docs/ anew, from the runtime's types
 	@$(BIN)/python -c 'from pocketvl_runtime.bench_result import bench_schema as s; print(s(), end="")' > docs/bench.schema.json

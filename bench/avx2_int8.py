@@ -1,14 +1,14 @@
 """ONNX Runtime's int8 on x86 before VNNI: what its exact mode costs, and what 7-bit weights would cost.
 
-    python bench/avx2_int8.py kernels GRAPH.onnx [--runs 60] [--threads 2]
-    python bench/avx2_int8.py answers GRAPH.onnx --inputs ROWS.npy --out ANSWERS.npz
-    python bench/avx2_int8.py weights CHECKPOINT --calibration DATASET --samples DATASET [--dynamic PATTERN]
+    python -m bench.avx2_int8 kernels GRAPH.onnx [--runs 60] [--threads 2]
+    python -m bench.avx2_int8 answers GRAPH.onnx --inputs ROWS.npy --out ANSWERS.npz
+    python -m bench.avx2_int8 weights CHECKPOINT --calibration DATASET --samples DATASET [--dynamic PATTERN]
 
 `kernels` times one static int8 graph with the exact mode on and off, in turns, and compares the answers;
 `answers` writes them for inputs of your own. A processor without VNNI can be emulated where qemu-user is
 installed, for the answers, not for the times:
 
-    qemu-x86_64 -cpu Haswell PYTHON bench/avx2_int8.py kernels GRAPH.onnx --runs 2 --threads 1
+    qemu-x86_64 -cpu Haswell PYTHON -m bench.avx2_int8 kernels GRAPH.onnx --runs 2 --threads 1
 
 `weights` proves from the integers which layers can saturate, and compares 8-bit weights with 7-bit weights,
 in all layers and in just those, against the float towers on samples that calibration has not seen.
@@ -236,8 +236,8 @@ def quantized_towers(tower: Tower, dynamic: tuple[str, ...]) -> Mapping[str, Qua
     """Int8 with 8-bit weights, with 7-bit weights, and with 7 bits in layers that can saturate."""
     from pocketvl.observe.calibrate import calibrate
     from pocketvl.observe.settings import CalibrationSettings
+    from pocketvl.observe.structure import token_tables
     from pocketvl.prototype.saturation import saturating_layers
-    from pocketvl.quantize.structure import token_tables
     from pocketvl.quantize.tower import quantize_tower, tower_spec
     from pocketvl_runtime.manifest import Precision
 

@@ -2,7 +2,7 @@
 
 Each count runs in a process of its own, since a process's peak never falls.
 
-    python bench/calibration_memory.py
+    python -m bench.calibration_memory
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Fidelity: both towers, plain and with eight outlier channels at 20x, against the
 engines, on samples that calibration did not see. Latency: against what the engines' own tools make of the
 same float graphs, all of them timed in turns in one process, as medians of paired ratios.
 
-    python bench/clip_b32.py --work build/bench/clip-b32 [--towers image,text-plain,text-outliers] [--runs 60]
+    python -m bench.clip_b32 --work build/bench/clip-b32 [--towers image,text-plain,text-outliers] [--runs 60]
 
 The graphs stay in the work folder, so that a second call only measures.
 """
@@ -24,10 +24,10 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timing import interleaved, machine, open_graph
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
+from bench.timing import interleaved, machine, open_graph
 from pocketvl.families.clip import ClipImageEncoder, ClipTextEncoder
 from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
@@ -35,16 +35,16 @@ from pocketvl.lower.tflite.export import export_tflite
 from pocketvl.lower.tflite.quantized import write_quantized_tflite
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.equalize import equalize_
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.settings import QuantizeSettings
-from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl.tabletop.draw import draw_scene
 from pocketvl.tabletop.scene import sample_scene, scene_rng
 from pocketvl.tasks.parity import measure_parity
 from pocketvl_runtime.image import open_image
-from pocketvl_runtime.manifest import Precision, PreprocessSpec, ResizeMode, Role
+from pocketvl_runtime.manifest import ImageProcessor, Normalization, Precision, ResizeMode, Role
 
 INPUTS = {"image": "pixels", "text": "ids"}
 ROLES = {"image": Role.IMAGE_ENCODER, "text": Role.TEXT_ENCODER}
@@ -77,7 +77,9 @@ class Tower:
 def clip(seed: int, outliers: bool) -> CLIPModel:
     """ViT-B/32 with random weights, biases that are not 0, and, if asked, outlier channels."""
     torch.manual_seed(seed)
-    model = CLIPModel._from_config(CLIPConfig(), attn_implementation="eager", dtype=torch.float32)
+    model: CLIPModel = CLIPModel._from_config(  # type: ignore[no-untyped-call]
+        CLIPConfig(), attn_implementation="eager", dtype=torch.float32
+    )
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
@@ -91,7 +93,9 @@ def clip(seed: int, outliers: bool) -> CLIPModel:
                     channels = torch.randperm(norm.weight.numel(), generator=generator)[:OUTLIERS]
                     norm.weight[channels] *= FACTOR
                     norm.bias[channels] *= FACTOR
-    return model.eval().requires_grad_(False)
+    model.requires_grad_(False)
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def pictures(count: int, seed: int) -> NDArray[np.uint8]:
@@ -117,19 +121,12 @@ def texts(count: int, seed: int) -> NDArray[np.int32]:
 
 def towers(names: list[str], calibration: int, unseen: int) -> list[Tower]:
     """The towers that were asked for, plain and with outliers."""
-    preprocess = PreprocessSpec(
-        resize_mode=ResizeMode.SHORTEST_EDGE,
-        resize_height=224,
-        resize_width=224,
-        crop_height=224,
-        crop_width=224,
-        resample="bicubic",
-        mean=(0.48145466, 0.4578275, 0.40821073),
-        std=(0.26862954, 0.26130258, 0.27577711),
-        rescale=1 / 255,
+    normalization = Normalization(
+        (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), 1 / 255
     )
+    preprocess = ImageProcessor.bicubic(ResizeMode.SHORTEST_EDGE, (224, 224), (224, 224), normalization)
     found = []
-    shown = {
+    shown: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
         "image": (pictures(calibration, 1), pictures(unseen, 2)),
         "text": (texts(calibration, 1), texts(unseen, 2)),
     }
@@ -154,7 +151,7 @@ def make_graphs(tower: Tower, folder: Path) -> dict[str, Any]:
     module, feeds = tower.module, [row[None] for row in tower.calibration]
     example = torch.from_numpy(feeds[0])
     begin = time.perf_counter()
-    fold_layer_norms_(module, example)
+    fold_(module, example)
     plain_onnx, plain_tflite = folder / "folded.onnx", folder / "folded.tflite"
     export_onnx(module, {tower.input_name: example}, plain_onnx)
     export_tflite(module, {tower.input_name: example}, plain_tflite)

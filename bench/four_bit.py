@@ -1,6 +1,6 @@
 """4-bit weights side by side: to the nearest integer, by GPTQ, and trained; each judged in its shipped files.
 
-    python bench/four_bit.py --data DIR --train DIR --work build/bench/four-bit
+    python -m bench.four_bit --data DIR --train DIR --work build/bench/four-bit
 
 `--data` is unseen; `--train` is what quantization-aware training learns from. Both are dataset folders, as
 `pocketvl data tabletop` makes them.

@@ -4,7 +4,7 @@ First linears alone, 24 of them with ReLUs between: a static chain stays in inte
 whatever it takes more than a dynamic one, which puts its input on a grid anew in every layer, lies in the
 engine's own product of integers. Then the towers of CLIP ViT-B/32, static but for one kind of layer.
 
-    python bench/static_or_dynamic.py --work build/bench/clip-b32 [--towers image,text] [--runs 60]
+    python -m bench.static_or_dynamic --work build/bench/clip-b32 [--towers image,text] [--runs 60]
 
 The float graphs in the work folder are those of clip_b32.py, which has to run before. Weights are rounded to
 nearest here: times do not depend on them.
@@ -25,11 +25,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import click
 import numpy as np
 import torch
-from clip_b32 import ROLES, towers
 from numpy.typing import NDArray
-from timing import interleaved, machine, open_graph
 from torch import nn
 
+from bench.clip_b32 import ROLES, towers
+from bench.timing import interleaved, machine, open_graph
 from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
 from pocketvl.lower.tflite.export import export_tflite
@@ -37,9 +37,9 @@ from pocketvl.lower.tflite.quantized import write_quantized_tflite
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings, Observer
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.observe.structure import final_linear, token_tables
+from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
-from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision, Role
 
@@ -140,7 +140,7 @@ def main(work: Path, names: str, runs: int) -> None:
         for tower in towers(names.split(","), 4, 1):
             if tower.name.endswith("-plain"):
                 example = torch.from_numpy(tower.calibration[:1])
-                fold_layer_norms_(tower.module, example)
+                fold_(tower.module, example)
                 both = both_ways(tower.module, [row[None] for row in tower.calibration], example)
                 role, feed = ROLES[tower.name.split("-")[0]], {tower.input_name: tower.unseen[:1]}
                 for kind in WRITE:

@@ -2,7 +2,7 @@
 
 Computed in torch on the towers of CLIP ViT-B/32, each part alone; losses do not add up.
 
-    python bench/static_parts.py [--towers image,text] [--samples 128]
+    python -m bench.static_parts [--towers image,text] [--samples 128]
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from enum import Flag, auto
 import click
 import numpy as np
 import torch
-from clip_b32 import Tower, towers
 from numpy.typing import NDArray
+from torch import nn
 
+from bench.clip_b32 import Tower, towers
 from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.specification import TowerSpec
 from pocketvl.observe.calibrate import calibrate
+from pocketvl.observe.calibration import Calibration
 from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.fake import fake_quantize
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.rounding import Rounding
 from pocketvl.quantize.sensitivity import embedding_loss
 from pocketvl.quantize.settings import QuantizeSettings
-from pocketvl.quantize.structure import final_linear, token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 
@@ -77,7 +80,7 @@ def main(names: str, samples: int) -> None:
         if not tower.name.endswith("-plain"):
             continue
         module, example = tower.module, torch.from_numpy(tower.calibration[:1])
-        fold_layer_norms_(module, example)
+        fold_(module, example)
         expected = embed(tower, {}, Part.ALL)
         feeds = [row[None] for row in tower.calibration]
         seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
@@ -85,22 +88,28 @@ def main(names: str, samples: int) -> None:
             module, Precision.INT8, token_tables(module, example), final_linear(module, example)
         )
 
-        def quantized(rounding: Rounding, module=module, spec=spec, seen=seen) -> QuantizedTower:
-            return quantize_tower(module, spec, seen, replace(QuantizeSettings(), rounding=rounding))
-
-        layers = dict(quantized(Rounding.GPTQ).layers)
+        layers = dict(_quantized(module, spec, seen, Rounding.GPTQ).layers)
         rows = [("everything", layers, Part.ALL)]
-        rows += [(f"all {part.name.lower()}", layers, part) for part in Part]
-        rows += [("weights to nearest", dict(quantized(Rounding.NEAREST).layers), Part.WEIGHTS)]
+        rows += [(f"all {_word(part)}", layers, part) for part in Part]
+        nearest = _quantized(module, spec, seen, Rounding.NEAREST)
+        rows += [("weights to nearest", dict(nearest.layers), Part.WEIGHTS)]
         for kind in KINDS:
             some = {name: layer for name, layer in layers.items() if name.endswith(kind)}
-            rows += [(f"{kind} {part.name.lower()}", some, part) for part in Part]
+            rows += [(f"{kind} {_word(part)}", some, part) for part in Part]
         rest = {name: layer for name, layer in layers.items() if not name.endswith(KINDS)}
-        rows += [(f"{', '.join(rest)} {part.name.lower()}", rest, part) for part in Part]
+        rows += [(f"{', '.join(rest)} {_word(part)}", rest, part) for part in Part]
         print(tower.name)
         for what, some, part in rows:
             loss = embedding_loss(expected, embed(tower, some, part)).cosine
             print(f"  {what:<50} loses {loss:.5f} of centred cosine", flush=True)
+
+
+def _quantized(module: nn.Module, spec: TowerSpec, seen: Calibration, rounding: Rounding) -> QuantizedTower:
+    return quantize_tower(module, spec, seen, replace(QuantizeSettings(), rounding=rounding))
+
+
+def _word(part: Part) -> str:
+    return (part.name or "nothing").lower()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pocketvl.lower.backends import backend_of_file
 from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.isa import cpu_name, instruction_set
-from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, Role
+from pocketvl_runtime.manifest import GraphSpec, Precision, Role
 
 Graph = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 _WARMUP = 3
@@ -28,9 +28,9 @@ def machine() -> str:
 
 def open_graph(path: Path, role: Role, threads: int) -> Graph:
     """Runs a graph as the device does."""
-    tensors = backend_of_file(path).graph_io(path)
-    engine = Engine.ONNX if path.suffix == ".onnx" else Engine.TFLITE
-    spec = GraphSpec(role, engine, Precision.INT8, path.name, tensors.inputs, tensors.outputs)
+    backend = backend_of_file(path)
+    tensors = backend.graph_io(path)
+    spec = GraphSpec(role, backend.engine, Precision.INT8, path.name, tensors.inputs, tensors.outputs)
     opened = open_backend(spec, path.read_bytes(), threads)
     output = tensors.outputs[0].name
     return lambda feed: np.asarray(opened.run(feed)[output], np.float32)

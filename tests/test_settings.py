@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from pocketvl.compress.methods.prune_units import PruneUnits
 from pocketvl.compress.settings import LearningSettings, LossWeights
 from pocketvl.errors import RecipeError
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.quantize.settings import QatSettings
-from pocketvl.recipes.compress_recipe import STEPS, PruneStep
+from pocketvl.recipes.compress_recipe import METHODS, StepSettings
 from pocketvl.recipes.export_recipe import ExportRecipe
 from pocketvl.settings import Settings, key_path
 from pocketvl.tabletop.pool import PoolSettings
@@ -24,12 +25,19 @@ from pocketvl.tabletop.training import TabletopClipSettings, TabletopDualSetting
 from pocketvl.tabletop.vilt import TabletopViltSettings
 from pocketvl.train.settings import LoopSettings
 
-ROOTS = (*STEPS.values(), ExportRecipe, TabletopClipSettings, TabletopDualSettings, TabletopViltSettings)
+ROOTS = (
+    *METHODS.values(),
+    StepSettings,
+    ExportRecipe,
+    TabletopClipSettings,
+    TabletopDualSettings,
+    TabletopViltSettings,
+)
 
 
 def parts(kind: Any) -> Iterator[Any]:
     """A field's type, or what an optional one, or a tuple, is made of."""
-    if get_origin(kind) in (Union, types.UnionType, tuple):
+    if get_origin(kind) in (Union, types.UnionType, tuple, Mapping):
         for part in get_args(kind):
             yield from parts(part)
     elif kind is not Ellipsis:
@@ -88,9 +96,9 @@ def test_a_number_is_of_its_type_finite_and_within_bounds(name: str) -> None:
         (LossWeights, {"response": math.inf}, "^response: "),
         (LearningSettings, {"joint_steps": 1, "losses": {"response": 1.0}}, "^losses: "),
         (LearningSettings, {"joint_steps": 1, "temperature": math.inf}, "^temperature: "),
-        (PruneStep, {"ratio": 0.5, "rounds": 10**6}, "^rounds: .*1000"),
-        (PruneStep, {"ratio": 0.5, "towers": ("x" * 5000,)}, "^towers: .{1,200}$"),
-        (PruneStep, {"macs": "1" * 5000}, "^macs: .{1,200}$"),
+        (StepSettings, {"rounds": 10**6}, "^rounds: .*1000"),
+        (PruneUnits, {"ratio": 0.5, "components": ("x" * 5000,) * 2}, "^components: .{1,200}$"),
+        (PruneUnits, {"macs": "1" * 5000}, "^macs: .{1,200}$"),
     ],
 )
 def test_python_is_told_what_a_recipe_is_told(kind: Any, values: dict[str, Any], complaint: str) -> None:

@@ -27,16 +27,15 @@ from bench.results.record import (
     write_record,
 )
 from bench.results.rows import Row, TrainingData
-from pocketvl.compress.costs import Cost
+from pocketvl.compress.costs import total_cost
 from pocketvl.errors import DataError
 from pocketvl.families import open_checkpoint
 from pocketvl.pipelines.compress_chain import stages_of
 from pocketvl.pipelines.fallback import variant_run
 from pocketvl.pipelines.stages.bundling import MakeGoldenPack
-from pocketvl.pipelines.stages.costing import costs_of
 from pocketvl.pipelines.stages.lowering import GraphStage
 from pocketvl.pipelines.stages.measuring import RunReference, RunVariant
-from pocketvl.pipelines.variants import Reverts, VariantStages
+from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import plan, run
 from pocketvl_runtime.manifest import Engine, Precision, variant_name
@@ -65,7 +64,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Export:
-    """The graphs of a row: in float, and in its small precision; none that falls short is put back."""
+    """The graphs of a row: in float, and in its small precision; none that falls short has layers moved."""
 
     row: Row
     checkpoint: Path
@@ -75,7 +74,7 @@ class Export:
         """One a component."""
         recipe = read_export_recipe(DEFAULT)
         stages = VariantStages(self.checkpoint, self.places.calibration, recipe, is_quantized=True)
-        return stages.graphs(engine, precision, Reverts())
+        return stages.graphs(engine, precision, Fallbacks())
 
     def run_of(self, engine: Engine) -> RunVariant:
         """What the small graphs give for the judged data."""
@@ -121,7 +120,7 @@ def measure_row(row: Row, places: Places, tell: Tell | None = None) -> bool:
     begin, scratch = time.perf_counter(), folder / "cache"
     before = _before(row, places, scratch, tell)
     after = answers_of(row.teacher, checkpoint, places.judged, scratch, tell)
-    cost = sum(costs_of(open_checkpoint(checkpoint)).values(), Cost())
+    cost = total_cost(open_checkpoint(checkpoint))
     files = _export(export, scratch, tell) if row.teacher.exported else {}
     seconds = time.perf_counter() - begin
     record = Measured(

@@ -14,6 +14,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from pocketvl.compress.methods.drop_layers import DropLayers
+from pocketvl.compress.methods.low_rank import LowRank
+from pocketvl.compress.methods.prune_cross_modal import PruneCrossModal
+from pocketvl.compress.methods.prune_filters import PruneFilters
+from pocketvl.compress.methods.prune_units import PruneUnits
+from pocketvl.compress.methods.reinitialize import Reinitialize
+from pocketvl.compress.methods.sparsify import Sparsify
 from pocketvl.compress.settings import (
     BlockScore,
     LearningSettings,
@@ -24,22 +31,11 @@ from pocketvl.compress.settings import (
     Units,
 )
 from pocketvl.families.tower_shape import TowerShape
+from pocketvl.quantize.qat_method import LearnOnGrids
 from pocketvl.quantize.settings import QatSettings
-from pocketvl.recipes.compress_recipe import (
-    CompressRecipe,
-    DropLayersStep,
-    FreshStep,
-    LearnStep,
-    LowRankStep,
-    PruneCrossModalStep,
-    PruneFiltersStep,
-    PruneStep,
-    QatStep,
-    SparsifyStep,
-    Step,
-    read_compress_recipe,
-)
+from pocketvl.recipes.compress_recipe import CompressRecipe, Step, read_compress_recipe
 from pocketvl.tasks.metrics import Metric
+from pocketvl.train.method import CompressionMethod
 from pocketvl.train.settings import Precision as Floats
 from pocketvl_runtime.manifest import Precision
 from pocketvl_runtime.schema import encode
@@ -148,10 +144,9 @@ class Row:
         """Its trainings, in order."""
         found: list[LearningSettings | QatSettings] = []
         for step in self.steps:
-            rounds = 1
-            if isinstance(step, PruneStep | PruneFiltersStep | PruneCrossModalStep | SparsifyStep):
-                rounds = step.rounds
-            found += [step.learn] * rounds if step.learn is not None else []
+            if isinstance(step.method, LearnOnGrids):
+                found.append(step.method.training)
+            found += [step.learn] * step.rounds if step.learn is not None else []
         return tuple(found)
 
     @property
@@ -169,13 +164,15 @@ class Row:
     def recipe_before(self) -> CompressRecipe | None:
         """Its steps without any learning; None where nothing was changed, or nothing is learned."""
         kept = tuple(
-            replace(step, learn=None) for step in self.steps if not isinstance(step, LearnStep | QatStep)
+            replace(step, learn=None)
+            for step in self.steps
+            if step.method is not None and not step.method.trains
         )
         return CompressRecipe(kept) if kept and self.learns else None
 
     def described(self) -> str:
         """Steps and precision as JSON, one text for one meaning."""
-        steps = [{"kind": type(step).__name__, **encode(step)} for step in self.steps]
+        steps = [{"kind": type(step.method).__name__, **encode(step)} for step in self.steps]
         told: dict[str, Any] = {"steps": steps, "precision": self.precision.value}
         return json.dumps(told, sort_keys=True)
 
@@ -247,8 +244,8 @@ class _Alone:
     budget: Budget
     rows: list[Row] = field(default_factory=list)
 
-    def add(self, name: str, label: str, *steps: Step, curve: str = "") -> None:
-        learned = (*steps, LearnStep(self.budget.learning()))
+    def add(self, name: str, label: str, *methods: CompressionMethod, curve: str = "") -> None:
+        learned = (*map(Step, methods), Step(learn=self.budget.learning()))
         self.rows.append(Row(name, self.group, label, learned, curve=curve))
 
 
@@ -284,7 +281,7 @@ def filter_rows(budget: Budget) -> tuple[Row, ...]:
     group = "Filters"
     rows = [Row("convnext", group, "the teacher", teacher=TABLETOP_CONVNEXT)]
     for share in (25, 50):
-        steps = (PruneFiltersStep(share / 100, score=Score.TAYLOR), LearnStep(budget.learning()))
+        steps = (Step(PruneFilters(share / 100, score=Score.TAYLOR)), Step(learn=budget.learning()))
         rows.append(
             Row(f"filters-{share}", group, f"{share} % gone", steps, TABLETOP_CONVNEXT, curve="filters")
         )
@@ -309,7 +306,7 @@ def cross_modal_rows(budget: Budget) -> tuple[Row, ...]:
             default = score is BlockScore.VALUE
             label = f"{share} % of blocks gone" + ("" if default else f", by {score.value}")
             name = f"cross-modal-{share}" + ("" if default else f"-{score.value}")
-            steps = (PruneCrossModalStep(share / 100, score), LearnStep(learning))
+            steps = (Step(PruneCrossModal(share / 100, score)), Step(learn=learning))
             rows.append(Row(name, group, label, steps, TABLETOP_VILT))
     return tuple(rows)
 
@@ -330,19 +327,18 @@ def chosen_rows(rows: Sequence[Row], names: Iterable[str]) -> tuple[Row, ...]:
 def _neurons(budget: Budget) -> list[Row]:
     made = _Alone("Feed-forward neurons", budget)
     for share in (30, 60):
-        step = PruneStep(ratio=share / 100, score=Score.TAYLOR)
+        step = PruneUnits(ratio=share / 100, score=Score.TAYLOR)
         made.add(f"neurons-{share}", f"{share} % gone", step, curve="neurons")
-    made.add("neurons-60-magnitude", "60 % gone, by magnitude", PruneStep(ratio=0.6))
+    made.add("neurons-60-magnitude", "60 % gone, by magnitude", PruneUnits(ratio=0.6))
     for share in (30, 60):
-        step = PruneStep(ratio=share / 100, score=Score.GATE)
+        step = PruneUnits(ratio=share / 100, score=Score.GATE)
         made.add(f"neurons-{share}-gate", f"{share} % gone, by gates", step, curve="neurons by gates")
-    wide = PruneStep(ratio=0.6, score=Score.TAYLOR, scope=Scope.GLOBAL)
+    wide = PruneUnits(ratio=0.6, score=Score.TAYLOR, scope=Scope.GLOBAL)
     made.add("neurons-60-global", "60 % gone, across all layers", wide)
-    image = PruneStep(ratio=0.6, score=Score.TAYLOR, towers=("image",))
+    image = PruneUnits(ratio=0.6, score=Score.TAYLOR, components=("image_encoder",))
     made.add("neurons-60-image", "60 % gone, image tower only", image)
-    rounds = PruneStep(
-        ratio=0.6,
-        score=Score.TAYLOR,
+    rounds = Step(
+        PruneUnits(ratio=0.6, score=Score.TAYLOR),
         rounds=ROUNDS,
         schedule=Schedule.LINEAR,
         learn=budget.learning(rounds=ROUNDS),
@@ -354,9 +350,9 @@ def _neurons(budget: Budget) -> list[Row]:
 def _heads(budget: Budget) -> list[Row]:
     made = _Alone("Attention heads", budget)
     for share in (33, 66):
-        step = PruneStep(units=(Units.HEADS,), ratio=share / 100, score=Score.TAYLOR)
+        step = PruneUnits(units=(Units.HEADS,), ratio=share / 100, score=Score.TAYLOR)
         made.add(f"heads-{share}", f"{share} % gone", step, curve="heads")
-    gates = PruneStep(units=(Units.HEADS,), ratio=0.66, score=Score.GATE)
+    gates = PruneUnits(units=(Units.HEADS,), ratio=0.66, score=Score.GATE)
     made.add("heads-66-gate", "66 % gone, by gates", gates)
     return made.rows
 
@@ -365,19 +361,23 @@ def _depth(budget: Budget) -> list[Row]:
     made = _Alone("Layers", budget)
     for image, text in ((9, 4), (6, 3)):
         label = f"{image} of 12 and {text} of 6 stay"
-        made.add(f"depth-{image}-{text}", label, DropLayersStep(image, text), curve="layers")
-    slow = LearnStep(budget.learning(rate=3e-5))
+        made.add(f"depth-{image}-{text}", label, _layers(image, text), curve="layers")
+    slow = Step(learn=budget.learning(rate=3e-5))
     label = "6 of 12 and 3 of 6 stay, a tenth of the learning rate"
-    made.rows.append(Row("depth-6-3-slow", made.group, label, (DropLayersStep(6, 3), slow)))
+    made.rows.append(Row("depth-6-3-slow", made.group, label, (Step(_layers(6, 3)), slow)))
     return made.rows
+
+
+def _layers(image: int, text: int) -> DropLayers:
+    return DropLayers({"image_encoder": image, "text_encoder": text})
 
 
 def _low_rank(budget: Budget) -> list[Row]:
     made = _Alone("Low rank", budget)
     for share in (30, 60):
         label = f"{share} % of weights gone, whitened"
-        made.add(f"low-rank-{share}", label, LowRankStep(ratio=share / 100), curve="low rank")
-    plain = LowRankStep(ratio=0.6, whitened=False)
+        made.add(f"low-rank-{share}", label, LowRank(ratio=share / 100), curve="low rank")
+    plain = LowRank(ratio=0.6, whitened=False)
     made.add("low-rank-60-plain", "60 % of weights gone, plain", plain)
     return made.rows
 
@@ -385,20 +385,20 @@ def _low_rank(budget: Budget) -> list[Row]:
 def _zeros(budget: Budget) -> list[Row]:
     made = _Alone("Zeros", budget)
     for share in (50, 80):
-        step = SparsifyStep(sparsity=share / 100)
+        step = Sparsify(sparsity=share / 100)
         made.add(f"sparse-{share}", f"{share} % of weights 0", step, curve="zeros")
-    made.add("sparse-2-4", "two of every four weights 0", SparsifyStep(two_of_four=True))
+    made.add("sparse-2-4", "two of every four weights 0", Sparsify(two_of_four=True))
     return made.rows
 
 
 def _together(budget: Budget) -> list[Row]:
     made = _Alone("Together", budget)
-    neurons = PruneStep(ratio=0.3, score=Score.TAYLOR)
-    both = PruneStep(units=(Units.NEURONS, Units.HEADS), ratio=0.33, score=Score.TAYLOR)
+    neurons = PruneUnits(ratio=0.3, score=Score.TAYLOR)
+    both = PruneUnits(units=(Units.NEURONS, Units.HEADS), ratio=0.33, score=Score.TAYLOR)
     made.add("neurons-heads", "neurons and heads 33 %", both)
-    made.add("depth-neurons", "layers 9 and 4, neurons 30 %", DropLayersStep(9, 4), neurons)
-    made.add("neurons-low-rank", "neurons 30 %, low rank 30 %", neurons, LowRankStep(ratio=0.3))
-    everything = (DropLayersStep(9, 4), both, LowRankStep(ratio=0.3))
+    made.add("depth-neurons", "layers 9 and 4, neurons 30 %", _layers(9, 4), neurons)
+    made.add("neurons-low-rank", "neurons 30 %, low rank 30 %", neurons, LowRank(ratio=0.3))
+    everything = (_layers(9, 4), both, LowRank(ratio=0.3))
     made.add("everything", "layers 9 and 4, neurons and heads 33 %, low rank 30 %", *everything)
     return made.rows
 
@@ -406,7 +406,7 @@ def _together(budget: Budget) -> list[Row]:
 def _students(budget: Budget) -> list[Row]:
     """The same student taught in several ways, and a smaller one that begins at random."""
     group = "Distillation: layers 6 and 3, neurons 50 %"
-    small = (DropLayersStep(6, 3), PruneStep(ratio=0.5, score=Score.TAYLOR))
+    small = (Step(_layers(6, 3)), Step(PruneUnits(ratio=0.5, score=Score.TAYLOR)))
     ways: dict[str, tuple[str, LossWeights | None]] = {
         "none": ("not taught at all", None),
         "labels": ("by labels only", LABELS),
@@ -417,19 +417,20 @@ def _students(budget: Budget) -> list[Row]:
     }
     rows = []
     for name, (label, losses) in ways.items():
-        learned = () if losses is None else (LearnStep(budget.learning(losses)),)
+        learned = () if losses is None else (Step(learn=budget.learning(losses)),)
         rows.append(Row(f"student-{name}", group, label, (*small, *learned)))
     slow = replace(budget.learning(), joint_rate=3e-5)
     label = "by response and embeddings, a tenth of the rate where both learn"
-    rows.append(Row("student-slow", group, label, (*small, LearnStep(slow))))
+    rows.append(Row("student-slow", group, label, (*small, Step(learn=slow))))
     group = "Distillation: fresh, 6 layers of 128 and 3 of 96"
-    fresh = FreshStep(TowerShape(128, 6, 4), TowerShape(96, 3, 3))
+    shapes = {"image_encoder": TowerShape(128, 6, 4), "text_encoder": TowerShape(96, 3, 3)}
+    fresh = Step(Reinitialize(shapes))
     for name, label, losses in (
         ("distilled", "by response and embeddings", LossWeights()),
         ("labels", "by labels only", LABELS),
     ):
         rows.append(
-            Row(f"fresh-{name}", group, label, (fresh, LearnStep(budget.learning(losses, rate=1e-3))))
+            Row(f"fresh-{name}", group, label, (fresh, Step(learn=budget.learning(losses, rate=1e-3))))
         )
     return rows
 

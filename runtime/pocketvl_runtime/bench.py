@@ -128,7 +128,7 @@ def _open(bundle: Bundle, variant: str, threads: int) -> _Runner:
 
 def _identity(bundle: Bundle) -> BundleIdentity:
     manifest = read_file(bundle.root / MANIFEST_FILE, MAX_JSON_BYTES)
-    return BundleIdentity(bundle.manifest.name, hashlib.sha256(manifest).hexdigest())
+    return BundleIdentity(bundle.manifest.model.name, hashlib.sha256(manifest).hexdigest())
 
 
 def _measured(runners: Sequence[_Runner], peak: int | None, keep_samples: bool) -> VariantBench:

@@ -16,7 +16,7 @@ from pathlib import Path
 from pocketvl_runtime.errors import BundleError, quoted
 from pocketvl_runtime.files import regular_size
 from pocketvl_runtime.golden import GOLDEN_FILE, Golden
-from pocketvl_runtime.manifest import MANIFEST_FILE, SCHEMA_VERSION, GraphSpec, Manifest, VariantSpec
+from pocketvl_runtime.manifest import FORMAT_VERSION, MANIFEST_FILE, GraphSpec, Manifest, VariantSpec
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,12 @@ class Bundle:
 
     def graphs(self, variant: str) -> tuple[GraphSpec, ...]:
         """The graphs of a variant."""
-        return tuple(self.manifest.graphs[graph] for graph in self.variant(variant).graphs.values())
+        return tuple(self.manifest.graph(variant, component) for component in self.variant(variant).files)
 
     def size_bytes(self, variant: str) -> int:
         """The sum of a variant's graph files."""
-        return sum(self.manifest.files[graph.file].bytes for graph in self.graphs(variant))
+        files = {stored.file for stored in self.variant(variant).files.values()}
+        return sum(self.manifest.files[file].bytes for file in files)
 
     def golden(self) -> Golden:
         """The golden pack.
@@ -104,7 +105,7 @@ class Bundle:
         Raises:
             BundleError: the bundle has none, or it is damaged.
         """
-        return Golden.read(self.file(GOLDEN_FILE))
+        return Golden.read(self.file(GOLDEN_FILE), self.manifest)
 
     def _sized(self, path: str) -> Path:
         """The place of a file of the manifest that is regular and has the right size; nothing is read yet."""
@@ -140,7 +141,7 @@ def _read_manifest(root: Path) -> Manifest:
         if real.is_relative_to(root) or isinstance(error.__cause__, OSError):
             raise
     raise BundleError(
-        f"{place} is a link to {real}, which is no manifest of schema version {SCHEMA_VERSION}; "
+        f"{place} is a link to {real}, which is no manifest of format {FORMAT_VERSION}; "
         "copy the bundle again, export it again or install another pocketvl-runtime"
     )
 

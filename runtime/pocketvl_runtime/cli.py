@@ -17,6 +17,7 @@ from pocketvl_runtime.version import __version__
 if TYPE_CHECKING:
     from pocketvl_runtime.bench_result import BenchResult
     from pocketvl_runtime.bundle import Bundle
+    from pocketvl_runtime.manifest import Manifest
     from pocketvl_runtime.model import Model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -63,6 +64,7 @@ def info(bundle: str, variant: str | None, threads: int | None, as_json: bool) -
     from pocketvl_runtime.bundle import Bundle
     from pocketvl_runtime.isa import cpu_name, has_exact_int8, instruction_set
     from pocketvl_runtime.model import default_threads, runs_here
+    from pocketvl_runtime.obstacles import task_obstacle
 
     opened = Bundle.open(bundle)
     manifest = opened.manifest
@@ -77,22 +79,26 @@ def info(bundle: str, variant: str | None, threads: int | None, as_json: bool) -
     }
     machine = {"cpu": cpu_name(), "isa": instruction_set(), "exact_int8": has_exact_int8()}
     count = threads or default_threads()
+    tasks = {
+        name: {"kind": task.kind, "obstacle": task_obstacle(manifest, name)}
+        for name, task in manifest.tasks.items()
+    }
     if as_json:
         head = {
-            "name": manifest.name,
-            "family": manifest.family,
-            "tasks": manifest.tasks,
-            "space": manifest.space,
-            "embedding_dim": manifest.embedding_dim,
+            "format": manifest.version,
+            "model": manifest.model,
+            "tasks": tasks,
+            "processors": manifest.processors,
+            "graphs": manifest.graphs,
         }
         _print_json({**head, "variants": variants, "machine": machine, "threads": count})
         return
-    spec, text = manifest.preprocess, manifest.tokenizer
-    _say(f"{manifest.name} ({manifest.family}): {', '.join(manifest.tasks)}")
-    _say(
-        f"picture {spec.height} x {spec.width}, text up to {text.length} tokens, "
-        f"{manifest.embedding_dim} values"
-    )
+    _say(f"{manifest.model.name} ({manifest.model.family}): {', '.join(manifest.tasks)}")
+    for line in _described(manifest):
+        _say(line)
+    for name, task in tasks.items():
+        if task["obstacle"]:
+            _say(f"{name} cannot be asked here: this runtime cannot run {task['obstacle']}")
     for name, row in variants.items():
         here = "" if row["runs_here"] else "  (its engine is not installed, or too old)"
         _say(f"  {name:<14} {int(row['size_bytes']) / 1e6:7.2f} MB  {row['status']}{here}")
@@ -162,7 +168,7 @@ def embed(
         vectors = model.embed_text(texts).tolist()
         rows += [{"text": t, "embedding": v} for t, v in zip(texts, vectors, strict=True)]
     if as_json:
-        _print_json({"variant": model.variant, "space": model.manifest.space, "results": rows})
+        _print_json({"variant": model.variant, "space": model.space, "results": rows})
     else:
         for row in rows:
             _print_json(row)
@@ -244,6 +250,23 @@ def bench(
         _print_json(result)
     else:
         _print_bench(result)
+
+
+def _described(manifest: Manifest) -> list[str]:
+    """Processors and components, a line each."""
+    lines = []
+    for name, processor in manifest.processors.items():
+        match processor.kind:
+            case "image":
+                lines.append(f"{name}: pictures of {processor.height} x {processor.width}")
+            case "tokenizers":
+                lines.append(f"{name}: up to {processor.max_length} tokens")
+            case "log_mel":
+                lines.append(f"{name}: {processor.samples / processor.rate:g} s at {processor.rate} Hz")
+    for name, graph in manifest.graphs.items():
+        outputs = ", ".join(f"{port.name} {list(port.shape)}" for port in graph.outputs)
+        lines.append(f"{name}: gives {outputs}")
+    return lines
 
 
 def _load(bundle: str, variant: str | None, threads: int | None) -> Model:

@@ -1,35 +1,40 @@
-"""The golden pack of a bundle: inputs with the pixels, ids, embeddings and answers that they must give."""
+"""The golden pack of a bundle: inputs with the arrays and answers that they must give."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from pocketvl_runtime.errors import BundleError, quoted
+from pocketvl_runtime.errors import BundleError
 from pocketvl_runtime.files import read_file
-from pocketvl_runtime.manifest import MAX_JSON_BYTES, Role, Status, check_relative_path
-from pocketvl_runtime.schema import decode, dump_json, parse_json
-
-GOLDEN_SCHEMA_VERSION = 2
-"""1 had no answers."""
+from pocketvl_runtime.manifest import (
+    BUNDLE_FORMAT,
+    FORMAT_VERSION,
+    MAX_JSON_BYTES,
+    Manifest,
+    check_relative_path,
+)
+from pocketvl_runtime.manifest.format1 import is_format1, upgrade_golden
+from pocketvl_runtime.schema import OPTIONAL, decode, dump_json, parse_json
 
 GOLDEN_FILE = "golden/golden.json"
 
 
 @dataclass(frozen=True)
 class GoldenImage:
-    """A picture, the pixels preprocessing must make of it, and its embedding by torch in fp32.
+    """A picture, and the pixels that the processor must make of it.
 
     Attributes:
         file: the original JPEG or PNG, relative to the bundle.
         pixels: lossless PNG of the expected uint8 [H, W, 3], relative to the bundle.
-        embedding: float32 values [D].
     """
 
     file: str
     pixels: str
-    embedding: tuple[float, ...]
+    kind: Literal["image"] = "image"
 
     def __post_init__(self) -> None:
         check_relative_path(self.file)
@@ -38,118 +43,158 @@ class GoldenImage:
 
 @dataclass(frozen=True)
 class GoldenText:
-    """A text, the ids [T] it must give, padding included, and its embedding [D] by torch in fp32."""
+    """A text, and the ids [T] that the processor must make of it, padding included."""
 
     text: str
     ids: tuple[int, ...]
-    embedding: tuple[float, ...]
+    kind: Literal["text"] = "text"
+
+
+@dataclass(frozen=True)
+class GoldenAudio:
+    """A sound, and the features that the processor must make of it.
+
+    Attributes:
+        file: a WAV file, relative to the bundle.
+        features: the expected float32 values, little-endian, row-major, relative to the bundle.
+    """
+
+    file: str
+    features: str
+    kind: Literal["audio"] = "audio"
+
+    def __post_init__(self) -> None:
+        check_relative_path(self.file)
+        check_relative_path(self.features)
+
+
+GoldenInput: TypeAlias = GoldenImage | GoldenText | GoldenAudio
+
+
+@dataclass(frozen=True)
+class GoldenArray:
+    """What an output must be, by torch in fp32.
+
+    Attributes:
+        inputs: of which inputs: processor -> number in `Golden.inputs`.
+        shape: of the array.
+        values: row-major.
+    """
+
+    inputs: Mapping[str, int]
+    shape: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if math.prod(self.shape) != len(self.values):
+            raise BundleError(f"values has {len(self.values)} numbers, and shape is {list(self.shape)}")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A task's answer, by torch in fp32.
+
+    Attributes:
+        inputs: about which inputs: processor -> number in `Golden.inputs`. A contrastive task names the input
+            of one side; it is held against all inputs of the other, or against the labels, in order.
+        probability: [N].
+        similarity: cosines [N], of a contrastive task.
+    """
+
+    inputs: Mapping[str, int]
+    probability: tuple[float, ...]
+    similarity: tuple[float, ...] | None = field(default=None, metadata=OPTIONAL)
+
+    def __post_init__(self) -> None:
+        if self.similarity is not None and len(self.similarity) != len(self.probability):
+            raise BundleError("similarity and probability differ in length")
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an embedding may be from torch's: largest absolute difference (None: any), least cosine."""
+    """How far an array may be from torch's: largest absolute difference (None: any), least cosine."""
 
     max_abs: float | None
     cosine_min: float
 
 
 @dataclass(frozen=True)
-class Scores:
-    """One golden picture's similarities [N], and the probabilities [N] that follow, by torch in fp32."""
-
-    similarity: tuple[float, ...]
-    probability: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class AnswerTolerance:
-    """How far a variant's scores may be from torch's, and the status it was given.
-
-    Attributes:
-        similarity, probability: largest absolute difference.
-        status: decides whether the variant is taken by default.
-    """
+    """How far scores may be from torch's: largest absolute differences."""
 
     similarity: float
     probability: float
-    status: Status
 
 
 @dataclass(frozen=True)
-class GoldenAnswers:
-    """What match and classify answer about the golden pictures, and what of the manifest that follows from.
+class VariantTolerance:
+    """A variant's tolerances, by "component.port" and by task."""
 
-    No checksum covers the manifest. Its fields that change answers stand here again, behind the checksum of
-    golden.json, and must be the same there.
-
-    Attributes:
-        space: which space the golden embeddings lie in.
-        logit_scale, labels, label_template: as in the manifest.
-        match: of each picture, scores of the golden texts, in order.
-        classify: of each picture, scores of the labels, in order.
-        tolerance: per variant, for both tasks.
-    """
-
-    space: str
-    logit_scale: float
-    labels: tuple[str, ...]
-    label_template: str
-    match: tuple[Scores, ...]
-    classify: tuple[Scores, ...]
-    tolerance: Mapping[str, AnswerTolerance]
-
-    @property
-    def count(self) -> int:
-        """How many answers there are, one a picture and task."""
-        return len(self.match) + len(self.classify)
+    ports: Mapping[str, Tolerance]
+    answers: Mapping[str, AnswerTolerance]
 
 
 @dataclass(frozen=True)
 class Golden:
-    """golden/golden.json; `tolerance` is per variant and role. A pack of schema version 1 has no answers."""
+    """golden/golden.json.
 
-    images: tuple[GoldenImage, ...]
-    texts: tuple[GoldenText, ...]
-    tolerance: Mapping[str, Mapping[Role, Tolerance]]
-    answers: GoldenAnswers | None = None
-    schema_version: int = GOLDEN_SCHEMA_VERSION
+    Attributes:
+        inputs: by processor.
+        outputs: by "component.port".
+        answers: by task; None in a pack of format 1 that was made before answers stood in it.
+        tolerance: by variant.
+    """
+
+    inputs: Mapping[str, tuple[GoldenInput, ...]]
+    outputs: Mapping[str, tuple[GoldenArray, ...]]
+    answers: Mapping[str, tuple[Scores, ...]] | None
+    tolerance: Mapping[str, VariantTolerance]
+    version: str = FORMAT_VERSION
+    format: Literal["pocketvl-golden"] = "pocketvl-golden"
 
     def __post_init__(self) -> None:
-        if self.answers is not None:
-            self._check_counts("match", self.answers.match, len(self.texts))
-            self._check_counts("classify", self.answers.classify, len(self.answers.labels))
+        for key, named in (("outputs", self.outputs), ("answers", self.answers or {})):
+            for name, rows in named.items():
+                for row in rows:
+                    self._check_inputs(f"{key}.{name}", row.inputs)
 
-    def _check_counts(self, task: str, rows: tuple[Scores, ...], asked: int) -> None:
-        pictures = len(self.images) if asked else 0
-        if len(rows) != pictures:
-            raise BundleError(f"answers.{task} has {len(rows)} pictures where {pictures} are wanted")
-        if any(len(values) != asked for row in rows for values in (row.similarity, row.probability)):
-            raise BundleError(f"answers.{task} must have {asked} scores of each picture")
+    def _check_inputs(self, where: str, inputs: Mapping[str, int]) -> None:
+        for processor, number in inputs.items():
+            count = len(self.inputs.get(processor, ()))
+            if not 0 <= number < count:
+                raise BundleError(f"{where}: inputs.{processor} is {number}, and there are {count}")
+
+    @property
+    def images(self) -> tuple[GoldenImage, ...]:
+        """The pictures among the inputs."""
+        return tuple(i for each in self.inputs.values() for i in each if isinstance(i, GoldenImage))
+
+    @property
+    def texts(self) -> tuple[GoldenText, ...]:
+        """The texts among the inputs."""
+        return tuple(i for each in self.inputs.values() for i in each if isinstance(i, GoldenText))
 
     @classmethod
-    def from_json(cls, text: str | bytes, where: str = GOLDEN_FILE) -> Golden:
-        """Parses and checks a golden.json.
+    def from_json(cls, text: str | bytes, manifest: Manifest, where: str = GOLDEN_FILE) -> Golden:
+        """Parses and checks a golden.json; one of format 1 is upgraded.
 
         Raises:
-            BundleError: it is not JSON, of a schema version this runtime does not know, or not valid; the
-                message names `where` and the key path.
+            BundleError: it is not JSON, of a major version this runtime does not know, not valid, or (format
+                1) not of this manifest; the message names `where` and the key path.
         """
         value = parse_json(text, where)
-        if isinstance(value, dict):
-            version = value.get(
-                "schema_version", GOLDEN_SCHEMA_VERSION
-            )  # where it is missing, `decode` says so
-            if version not in (1, GOLDEN_SCHEMA_VERSION) or isinstance(version, bool):
-                raise BundleError(
-                    f"{where}: schema_version is {quoted(version)}, and this runtime knows only 1 and "
-                    f"{GOLDEN_SCHEMA_VERSION}; install the pocketvl-runtime that the bundle was made for"
-                )
-            if version == 1:
-                value.setdefault("answers", None)
-        return decode(cls, value, where)
+        if isinstance(value, dict) and is_format1(value):
+            return decode(cls, upgrade_golden(value, where, manifest), where)
+        try:
+            newer = (
+                isinstance(value, dict) and "version" in value and BUNDLE_FORMAT.is_newer(value["version"])
+            )
+        except BundleError as error:
+            raise BundleError(f"{where}: {error}") from error
+        return decode(cls, value, where, ignore_unknown=newer)
 
     @classmethod
-    def read(cls, path: Path) -> Golden:
+    def read(cls, path: Path, manifest: Manifest) -> Golden:
         """Reads and checks a golden.json.
 
         Raises:
@@ -159,7 +204,7 @@ class Golden:
             text = read_file(path, MAX_JSON_BYTES)
         except OSError as error:
             raise BundleError(f"{path} cannot be read ({error.strerror})") from error
-        return cls.from_json(text, str(path))
+        return cls.from_json(text, manifest, str(path))
 
     def to_json(self) -> str:
         """As text: sorted keys, indent 1, trailing newline."""

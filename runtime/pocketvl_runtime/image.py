@@ -16,7 +16,8 @@ from PIL import ExifTags, Image
 from pocketvl_runtime.errors import ImageWarning, InputError, library_text
 from pocketvl_runtime.image_limits import MAX_FILE_BYTES, max_pixels
 from pocketvl_runtime.image_source import ImageInput, decoding, describe, load_image
-from pocketvl_runtime.manifest import MAX_PIXELS, PreprocessSpec, ResizeMode
+from pocketvl_runtime.manifest import MAX_PIXELS, CenterCrop, ImageProcessor, Resize
+from pocketvl_runtime.obstacles import refuse_processor
 
 __all__ = ["MAX_FILE_BYTES", "ImageInput", "Pixels", "load_pixels", "max_pixels", "open_image", "preprocess"]
 
@@ -79,40 +80,44 @@ def open_image(image: ImageInput) -> Image.Image:
         return opaque
 
 
-def preprocess(image: Image.Image, spec: PreprocessSpec) -> Pixels:
-    """Resizes and crops a picture.
+def preprocess(image: Image.Image, processor: ImageProcessor) -> Pixels:
+    """Does a processor's steps.
 
     Args:
         image: what `open_image` gave; other modes are converted, transparency laid on white.
-        spec: sizes in pixels.
+        processor: the manifest's.
 
     Returns:
-        uint8 [H, W, 3] with H = `spec.height`, W = `spec.width`; where the crop is larger than the resized
-        picture, the rest is black.
+        uint8 [H, W, 3] with H = `processor.height`, W = `processor.width`; where a crop is larger than the
+        resized picture, the rest is black.
 
     Raises:
+        BundleError: the processor has steps that this runtime cannot run.
         InputError: the picture has no pixels, is of 32-bit numbers, or is so elongated that the resized one
             would have more than `MAX_PIXELS`.
     """
     if image.width < 1 or image.height < 1:
         raise InputError(f"the picture has no pixels ({image.width} x {image.height})")
+    refuse_processor(processor)
     image = _opaque(image, "the picture")
-    image = image.resize(_resized_size(image, spec), resample=Image.Resampling.BICUBIC)
-    if spec.crop_width is not None and spec.crop_height is not None:
-        # below 0 where the crop is larger; Pillow fills with black
-        left = (image.width - spec.crop_width) // 2
-        top = (image.height - spec.crop_height) // 2
-        image = image.crop((left, top, left + spec.crop_width, top + spec.crop_height))
+    for step in processor.steps:
+        if isinstance(step, Resize):
+            image = image.resize(_resized_size(image, step), resample=Image.Resampling.BICUBIC)
+        elif isinstance(step, CenterCrop):
+            # below 0 where the crop is larger; Pillow fills with black
+            left, top = (image.width - step.width) // 2, (image.height - step.height) // 2
+            image = image.crop((left, top, left + step.width, top + step.height))
     return np.array(image, dtype=np.uint8)
 
 
-def load_pixels(image: ImageInput, spec: PreprocessSpec) -> Pixels:
+def load_pixels(image: ImageInput, processor: ImageProcessor) -> Pixels:
     """`open_image`, then `preprocess`: uint8 [H, W, 3].
 
     Raises:
+        BundleError: the processor has steps that this runtime cannot run.
         InputError: the picture cannot be used.
     """
-    return preprocess(open_image(image), spec)
+    return preprocess(open_image(image), processor)
 
 
 def _turn(image: Image.Image, what: str) -> Image.Transpose | None:
@@ -184,11 +189,13 @@ def _opaque(image: Image.Image, what: str) -> Image.Image:
     return opaque
 
 
-def _resized_size(image: Image.Image, spec: PreprocessSpec) -> tuple[int, int]:
+def _resized_size(image: Image.Image, step: Resize) -> tuple[int, int]:
     """Width and height of the resized picture."""
-    if spec.resize_mode is ResizeMode.EXACT:
-        return spec.resize_width, spec.resize_height
-    edge = spec.resize_height
+    if step.size is None:
+        exact = step.size_after()
+        assert exact is not None  # of the two modes that `refuse_processor` lets through
+        return exact[1], exact[0]
+    edge = step.size
     short, long = sorted(image.size)
     new_long = int(edge * long / short)
     if edge * new_long > MAX_PIXELS:

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from pocketvl_runtime.backends import Array
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.errors import BackendError, BundleError, InputError, PocketVLError, quoted
+from pocketvl_runtime.errors import BackendError, BundleError, PocketVLError
 from pocketvl_runtime.golden import (
     AnswerTolerance,
     Golden,
-    GoldenAnswers,
+    GoldenArray,
     GoldenImage,
     GoldenText,
     Scores,
+    Tolerance,
+    VariantTolerance,
 )
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import Manifest, Role
+from pocketvl_runtime.manifest import (
+    ContrastiveTask,
+    ImageProcessor,
+    Manifest,
+    PortKind,
+    Processor,
+    TextProcessor,
+)
 from pocketvl_runtime.model import Model, load
-from pocketvl_runtime.tasks import Floats, label_texts, probabilities, similarities
-from pocketvl_runtime.text import Tokenizer
+from pocketvl_runtime.obstacles import (
+    processor_obstacle,
+    runnable_components,
+    runnable_tasks,
+    task_obstacle,
+)
+from pocketvl_runtime.tasks import Doubles, label_texts, probabilities, similarities
+from pocketvl_runtime.text import Encoding, Tokenizer
 
 Progress = Callable[[int, int, str], None]
-_Doubles: TypeAlias = npt.NDArray[np.float64]
 
 _NO_ANSWERS = (
-    "the golden pack was made before answers stood in it, so logit_scale, labels and what follows from them "
+    "the golden pack was made before answers stood in it, so the scale, labels and what follows from them "
     "were not checked; export the bundle again to add them"
 )
 
@@ -84,148 +97,229 @@ def selftest(
         bundle.variant(name)
     files = bundle.verify()
     golden = bundle.golden()
-    failures = [*_empty(golden), *_manifest(bundle.manifest, golden), *_preprocessing(bundle, golden)]
-    notes = dict.fromkeys([_NO_ANSWERS] if golden.schema_version == 1 else [])
+    made, wrong = _processors(bundle, golden)
+    failures = [*_empty(bundle.manifest, golden), *wrong]
+    notes = dict.fromkeys(_skipped(bundle.manifest, golden))
     for number, name in enumerate(variants, start=1):
         try:
             model = load(bundle, name, threads)
             notes.update(dict.fromkeys(model.notes))
-            failures += _variant(model, golden)
+            failures += _Variant(model, golden, made).failures()
         except (BackendError, BundleError) as error:
             failures.append(f"{name}: {error}")
         if progress is not None:
             progress(number, len(variants), name)
-    answers = golden.answers.count if golden.answers is not None else 0
+    answers = sum(map(len, (golden.answers or {}).values()))
     return SelftestReport(
         files, len(golden.images), len(golden.texts), answers, tuple(variants), tuple(failures), tuple(notes)
     )
 
 
-def _empty(golden: Golden) -> list[str]:
-    kinds: dict[str, object] = {"picture": golden.images, "text": golden.texts}
-    if golden.schema_version > 1:
-        kinds["answer"] = golden.answers is not None
-    return [f"the golden pack has no {kind} to check" for kind, held in kinds.items() if not held]
-
-
-def _manifest(manifest: Manifest, golden: Golden) -> list[str]:
-    """The manifest's fields that change answers and that nothing else holds against anything."""
-    answers = golden.answers
-    if answers is None:
-        return []
+def _empty(manifest: Manifest, golden: Golden) -> list[str]:
+    """What stands in the manifest and has nothing in the golden pack that would prove it."""
     failures = [
-        f"the manifest's {name} is {quoted(found)}, and the golden answers were made with {quoted(expected)}"
-        for name, found, expected in (
-            ("space", manifest.space, answers.space),
-            ("logit_scale", manifest.logit_scale, answers.logit_scale),
-            ("label_template", manifest.label_template, answers.label_template),
-        )
-        if found != expected
+        f"the golden pack has no input of processor {name!r}"
+        for name in manifest.processors
+        if not golden.inputs.get(name)
     ]
-    if manifest.labels != answers.labels:
-        failures.append("the manifest's labels, or their order, are not those of the golden answers")
-    for name, limit in answers.tolerance.items():
-        spec = manifest.variants.get(name)
-        if spec is not None and spec.status is not limit.status:
-            failures.append(
-                f"{name}: its status is {spec.status.value}, and the gate gave {limit.status.value}"
-            )
-    return failures
+    if failures or golden.answers is None:
+        return failures
+    return [
+        f"the golden pack has no answer of task {name!r}"
+        for name, task in runnable_tasks(manifest).items()
+        if not golden.answers.get(name) and task.labels != ()
+    ]
 
 
-def _preprocessing(bundle: Bundle, golden: Golden) -> list[str]:
-    tokenizer = Tokenizer(bundle.read(bundle.manifest.tokenizer.file), bundle.manifest.tokenizer)
-    failures = []
-    for image in golden.images:
-        try:
-            expected = np.asarray(open_image(bundle.file(image.pixels)))
-            got = preprocess(open_image(bundle.file(image.file)), bundle.manifest.preprocess)
-        except PocketVLError as error:
-            failures.append(f"{image.file}: {error}")
-            continue
-        if expected.shape != got.shape:
-            failures.append(f"{image.file}: pixels {list(got.shape)}, expected {list(expected.shape)}")
-        elif not np.array_equal(expected, got):
-            worst = int(np.abs(expected.astype(int) - got).max())
-            failures.append(f"{image.file}: the pixels differ by up to {worst} grey levels")
-    for index, text in enumerate(golden.texts):
-        try:
-            ids = tuple(int(i) for i in tokenizer.encode([text.text]).ids[0])
-        except PocketVLError as error:
-            failures.append(f"golden text {index}: {error}")
-            continue
-        if ids != text.ids:
-            failures.append(f"golden text {index}: the token ids differ")
-    return failures
+def _skipped(manifest: Manifest, golden: Golden) -> list[str]:
+    """What is not checked, and why."""
+    notes = [_NO_ANSWERS] if golden.answers is None else []
+    for name in manifest.tasks:
+        obstacle = task_obstacle(manifest, name)
+        if obstacle is not None:
+            notes.append(f"task {name!r} is not checked: this runtime cannot run {obstacle}")
+    return notes
 
 
-def _variant(model: Model, golden: Golden) -> list[str]:
-    try:
-        images = [model.embed_image(model.bundle.file(image.file)) for image in golden.images]
-        texts = _embed(model, [text.text for text in golden.texts])
-        failures = []
-        for image, got in zip(golden.images, images, strict=True):
-            failures += _compare(model, golden, Role.IMAGE_ENCODER, image, image.file, got)
-        for index, (text, got) in enumerate(zip(golden.texts, texts, strict=True)):
-            failures += _compare(model, golden, Role.TEXT_ENCODER, text, f"golden text {index}", got)
-        if golden.answers is not None:
-            failures += _answers(model, golden, golden.answers, images, texts)
-    except InputError as error:  # of the golden pack's own inputs
-        return [f"{model.variant}: {error}"]
-    return failures
+_Made = Mapping[str, Sequence[Mapping[PortKind, Array] | None]]
+"""By processor, what it made of each golden input; None where it could not."""
 
 
-def _embed(model: Model, texts: Sequence[str]) -> list[Floats]:
-    """Embeddings of texts, without a word about those that are cut."""
-    encoding = model.tokenizer.encode(texts)
-    return [model.embed_ids(ids, mask) for ids, mask in zip(encoding.ids, encoding.mask, strict=True)]
+def _processors(bundle: Bundle, golden: Golden) -> tuple[_Made, list[str]]:
+    """What the processors make of the golden inputs, and what is wrong with it."""
+    made: dict[str, list[Mapping[PortKind, Array] | None]] = {}
+    failures: list[str] = []
+    for name, inputs in golden.inputs.items():
+        processor = bundle.manifest.processors.get(name)
+        if processor is None:
+            failures.append(f"the golden pack has inputs of processor {name!r}, and the manifest has none")
+        made[name] = []
+        tokenizer = _tokenizer(bundle, processor)
+        for number, given in enumerate(inputs):
+            features = None
+            try:
+                if isinstance(given, GoldenImage) and isinstance(processor, ImageProcessor):
+                    features, wrong = _pixels(bundle, processor, given)
+                    failures += [f"{given.file}: {wrong}"] if wrong else []
+                elif isinstance(given, GoldenText) and tokenizer is not None:
+                    encoding = tokenizer.encode([given.text])
+                    features = _ids_and_mask(encoding, 0)
+                    if tuple(encoding.ids[0].tolist()) != given.ids:
+                        failures.append(f"golden text {number}: the token ids differ")
+            except PocketVLError as error:
+                what = f"golden text {number}" if isinstance(given, GoldenText) else given.file
+                failures.append(f"{what}: {error}")
+            made[name].append(features)
+    return made, failures
 
 
-def _compare(
-    model: Model, golden: Golden, role: Role, entry: GoldenImage | GoldenText, what: str, got: np.ndarray
-) -> list[str]:
-    limit = golden.tolerance.get(model.variant, {}).get(role)
-    expected = np.asarray(entry.embedding)
-    if limit is None:
-        return [f"{model.variant}: {what}: the golden pack has no tolerance for the {role.value}"]
+def _tokenizer(bundle: Bundle, processor: Processor | None) -> Tokenizer | None:
+    if not isinstance(processor, TextProcessor) or processor_obstacle(processor) is not None:
+        return None
+    return Tokenizer(bundle.read(processor.file), processor)
+
+
+def _pixels(
+    bundle: Bundle, processor: ImageProcessor, image: GoldenImage
+) -> tuple[Mapping[PortKind, Array] | None, str | None]:
+    if processor_obstacle(processor) is not None:
+        return None, None
+    expected = np.asarray(open_image(bundle.file(image.pixels)))
+    got = preprocess(open_image(bundle.file(image.file)), processor)
+    wrong = None
     if expected.shape != got.shape:
-        return [f"{model.variant}: {what}: {len(got)} values, expected {len(expected)}"]
+        wrong = f"pixels {list(got.shape)}, expected {list(expected.shape)}"
+    elif not np.array_equal(expected, got):
+        wrong = f"the pixels differ by up to {int(np.abs(expected.astype(int) - got).max())} grey levels"
+    return {PortKind.PIXELS: got[None]}, wrong
+
+
+class _Variant:
+    """One variant, whose outputs for golden inputs are computed once."""
+
+    def __init__(self, model: Model, golden: Golden, made: _Made) -> None:
+        self._model, self._golden, self._made = model, golden, made
+        self._limits = golden.tolerance.get(model.variant, VariantTolerance({}, {}))
+        self._outputs: dict[tuple[str, tuple[tuple[str, int], ...]], Array] = {}
+
+    def failures(self) -> list[str]:
+        """What does not hold."""
+        failures: list[str | None] = [
+            self._compare(port, array)
+            for port, arrays in self._golden.outputs.items()
+            for array in arrays
+            if self._is_made(array)
+        ]
+        tasks = runnable_tasks(self._model.manifest)
+        for name, rows in (self._golden.answers or {}).items():
+            if name in tasks:
+                failures += self._answers(name, tasks[name], [row for row in rows if self._is_made(row)])
+        return [f"{self._model.variant}: {failure}" for failure in failures if failure]
+
+    def _is_made(self, row: GoldenArray | Scores) -> bool:
+        """Whether the processors made the inputs; why they did not has been said."""
+        return all(self._made[name][number] is not None for name, number in row.inputs.items())
+
+    def _shown(self, inputs: Mapping[str, int]) -> str:
+        """Inputs as a failure calls them."""
+        names = []
+        for processor, number in inputs.items():
+            given = self._golden.inputs[processor][number]
+            names.append(f"golden text {number}" if isinstance(given, GoldenText) else given.file)
+        return " and ".join(names)
+
+    def _output(self, port: str, inputs: Mapping[str, int]) -> Array:
+        key = (port, tuple(sorted(inputs.items())))
+        if key not in self._outputs:
+            self._outputs[key] = self._run(
+                port, {name: self._made[name][number] or {} for name, number in inputs.items()}
+            )
+        return self._outputs[key]
+
+    def _run(self, port: str, made: Mapping[str, Mapping[PortKind, Array]]) -> Array:
+        component, _, output = port.partition(".")
+        return self._model.run(component, made)[output]
+
+    def _compare(self, port: str, expected: GoldenArray) -> str | None:
+        component = port.partition(".")[0]
+        if component in self._model.manifest.graphs and component not in runnable_components(
+            self._model.manifest
+        ):
+            return None  # its task cannot be run, as a note says
+        what = self._shown(expected.inputs)
+        limit = self._limits.ports.get(port)
+        if limit is None:
+            return f"{what}: the golden pack has no tolerance for {port}"
+        got = self._output(port, expected.inputs)
+        if got.shape != expected.shape:
+            return f"{what}: {port} is {list(got.shape)}, expected {list(expected.shape)}"
+        wrong = _wrong_array(got.astype(np.float64).ravel(), np.asarray(expected.values), limit)
+        return f"{what}: {port}: {wrong}" if wrong else None
+
+    def _answers(self, name: str, task: ContrastiveTask, rows: Sequence[Scores]) -> list[str]:
+        limit = self._limits.answers.get(name)
+        if limit is None:
+            return [f"the golden pack has no tolerance for answers of {name}"]
+        failures = []
+        for row in rows:
+            what = f"{name} of {self._shown(row.inputs)}"
+            asked_about = self._port_of(task, row.inputs)
+            if asked_about is None:
+                failures.append(f"{what}: neither side of the task takes that")
+                continue
+            other = task.second if asked_about == task.first else task.first
+            scale = task.scale.first if asked_about == task.first else task.scale.second
+            similarity = similarities(
+                self._output(asked_about, row.inputs)[0], np.stack(self._asked(task, other))
+            )
+            probability = probabilities(similarity, scale, task.bias, task.activation)
+            wrong = _wrong_scores(similarity, probability, row, limit)
+            failures += [f"{what}: {wrong}"] if wrong else []
+        return failures
+
+    def _sources(self, port: str) -> set[str | None]:
+        return {each.source for each in self._model.manifest.graphs[port.partition(".")[0]].inputs}
+
+    def _port_of(self, task: ContrastiveTask, inputs: Mapping[str, int]) -> str | None:
+        """The side of a task that takes such inputs."""
+        sides = (task.first, task.second)
+        return next((port for port in sides if self._sources(port) == set(inputs)), None)
+
+    def _asked(self, task: ContrastiveTask, port: str) -> list[Array]:
+        """The embeddings [D] of the labels in their template, or of all golden inputs of a side."""
+        (source,) = self._sources(port)
+        assert source is not None  # else the task could not be run
+        if task.labels is None or task.template is None:
+            made = self._made.get(source, [])
+            return [self._output(port, {source: n})[0] for n, each in enumerate(made) if each is not None]
+        encoding = self._model.tokenizer.encode(label_texts(task.template, task.labels))
+        return [self._run(port, {source: _ids_and_mask(encoding, n)})[0] for n in range(len(encoding.ids))]
+
+
+def _ids_and_mask(encoding: Encoding, number: int) -> dict[PortKind, Array]:
+    rows = slice(number, number + 1)
+    return {PortKind.TOKEN_IDS: encoding.ids[rows], PortKind.ATTENTION_MASK: encoding.mask[rows]}
+
+
+def _wrong_array(got: Doubles, expected: Doubles, limit: Tolerance) -> str | None:
     with np.errstate(all="ignore"):  # a golden pack may hold any finite numbers
         cosine = float(got @ expected / max(float(np.linalg.norm(got) * np.linalg.norm(expected)), 1e-12))
     worst = float(np.abs(got - expected).max())
     if not cosine >= limit.cosine_min:
-        return [f"{model.variant}: {what}: cosine {cosine:.5f}, at least {limit.cosine_min:.5f} expected"]
+        return f"cosine {cosine:.5f}, at least {limit.cosine_min:.5f} expected"
     if limit.max_abs is not None and not worst <= limit.max_abs:
-        return [f"{model.variant}: {what}: off by {worst:.2e}, at most {limit.max_abs:.2e} expected"]
-    return []
-
-
-def _answers(
-    model: Model, golden: Golden, answers: GoldenAnswers, images: Sequence[Floats], texts: Sequence[Floats]
-) -> list[str]:
-    limit = answers.tolerance.get(model.variant)
-    if limit is None:
-        return [f"{model.variant}: the golden pack has no tolerance for its answers"]
-    tasks = [("match", texts, answers.match)]
-    if answers.labels == model.manifest.labels:  # else it has been said
-        labels = _embed(model, label_texts(model.manifest.label_template, answers.labels))
-        tasks.append(("classify", labels, answers.classify))
-    failures = []
-    for task, asked, rows in tasks:
-        for image, seen, expected in zip(golden.images, images, rows, strict=False):
-            similarity = similarities(seen, np.stack(asked))
-            probability = probabilities(similarity, model.manifest.logit_scale)
-            wrong = _wrong_scores(similarity, probability, expected, limit)
-            failures += [f"{model.variant}: {task} of {image.file}: {wrong}"] if wrong else []
-    return failures
+        return f"off by {worst:.2e}, at most {limit.max_abs:.2e} expected"
+    return None
 
 
 def _wrong_scores(
-    similarity: _Doubles, probability: _Doubles, expected: Scores, limit: AnswerTolerance
+    similarity: Doubles, probability: Doubles, expected: Scores, limit: AnswerTolerance
 ) -> str | None:
     """What is wrong with an answer; what comes first counts where torch's lead is more than the tolerance."""
     promised = np.asarray(expected.probability)
-    off = float(np.abs(similarity - expected.similarity).max())
+    if len(promised) != len(probability):
+        return f"{len(probability)} scores, expected {len(promised)}"
+    off = float(np.abs(similarity - (expected.similarity or np.nan)).max())
     if not off <= limit.similarity:
         return f"a similarity is off by {off:.4f}, at most {limit.similarity:.4f} expected"
     off = float(np.abs(probability - promised).max())

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pocketvl_runtime.manifest import Activation
+
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,17 @@ def label_texts(template: str, labels: Sequence[str]) -> list[str]:
     return [template.replace("{label}", label) for label in labels]
 
 
-def similarities(image: Floats, texts: Floats) -> npt.NDArray[np.float64]:
+def similarities(image: Floats, texts: Floats) -> Doubles:
     """Cosines float64 [N] of an image embedding [D] with text embeddings [N, D], all L2-normalised."""
     return texts.astype(np.float64) @ image.astype(np.float64)
 
 
-def probabilities(similarity: npt.NDArray[np.float64], logit_scale: float) -> npt.NDArray[np.float64]:
-    """`softmax(logit_scale * similarity)`, float64 [N]."""
-    logits = logit_scale * similarity
+def probabilities(
+    similarity: Doubles, scale: float, bias: float = 0.0, activation: Activation = Activation.SOFTMAX
+) -> Doubles:
+    """`activation(scale * similarity + bias)`, float64 [N]: shares that sum up to 1, or each by itself."""
+    logits = scale * similarity + bias
+    if activation is Activation.SIGMOID:
+        return np.asarray(np.exp(-np.logaddexp(0, -logits)))
     powers = np.exp(logits - logits.max())
     return np.asarray(powers / powers.sum())

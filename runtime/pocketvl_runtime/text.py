@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,16 +14,19 @@ import numpy.typing as npt
 import tokenizers
 
 from pocketvl_runtime.errors import BundleError, InputError, shortened
-from pocketvl_runtime.manifest import MAX_TOKEN_ID, TokenizerSpec
+from pocketvl_runtime.manifest import MAX_TOKEN_ID, Canonical, Side, TextProcessor
 from pocketvl_runtime.native_stderr import native_stderr
+from pocketvl_runtime.obstacles import refuse_processor
 from pocketvl_runtime.tokenizer_costs import LEAST_CHARS, expanded_chars, read_costs
 
 MAX_TEXT_CHARS = 250_000
 """No text may have more characters; fewer where one can become many tokens (`Tokenizer.most_chars`)."""
 
+_PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII's
+
 
 class TruncatedTextWarning(UserWarning):
-    """A text has more tokens than the model reads; its end was cut off."""
+    """A text has more tokens than the model reads; an end of it was cut off."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +58,34 @@ class Tokenizer:
     """A tokenizer.json with the padding and truncation that the manifest asks for.
 
     Attributes:
-        spec: what the manifest says of it.
+        processor: what the manifest says of it.
         most_chars: how long a text may be, counted by `expanded_chars`, so that it takes at most 2 GB.
     """
 
-    def __init__(self, tokenizer_json: bytes, spec: TokenizerSpec) -> None:
+    def __init__(self, tokenizer_json: bytes, processor: TextProcessor) -> None:
         """Loads it; whatever the file says of padding and truncation is set aside.
 
         Raises:
-            BundleError: it is no tokenizer, could fill the memory, or `spec.length` leaves no room for text.
+            BundleError: it is no tokenizer, could fill the memory, `max_length` leaves no room for text, or
+                this runtime cannot run the processor.
         """
-        costs = read_costs(tokenizer_json, spec.file, spec.length)
-        with _mapped(f"{spec.file} is not a tokenizer"):
+        refuse_processor(processor)
+        length = processor.max_length
+        costs = read_costs(tokenizer_json, processor.file, length)
+        with _mapped(f"{processor.file} is not a tokenizer"):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(tokenizer_json)
             self._specials = self._tokenizer.num_special_tokens_to_add(False)
-        if self._specials >= spec.length:
+        if self._specials >= length:
             raise BundleError(
-                f"{spec.file}: {spec.length} tokens leave no room beside {self._specials} specials"
+                f"{processor.file}: {length} tokens leave no room beside {self._specials} specials"
             )
-        with _mapped(f"{spec.file} is not a tokenizer"):
+        with _mapped(f"{processor.file} is not a tokenizer"):
             self._tokenizer.no_padding()
-            self._tokenizer.enable_truncation(spec.length)
-        self.spec = spec
-        self.most_chars = costs.most_chars(spec.length, self._specials)
+            self._tokenizer.enable_truncation(length, direction=processor.truncate.value)
+        self.processor = processor
+        self.most_chars = costs.most_chars(length, self._specials)
         if self.most_chars < LEAST_CHARS:
-            raise BundleError(f"{spec.file}: {self._specials} specials of {spec.length} tokens are too many")
+            raise BundleError(f"{processor.file}: {self._specials} specials of {length} tokens are too many")
 
     def encode(self, texts: Sequence[str]) -> Encoding:
         """Tokenizes, cuts to T tokens (specials are kept) and pads to T.
@@ -88,35 +96,38 @@ class Tokenizer:
             BundleError: the tokenizer fails, or gives ids that are none.
         """
         check_texts(texts)
-        shape = (len(texts), self.spec.length)
-        ids = np.full(shape, self.spec.pad_id, dtype=np.int32)
+        length = self.processor.max_length
+        shape = (len(texts), length)
+        ids = np.full(shape, self.processor.pad.id, dtype=np.int32)
         mask = np.zeros(shape, dtype=np.int32)
         lengths = np.zeros(len(texts), dtype=np.int64)
         for index, encoding in enumerate(self._encodings(texts)):
             count = len(encoding.ids)
             if count <= self._specials:
                 raise InputError(f"text {index} ({_shown(texts[index])}) holds nothing the model can read")
-            if count > self.spec.length or max(encoding.ids) > MAX_TOKEN_ID:
+            if count > length or max(encoding.ids) > MAX_TOKEN_ID:
                 raise BundleError(
-                    f"{self.spec.file} gives {count} tokens up to id {max(encoding.ids)}, and at most "
-                    f"{self.spec.length} up to {MAX_TOKEN_ID} are wanted"
+                    f"{self.processor.file} gives {count} tokens up to id {max(encoding.ids)}, and at most "
+                    f"{length} up to {MAX_TOKEN_ID} are wanted"
                 )
-            ids[index, :count] = encoding.ids
-            mask[index, :count] = 1
+            where = slice(count) if self.processor.pad.side is Side.RIGHT else slice(length - count, length)
+            ids[index, where] = encoding.ids
+            mask[index, where] = 1
             lengths[index] = count + sum(len(rest.ids) - self._specials for rest in encoding.overflowing)
-        return Encoding(ids, mask, lengths, lengths > self.spec.length)
+        return Encoding(ids, mask, lengths, lengths > length)
 
     def _encodings(self, texts: Sequence[str]) -> Iterator[tokenizers.Encoding]:
         """The library's encodings, made of so many texts at a time as together may be one."""
         for batch in self._batches(texts):
-            with _mapped(f"{self.spec.file} fails at these texts"):
+            with _mapped(f"{self.processor.file} fails at these texts"):
                 encodings = self._tokenizer.encode_batch(batch)
             yield from encodings
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
         batch: list[str] = []
         chars = 0
-        for index, text in enumerate(texts):
+        for index, given in enumerate(texts):
+            text = canonicalized(given, self.processor.canonicalize)
             expanded = expanded_chars(text)
             _check_chars(f"text {index}", expanded, self.most_chars)
             if batch and chars + expanded > self.most_chars:
@@ -126,6 +137,23 @@ class Tokenizer:
             chars += expanded
         if batch:
             yield batch
+
+
+def canonicalized(text: str, steps: Sequence[Canonical]) -> str:
+    """What is done to a text before it is tokenized.
+
+    `lower` is Unicode's full lower case, `strip_punctuation` takes out ASCII's 32 marks, and
+    `collapse_spaces` turns each run of white space into one space and takes it off both ends.
+    """
+    for step in steps:
+        match step:
+            case Canonical.LOWER:
+                text = text.lower()
+            case Canonical.STRIP_PUNCTUATION:
+                text = text.translate(_PUNCTUATION)
+            case Canonical.COLLAPSE_SPACES:
+                text = re.sub(r"\s+", " ", text).strip()
+    return text
 
 
 @contextmanager

@@ -38,9 +38,10 @@ from bench.results.rows import (
     chosen_rows,
 )
 from bench.results.train import Stopwatch, train_row
+from pocketvl.compress.methods.prune_units import PruneUnits
 from pocketvl.compress.settings import LearningSettings
 from pocketvl.errors import DataError
-from pocketvl.recipes.compress_recipe import LearnStep, PruneStep
+from pocketvl.recipes.compress_recipe import Step
 from pocketvl.tabletop.folder import write_tabletop
 from tests.families.tiny import make_tiny_clip
 
@@ -180,8 +181,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, Places]:
         (root / name).mkdir()
         write_tabletop(root / name, seed, count, size=40)
     teacher = Teacher("tiny", make_tiny_clip(root / "tiny", seed=3), exported=False)
-    learn = LearnStep(LearningSettings(image_steps=2, text_steps=2, joint_steps=2, batch_size=4))
-    row = Row("half", "Neurons", "half gone", (PruneStep(ratio=0.5), learn), teacher)
+    learn = Step(learn=LearningSettings(image_steps=2, text_steps=2, joint_steps=2, batch_size=4))
+    row = Row("half", "Neurons", "half gone", (Step(PruneUnits(ratio=0.5)), learn), teacher)
     return row, Places(
         root / "judged",
         TrainingData(root / "train", root / "train"),
@@ -208,7 +209,7 @@ def test_no_row_is_trained_or_measured_twice(tiny: tuple[Row, Places], tmp_path:
     assert measured.trained.samples == 12
     assert not measure_row(row, places)
 
-    other = replace(row, steps=(PruneStep(ratio=0.25), *row.steps[1:]))
+    other = replace(row, steps=(Step(PruneUnits(ratio=0.25)), *row.steps[1:]))
     assert train_row(other, *train)
     assert measure_row(other, places)
     smaller = read_measured(places.work, other)

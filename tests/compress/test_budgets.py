@@ -10,7 +10,7 @@ from torch import nn
 
 from pocketvl.compress.costs import Cost, cost_of, linear_cost, positions
 from pocketvl.compress.settings import Measure, Schedule, Scope, Score, Units
-from pocketvl.compress.structured import Group, groups_of, keep_, keep_by_ratio, keep_to_target
+from pocketvl.compress.structured import Group, groups_of, prune_units_, select_by_ratio, select_to_target
 from pocketvl.errors import RecipeError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
@@ -47,20 +47,20 @@ def _cost(checkpoint: Checkpoint) -> Cost:
 
 def test_a_layer_loses_its_least_and_keeps_one() -> None:
     groups = (_group(3, 1, 2, 4), _group(0.1, 0.3, 0.2, 0.4))
-    assert keep_by_ratio(groups, 0.5, Scope.LAYER) == [[0, 3], [1, 3]]
-    assert keep_by_ratio(groups, 0.99, Scope.LAYER) == [[3], [3]]
-    assert keep_by_ratio(groups, 0.0, Scope.LAYER) == [[0, 1, 2, 3], [0, 1, 2, 3]]
+    assert select_by_ratio(groups, 0.5, Scope.LAYER) == [[0, 3], [1, 3]]
+    assert select_by_ratio(groups, 0.99, Scope.LAYER) == [[3], [3]]
+    assert select_by_ratio(groups, 0.0, Scope.LAYER) == [[0, 1, 2, 3], [0, 1, 2, 3]]
 
 
 def test_what_has_gone_before_counts() -> None:
-    assert keep_by_ratio([_group(3, 1, 2, 4, original=8)], 0.5, Scope.LAYER) == [[0, 1, 2, 3]]
-    assert keep_by_ratio([_group(3, 1, 2, 4, original=8)], 0.75, Scope.LAYER) == [[0, 3]]
+    assert select_by_ratio([_group(3, 1, 2, 4, original=8)], 0.5, Scope.LAYER) == [[0, 1, 2, 3]]
+    assert select_by_ratio([_group(3, 1, 2, 4, original=8)], 0.75, Scope.LAYER) == [[0, 3]]
 
 
 def test_among_all_layers_the_one_with_many_idle_units_loses_more() -> None:
     busy, idle = _group(10, 11, 9, 10), _group(8, 0.1, 0.1, 0.1)
-    assert keep_by_ratio([busy, idle], 3 / 8, Scope.GLOBAL) == [[0, 1, 2, 3], [0]]
-    assert [len(kept) for kept in keep_by_ratio([busy, idle], 7 / 8, Scope.GLOBAL)] == [
+    assert select_by_ratio([busy, idle], 3 / 8, Scope.GLOBAL) == [[0, 1, 2, 3], [0]]
+    assert [len(kept) for kept in select_by_ratio([busy, idle], 7 / 8, Scope.GLOBAL)] == [
         1,
         1,
     ]  # one a layer stays
@@ -69,17 +69,20 @@ def test_among_all_layers_the_one_with_many_idle_units_loses_more() -> None:
 @pytest.mark.parametrize("ratio", [-0.1, 1.0])
 def test_ratios_that_cannot_be(ratio: float) -> None:
     with pytest.raises(RecipeError, match="ratio must be"):
-        keep_by_ratio([_group(1, 2)], ratio, Scope.LAYER)
+        select_by_ratio([_group(1, 2)], ratio, Scope.LAYER)
 
 
 def test_of_equal_scores_the_dearer_units_go_first() -> None:
     cheap, dear = _group(1, 1, 1), _group(1, 1, 1, saves=10)
-    assert [len(kept) for kept in keep_to_target([cheap, dear], Cost(33, 33, 33), Measure.MACS, 20)] == [3, 1]
+    assert [len(kept) for kept in select_to_target([cheap, dear], Cost(33, 33, 33), Measure.MACS, 20)] == [
+        3,
+        1,
+    ]
 
 
 def test_a_target_that_cannot_be_reached_says_how_far_it_goes() -> None:
     with pytest.raises(RecipeError, match=r"parameters = 2 cannot be reached: .* it is 7"):
-        keep_to_target([_group(1, 2, 3, saves=4)], Cost(15, 15, 15), Measure.PARAMETERS, 2)
+        select_to_target([_group(1, 2, 3, saves=4)], Cost(15, 15, 15), Measure.PARAMETERS, 2)
 
 
 @pytest.mark.parametrize("schedule", list(Schedule))
@@ -99,8 +102,8 @@ def test_a_reached_target_is_what_the_model_then_costs(
     checkpoint = open_checkpoint(clip_folder)
     groups, before = [g for each in _groups(checkpoint).values() for g in each], _cost(checkpoint)
     limit = share * before.of(measure)
-    for group, kept in zip(groups, keep_to_target(groups, before, measure, limit), strict=True):
-        keep_(checkpoint.model, group, kept, {})
+    for group, kept in zip(groups, select_to_target(groups, before, measure, limit), strict=True):
+        prune_units_(checkpoint.model, group, kept, {})
     dearest = max(group.saves.of(measure) for group in groups)
     assert limit - dearest <= _cost(checkpoint).of(measure) <= limit
 
@@ -116,6 +119,6 @@ def test_costs_are_those_of_the_layers() -> None:
 def test_units_are_counted_from_the_original(clip_folder: Path) -> None:
     checkpoint = open_checkpoint(clip_folder)
     for group in _groups(checkpoint)[Role.TEXT_ENCODER]:
-        keep_(checkpoint.model, group, list(range(len(group) // 2)), {})
+        prune_units_(checkpoint.model, group, list(range(len(group) // 2)), {})
     for group in _groups(checkpoint)[Role.TEXT_ENCODER]:
         assert group.original == 2 * len(group)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pocketvl.compress.low_rank import factorise, factorise_, largest_saving_rank, saves
+from pocketvl.compress.methods.low_rank import factorise, factorise_, largest_saving_rank, saves
 from pocketvl.compress.shrink import linear
 from pocketvl.errors import RecipeError
 

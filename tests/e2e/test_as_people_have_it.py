@@ -19,7 +19,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from pocketvl.data.dataset import write_samples
 from pocketvl.tabletop.folder import write_tabletop
 from pocketvl_runtime import load
-from pocketvl_runtime.manifest import Manifest
+from pocketvl_runtime.manifest import ContrastiveTask, Manifest
 from tests.e2e.conftest import pocketvl
 from tests.families.tiny import make_tiny_clip
 
@@ -89,7 +89,9 @@ def test_a_fresh_model_is_exported_with_labelled_links(tmp_path: Path) -> None:
     done = pocketvl(*words, cache=tmp_path / "cache")
     assert done.returncode == 0, done.stderr
     assert "processor_config.json and preprocessor_config.json differ in image_mean, image_std" in done.stdout
-    assert Manifest.read(bundle / "manifest.json").labels == tuple(sorted(LABELS))
+    classify = Manifest.read(bundle / "manifest.json").tasks["classify"]
+    assert isinstance(classify, ContrastiveTask)
+    assert classify.labels == tuple(sorted(LABELS))
     for variant in VARIANTS:
         opened = load(bundle, variant)
         found = np.stack([opened.embed_image(each) for each in pictures])

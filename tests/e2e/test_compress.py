@@ -27,7 +27,7 @@ learn = { image_steps = 2, text_steps = 2, batch_size = 8 }
 [[steps]]
 kind = "low-rank"
 ratio = 0.25
-towers = ["text"]
+components = ["text_encoder"]
 
 [[steps]]
 kind = "learn"
@@ -108,7 +108,7 @@ def test_a_second_run_changes_nothing(small: Small, exported: Exported) -> None:
 def test_a_compressed_checkpoint_can_be_compressed_again(
     small: Small, exported: Exported, tmp_path: Path
 ) -> None:
-    (tmp_path / "more.toml").write_text('[[steps]]\nkind = "drop-layers"\nimage = 1\n')
+    (tmp_path / "more.toml").write_text('[[steps]]\nkind = "drop-layers"\nkeep = { image_encoder = 1 }\n')
     command = ("compress", small.checkpoint, "--recipe", tmp_path / "more.toml", "--data", exported.data)
     done = pocketvl(*command, "-o", tmp_path / "smaller", cache=exported.cache)
     assert done.returncode == 0, done.stderr
@@ -160,7 +160,10 @@ def _wrong_shapes(root: Path, exported: Exported) -> tuple[object, ...]:
             _recipe('[[steps]]\nkind = "prune"\nparameters = 100\nrounds = 4\n'),
             "parameters = 100 cannot be reached",
         ),
-        (_recipe('[[steps]]\nkind = "drop-layers"\nimage = 5\n'), "has 2 layers; 5 of them cannot stay"),
+        (
+            _recipe('[[steps]]\nkind = "drop-layers"\nkeep = { image_encoder = 5 }\n'),
+            "has 2 layers; 5 of them cannot stay",
+        ),
         (_empty_data, "no samples in it"),
         (_wrong_shapes, "fc1.bias is [64], config.json asks for [5]"),
     ],

@@ -18,15 +18,21 @@ from tests.e2e.conftest import Exported
 
 RECIPE = """
 [[steps]]
-kind = "fresh"
-image = { width = 24, layers = 1, heads = 2 }
-text = { width = 16, layers = 1, heads = 2, neurons = 20 }
-learn = { image_steps = 60, joint_steps = 40, batch_size = 16, save_every = 5, losses = { contrast = 1.0 } }
+kind = "reinitialize"
+[steps.shapes]
+image_encoder = { width = 24, layers = 1, heads = 2 }
+text_encoder = { width = 16, layers = 1, heads = 2, neurons = 20 }
+[steps.learn]
+image_steps = 60
+joint_steps = 40
+batch_size = 16
+save_every = 5
+losses = { contrast = 1.0 }
 
 [[steps]]
 kind = "qat"
 precision = "int8"
-learn = { image_steps = 20, text_steps = 0, joint_steps = 10, batch_size = 16, save_every = 5 }
+training = { image_steps = 20, text_steps = 0, joint_steps = 10, batch_size = 16, save_every = 5 }
 """
 
 
@@ -53,7 +59,7 @@ def test_a_killed_compression_goes_on_and_ends_in_the_same_bytes(exported: Expor
     for path in out.iterdir():
         assert path.read_bytes() == (undisturbed / path.name).read_bytes(), path.name
     steps = [each["step"] for each in json.loads((out / "compress.json").read_text())["steps"]]
-    assert steps == ["begin with a fresh student", "learn from the teacher", "train for int8"]
+    assert steps == ["initialize a smaller model at random", "learn from the teacher", "train for int8"]
     checkpoint = open_checkpoint(out)
     assert checkpoint.stacks[Role.IMAGE_ENCODER].width == 24
     assert checkpoint.model.get_parameter("text_model.encoder.layers.0.mlp.fc1.weight").shape == (20, 16)

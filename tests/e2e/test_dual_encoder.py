@@ -11,7 +11,7 @@ import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
-from pocketvl.compress.filters import filter_groups, keep_filters_
+from pocketvl.compress.methods.prune_filters import filter_groups, prune_filters_
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.report_json import REPORT_FILE, read_report
 from pocketvl.families import open_checkpoint
@@ -55,13 +55,13 @@ def _halve(folder: Path, out: Path) -> None:
     tower = checkpoint.tower(Role.IMAGE_ENCODER)
     example = torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     groups = filter_groups(tower, example, [PROJECTION])
-    keep_filters_(tower, example, {each.root: each.keep(0.5, len(each)) for each in groups}, [PROJECTION])
+    prune_filters_(tower, example, {each.root: each.select(0.5, len(each)) for each in groups}, [PROJECTION])
     checkpoint.save(out)
 
 
 def test_every_variant_passes_its_gate_and_answers_like_torch(exported: Exported) -> None:
     manifest = Manifest.read(exported.bundle / "manifest.json")
-    assert manifest.family == "vision-text-dual-encoder"
+    assert manifest.model.family == "vision-text-dual-encoder"
     assert set(manifest.variants) == set(VARIANTS)
     assert {variant.status for variant in manifest.variants.values()} == {Status.ACCEPTED}
     source = open_checkpoint(exported.checkpoint)
@@ -83,7 +83,7 @@ def test_both_engines_int8_are_the_same_network(exported: Exported) -> None:
     texts = ["a red circle", "a", "two blue stars"]
     assert ((one.embed_text(texts) * other.embed_text(texts)).sum(-1) > 0.9995).all()
     report = read_report(exported.bundle / REPORT_FILE)
-    assert all(variant.gate and not variant.gate.reverted for variant in report.variants.values())
+    assert all(variant.gate and not variant.gate.fallbacks for variant in report.variants.values())
 
 
 def test_the_graphs_have_the_smaller_shapes(exported: Exported) -> None:

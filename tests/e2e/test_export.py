@@ -16,7 +16,7 @@ import pytest
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.report_json import read_report
 from pocketvl.families import open_checkpoint
-from pocketvl.pipelines.variants import Reverts, VariantStages
+from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import plan, run
 from pocketvl_runtime import load
@@ -96,7 +96,7 @@ def test_equal_integers_by_another_name_are_a_file_of_their_own(exported: Export
     stages = VariantStages(exported.checkpoint, exported.calibration, read_export_recipe(DEFAULT), True)
     precisions = (Precision.INT8, Precision.MIXED)
     role, engine = Role.TEXT_ENCODER, Engine.ONNX
-    graphs = [stages.graph(role, engine, precision, Reverts()) for precision in precisions]
+    graphs = [stages.graph(role, engine, precision, Fallbacks()) for precision in precisions]
     results = run(plan(graphs), exported.cache)
     first, second = (results[graph].folder / graph.file for graph in graphs)
     assert first != second
@@ -166,7 +166,7 @@ def test_a_gate_that_cannot_be_met_fails_by_name(exported: Exported, tmp_path: P
 
 
 @pytest.mark.slow
-def test_sabotaged_layers_are_caught_reverted_and_reported(exported: Exported, tmp_path: Path) -> None:
+def test_sabotaged_layers_are_caught_moved_and_reported(exported: Exported, tmp_path: Path) -> None:
     source, bundle = make_outlier_clip(tmp_path / "outlier-clip"), tmp_path / "bundle"
     words = ["export", source, "-o", bundle, "--calibration", exported.calibration, "--data", exported.data]
     words += ["--variants", "onnx-int8,tflite-int8", "--gate", "match_hard=100,retrieval_r1=100"]
@@ -177,23 +177,20 @@ def test_sabotaged_layers_are_caught_reverted_and_reported(exported: Exported, t
     for variant in report.variants.values():
         assert variant.gate is not None
         assert variant.gate.passed
-        back = {layer: step.to for step in variant.gate.reverted for layer in step.layers}
-        assert (
-            back["vision_model.encoder.layers.0.mlp.fc1"] is Precision.INT8DYN
-        )  # its output needs no grid then
-        assert (
-            back["vision_model.encoder.layers.0.mlp.fc2"] is Precision.FP32
-        )  # what goes in is large in any grid
-        assert len(back) < 5
-        assert sum(step.bytes_added for step in variant.gate.reverted) > 0
+        moved = {layer: step.precision for step in variant.gate.fallbacks for layer in step.layers}
+        first = "vision_model.encoder.layers.0.mlp"
+        assert moved[f"{first}.fc1"] is Precision.INT8DYN  # its output needs no grid then
+        assert moved[f"{first}.fc2"] is Precision.FP32  # what goes in is large in any grid
+        assert len(moved) < 5
+        assert sum(step.bytes_added for step in variant.gate.fallbacks) > 0
         assert variant.parity["image_encoder.embedding"].centred_cosine_median > 0.99
     assert "vision_model.encoder.layers.0.mlp.fc" in report.sensitivity[0].layer
-    assert "went back to a higher precision" in (bundle / "report.html").read_text()
+    assert "layers moved to a higher precision" in (bundle / "report.html").read_text()
 
 
 @pytest.mark.slow
 def test_a_variant_that_lost_too_much_is_left_out_and_named(exported: Exported, tmp_path: Path) -> None:
-    """Where no layer may go back; then the same bundle with it kept: `verify` finds the same fault."""
+    """Where no layer may be moved; then the same bundle with it kept: `verify` finds the same fault."""
     source, bundle = make_outlier_clip(tmp_path / "outlier-clip"), tmp_path / "bundle"
     recipe = tmp_path / "stubborn.toml"
     recipe.write_text('equalize = false\nmost_growth = 1.0\n[calibration]\nobserver = "min_max"\n')

@@ -15,9 +15,11 @@ from tests.e2e.conftest import Exported, pocketvl
 
 COMPRESSION = """
 [[steps]]
-kind = "fresh"
-image = { width = 24, layers = 1, heads = 2 }
-text = { width = 16, layers = 1, heads = 2 }
+kind = "reinitialize"
+
+[steps.shapes]
+image_encoder = { width = 24, layers = 1, heads = 2 }
+text_encoder = { width = 16, layers = 1, heads = 2 }
 
 # projections that the cross phase does not train, and embeddings that only the joint phase does
 [steps.learn]
@@ -35,7 +37,7 @@ score = "gate"
 
 [[steps]]
 kind = "qat"
-learn = { image_steps = 4, text_steps = 0, joint_steps = 4, batch_size = 16 }
+training = { image_steps = 4, text_steps = 0, joint_steps = 4, batch_size = 16 }
 
 [[steps]]
 kind = "sparsify"

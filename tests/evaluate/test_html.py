@@ -13,7 +13,7 @@ from pocketvl.errors import DataError
 from pocketvl.evaluate.compare import reference_metrics, variant_metrics
 from pocketvl.evaluate.html import PictureMatches, render_html
 from pocketvl.evaluate.plots import pareto_front, search_front
-from pocketvl.evaluate.report import Report, Reverted, SearchReport, SearchTrial, Sensitivity
+from pocketvl.evaluate.report import Fallback, Report, SearchReport, SearchTrial, Sensitivity
 from pocketvl.evaluate.report_json import report_from_json, report_to_json
 from pocketvl.select.gate import judge_report, parse_gate
 from pocketvl.tasks.labels import LabelTask
@@ -154,16 +154,16 @@ def test_what_went_back_to_a_higher_precision_is_shown_with_what_it_bought() -> 
     variant = report.variants["tflite-int8"]
     assert variant.gate is not None
     limits = {Metric.MATCH_HARD: 1.41}, {Metric.MATCH_HARD: 0.8}
-    reverted = (
-        Reverted(("layers.1.fc<2>",), "image_encoder", Precision.FP32, 120_000, *limits),
-        Reverted(("layers.0.q", "layers.0.k"), "text_encoder", Precision.INT8, 1_500),
+    fallbacks = (
+        Fallback(("layers.1.fc<2>",), "image_encoder", Precision.FP32, 120_000, *limits),
+        Fallback(("layers.0.q", "layers.0.k"), "text_encoder", Precision.INT8, 1_500),
     )
-    variant = dataclasses.replace(variant, gate=dataclasses.replace(variant.gate, reverted=reverted))
+    variant = dataclasses.replace(variant, gate=dataclasses.replace(variant.gate, fallbacks=fallbacks))
     page = Page(render_html(dataclasses.replace(report, variants={variant.name: variant})))
     assert page.open == []
     assert "layers.1.fc<2> image fp32 120.0 1.410 → 0.800 pp" in page.text
     assert "layers.0.q layers.0.k text int8 1.5 – → –" in page.text
-    assert "went back" not in Page(render_html(report)).text
+    assert "Fallbacks" not in Page(render_html(report)).text
 
 
 def layers(count: int) -> tuple[Sensitivity, ...]:
@@ -398,3 +398,13 @@ def test_a_model_of_one_component_that_answers_has_its_page_too() -> None:
     assert "fusion logits" in text
     assert "the same answer to every question" in text
     assert "image" not in text
+
+
+def test_variants_of_every_engine_and_precision_are_shown_and_plotted() -> None:
+    report = synthetic_report()
+    like = report.variants["tflite-int8"]
+    copies = (dataclasses.replace(like, engine=e, precision=p) for e in Engine for p in Precision)
+    every = dataclasses.replace(report, variants={variant.name: variant for variant in copies})
+    page = Page(render_html(every))
+    assert len(every.variants) == len(Engine) * len(Precision)
+    assert all(name in page.text for name in every.variants)

@@ -40,7 +40,7 @@ def test_report_json_has_the_keys_that_others_read() -> None:
     cosines = {"cosine_min", "cosine_median", "centred_cosine_min", "centred_cosine_median", "max_abs"}
     assert cosines <= variant["parity"]["image_encoder.embedding"].keys()
     assert variant["latency_ms"]["image"]["1"] == {"p10": 0.9, "median": 1.0}
-    assert {"passed", "allowance_pp", "reverted"} <= variant["gate"].keys()
+    assert {"passed", "allowance_pp", "fallbacks"} <= variant["gate"].keys()
     assert value["sensitivity"] == [
         {"layer": "vision.layers.0", "bits": 8, "drop_pp": 0.25, "component": None, "loss": None}
     ]

@@ -15,7 +15,7 @@ from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pocketvl.families import open_checkpoint
-from pocketvl_runtime.manifest import ResizeMode
+from pocketvl_runtime.manifest import Resize, ResizeMode
 from tests.families.tiny import EMBEDDING_DIM, EOS, IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 
 
@@ -100,10 +100,11 @@ def test_contract_is_read_from_the_folder(folder: Path) -> None:
         EMBEDDING_DIM,
     )
     assert source.logit_scale == pytest.approx(np.exp(2.5), rel=1e-6)
-    assert source.tokenizer.length == TEXT_LENGTH
-    assert not source.tokenizer.needs_mask
+    assert source.tokenizer.max_length == TEXT_LENGTH
     assert source.tokenizer_json == (folder / "tokenizer.json").read_bytes()
-    assert source.preprocess.resize_mode is ResizeMode.SHORTEST_EDGE
+    resize = source.preprocess.steps[0]
+    assert isinstance(resize, Resize)
+    assert resize.mode is ResizeMode.SHORTEST_EDGE
     assert (source.preprocess.height, source.preprocess.width) == (IMAGE_SIZE, IMAGE_SIZE)
     assert source.contract.notes == ()
     assert not source.tower("image_encoder").training
@@ -117,7 +118,7 @@ def test_text_length_is_the_smaller_of_tokenizer_and_positions(
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": limit}))
     source = open_checkpoint(tmp_path)
-    assert source.tokenizer.length == expected
+    assert source.tokenizer.max_length == expected
     ids = random_ids(source.tokenizer.pad_id)[:, :expected]
     with torch.no_grad():
         expected_values = unit(CLIPModel.from_pretrained(tmp_path).get_text_features(ids).pooler_output)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from pocketvl.errors import SourceError
 from pocketvl.families import open_checkpoint
-from pocketvl_runtime.manifest import ResizeMode
+from pocketvl_runtime.manifest import Resize, ResizeMode
 from pocketvl_runtime.text import Tokenizer
 from tests.families.tiny import IMAGE_SIZE, make_tiny_clip
 
@@ -49,16 +49,18 @@ def folder(tmp_path: Path) -> Path:
 def test_ways_to_write_sizes(folder: Path, values: dict[str, Any], mode: ResizeMode, cropped: bool) -> None:
     change(folder / "preprocessor_config.json", **values)
     spec = open_checkpoint(folder).preprocess
-    assert spec.resize_mode is mode
+    resize, *crops = spec.steps
+    assert isinstance(resize, Resize)
+    assert resize.mode is mode
     assert (spec.height, spec.width) == (IMAGE_SIZE, IMAGE_SIZE)
-    assert (spec.crop_height is not None) is cropped
+    assert bool(crops) is cropped
     if isinstance(values.get("size"), dict) and "width" in values["size"]:
-        assert (spec.resize_height, spec.resize_width) == (values["size"]["height"], values["size"]["width"])
+        assert (resize.height, resize.width) == (values["size"]["height"], values["size"]["width"])
 
 
 def test_without_rescale_and_normalize_the_pixels_go_in_as_they_are(folder: Path) -> None:
     change(folder / "preprocessor_config.json", do_rescale=False, do_normalize=False)
-    spec = open_checkpoint(folder).preprocess
+    spec = open_checkpoint(folder).preprocess.normalized_in_graph
     assert (spec.rescale, spec.mean, spec.std) == (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
@@ -78,7 +80,7 @@ def test_processor_config_of_newer_transformers_is_read(folder: Path) -> None:
     nested = {**stored, "image_mean": [0.1, 0.2, 0.3]}
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": nested}))
     source = open_checkpoint(folder)
-    assert source.preprocess.mean == (0.1, 0.2, 0.3)
+    assert source.preprocess.normalized_in_graph.mean == (0.1, 0.2, 0.3)
     assert source.contract.notes == ()
 
 

@@ -16,6 +16,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from pocketvl.errors import SourceError
 from pocketvl.families.folders.image_processor import CLIP_PROCESSOR, read_preprocess
 from pocketvl_runtime.image import load_pixels
+from pocketvl_runtime.manifest import Resize
 
 SIDE = 32
 ABSENT = ...
@@ -108,7 +109,8 @@ def answers(folder: Path) -> list[NDArray[np.floating]]:
     """The same by what was read, with the runtime's pixels."""
     spec, _ = read_preprocess(folder, SIDE, CLIP_PROCESSOR)
     pixels = [load_pixels(each, spec).astype(np.float64) for each in pictures()]
-    return [((each * spec.rescale - spec.mean) / spec.std).transpose(2, 0, 1) for each in pixels]
+    norm = spec.normalized_in_graph
+    return [((each * norm.rescale - norm.mean) / norm.std).transpose(2, 0, 1) for each in pixels]
 
 
 def check_same(folder: Path) -> None:
@@ -183,7 +185,9 @@ def test_a_square_size_comes_from_the_class_and_not_from_the_file(tmp_path: Path
         tmp_path, {"use_square_size": True, "size": 40, "image_processor_type": CLIP_PROCESSOR}
     )
     spec, _ = read_preprocess(folder, 224, CLIP_PROCESSOR)
-    assert (spec.resize_height, spec.resize_width) == (224, 224)
+    resize = spec.steps[0]
+    assert isinstance(resize, Resize)
+    assert (resize.height, resize.width) == (224, 224)
 
 
 def test_a_key_that_would_replace_a_part_of_the_class_is_refused(tmp_path: Path) -> None:
@@ -217,7 +221,7 @@ def test_of_two_files_the_one_counts_that_transformers_reads(tmp_path: Path) -> 
     folder_with(folder, {"image_processor": OTHER, "processor_class": "CLIPProcessor"}, COMBINED)
     check_same(folder)
     spec, (note,) = read_preprocess(folder, SIDE, CLIP_PROCESSOR)
-    assert spec.mean == (0.5, 0.5, 0.5)
+    assert spec.normalized_in_graph.mean == (0.5, 0.5, 0.5)
     assert all(said in note for said in (SINGLE, COMBINED, "image_mean, image_std"))
 
 
@@ -229,7 +233,7 @@ def test_a_processor_config_without_an_image_processor_does_not_count(
     folder_with(folder, combined, COMBINED)
     check_same(folder)
     spec, notes = read_preprocess(folder, SIDE, CLIP_PROCESSOR)
-    assert spec.mean == (0.5, 0.5, 0.5)
+    assert spec.normalized_in_graph.mean == (0.5, 0.5, 0.5)
     assert notes == ()
 
 

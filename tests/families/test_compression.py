@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from pocketvl.compress.heads import keep_heads_
-from pocketvl.compress.low_rank import factorise, factorise_
-from pocketvl.compress.neurons import keep_neurons_
+from pocketvl.compress.heads import prune_heads_
+from pocketvl.compress.methods.low_rank import factorise, factorise_
+from pocketvl.compress.neurons import prune_neurons_
 from pocketvl.compress.shrink import linear
 from pocketvl.errors import SourceError
 from pocketvl.families import open_checkpoint
@@ -46,8 +46,8 @@ def _shrunk(folder: Path) -> Checkpoint:
     """Neurons in one layer, a head in another, a rank in a third."""
     checkpoint = open_checkpoint(folder)
     model = checkpoint.model
-    keep_neurons_(model, next(each for each in feed_forwards(model) if each.up == NAME), list(range(5, 60)))
-    keep_heads_(model, next(each for each in attentions(model) if each.query.startswith(LAYER)), [1])
+    prune_neurons_(model, next(each for each in feed_forwards(model) if each.up == NAME), list(range(5, 60)))
+    prune_heads_(model, next(each for each in attentions(model) if each.query.startswith(LAYER)), [1])
     name = "text_model.encoder.layers.1.mlp.fc2"
     assert factorise_(model, name, factorise(linear(model, name).weight), 7)
     return checkpoint

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from pocketvl.compress.filters import filter_groups, keep_filters_
+from pocketvl.compress.methods.prune_filters import filter_groups, prune_filters_
 from pocketvl.errors import SourceError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
@@ -48,8 +48,8 @@ def _halved(folder: Path) -> Checkpoint:
     checkpoint = open_checkpoint(folder)
     tower = checkpoint.tower(Role.IMAGE_ENCODER)
     groups = filter_groups(tower, _pixels(1), [PROJECTION])
-    kept = {group.root: group.keep(0.5, len(group)) for group in groups}
-    keep_filters_(tower, _pixels(1), kept, [PROJECTION])
+    kept = {group.root: group.select(0.5, len(group)) for group in groups}
+    prune_filters_(tower, _pixels(1), kept, [PROJECTION])
     return checkpoint
 
 
@@ -75,7 +75,7 @@ def test_dead_filters_go_without_a_trace(folder: Path, tmp_path: Path) -> None:
         up.weight[dead], up.bias[dead] = 0, 0  # and GELU(0) is 0
     expected = _embed(checkpoint)
     kept = {NEURONS: [k for k in range(64) if k not in dead]}
-    keep_filters_(tower, _pixels(1), kept, [PROJECTION])
+    prune_filters_(tower, _pixels(1), kept, [PROJECTION])
     assert (_embed(checkpoint) - expected).abs().max() < 1e-5
     checkpoint.save(tmp_path / "small")
     assert read_compression(tmp_path / "small").linears[NEURONS].outputs == 64 - len(dead)
@@ -106,7 +106,7 @@ def test_saved_and_opened_again_it_is_the_same(folder: Path, small: Path, tmp_pa
 def test_without_filters_the_file_is_as_it_was_before_they_were_known(folder: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(folder)
     tower = checkpoint.tower(Role.IMAGE_ENCODER)
-    keep_filters_(tower, _pixels(1), {NEURONS: list(range(32))}, [PROJECTION])
+    prune_filters_(tower, _pixels(1), {NEURONS: list(range(32))}, [PROJECTION])
     checkpoint.save(tmp_path / "small")
     assert json.loads((tmp_path / "small" / COMPRESSION_FILE).read_text()) == {
         "linears": {

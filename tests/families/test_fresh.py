@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from pocketvl.errors import RecipeError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.tower_shape import TowerShape
 from pocketvl_runtime.manifest import Role
 from tests.families.tiny import IMAGE_SIZE, make_tiny_clip
+from tests.families.tiny_dual import make_tiny_dual
 
 SHAPES: dict[str, TowerShape] = {
     Role.IMAGE_ENCODER: TowerShape(width=24, layers=3, heads=2),
@@ -64,3 +66,9 @@ def test_it_is_saved_and_opened_like_any_other(folder: Path, tmp_path: Path) -> 
     found, wanted = (each.tower(Role.IMAGE_ENCODER)(pixels) for each in (again, checkpoint))
     torch.testing.assert_close(found, wanted)
     assert not (tmp_path / "fresh" / "compression.json").exists()
+
+
+def test_a_family_without_such_shapes_says_so(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(make_tiny_dual(tmp_path / "dual"))
+    with pytest.raises(RecipeError, match="cannot be reinitialised in other shapes"):
+        checkpoint.reinitialize_(SHAPES, 0)

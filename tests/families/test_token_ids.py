@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from pocketvl.errors import SourceError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.folders.tokenizer import read_tokenizer
-from pocketvl_runtime.manifest import TokenizerSpec
+from pocketvl_runtime.manifest import Padding, TextProcessor
 from pocketvl_runtime.text import Tokenizer
 from tests.families.tiny import BOS, EOS, TEXT_LENGTH, make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
@@ -97,7 +97,7 @@ def folder_with(tiny: Path, folder: Path, name: str = CONFIG, **values: Any) -> 
 def check_same(folder: Path, length: int) -> None:
     """Ids as the runtime makes them are those of transformers, cut and filled up."""
     read = read_tokenizer(folder)
-    spec = TokenizerSpec(length=length, pad_id=read.pad_id, needs_mask=False)
+    spec = TextProcessor(length, Padding(read.pad_id))
     mine = Tokenizer(read.content, spec).encode(TEXTS).ids
     theirs = AutoTokenizer.from_pretrained(folder)
     if theirs.pad_token is None:

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from pocketvl.compress.costs import cost_of
-from pocketvl.compress.cross_modal import block_scores, least_blocks
-from pocketvl.compress.depth import keep_layers_
-from pocketvl.compress.heads import keep_heads_
-from pocketvl.compress.low_rank import factorise, factorise_
-from pocketvl.compress.neurons import keep_neurons_
+from pocketvl.compress.heads import prune_heads_
+from pocketvl.compress.methods.drop_layers import drop_layers_
+from pocketvl.compress.methods.low_rank import factorise, factorise_
+from pocketvl.compress.methods.prune_cross_modal import block_scores, least_blocks
+from pocketvl.compress.neurons import prune_neurons_
 from pocketvl.compress.settings import Score, Units
 from pocketvl.compress.shrink import linear
 from pocketvl.compress.structured import groups_of
@@ -70,7 +70,9 @@ def test_it_answers_like_transformers(folder: Path) -> None:
     pixels, ids = vilt_inputs()
     spec = checkpoint.preprocess
     values = pixels.permute(0, 3, 1, 2) / 255
-    values = (values - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
+    values = (values - torch.tensor(spec.normalized_in_graph.mean).view(3, 1, 1)) / torch.tensor(
+        spec.normalized_in_graph.std
+    ).view(3, 1, 1)
     model = ViltForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).train(False)
     with torch.no_grad():
         wanted = model(
@@ -101,12 +103,12 @@ def test_everything_that_was_changed_is_there_again(folder: Path, tmp_path: Path
     checkpoint = open_checkpoint(folder)
     model = checkpoint.model
     split_attentions_(model, _segments(checkpoint), [Block(NAMES[1], "text", "image", 1)])
-    keep_heads_(model, attentions(model)[1], [1])  # the head that is split is now the first
+    prune_heads_(model, attentions(model)[1], [1])  # the head that is split is now the first
     assert removed_blocks(model) == (Block(NAMES[1], "text", "image", 0),)
     split_attentions_(model, _segments(checkpoint), [Block(NAMES[1], "image", "text", 0)])
-    keep_neurons_(model, feed_forwards(model)[1], list(range(5, 60)))
+    prune_neurons_(model, feed_forwards(model)[1], list(range(5, 60)))
     assert factorise_(model, f"{NAMES[1]}.query", factorise(linear(model, f"{NAMES[1]}.query").weight), 5)
-    keep_layers_(model, LAYER, [1])
+    drop_layers_(model, LAYER, [1])
     checkpoint.config["num_hidden_layers"] = 1
     checkpoint.save(tmp_path / "small")
     again = open_checkpoint(tmp_path / "small")
@@ -143,7 +145,7 @@ def test_what_a_head_saves_is_not_overrated_where_attention_is_split(folder: Pat
     for group, attention, exact in zip(groups, attentions(checkpoint.model), (False, True), strict=True):
         for kept in ([0], [1]):
             smaller = deepcopy(checkpoint.model)
-            keep_heads_(smaller, attention, kept)
+            prune_heads_(smaller, attention, kept)
             other = open_checkpoint(folder)
             other.model = smaller
             saved = cost_of(tower, inputs).macs - cost_of(other.tower(Role.FUSION), inputs).macs

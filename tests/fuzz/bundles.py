@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -14,30 +15,49 @@ from typing import Any
 import numpy as np
 
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.errors import PocketVLError
+from pocketvl_runtime.errors import BundleError, PocketVLError
 from pocketvl_runtime.golden import GOLDEN_FILE
-from pocketvl_runtime.manifest import MANIFEST_FILE, TOKENIZER_FILE
+from pocketvl_runtime.manifest import MANIFEST_FILE, TOKENIZER_FILE, ContrastiveTask, manifest_digest
 from pocketvl_runtime.model import Model, load
 from pocketvl_runtime.selftest import selftest
 from tests.fuzz.mutations import HOSTILE, Extra, Raw, hostile_json
 from tests.fuzz.target import Case, Finding, refusal
-from tests.runtime.bundles import write_bundle
+from tests.runtime.bundles import with_digest, write_bundle
 
 _IMAGE = "golden/images/wide.jpg"
 _TEXTS = ("a photo of a red cube", "green")
 _NUMBERS = (*(v for v in HOSTILE if isinstance(v, int | float)), Raw("1e999"), "1", None)
 _MANIFEST_EXTRA: Extra = {
-    "logit_scale": (0, -1, 1e300, 1e-300, -1e308, *_NUMBERS),
-    "embedding_dim": _NUMBERS,
-    "label_template": ("{label}", "{label}" * 1000, "", "{", "{label!r}", "{0}{label}", "\0{label}"),
+    "scale": ({"first": 0, "second": 1}, {"first": 1e300, "second": 1e-300}, 1, None),
+    "first": (0, -1, 1e300, 1e-300, -1e308, "image_encoder.embedding", "text_encoder", ".", *_NUMBERS),
+    "second": (0, -1, 1e300, "image_encoder.embedding", "text_encoder.x", "", *_NUMBERS),
+    "bias": _NUMBERS,
+    "activation": ("sigmoid", "softmax", "relu"),
+    "shape": ([], [1], [1, 8], [1, -1], [1, "D"], ["N", 8], [1, 16, 16, 3], [0, 0], [True, 8]),
+    "dtype": ("float16", "int64", "uint8", "string"),
+    "from": ("image", "text", "eye", "image_encoder.embedding", "a.b.c", None),
+    "template": ("{label}", "{label}" * 1000, "", "{", "{label!r}", "{0}{label}", "\0{label}"),
     "labels": ([], [""], ["a", "a"], ["\ud800"], ["a"] * 300, None, "abc"),
-    "schema_version": (0, 2, 1.0, "1", True, None),
-    "resize_height": _NUMBERS,
-    "crop_width": _NUMBERS,
-    "resize_mode": ("exact", "EXACT", "", None),
-    "length": (1, 2, 3, 11, 13, 65536, 65537, *_NUMBERS),
-    "pad_id": _NUMBERS,
-    "needs_mask": (True, 1, "true"),
+    "version": ("2.1", "2.999999", "3.0", "1.0", "2", 2.0, True, None),
+    "format": ("pocketvl-golden", None),
+    "kind": ("labels", "generate", "match", "log_mel", "tokenizers", "image", "attention_mask", "hidden"),
+    "op": ("pad", "center_crop", "resize"),
+    "steps": ([], [{"op": "center_crop", "height": 16, "width": 16, "rounding": "floor"}]),
+    "size": _NUMBERS,
+    "height": _NUMBERS,
+    "width": _NUMBERS,
+    "mode": ("exact", "longest_edge", "float", "", None),
+    "filter": ("nearest", "lanczos"),
+    "rounding": ("half_up", "half_even"),
+    "max_length": (1, 2, 3, 11, 13, 65536, 65537, *_NUMBERS),
+    "id": _NUMBERS,
+    "side": ("left", "up"),
+    "truncate": ("left", "never"),
+    "canonicalize": (["lower", "strip_punctuation", "collapse_spaces"], ["lower"] * 300, "lower"),
+    "prompt": ([{"kind": "text"}], [{"kind": "literal", "text": "x"}], [{}]),
+    "signature": ("serving_default", "decode", "", None),
+    "ports": ({"pixels": {"shape": [1]}}, {"x": {}}, {"embedding": {"dtype": "float16"}}),
+    "min_engine": ("1", "999", "new", ""),
     "rescale": _NUMBERS,
     "std": ([0, 1, 1], [1e-320] * 3, [-1, 1, 1], [1, 1]),
     "bytes": _NUMBERS,
@@ -59,16 +79,28 @@ _MANIFEST_EXTRA: Extra = {
     "comparable": ([{"space": "", "centred_cosine_median": {}}], [{"space": "x"}], {}),
 }
 _GOLDEN_EXTRA: Extra = {
-    "images": ([],),
-    "texts": ([],),
+    "inputs": (
+        {},
+        {"image": 0},
+        {"image": 1},
+        {"text": 2},
+        {"image": 0, "text": 0},
+        {"eye": 0},
+        {"image": -1},
+    ),
+    "outputs": ({}, {"a.b": []}, {"image_encoder.x": [{"inputs": {}, "shape": [0], "values": []}]}),
+    "answers": ({}, None, {"match": []}, {"ask": []}),
     "file": ("", "../x", "golden/golden.json", "manifest.json", TOKENIZER_FILE, "golden/images/none.png"),
     "pixels": (_IMAGE, "golden/golden.json"),
     "text": ("", " ", "\ud800", "x" * 100_000, "\0"),
     "ids": ([], [-1], [2**40], [1.0], [0] * 12, [0] * 100_000),
-    "embedding": ([], [0.0] * 8, [1e308] * 8, [1] * 7, [[1]], [1e400 - 1e400]),
+    "shape": ([], [8], [1, 8, 1], [8, 1], [0], [-1, -8]),
+    "values": ([], [0.0] * 8, [1e308] * 8, [1] * 7, [[1]], [1e400 - 1e400]),
     "tolerance": ({}, {"onnx-fp32": {}}, {"": {}}),
     "cosine_min": (-1, 2, *_NUMBERS),
     "max_abs": _NUMBERS,
+    "similarity": ([], [0, 0, 0], [2] * 3, None),
+    "probability": ([], [0, 0, 0], [1] * 3, None),
 }
 _TOKENIZER_EXTRA: Extra = {
     "normalizer": (
@@ -159,7 +191,7 @@ class Bundles:
         shutil.rmtree(self._copy, ignore_errors=True)
         shutil.copytree(self._whole, self._copy)
         for path, content in case.files.items():
-            (self._copy / path).write_bytes(content)
+            (self._copy / path).write_bytes(content if path != MANIFEST_FILE else _signed(content))
             if path != MANIFEST_FILE:
                 reseal_file(self._copy, path, content)
         if case.options is not None:
@@ -202,12 +234,16 @@ def _ask(model: Model, root: Path) -> str:
         warnings.simplefilter("ignore")
         match = model.match(root / _IMAGE, list(_TEXTS))
         rows = model.embed_text(list(_TEXTS))
-        labels = model.classify(root / _IMAGE) if model.manifest.labels else None
-    if rows.shape != (len(_TEXTS), model.manifest.embedding_dim) or not np.isfinite(rows).all():
+        task = model.manifest.tasks.get("classify")
+        has_labels = isinstance(task, ContrastiveTask) and task.labels
+        labels = model.classify(root / _IMAGE) if has_labels else None
+    dim = len(model.embed_image(root / _IMAGE))
+    if rows.shape != (len(_TEXTS), dim) or not np.isfinite(rows).all():
         raise Finding("embeddings of another kind", f"{rows.dtype} {rows.shape}: {rows}"[:300])
     for results in (match.results, labels.results if labels else ()):
         numbers = [(score.similarity, score.probability) for score in results]
-        if not np.isfinite(numbers).all() or (results and abs(sum(p for _, p in numbers) - 1) > 1e-6):
+        in_range = all(-1e-6 <= p <= 1 + 1e-6 for _, p in numbers)
+        if not np.isfinite(numbers).all() or not in_range:
             raise Finding("probabilities that are none", repr(numbers)[:300])
     return "answers"
 
@@ -220,7 +256,16 @@ def reseal_file(root: Path, path: str, content: bytes) -> None:
     """Gives the manifest the checksum of a file's new content."""
     manifest: Any = json.loads((root / MANIFEST_FILE).read_text())
     manifest["files"][path] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    (root / MANIFEST_FILE).write_text(json.dumps(manifest))
+    (root / MANIFEST_FILE).write_text(with_digest(manifest))
+
+
+def _signed(content: bytes) -> bytes:
+    """A manifest with the right checksum, where it is JSON at all; or nothing behind it would be reached."""
+    try:
+        digest = manifest_digest(content)
+    except (BundleError, ValueError, AttributeError, RecursionError):
+        return content
+    return re.sub(rb'("manifest_sha256"\s*:\s*)"[^"]*"', rb'\1"' + digest.encode() + b'"', content)
 
 
 def _swap(root: Path, path: str, swap: str, outside: Path) -> None:

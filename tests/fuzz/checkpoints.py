@@ -162,7 +162,7 @@ class Checkpoints:
 
     def _compare(self, source: Checkpoint) -> str:
         try:
-            expected = _transformers(self._copy, self._image, source.tokenizer.length)
+            expected = _transformers(self._copy, self._image, source.tokenizer.max_length)
         except Exception:
             return "a source that transformers does not open"
         for what, ours, theirs in zip(("picture", "text"), _ours(source, self._image), expected, strict=True):

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from pocketvl_runtime.errors import InputError
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import MAX_PIXELS, PreprocessSpec, ResizeMode
+from pocketvl_runtime.manifest import MAX_PIXELS, ImageProcessor, Normalization, Resize, ResizeMode
 from tests.fuzz.mutations import damage
 from tests.fuzz.target import Case, Finding, refusal, watch_memory
 
@@ -50,7 +50,7 @@ _MODES = {
 class PictureOptions:
     """How a picture is preprocessed, and whether its file is whole."""
 
-    spec: PreprocessSpec
+    spec: ImageProcessor
     whole: bool
 
 
@@ -107,7 +107,7 @@ def _compare(pixels: NDArray[np.uint8], expected: NDArray[np.uint8]) -> None:
         )
 
 
-def _reference(data: bytes, spec: PreprocessSpec) -> NDArray[np.uint8]:
+def _reference(data: bytes, spec: ImageProcessor) -> NDArray[np.uint8]:
     """uint8 [H, W, 3], as transformers makes it of the upright picture."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -124,7 +124,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
 
 
-def _check_memory(grown: int, data: bytes, spec: PreprocessSpec) -> None:
+def _check_memory(grown: int, data: bytes, spec: ImageProcessor) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -132,8 +132,10 @@ def _check_memory(grown: int, data: bytes, spec: PreprocessSpec) -> None:
                 width, height = opened.size
     except Exception:
         width = height = 0
+    (resize,) = (step for step in spec.steps if isinstance(step, Resize))
+    edge = resize.size or resize.height or 0
     pixels = width * height if width * height <= MAX_PIXELS else 0  # larger ones are refused unread
-    resized = min(spec.resize_height**2 * (max(width, height) / max(1, min(width, height))), MAX_PIXELS)
+    resized = min(edge**2 * (max(width, height) / max(1, min(width, height))), MAX_PIXELS)
     most = _BYTES_PER_PIXEL * (pixels + resized) + _SPARE_BYTES
     if grown > most:
         raise Finding(
@@ -214,15 +216,16 @@ def _frames(rng: random.Random, size: tuple[int, int]) -> dict[str, Any]:
     return {"save_all": True, "append_images": others} if rng.random() < 0.5 else {"save_all": True}
 
 
-def _spec(rng: random.Random) -> PreprocessSpec:
+def _spec(rng: random.Random) -> ImageProcessor:
     edge, side = rng.choice((1, 16, 32, 33)), rng.choice((1, 16, 32, 40))
     mode, height, width = ResizeMode.SHORTEST_EDGE, edge, edge
     crop: tuple[int, int] | None = (side, side)
     if rng.random() < 0.3:
         mode, width = ResizeMode.EXACT, rng.choice((1, 20, 48))
         crop = crop if rng.random() < 0.5 else None
-    top, left = crop or (None, None)
-    return PreprocessSpec(mode, height, width, top, left, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1 / 255)
+    return ImageProcessor.bicubic(
+        mode, (height, width), crop, Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1 / 255)
+    )
 
 
 # --- damage that a checksum or a syntax would stop at once ---------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketvl.errors import RecipeError
-from pocketvl.recipes.compress_recipe import STEPS, read_compress_recipe
+from pocketvl.recipes.compress_recipe import LEARN, METHODS, Step, read_compress_recipe
 from pocketvl.recipes.export_recipe import read_export_recipe
 from pocketvl.recipes.toml import shipped_recipes
 from pocketvl.tabletop.train import read_training_recipe
@@ -27,15 +27,17 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
 _NUMBERS = tuple(v for v in HOSTILE if isinstance(v, int | float))
 _LEARN = {"joint_steps": 3, "losses": {"response": 1.0}}
 _EXTRA: Extra = {
-    "kind": (*STEPS, "clip", "vilt", "dual-encoder", "", 1, []),
+    "kind": (*METHODS, LEARN, "fresh", "clip", "vilt", "dual-encoder", "", 1, []),
     "ratio": (0.5, 1, 0, *_NUMBERS),
     "parameters": (1000, *_NUMBERS),
     "int8_bytes": (1e6, *_NUMBERS),
     "sparsity": (0.5, *_NUMBERS),
     "two_of_four": (True, "true", 1),
     "energy": (0.9, *_NUMBERS),
-    "image": (3, 0, {"width": 8, "layers": 1, "heads": 2}, *_NUMBERS),
-    "towers": ([], ["image"], ["image", "image"], "image", ["fusion", "text"]),
+    "image_encoder": (3, 0, {"width": 8, "layers": 1, "heads": 2}, *_NUMBERS),
+    "keep": ({}, {"image_encoder": 3}, {"image_encoder": 0}, {"": 2}, [3], *_NUMBERS),
+    "components": ([], ["image_encoder"], ["fusion", "fusion"], "fusion", [""]),
+    "towers": (["image"], "image"),
     "units": ([], ["heads"], ["heads", "heads"], "neurons"),
     "rounds": (1, 2, 2.0, "2", True, *_NUMBERS),
     "score": ("taylor", "gate", "value", "TAYLOR"),
@@ -118,15 +120,26 @@ def _check_numbers(value: Any, path: str = "") -> None:
 def _items(value: Any) -> list[tuple[Any, Any]]:
     if dataclasses.is_dataclass(value):
         return [(item.name, getattr(value, item.name)) for item in dataclasses.fields(value)]
+    if isinstance(value, Mapping):
+        return list(value.items())
     return list(enumerate(value)) if isinstance(value, list | tuple) else []
+
+
+def _named(settings: Any) -> dict[Any, Any]:
+    """The settings of a table by name; of a step, its method's among them."""
+    found = dict(_items(settings))
+    if isinstance(settings, Step):
+        found.update(_items(found.pop("method")))
+    return found
 
 
 def _compare(said: Any, settings: Any, path: str) -> None:
     """Raises Finding where a setting is not the value in the file, or was made of one of another type."""
     if isinstance(said, dict):
+        found = _named(settings)
         for name, value in said.items():
-            if hasattr(settings, name):
-                _compare(value, getattr(settings, name), f"{path}.{name}")
+            if name in found:
+                _compare(value, found[name], f"{path}.{name}")
             elif name != "kind":  # which has chosen the settings' type
                 raise Finding("a key that no settings have", f"{path}.{name} = {value!r}"[:300])
     elif isinstance(said, list):

@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 
 from pocketvl_runtime.errors import InputError
-from pocketvl_runtime.manifest import TokenizerSpec
+from pocketvl_runtime.manifest import Padding, TextProcessor
 from pocketvl_runtime.text import Tokenizer
 from tests.fuzz.target import Case, Finding, refusal
 from tests.runtime.bundles import TOKENIZER, tokenizer_json
@@ -72,7 +72,7 @@ class Texts:
     def __init__(self, folder: Path) -> None:
         """Args: folder: to work in; not needed here."""
         found = [(tokenizer_json(), TOKENIZER)]
-        spec = TokenizerSpec(length=32, pad_id=0, needs_mask=True)
+        spec = TextProcessor(32, Padding(0))
         found += [(path.read_bytes(), spec) for path in sorted(_CHECKPOINTS.glob("*/tokenizer.json"))]
         self._ours = [Tokenizer(content, spec) for content, spec in found]
         self._theirs = [_reference(content, spec) for content, spec in found]
@@ -102,21 +102,21 @@ class Texts:
         if not _is_good(texts, theirs):
             raise Finding("what is no text is taken", repr(texts)[:200])
         expected = theirs.encode_batch(list(texts))
-        shape = (len(texts), ours.spec.length)
+        shape = (len(texts), ours.processor.max_length)
         _same("ids", encoding.ids, [each.ids for each in expected], shape, np.int32)
         _same("mask", encoding.mask, [each.attention_mask for each in expected], shape, np.int32)
         theirs.no_truncation()
         lengths = [sum(each.attention_mask) for each in theirs.encode_batch(list(texts))]
-        theirs.enable_truncation(ours.spec.length)
+        theirs.enable_truncation(ours.processor.max_length)
         _same("lengths", encoding.lengths, lengths, shape[:1], np.int64)
         _same("truncated", encoding.truncated, [n > shape[1] for n in lengths], shape[:1], np.bool_)
         return "ids"
 
 
-def _reference(content: bytes, spec: TokenizerSpec) -> tokenizers.Tokenizer:
+def _reference(content: bytes, spec: TextProcessor) -> tokenizers.Tokenizer:
     theirs = tokenizers.Tokenizer.from_buffer(content)
-    theirs.enable_truncation(spec.length)
-    theirs.enable_padding(length=spec.length, pad_id=spec.pad_id)
+    theirs.enable_truncation(spec.max_length)
+    theirs.enable_padding(length=spec.max_length, pad_id=spec.pad_id)
     return theirs
 
 

@@ -37,29 +37,49 @@ def test_no_bundle_is_one_line_for_every_command(
 
 def rename_out(manifest: Any, path: str) -> None:
     manifest["files"][path] = manifest["files"].pop(f"graphs/{GRAPH}")
-    manifest["graphs"][GRAPH]["file"] = path
+    manifest["variants"]["onnx-int8"]["files"]["image_encoder"]["file"] = path
+
+
+def step(manifest: Any, number: int) -> Any:
+    return manifest["processors"]["image"]["steps"][number]
+
+
+def port(manifest: Any, kind: str) -> Any:
+    return manifest["graphs"]["image_encoder"][kind][0]
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda m: m.update(schema_version=2), "schema_version is 2, and this runtime knows only 1; install"),
+        (
+            lambda m: m.update(version="3.0"),
+            "version is 3.0, and this runtime reads 2.x; pip install --upgrade",
+        ),
         (lambda m: m.pop("graphs"), "graphs is missing"),
         (lambda m: rename_out(m, f"../{GRAPH}"), f"'../{GRAPH}' does not stay inside the bundle"),
         (lambda m: rename_out(m, f"/etc/{GRAPH}"), f"'/etc/{GRAPH}' does not stay inside the bundle"),
         (lambda m: m["files"][f"graphs/{GRAPH}"].update(sha256="0" * 64), f"{GRAPH} is damaged: "),
         (lambda m: m["files"][f"graphs/{GRAPH}"].update(bytes=1), f"{GRAPH} is damaged: "),
-        (lambda m: m["preprocess"].update(resize_height=2**20, resize_width=2**20), "more than 89000000 pix"),
-        (lambda m: m["preprocess"].update(crop_height=2**31, crop_width=1), "more than 89000000 pixels"),
-        (lambda m: m["tokenizer"].update(length=2**31), "tokenizer: length 2147483648 must be 1 to 65536"),
-        (lambda m: m["tokenizer"].update(pad_id=2**40), "tokenizer: pad_id 1099511627776 must be 0 to"),
-        (lambda m: m["tokenizer"].update(needs_mask=True), "'mask' int32 [1, 12] is wanted"),
-        (lambda m: m["graphs"][GRAPH]["outputs"].append(m["graphs"][GRAPH]["outputs"][0]), "its outputs are"),
+        (lambda m: step(m, 0).update(size=2**20), "more than 89000000 pixels"),
+        (lambda m: step(m, 1).update(height=2**31, width=1), "more than 89000000 pixels"),
         (
-            lambda m: m["graphs"][GRAPH]["inputs"][0].update(shape=[1, 8, 8, 3]),
-            "its inputs are 'pixels' uint8",
+            lambda m: m["processors"]["text"].update(max_length=2**31),
+            "max_length 2147483648 must be 1 to 65536",
         ),
-        (lambda m: m.update(embedding_dim=10**9), "and one float [1, 1000000000] is wanted"),
+        (lambda m: m["processors"]["text"]["pad"].update(id=2**40), "pad: id 1099511627776 must be 0 to"),
+        (
+            lambda m: m["graphs"]["image_encoder"]["outputs"].append(port(m, "outputs")),
+            "two ports have one name",
+        ),
+        (lambda m: port(m, "inputs").update(shape=[1, 8, 8, 3]), "'pixels' pixels uint8 [1, 8, 8, 3] is wan"),
+        (
+            lambda m: port(m, "outputs").update(shape=[1, 10**9]),
+            "its embeddings differ: 'embedding' embedding",
+        ),
+        (
+            lambda m: port(m, "outputs").update(shape=[]),
+            "is 'embedding' embedding float32 [], and one float [1, D]",
+        ),
         (lambda m: m.update(variants={}), "holds no variant; export the bundle again"),
     ],
 )
@@ -95,7 +115,7 @@ def test_a_link_gives_nothing_away(bundle: Path, image: Path, refuses: Refuses) 
     secret.write_text('{"s3cret": 1}')
     for command in COMMANDS:
         line = refuses(*arguments(command, bundle, image))
-        assert "secret, which is no manifest of schema version 1; copy the bundle again" in line
+        assert "secret, which is no manifest of format 2.0; copy the bundle again" in line
         assert "s3cret" not in line
 
 
@@ -256,10 +276,12 @@ def test_a_variant_that_is_not_there_lists_those_that_are(
 
 
 def test_a_golden_pack_that_is_none_is_named(bundle: Path, image: Path, refuses: Refuses) -> None:
-    (bundle / "golden" / "golden.json").write_text(json.dumps({"schema_version": 1}))
+    (bundle / "golden" / "golden.json").write_text(
+        json.dumps({"format": "pocketvl-golden", "version": "2.0"})
+    )
     reseal(bundle)
     for command in ("selftest", "bench"):
-        assert "golden.json: images is missing" in refuses(*arguments(command, bundle, image))
+        assert "golden.json: inputs is missing" in refuses(*arguments(command, bundle, image))
 
 
 def test_missing_engines_say_what_to_install(

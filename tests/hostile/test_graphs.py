@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pocketvl_runtime import load
 from pocketvl_runtime.backends import engine_errors, first_line, open_backend
 from pocketvl_runtime.errors import BackendError, BundleError, PocketVLError
-from pocketvl_runtime.manifest import MAX_GRAPH_BYTES, Engine, GraphSpec, Precision, Role, TensorSpec
+from pocketvl_runtime.manifest import MAX_GRAPH_BYTES, Engine, GraphSpec, Precision, TensorSpec
 from tests.runtime import graphs
 from tests.runtime.bundles import edit_manifest, reseal
 from tests.runtime.test_backends import IMAGE, OUT, TEXT, spec
@@ -68,7 +68,7 @@ def test_weights_in_another_file_are_refused_however_that_is_written(
     np.arange(64, dtype=np.float32).tofile(tmp_path / "secret.bin")
     monkeypatch.chdir(tmp_path)
     x, y = (TensorSpec(name, "float32", (1, 64)) for name in ("x", "y"))
-    graph = GraphSpec(Role.IMAGE_ENCODER, Engine.ONNX, Precision.FP32, "graphs/g.onnx", (x,), (y,))
+    graph = GraphSpec("image_encoder", Engine.ONNX, Precision.FP32, "graphs/g.onnx", (x,), (y,))
     content = onnx_reading(str(tmp_path / "secret.bin") if absolute else "secret.bin", longer)
     with pytest.raises(BackendError, match=r"g\.onnx: some of its weights lie in another file"):
         open_backend(graph, content, 1)

@@ -23,8 +23,8 @@ from pocketvl.lower.tflite.export import export_tflite
 from pocketvl.lower.tflite.fp16 import cast_fp16_tflite
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.observe.calibrate import calibrate
+from pocketvl.observe.structure import token_tables
 from pocketvl.quantize.fold import fold_
-from pocketvl.quantize.structure import token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip

@@ -41,7 +41,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     for name, checkpoint in checkpoints.items():
         opened = open_checkpoint(checkpoint)
-        example = torch.full((1, opened.tokenizer.length), opened.tokenizer.pad_id, dtype=torch.int32)
+        example = torch.full((1, opened.tokenizer.max_length), opened.tokenizer.pad_id, dtype=torch.int32)
         for kind, export in EXPORT.items():
             made[f"{name}.{kind}"] = root / f"{name}.{kind}"
             export(opened.tower("text_encoder"), {"ids": example}, made[f"{name}.{kind}"])

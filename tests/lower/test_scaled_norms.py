@@ -28,7 +28,7 @@ from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings, Observer
 from pocketvl.quantize.arithmetic import activation_grid, quantize_bias, quantize_weights, weight_scale
 from pocketvl.quantize.equalize import Equalized, equalize_
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.fold import fold_
 from tests.families.tiny import make_tiny_clip
 from tests.lower.engines import centred_cosines, run
 from tests.lower.lowered import samples
@@ -79,7 +79,7 @@ def equalised() -> Equalised:
     module = open_checkpoint(make_tiny_clip(folder / "tiny")).tower("text_encoder").requires_grad_(False)
     feeds = [feed["ids"] for feed in samples("ids", 64, 1)]
     example = torch.from_numpy(feeds[0])
-    fold_layer_norms_(module, example)
+    fold_(module, example)
     plant_outliers_(module, example, list(range(0, 32, 4)), 20)
     decided: tuple[Equalized, ...] = ()
     for kind in ("plain", "equal"):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +20,7 @@ RUNTIME = ROOT / "runtime" / "pocketvl_runtime"
 RUNTIME_MAY = {"numpy", "PIL", "tokenizers", "click", "pocketvl_runtime"}
 LEAN = (
     "pocketvl.cli",
+    "pocketvl.compress.methods",
     "pocketvl.console",
     "pocketvl.pipelines",
     "pocketvl.recipes",
@@ -132,6 +136,70 @@ def drill(tree: Path, holes: dict[str, str]) -> None:
     for where, line in holes.items():
         with (tree / where).open("a") as stream:
             stream.write(f"\n{line}\n")
+
+
+def contracts(tree: Path) -> list[dict[str, Any]]:
+    """The import contracts of a tree."""
+    parsed = tomllib.loads((tree / "pyproject.toml").read_text())
+    found: list[dict[str, Any]] = parsed["tool"]["importlinter"]["contracts"]
+    return found
+
+
+def layers(tree: Path) -> set[str]:
+    """The modules that the walls stand between."""
+    (walls,) = (contract for contract in contracts(tree) if contract["type"] == "layers")
+    return {module for line in walls["layers"] for module in re.findall(r"[\w.]+", line)}
+
+
+def vanished(tree: Path) -> set[str]:
+    """Our own modules that an import contract or a list of this file names, and that are not there."""
+    named = set(LEAN) | layers(tree)
+    for contract in contracts(tree):
+        for key in ("source_modules", "forbidden_modules", "ignore_imports"):
+            named |= {module for line in contract.get(key, []) for module in re.findall(r"[\w.]+", line)}
+    ours = {module for module in named if module.partition(".")[0] in ("pocketvl", "pocketvl_runtime")}
+    places = {module: Path(*module.split(".")) for module in ours}
+    return {
+        module
+        for module, place in places.items()
+        if not any(
+            (tree / side / place / "__init__.py").is_file() or (tree / side / f"{place}.py").is_file()
+            for side in ("exporter", "runtime")
+        )
+    }
+
+
+def unplaced(tree: Path) -> set[str]:
+    """The modules and packages right below pocketvl that no layer names."""
+    children = (tree / "exporter" / "pocketvl").iterdir()
+    modules = {path.stem for path in children if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    return {f"pocketvl.{name}" for name in modules - {"__init__"}} - layers(tree)
+
+
+def test_contracts_name_what_is_there_and_every_package_has_a_layer(tree: Path) -> None:
+    assert vanished(tree) == set()
+    assert unplaced(tree) == set()
+
+
+@pytest.mark.parametrize(
+    ("side", "module"),
+    [
+        ("exporter", "pocketvl.observe"),
+        ("exporter", "pocketvl.settings"),
+        ("exporter", "pocketvl.compress"),
+        ("exporter", "pocketvl.tabletop.painting"),
+        ("runtime", "pocketvl_runtime.backends.litert"),
+        ("runtime", "pocketvl_runtime.cli"),
+    ],
+)
+def test_a_renamed_module_is_noticed(tree: Path, side: str, module: str) -> None:
+    place = tree / side / Path(*module.split("."))
+    path = place if place.is_dir() else place.with_suffix(".py")
+    path.rename(path.with_name(f"renamed{path.suffix}"))
+    assert module in vanished(tree)
+    assert unplaced(tree) == (
+        {"pocketvl.renamed"} if module.count(".") == 1 and side == "exporter" else set()
+    )
 
 
 def test_import_linter_passes_and_would_notice_every_hole(tree: Path) -> None:

@@ -18,7 +18,7 @@ from pocketvl.families.layers.split_attention import removed_blocks
 from pocketvl.pipelines.compress import CompressRequest, compress
 from pocketvl.pipelines.compress_chain import stages_of
 from pocketvl.pipelines.stages.answering import AskAnswers, LearnAnswers, QuestionData
-from pocketvl.pipelines.stages.compressing import PruneCrossModal
+from pocketvl.pipelines.stages.compressing import CompressCheckpoint
 from pocketvl.recipes.compress_recipe import read_compress_recipe
 from pocketvl.stage import Stage
 from pocketvl.tabletop.folder import write_tabletop
@@ -48,23 +48,21 @@ kind = "prune"
 units = ["neurons", "heads"]
 ratio = 0.5
 score = "gate"
-towers = ["fusion"]
 
 [[steps]]
 kind = "sparsify"
 sparsity = 0.25
-towers = ["fusion"]
+components = ["fusion"]
 learn = { joint_steps = 2, batch_size = 8, losses = { response = 0.0, answer = 1.0 } }
 """
 SMALLER = """
 [[steps]]
 kind = "drop-layers"
-fusion = 1
+keep = { fusion = 1 }
 
 [[steps]]
 kind = "low-rank"
 ratio = 0.25
-towers = ["fusion"]
 """
 BLOCKS = 2 * LAYERS * HEADS
 
@@ -149,10 +147,10 @@ def test_rounds_go_further_and_only_a_response_asks_the_teacher(world: World, tm
     step = 'kind = "prune-cross-modal"\nratio = 0.8\nrounds = 2\ngrain = "layer"\nscore = "position"\n'
     stages = _steps(tmp_path, world.source, step + learn, 'kind = "learn"\nlearn = { joint_steps = 1 }')
     assert [type(stage) for stage in stages] == [
-        PruneCrossModal, LearnAnswers, PruneCrossModal, LearnAnswers, LearnAnswers,
+        CompressCheckpoint, LearnAnswers, CompressCheckpoint, LearnAnswers, LearnAnswers,
     ]  # fmt: skip
-    pruned = [stage for stage in stages if isinstance(stage, PruneCrossModal)]
-    assert [stage.ratio for stage in pruned] == pytest.approx([0.7, 0.8])
+    pruned = [stage for stage in stages if isinstance(stage, CompressCheckpoint)]
+    assert [stage.fraction for stage in pruned] == [0.875, 1]
     learned = [stage for stage in stages if isinstance(stage, LearnAnswers)]
     assert [len(stage.answers) for stage in learned] == [0, 0, 1]
     assert isinstance(learned[0].data, QuestionData)
@@ -166,8 +164,12 @@ LOSSES = "losses = { response = 0, answer = 0 }"
 @pytest.mark.parametrize(
     ("steps", "complaint"),
     [
-        (('kind = "prune"\nratio = 0.5',), "this model has no image tower; its towers: fusion"),
-        (('kind = "drop-layers"\ntext = 1',), "this model has no text tower"),
+        (
+            ('kind = "prune"\nratio = 0.5\ncomponents = ["text_encoder"]',),
+            "no component 'text_encoder', only fusion",
+        ),
+        (('kind = "drop-layers"\nkeep = { text_encoder = 1 }',), "no component 'text_encoder', only fusion"),
+        (('kind = "qat"',), "qat is for models with an image_encoder and a text_encoder"),
         (('kind = "learn"\nlearn = { image_steps = 3 }',), "image_steps is for models of two towers"),
         (
             ('kind = "learn"\nlearn = { joint_steps = 3, joint_rate = 1e-4 }',),
@@ -188,7 +190,7 @@ LOSSES = "losses = { response = 0, answer = 0 }"
         ),
         (
             (
-                'kind = "low-rank"\nratio = 0.5\ntowers = ["fusion"]',
+                'kind = "low-rank"\nratio = 0.5',
                 'kind = "prune-cross-modal"\nratio = 0.5',
             ),
             "low-rank comes before prune-cross-modal",
@@ -211,8 +213,11 @@ def test_what_makes_no_sense_for_a_vilt(
 @pytest.mark.parametrize(
     ("step", "complaint"),
     [
-        ('kind = "prune-cross-modal"\nratio = 0.5', "in which text and picture meet in attention"),
-        ('kind = "prune"\nratio = 0.5\ntowers = ["fusion"]', "no fusion tower; its towers: image, text"),
+        ('kind = "prune-cross-modal"\nratio = 0.5', "in which text and image meet in attention"),
+        (
+            'kind = "prune"\nratio = 0.5\ncomponents = ["fusion"]',
+            "'fusion', only image_encoder, text_encoder",
+        ),
         ('kind = "learn"\nlearn = { joint_steps = 1, losses = { answer = 1 } }', r"losses\.answer is for"),
     ],
 )

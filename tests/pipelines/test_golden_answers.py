@@ -16,9 +16,9 @@ from pocketvl.pipelines.bundle import golden_embeddings, write_base
 from pocketvl.pipelines.measure import with_tolerances
 from pocketvl.tasks.contrastive_metrics import Embeddings
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.golden import Golden
+from pocketvl_runtime.golden import Golden, Scores
 from pocketvl_runtime.image import load_pixels
-from pocketvl_runtime.manifest import Engine, Precision, Status, VariantSpec
+from pocketvl_runtime.manifest import ContrastiveTask, Engine, Precision, Scale, Status, VariantSpec
 from pocketvl_runtime.selftest import _wrong_scores
 from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 from pocketvl_runtime.text import Tokenizer
@@ -65,25 +65,33 @@ def by_torch(source: Checkpoint, bundle: Bundle, texts: list[str]) -> tuple[np.n
 
 
 def test_the_pack_holds_torchs_answers(source: Checkpoint, base: Bundle) -> None:
-    answers = base.golden().answers
-    assert answers is not None
-    assert (answers.space, answers.logit_scale) == (source.space(), source.logit_scale)
-    assert answers.labels == base.manifest.labels == LABELS
-    assert answers.label_template == base.manifest.label_template
+    golden, task = base.golden(), base.manifest.tasks["classify"]
+    assert golden.answers is not None
+    assert isinstance(task, ContrastiveTask)
+    assert (set(base.manifest.spaces), task.scale) == ({source.space()}, Scale(*[source.logit_scale] * 2))
+    assert (task.labels, task.template) == (LABELS, "a photo of a {label}")
     labels = [f"a photo of a {label}" for label in LABELS]
-    texts = [text.text for text in base.golden().texts]
-    for asked, rows in ((texts, answers.match), (labels, answers.classify)):
+    texts = [text.text for text in golden.texts]
+    for asked, name in ((texts, "match"), (labels, "classify")):
+        rows = golden.answers[name]
         similarity, probability = by_torch(source, base, asked)
-        np.testing.assert_allclose([row.similarity for row in rows], similarity, atol=2e-6)
+        assert [row.inputs for row in rows] == [{"image": number} for number in range(6)]
+        np.testing.assert_allclose(similarities_of(rows), similarity, atol=2e-6)
         np.testing.assert_allclose([row.probability for row in rows], probability, atol=2e-5)
+
+
+def similarities_of(rows: tuple[Scores, ...]) -> np.ndarray:
+    return np.array([row.similarity for row in rows], np.float64)
 
 
 def test_without_labels_there_is_nothing_to_classify(source: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     write_base(source, dataset(tmp_path / "data", ()), tmp_path / "out")
-    answers = Bundle.open(tmp_path / "out").golden().answers
+    opened = Bundle.open(tmp_path / "out")
+    answers, task = opened.golden().answers, opened.manifest.tasks["classify"]
     assert answers is not None
-    assert (answers.labels, answers.classify, len(answers.match)) == ((), (), 6)
+    assert isinstance(task, ContrastiveTask)
+    assert (task.labels, answers["classify"], len(answers["match"])) == ((), (), 6)
 
 
 def labels_read(source: Checkpoint) -> np.ndarray:
@@ -108,38 +116,41 @@ def off_by(golden: Golden, labels: np.ndarray, noise: float) -> Embeddings:
     return Embeddings(near(exact.image), texts, (*exact.texts, *label_texts("a photo of a {label}", LABELS)))
 
 
+def judged(base: Bundle, variant: str, got: Embeddings) -> Golden:
+    """The pack with the tolerances of one variant that answered so."""
+    engine, precision = variant.split("-")
+    spec = VariantSpec.of(Engine(engine), Precision(precision), Status.EXPERIMENTAL, {})
+    return with_tolerances(base.golden(), {variant: got}, {variant: spec}, base.manifest)
+
+
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 2e-2, 0.3])
 def test_a_variants_answers_keep_their_tolerance_and_little_more_is_allowed(
     source: Checkpoint, base: Bundle, noise: float
 ) -> None:
-    golden = base.golden()
-    got = off_by(golden, labels_read(source), noise)
-    spec = VariantSpec(Engine.ONNX, Precision.INT8, Status.EXPERIMENTAL, {})
-    answers = with_tolerances(golden, {"onnx-int8": got}, {"onnx-int8": spec}).answers
-    assert answers is not None
-    limit = answers.tolerance["onnx-int8"]
-    assert limit.status is Status.EXPERIMENTAL
-    off = {"similarity": 0.0, "probability": 0.0}
-    for rows, texts in ((answers.match, got.text[:12]), (answers.classify, got.text[12:])):
-        for expected, seen in zip(rows, got.image, strict=True):
+    got = off_by(base.golden(), labels_read(source), noise)
+    golden = judged(base, "onnx-int8", got)
+    assert golden.answers is not None
+    for name, texts in (("match", got.text[:12]), ("classify", got.text[12:])):
+        limit = golden.tolerance["onnx-int8"].answers[name]
+        off = {"similarity": 0.0, "probability": 0.0}
+        for expected, seen in zip(golden.answers[name], got.image, strict=True):
             similarity = similarities(seen, texts)
-            probability = probabilities(similarity, answers.logit_scale)
+            probability = probabilities(similarity, source.logit_scale)
             assert _wrong_scores(similarity, probability, expected, limit) is None
-            off["similarity"] = max(off["similarity"], np.abs(similarity - expected.similarity).max())
+            off["similarity"] = max(
+                off["similarity"], np.abs(similarity - similarities_of((expected,))[0]).max()
+            )
             off["probability"] = max(off["probability"], np.abs(probability - expected.probability).max())
-    assert limit.similarity == pytest.approx(2 * off["similarity"] + 0.005, abs=1.1e-4)
-    margin = 0.005 * source.logit_scale / 2
-    assert limit.probability == pytest.approx(min(1.0, 2 * off["probability"] + margin), abs=1.1e-4)
+        assert limit.similarity == pytest.approx(2 * off["similarity"] + 0.005, abs=1.1e-4)
+        margin = 0.005 * source.logit_scale / 2
+        assert limit.probability == pytest.approx(min(1.0, 2 * off["probability"] + margin), abs=1.1e-4)
 
 
 def test_fp32_has_next_to_no_margin(source: Checkpoint, base: Bundle) -> None:
-    golden = base.golden()
-    exact = {"onnx-fp32": off_by(golden, labels_read(source), 0.0)}
-    spec = VariantSpec(Engine.ONNX, Precision.FP32, Status.ACCEPTED, {})
-    answers = with_tolerances(golden, exact, {"onnx-fp32": spec}).answers
-    assert answers is not None
-    assert answers.tolerance["onnx-fp32"].similarity <= 2.1e-4
-    assert answers.tolerance["onnx-fp32"].probability <= 0.001
+    exact = off_by(base.golden(), labels_read(source), 0.0)
+    for limit in judged(base, "onnx-fp32", exact).tolerance["onnx-fp32"].answers.values():
+        assert limit.similarity <= 2.1e-4
+        assert limit.probability <= 0.001
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -147,12 +158,8 @@ def test_fp32_has_next_to_no_margin(source: Checkpoint, base: Bundle) -> None:
 def test_a_variant_that_answers_nan_has_a_tolerance_all_the_same(
     source: Checkpoint, base: Bundle, broken: float
 ) -> None:
-    golden = base.golden()
-    got = off_by(golden, labels_read(source), 0.0)
-    got = replace(got, image=np.full_like(got.image, broken))
-    spec = VariantSpec(Engine.ONNX, Precision.FP16, Status.EXPERIMENTAL, {})
-    judged = with_tolerances(golden, {"onnx-fp16": got}, {"onnx-fp16": spec})
-    assert judged.answers is not None
-    limit = judged.answers.tolerance["onnx-fp16"]
-    assert (limit.similarity, limit.probability) == (2.0, 1.0)
-    assert Golden.from_json(judged.to_json()) == judged
+    got = off_by(base.golden(), labels_read(source), 0.0)
+    golden = judged(base, "onnx-fp16", replace(got, image=np.full_like(got.image, broken)))
+    for limit in golden.tolerance["onnx-fp16"].answers.values():
+        assert (limit.similarity, limit.probability) == (2.0, 1.0)
+    assert Golden.from_json(golden.to_json(), base.manifest) == golden

@@ -27,12 +27,12 @@ learn = { image_steps = 2, batch_size = 8 }
 kind = "prune"
 units = ["neurons", "heads"]
 ratio = 0.5
-towers = ["text"]
+components = ["text_encoder"]
 learn = { text_steps = 2, joint_steps = 2, batch_size = 8, losses = { contrast = 0.5 } }
 
 [[steps]]
 kind = "drop-layers"
-text = 1
+keep = { text_encoder = 1 }
 """
 
 
@@ -85,7 +85,11 @@ def test_filters_neurons_heads_and_layers_go(folder: Path, tmp_path: Path) -> No
     ("source", "step", "complaint"),
     [
         ("clip", 'kind = "prune-filters"\nratio = 0.5', "no convolutions but its patch embedding"),
-        ("dual", 'kind = "drop-layers"\nimage = 1', "the image_encoder is no stack of transformer layers"),
+        (
+            "dual",
+            'kind = "drop-layers"\nkeep = { image_encoder = 1 }',
+            "the image_encoder is no stack of transformer layers",
+        ),
         ("dual", 'kind = "prune"\nratio = 0.5', "the image_encoder is no stack of transformer layers"),
         ("dual", 'kind = "low-rank"\nratio = 0.5', "the image_encoder is no stack of transformer layers"),
         ("dual", 'kind = "sparsify"\nsparsity = 0.5', "the image_encoder is no stack of transformer layers"),

@@ -18,7 +18,7 @@ import pocketvl.families
 from pocketvl.data.dataset import SAMPLES_FILE, Dataset, write_samples
 from pocketvl.errors import RecipeError
 from pocketvl.families import open_checkpoint
-from pocketvl.families.base import Component, Contract
+from pocketvl.families.base import Component, Contract, example_inputs
 from pocketvl.network.integers import QuantizedLayer, QuantizedTower
 from pocketvl.network.specification import INT8_DYNAMIC, INT8_TABLE
 from pocketvl.pipelines.stages.measuring import RunReference
@@ -29,7 +29,6 @@ from pocketvl.pipelines.stages.towers import (
     Feeds,
     PrepareTower,
     calibration_texts,
-    example_inputs,
     ids_of,
     open_component,
     save_tower,

@@ -27,7 +27,7 @@ from pocketvl.quantize.equalize import (
     expected_error,
 )
 from pocketvl.quantize.fake import fake_quantize
-from pocketvl.quantize.fold import fold_layer_norms_
+from pocketvl.quantize.fold import fold_
 from tests.families.tiny import make_tiny_clip
 from tests.lower.lowered import TOWERS, samples
 from tests.quantize.outliers import plant_outliers_
@@ -219,7 +219,7 @@ def test_a_clip_without_outliers_is_left_alone_and_one_with_is_not(tower: str, t
     module = source.tower("image_encoder") if tower == "pixels" else source.tower("text_encoder")
     inputs = [feed[tower] for feed in samples(tower, 32, 3)]
     example = torch.from_numpy(inputs[0])
-    fold_layer_norms_(module, example)
+    fold_(module, example)
     decided = equalize_(module, example, inputs)
     assert len(decided) == 5  # two in each of two layers, and the last
     assert [one.strength for one in decided] == [None] * 5

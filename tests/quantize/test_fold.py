@@ -1,4 +1,4 @@
-"""Folding LayerNorms changes weights and nothing else."""
+"""Folding changes weights and nothing else."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ import torch
 from torch import nn
 
 from pocketvl.families import open_checkpoint
-from pocketvl.quantize.fold import NormReaders, fold_layer_norms_, norm_readers
+from pocketvl.families.base import example_inputs
+from pocketvl.families.layers.plain import NormalizePixels, RawPixels
+from pocketvl.quantize.fold import NormReaders, fold_, norm_readers
+from pocketvl_runtime.manifest import ImageProcessor, Normalization, ResizeMode
 from tests.families.tiny import make_tiny_clip
+from tests.families.tiny_dual import make_tiny_dual
 from tests.lower.lowered import TOWERS, samples
+
+NORMALIZATION = Normalization((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 1 / 255)
+PREPROCESS = ImageProcessor.bicubic(ResizeMode.EXACT, (8, 8), (8, 8), NORMALIZATION)
 
 
 class Normed(nn.Module):
@@ -35,7 +42,7 @@ def test_a_norm_that_only_linears_read_is_folded_into_each() -> None:
     module, x = Normed(residual=False).eval(), torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = module(x)
-        assert fold_layer_norms_(module, x) == ("norm",)
+        assert fold_(module, x) == ("norm",)
         assert torch.allclose(module(x), expected, atol=1e-5)
     assert (module.norm.weight == 1).all()
     assert (module.norm.bias == 0).all()
@@ -45,7 +52,7 @@ def test_a_norm_that_only_linears_read_is_folded_into_each() -> None:
 def test_a_norm_that_something_else_reads_stays() -> None:
     module, x = Normed(residual=True).eval(), torch.ones(3, 6)
     before = module.norm.weight.clone()
-    assert fold_layer_norms_(module, x) == ()
+    assert fold_(module, x) == ()
     assert torch.equal(module.norm.weight, before)
 
 
@@ -56,7 +63,7 @@ def test_a_clip_tower_computes_the_same(tower: str, tmp_path: Path) -> None:
     data = torch.from_numpy(np.concatenate([feed[tower] for feed in samples(tower, 8, 3)]))
     with torch.no_grad():
         expected = module(data)
-        folded = fold_layer_norms_(module, data[:1])
+        folded = fold_(module, data[:1])
         assert torch.allclose(module(data), expected, atol=1e-5)
     assert len(folded) >= 4  # two in each of two layers
 
@@ -87,7 +94,7 @@ def test_a_norm_called_twice_is_folded_once() -> None:
     module, x = Calls().eval(), torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = module(x)
-        assert fold_layer_norms_(module, x) == ("norm",)
+        assert fold_(module, x) == ("norm",)
         assert torch.allclose(module(x), expected, atol=1e-5)
 
 
@@ -95,7 +102,7 @@ def test_a_norm_called_twice_is_folded_once() -> None:
 def test_a_norm_whose_readers_weights_serve_elsewhere_stays(trouble: str) -> None:
     module, x = Calls(**{trouble: True}).eval(), torch.ones(3, 6)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    assert fold_layer_norms_(module, x) == ()
+    assert fold_(module, x) == ()
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
@@ -104,7 +111,7 @@ def test_a_norm_without_a_shift_is_folded() -> None:
     module.norm.bias = None  # type: ignore[assignment]  # as LayerNorm(6, bias=False) has it
     with torch.no_grad():
         expected = module(x)
-        assert fold_layer_norms_(module, x) == ("norm",)
+        assert fold_(module, x) == ("norm",)
         assert torch.allclose(module(x), expected, atol=1e-5)
 
 
@@ -134,6 +141,69 @@ def test_of_two_factors_the_second_takes_the_shift() -> None:
     module, x = Factorised().eval(), torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = module(x)
-        assert fold_layer_norms_(module, x) == ("norm",)
+        assert fold_(module, x) == ("norm",)
         assert torch.allclose(module(x), expected, atol=1e-5)
     assert module.pair[0].bias is None
+
+
+class Patches(nn.Module):
+    """Normalised pixels, and a convolution of them."""
+
+    def __init__(self, bias: bool = True, padding: int = 0, twice: bool = False) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(1)
+        self.normalize: nn.Module = NormalizePixels(PREPROCESS)
+        self.patches = nn.Conv2d(3, 5, 4, 4, padding=padding, bias=bias)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=random))
+        self.twice = twice
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        values = self.normalize(pixels)
+        y: torch.Tensor = self.patches(values)
+        return y + values.mean() if self.twice else y
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_pixel_normalisation_is_folded_in_double_precision(bias: bool) -> None:
+    module, pixels = Patches(bias).eval(), torch.arange(2 * 8 * 8 * 3, dtype=torch.uint8).view(2, 8, 8, 3)
+    weight = module.patches.weight.detach().double()
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (NORMALIZATION.mean, NORMALIZATION.std)
+    )
+    shift = -(weight * (mean / std)).sum(dim=(1, 2, 3))
+    if bias:
+        shift = shift + module.patches.bias.detach().double()  # type: ignore[union-attr]
+    with torch.no_grad():
+        expected = module(pixels)
+        fold_(module, pixels)
+        torch.testing.assert_close(module(pixels), expected, atol=1e-4, rtol=1e-5)
+    assert torch.equal(module.patches.weight, (weight * (NORMALIZATION.rescale / std)).float())
+    assert torch.equal(module.patches.bias, shift.float())  # type: ignore[arg-type]
+    assert isinstance(module.normalize, RawPixels)
+
+
+@pytest.mark.parametrize("trouble", [{"padding": 1}, {"twice": True}])
+def test_pixel_normalisation_that_cannot_be_folded_stays(trouble: dict[str, int]) -> None:
+    module = Patches(**trouble).eval()  # type: ignore[arg-type]
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    fold_(module, torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
+    assert isinstance(module.normalize, NormalizePixels)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_layer_scales_go_into_the_linears_before_them(tmp_path: Path) -> None:
+    folder = make_tiny_dual(tmp_path / "dual")
+    checkpoint, plain = open_checkpoint(folder), open_checkpoint(folder)
+    component, name = checkpoint.component("image_encoder"), "vision_model.encoder.stages.0.layers.1"
+    old, new = (each.model.get_submodule(name) for each in (plain, checkpoint))
+    fold_(component.module, example_inputs(component))
+    scale = old.get_parameter("layer_scale_parameter").detach()
+    folded, before = (each.get_parameter("pwconv2.weight").detach() for each in (new, old))
+    assert torch.equal(folded, before * scale[:, None])
+    assert getattr(new, "layer_scale_parameter", None) is None
+    pixels = torch.randint(0, 256, (2, *example_inputs(component)[0].shape[1:]), dtype=torch.uint8)
+    with torch.no_grad():
+        found, wanted = component.module(pixels), plain.tower("image_encoder")(pixels)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)

@@ -17,6 +17,7 @@ from torch import nn
 
 from pocketvl.errors import DataError, RecipeError, TrainingError
 from pocketvl.families import open_checkpoint
+from pocketvl.families.base import example_inputs
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
 from pocketvl.network.specification import (
     ACTIVATION_8,
@@ -32,7 +33,6 @@ from pocketvl.network.specification import (
     ProductSpec,
     Range,
 )
-from pocketvl.pipelines.stages.towers import example_inputs
 from pocketvl.quantize.arithmetic import (
     activation_grid,
     group_scale,

@@ -23,9 +23,9 @@ from pocketvl.lower.tflite.quantized import weights_of
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
 from pocketvl.network.specification import INT8_STATIC, INT8_TABLE
 from pocketvl.observe.calibrate import Calibration, calibrate
+from pocketvl.observe.structure import token_tables
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.structure import token_tables
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 from tests.lower.engines import centred_cosines, run, run_onnx

@@ -6,18 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pocketvl.compress.settings import Measure
+from pocketvl.compress.methods.prune_units import PruneUnits
+from pocketvl.compress.methods.sparsify import Sparsify
+from pocketvl.compress.settings import LearningSettings, Measure
 from pocketvl.errors import RecipeError
 from pocketvl.pipelines.compress_chain import stages_of
-from pocketvl.pipelines.stages.compressing import PruneUnits, SparsifyWeights
+from pocketvl.pipelines.stages.compressing import CompressByTraining, CompressCheckpoint
 from pocketvl.pipelines.stages.learning import Learn
-from pocketvl.recipes.compress_recipe import (
-    FOLDER,
-    LearnStep,
-    PruneStep,
-    SparsifyStep,
-    read_compress_recipe,
-)
+from pocketvl.recipes.compress_recipe import FOLDER, METHODS, Step, read_compress_recipe
 from pocketvl.recipes.toml import shipped_recipes
 from tests.families.tiny import make_tiny_clip
 
@@ -33,10 +29,8 @@ def _step(kind: str, *lines: str) -> str:
     return "\n".join(["[[steps]]", f'kind = "{kind}"', *lines, ""])
 
 
-FRESH = (
-    "image = { width = 16, layers = 1, heads = 2 }",
-    "text = { width = 12, layers = 1, heads = 2, neurons = 20 }",
-)
+SHAPE = "{ width = 16, layers = 1, heads = 2 }"
+SHAPES = f"shapes = {{ image_encoder = {SHAPE}, text_encoder = {SHAPE} }}"
 
 
 def test_every_shipped_recipe_is_valid() -> None:
@@ -52,22 +46,60 @@ def test_steps_come_in_their_order(tmp_path: Path) -> None:
         + _step("sparsify", "sparsity = 0.5")
     )
     steps = read_compress_recipe(str(_read(tmp_path, text))).steps
-    assert [type(step) for step in steps] == [PruneStep, LearnStep, SparsifyStep]
-    assert isinstance(steps[0], PruneStep)
-    assert steps[0].target == (Measure.MACS, 5e6)
+    prune = PruneUnits(macs=5e6)
+    learn = LearningSettings(joint_steps=2)
+    assert steps == (Step(prune, rounds=3), Step(learn=learn), Step(Sparsify(sparsity=0.5)))
+    assert prune.target == (Measure.MACS, 5e6)
 
 
 def test_rounds_are_stages_with_training_after_each_and_zeros_are_held_from_then_on(tmp_path: Path) -> None:
     text = _step("prune", "ratio = 0.5", "rounds = 2", LEARN) + _step("sparsify", "two_of_four = true", LEARN)
     source = make_tiny_clip(tmp_path / "clip")
     stages = stages_of(source, tmp_path, read_compress_recipe(str(_read(tmp_path, text))))
-    assert [type(stage) for stage in stages] == [PruneUnits, Learn, PruneUnits, Learn, SparsifyWeights, Learn]
-    first, second = (stage for stage in stages if isinstance(stage, PruneUnits))
-    assert first.ratio == pytest.approx(0.875 * 0.5)
-    assert second.ratio == 0.5
-    assert second.start == source
+    assert [type(stage) for stage in stages] == [CompressCheckpoint, Learn] * 3
+    first, second, third = (stage for stage in stages if isinstance(stage, CompressCheckpoint))
+    assert (first.fraction, second.fraction, third.fraction) == (0.875, 1, 1)
+    assert first.method == second.method == PruneUnits(ratio=0.5)
+    assert first.source == first.start == second.start == source
     assert second.source == stages[1]
+    assert third.source == third.start == stages[3]
     assert [stage.hold_zeros for stage in stages if isinstance(stage, Learn)] == [False, False, True]
+
+
+def test_a_method_that_trains_is_a_stage_that_goes_on_where_it_was(tmp_path: Path) -> None:
+    recipe = read_compress_recipe(str(_read(tmp_path, _step("qat") + _step("low-rank", "ratio = 0.5"))))
+    trained, factorised = stages_of(make_tiny_clip(tmp_path / "clip"), tmp_path, recipe)
+    assert isinstance(trained, CompressByTraining)
+    assert trained.resumes
+    assert not factorised.resumes
+
+
+def test_every_method_says_what_it_does_in_other_words() -> None:
+    assert len({method.__name__ for method in METHODS.values()}) == len(METHODS) > 7
+    for kind, method in METHODS.items():
+        assert kind.replace("-", "").isalpha()
+        assert set(method.renamed).isdisjoint(method.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (_step("prune", "ratio = 0.5", 'components = ["sound"]'), "no component 'sound', only image_encoder"),
+        (
+            _step("drop-layers", "keep = { fusion = 1 }"),
+            "no component 'fusion', only image_encoder, text_enc",
+        ),
+        (
+            _step("reinitialize", f"shapes = {{ image_encoder = {SHAPE} }}"),
+            r"shapes\.text_encoder: say which",
+        ),
+        (_step("prune-filters", "ratio = 0.5", 'component = "x"'), "no component 'x', only image_encoder"),
+    ],
+)
+def test_components_that_a_model_does_not_have(tmp_path: Path, text: str, complaint: str) -> None:
+    recipe = read_compress_recipe(str(_read(tmp_path, text)))
+    with pytest.raises(RecipeError, match=complaint):
+        stages_of(make_tiny_clip(tmp_path / "clip"), tmp_path, recipe)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +108,8 @@ def test_rounds_are_stages_with_training_after_each_and_zeros_are_held_from_then
         (("low-rank", "ratio = 0.5"), ("prune", "ratio = 0.5"), "low-rank comes before prune"),
         (("sparsify", "sparsity = 0.5"), ("low-rank", "ratio = 0.5"), "sparsify comes before low-rank"),
         (("low-rank", "ratio = 0.5"), ("sparsify", "sparsity = 0.5"), "low-rank comes before sparsify"),
-        (("drop-layers", "image = 1"), ("fresh", *FRESH), "has to be the first step"),
+        (("drop-layers", "keep = { image_encoder = 1 }"), ("reinitialize", SHAPES), "to be the first step"),
+        (("sparsify", "sparsity = 0.5"), ("qat", 'precision = "int4"'), "sparsify comes before qat"),
     ],
 )
 def test_an_impossible_order_is_refused_before_anything_runs(
@@ -100,17 +133,16 @@ def test_an_impossible_order_is_refused_before_anything_runs(
         (_step("prune", "ratio = 1.5"), r"steps\[0\]\.ratio: .*less than 1, not 1\.5"),
         (_step("prune", "ratio = 0.5", "rounds = 0"), r"steps\[0\]\.rounds: .* 1, not 0"),
         (_step("prune", "ratio = 0.5", 'units = ["heads", "heads"]'), "units: .* each once"),
-        (_step("prune", "ratio = 0.5", 'towers = ["image", "image"]'), "towers: each once, not image, image"),
-        (_step("low-rank", "ratio = 0.5", 'towers = ["text", "text"]'), "towers: each once"),
-        (_step("sparsify", "sparsity = 0.5", 'towers = ["text", "text"]'), "towers: each once"),
+        (
+            _step("prune", "ratio = 0.5", 'components = ["fusion", "fusion"]'),
+            "components: each once, not fusion, fusion",
+        ),
+        (_step("low-rank", "ratio = 0.5", 'components = ["fusion", "fusion"]'), "components: each once"),
+        (_step("sparsify", "sparsity = 0.5", 'components = ["a", "a"]'), "components: each once"),
         (_step("prune", "macs = nan"), r"steps\[0\]\.macs: .*finite"),
         (_step("prune", "macs = inf"), r"steps\[0\]\.macs: .*finite"),
         (_step("prune", "ratio = 0.5", "units = []"), "units: neurons, heads, or both"),
         (_step("prune", "ratio = 0.5", 'units = ["filters"]'), r"steps\[0\]\.units\.0"),
-        (
-            _step("prune", "ratio = 0.5", 'towers = ["sound"]'),
-            "towers: some of image, text, fusion; not sound",
-        ),
         (
             _step("prune", "ratio = 0.5", "learn = { image_stesp = 3 }"),
             r"learn\.image_stesp: there is no such key",
@@ -119,19 +151,35 @@ def test_an_impossible_order_is_refused_before_anything_runs(
         (_step("prune-filters"), r"steps\[0\]\.ratio: Field required"),
         (_step("prune-filters", "ratio = 1"), r"steps\[0\]\.ratio: .*less than 1, not 1"),
         (_step("prune-filters", "ratio = 0.5", "rounds = 0"), r"steps\[0\]\.rounds: .* 1, not 0"),
-        (_step("prune-filters", "ratio = 0.5", 'towers = ["image"]'), "towers: there is no such key"),
+        (_step("prune-filters", "ratio = 0.5", 'components = ["a"]'), "components: there is no such key"),
         (_step("sparsify"), "say either sparsity or two_of_four"),
         (_step("sparsify", "sparsity = 0.5", 'score = "gate"'), "a gate is for neurons and heads"),
         (_step("prune-filters", "ratio = 0.5", 'score = "gate"'), "a gate is for neurons and heads"),
-        (_step("sparsify", "two_of_four = true", "rounds = 2"), "reached in one round"),
-        (_step("drop-layers"), "say how many layers stay"),
-        (_step("drop-layers", "image = 0"), r"steps\[0\]\.image: .* 1, not 0"),
+        (
+            _step("sparsify", "two_of_four = true", "rounds = 2"),
+            r"steps\[0\]: rounds: there is one round of 'prune two of four weights', not 2",
+        ),
+        (_step("low-rank", "ratio = 0.5", "rounds = 2"), "there is one round of 'factorise linears', not 2"),
+        (_step("learn", LEARN, "rounds = 2"), "there is one round of 'learn', not 2"),
+        (_step("learn", LEARN, "ratio = 0.5"), r"steps\[0\]\.ratio: there is no such key"),
+        (_step("qat", LEARN), "learn: qat is a training; how it goes is in `training`"),
+        (_step("qat", "training = { joint_stesp = 3 }"), r"training\.joint_stesp: there is no such key"),
+        (_step("qat", 'precision = "fp16"'), "precision: int8 or int4, not fp16"),
+        (_step("fresh", SHAPES), r"steps\[0\]\.kind: 'fresh' is called reinitialize now"),
+        (_step("prune", "ratio = 0.5", 'towers = ["image"]'), r"towers: is called components, as in"),
+        (_step("drop-layers", "image = 3"), r"steps\[0\]\.image: is called keep\.image_encoder, as in"),
+        (_step("drop-layers"), r"steps\[0\]\.keep: Field required"),
+        (_step("drop-layers", "keep = {}"), "keep: say how many layers to keep"),
+        (_step("drop-layers", "keep = { a = 0 }"), r"steps\[0\]\.keep\.a: .* 1, not 0"),
         (_step("low-rank"), "say either energy or ratio"),
         (_step("low-rank", "energy = 1.0"), r"steps\[0\]\.energy: .*less than 1, not 1"),
-        (_step("fresh", FRESH[0]), r"steps\[0\]\.text: Field required"),
-        (_step("fresh", FRESH[0], FRESH[1], "seed = -1"), r"steps\[0\]\.seed: .* 0, not -1"),
-        (_step("fresh", "image = { width = 20, layers = 1, heads = 3 }", FRESH[1]), "3 heads do not divide"),
-        (_step("learn"), r"steps\[0\]\.learn: Field required"),
+        (_step("reinitialize"), r"steps\[0\]\.shapes: Field required"),
+        (_step("reinitialize", SHAPES, "seed = -1"), r"steps\[0\]\.seed: .* 0, not -1"),
+        (
+            _step("reinitialize", "shapes = { a = { width = 20, layers = 1, heads = 3 } }"),
+            "3 heads do not divide",
+        ),
+        (_step("learn"), r"steps\[0\]: learn: say how the model is trained"),
     ],
 )
 def test_what_a_recipe_cannot_say(tmp_path: Path, text: str, complaint: str) -> None:

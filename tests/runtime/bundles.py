@@ -15,64 +15,76 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from pocketvl_runtime.errors import BundleError
 from pocketvl_runtime.golden import (
     GOLDEN_FILE,
     AnswerTolerance,
     Golden,
-    GoldenAnswers,
+    GoldenArray,
     GoldenImage,
     GoldenText,
     Scores,
     Tolerance,
+    VariantTolerance,
 )
 from pocketvl_runtime.image import load_pixels
 from pocketvl_runtime.manifest import (
+    DIGEST_KEY,
     MANIFEST_FILE,
+    Activation,
     Comparable,
+    ComponentGraph,
+    ContrastiveTask,
+    DType,
     Engine,
     FileEntry,
-    GraphSpec,
+    ImageProcessor,
+    InputPort,
     Manifest,
+    Modality,
+    ModelInfo,
+    Normalization,
+    OutputPort,
+    Padding,
+    PortKind,
     Precision,
-    PreprocessSpec,
     ResizeMode,
-    Role,
+    Scale,
     Status,
-    TensorSpec,
-    TokenizerSpec,
+    TextProcessor,
+    VariantFile,
     VariantSpec,
+    manifest_digest,
     variant_name,
 )
 from pocketvl_runtime.text import Tokenizer
 from tests.runtime import graphs
 
-PREPROCESS = PreprocessSpec(
-    resize_mode=ResizeMode.SHORTEST_EDGE,
-    resize_height=graphs.SIZE,
-    resize_width=graphs.SIZE,
-    crop_height=graphs.SIZE,
-    crop_width=graphs.SIZE,
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-    rescale=1 / 255,
+_SIZE = (graphs.SIZE, graphs.SIZE)
+PREPROCESS = ImageProcessor.bicubic(
+    ResizeMode.SHORTEST_EDGE, _SIZE, _SIZE, Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1 / 255)
 )
-TOKENIZER = TokenizerSpec(length=graphs.LENGTH, pad_id=0, needs_mask=False)
+TOKENIZER = TextProcessor(graphs.LENGTH, Padding(0))
 TEXTS = ("a photo of a red cube", "the blue ball", "green")
 LABELS = ("red cube", "blue ball", "green")
 TEMPLATE = "a photo of a {label}"
 SPACE = "sha256:tiny"
 LOGIT_SCALE = 20.0
 VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32")
+IMAGE_PORT, TEXT_PORT = "image_encoder.embedding", "text_encoder.embedding"
 
-_IMAGE_IN = TensorSpec("pixels", "uint8", (1, graphs.SIZE, graphs.SIZE, 3))
-_TEXT_IN = TensorSpec("ids", "int32", (1, graphs.LENGTH))
-_OUT = TensorSpec("embedding", "float32", (1, graphs.DIM))
-_WRITERS: dict[Engine, dict[Role, Callable[[Path], None]]] = {
-    Engine.ONNX: {Role.IMAGE_ENCODER: graphs.onnx_image_graph, Role.TEXT_ENCODER: graphs.onnx_text_graph},
-    Engine.TFLITE: {
-        Role.IMAGE_ENCODER: graphs.tflite_image_graph,
-        Role.TEXT_ENCODER: graphs.tflite_text_graph,
-    },
+_OUT = OutputPort("embedding", DType.FLOAT32, (1, graphs.DIM), PortKind.EMBEDDING, SPACE)
+GRAPHS = {
+    "image_encoder": ComponentGraph(
+        (InputPort("pixels", DType.UINT8, (1, *_SIZE, 3), PortKind.PIXELS, "image"),), (_OUT,)
+    ),
+    "text_encoder": ComponentGraph(
+        (InputPort("ids", DType.INT32, (1, graphs.LENGTH), PortKind.TOKEN_IDS, "text"),), (_OUT,)
+    ),
+}
+_WRITERS: dict[Engine, dict[str, Callable[[Path], None]]] = {
+    Engine.ONNX: {"image_encoder": graphs.onnx_image_graph, "text_encoder": graphs.onnx_text_graph},
+    Engine.TFLITE: {"image_encoder": graphs.tflite_image_graph, "text_encoder": graphs.tflite_text_graph},
 }
 
 
@@ -106,33 +118,25 @@ def write_bundle(root: Path) -> Path:
     """Writes the bundle into a new folder and returns that."""
     (root / "graphs").mkdir(parents=True)
     (root / "tokenizer.json").write_bytes(tokenizer_json())
-    specs, variants = {}, {}
+    variants = {}
     for name in VARIANTS:
         engine, precision = Engine(name.split("-")[0]), Precision(name.split("-")[1])
-        roles = {}
-        for role, write in _WRITERS[engine].items():
-            graph_id = f"{role.value}.{precision.value}.{engine.value}"
-            write(root / "graphs" / graph_id)
-            spec = _IMAGE_IN if role is Role.IMAGE_ENCODER else _TEXT_IN
-            specs[graph_id] = GraphSpec(role, engine, precision, f"graphs/{graph_id}", (spec,), (_OUT,))
-            roles[role] = graph_id
+        files = {}
+        for component, write in _WRITERS[engine].items():
+            file = f"graphs/{component}.{precision.value}.{engine.value}"
+            write(root / file)
+            files[component] = VariantFile(file, "serving_default" if engine is Engine.TFLITE else None)
         assert variant_name(engine, precision) == name
-        comparable = (Comparable(SPACE, dict.fromkeys(roles, 0.99)),)
-        variants[name] = VariantSpec(engine, precision, Status.ACCEPTED, roles, comparable)
+        comparable = (Comparable(SPACE, dict.fromkeys(files, 0.99)),)
+        variants[name] = VariantSpec.of(engine, precision, Status.ACCEPTED, files, comparable=comparable)
     write_golden(root)
+    head = (IMAGE_PORT, TEXT_PORT, Scale(LOGIT_SCALE, LOGIT_SCALE), 0.0, Activation.SOFTMAX)
     manifest = Manifest(
-        name="tiny",
-        family="clip",
-        tasks=("match", "classify"),
-        space=SPACE,
-        embedding_dim=graphs.DIM,
-        logit_scale=LOGIT_SCALE,
-        graphs=specs,
+        model=ModelInfo("tiny", "clip", (Modality.IMAGE, Modality.TEXT)),
+        processors={"image": PREPROCESS, "text": TOKENIZER},
+        graphs=GRAPHS,
         variants=variants,
-        preprocess=PREPROCESS,
-        tokenizer=TOKENIZER,
-        labels=LABELS,
-        label_template=TEMPLATE,
+        tasks={"match": ContrastiveTask(*head), "classify": ContrastiveTask(*head, LABELS, TEMPLATE)},
         files=file_entries(root),
         provenance={"made": ["by hand"]},
     )
@@ -144,30 +148,43 @@ def write_golden(root: Path) -> None:
     """Two pictures, `TEXTS` and `LABELS`, with what they must give."""
     for folder in ("images", "pixels"):
         (root / "golden" / folder).mkdir(parents=True)
-    images = []
+    images, seen = [], []
     for name, size in (("wide.jpg", (61, 23)), ("tall.png", (9, 40))):
         file, pixels = f"golden/images/{name}", f"golden/pixels/{Path(name).stem}.png"
         picture(size, seed=size[0]).save(root / file)
         value = load_pixels(root / file, PREPROCESS)
         Image.fromarray(value).save(root / pixels)
-        images.append(GoldenImage(file, pixels, tuple(graphs.image_embedding(value).tolist())))
-    encoding = Tokenizer(tokenizer_json(), TOKENIZER).encode(TEXTS)
-    texts = [
-        GoldenText(text, tuple(ids.tolist()), tuple(graphs.text_embedding(ids).tolist()))
-        for text, ids in zip(TEXTS, encoding.ids, strict=True)
-    ]
-    limit = {role: Tolerance(1e-4, 0.9999) for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)}
-    seen = [np.asarray(image.embedding, np.float32) for image in images]
-    answers = GoldenAnswers(
-        space=SPACE,
-        logit_scale=LOGIT_SCALE,
-        labels=LABELS,
-        label_template=TEMPLATE,
-        match=scores(seen, TEXTS),
-        classify=scores(seen, [f"a photo of a {label}" for label in LABELS]),
-        tolerance=dict.fromkeys(VARIANTS, AnswerTolerance(1e-4, 1e-3, Status.ACCEPTED)),
+        images.append(GoldenImage(file, pixels))
+        seen.append(graphs.image_embedding(value))
+    ids = Tokenizer(tokenizer_json(), TOKENIZER).encode(TEXTS).ids
+    limits = VariantTolerance(
+        dict.fromkeys((IMAGE_PORT, TEXT_PORT), Tolerance(1e-4, 0.9999)),
+        dict.fromkeys(("match", "classify"), AnswerTolerance(1e-4, 1e-3)),
     )
-    Golden(tuple(images), tuple(texts), dict.fromkeys(VARIANTS, limit), answers).write(root / GOLDEN_FILE)
+    Golden(
+        inputs={
+            "image": tuple(images),
+            "text": tuple(
+                GoldenText(text, tuple(row.tolist())) for text, row in zip(TEXTS, ids, strict=True)
+            ),
+        },
+        outputs={
+            IMAGE_PORT: _arrays("image", seen),
+            TEXT_PORT: _arrays("text", [graphs.text_embedding(row) for row in ids]),
+        },
+        answers={
+            "match": scores(seen, TEXTS),
+            "classify": scores(seen, [f"a photo of a {label}" for label in LABELS]),
+        },
+        tolerance=dict.fromkeys(VARIANTS, limits),
+    ).write(root / GOLDEN_FILE)
+
+
+def _arrays(processor: str, rows: Sequence[NDArray[np.float32]]) -> tuple[GoldenArray, ...]:
+    return tuple(
+        GoldenArray({processor: number}, (1, len(row)), tuple(row.tolist()))
+        for number, row in enumerate(rows)
+    )
 
 
 def scores(images: Sequence[NDArray[np.float32]], texts: Sequence[str]) -> tuple[Scores, ...]:
@@ -175,10 +192,11 @@ def scores(images: Sequence[NDArray[np.float32]], texts: Sequence[str]) -> tuple
     encoding = Tokenizer(tokenizer_json(), TOKENIZER).encode(texts)
     read = np.stack([graphs.text_embedding(ids) for ids in encoding.ids]).astype(np.float64)
     rows = []
-    for image in images:
+    for number, image in enumerate(images):
         similarity = read @ image.astype(np.float64)
         powers = np.exp(LOGIT_SCALE * similarity)
-        rows.append(Scores(tuple(similarity.tolist()), tuple((powers / powers.sum()).tolist())))
+        probability = tuple((powers / powers.sum()).tolist())
+        rows.append(Scores({"image": number}, probability, tuple(similarity.tolist())))
     return tuple(rows)
 
 
@@ -191,24 +209,31 @@ def edit_golden(root: Path, edit: Callable[[Any], None]) -> None:
     reseal(root)
 
 
-def without_answers(golden: Any) -> None:
-    """A parsed golden pack as schema version 1 had it."""
-    golden.update(schema_version=1)
-    del golden["answers"]
-
-
 def picture(size: tuple[int, int], seed: int = 0, mode: str = "RGB") -> Image.Image:
     """Coloured noise of (width, height)."""
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).convert(mode)
 
 
-def edit_manifest(root: Path, edit: Callable[[Any], None]) -> None:
-    """Changes a bundle's manifest as parsed JSON."""
+def edit_manifest(root: Path, edit: Callable[[Any], Any]) -> None:
+    """Changes a bundle's manifest as parsed JSON, and its checksum with it, as whoever makes bundles can."""
     path = root / MANIFEST_FILE
-    value = json.loads(path.read_text())
+    value = json.loads(path.read_text(encoding="utf-8"))
     edit(value)
-    path.write_text(json.dumps(value))
+    path.write_text(with_digest(value), encoding="utf-8")
+
+
+def with_digest(value: Any) -> str:
+    """A manifest's JSON with the right checksum, whatever is in it; an infinity is a number too large."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    bare = {key: item for key, item in value.items() if key != DIGEST_KEY}
+    text = json.dumps(bare).replace("Infinity", "1e999")
+    try:
+        digest = manifest_digest(text)
+    except BundleError:
+        digest = "0" * 64  # it has no canonical form
+    return f'{text[:-1]}{", " if bare else ""}"{DIGEST_KEY}": "{digest}"}}'
 
 
 def reseal(root: Path) -> None:

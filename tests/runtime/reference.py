@@ -7,18 +7,18 @@ import numpy.typing as npt
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
+from pocketvl_runtime.manifest import ImageProcessor, Resize
 
 
-def clip_pixels(upright: Image.Image, spec: PreprocessSpec) -> npt.NDArray[np.generic]:
+def clip_pixels(upright: Image.Image, spec: ImageProcessor) -> npt.NDArray[np.generic]:
     """[H, W, 3] of an upright picture, neither rescaled nor normalised."""
-    size = {"height": spec.resize_height, "width": spec.resize_width}
-    if spec.resize_mode is ResizeMode.SHORTEST_EDGE:
-        size = {"shortest_edge": spec.resize_height}
+    resize, *crops = spec.steps
+    assert isinstance(resize, Resize)
+    exact = {"height": resize.height or 0, "width": resize.width or 0}
     processor = CLIPImageProcessorPil(
-        size=size,
-        do_center_crop=spec.crop_height is not None,
-        crop_size={"height": spec.crop_height or 1, "width": spec.crop_width or 1},
+        size={"shortest_edge": resize.size} if resize.size else exact,
+        do_center_crop=bool(crops),
+        crop_size={"height": spec.height, "width": spec.width},
         do_rescale=False,
         do_normalize=False,
     )

@@ -15,12 +15,11 @@ from pocketvl_runtime.bench import STAGES, _latency, bench, peak_rss_bytes
 from pocketvl_runtime.bench_result import BundleIdentity, Inputs, Latency, Settings, Software
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import InputError
-from pocketvl_runtime.golden import Golden
 from pocketvl_runtime.machine import this_machine
 from pocketvl_runtime.manifest import Manifest
 from pocketvl_runtime.model import Model
 from pocketvl_runtime.version import __version__
-from tests.runtime.bundles import reseal
+from tests.runtime.bundles import edit_golden
 
 
 def test_every_variant_thread_count_and_stage_is_measured(whole_bundle: Path) -> None:
@@ -41,7 +40,7 @@ def test_every_variant_thread_count_and_stage_is_measured(whole_bundle: Path) ->
 def test_a_result_says_which_bundle_engine_and_machine_it_is_of(whole_bundle: Path) -> None:
     result = bench(Bundle.open(whole_bundle), ["onnx-fp32"], [1], 1, text="a ball")
     digest = hashlib.sha256((whole_bundle / "manifest.json").read_bytes()).hexdigest()
-    assert result.bundle == BundleIdentity(Manifest.read(whole_bundle / "manifest.json").name, digest)
+    assert result.bundle == BundleIdentity(Manifest.read(whole_bundle / "manifest.json").model.name, digest)
     assert result.variants["onnx-fp32"].engine == Software("onnxruntime", version("onnxruntime"))
     assert result.tool.version == __version__
     assert result.settings.inputs is Inputs.GIVEN
@@ -106,10 +105,11 @@ def test_nothing_to_do_is_an_error(
 
 @pytest.mark.parametrize("what", ["picture", "text"])
 def test_an_empty_golden_pack_asks_for_inputs(bundle: Path, what: str) -> None:
-    golden = Bundle.open(bundle).golden()
-    images = () if what == "picture" else golden.images
-    Golden(images, (), golden.tolerance).write(bundle / "golden" / "golden.json")
-    reseal(bundle)
+    def edit(golden: Any) -> None:
+        golden["inputs"].pop("image" if what == "picture" else "text")
+        golden.update(outputs={}, answers={})
+
+    edit_golden(bundle, edit)
     with pytest.raises(InputError, match=f"the golden pack has no {what}: give one"):
         bench(Bundle.open(bundle), ["onnx-fp32"], [1], 1)
 

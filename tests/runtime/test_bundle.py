@@ -109,6 +109,7 @@ SECRETS = [
     '{"api_token": "s3cret"}',
     "s3cret = 1",
     '{"schema_version": "s3cret"}',
+    '{"format": "pocketvl-bundle", "version": "s3cret"}',
     '{"s3cret": 1, "s3cret": 2}',
 ]
 
@@ -123,7 +124,7 @@ def test_a_manifest_may_be_a_link_but_errors_quote_nothing_of_another_folder(
     assert Bundle.open(bundle).verify() == 12
     outside.write_text(content)
     with pytest.raises(
-        BundleError, match=r"is a link to .*config\.json, which is no manifest of schema"
+        BundleError, match=r"is a link to .*config\.json, which is no manifest of format"
     ) as caught:
         Bundle.open(bundle)
     said = "".join(traceback.format_exception(caught.value))
@@ -162,7 +163,7 @@ def test_no_path_is_not_the_working_directory(bundle: Path, monkeypatch: pytest.
     monkeypatch.chdir(bundle)
     with pytest.raises(BundleError, match="the path of the bundle is empty"):
         Bundle.open("")
-    assert Bundle.open(".").manifest.name == "tiny"
+    assert Bundle.open(".").manifest.model.name == "tiny"
 
 
 @pytest.mark.parametrize("path", ["manifest.json", GRAPH])

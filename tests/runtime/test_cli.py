@@ -161,8 +161,8 @@ def test_what_an_engine_does_at_a_cost_is_told_once(whole_bundle: Path, tmp_path
 
 def test_what_people_read_cannot_steer_their_terminal(bundle: Path) -> None:
     escape = "\x1b[31m"
-    edit_manifest(bundle, lambda m: m.update(name=f"ti{escape}ny", family=f"clip{escape}", tasks=[escape]))
-    edit_manifest(bundle, lambda m: m.update(labels=[f"red{escape}cube", "green"]))
+    edit_manifest(bundle, lambda m: m["model"].update(name=f"ti{escape}ny", family=f"clip{escape}"))
+    edit_manifest(bundle, lambda m: m["tasks"]["classify"].update(labels=[f"red{escape}cube", "green"]))
     commands: list[list[str | Path]] = [
         ["info", bundle],
         ["classify", bundle, "--image", bundle / IMAGE],
@@ -188,7 +188,7 @@ def test_info_says_what_there_is_and_what_runs_here(bundle: Path) -> None:
     assert got["variants"]["onnx-int8"]["size_bytes"] == size
     done = run("info", bundle)
     assert done.returncode == 0
-    assert "tiny (clip): match, classify" in done.stdout
+    assert "tiny (clip): classify, match" in done.stdout
     assert all(name in done.stdout for name in VARIANTS)
 
 
@@ -198,7 +198,7 @@ def test_selftest_passes_and_fails_by_its_exit_status(bundle: Path) -> None:
     assert "all good" in done.stdout
     path = bundle / "golden" / "golden.json"
     value = json.loads(path.read_text())
-    value["texts"][1]["ids"][1] += 1
+    value["inputs"]["text"][1]["ids"][1] += 1
     path.write_text(json.dumps(value))
     reseal(bundle)
     done = run("selftest", bundle, "--variant", "onnx-fp32", "--threads", "1", "--json")

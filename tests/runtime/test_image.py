@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,41 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from pocketvl_runtime import image as module
-from pocketvl_runtime.errors import InputError
+from pocketvl_runtime.errors import BundleError, InputError
 from pocketvl_runtime.image import load_pixels, open_image, preprocess
-from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
+from pocketvl_runtime.manifest import (
+    Alpha,
+    CenterCrop,
+    Filter,
+    ImageProcessor,
+    Normalization,
+    Orientation,
+    Pad,
+    Resize,
+    ResizeMode,
+    Rounding,
+)
+from pocketvl_runtime.manifest.processors import Anchor, ImageStep, Layout, PixelsOutput
 from tests.runtime.bundles import picture
 from tests.runtime.reference import clip_pixels
 
 ORIENTATION = 0x0112
+NORMALIZATION = Normalization((0, 0, 0), (1, 1, 1), 1 / 255)
 
 
-def shortest(edge: int, crop: tuple[int, int]) -> PreprocessSpec:
-    return PreprocessSpec(ResizeMode.SHORTEST_EDGE, edge, edge, *crop, (0, 0, 0), (1, 1, 1), 1 / 255)
+def shortest(edge: int, crop: tuple[int, int]) -> ImageProcessor:
+    return ImageProcessor.bicubic(ResizeMode.SHORTEST_EDGE, (edge, edge), crop, NORMALIZATION)
 
 
-def exact(height: int, width: int, crop: tuple[int, int] | None = None) -> PreprocessSpec:
-    top, side = crop or (None, None)
-    return PreprocessSpec(ResizeMode.EXACT, height, width, top, side, (0, 0, 0), (1, 1, 1), 1 / 255)
+def exact(height: int, width: int, crop: tuple[int, int] | None = None) -> ImageProcessor:
+    return ImageProcessor.bicubic(ResizeMode.EXACT, (height, width), crop, NORMALIZATION)
 
 
-def reference(image: Image.Image, spec: PreprocessSpec) -> Any:
+def reference(image: Image.Image, spec: ImageProcessor) -> Any:
     return clip_pixels(ImageOps.exif_transpose(image), spec)  # in its own mode: it lays transparency on white
 
 
-def assert_same(image: Image.Image, spec: PreprocessSpec) -> None:
+def assert_same(image: Image.Image, spec: ImageProcessor) -> None:
     got = preprocess(open_image(image), spec)
     assert got.shape == (spec.height, spec.width, 3)
     assert got.dtype == np.uint8
@@ -190,7 +203,8 @@ def test_a_large_picture_takes_no_more_memory_than_is_said(
         "import sys; from PIL import Image; from pocketvl_runtime.bench import peak_rss_bytes\n"
         "from pocketvl_runtime.image import load_pixels; from pocketvl_runtime.manifest import *\n"
         "one = (1.0, 1.0, 1.0)\n"
-        "spec = PreprocessSpec(ResizeMode.SHORTEST_EDGE, 16, 16, 16, 16, one, one, 1.0)\n"
+        "edge, norm = ResizeMode.SHORTEST_EDGE, Normalization(one, one, 1.0)\n"
+        "spec = ImageProcessor.bicubic(edge, (16, 16), (16, 16), norm)\n"
         "Image.preinit(); before = peak_rss_bytes()\n"
         "load_pixels(sys.argv[1], spec); print(peak_rss_bytes() - before)\n"
     )
@@ -203,3 +217,43 @@ def test_a_large_picture_takes_no_more_memory_than_is_said(
 def test_a_picture_that_resizing_would_blow_up_is_refused() -> None:
     with pytest.raises(InputError, match="1 x 5000, so elongated .* cut it first"):
         preprocess(picture((1, 5000)), shortest(224, (224, 224)))
+
+
+BICUBIC = Resize(ResizeMode.EXACT, Filter.BICUBIC, True, Rounding.FLOOR, height=8, width=8)
+
+
+@pytest.mark.parametrize(
+    ("step", "obstacle"),
+    [
+        (Pad(8, 8, Anchor.CENTER, (0, 0, 0)), "image steps of kind 'pad'"),
+        (replace(BICUBIC, filter=Filter.LANCZOS), "resizing by filter 'lanczos'"),
+        (replace(BICUBIC, antialias=False), "resizing by filter 'bicubic' without antialias"),
+        (replace(BICUBIC, rounding=Rounding.HALF_UP), "rounding 'half_up' of resize"),
+        (CenterCrop(8, 8, Rounding.HALF_EVEN), "rounding 'half_even' of center_crop"),
+        (
+            Resize(ResizeMode.LONGEST_EDGE, Filter.BICUBIC, True, Rounding.FLOOR, size=8),
+            "resizing of mode 'longest_edge'",
+        ),
+    ],
+)
+def test_steps_that_cannot_be_run_yet_are_refused(step: ImageStep, obstacle: str) -> None:
+    processor = ImageProcessor(
+        (step, BICUBIC), PixelsOutput("uint8", Layout.NHWC, (1, 8, 8, 3)), NORMALIZATION
+    )
+    with pytest.raises(BundleError, match=f"this runtime cannot run {obstacle}; install a newer"):
+        load_pixels(picture((9, 9)), processor)
+
+
+@pytest.mark.parametrize("change", [{"alpha": Alpha.DROP}, {"orientation": Orientation.AS_STORED}])
+def test_ways_to_open_that_cannot_be_run_yet_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(
+        BundleError, match="this runtime cannot run (alpha 'drop'|orientation 'as_stored'); inst"
+    ):
+        load_pixels(picture((9, 9)), replace(exact(8, 8), **change))
+
+
+def test_steps_are_done_in_their_order() -> None:
+    crop, size = CenterCrop(20, 30, Rounding.FLOOR), PixelsOutput("uint8", Layout.NHWC, (1, 8, 8, 3))
+    got = load_pixels(picture((64, 48), 5), ImageProcessor((crop, BICUBIC), size, NORMALIZATION))
+    middle = picture((64, 48), 5).crop((17, 14, 47, 34))
+    np.testing.assert_array_equal(got, middle.resize((8, 8), Image.Resampling.BICUBIC))

@@ -378,7 +378,8 @@ def test_a_large_photo_takes_a_quarter_of_the_memory_of_its_pixels(photo_of_108_
         "import sys; from PIL import Image; from pocketvl_runtime.bench import peak_rss_bytes\n"
         "from pocketvl_runtime.image import load_pixels; from pocketvl_runtime.manifest import *\n"
         "one = (1.0, 1.0, 1.0)\n"
-        "spec = PreprocessSpec(ResizeMode.SHORTEST_EDGE, 224, 224, 224, 224, one, one, 1.0)\n"
+        "edge, norm = ResizeMode.SHORTEST_EDGE, Normalization(one, one, 1.0)\n"
+        "spec = ImageProcessor.bicubic(edge, (224, 224), (224, 224), norm)\n"
         "Image.preinit(); before = peak_rss_bytes()\n"
         "load_pixels(sys.argv[1], spec); print(peak_rss_bytes() - before)\n"
     )

@@ -19,7 +19,7 @@ from pocketvl_runtime.backends import onnx
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BackendError, BundleError, InputError
 from pocketvl_runtime.image import load_pixels
-from pocketvl_runtime.manifest import Engine, Role
+from pocketvl_runtime.manifest import Engine
 from pocketvl_runtime.text import TruncatedTextWarning
 from tests.runtime import graphs
 from tests.runtime.bundles import LOGIT_SCALE, PREPROCESS, TEXTS, VARIANTS, edit_manifest, picture, reseal
@@ -242,7 +242,7 @@ def test_classify_fills_the_template(whole_bundle: Path) -> None:
 
 
 def test_a_bundle_without_labels_asks_for_some(bundle: Path) -> None:
-    edit_manifest(bundle, lambda m: m.update(labels=[]))
+    edit_manifest(bundle, lambda m: m["tasks"]["classify"].update(labels=[]))
     with pytest.raises(InputError, match="no labels of its own"):
         load(bundle).classify(bundle / IMAGE)
 
@@ -276,11 +276,11 @@ def test_a_cut_text_is_warned_of(whole_bundle: Path) -> None:
         loaded.embed_text(["ball " * 40])
 
 
-def test_a_variant_without_a_role_says_so(bundle: Path) -> None:
-    edit_manifest(bundle, lambda m: m["variants"]["onnx-int8"]["graphs"].pop("text_encoder"))
+def test_a_variant_without_a_component_says_so(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m["variants"]["onnx-int8"]["files"].pop("text_encoder"))
     loaded = load(bundle)
     assert loaded.embed_image(bundle / IMAGE).shape == (graphs.DIM,)
-    with pytest.raises(BundleError, match=f"variant onnx-int8 has no {Role.TEXT_ENCODER.value}"):
+    with pytest.raises(BundleError, match="variant onnx-int8 has no text_encoder"):
         loaded.embed_text(["ball"])
 
 
@@ -288,11 +288,9 @@ def need_mask(bundle: Path, *variants: str) -> None:
     """Makes the family one that needs the mask, and leaves only these variants."""
 
     def edit(manifest: Any) -> None:
-        manifest["tokenizer"]["needs_mask"] = True
         manifest["variants"] = {name: manifest["variants"][name] for name in variants}
-        for spec in manifest["graphs"].values():
-            if spec["role"] == "text_encoder":
-                spec["inputs"].append(spec["inputs"][0] | {"name": "mask"})
+        inputs = manifest["graphs"]["text_encoder"]["inputs"]
+        inputs.append(inputs[0] | {"name": "mask", "kind": "attention_mask"})
 
     edit_manifest(bundle, edit)
     reseal(bundle)
@@ -303,7 +301,7 @@ def test_a_model_that_needs_the_mask_does_not_run_without(bundle: Path) -> None:
     need_mask(bundle, "onnx-fp32")
     loaded = load(bundle)
     encoding = loaded.tokenizer.encode(["ball"])
-    with pytest.raises(InputError, match="needs the tokenizer's mask"):
+    with pytest.raises(InputError, match="text_encoder needs attention_mask of text as 'mask'"):
         loaded.embed_ids(encoding.ids[0])
     got = loaded.embed_ids(encoding.ids[0], encoding.mask[0])
     np.testing.assert_allclose(got, graphs.text_embedding(encoding.ids[0]), atol=2e-6)
@@ -317,7 +315,7 @@ def test_a_graph_without_the_mask_that_the_manifest_names_is_refused(bundle: Pat
 
 
 def test_an_opened_bundle_is_taken_too(whole_bundle: Path) -> None:
-    assert load(Bundle.open(whole_bundle)).manifest.name == "tiny"
+    assert load(Bundle.open(whole_bundle)).manifest.model.name == "tiny"
 
 
 def test_answering_loads_nothing_heavy_and_only_one_engine(whole_bundle: Path) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pocketvl_runtime.image import load_pixels
-from pocketvl_runtime.manifest import ResizeMode
+from pocketvl_runtime.manifest import ImageProcessor, ResizeMode
+from tests.runtime import graphs
 from tests.runtime.bundles import PREPROCESS
 
-STRETCHED = replace(PREPROCESS, resize_mode=ResizeMode.EXACT, crop_height=None, crop_width=None)
+STRETCHED = ImageProcessor.bicubic(
+    ResizeMode.EXACT, (graphs.SIZE, graphs.SIZE), None, PREPROCESS.normalized_in_graph
+)
 
 
 def file(mode: str, kind: str) -> bytes:

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocketvl_runtime.manifest import Activation
 from pocketvl_runtime.tasks import probabilities, similarities
 
 values = st.lists(st.floats(-1, 1), min_size=1, max_size=20)
@@ -38,3 +39,16 @@ def test_similarities_are_cosines_in_double() -> None:
     got = similarities(image, texts)
     assert got.dtype == np.float64
     np.testing.assert_allclose(got, [0.6, 1.0, 0.0], atol=1e-7)
+
+
+def test_a_sigmoid_takes_each_score_by_itself_with_the_bias() -> None:
+    # by hand: 1 / (1 + exp(-(10 * 0.3 - 2))) = 1 / (1 + 1/e) = 0.731058...; exp(1002) would overflow
+    got = probabilities(np.asarray([0.3, 0.2, -100.0, 100.0]), 10.0, -2.0, Activation.SIGMOID)
+    np.testing.assert_allclose(got, [0.7310585786300049, 0.5, 0.0, 1.0], atol=1e-15)
+
+
+def test_a_softmax_does_not_see_the_bias() -> None:
+    similarity = np.asarray([0.3, 0.1])
+    np.testing.assert_allclose(
+        probabilities(similarity, 10.0, -2.0), probabilities(similarity, 10.0), rtol=1e-12
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -13,8 +14,8 @@ import pytest
 import tokenizers
 
 from pocketvl_runtime.errors import BundleError, InputError
-from pocketvl_runtime.manifest import TokenizerSpec
-from pocketvl_runtime.text import MAX_TEXT_CHARS, Tokenizer, TruncatedTextWarning
+from pocketvl_runtime.manifest import Canonical, Padding, PromptSegment, SegmentKind, Side, TextProcessor
+from pocketvl_runtime.text import MAX_TEXT_CHARS, Tokenizer, TruncatedTextWarning, canonicalized
 from pocketvl_runtime.tokenizer_costs import expanded_chars, read_costs
 from tests.runtime.bundles import TOKENIZER, tokenizer_json
 
@@ -118,7 +119,7 @@ class Broken:
         if name != self._where:
             return getattr(self._real, name)
 
-        def call(*_: object) -> NoReturn:
+        def call(*_: object, **__: object) -> NoReturn:
             raise Panic("called `Option::unwrap()`\non a `None` value")
 
         return call
@@ -159,7 +160,7 @@ def test_an_id_beyond_int32_is_refused() -> None:
 
 def test_a_length_without_room_for_text_is_refused() -> None:
     with pytest.raises(BundleError, match="2 tokens leave no room beside 2 specials"):
-        Tokenizer(tokenizer_json(), TokenizerSpec(length=2, pad_id=0, needs_mask=False))
+        Tokenizer(tokenizer_json(), TextProcessor(2, Padding(0)))
 
 
 def with_parts(**parts: Any) -> bytes:
@@ -276,7 +277,7 @@ def test_no_text_becomes_more_tokens_than_was_counted(parts: dict[str, Any], tex
     content = with_parts(**parts)
     costs = read_costs(content, "it", 4096)
     specials = 3 if "post_processor" in parts else 2
-    made = Tokenizer(content, TokenizerSpec(length=4096, pad_id=0, needs_mask=False)).encode([text])
+    made = Tokenizer(content, TextProcessor(4096, Padding(0))).encode([text])
     normalized = tokenizers.Tokenizer.from_buffer(content)
     seen = normalized.normalizer.normalize_str(text) if normalized.normalizer is not None else text
     pieces = [(seen, (0, 0))]
@@ -315,3 +316,41 @@ def test_texts_are_tokenized_in_batches_that_fit_the_memory(monkeypatch: pytest.
     assert [text for batch in batches for text in batch] == texts
     assert len(batches) == 2
     assert all(sum(map(len, batch)) <= tokenizer.most_chars for batch in batches)
+
+
+def test_a_text_may_be_padded_and_cut_at_its_left_end() -> None:
+    left = TextProcessor(6, Padding(9, Side.LEFT), Side.LEFT)
+    encoding = Tokenizer(tokenizer_json(), left).encode(["red ball", "red red red red red ball"])
+    assert encoding.ids.tolist() == [[9, 9, BOS, RED, BALL, EOS], [BOS, RED, RED, RED, BALL, EOS]]
+    assert encoding.mask.tolist() == [[0, 0, 1, 1, 1, 1], [1] * 6]
+    assert encoding.truncated.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ((), " A  red,\tBall! "),
+        ((Canonical.LOWER,), " a  red,\tball! "),
+        ((Canonical.STRIP_PUNCTUATION,), " A  red\tBall "),
+        ((Canonical.COLLAPSE_SPACES,), "A red, Ball!"),
+        (tuple(Canonical), "a red ball"),
+    ],
+)
+def test_a_text_is_made_canonical_as_the_processor_says(steps: tuple[Canonical, ...], expected: str) -> None:
+    assert canonicalized(" A  red,\tBall! ", steps) == expected
+    processor = replace(TOKENIZER, canonicalize=steps)
+    made = Tokenizer(tokenizer_json(), processor).encode([" A  red,\tBall! "])
+    plain = Tokenizer(tokenizer_json(), TOKENIZER).encode([expected])
+    np.testing.assert_array_equal(made.ids, plain.ids)
+
+
+def test_what_is_canonical_to_nothing_cannot_be_read() -> None:
+    tokenizer = Tokenizer(tokenizer_json(), replace(TOKENIZER, canonicalize=(Canonical.STRIP_PUNCTUATION,)))
+    with pytest.raises(InputError, match="holds nothing the model can read"):
+        tokenizer.encode(["?!"])
+
+
+def test_a_prompt_cannot_be_run_yet() -> None:
+    segments = (PromptSegment(SegmentKind.LITERAL, "Question: "), PromptSegment(SegmentKind.TEXT))
+    with pytest.raises(BundleError, match="this runtime cannot run prompts; install a newer"):
+        Tokenizer(tokenizer_json(), replace(TOKENIZER, prompt=segments))

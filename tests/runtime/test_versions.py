@@ -139,8 +139,6 @@ def narrow(root: Path) -> None:
     def edit(manifest: Any) -> None:
         variant = manifest["variants"].pop("tflite-fp32")
         manifest["variants"]["tflite-int4"] = variant | {"precision": "int4"}
-        for graph in variant["graphs"].values():
-            manifest["graphs"][graph]["precision"] = "int4"
         for name in ("onnx-fp32", "onnx-int8"):
             manifest["variants"][name]["status"] = "experimental"
 
@@ -164,6 +162,19 @@ def test_a_variant_that_the_engine_is_too_old_for_is_not_chosen(
     )
     with pytest.raises(BackendError, match=named):
         load(bundle, "tflite-int4")
+
+
+def test_the_oldest_engine_that_a_bundle_asks_for_counts_too(
+    bundle: Path, pretend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_manifest(bundle, lambda m: m["variants"]["tflite-fp32"].update(min_engine="2.2"))
+    only_litert(monkeypatch)
+    pretend(NEW, "2.1.9")
+    assert "tflite-fp32" not in runnable_variants(Bundle.open(bundle))
+    with pytest.raises(BackendError, match=r"pip install 'ai-edge-litert>=2\.2' \(with what is installed"):
+        load(bundle, "tflite-fp32")
+    pretend(NEW, "2.2.0")
+    assert "tflite-fp32" in runnable_variants(Bundle.open(bundle))
 
 
 def test_the_command_says_that_a_variant_cannot_run_here(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketvl.errors import RecipeError
-from pocketvl.evaluate.report import MetricReport, Reverted, VariantReport
+from pocketvl.evaluate.report import Fallback, MetricReport, VariantReport
 from pocketvl.evaluate.report_json import report_from_json, report_to_json
 from pocketvl.network.tolerances import DEFAULT_PARITY, ParityLimits
 from pocketvl.select.gate import (
@@ -305,18 +305,18 @@ def test_impossible_allowances_are_refused(text: str, message: str) -> None:
         gate(text)
 
 
-def test_a_judged_report_keeps_what_was_reverted() -> None:
+def test_a_judged_report_keeps_its_fallbacks() -> None:
     report = synthetic_report(lost=5)
     name = "tflite-int8"
     before, after = {Metric.MATCH_HARD: 1.4}, {Metric.MATCH_HARD: 0.9}
-    reverted = (Reverted(("layers.0.fc2",), "image_encoder", Precision.FP32, 120_000, before, after),)
-    passed = GateResult(passed=True, reverted=reverted)
+    fallbacks = (Fallback(("layers.0.fc2",), "image_encoder", Precision.FP32, 120_000, before, after),)
+    passed = GateResult(passed=True, fallbacks=fallbacks)
     earlier = dataclasses.replace(report.variants[name], gate=passed)
     judged = judge_report(dataclasses.replace(report, variants={name: earlier}), gate())
     result = judged.variants[name].gate
     assert result is not None
     assert not result.passed
-    assert result.reverted == reverted
+    assert result.fallbacks == fallbacks
     again = report_from_json(report_to_json(judged))
     assert again == judged
-    assert '"to": "fp32"' in report_to_json(judged)
+    assert '"precision": "fp32"' in report_to_json(judged)

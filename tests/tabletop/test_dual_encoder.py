@@ -62,7 +62,7 @@ def test_losses_go_down_and_the_folder_opens(tmp_path: Path) -> None:
         assert np.mean(seen[-5:]) < 0.9 * np.mean(seen[:5]), (name, loss)
     source = open_checkpoint(tmp_path / "dual")
     assert source.contract.family == "vision-text-dual-encoder"
-    assert (source.preprocess.height, source.tokenizer.length, source.embedding_dim) == (32, 32, 16)
+    assert (source.preprocess.height, source.tokenizer.max_length, source.embedding_dim) == (32, 32, 16)
     pixels = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     model = VisionTextDualEncoderModel.from_pretrained(tmp_path / "dual", dtype=torch.float32)
     with torch.no_grad():

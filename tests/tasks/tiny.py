@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from pocketvl.families.base import Component, Contract
-from pocketvl.network.heads import ContrastiveHead, StoredScalar
-from pocketvl.network.ports import ComponentPorts, DType, Port, PortKind
+from pocketvl.families.ports import contrastive_head, embedding_ports
+from pocketvl.network.ports import ComponentPorts, PortKind
 from pocketvl.tasks.contrastive import ContrastiveTask
 from pocketvl.tasks.encoding import Encoder
 from pocketvl.tasks.torch_runner import TorchRunner
-from pocketvl_runtime.manifest import TokenizerSpec
+from pocketvl_runtime.manifest import Padding, TextProcessor
 from tests.runtime import bundles, graphs
 
 IMAGE, TEXT = "image_encoder.embedding", "text_encoder.embedding"
-PIXELS, TOKEN_IDS, MASK = PortKind.PIXELS, PortKind.TOKEN_IDS, PortKind.ATTENTION_MASK
 
 
 class LinearPixels(nn.Module):
@@ -35,24 +35,20 @@ class SummedTokens(nn.Module):
 
 def contract(needs_mask: bool = False) -> Contract:
     """Of the tiny bundle; one that needs a mask pads with a word that counts."""
-    ids = (1, graphs.LENGTH)
-    pixels = Port("pixels", DType.UINT8, (1, bundles.PREPROCESS.height, bundles.PREPROCESS.width, 3), PIXELS)
-    texts = (Port("ids", DType.INT32, ids, TOKEN_IDS), Port("mask", DType.INT32, ids, MASK))
-    embedding = (Port("embedding", DType.FLOAT32, (1, graphs.DIM), PortKind.EMBEDDING),)
+    texts = TextProcessor(graphs.LENGTH, Padding(4 if needs_mask else 0))
+    components = dict(embedding_ports(bundles.PREPROCESS, texts, graphs.DIM))
+    if needs_mask:
+        (ids,), outputs = components["text_encoder"].inputs, components["text_encoder"].outputs
+        mask = replace(ids, name="mask", kind=PortKind.ATTENTION_MASK)
+        components["text_encoder"] = ComponentPorts((ids, mask), outputs)
     return Contract(
         family="clip",
         name="tiny",
         folder=Path("tiny"),
-        processors={
-            "image": bundles.PREPROCESS,
-            "text": TokenizerSpec(graphs.LENGTH, pad_id=4 if needs_mask else 0, needs_mask=needs_mask),
-        },
+        processors={"image": bundles.PREPROCESS, "text": texts},
         tokenizer_json=bundles.tokenizer_json(),
-        components={
-            "image_encoder": ComponentPorts((pixels,), embedding),
-            "text_encoder": ComponentPorts(texts[: 1 + needs_mask], embedding),
-        },
-        head=ContrastiveHead(IMAGE, TEXT, StoredScalar("logit_scale", is_log=True)),
+        components=components,
+        head=contrastive_head(),
     )
 
 

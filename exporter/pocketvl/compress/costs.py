@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pocketvl.families.checkpoint import Checkpoint
+
 _CHANNEL_BYTES = 16
 """Of an output channel in a file: its scale, its bias and its zero point."""
 
@@ -54,7 +56,7 @@ def cost_of(module: nn.Module, example: Example) -> Cost:
     """Measures a module by running it once.
 
     Args:
-        module: a tower.
+        module: a component.
         example: its input of batch 1, or all of them.
     """
     import torch
@@ -67,11 +69,26 @@ def cost_of(module: nn.Module, example: Example) -> Cost:
     return Cost(parameters, counter.get_total_flops() // 2, _int8_bytes(module))
 
 
+def costs_of(checkpoint: Checkpoint) -> dict[str, Cost]:
+    """What each of a checkpoint's components costs, by its name."""
+    from pocketvl.families.base import example_inputs
+
+    return {
+        name: cost_of(component.module, example_inputs(component))
+        for name, component in checkpoint.components.items()
+    }
+
+
+def total_cost(checkpoint: Checkpoint) -> Cost:
+    """What all components of a checkpoint cost together."""
+    return sum(costs_of(checkpoint).values(), Cost())
+
+
 def positions(module: nn.Module, example: Example, name: str) -> int:
     """How many rows of one sample a linear sees.
 
     Args:
-        module: a tower.
+        module: a component.
         example: its input of batch 1, or all of them.
         name: of the linear.
     """

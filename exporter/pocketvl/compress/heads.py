@@ -9,7 +9,7 @@ from torch import nn
 
 from pocketvl.compress.scores import weight_scores
 from pocketvl.compress.settings import Score
-from pocketvl.compress.shrink import check_kept, keep_inputs_, keep_outputs_, linear
+from pocketvl.compress.shrink import check_keep, linear, prune_inputs_, prune_outputs_
 from pocketvl.families.layers.blocks import Attention, set_head_count_
 from pocketvl.families.layers.split_attention import SplitAttention
 
@@ -31,27 +31,27 @@ def head_scores(module: nn.Module, attention: Attention, score: Score = Score.MA
     return torch.stack([*inward, outward]).sum(0).reshape(-1, size).sum(1)
 
 
-def keep_heads_(
-    module: nn.Module, attention: Attention, kept: Sequence[int], means: torch.Tensor | None = None
+def prune_heads_(
+    module: nn.Module, attention: Attention, keep: Sequence[int], means: torch.Tensor | None = None
 ) -> None:
     """Removes all heads but these: all four linears become smaller.
 
     Args:
         module: changed in place.
         attention: whose heads.
-        kept: their places, ascending.
-        means: [heads * head size], what the heads give on average: what was removed goes on as a constant.
+        keep: indices of the heads to keep, ascending.
+        means: [heads * head size], the mean of what heads give: those of the removed ones go into the bias.
 
     Raises:
         RecipeError: none would be left, or there is no such head.
     """
     size = attention.head_size
-    check_kept(kept, linear(module, attention.query).out_features // size, f"heads of {attention.name}")
-    places = [head * size + place for head in kept for place in range(size)]
+    check_keep(keep, linear(module, attention.query).out_features // size, f"heads of {attention.name}")
+    indices = [head * size + channel for head in keep for channel in range(size)]
     for name in attention.inward:
-        keep_outputs_(module, name, places)
-    keep_inputs_(module, attention.output, places, means)
-    set_head_count_(module, attention, len(kept))
+        prune_outputs_(module, name, indices)
+    prune_inputs_(module, attention.output, indices, means)
+    set_head_count_(module, attention, len(keep))
     owner = module.get_submodule(attention.name)
     if isinstance(owner, SplitAttention):
-        owner.keep_heads_(kept)
+        owner.keep_heads_(keep)

@@ -9,7 +9,7 @@ from torch import nn
 
 from pocketvl.compress.scores import weight_scores
 from pocketvl.compress.settings import Score
-from pocketvl.compress.shrink import check_kept, keep_inputs_, keep_outputs_, linear
+from pocketvl.compress.shrink import check_keep, linear, prune_inputs_, prune_outputs_
 from pocketvl.families.layers.blocks import FeedForward
 
 
@@ -32,22 +32,21 @@ def neuron_scores(module: nn.Module, layer: FeedForward, score: Score = Score.MA
     return incoming + outgoing
 
 
-def keep_neurons_(
-    module: nn.Module, layer: FeedForward, kept: Sequence[int], means: torch.Tensor | None = None
+def prune_neurons_(
+    module: nn.Module, layer: FeedForward, keep: Sequence[int], means: torch.Tensor | None = None
 ) -> None:
     """Removes all neurons but these: both linears become smaller.
 
     Args:
         module: changed in place.
         layer: whose neurons.
-        kept: their places, ascending.
-        means: [neurons], what each gives on average, after the activation: what was removed goes on as a
-            constant.
+        keep: indices of the neurons to keep, ascending.
+        means: [neurons], the mean of each after the activation: those of the removed ones go into the bias.
 
     Raises:
         RecipeError: none would be left, or there is no such neuron.
     """
     count = linear(module, layer.up).out_features
-    check_kept(kept, count, f"neurons of {layer.up}")
-    keep_outputs_(module, layer.up, kept)
-    keep_inputs_(module, layer.down, kept, means)
+    check_keep(keep, count, f"neurons of {layer.up}")
+    prune_outputs_(module, layer.up, keep)
+    prune_inputs_(module, layer.down, keep, means)

@@ -42,6 +42,11 @@ class Score(StrEnum):
     TAYLOR = "taylor"
     GATE = "gate"
 
+    def check_of_weights(self) -> None:
+        """Raises RecipeError where single weights have no such score."""
+        if self is Score.GATE:
+            raise RecipeError("score: magnitude or taylor; a gate is for neurons and heads")
+
 
 class Scope(StrEnum):
     """Where the least of the weights are looked for: in each layer, or among all layers."""
@@ -68,7 +73,7 @@ class Schedule(StrEnum):
     CUBIC = "cubic"
 
     def at(self, done: float) -> float:
-        """The part of the way after this part of the rounds, both 0 to 1."""
+        """The progress fraction after this part of the rounds, both 0 to 1."""
         return done if self is Schedule.LINEAR else 1 - (1 - done) ** 3
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from pocketvl.errors import RecipeError
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.layers.compression import shape_of
 
 
 def linear(module: nn.Module, name: str) -> nn.Linear:
@@ -22,26 +24,37 @@ def linear(module: nn.Module, name: str) -> nn.Linear:
     return child
 
 
-def keep_outputs_(module: nn.Module, name: str, kept: Sequence[int]) -> None:
-    """Leaves a linear these outputs, in this order."""
-    child, rows = linear(module, name), torch.tensor(kept, dtype=torch.long)
+def layer_linears(checkpoint: Checkpoint, component: str) -> list[str]:
+    """Names of the whole linears inside a component's layers, without projections and factorised ones."""
+    prefix = checkpoint.stack(component).name
+    return [
+        name
+        for name, child in checkpoint.model.named_modules()
+        if name.startswith(f"{prefix}.")
+        and isinstance(child, nn.Linear)
+        and shape_of(checkpoint.model.get_submodule(name.rpartition(".")[0])) is None
+    ]
+
+
+def prune_outputs_(module: nn.Module, name: str, keep: Sequence[int]) -> None:
+    """Removes all outputs of a linear but these, and orders them so."""
+    child, rows = linear(module, name), torch.tensor(keep, dtype=torch.long)
     bias = None if child.bias is None else child.bias.detach()[rows]
     module.set_submodule(name, linear_with(child.weight.detach()[rows], bias, child))
 
 
-def keep_inputs_(
-    module: nn.Module, name: str, kept: Sequence[int], means: torch.Tensor | None = None
+def prune_inputs_(
+    module: nn.Module, name: str, keep: Sequence[int], means: torch.Tensor | None = None
 ) -> None:
-    """Leaves a linear these inputs, in this order.
+    """Removes all inputs of a linear but these, and orders them so.
 
     Args:
         module: holds the linear; changed in place.
         name: of the linear.
-        kept: places of the inputs that stay.
-        means: [inputs], what each input is on average: what is taken away goes on as a constant, where the
-            linear has a bias.
+        keep: indices of the inputs to keep.
+        means: [inputs], the mean of each input: those of the removed ones go into the bias, if any.
     """
-    child, columns = linear(module, name), torch.tensor(kept, dtype=torch.long)
+    child, columns = linear(module, name), torch.tensor(keep, dtype=torch.long)
     weight = child.weight.detach()
     bias = None if child.bias is None else child.bias.detach().clone()
     if bias is not None and means is not None:
@@ -51,12 +64,12 @@ def keep_inputs_(
     module.set_submodule(name, linear_with(weight[:, columns], bias, child))
 
 
-def check_kept(kept: Sequence[int], count: int, what: str) -> None:
-    """Raises RecipeError unless `kept` are places below `count`, at least one, each once and in order."""
-    if not kept:
+def check_keep(keep: Sequence[int], count: int, what: str) -> None:
+    """Raises RecipeError unless `keep` are indices below `count`, at least one, each once and in order."""
+    if not keep:
         raise RecipeError(f"all {count} {what} would go; at least one has to stay")
-    if list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= count:
-        raise RecipeError(f"{what}: places 0 to {count - 1}, each once and in order, not {list(kept)[:8]}")
+    if list(keep) != sorted(set(keep)) or keep[0] < 0 or keep[-1] >= count:
+        raise RecipeError(f"{what}: indices 0 to {count - 1}, each once and in order, not {list(keep)[:8]}")
 
 
 def linear_with(weight: torch.Tensor, bias: torch.Tensor | None, like: nn.Linear) -> nn.Linear:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from pocketvl.compress.costs import Cost, linear_cost
-from pocketvl.compress.heads import head_scores, keep_heads_
-from pocketvl.compress.neurons import keep_neurons_, neuron_scores
+from pocketvl.compress.heads import head_scores, prune_heads_
+from pocketvl.compress.neurons import neuron_scores, prune_neurons_
 from pocketvl.compress.settings import Measure, Scope, Score, Units
 from pocketvl.compress.shrink import linear
 from pocketvl.errors import RecipeError
@@ -48,10 +48,10 @@ class Group:
 def groups_of(
     module: nn.Module, original: nn.Module, units: Sequence[Units], score: Score, rows: int
 ) -> tuple[Group, ...]:
-    """The units of a tower, scored.
+    """The units of a component, scored.
 
     Args:
-        module: the tower; for Taylor scores with gradients.
+        module: the component; for Taylor scores with gradients.
         original: the same before anything was pruned; its weights are not read.
         units: which of them.
         score: what makes a weight matter.
@@ -84,7 +84,7 @@ def gate_gradients(module: nn.Module, group: Group) -> torch.Tensor:
     It is the sum over the unit's outgoing weights of w * dL/dw.
 
     Args:
-        module: the tower, or the model that it is of.
+        module: the component, or the model that it is of.
         group: of it.
 
     Raises:
@@ -99,16 +99,16 @@ def gate_gradients(module: nn.Module, group: Group) -> torch.Tensor:
     return (weight.detach().double() * weight.grad.double()).sum(0).reshape(-1, size).sum(1)
 
 
-def keep_by_ratio(groups: Sequence[Group], ratio: float, scope: Scope) -> list[list[int]]:
+def select_by_ratio(groups: Sequence[Group], ratio: float, scope: Scope) -> list[list[int]]:
     """Which units stay when a part of what there was originally goes, the least first; one a layer stays.
 
     Args:
-        groups: of one tower, or of several.
+        groups: of one component, or of several.
         ratio: part of the original units that goes, 0 or above and below 1; what has gone already counts.
         scope: so much of each layer, or of all units together, by scores relative to their layer's mean.
 
     Returns:
-        The places that stay, ascending, for each group.
+        The indices of the units to keep, ascending, for each group.
 
     Raises:
         RecipeError: such a ratio there is not.
@@ -120,39 +120,39 @@ def keep_by_ratio(groups: Sequence[Group], ratio: float, scope: Scope) -> list[l
         return [_kept(g.scores, gone) for g, gone in zip(groups, going, strict=True)]
     left = round((1 - ratio) * sum(g.original for g in groups))
     gone, remaining = [0] * len(groups), sum(map(len, groups))
-    for place in _cheapest_first(groups, None):
+    for index in _cheapest_first(groups, None):
         if remaining <= left:
             break
-        if gone[place] < len(groups[place]) - 1:
-            gone[place] += 1
+        if gone[index] < len(groups[index]) - 1:
+            gone[index] += 1
             remaining -= 1
     return [_kept(g.scores, count) for g, count in zip(groups, gone, strict=True)]
 
 
-def keep_to_target(groups: Sequence[Group], cost: Cost, measure: Measure, limit: float) -> list[list[int]]:
+def select_to_target(groups: Sequence[Group], cost: Cost, measure: Measure, limit: float) -> list[list[int]]:
     """Which units stay so that a model costs no more than this.
 
     First go those with the least share of their layer's scores for what they cost.
 
     Args:
-        groups: of all towers.
-        cost: of all towers as they are.
+        groups: of all components.
+        cost: of all components as they are.
         measure: of what.
         limit: the most it may be.
 
     Returns:
-        The places that stay, ascending, for each group.
+        The indices of the units to keep, ascending, for each group.
 
     Raises:
         RecipeError: it costs more even with one unit a layer.
     """
     gone, now = [0] * len(groups), cost.of(measure)
-    for place in _cheapest_first(groups, measure):
+    for index in _cheapest_first(groups, measure):
         if now <= limit:
             break
-        if gone[place] < len(groups[place]) - 1:
-            gone[place] += 1
-            now -= groups[place].saves.of(measure)
+        if gone[index] < len(groups[index]) - 1:
+            gone[index] += 1
+            now -= groups[index].saves.of(measure)
     if now > limit:
         raise RecipeError(
             f"{measure.value} = {limit:,.0f} cannot be reached: with one unit left in every layer it is "
@@ -161,33 +161,35 @@ def keep_to_target(groups: Sequence[Group], cost: Cost, measure: Measure, limit:
     return [_kept(g.scores, count) for g, count in zip(groups, gone, strict=True)]
 
 
-def keep_(module: nn.Module, group: Group, kept: Sequence[int], means: Mapping[str, torch.Tensor]) -> None:
+def prune_units_(
+    module: nn.Module, group: Group, keep: Sequence[int], means: Mapping[str, torch.Tensor]
+) -> None:
     """Removes all of a group's units but these.
 
     Args:
-        module: the tower; changed in place.
+        module: the component; changed in place.
         group: of it.
-        kept: places that stay.
-        means: of what goes into linears, by name: what was removed goes on as a constant.
+        keep: indices of the units to keep.
+        means: of the inputs of linears, by name: those of the removed units go into the bias.
     """
-    if len(kept) == len(group):
+    if len(keep) == len(group):
         return
     if isinstance(group.block, FeedForward):
-        keep_neurons_(module, group.block, kept, means.get(group.block.down))
+        prune_neurons_(module, group.block, keep, means.get(group.block.down))
     else:
-        keep_heads_(module, group.block, kept, means.get(group.block.output))
+        prune_heads_(module, group.block, keep, means.get(group.block.output))
 
 
 def _cheapest_first(groups: Sequence[Group], measure: Measure | None) -> list[int]:
     """The group of each unit, in the order in which units go; within a group by ascending scores."""
     ranked: list[tuple[float, int, int]] = []
-    for place, group in enumerate(groups):
+    for index, group in enumerate(groups):
         relative = group.scores.sort().values / group.scores.mean().clamp(min=_TINY)
         price = 1 if measure is None else len(group) * max(1, group.saves.of(measure))
-        ranked += [(float(value) / price, place, order) for order, value in enumerate(relative)]
-    return [place for _, place, _ in sorted(ranked)]
+        ranked += [(float(value) / price, index, order) for order, value in enumerate(relative)]
+    return [index for _, index, _ in sorted(ranked)]
 
 
 def _kept(scores: torch.Tensor, going: int) -> list[int]:
-    """Places that stay when so many of the least go; of equals the earlier ones go."""
+    """Indices to keep when so many of the least go; of equals the earlier ones go."""
     return sorted(scores.argsort(stable=True)[going:].tolist())

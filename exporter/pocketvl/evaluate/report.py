@@ -101,13 +101,13 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Reverted:
-    """Layers that went back to a higher precision together, and what that bought.
+class Fallback:
+    """Layers moved to a higher precision together, and what that bought.
 
     Attributes:
         layers: their names in the component; those that read the same input go together.
         component: that they are part of.
-        to: what they are held in now: int8dyn keeps their 8-bit weights and gives floats.
+        precision: what they are held in now: int8dyn keeps their 8-bit weights and gives floats.
         bytes_added: what the graph file grew by.
         before: per judged metric, the upper 95 % limit of the loss before, in percentage points.
         after: the same limits after.
@@ -115,7 +115,7 @@ class Reverted:
 
     layers: tuple[str, ...]
     component: str
-    to: Precision
+    precision: Precision
     bytes_added: int
     before: dict[Metric, float] = field(default_factory=dict)
     after: dict[Metric, float] = field(default_factory=dict)
@@ -128,8 +128,8 @@ class GateResult:
     Attributes:
         passed: whether the variant may be shipped.
         allowance_pp: per metric that was judged, the loss allowed, in percentage points.
-        reverted: groups of layers that went back to a higher precision until the variant passed, in that
-            order; in JSON a list of objects with the keys of `Reverted`.
+        fallbacks: groups of layers moved to a higher precision until the variant passed, in that
+            order; in JSON a list of objects with the keys of `Fallback`.
         failures: one line per failed figure: variant, metric, measured, allowed.
         undecided: metrics that fail only because too few samples were asked: what was measured is within
             the allowance, and its interval is not. Each has its line in `failures` too.
@@ -138,7 +138,7 @@ class GateResult:
 
     passed: bool
     allowance_pp: dict[Metric, float] = field(default_factory=dict)
-    reverted: tuple[Reverted, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
     failures: tuple[str, ...] = ()
     undecided: tuple[Metric, ...] = ()
     notes: tuple[str, ...] = ()

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.network.heads import ContrastiveHead, Head, HeadKind, LabelHead
 from pocketvl.network.ports import ComponentPorts, Port
-from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pocketvl.families.layers.segments import Segments
     from pocketvl.families.tower_shape import TowerShape
 
-Processor: TypeAlias = PreprocessSpec | TokenizerSpec
+Processor: TypeAlias = ImageProcessor | TextProcessor
 IMAGE, TEXT = "image", "text"
 """Names of processors."""
 
@@ -62,6 +63,17 @@ class Component:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     stacks: tuple[LayerStack, ...] = ()
+
+
+def example_inputs(component: Component | ComponentPorts) -> tuple[torch.Tensor, ...]:
+    """A component's inputs for a batch of 1, all zeros."""
+    import torch
+
+    def example(port: Port) -> torch.Tensor:
+        shape = tuple(size if isinstance(size, int) else 1 for size in port.shape)
+        return torch.zeros(shape, dtype=getattr(torch, port.dtype.value))
+
+    return tuple(example(port) for port in component.inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,17 +125,17 @@ class Contract:
         return self.head
 
     @property
-    def preprocess(self) -> PreprocessSpec:
+    def preprocess(self) -> ImageProcessor:
         """How a picture becomes uint8 pixels."""
         found = self.processors[IMAGE]
-        assert isinstance(found, PreprocessSpec)
+        assert isinstance(found, ImageProcessor)
         return found
 
     @property
-    def tokenizer(self) -> TokenizerSpec:
+    def tokenizer(self) -> TextProcessor:
         """How a text becomes int32 ids."""
         found = self.processors[TEXT]
-        assert isinstance(found, TokenizerSpec)
+        assert isinstance(found, TextProcessor)
         return found
 
 
@@ -178,7 +190,7 @@ class Architecture(ABC):
         Raises:
             RecipeError: the family has no components of such shapes.
         """
-        raise RecipeError("models of this family cannot begin anew in another shape")
+        raise RecipeError("models of this family cannot be reinitialised in other shapes")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pocketvl.families.layers.compression import compression_of, read_compressio
 from pocketvl.families.tower_shape import TowerShape
 from pocketvl.network.heads import ContrastiveHead, StoredScalar, stored_scalars
 from pocketvl.network.ports import PortKind
-from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
 
 
 @dataclass(eq=False)
@@ -172,12 +172,12 @@ class Checkpoint:
         return found[name]
 
     @property
-    def preprocess(self) -> PreprocessSpec:
+    def preprocess(self) -> ImageProcessor:
         """How a picture becomes pixels."""
         return self.contract.preprocess
 
     @property
-    def tokenizer(self) -> TokenizerSpec:
+    def tokenizer(self) -> TextProcessor:
         """How a text becomes ids."""
         return self.contract.tokenizer
 

@@ -28,7 +28,7 @@ from pocketvl.families.ports import (
     embedding_ports,
 )
 from pocketvl_runtime.errors import quoted
-from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, Padding, TextProcessor
 
 if TYPE_CHECKING:
     from transformers import (
@@ -50,7 +50,7 @@ _LEGACY_EOS = 2
 class ClipImageEncoder(nn.Module):
     """uint8 RGB [B, H, W, 3] -> float32 [B, D], L2-normalised."""
 
-    def __init__(self, model: CLIPModel, preprocess: PreprocessSpec) -> None:
+    def __init__(self, model: CLIPModel, preprocess: ImageProcessor) -> None:
         """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied."""
         super().__init__()
         self.vision_model, self.visual_projection = model.vision_model, model.visual_projection
@@ -125,7 +125,7 @@ class ClipArchitecture(Architecture):
         tokenizer = read_tokenizer(folder)
         notes += _check_tokenizer(folder, tokenizer, text)
         length = text_length(tokenizer, int(text.max_position_embeddings), folder)
-        spec = TokenizerSpec(file="tokenizer.json", length=length, pad_id=tokenizer.pad_id, needs_mask=False)
+        spec = TextProcessor(length, Padding(tokenizer.pad_id))
         return Contract(
             family="clip",
             name=folder.resolve().name,
@@ -182,7 +182,7 @@ class ClipArchitecture(Architecture):
             ),
             Component(
                 TEXT_ENCODER,
-                ClipTextEncoder(clip, contract.tokenizer.length),
+                ClipTextEncoder(clip, contract.tokenizer.max_length),
                 text.inputs,
                 text.outputs,
                 (_stack("text", clip.text_projection.in_features),),

@@ -28,7 +28,7 @@ from pocketvl.families.ports import (
     embedding_ports,
 )
 from pocketvl_runtime.errors import quoted
-from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, Padding, TextProcessor
 
 if TYPE_CHECKING:
     from transformers import (
@@ -49,7 +49,7 @@ _FAMILY = "VisionTextDualEncoder"
 class ConvNextImageEncoder(nn.Module):
     """uint8 RGB [B, H, W, 3] -> float32 [B, D], L2-normalised."""
 
-    def __init__(self, model: VisionTextDualEncoderModel, preprocess: PreprocessSpec) -> None:
+    def __init__(self, model: VisionTextDualEncoderModel, preprocess: ImageProcessor) -> None:
         """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied."""
         super().__init__()
         self.vision_model = cast("ConvNextModel", model.vision_model)
@@ -107,7 +107,7 @@ class DualEncoderArchitecture(Architecture):
         tokenizer = read_tokenizer(folder)
         _check_tokenizer(folder, tokenizer, text)
         length = text_length(tokenizer, int(text.max_position_embeddings), folder)
-        spec = TokenizerSpec(file="tokenizer.json", length=length, pad_id=tokenizer.pad_id, needs_mask=False)
+        spec = TextProcessor(length, Padding(tokenizer.pad_id))
         return Contract(
             family="vision-text-dual-encoder",
             name=folder.resolve().name,

@@ -7,25 +7,25 @@ from collections.abc import Mapping
 from pocketvl.families.base import IMAGE, TEXT
 from pocketvl.network.heads import ContrastiveHead, StoredScalar
 from pocketvl.network.ports import ComponentPorts, DType, Port, PortKind
-from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
 
 IMAGE_ENCODER, TEXT_ENCODER = "image_encoder", "text_encoder"
 _EMBEDDING = "embedding"
 
 
-def pixel_port(preprocess: PreprocessSpec) -> Port:
+def pixel_port(preprocess: ImageProcessor) -> Port:
     """Pixels as the "image" processor gives them."""
     shape = (1, preprocess.height, preprocess.width, 3)
     return Port("pixels", DType.UINT8, shape, PortKind.PIXELS, IMAGE)
 
 
-def ids_port(tokenizer: TokenizerSpec) -> Port:
+def ids_port(tokenizer: TextProcessor) -> Port:
     """Token ids as the "text" processor gives them."""
-    return Port("ids", DType.INT32, (1, tokenizer.length), PortKind.TOKEN_IDS, TEXT)
+    return Port("ids", DType.INT32, (1, tokenizer.max_length), PortKind.TOKEN_IDS, TEXT)
 
 
 def embedding_ports(
-    preprocess: PreprocessSpec, tokenizer: TokenizerSpec, dim: int
+    preprocess: ImageProcessor, tokenizer: TextProcessor, dim: int
 ) -> Mapping[str, ComponentPorts]:
     """Ports of an image encoder and a text encoder.
 

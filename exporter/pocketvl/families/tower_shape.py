@@ -1,4 +1,4 @@
-"""The shape of a tower that begins anew. (Without torch, so that recipes can be read quickly.)"""
+"""The shape of a randomly initialised tower. (Without torch, so that recipes can be read quickly.)"""
 
 from __future__ import annotations
 

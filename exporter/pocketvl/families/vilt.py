@@ -27,7 +27,7 @@ from pocketvl.families.ports import ids_port, pixel_port
 from pocketvl.network.heads import LabelHead
 from pocketvl.network.ports import ComponentPorts, DType, Port, PortKind
 from pocketvl_runtime.errors import quoted
-from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, Padding, TextProcessor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ViltConfig, ViltForQuestionAnswering
@@ -42,7 +42,7 @@ class ViltFusion(nn.Module):
     nothing but the order of sums.
     """
 
-    def __init__(self, model: ViltForQuestionAnswering, preprocess: PreprocessSpec, pad_id: int) -> None:
+    def __init__(self, model: ViltForQuestionAnswering, preprocess: ImageProcessor, pad_id: int) -> None:
         """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied. pad_id: the
         padding token, which is not attended to."""
         super().__init__()
@@ -69,7 +69,10 @@ class ViltFusion(nn.Module):
         first = embeddings.cls_token.expand(len(pixels), -1, -1)
         kinds = embeddings.token_type_embeddings.weight
         text = embeddings.text_embeddings(input_ids=ids) + kinds[0]
-        picture = torch.cat([first, patches], dim=1) + embeddings.position_embeddings + kinds[1]
+        picture = torch.cat([first, patches], dim=1) + embeddings.position_embeddings
+        if self.training:
+            picture = embeddings.dropout(picture)
+        picture = picture + kinds[1]
         padding = (ids == self.pad_id).to(text.dtype) * MASKED
         mask = torch.cat([padding, padding.new_zeros(picture.shape[:2])], dim=1)[:, None, None]
         return torch.cat([text, picture], dim=1), mask
@@ -91,8 +94,8 @@ class ViltArchitecture(Architecture):
         answers = _answers(stored, folder)
         preprocess, notes = read_preprocess(folder, cast(int, config.image_size))
         tokenizer = read_tokenizer(folder)
-        spec = TokenizerSpec(_text_length(folder, tokenizer, config), tokenizer.pad_id, needs_mask=False)
-        _check_segments(folder, segments_of(config, spec.length))
+        spec = TextProcessor(_text_length(folder, tokenizer, config), Padding(tokenizer.pad_id))
+        _check_segments(folder, segments_of(config, spec.max_length))
         logits = Port("logits", DType.FLOAT32, (1, len(answers)), PortKind.CLASS_LOGITS)
         return Contract(
             family="vilt",
@@ -133,7 +136,7 @@ class ViltArchitecture(Architecture):
             "vilt.encoder.layer",
             ("", "num_hidden_layers"),
             vilt.config.hidden_size,
-            segments_of(vilt.config, tokenizer.length),
+            segments_of(vilt.config, tokenizer.max_length),
         )
         module = ViltFusion(vilt, contract.preprocess, tokenizer.pad_id)
         return (Component(FUSION, module, ports.inputs, ports.outputs, (stack,)),)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pocketvl.errors import LoweringError
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
 from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme
+
+if TYPE_CHECKING:
+    from pocketvl.network.integers import QuantizedLayer, QuantizedTower
 
 _ENGINE_BITS = 8
 _LOWERED = "static int8, dynamic int8, dynamic int4 in blocks, int8 weights alone, and float are lowered"

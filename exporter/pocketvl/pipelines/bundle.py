@@ -9,21 +9,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.errors import LoweringError
 from pocketvl.lower.backends import backend_of_file
+from pocketvl.network.ports import Port
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
 from pocketvl.stage import Stage, installed_version, link_or_copy
 from pocketvl.stage.base import links, settings
 from pocketvl.tasks.contrastive_metrics import DEFAULT_TEMPLATE, Embeddings
+from pocketvl_runtime.backends import least_engine
 from pocketvl_runtime.golden import (
     GOLDEN_FILE,
     Golden,
-    GoldenAnswers,
+    GoldenArray,
     GoldenImage,
     GoldenText,
     Scores,
@@ -31,20 +34,39 @@ from pocketvl_runtime.golden import (
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
     MANIFEST_FILE,
+    Activation,
+    ComponentGraph,
+    ContrastiveTask,
+    DType,
     Engine,
     FileEntry,
-    GraphSpec,
+    InputPort,
     Manifest,
+    Modality,
+    ModelInfo,
+    OutputPort,
+    PortKind,
     Precision,
     Role,
+    Scale,
     Status,
+    VariantFile,
     VariantSpec,
+    port_name,
+    tensors_of,
     variant_name,
 )
 from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 from pocketvl_runtime.text import Tokenizer
 
-TASKS = ("match", "classify", "embed")
+if TYPE_CHECKING:
+    from pocketvl.families.checkpoint import Checkpoint
+
+IMAGE, TEXT = "image", "text"
+"""The processors."""
+
+IMAGE_PORT = port_name(Role.IMAGE_ENCODER, "embedding")
+TEXT_PORT = port_name(Role.TEXT_ENCODER, "embedding")
 _SCORE_DIGITS = 7
 REPORT_FILES = ("report.json", "report.html")
 
@@ -60,19 +82,16 @@ def write_base(source: Checkpoint, calibration: Dataset, out: Path) -> Manifest:
     (out / "tokenizer.json").write_bytes(source.tokenizer_json)
     labels = tuple(sorted({s.label for s in calibration.samples if s.label}))
     _write_golden(source, calibration, labels, out)
+    head = (IMAGE_PORT, TEXT_PORT, Scale(source.logit_scale, source.logit_scale), 0.0, Activation.SOFTMAX)
     manifest = Manifest(
-        name=source.contract.name,
-        family=source.contract.family,
-        tasks=TASKS,
-        space=source.space(),
-        embedding_dim=source.embedding_dim,
-        logit_scale=source.logit_scale,
-        graphs={},
+        model=ModelInfo(source.contract.name, source.contract.family, (Modality.IMAGE, Modality.TEXT)),
+        processors=source.contract.processors,
+        graphs=_graphs(source),
         variants={},
-        preprocess=source.preprocess,
-        tokenizer=source.tokenizer,
-        labels=labels,
-        label_template=DEFAULT_TEMPLATE,
+        tasks={
+            "match": ContrastiveTask(*head),
+            "classify": ContrastiveTask(*head, labels=labels, template=DEFAULT_TEMPLATE),
+        },
         files=list_files(out),
         provenance={},
     )
@@ -85,29 +104,25 @@ def write_bundle(base: Path, graphs: Iterable[Path], stages: Iterable[Stage], ou
 
     Args:
         base: the bundle without graphs, as `write_base` wrote it.
-        graphs: files named `<role>.<precision>.<onnx|tflite>`, of sealed results.
+        graphs: files named `<component>.<precision>.<onnx|tflite>`, of sealed results.
         stages: what made it all, for the provenance.
         out: an empty folder.
     """
-    specs: dict[str, GraphSpec] = {}
     shutil.copytree(base, out, dirs_exist_ok=True)
     (out / "graphs").mkdir()
+    manifest = Manifest.read(base / MANIFEST_FILE)
+    files: dict[tuple[Engine, Precision], dict[str, VariantFile]] = {}
     for path in sorted(graphs, key=lambda p: p.name):
-        role, precision, engine = path.name.split(".")
+        component, precision, engine = path.name.split(".")
         link_or_copy(path, out / "graphs" / path.name)
-        tensors = backend_of_file(path).graph_io(path)
-        specs[path.name] = GraphSpec(
-            Role(role),
-            Engine(engine),
-            Precision(precision),
-            f"graphs/{path.name}",
-            tensors.inputs,
-            tensors.outputs,
-        )
+        of_variant = files.setdefault((Engine(engine), Precision(precision)), {})
+        of_variant[component] = _stored(path, manifest.graphs[component])
     manifest = replace(
-        Manifest.read(base / MANIFEST_FILE),
-        graphs=specs,
-        variants=_variants(specs),
+        manifest,
+        variants={
+            variant_name(*form): VariantSpec.of(*form, Status.ACCEPTED, of_variant, least_engine(*form))
+            for form, of_variant in files.items()
+        },
         files=list_files(out),
         provenance=provenance_of(stages),
     )
@@ -127,15 +142,15 @@ def write_judged(
         variants: what goes in, with status and what it may be compared with.
         out: an empty folder.
     """
-    kept = {graph for variant in variants.values() for graph in variant.graphs.values()}
-    graphs = {name: spec for name, spec in manifest.graphs.items() if name in kept}
-    dropped = {spec.file for name, spec in manifest.graphs.items() if name not in kept}
+    kept = {stored.file for variant in variants.values() for stored in variant.files.values()}
+    every = {stored.file for variant in manifest.variants.values() for stored in variant.files.values()}
+    dropped = every - kept
     for path in sorted(set(manifest.files) - dropped):
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         copy = link_or_copy if path.startswith("graphs/") else shutil.copyfile
         copy(candidate / path, out / path)
     (out / GOLDEN_FILE).write_text(golden.to_json(), encoding="utf-8", newline="\n")
-    judged = replace(manifest, graphs=graphs, variants=dict(variants), files=list_files(out))
+    judged = replace(manifest, variants=dict(variants), files=list_files(out))
     (out / MANIFEST_FILE).write_text(judged.to_json(), encoding="utf-8", newline="\n")
 
 
@@ -152,19 +167,47 @@ def list_files(root: Path) -> dict[str, FileEntry]:
 
 def golden_embeddings(golden: Golden) -> Embeddings:
     """The golden pack's expected embeddings as matrices."""
-    images = np.array([image.embedding for image in golden.images], np.float32)
-    texts = np.array([text.embedding for text in golden.texts], np.float32)
+    images, texts = (
+        np.array([array.values for array in golden.outputs[port]], np.float32)
+        for port in (IMAGE_PORT, TEXT_PORT)
+    )
     return Embeddings(images, texts, tuple(text.text for text in golden.texts))
 
 
-def _variants(specs: Mapping[str, GraphSpec]) -> dict[str, VariantSpec]:
-    variants: dict[str, VariantSpec] = {}
-    for spec in specs.values():
-        name = variant_name(spec.engine, spec.precision)
-        before = variants[name].graphs if name in variants else {}
-        graphs = {**before, spec.role: spec.graph_id}
-        variants[name] = VariantSpec(spec.engine, spec.precision, Status.ACCEPTED, graphs)
-    return variants
+def _graphs(source: Checkpoint) -> dict[str, ComponentGraph]:
+    """The contracts of a checkpoint's components."""
+    space = source.space()
+    return {
+        name: ComponentGraph(
+            tuple(
+                InputPort(p.name, DType(p.dtype), p.shape, PortKind(p.kind), p.source) for p in ports.inputs
+            ),
+            tuple(_output(port, space) for port in ports.outputs),
+        )
+        for name, ports in source.contract.components.items()
+    }
+
+
+def _output(port: Port, space: str) -> OutputPort:
+    kind = PortKind(port.kind)
+    of = space if kind is PortKind.EMBEDDING else None
+    return OutputPort(port.name, DType(port.dtype), port.shape, kind, of)
+
+
+def _stored(path: Path, contract: ComponentGraph) -> VariantFile:
+    """A graph file as a variant lists it, where its tensors are those of its component.
+
+    Raises:
+        LoweringError: they are others.
+    """
+    found = backend_of_file(path).graph_io(path)
+    for ports, tensors in ((contract.inputs, found.inputs), (contract.outputs, found.outputs)):
+        wanted = tensors_of(ports, {})
+        if set(tensors) != set(wanted):
+            raise LoweringError(
+                f"{path.name} has {sorted(map(str, tensors))}, not {sorted(map(str, wanted))}"
+            )
+    return VariantFile(f"graphs/{path.name}", found.signature)
 
 
 def golden_scores(images: np.ndarray, texts: np.ndarray, logit_scale: float) -> tuple[Scores, ...]:
@@ -173,10 +216,11 @@ def golden_scores(images: np.ndarray, texts: np.ndarray, logit_scale: float) -> 
     Rounded, for the last digits of a sum depend on the order that a processor takes it in.
     """
     rows = []
-    for image in images if len(texts) else ():
+    for number, image in enumerate(images if len(texts) else ()):
         similarity = similarities(image, texts)
         probability = probabilities(similarity, logit_scale)
-        rows.append(Scores(*(tuple(v.round(_SCORE_DIGITS).tolist()) for v in (similarity, probability))))
+        of_both = (tuple(v.round(_SCORE_DIGITS).tolist()) for v in (probability, similarity))
+        rows.append(Scores({IMAGE: number}, *of_both))
     return tuple(rows)
 
 
@@ -184,6 +228,7 @@ def _write_golden(source: Checkpoint, calibration: Dataset, labels: tuple[str, .
     import torch
 
     images: list[GoldenImage] = []
+    rows: list[np.ndarray] = []
     (out / "golden" / "images").mkdir(parents=True)
     (out / "golden" / "pixels").mkdir()
     encoder = source.tower(Role.IMAGE_ENCODER)
@@ -193,41 +238,44 @@ def _write_golden(source: Checkpoint, calibration: Dataset, labels: tuple[str, .
             (out / "golden" / "images" / name).write_bytes(content)
             expected = f"golden/pixels/{Path(name).stem}.png"
             (out / expected).write_bytes(_png(pixels))
-            embedding = encoder(torch.from_numpy(pixels[None]))[0]
-            images.append(GoldenImage(f"golden/images/{name}", expected, _floats(embedding.numpy())))
+            images.append(GoldenImage(f"golden/images/{name}", expected))
+            rows.append(encoder(torch.from_numpy(pixels[None]))[0].numpy())
         strings = golden_texts(calibration)
         ids, embeddings = _embed_texts(source, strings)
         _, of_labels = _embed_texts(source, label_texts(DEFAULT_TEMPLATE, labels))
-    texts = [
-        GoldenText(text, tuple(row.tolist()), _floats(embedding))
-        for text, row, embedding in zip(strings, ids, embeddings, strict=True)
-    ]
-    seen = np.array([image.embedding for image in images], np.float32)
-    answers = GoldenAnswers(
-        space=source.space(),
-        logit_scale=source.logit_scale,
-        labels=labels,
-        label_template=DEFAULT_TEMPLATE,
-        match=golden_scores(seen, embeddings, source.logit_scale),
-        classify=golden_scores(seen, of_labels, source.logit_scale),
+    seen, scale = np.array(rows, np.float32), source.logit_scale
+    golden = Golden(
+        inputs={
+            IMAGE: tuple(images),
+            TEXT: tuple(
+                GoldenText(text, tuple(row.tolist())) for text, row in zip(strings, ids, strict=True)
+            ),
+        },
+        outputs={IMAGE_PORT: _arrays(IMAGE, seen), TEXT_PORT: _arrays(TEXT, embeddings)},
+        answers={
+            "match": golden_scores(seen, embeddings, scale),
+            "classify": golden_scores(seen, of_labels, scale),
+        },
         tolerance={},
     )
-    golden = Golden(tuple(images), tuple(texts), {}, answers)
-    (out / GOLDEN_FILE).write_text(golden.to_json(), encoding="utf-8", newline="\n")
+    golden.write(out / GOLDEN_FILE)
+
+
+def _arrays(processor: str, rows: np.ndarray) -> tuple[GoldenArray, ...]:
+    """Embeddings [N, D] of a processor's inputs, in order."""
+    return tuple(
+        GoldenArray({processor: number}, (1, len(row)), _floats(row)) for number, row in enumerate(rows)
+    )
 
 
 def _embed_texts(source: Checkpoint, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Ids int32 [N, T], and torch's embeddings float32 [N, D], one by one."""
     import torch
 
-    encoding = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts)
-    feeds = [encoding.ids, encoding.mask] if source.tokenizer.needs_mask else [encoding.ids]
+    ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
     encoder = source.tower(Role.TEXT_ENCODER)
-    rows = [
-        encoder(*(torch.from_numpy(row[None]) for row in feed))[0].numpy()
-        for feed in zip(*feeds, strict=True)
-    ]
-    return encoding.ids, np.array(rows, np.float32).reshape(len(texts), source.embedding_dim)
+    rows = [encoder(torch.from_numpy(row[None]))[0].numpy() for row in ids]
+    return ids, np.array(rows, np.float32).reshape(len(texts), source.embedding_dim)
 
 
 @contextmanager

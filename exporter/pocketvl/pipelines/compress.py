@@ -13,7 +13,7 @@ from pocketvl.errors import RecipeError
 from pocketvl.families.folders.files import CARD_FILE
 from pocketvl.launch import is_first
 from pocketvl.pipelines.compress_chain import stages_of
-from pocketvl.pipelines.stages.compressing import PRUNED_FILE
+from pocketvl.pipelines.stages.compressing import STEP_FILE
 from pocketvl.pipelines.stages.costing import MeasureCosts, read_costs
 from pocketvl.pipelines.stages.learning import CURVES_FILE, LOSSES_FILE
 from pocketvl.recipes.compress_recipe import read_compress_recipe
@@ -79,14 +79,14 @@ class FinishCheckpoint(Stage):
             source["checkpoint"],
             out,
             dirs_exist_ok=True,
-            ignore=shutil.ignore_patterns(LOSSES_FILE, PRUNED_FILE),
+            ignore=shutil.ignore_patterns(LOSSES_FILE, STEP_FILE),
         )
         log: list[dict[str, object]] = []
         curves: list[tuple[str, list[dict[str, float]]]] = []
         for stage, folder in zip(self.steps, source.all("steps"), strict=True):
             entry: dict[str, object] = {"step": stage.title}
-            if (folder / PRUNED_FILE).exists():
-                entry.update(json.loads((folder / PRUNED_FILE).read_text(encoding="utf-8")))
+            if (folder / STEP_FILE).exists():
+                entry.update(json.loads((folder / STEP_FILE).read_text(encoding="utf-8")))
             if (folder / LOSSES_FILE).exists():
                 losses = json.loads((folder / LOSSES_FILE).read_text(encoding="utf-8"))
                 curves += [(f"{len(log) + 1} {phase}", rows) for phase, rows in losses.items()]

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pocketvl.compress.settings import LearningSettings, check_answering, shows_mirrored
 from pocketvl.errors import RecipeError
-from pocketvl.families import answers_questions
+from pocketvl.families import family_of
+from pocketvl.network.heads import HeadKind
 from pocketvl.pipelines.stages.answering import AskAnswers, LearnAnswers, QuestionData
-from pocketvl.pipelines.stages.compressing import (
-    DropLayers,
-    Factorise,
-    FreshStudent,
-    PruneCrossModal,
-    PruneFilters,
-    PruneUnits,
-    SparsifyWeights,
-)
-from pocketvl.pipelines.stages.grid_learning import LearnOnGrids
+from pocketvl.pipelines.stages.compressing import CompressByTraining, CompressCheckpoint
 from pocketvl.pipelines.stages.learning import AskTeacher, Learn, PairData
 from pocketvl.pipelines.stages.towers import check_source
-from pocketvl.recipes.compress_recipe import (
-    TOWERS,
-    CompressRecipe,
-    DropLayersStep,
-    FreshStep,
-    LowRankStep,
-    PruneCrossModalStep,
-    PruneFiltersStep,
-    PruneStep,
-    QatStep,
-    SparsifyStep,
-    Step,
-)
+from pocketvl.recipes.compress_recipe import CompressRecipe
 from pocketvl.stage import Stage
+from pocketvl.train.method import CompressionMethod, Trait
 
 
 def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, ...]:
@@ -50,142 +30,69 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
         RecipeError: a step makes no sense for such a model, or not after those before it.
     """
     check_source(source)
-    chain = _Chain(source, data, answers_questions(source))
+    family = family_of(source)
+    answering = family.head is HeadKind.LABELS
+    chain = _Chain(source, QuestionData(source, data) if answering else PairData(source, data))
+    traits: frozenset[Trait] = frozenset()
     for step in recipe.steps:
-        chain.add(step)
+        if step.method is not None:
+            _check_method(step.method, family.components, traits)
+            traits |= step.method.makes
+        if step.learn is not None:
+            _check_learning(step.learn, answering)
+        chain.begin_step()
+        for fraction in step.fractions:
+            if step.method is not None:
+                chain.compress(step.method, fraction)
+            if step.learn is not None:
+                chain.learn(step.learn, hold_zeros=Trait.SPARSE in traits)
+        traits |= {Trait.CHANGED}
     return tuple(chain.stages)
 
 
-def _ways(step: PruneStep | PruneFiltersStep | PruneCrossModalStep | SparsifyStep) -> Iterator[float]:
-    """For each of a step's rounds the part of the way that has been gone after it."""
-    return (step.schedule.at(done / step.rounds) for done in range(1, step.rounds + 1))
+def _check_method(method: CompressionMethod, components: tuple[str, ...], traits: frozenset[Trait]) -> None:
+    """Raises RecipeError for a step that makes no sense for such a model, or after what came before."""
+    method.check(components)
+    for trait, advice in method.refuses.items():
+        if trait in traits:
+            raise RecipeError(advice)
+
+
+def _check_learning(settings: LearningSettings, answering: bool) -> None:
+    """Raises RecipeError for a training that makes no sense for such a model."""
+    if answering:
+        check_answering(settings)
+    elif settings.losses.answer > 0:
+        raise RecipeError("losses.answer is for models that answer questions; for this one, contrast")
 
 
 class _Chain:
     """Stages one after the other, and the last checkpoint."""
 
-    def __init__(self, source: Path, data: Path, answering: bool) -> None:
-        """Args: answering: whether the model answers questions, and does not embed."""
+    def __init__(self, source: Path, data: PairData | QuestionData) -> None:
         self.stages: list[Stage] = []
-        self._source, self._answering = source, answering
-        self._data = QuestionData(source, data) if answering else PairData(source, data)
+        self._source, self._data = source, data
         self._last: Path | Stage = source
-        self._zeros, self._factorised = False, False
+        self._start: Path | Stage = source
 
-    def add(self, step: Step) -> None:
-        """Appends the stages of a step.
+    def begin_step(self) -> None:
+        """Makes the last checkpoint the one that rounds are counted from."""
+        self._start = self._last
 
-        Raises:
-            RecipeError: what came before makes it impossible.
-        """
-        self._check(step)
-        if self._factorised and isinstance(step, PruneStep):
-            raise RecipeError("low-rank comes before prune: factorised linears have no neurons; prune first")
-        if self._factorised and isinstance(step, PruneCrossModalStep):
-            raise RecipeError(
-                "low-rank comes before prune-cross-modal, which measures whole linears: factorise last"
-            )
-        if self._factorised and isinstance(step, SparsifyStep):
-            raise RecipeError(
-                "low-rank comes before sparsify, which passes over what it made: leave one of them out"
-            )
-        if self._zeros and isinstance(step, QatStep):
-            raise RecipeError("sparsify comes before qat, which would fill the zeros: leave one of them out")
-        if self._zeros and isinstance(step, LowRankStep):
-            raise RecipeError(
-                "sparsify comes before low-rank, which would fill the zeros: leave one of them out"
-            )
-        if self.stages and isinstance(step, FreshStep):
-            raise RecipeError("fresh throws away what came before it: it has to be the first step")
-        self._factorised = self._factorised or isinstance(step, LowRankStep)
-        if isinstance(step, PruneStep):
-            self._prune(step)
-        elif isinstance(step, PruneFiltersStep):
-            for way in _ways(step):
-                self._append(PruneFilters(self._last, self._data, step.score, way * step.ratio))
-                self._learn(step.learn)
-        elif isinstance(step, SparsifyStep):
-            self._sparsify(step)
-        elif isinstance(step, FreshStep):
-            shapes = ((TOWERS["image"], step.image), (TOWERS["text"], step.text))
-            self._append(FreshStudent(self._last, self._data, shapes, step.seed))
-            self._learn(step.learn)
-        elif isinstance(step, DropLayersStep):
-            keep = tuple((TOWERS[name], count) for name, count in step.kept.items())
-            self._append(DropLayers(self._last, self._data, keep))
-            self._learn(step.learn)
-        elif isinstance(step, LowRankStep):
-            towers = tuple(TOWERS[name] for name in step.towers)
-            self._append(Factorise(self._last, self._data, towers, step.energy, step.ratio, step.whitened))
-            self._learn(step.learn)
-        elif isinstance(step, PruneCrossModalStep):
-            for way in _ways(step):
-                cut = PruneCrossModal(self._last, self._data, way * step.ratio, step.score, step.grain)
-                self._append(cut)
-                self._learn(step.learn)
-        elif isinstance(step, QatStep):
-            assert isinstance(self._data, PairData)
-            self._append(LearnOnGrids(self._last, self._data, step.precision, step.learn))
-        else:
-            self._learn(step.learn)
+    def compress(self, method: CompressionMethod, fraction: float) -> None:
+        """Appends a round of a method."""
+        stage = CompressByTraining if method.trains else CompressCheckpoint
+        self._append(stage(self._last, self._data, self._start, method, fraction))
 
-    def _check(self, step: Step) -> None:
-        """Raises RecipeError for a step that makes no sense for such a model."""
-        if isinstance(step, PruneCrossModalStep) and not self._answering:
-            raise RecipeError(
-                "prune-cross-modal is for models in which text and picture meet in attention, as in ViLT"
-            )
-        there = ("fusion",) if self._answering else ("image", "text")
-        asked: Iterable[str] = ()
-        if isinstance(step, DropLayersStep):
-            asked = step.kept
-        elif isinstance(step, FreshStep | QatStep):
-            asked = ("image", "text")
-        elif isinstance(step, PruneFiltersStep):
-            asked = ("image",)
-        elif isinstance(step, PruneStep | SparsifyStep | LowRankStep):
-            asked = step.towers
-        for name in asked:
-            if name not in there:
-                raise RecipeError(f"this model has no {name} tower; its towers: {', '.join(there)}")
-        if step.learn is None or isinstance(step, QatStep):
-            return
-        if self._answering:
-            check_answering(step.learn)
-        elif step.learn.losses.answer > 0:
-            raise RecipeError("losses.answer is for models that answer questions; for this one, contrast")
-
-    def _prune(self, step: PruneStep) -> None:
-        start, towers = self._last, tuple(TOWERS[name] for name in step.towers)
-        measure, limit = step.target or (None, None)
-        for way in _ways(step):
-            ratio = None if step.ratio is None else way * step.ratio
-            self._append(
-                PruneUnits(
-                    self._last, self._data, start, step.units, towers, step.score, step.scope, ratio, measure,
-                    limit, way,
-                )
-            )  # fmt: skip
-            self._learn(step.learn)
-
-    def _sparsify(self, step: SparsifyStep) -> None:
-        towers = tuple(TOWERS[name] for name in step.towers)
-        self._zeros = True
-        for way in _ways(step):
-            sparsity = None if step.sparsity is None else way * step.sparsity
-            self._append(SparsifyWeights(self._last, self._data, towers, step.score, step.scope, sparsity))
-            self._learn(step.learn)
-
-    def _learn(self, settings: LearningSettings | None) -> None:
-        if settings is None:
-            return
+    def learn(self, settings: LearningSettings, hold_zeros: bool) -> None:
+        """Appends a training."""
         if isinstance(self._data, QuestionData):
             mirrored = shows_mirrored(settings)
             asked = (AskAnswers(self._source, self._data, mirrored),) if settings.losses.response > 0 else ()
-            self._append(LearnAnswers(self._last, self._data, asked, settings, self._zeros))
+            self._append(LearnAnswers(self._last, self._data, asked, settings, hold_zeros))
             return
         answers = (AskTeacher(self._source, self._data),) if settings.needs_teacher else ()
-        self._append(Learn(self._last, self._source, self._data, answers, settings, self._zeros))
+        self._append(Learn(self._last, self._source, self._data, answers, settings, hold_zeros))
 
     def _append(self, stage: Stage) -> None:
         self.stages.append(stage)

@@ -14,14 +14,14 @@ from pocketvl.errors import RecipeError
 from pocketvl.families import family_of
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.pipelines.bundle import REPORT_FILES
-from pocketvl.pipelines.fallback import Reverting, Trial, revert_until_accepted, variant_run
+from pocketvl.pipelines.fallback import FallbackResult, Trial, fall_back_until_accepted, variant_run
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.measuring import MeasureLatency, RunReference, RunVariant
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers
 from pocketvl.pipelines.stages.towers import check_source, this_machine
 from pocketvl.pipelines.variants import (
     DEFAULT_VARIANTS,
-    Reverts,
+    Fallbacks,
     Variants,
     VariantStages,
     checked_variants,
@@ -33,7 +33,7 @@ from pocketvl_runtime.errors import PocketVLError
 from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Manifest, Precision, variant_name
 
 if TYPE_CHECKING:
-    from pocketvl.evaluate.report import Report, Reverted, SearchReport
+    from pocketvl.evaluate.report import Fallback, Report, SearchReport
 
 Tell = Callable[[Event], None]
 
@@ -104,7 +104,7 @@ class JudgeBundle(Stage):
     latency: MeasureLatency
     calibrations: tuple[CalibrateTower, ...]
     rankings: tuple[RankLayers, ...]
-    reverted: Mapping[str, tuple[Reverted, ...]]
+    fallbacks: Mapping[str, tuple[Fallback, ...]]
     calibration: Path
     data: Path
     data_name: str
@@ -134,7 +134,7 @@ class JudgeBundle(Stage):
             golden_answers,
             read_rankings,
             status_of,
-            with_reverted,
+            with_fallbacks,
             with_tolerances,
             write_reports,
         )
@@ -152,8 +152,8 @@ class JudgeBundle(Stage):
             self.is_task_data,
             is_calibration_data=_samples(source["data"]) == _samples(source["calibration"]),
         )
-        report = with_reverted(
-            build_report(candidate, task, measured, parse_gate(self.gate, task.metrics)), self.reverted
+        report = with_fallbacks(
+            build_report(candidate, task, measured, parse_gate(self.gate, task.metrics)), self.fallbacks
         )
         report = replace(
             report,
@@ -171,7 +171,7 @@ class JudgeBundle(Stage):
             if status is not None
         }
         answers = golden_answers(candidate, names)
-        golden = with_tolerances(candidate.golden(), answers, kept)
+        golden = with_tolerances(candidate.golden(), answers, kept, candidate.manifest)
         write_judged(source["candidate"], candidate.manifest, golden, kept, out)
         write_reports(out, report, candidate, answers, measured.reference)
 
@@ -192,12 +192,12 @@ def export(settings: ExportSettings, cache: Path, tell: Tell | None = None) -> E
     _check_inputs(settings)
     planned = _Export(settings, read_export_recipe(settings.recipe), cache, tell)
     check_replaceable(settings.out, written_bundle)
-    plan([planned.last_stage(Reverting())])  # so that what is wrong with the inputs is said at once
+    plan([planned.last_stage(FallbackResult())])  # so that what is wrong with the inputs is said at once
     return _finish(settings, planned.last_stage(planned.settle()), cache, tell)
 
 
 def export_chosen(
-    settings: ExportSettings, chosen: Reverts, search: SearchReport, cache: Path, tell: Tell | None = None
+    settings: ExportSettings, chosen: Fallbacks, search: SearchReport, cache: Path, tell: Tell | None = None
 ) -> ExportResult:
     """Exports what a search chose, as variants of mixed precision, beside those of the settings.
 
@@ -214,7 +214,7 @@ def export_chosen(
     mixed = {variant_name(engine, Precision.MIXED): (engine, Precision.MIXED) for engine in Engine}
     planned = _Export(settings, read_export_recipe(settings.recipe), cache, tell, mixed, search)
     check_replaceable(settings.out, written_bundle)
-    return _finish(settings, planned.last_stage(Reverting({Precision.MIXED: chosen})), cache, tell)
+    return _finish(settings, planned.last_stage(FallbackResult({Precision.MIXED: chosen})), cache, tell)
 
 
 def _finish(settings: ExportSettings, last: JudgeBundle, cache: Path, tell: Tell | None) -> ExportResult:
@@ -251,7 +251,7 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
     parse_gate(gate)
     opened = Bundle.open(bundle)
     opened.verify()
-    if open_checkpoint(source).space() != opened.manifest.space:
+    if {open_checkpoint(source).space()} != opened.manifest.spaces:
         raise RecipeError(f"{bundle} was not exported from {source}: their embedding spaces differ")
     names = tuple(opened.manifest.variants)
     reference = RunReference(source, data)
@@ -331,8 +331,8 @@ class _Export:
     def data(self) -> Path:
         return self.settings.data or self.settings.calibration
 
-    def settle(self) -> Reverting:
-        """Finds out which layers must go back to a higher precision."""
+    def settle(self) -> FallbackResult:
+        """Finds out which layers must be moved to a higher precision."""
         from pocketvl.select.gate import parse_gate
 
         settings = self.settings
@@ -345,13 +345,13 @@ class _Export:
             self.cache,
             self.tell,
         )
-        return revert_until_accepted(self.stages, self.variants, trial)
+        return fall_back_until_accepted(self.stages, self.variants, trial)
 
-    def last_stage(self, reverting: Reverting) -> JudgeBundle:
-        """The judged bundle, with these layers reverted."""
+    def last_stage(self, fallback: FallbackResult) -> JudgeBundle:
+        """The judged bundle, with these layers in a higher precision."""
         stages = self.stages
         graphs = {
-            name: stages.graphs(engine, precision, reverting.reverts.get(precision, Reverts()))
+            name: stages.graphs(engine, precision, fallback.layers.get(precision, Fallbacks()))
             for name, (engine, precision) in self.variants.items()
         }
         candidate = AssembleBundle(self.base, tuple(graph for each in graphs.values() for graph in each))
@@ -362,8 +362,8 @@ class _Export:
             tuple(variant_run(self.base, self.data, name, graphs[name]) for name in names),
             MeasureLatency(candidate, names),
             tuple(map(stages.calibration_of, stages.components)) if self.is_quantized else (),
-            reverting.rankings,
-            {name: reverting.steps.get(precision, ()) for name, (_, precision) in self.variants.items()},
+            fallback.rankings,
+            {name: fallback.steps.get(precision, ()) for name, (_, precision) in self.variants.items()},
             settings.calibration,
             self.data,
             self.data.resolve().name,

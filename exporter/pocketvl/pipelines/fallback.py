@@ -1,4 +1,4 @@
-"""Puts layers back to a higher precision, one group at a time, until the answers of a variant hold."""
+"""Fallback: moves layers to a higher precision, one group at a time, until the answers of a variant hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.lowering import GraphStage
 from pocketvl.pipelines.stages.measuring import RunReference, RunVariant
 from pocketvl.pipelines.stages.quantizing import RankLayers, loss_by_layer, read_ranking
-from pocketvl.pipelines.variants import Reverts, Variants, VariantStages
+from pocketvl.pipelines.variants import Fallbacks, Variants, VariantStages
 from pocketvl.stage import Event, plan, run
 from pocketvl.tasks import TASK_FILE, load_task
 from pocketvl.tasks.base import Task
@@ -24,7 +24,7 @@ from pocketvl.tasks.outputs import OUTPUTS_FILE, Outputs, load_outputs
 from pocketvl_runtime.manifest import Precision, Status
 
 if TYPE_CHECKING:
-    from pocketvl.evaluate.report import Reverted, VariantReport
+    from pocketvl.evaluate.report import Fallback, VariantReport
     from pocketvl.quantize.ranking import LayerSensitivity
     from pocketvl.select.gate import GateSettings
 
@@ -56,17 +56,17 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Reverting:
+class FallbackResult:
     """What came of it, by precision.
 
     Attributes:
-        reverts: the layers that went back.
+        layers: those that were moved to a higher precision.
         steps: what each group of them bought.
         rankings: the stages that ranked the layers, where any was asked.
     """
 
-    reverts: Mapping[Precision, Reverts] = field(default_factory=dict)
-    steps: Mapping[Precision, tuple[Reverted, ...]] = field(default_factory=dict)
+    layers: Mapping[Precision, Fallbacks] = field(default_factory=dict)
+    steps: Mapping[Precision, tuple[Fallback, ...]] = field(default_factory=dict)
     rankings: tuple[RankLayers, ...] = ()
 
 
@@ -75,21 +75,21 @@ def variant_run(base: MakeGoldenPack, data: Path, variant: str, graphs: Iterable
     return RunVariant(RunReference(base.source, data), AssembleBundle(base, tuple(graphs)), data, variant)
 
 
-def revert_until_accepted(stages: VariantStages, variants: Variants, trial: Trial) -> Reverting:
-    """Tries every quantized precision of the variants, and reverts layers of those that fail.
+def fall_back_until_accepted(stages: VariantStages, variants: Variants, trial: Trial) -> FallbackResult:
+    """Tries every quantized precision of the variants, and moves layers of those that fail to a higher one.
 
-    The engines of one precision carry the same integers, so that what fails in one goes back in all.
+    The engines of one precision carry the same integers, so that what fails in one is moved in all.
     """
-    reverts: dict[Precision, Reverts] = {}
-    steps: dict[Precision, tuple[Reverted, ...]] = {}
+    fallbacks: dict[Precision, Fallbacks] = {}
+    steps: dict[Precision, tuple[Fallback, ...]] = {}
     rankings: list[RankLayers] = []
     for precision in QUANTIZED:
         mine = {name: pair for name, pair in variants.items() if pair[1] is precision}
         if mine:
             found = _Precision(stages, mine, precision, trial).settle()
-            reverts[precision], steps[precision] = found.reverts, found.steps
+            fallbacks[precision], steps[precision] = found.fallbacks, found.steps
             rankings += found.rankings
-    return Reverting(reverts, steps, tuple(rankings))
+    return FallbackResult(fallbacks, steps, tuple(rankings))
 
 
 _Step = tuple[str, tuple[str, ...], Precision]
@@ -97,8 +97,8 @@ _Step = tuple[str, tuple[str, ...], Precision]
 
 @dataclass(frozen=True)
 class _Settled:
-    reverts: Reverts
-    steps: tuple[Reverted, ...]
+    fallbacks: Fallbacks
+    steps: tuple[Fallback, ...]
     rankings: tuple[RankLayers, ...]
 
 
@@ -112,10 +112,10 @@ class _Precision:
     trial: Trial
 
     def settle(self) -> _Settled:
-        from pocketvl.evaluate.report import Reverted
+        from pocketvl.evaluate.report import Fallback
 
-        reverts, steps = Reverts(), list[Reverted]()
-        reports = self._reports(reverts)
+        fallbacks, steps = Fallbacks(), list[Fallback]()
+        reports = self._reports(fallbacks)
         start = _bytes(reports)
         asked = False
         waiting: list[_Step] = []
@@ -124,15 +124,15 @@ class _Precision:
                 waiting, asked = self._worst_first(), True
             if not waiting:
                 break
-            component, layers, to = waiting.pop(0)
-            tried = reverts.with_group(component, layers, to)
+            component, layers, precision = waiting.pop(0)
+            tried = fallbacks.with_group(component, layers, precision)
             after = self._reports(tried)
             if _bytes(after) > self.trial.most_growth * start:
                 break
             added = _bytes(after) - _bytes(reports)
-            steps.append(Reverted(layers, component, to, added, _bounds(reports), _bounds(after)))
-            reverts, reports = tried, after
-        return _Settled(reverts, tuple(steps), self._rankings(self.precision) if asked else ())
+            steps.append(Fallback(layers, component, precision, added, _bounds(reports), _bounds(after)))
+            fallbacks, reports = tried, after
+        return _Settled(fallbacks, tuple(steps), self._rankings(self.precision) if asked else ())
 
     def _lost(self, reports: Mapping[str, VariantReport]) -> bool:
         """Whether a variant failed by what it answered, and not by what could not be measured."""
@@ -174,7 +174,7 @@ class _Precision:
         results = run(plan(rankings), self.trial.cache, self.trial.tell)
         return {ranking.component: read_ranking(results[ranking].folder) for ranking in rankings}
 
-    def _reports(self, reverts: Reverts) -> dict[str, VariantReport]:
+    def _reports(self, fallbacks: Fallbacks) -> dict[str, VariantReport]:
         """The variants, measured."""
         from pocketvl.evaluate.compare import variant_metrics
         from pocketvl.evaluate.report import VariantReport
@@ -182,7 +182,7 @@ class _Precision:
         trial = self.trial
         reference = RunReference(self.stages.source, trial.data)
         graphs = {
-            name: self.stages.graphs(engine, self.precision, reverts)
+            name: self.stages.graphs(engine, self.precision, fallbacks)
             for name, (engine, _) in self.variants.items()
         }
         runs = {name: variant_run(trial.base, trial.data, name, each) for name, each in graphs.items()}

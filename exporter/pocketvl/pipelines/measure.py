@@ -14,17 +14,17 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.compare import reference_metrics, variant_metrics
 from pocketvl.evaluate.report import (
     DataReport,
+    Fallback,
     Latency,
     MachineReport,
     Report,
-    Reverted,
     Sensitivity,
     VariantReport,
     describe_data,
 )
 from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.lower.backends import BACKENDS, backend_of
-from pocketvl.pipelines.bundle import REPORT_FILES, golden_embeddings, golden_scores
+from pocketvl.pipelines.bundle import IMAGE_PORT, REPORT_FILES, TEXT_PORT, golden_embeddings, golden_scores
 from pocketvl.pipelines.stages.learning import CURVES_FILE
 from pocketvl.pipelines.stages.measuring import BENCH_FILE, NOTES_FILE
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers, read_ranking
@@ -32,13 +32,14 @@ from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl.tasks.base import Task
 from pocketvl.tasks.contrastive_metrics import Embeddings
 from pocketvl.tasks.metrics import TaskOutcomes
-from pocketvl.tasks.outputs import OUTPUTS_FILE, Outputs, load_outputs
+from pocketvl.tasks.outputs import OUTPUTS_FILE, Outputs, component_of, load_outputs
 from pocketvl.tasks.parity import ParityReport
 from pocketvl_runtime.bench_result import BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.golden import AnswerTolerance, Golden, GoldenAnswers, Tolerance
-from pocketvl_runtime.manifest import Comparable, Precision, Role, Status, VariantSpec
+from pocketvl_runtime.golden import AnswerTolerance, Golden, Tolerance, VariantTolerance
+from pocketvl_runtime.manifest import Comparable, Manifest, Precision, Status, VariantSpec
 from pocketvl_runtime.model import load
+from pocketvl_runtime.obstacles import runnable_tasks
 from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 
 if TYPE_CHECKING:
@@ -82,11 +83,11 @@ def build_report(bundle: Bundle, task: Task, measured: Measured, gate: GateSetti
         plain = _variant(bundle, name, bench.variants[name])
         parity = task.parity(reference, outputs)
         metrics = variant_metrics(outcomes, _outcomes(task, measured, outputs))
-        comparable = (Comparable(bundle.manifest.space, _losses(parity)),)
+        comparable = tuple(Comparable(space, _losses(parity)) for space in bundle.manifest.spaces)
         variants[name] = replace(plain, parity=parity, metrics=metrics, comparable=comparable)
     report = Report(
-        name=bundle.manifest.name,
-        family=bundle.manifest.family,
+        name=bundle.manifest.model.name,
+        family=bundle.manifest.model.family,
         machine=_machine(bench),
         reference=reference_metrics(outcomes),
         variants=variants,
@@ -97,10 +98,10 @@ def build_report(bundle: Bundle, task: Task, measured: Measured, gate: GateSetti
     return judge_report(report, gate)
 
 
-def with_reverted(report: Report, reverted: Mapping[str, tuple[Reverted, ...]]) -> Report:
-    """The report with what was put back to a higher precision, by variant."""
+def with_fallbacks(report: Report, fallbacks: Mapping[str, tuple[Fallback, ...]]) -> Report:
+    """The report with the layers moved to a higher precision, by variant."""
     variants = {
-        name: replace(variant, gate=replace(variant.gate, reverted=reverted.get(name, ())))
+        name: replace(variant, gate=replace(variant.gate, fallbacks=fallbacks.get(name, ())))
         if variant.gate is not None
         else variant
         for name, variant in report.variants.items()
@@ -131,9 +132,9 @@ def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateTower])
 
 def golden_answers(bundle: Bundle, variants: Sequence[str]) -> dict[str, Embeddings]:
     """What each variant makes of the golden pack: its pictures, its texts, and the labels' texts."""
-    golden, manifest = bundle.golden(), bundle.manifest
-    of_labels = label_texts(manifest.label_template, manifest.labels)
-    texts = list(dict.fromkeys([*(text.text for text in golden.texts), *of_labels]))
+    golden = bundle.golden()
+    asked = asked_texts(golden, bundle.manifest).values()
+    texts = list(dict.fromkeys(text for each in asked for text in each))
     answers = {}
     for name in variants:
         model = load(bundle, name, allow_non_finite=True)
@@ -145,29 +146,48 @@ def golden_answers(bundle: Bundle, variants: Sequence[str]) -> dict[str, Embeddi
 
 
 def with_tolerances(
-    golden: Golden, answers: Mapping[str, Embeddings], variants: Mapping[str, VariantSpec]
+    golden: Golden,
+    answers: Mapping[str, Embeddings],
+    variants: Mapping[str, VariantSpec],
+    manifest: Manifest,
 ) -> Golden:
     """The golden pack with a tolerance per variant: what was seen here, and a margin for other processors.
 
     Args:
         golden: with torch's answers.
         answers: what `golden_answers` found.
-        variants: which ship, with the status that each was given.
+        variants: which ship.
+        manifest: the bundle's, for its tasks.
     """
     expected = golden_embeddings(golden)
-    assert golden.answers is not None
-    tolerance, of_answers = {}, {}
+    tolerance = {}
     for name, spec in variants.items():
         got = answers[name]
         exact = spec.precision is Precision.FP32
         texts = _rows_of(got, expected.texts)
-        rows = {Role.IMAGE_ENCODER: (expected.image, got.image), Role.TEXT_ENCODER: (expected.text, texts)}
-        tolerance[name] = {
-            role: Tolerance(1e-4, 0.99999) if exact else Tolerance(None, _least_cosine(a, b))
-            for role, (a, b) in rows.items()
+        rows = {IMAGE_PORT: (expected.image, got.image), TEXT_PORT: (expected.text, texts)}
+        ports = {
+            port: Tolerance(1e-4, 0.99999) if exact else Tolerance(None, _least_cosine(a, b))
+            for port, (a, b) in rows.items()
         }
-        of_answers[name] = _answer_tolerance(golden.answers, got, expected.texts, spec)
-    return replace(golden, tolerance=tolerance, answers=replace(golden.answers, tolerance=of_answers))
+        tolerance[name] = VariantTolerance(
+            ports,
+            {
+                task: _answer_tolerance(golden, task, got, asked, manifest, exact)
+                for task, asked in asked_texts(golden, manifest).items()
+            },
+        )
+    return replace(golden, tolerance=tolerance)
+
+
+def asked_texts(golden: Golden, manifest: Manifest) -> dict[str, list[str]]:
+    """What the golden pictures are held against, by task: the golden texts, or the labels."""
+    return {
+        name: [text.text for text in golden.texts]
+        if task.template is None
+        else label_texts(task.template, task.labels or ())
+        for name, task in runnable_tasks(manifest).items()
+    }
 
 
 def write_reports(
@@ -207,26 +227,24 @@ def _rows_of(embeddings: Embeddings, texts: Sequence[str]) -> np.ndarray:
 
 
 def _answer_tolerance(
-    answers: GoldenAnswers, got: Embeddings, texts: Sequence[str], spec: VariantSpec
+    golden: Golden, task: str, got: Embeddings, asked: Sequence[str], manifest: Manifest, exact: bool
 ) -> AnswerTolerance:
     """Twice what a variant's scores were off here, and a margin; probabilities follow from similarities.
 
-    A softmax's slope is at most 1/4, and the logits of two texts move apart by at most `2 * logit_scale`
+    A softmax's slope is at most 1/4, and the logits of two texts move apart by at most twice the scale
     times what each similarity is off.
     """
-    margin = _EXACT_SIMILARITY_MARGIN if spec.precision is Precision.FP32 else _SIMILARITY_MARGIN
-    of_labels = label_texts(answers.label_template, answers.labels)
-    asked = {"match": _rows_of(got, texts), "classify": _rows_of(got, of_labels)}
+    margin = _EXACT_SIMILARITY_MARGIN if exact else _SIMILARITY_MARGIN
+    scale = runnable_tasks(manifest)[task].scale.first
     worst = {"similarity": 0.0, "probability": 0.0}
-    for task, rows in asked.items():
-        found = golden_scores(got.image, rows, answers.logit_scale)
-        for expected, scores in zip(getattr(answers, task), found, strict=True):
-            for kind in worst:
-                off = np.abs(np.subtract(getattr(expected, kind), getattr(scores, kind)))
-                worst[kind] = max(worst[kind], float(np.nan_to_num(off, nan=1.0).max()))
+    found = golden_scores(got.image, _rows_of(got, asked), scale)
+    for expected, scores in zip((golden.answers or {})[task], found, strict=True):
+        for kind in worst:
+            off = np.abs(np.subtract(getattr(expected, kind), getattr(scores, kind)))
+            worst[kind] = max(worst[kind], float(np.nan_to_num(off, nan=1.0).max()))
     similarity = 2 * worst["similarity"] + margin
-    probability = 2 * worst["probability"] + answers.logit_scale * margin / 2
-    return AnswerTolerance(_rounded_up(min(similarity, 2.0)), _rounded_up(min(probability, 1.0)), spec.status)
+    probability = 2 * worst["probability"] + scale * margin / 2
+    return AnswerTolerance(_rounded_up(min(similarity, 2.0)), _rounded_up(min(probability, 1.0)))
 
 
 def _rounded_up(value: float) -> float:
@@ -240,7 +258,7 @@ def _pictures(bundle: Bundle, answers: Mapping[str, Embeddings]) -> list[Picture
     golden = bundle.golden()
     expected = golden_embeddings(golden)
     shown = slice(0, 6)
-    scale = bundle.manifest.logit_scale
+    scale = runnable_tasks(bundle.manifest)["match"].scale.first
 
     def shares(embeddings: Embeddings, row: int) -> tuple[float, ...]:
         similarity = similarities(embeddings.image[row], embeddings.text[shown])
@@ -307,7 +325,7 @@ def _machine(bench: BenchResult) -> MachineReport:
 def _variant(bundle: Bundle, name: str, timed: VariantBench) -> VariantReport:
     spec = bundle.variant(name)
     backend = backend_of(spec.engine)
-    graphs = {role: bundle.manifest.graphs[graph] for role, graph in spec.graphs.items()}
+    graphs = {graph.component: graph for graph in bundle.graphs(name)}
     return VariantReport(
         engine=spec.engine,
         precision=spec.precision,
@@ -316,7 +334,7 @@ def _variant(bundle: Bundle, name: str, timed: VariantBench) -> VariantReport:
         files={graph.graph_id: bundle.manifest.files[graph.file].bytes for graph in graphs.values()},
         latency_ms=_latency_by_stage(timed),
         peak_rss_bytes=timed.peak_memory_bytes,
-        ops={role.value: backend.op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
+        ops={component: backend.op_counts(bundle.root / graph.file) for component, graph in graphs.items()},
         notes=timed.notes,
     )
 
@@ -333,11 +351,9 @@ def _latency_by_stage(timed: VariantBench) -> dict[str, dict[str, Latency]]:
     }
 
 
-def _losses(parity: Mapping[str, ParityReport]) -> dict[Role, float]:
-    return {
-        Role(port.partition(".")[0]): round(each.centred_cosine_median, _COMPARABLE_DIGITS)
-        for port, each in parity.items()
-    }
+def _losses(parity: Mapping[str, ParityReport]) -> dict[str, float]:
+    digits = _COMPARABLE_DIGITS
+    return {component_of(port): round(each.centred_cosine_median, digits) for port, each in parity.items()}
 
 
 def status_of(variant: VariantReport, keep_failing: bool) -> Status | None:

@@ -25,13 +25,13 @@ from pocketvl.pipelines.stages.lowering import LowerGraph
 from pocketvl.pipelines.stages.quantizing import QuantizeTower, loss_by_layer, read_ranking
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
 from pocketvl.pipelines.stages.towers import open_component
-from pocketvl.pipelines.variants import Reverts, VariantStages
+from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import Event, Result, Results, check_replaceable, plan, run
 from pocketvl.tasks import task_of
 from pocketvl.tasks.encoding import Encoder
 from pocketvl_runtime.backends import open_backend
-from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, Role
+from pocketvl_runtime.manifest import Engine, GraphSpec, Precision
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import SearchReport
@@ -339,10 +339,10 @@ class _Search:
     def export(self, chosen: Trial, trials: Sequence[Trial], settings: SearchSettings) -> ExportResult:
         """The bundle of what was chosen, with the uniform widths beside it, judged on unseen data."""
         request = self.request
-        reverts = Reverts()
+        fallbacks = Fallbacks()
         for group, bits in zip(self.groups, chosen.widths, strict=True):
             if bits != 8:
-                reverts = reverts.with_group(group.component, group.layers, _PRECISIONS[bits])
+                fallbacks = fallbacks.with_group(group.component, group.layers, _PRECISIONS[bits])
         uniform = [f"{engine.value}-{_PRECISIONS[bits].value}" for engine in Engine for bits in self.stored]
         exporting = ExportSettings(
             request.source,
@@ -355,7 +355,7 @@ class _Search:
             request.recipe,
         )
         report = self.report(chosen, trials, settings)
-        result = export_chosen(exporting, reverts, report, self.cache, self.tell)
+        result = export_chosen(exporting, fallbacks, report, self.cache, self.tell)
         # the uniform widths are there to be compared with: that they fail is no failure of the search
         failures = tuple(f for f in result.failures if f"-{Precision.MIXED.value}:" in f)
         return replace(result, failures=failures)
@@ -392,7 +392,7 @@ def _median_ms(component: str, engine: Engine, content: bytes) -> float:
         path.write_bytes(content)
         tensors = backend_of(engine).graph_io(path)
     spec = GraphSpec(
-        Role(component), engine, Precision.MIXED, f"graphs/{component}", tensors.inputs, tensors.outputs
+        component, engine, Precision.MIXED, f"graphs/{component}", tensors.inputs, tensors.outputs
     )
     backend = open_backend(spec, content, _THREADS)
     feed = {t.name: np.zeros(t.shape, t.dtype) for t in tensors.inputs}

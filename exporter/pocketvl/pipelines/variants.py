@@ -27,7 +27,7 @@ from pocketvl.pipelines.stages.towers import (
 )
 from pocketvl.quantize.settings import Rounding
 from pocketvl.recipes.export_recipe import ExportRecipe
-from pocketvl_runtime.manifest import Engine, Precision, Role, variant_name
+from pocketvl_runtime.manifest import Engine, Precision, variant_name
 
 DEFAULT_VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
 Variants = Mapping[str, tuple[Engine, Precision]]
@@ -57,18 +57,18 @@ def checked_variants(names: Iterable[str]) -> Variants:
 
 
 @dataclass(frozen=True)
-class Reverts:
-    """Layers that went back to a higher precision: by component, pairs of a layer and where it went."""
+class Fallbacks:
+    """Layers moved to a higher precision: by component, pairs of a layer and that precision."""
 
     layers: Mapping[str, tuple[tuple[str, Precision], ...]] = field(default_factory=dict)
 
     def of(self, component: str) -> tuple[tuple[str, Precision], ...]:
-        """The reverts of one component."""
+        """The fallbacks of one component."""
         return tuple(self.layers.get(component, ()))
 
-    def with_group(self, component: str, layers: Iterable[str], to: Precision) -> Reverts:
+    def with_group(self, component: str, layers: Iterable[str], precision: Precision) -> Fallbacks:
         """The same, and these layers too."""
-        merged = {**dict(self.of(component)), **dict.fromkeys(layers, to)}
+        merged = {**dict(self.of(component)), **dict.fromkeys(layers, precision)}
         return replace(self, layers={**self.layers, component: tuple(sorted(merged.items()))})
 
 
@@ -102,7 +102,7 @@ class VariantStages:
 
     def tower(self, role: str) -> Tower:
         """A tower that is to be lowered in float, or quantized."""
-        prepared = PrepareTower(self.source, Role(role))
+        prepared = PrepareTower(self.source, role)
         return EqualizeTower(prepared, self.feeds) if self.is_quantized and self.recipe.equalize else prepared
 
     def calibration_of(self, role: str) -> CalibrateTower:
@@ -120,7 +120,7 @@ class VariantStages:
             towers = tuple(self.tower(each) for each in self.components)
             quantized = tuple(self._quantized(each, precision) for each in self.components)
             return TrainedTower(
-                TrainQat(towers, quantized, PairData(self.source, self.train), qat.training), Role(role)
+                TrainQat(towers, quantized, PairData(self.source, self.train), qat.training), role
             )
         return self._quantized(role, precision)
 
@@ -133,7 +133,7 @@ class VariantStages:
         """Which layers of a quantized tower cost most."""
         return RankLayers(self.floats(role, precision), self.integers(role, precision), self.feeds)
 
-    def graph(self, role: str, engine: Engine, precision: Precision, reverts: Reverts) -> GraphStage:
+    def graph(self, role: str, engine: Engine, precision: Precision, fallbacks: Fallbacks) -> GraphStage:
         """One graph of a variant."""
         lowered = LowerGraph(self.floats(role, precision), engine)
         plan = PLANS[precision]
@@ -142,7 +142,7 @@ class VariantStages:
         if plan.storage is Storage.FLOAT16:
             return CastFp16(lowered)
         integers = self.integers(role, plan.base or precision)
-        changes = reverts.of(role)
+        changes = fallbacks.of(role)
         if not changes and plan.base is None:
             return LowerQuantized(lowered, integers, precision)
         others = tuple(p for p in QUANTIZED if p in {to for _, to in changes})
@@ -151,9 +151,9 @@ class VariantStages:
         chosen = tuple((layer, places.get(to, -1)) for layer, to in changes)
         return LowerQuantized(lowered, ChooseLayers(towers, chosen), precision)
 
-    def graphs(self, engine: Engine, precision: Precision, reverts: Reverts) -> tuple[GraphStage, ...]:
+    def graphs(self, engine: Engine, precision: Precision, fallbacks: Fallbacks) -> tuple[GraphStage, ...]:
         """The graphs of a variant, one a component."""
-        return tuple(self.graph(name, engine, precision, reverts) for name in self.components)
+        return tuple(self.graph(name, engine, precision, fallbacks) for name in self.components)
 
     def _quantized(self, role: str, precision: Precision) -> QuantizeTower:
         recipe = self.recipe

@@ -69,10 +69,13 @@ def _norm_readers(program: ExportedProgram, module: nn.Module) -> tuple[NormRead
 
 
 def fold_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[str, ...]:
-    """Folds a component's LayerNorms, pixel normalisation and layer scales; it computes the same as before.
+    """Folds LayerNorms that only linears read, pixel normalisation and layer scales.
+
+    The module computes the same as before. A linear without a bias gets one; of two that stand for one of a
+    lower rank the second takes it, so that the first stays without: a converter would move it there.
 
     Args:
-        module: in eval mode.
+        module: in eval mode. Of a component, the model whose modules it shares is of no other use then.
         example: its input, or a tuple of its inputs.
 
     Returns:
@@ -81,23 +84,14 @@ def fold_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -
     program = _exported(module, example)
     _fold_pixels_(program, module)
     _fold_layer_scales_(module)
-    return _fold_layer_norms_(_norm_readers(program, module), module)
-
-
-def fold_layer_norms_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[str, ...]:
-    """Moves scale and shift of every LayerNorm that only linears read into those linears.
-
-    The module computes the same as before. A linear without a bias gets one; of two that stand for one of a
-    lower rank the second takes it, so that the first stays without: a converter would move it there.
-
-    Args:
-        module: in eval mode.
-        example: its input, or a tuple of its inputs.
-
-    Returns:
-        Names of the LayerNorms that scale by 1 and shift by 0 now.
-    """
-    return _fold_layer_norms_(norm_readers(module, example), module)
+    found = _norm_readers(program, module)
+    for readers in found:
+        norm = module.get_submodule(readers.norm)
+        assert isinstance(norm, nn.LayerNorm)
+        for name in readers.linears:
+            _fold_(norm, module, name)
+        _reset_(norm)
+    return tuple(readers.norm for readers in found)
 
 
 def load_folded_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
@@ -121,16 +115,6 @@ def load_folded_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
 
 def _exported(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> ExportedProgram:
     return torch.export.export(module, example if isinstance(example, tuple) else (example,))
-
-
-def _fold_layer_norms_(found: tuple[NormReaders, ...], module: nn.Module) -> tuple[str, ...]:
-    for readers in found:
-        norm = module.get_submodule(readers.norm)
-        assert isinstance(norm, nn.LayerNorm)
-        for name in readers.linears:
-            _fold_(norm, module, name)
-        _reset_(norm)
-    return tuple(readers.norm for readers in found)
 
 
 def _fold_pixels_(program: ExportedProgram, module: nn.Module) -> None:

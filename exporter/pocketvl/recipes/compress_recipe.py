@@ -1,288 +1,86 @@
-"""What a compression recipe (TOML) says: steps, in order, each with its target."""
+"""What a compression recipe (TOML) says: steps, each a method with its settings, a training, or both."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
 
-from pydantic import Field
-
-from pocketvl.compress.settings import (
-    BlockScore,
-    Grain,
-    LearningSettings,
-    Measure,
-    Schedule,
-    Scope,
-    Score,
-    Units,
-)
+from pocketvl.compress.methods.drop_layers import DropLayers
+from pocketvl.compress.methods.low_rank import LowRank
+from pocketvl.compress.methods.prune_cross_modal import PruneCrossModal
+from pocketvl.compress.methods.prune_filters import PruneFilters
+from pocketvl.compress.methods.prune_units import PruneUnits
+from pocketvl.compress.methods.reinitialize import Reinitialize
+from pocketvl.compress.methods.sparsify import Sparsify
+from pocketvl.compress.settings import LearningSettings, Schedule
 from pocketvl.errors import RecipeError
-from pocketvl.families.tower_shape import TowerShape
-from pocketvl.quantize.settings import QatSettings
+from pocketvl.quantize.qat_method import LearnOnGrids
 from pocketvl.recipes.toml import check_recipe, read_toml
-from pocketvl.settings import Layers, Positive, Rounds, Seed, Settings, Share, key_path
-from pocketvl_runtime.errors import quoted, shortened
-from pocketvl_runtime.manifest import Precision, Role
+from pocketvl.settings import Rounds, Settings, key_path
+from pocketvl.train.method import CompressionMethod
+from pocketvl_runtime.errors import quoted
 
 FOLDER = "compressing"
-TOWERS: Mapping[str, Role] = {
-    "image": Role.IMAGE_ENCODER,
-    "text": Role.TEXT_ENCODER,
-    "fusion": Role.FUSION,
+LEARN = "learn"
+"""The kind of a step that is a training and nothing else."""
+METHODS: Mapping[str, type[CompressionMethod]] = {
+    method.kind: method
+    for method in (
+        Reinitialize,
+        PruneUnits,
+        PruneFilters,
+        Sparsify,
+        DropLayers,
+        LowRank,
+        PruneCrossModal,
+        LearnOnGrids,
+    )
 }
+"""All methods by their kinds: a method is added here, and nowhere else."""
+_RENAMED_KINDS = {"fresh": Reinitialize.kind}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSettings(Settings):
+    """What a step of every kind may say.
+
+    Attributes:
+        learn: the training after each round.
+        rounds: how often the method is applied, each time going further.
+        schedule: linear or cubic.
+    """
+
+    learn: LearningSettings | None = None
+    rounds: Rounds = 1
+    schedule: Schedule = Schedule.CUBIC
 
 
 @dataclass(frozen=True)
-class PruneStep(Settings):
-    """Neurons and heads go, in rounds, with some training after each.
-
-    One of `ratio`, `parameters`, `macs` and `int8_bytes` says how far.
+class Step(StepSettings):
+    """A method in some rounds, with a training after each; or a training alone.
 
     Attributes:
-        units: neurons, heads, or both.
-        ratio: part of the original units that goes.
-        parameters: the most that both towers may have.
-        macs: the most multiply-adds that a picture and a text may take.
-        int8_bytes: the most that both towers may take with 8-bit weights, graphs not counted.
-        towers: which are pruned.
-        score: magnitude, taylor or gate.
-        scope: with a ratio: so much of each layer, or of all of them together.
-        rounds: how often, with `learn` in between and at the end.
-        schedule: linear or cubic.
-        learn: the training after each round.
+        method: what is done.
     """
 
-    units: tuple[Units, ...] = (Units.NEURONS,)
-    ratio: Share | None = None
-    parameters: Positive | None = None
-    macs: Positive | None = None
-    int8_bytes: Positive | None = None
-    towers: tuple[str, ...] = ("image", "text")
-    score: Score = Score.MAGNITUDE
-    scope: Scope = Scope.LAYER
-    rounds: Rounds = 1
-    schedule: Schedule = Schedule.CUBIC
-    learn: LearningSettings | None = None
+    method: CompressionMethod | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = [v for v in (self.ratio, self.parameters, self.macs, self.int8_bytes) if v is not None]
-        if len(given) != 1:
-            raise RecipeError("say one of ratio, parameters, macs and int8_bytes")
-        if not self.units or len(set(self.units)) < len(self.units):
-            raise RecipeError("units: neurons, heads, or both, each once")
-        _check_towers(self.towers)
+        if self.method is None:
+            if self.learn is None:
+                raise RecipeError("learn: say how the model is trained")
+        elif self.method.trains and self.learn is not None:
+            raise RecipeError(f"learn: {self.method.kind} is a training; how it goes is in `training`")
+        if self.rounds > 1 and (self.method is None or not self.method.is_progressive):
+            what = LEARN if self.method is None else self.method.title(1.0)
+            raise RecipeError(f"rounds: there is one round of {what!r}, not {self.rounds}")
 
     @property
-    def target(self) -> tuple[Measure, float] | None:
-        """What the model may cost, where no ratio is given."""
-        for measure in Measure:
-            limit = getattr(self, measure.value)
-            if limit is not None:
-                return measure, float(limit)
-        return None
-
-
-@dataclass(frozen=True)
-class PruneFiltersStep(Settings):
-    """Filters of a convolutional image tower go, in rounds, with some training after each.
-
-    Attributes:
-        ratio: part of the original filters that goes, of every group of filters that can only go together.
-        score: magnitude or taylor.
-        rounds: how often, with `learn` in between and at the end.
-        schedule: linear or cubic.
-        learn: the training after each round.
-    """
-
-    ratio: Share
-    score: Score = Score.MAGNITUDE
-    rounds: Rounds = 1
-    schedule: Schedule = Schedule.CUBIC
-    learn: LearningSettings | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_weights(self.score)
-
-
-@dataclass(frozen=True)
-class SparsifyStep(Settings):
-    """Single weights become 0 and are held there by later training; the graphs keep their shapes.
-
-    Attributes:
-        sparsity: part of the weights; or
-        two_of_four: of every four neighbouring inputs the two that matter least.
-        towers: which are pruned.
-        score: magnitude or taylor.
-        scope: so much of each layer, or of all of a tower's layers together.
-        rounds: how often, with `learn` in between and at the end.
-        schedule: linear or cubic.
-        learn: the training after each round.
-    """
-
-    sparsity: Share | None = None
-    two_of_four: bool = False
-    towers: tuple[str, ...] = ("image", "text")
-    score: Score = Score.MAGNITUDE
-    scope: Scope = Scope.LAYER
-    rounds: Rounds = 1
-    schedule: Schedule = Schedule.CUBIC
-    learn: LearningSettings | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.sparsity is None) != self.two_of_four:
-            raise RecipeError("say either sparsity or two_of_four = true")
-        _check_weights(self.score)
-        if self.two_of_four and self.rounds != 1:
-            raise RecipeError("two_of_four is reached in one round")
-        _check_towers(self.towers)
-
-
-@dataclass(frozen=True)
-class FreshStep(Settings):
-    """A smaller model that knows nothing yet takes the place of the source, which stays the teacher.
-
-    Attributes:
-        image: shape of its image tower.
-        text: shape of its text tower.
-        seed: of its weights.
-        learn: the training afterwards.
-    """
-
-    image: TowerShape
-    text: TowerShape
-    seed: Seed = 0
-    learn: LearningSettings | None = None
-
-
-@dataclass(frozen=True)
-class DropLayersStep(Settings):
-    """Whole layers go, those first that change their hidden states least.
-
-    Attributes:
-        image: layers that stay in the image tower; all where nothing is said.
-        text: layers that stay in the text tower.
-        fusion: layers that stay in the tower of a model that answers.
-        learn: the training afterwards.
-    """
-
-    image: Layers | None = None
-    text: Layers | None = None
-    fusion: Layers | None = None
-    learn: LearningSettings | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.kept:
-            raise RecipeError("say how many layers stay: image, text, or both; or fusion")
-
-    @property
-    def kept(self) -> Mapping[str, int]:
-        """How many layers stay, by tower."""
-        return {name: count for name in TOWERS if (count := getattr(self, name)) is not None}
-
-
-@dataclass(frozen=True)
-class LowRankStep(Settings):
-    """Linears become two of a lower rank, where that saves.
-
-    Attributes:
-        energy: part of the squared singular values that is kept, layer by layer; or
-        ratio: part of each linear's weights that goes.
-        whitened: weigh errors by the inputs that data gives, and not all weights alike.
-        towers: which are factorised.
-        learn: the training afterwards.
-    """
-
-    energy: Share | None = None
-    ratio: Share | None = None
-    whitened: bool = True
-    towers: tuple[str, ...] = ("image", "text")
-    learn: LearningSettings | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.energy is None) == (self.ratio is None):
-            raise RecipeError("say either energy or ratio")
-        _check_towers(self.towers)
-
-
-@dataclass(frozen=True)
-class PruneCrossModalStep(Settings):
-    """What text and picture read of each other goes where it carries little, in rounds.
-
-    Attributes:
-        ratio: part of the cross-modal blocks that goes.
-        score: value, sum or position.
-        grain: head by head, or all heads of a layer at once.
-        rounds: how often, with `learn` in between and at the end.
-        schedule: linear or cubic.
-        learn: the training after each round.
-    """
-
-    ratio: Annotated[float, Field(gt=0, le=1)]
-    score: BlockScore = BlockScore.VALUE
-    grain: Grain = Grain.HEAD
-    rounds: Rounds = 1
-    schedule: Schedule = Schedule.CUBIC
-    learn: LearningSettings | None = None
-
-
-@dataclass(frozen=True)
-class QatStep(Settings):
-    """Weights learn to answer from a grid of few bits as they do now; rounded in an export, they lose less.
-
-    Attributes:
-        precision: int8 or int4.
-        learn: how; the towers as they were before are the teachers.
-    """
-
-    precision: Precision = Precision.INT8
-    learn: QatSettings = field(default_factory=QatSettings)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.precision not in (Precision.INT8, Precision.INT4):
-            raise RecipeError(f"precision: int8 or int4, not {self.precision}")
-
-
-@dataclass(frozen=True)
-class LearnStep(Settings):
-    """A training: distillation from the source, or on the data's labels.
-
-    Attributes:
-        learn: how.
-    """
-
-    learn: LearningSettings
-
-
-Step = (
-    FreshStep
-    | PruneStep
-    | PruneFiltersStep
-    | PruneCrossModalStep
-    | SparsifyStep
-    | DropLayersStep
-    | LowRankStep
-    | QatStep
-    | LearnStep
-)
-STEPS: Mapping[str, type[Step]] = {
-    "fresh": FreshStep,
-    "prune": PruneStep,
-    "prune-filters": PruneFiltersStep,
-    "sparsify": SparsifyStep,
-    "drop-layers": DropLayersStep,
-    "low-rank": LowRankStep,
-    "prune-cross-modal": PruneCrossModalStep,
-    "qat": QatStep,
-    "learn": LearnStep,
-}
+    def fractions(self) -> tuple[float, ...]:
+        """The progress fraction after each round."""
+        return tuple(self.schedule.at(done / self.rounds) for done in range(1, self.rounds + 1))
 
 
 @dataclass(frozen=True)
@@ -312,27 +110,44 @@ def read_compress_recipe(recipe: str) -> CompressRecipe:
     steps = values.get("steps")
     if not isinstance(steps, list) or not steps or not all(isinstance(each, dict) for each in steps):
         raise RecipeError(f"recipe {recipe}: steps: a recipe has at least one [[steps]]")
-    return CompressRecipe(tuple(_step(each, recipe, place) for place, each in enumerate(steps)))
+    return CompressRecipe(tuple(_step(each, recipe, index) for index, each in enumerate(steps)))
 
 
-def _step(values: dict[str, Any], recipe: str, place: int) -> Step:
-    where = f"steps[{place}]."
+def _step(values: dict[str, Any], recipe: str, index: int) -> Step:
+    where = f"steps[{index}]"
     given = dict(values)
     kind = given.pop("kind", None)
-    if not isinstance(kind, str) or kind not in STEPS:
-        raise RecipeError(f"recipe {recipe}: {where}kind: {quoted(kind)} is none of {', '.join(STEPS)}")
-    return check_recipe(STEPS[kind], given, recipe, where)
+    if not isinstance(kind, str) or kind not in (*METHODS, LEARN):
+        advice = f"is none of {', '.join((*METHODS, LEARN))}"
+        if isinstance(kind, str) and kind in _RENAMED_KINDS:
+            advice = f"is called {_RENAMED_KINDS[kind]} now"
+        raise RecipeError(f"recipe {recipe}: {where}.kind: {quoted(kind)} {advice}")
+    shared = {name: given.pop(name) for name in vars(_NOTHING) if name in given}
+    own = check_recipe(_settings_of(kind, given, f"recipe {recipe}: {where}"), given, recipe, f"{where}.")
+    common = check_recipe(StepSettings, shared, recipe, f"{where}.")
+    try:
+        return Step(**vars(common), method=own if isinstance(own, CompressionMethod) else None)
+    except RecipeError as error:
+        raise RecipeError(f"recipe {recipe}: {where}: {error}") from error
 
 
-def _check_weights(score: Score) -> None:
-    if score is Score.GATE:
-        raise RecipeError("score: magnitude or taylor; a gate is for neurons and heads")
+_NOTHING = StepSettings()
 
 
-def _check_towers(towers: tuple[str, ...]) -> None:
-    unknown = sorted(set(towers) - set(TOWERS))
-    if unknown or not towers:
-        named = ", ".join(shortened(each, 30) for each in unknown[:3]) or "none"
-        raise RecipeError(f"towers: some of {', '.join(TOWERS)}; not {named}")
-    if len(set(towers)) < len(towers):
-        raise RecipeError(f"towers: each once, not {', '.join(towers[:9])}")
+def _settings_of(kind: str, given: Mapping[str, Any], where: str) -> type[Settings]:
+    """The settings that a step of a kind has beside those of all.
+
+    Raises:
+        RecipeError: it says something that has another name now.
+    """
+    if kind == LEARN:
+        return _NoSettings
+    for name, new in METHODS[kind].renamed.items():
+        if name in given:
+            raise RecipeError(f"{where}.{name}: is called {new} now")
+    return METHODS[kind]
+
+
+@dataclass(frozen=True)
+class _NoSettings(Settings):
+    """Of a step that is a training and nothing else."""

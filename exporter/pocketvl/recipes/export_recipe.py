@@ -1,4 +1,4 @@
-"""What an export recipe (TOML) says: how towers are calibrated, rounded, trained and put back."""
+"""What an export recipe (TOML) says: how towers are calibrated, rounded and trained, and what fails moved."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ExportRecipe(Settings):
         calibration: how activations' ranges are found.
         weights: how weights are rounded.
         group_size: 4-bit weights that share a scale.
-        most_growth: where the gate fails, layers go back to a higher precision until it passes, or until the
+        most_growth: where the gate fails, layers move to a higher precision until it passes, or until the
             variant's files are this many times as large as they were.
         qat: trains one precision's towers with their quantization in them.
     """

@@ -169,12 +169,12 @@ def judge(variant: VariantReport, settings: GateSettings) -> GateResult:
 
 
 def judge_report(report: Report, settings: GateSettings) -> Report:
-    """The same report with every variant's verdict in it; layers reverted so far are kept."""
+    """The same report with every variant's verdict in it; fallbacks found so far are kept."""
     judged: dict[str, VariantReport] = {}
     for name, variant in report.variants.items():
         result = judge(variant, settings)
-        reverted = variant.gate.reverted if variant.gate else ()
-        judged[name] = dataclasses.replace(variant, gate=dataclasses.replace(result, reverted=reverted))
+        fallbacks = variant.gate.fallbacks if variant.gate else ()
+        judged[name] = dataclasses.replace(variant, gate=dataclasses.replace(result, fallbacks=fallbacks))
     return dataclasses.replace(report, variants=judged)
 
 

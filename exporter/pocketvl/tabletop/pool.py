@@ -29,7 +29,7 @@ from pocketvl.tabletop.scene import (
     scene_rng,
 )
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import PreprocessSpec
+from pocketvl_runtime.manifest import ImageProcessor
 
 VOCABULARIES = (SHAPES, COLOURS, SIZES, PATTERNS)
 ROW_WIDTH = 9  # shape, colour, size, pattern (indices), x, y, radius, angle, present
@@ -65,7 +65,7 @@ class ScenePool:
 def open_pool(
     folder: Path,
     settings: PoolSettings,
-    spec: PreprocessSpec,
+    spec: ImageProcessor,
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> ScenePool:
@@ -126,7 +126,7 @@ def row_of(scene: Scene) -> Floats:
     return row
 
 
-def _paint_shard(settings: PoolSettings, spec: PreprocessSpec, shard: int) -> tuple[int, Bytes, Floats]:
+def _paint_shard(settings: PoolSettings, spec: ImageProcessor, shard: int) -> tuple[int, Bytes, Floats]:
     pixels, rows = [], []
     for index in range(shard * _SHARD, min((shard + 1) * _SHARD, settings.count)):
         scene = sample_scene(scene_rng(settings.seed, index))

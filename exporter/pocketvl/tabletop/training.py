@@ -46,7 +46,7 @@ from pocketvl.tabletop.tokenizer import PAD_ID, build_tokenizer, save_tokenizer
 from pocketvl.train.loop import Objective, Trainer, TrainReport, launched
 from pocketvl.train.phases import TowerPair, claim, named
 from pocketvl.train.settings import LoopSettings
-from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
+from pocketvl_runtime.manifest import ImageProcessor, Normalization, ResizeMode
 
 _TOKENIZER_SCENES = 1500
 Progress = Callable[[int, int, str], None]
@@ -237,19 +237,11 @@ def corpus(seed: int) -> list[str]:
     return texts
 
 
-def preprocess_spec(model: PictureSettings) -> PreprocessSpec:
+def preprocess_spec(model: PictureSettings) -> ImageProcessor:
     """How a picture becomes pixels, as the runtime says it."""
     size = model.image_size
-    return PreprocessSpec(
-        resize_mode=ResizeMode.SHORTEST_EDGE,
-        resize_height=size,
-        resize_width=size,
-        crop_height=size,
-        crop_width=size,
-        resample="bicubic",
-        mean=model.mean,
-        std=model.std,
-        rescale=1 / 255,
+    return ImageProcessor.bicubic(
+        ResizeMode.SHORTEST_EDGE, (size, size), (size, size), Normalization(model.mean, model.std, 1 / 255)
     )
 
 

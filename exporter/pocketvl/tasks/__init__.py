@@ -15,6 +15,7 @@ from pocketvl_runtime.schema import decode, encode, parse_json
 
 if TYPE_CHECKING:
     from pocketvl.families.base import Contract
+    from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.tasks.base import Task
 
 TASK_FILE = "task.json"
@@ -31,13 +32,17 @@ def task_class(kind: HeadKind) -> type[Task]:
     return _TASKS[kind]
 
 
-def task_of(contract: Contract) -> Task:
+def task_of(contract: Contract, opened: Checkpoint | None = None) -> Task:
     """The task of a model, by its head.
+
+    Args:
+        contract: of its checkpoint.
+        opened: the checkpoint, where it is open, so that its weights are not opened again.
 
     Raises:
         SourceError: a number of the head cannot be read from the weights.
     """
-    return _TASKS[contract.head.kind].of(contract)
+    return _TASKS[contract.head.kind].of(contract, opened)
 
 
 def save_task(path: Path, task: Task) -> None:

@@ -26,7 +26,7 @@ class BundleRunner:
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.name, self.encoder = variant, Encoder.of_bundle(opened)
         self._backends = {
-            graph.role.value: open_backend(graph, opened.read(graph.file), default_threads())
+            graph.component: open_backend(graph, opened.read(graph.file), default_threads())
             for graph in opened.graphs(variant)
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
@@ -13,6 +13,9 @@ from pocketvl.tasks.contrastive_metrics import Embeddings, distinct_texts, measu
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs, component_of
+
+if TYPE_CHECKING:
+    from pocketvl.families.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,13 @@ class ContrastiveTask(Task):
     scale: float
 
     @classmethod
-    def of(cls, contract: Contract) -> Self:
-        """The task of a model with a contrastive head."""
+    def of(cls, contract: Contract, opened: Checkpoint | None = None) -> Self:
+        """The task of a model with a contrastive head; see `task_of`."""
         from pocketvl.families.folders.hf import read_scalar
 
         head = contract.contrastive_head
-        return cls(head.first, head.second, read_scalar(contract.folder, head.scale))
+        scale = read_scalar(contract.folder, head.scale) if opened is None else opened.logit_scale
+        return cls(head.first, head.second, scale)
 
     @classmethod
     def check(cls, dataset: Dataset) -> None:

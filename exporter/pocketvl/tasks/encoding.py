@@ -15,11 +15,10 @@ from pocketvl.families.base import Contract
 from pocketvl.network.ports import PortKind
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import PreprocessSpec
+from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
 from pocketvl_runtime.text import Tokenizer
 
 Array = NDArray[Any]
-_KINDS = {"pixels": PortKind.PIXELS, "ids": PortKind.TOKEN_IDS, "mask": PortKind.ATTENTION_MASK}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ class Encoder:
     """
 
     inputs: Mapping[str, Mapping[str, PortKind]]
-    images: PreprocessSpec
+    images: ImageProcessor
     tokenizer: Tokenizer
     held: dict[Path, Array] | None = None
 
@@ -67,12 +66,13 @@ class Encoder:
         """As a bundle's manifest says, so that what it says is measured too."""
         manifest = bundle.manifest
         inputs = {
-            graph.role.value: {tensor.name: _KINDS[tensor.name] for tensor in graph.inputs}
-            for graph in manifest.graphs.values()
+            name: {port.name: PortKind(port.kind.value) for port in graph.inputs}
+            for name, graph in manifest.graphs.items()
         }
-        return cls(
-            inputs, manifest.preprocess, Tokenizer(bundle.read(manifest.tokenizer.file), manifest.tokenizer)
-        )
+        processors = manifest.processors.values()
+        (images,) = (each for each in processors if isinstance(each, ImageProcessor))
+        (texts,) = (each for each in processors if isinstance(each, TextProcessor))
+        return cls(inputs, images, Tokenizer(bundle.read(texts.file), texts))
 
     def feed(self, component: str, images: Sequence[Path] = (), texts: Sequence[str] = ()) -> Feed:
         """The inputs of a component that reads images, texts, or one of each in a row.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from pocketvl.tasks.base import Task
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs, component_of
+
+if TYPE_CHECKING:
+    from pocketvl.families.checkpoint import Checkpoint
 
 _UNTYPED = "other"
 
@@ -40,8 +43,8 @@ class LabelTask(Task):
     activation: Activation
 
     @classmethod
-    def of(cls, contract: Contract) -> Self:
-        """The task of a model with a label head."""
+    def of(cls, contract: Contract, opened: Checkpoint | None = None) -> Self:
+        """The task of a model with a label head; see `task_of`."""
         head = contract.label_head
         outputs = contract.components[head.component].outputs
         (logits,) = (port for port in outputs if port.kind is PortKind.CLASS_LOGITS)

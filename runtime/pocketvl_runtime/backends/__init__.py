@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pocketvl_runtime.backends.versions import described, is_right, least_version
+from pocketvl_runtime.backends.versions import described, is_at_least, is_right, least_version, release
 from pocketvl_runtime.errors import BackendError, InputError, PocketVLError
 from pocketvl_runtime.isa import MAX_THREADS
 from pocketvl_runtime.manifest import Engine, GraphSpec, Precision
@@ -45,17 +45,22 @@ class Backend(Protocol):
         ...
 
 
-def usable_imports(engine: Engine, precision: Precision | None = None) -> list[str]:
+def usable_imports(
+    engine: Engine, precision: Precision | None = None, min_engine: str | None = None
+) -> list[str]:
     """The installed top-level modules that can run this engine's graphs, best first.
 
     Args:
         engine: which.
         precision: of the graphs; without one, modules that are too old for some are listed too.
+        min_engine: the oldest version of the engine itself that a bundle asks for.
     """
     return [
         name
         for name in _installed(engine)
-        if not _cannot_start(name) and (precision is None or is_right(name, precision))
+        if not _cannot_start(name)
+        and (precision is None or is_right(name, precision))
+        and (min_engine is None or name != _IMPORTS[engine][0] or is_at_least(name, min_engine))
     ]
 
 
@@ -66,17 +71,26 @@ def is_installed(engine: Engine) -> bool:
 
 def can_run(graph: GraphSpec) -> bool:
     """Whether a graph's engine is installed, and new enough for the graph's precision."""
-    return bool(usable_imports(graph.engine, graph.precision))
+    return bool(usable_imports(graph.engine, graph.precision, graph.min_engine))
 
 
 def is_stand_in(graph: GraphSpec) -> bool:
     """Whether a graph would be run by something older or larger than its engine itself."""
-    return usable_imports(graph.engine, graph.precision)[:1] != list(_IMPORTS[graph.engine][:1])
+    return usable_imports(graph.engine, graph.precision, graph.min_engine)[:1] != list(
+        _IMPORTS[graph.engine][:1]
+    )
+
+
+def least_engine(engine: Engine, precision: Precision) -> str | None:
+    """The first version of an engine itself that is right at a precision; None: any."""
+    return least_version(_IMPORTS[engine][0], precision) or None
 
 
 def install_advice(graph: GraphSpec) -> str:
     """What pip is to install for a graph that `can_run` denies, as a shell takes it."""
-    package, least = PACKAGES[graph.engine], least_version(_IMPORTS[graph.engine][0], graph.precision)
+    package = PACKAGES[graph.engine]
+    known = (least_engine(graph.engine, graph.precision), graph.min_engine)
+    least = max(filter(None, known), key=release, default=None)
     return f"'{package}>={least}'" if least else package
 
 
@@ -152,7 +166,7 @@ def check_feed(graph: GraphSpec, inputs: Mapping[str, Array]) -> None:
         raise BackendError(f"{graph.graph_id} takes {sorted(wanted)}, not {sorted(inputs)}")
     for name, value in inputs.items():
         spec = wanted[name]
-        if value.shape != spec.shape or value.dtype.name != spec.dtype:
+        if not _has_shape(value.shape, spec.shape) or value.dtype.name != spec.dtype:
             raise BackendError(
                 f"{graph.graph_id}: {name} is {value.dtype.name} {list(value.shape)}, "
                 f"and {spec.dtype} {list(spec.shape)} is wanted"
@@ -175,6 +189,12 @@ def check_tensors(graph: GraphSpec, found: Mapping[str, tuple[str, tuple[int, ..
             f"{graph.graph_id}: it has no {', '.join(sorted(specs))}, which the manifest names; "
             "export the bundle again"
         )
+
+
+def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        size in (-1, found) for size, found in zip(wanted, shape, strict=True)
+    )
 
 
 def _installed(engine: Engine) -> list[str]:

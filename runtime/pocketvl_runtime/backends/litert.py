@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
@@ -21,8 +20,8 @@ from pocketvl_runtime.backends import (
     usable_imports,
 )
 from pocketvl_runtime.backends.versions import described, distribution
-from pocketvl_runtime.errors import BackendError
-from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, TensorSpec
+from pocketvl_runtime.errors import BackendError, quoted
+from pocketvl_runtime.manifest import Engine, GraphSpec, TensorSpec
 
 # top-level module: (module, what using it costs)
 _INTERPRETERS = {
@@ -38,21 +37,20 @@ _INTERPRETERS = {
         "pip install ai-edge-litert",
     ),
 }
-_NUMBERED = re.compile(r"(?:^|_)args_(\d+)(?::0)?$")
 
 
 class LiteRtBackend:
     """An interpreter with XNNPACK on the CPU; it gives one answer at a time, others wait."""
 
     def __init__(self, graph: GraphSpec, content: bytes, threads: int) -> None:
-        make, self.name, self.notes = _find_interpreter(graph.precision)
+        make, self.name, self.notes = _find_interpreter(graph)
         with engine_errors(f"{graph.graph_id}: {self.name} cannot load it"):
             engine = make(model_content=content, num_threads=threads)
             engine.allocate_tensors()
             inputs, outputs = engine.get_input_details(), engine.get_output_details()
-            signature = _signature(engine, (*inputs, *outputs), graph.graph_id)
-            self._inputs = _paired(inputs, signature["inputs"], graph.inputs, graph.graph_id)
-            self._outputs = _paired(outputs, signature["outputs"], graph.outputs, graph.graph_id)
+            signature = _signature(engine, (*inputs, *outputs), graph)
+            self._inputs = _named(inputs, signature["inputs"], graph.inputs, graph.graph_id)
+            self._outputs = _named(outputs, signature["outputs"], graph.outputs, graph.graph_id)
             details = {**self._inputs, **self._outputs}
             check_tensors(graph, {name: _contract(detail) for name, detail in details.items()})
         self._graph = graph
@@ -76,11 +74,11 @@ def open_graph(graph: GraphSpec, content: bytes, threads: int) -> Backend:
     return LiteRtBackend(graph, content, threads)
 
 
-def _find_interpreter(precision: Precision) -> tuple[Callable[..., Any], str, tuple[str, ...]]:
+def _find_interpreter(graph: GraphSpec) -> tuple[Callable[..., Any], str, tuple[str, ...]]:
     """The best interpreter that can be imported, its name and version, and what using it costs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     broken: list[str] = []
-    for name in usable_imports(Engine.TFLITE, precision):
+    for name in usable_imports(Engine.TFLITE, graph.precision, graph.min_engine):
         module, cost = _INTERPRETERS[name]
         try:
             interpreter = import_module(module).Interpreter
@@ -92,60 +90,57 @@ def _find_interpreter(precision: Precision) -> tuple[Callable[..., Any], str, tu
 
 
 def _signature(
-    interpreter: Any, details: Iterable[dict[str, Any]], graph_id: str
+    interpreter: Any, details: Iterable[dict[str, Any]], graph: GraphSpec
 ) -> Mapping[str, Mapping[str, dict[str, Any]]]:
-    """The tensors of the only signature by name, "inputs" and "outputs"; none where there is no single one.
+    """The tensors of the graph's one signature by name, "inputs" and "outputs".
 
     By its indices, since `get_signature_runner` reads whatever lies at one that is no tensor's, and crashes.
+    They are of the first subgraph, which is why there must be no other signature.
 
     Raises:
-        BackendError: it names a tensor that is neither an input nor an output.
+        BackendError: there is no such signature, or another; or it names a tensor that is neither an input
+            nor an output.
     """
-    signatures = list(interpreter._get_full_signature_list().values())
-    if len(signatures) != 1:
-        return {"inputs": {}, "outputs": {}}
+    signatures = interpreter._get_full_signature_list()
+    name = next(iter(signatures), None) if graph.signature is None else graph.signature
+    if list(signatures) != [name]:
+        wanted = "one signature" if graph.signature is None else f"one signature {quoted(graph.signature)}"
+        found = quoted(sorted(signatures))
+        raise BackendError(
+            f"{graph.graph_id}: {wanted} is wanted, and it has {found}; export the bundle again"
+        )
     by_index = {detail["index"]: detail for detail in details}
     try:
         return {
-            kind: {name: by_index[index] for name, index in signatures[0][kind].items()}
+            kind: {each: by_index[index] for each, index in signatures[name][kind].items()}
             for kind in ("inputs", "outputs")
         }
     except KeyError as error:
         raise BackendError(
-            f"{graph_id}: its signature names tensor {error}, which it neither takes nor gives; "
+            f"{graph.graph_id}: its signature names tensor {error}, which it neither takes nor gives; "
             "export the bundle again"
         ) from error
 
 
-def _paired(
+def _named(
     details: list[dict[str, Any]],
     signature: Mapping[str, dict[str, Any]],
     specs: tuple[TensorSpec, ...],
     graph_id: str,
 ) -> dict[str, dict[str, Any]]:
-    """Pairs a graph's tensors with the manifest's names.
-
-    By the signature's names; or else, where they are numbered (args_0, args_1, ...), by their numbers; or
-    else by position, which `check_tensors` holds against dtype and shape.
+    """The tensors that a signature calls as the manifest does; all of the graph's, and no others.
 
     Raises:
-        BackendError: their number differs, or only a guess would tell two of one dtype and shape apart.
+        BackendError: it has others, or lacks one.
     """
     names = [spec.name for spec in specs]
-    if len(details) != len(names):
-        raise BackendError(f"{graph_id} has {len(details)} tensors where the manifest names {names}")
-    if set(signature) == set(names):
-        return {name: signature[name] for name in names}
-    called = dict(signature) or {str(detail["name"]): detail for detail in details}
-    numbers = {match[1]: detail for name, detail in called.items() if (match := _NUMBERED.search(name))}
-    if len(numbers) == len(names):
-        details = [numbers[number] for number in sorted(numbers, key=int)]
-    elif len({(spec.dtype, spec.shape) for spec in specs}) < len(specs):
+    indices = {detail["index"] for detail in signature.values()}
+    if set(signature) != set(names) or indices != {detail["index"] for detail in details}:
         raise BackendError(
-            f"{graph_id} calls its tensors {sorted(called)}, and which of them is which of {names} cannot be "
-            "told; export the bundle again"
+            f"{graph_id}: its signature has {quoted(sorted(signature))}, and the manifest names "
+            f"{quoted(sorted(names))}; export the bundle again"
         )
-    return dict(zip(names, details, strict=True))
+    return {name: signature[name] for name in names}
 
 
 def _contract(detail: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:

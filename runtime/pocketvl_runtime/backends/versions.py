@@ -60,8 +60,13 @@ def is_right(module: str, precision: Precision) -> bool:
     least = least_version(module, precision)
     if not least:
         return least is None
+    return is_at_least(module, least)
+
+
+def is_at_least(module: str, least: str) -> bool:
+    """Whether an engine's module is of a version or newer; one that does not tell its version is trusted."""
     _, installed = distribution(module)
-    return not installed or _release(installed) >= _release(least)
+    return not installed or release(installed) >= release(least)
 
 
 def distribution(module: str) -> tuple[str, str]:
@@ -81,7 +86,7 @@ def described(module: str) -> str:
     return f"{name} {installed or 'of unknown version'}"
 
 
-def _release(text: str) -> tuple[int, ...]:
+def release(text: str) -> tuple[int, ...]:
     """The numbers a version begins with; what marks it as early, late or local is left out."""
     match = _RELEASE.match(text)
     return tuple(int(part) for part in match[0].split(".")) if match else ()

@@ -1,7 +1,7 @@
-"""The many ways in which CLIP folders write down their preprocessing, read into one `PreprocessSpec`.
+"""The many ways in which CLIP folders write down their preprocessing, read into one `ImageProcessor`.
 
 transformers' own class reads the keys, so that each means here what it means there, absent ones and nulls
-included; what comes out is then either said in a `PreprocessSpec` or refused.
+included; what comes out is then either said in a `ImageProcessor` or refused.
 
 Source: transformers 5.23, `ImageProcessingMixin.get_image_processor_dict` (which file counts),
 `AutoImageProcessor.from_pretrained` (which class reads it), `CLIPImageProcessorPil` (what the keys mean).
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pocketvl.errors import SourceError
 from pocketvl.families.folders.hf import read_json
 from pocketvl_runtime.errors import quoted
-from pocketvl_runtime.manifest import PreprocessSpec, ResizeMode
+from pocketvl_runtime.manifest import ImageProcessor, Normalization, ResizeMode
 
 if TYPE_CHECKING:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -50,7 +50,7 @@ class _Stored:
 
 def read_preprocess(
     folder: Path, image_size: int, default: str | None = None
-) -> tuple[PreprocessSpec, tuple[str, ...]]:
+) -> tuple[ImageProcessor, tuple[str, ...]]:
     """Reads the `image_processor` part of processor_config.json; without one, preprocessor_config.json.
 
     Args:
@@ -173,7 +173,7 @@ def _meaning(processor: CLIPImageProcessorPil, key: str) -> object:
     return (value,) * 3 if key.startswith("image_") and isinstance(value, int | float) else value
 
 
-def _spec(processor: CLIPImageProcessorPil, path: Path, image_size: int) -> PreprocessSpec:
+def _spec(processor: CLIPImageProcessorPil, path: Path, image_size: int) -> ImageProcessor:
     given = {key: getattr(processor, key, None) for key in _READ}
     flags = {key: _flag(given[key], key, path) for key in _READ if key.startswith("do_")}
     if not flags["do_convert_rgb"]:
@@ -209,17 +209,7 @@ def _spec(processor: CLIPImageProcessorPil, path: Path, image_size: int) -> Prep
         std = _per_channel(given["image_std"], "image_std", path)
     if not all(value > 0 for value in std):
         raise SourceError(f"{path}: image_std is {list(std)}; it must be above 0")
-    return PreprocessSpec(
-        resize_mode=mode,
-        resize_height=height,
-        resize_width=width,
-        crop_height=crop[0] if crop else None,
-        crop_width=crop[1] if crop else None,
-        resample="bicubic",
-        mean=mean,
-        std=std,
-        rescale=rescale,
-    )
+    return ImageProcessor.bicubic(mode, (height, width), crop, Normalization(mean, std, rescale))
 
 
 def _flag(value: object, name: str, path: Path) -> bool:

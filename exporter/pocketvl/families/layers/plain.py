@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pocketvl_runtime.manifest import PreprocessSpec
+from pocketvl_runtime.manifest import ImageProcessor
 
 MASKED = -30000.0
 """Added to the scores of positions that are not attended to: exp() of it is 0, and fp16 can hold it, unlike
@@ -28,14 +28,15 @@ class NormalizePixels(nn.Module):
     place.
     """
 
-    def __init__(self, preprocess: PreprocessSpec) -> None:
+    def __init__(self, preprocess: ImageProcessor) -> None:
         """Args: preprocess: whose rescale, mean and std are applied."""
         super().__init__()
-        self.mean, self.std, self.rescale = preprocess.mean, preprocess.std, preprocess.rescale
+        known = preprocess.normalized_in_graph
+        self.mean, self.std, self.rescale = known.mean, known.std, known.rescale
         self.factor: torch.Tensor
         self.shift: torch.Tensor
-        mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
-        self.register_buffer("factor", preprocess.rescale / std)  # [3, 1, 1]
+        mean, std = (torch.tensor(v)[:, None, None] for v in (known.mean, known.std))
+        self.register_buffer("factor", known.rescale / std)  # [3, 1, 1]
         self.register_buffer("shift", mean / std)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:

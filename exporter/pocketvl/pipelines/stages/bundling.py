@@ -19,7 +19,7 @@ from pocketvl_runtime.schema import dump_json
 class MakeGoldenPack(Stage):
     """A bundle without graphs: manifest, tokenizer, and the golden pack with torch's answers."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
@@ -44,7 +44,7 @@ class MakeGoldenPack(Stage):
 class AssembleBundle(Stage):
     """A bundle with every variant whose graphs are given, not judged yet."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = ("onnx", "ai-edge-litert")
 
     base: MakeGoldenPack

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.files import description_files
 from pocketvl.lower.backends import TOOLS, backend_of
 from pocketvl.pipelines.stages.quantizing import ChooseLayers, QuantizeTower, TrainedTower
@@ -14,7 +15,6 @@ from pocketvl.pipelines.stages.towers import (
     TORCH,
     EqualizeTower,
     PrepareTower,
-    example_inputs,
     open_component,
 )
 from pocketvl.stage import Inputs, Stage

@@ -48,7 +48,7 @@ class RunReference(Stage):
         from pocketvl.tasks.torch_runner import TorchRunner
 
         opened = open_checkpoint(source["source"])
-        task = task_of(opened.contract)
+        task = task_of(opened.contract, opened)
         runner = TorchRunner(opened.components, Encoder.of_contract(opened.contract))
         outputs = task.outputs(runner, Dataset.open(source["data"]), source.progress)
         save_task(out / TASK_FILE, task)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import TypeAdapter
 
 from pocketvl.errors import RecipeError
+from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.files import checkpoint_files
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.pipelines.stages.learning import PairData, read_pairs, states_of, training_machine
@@ -23,7 +24,6 @@ from pocketvl.pipelines.stages.towers import (
     Feeds,
     OfTower,
     PrepareTower,
-    example_inputs,
     open_component,
     save_weights,
 )
@@ -79,7 +79,7 @@ class QuantizeTower(OfTower, Stage):
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.observe.calibration import Calibration
-        from pocketvl.quantize.structure import final_linear, token_tables
+        from pocketvl.observe.structure import final_linear, token_tables
         from pocketvl.quantize.tower import quantize_tower, tower_spec
 
         component = open_component(self.source, self.component, source["tower"])

@@ -17,21 +17,20 @@ from pocketvl.arrays import open_array
 from pocketvl.data.dataset import Dataset, Sample
 from pocketvl.errors import DataError, SourceError
 from pocketvl.families import family_of
+from pocketvl.families.base import Component, example_inputs
 from pocketvl.families.folders.files import description_files
 from pocketvl.network.heads import HeadKind
-from pocketvl.network.ports import ComponentPorts, Port, PortKind
+from pocketvl.network.ports import PortKind
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.isa import instruction_set
-from pocketvl_runtime.manifest import PreprocessSpec, TokenizerSpec
+from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
 from pocketvl_runtime.text import Tokenizer
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-    from pocketvl.families.base import Component
 
 TORCH = ("torch", "transformers", "pillow", "tokenizers", "numpy", "safetensors")
 EQUALIZED_FILE = "equalized.json"
@@ -109,7 +108,7 @@ def calibration_texts(dataset: Dataset) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def write_pixels(path: Path, dataset: Dataset, spec: PreprocessSpec, source: Inputs) -> None:
+def write_pixels(path: Path, dataset: Dataset, spec: ImageProcessor, source: Inputs) -> None:
     """Writes a dataset's pictures as uint8 [N, H, W, 3], preprocessed as on the device."""
     shape = (len(dataset), spec.height, spec.width, 3)
     rows = open_array(path, np.uint8, shape)
@@ -127,7 +126,7 @@ def write_pixels(path: Path, dataset: Dataset, spec: PreprocessSpec, source: Inp
     rows.flush()
 
 
-def ids_of(texts: list[str], tokenizer_json: bytes, spec: TokenizerSpec) -> npt.NDArray[np.int32]:
+def ids_of(texts: list[str], tokenizer_json: bytes, spec: TextProcessor) -> npt.NDArray[np.int32]:
     """Token ids [N, T] of texts, as on the device."""
     return Tokenizer(tokenizer_json, spec).encode(texts).ids
 
@@ -273,17 +272,6 @@ def open_component(source: Path, name: str, folder: Path) -> Component:
     component = uninitialised_component(read_contract(source), name)
     load_folded_(component.module, load_file(folder / _WEIGHTS))
     return component
-
-
-def example_inputs(component: Component | ComponentPorts) -> tuple[torch.Tensor, ...]:
-    """A component's inputs for a batch of 1, all zeros."""
-    import torch
-
-    def example(port: Port) -> torch.Tensor:
-        shape = tuple(size if isinstance(size, int) else 1 for size in port.shape)
-        return torch.zeros(shape, dtype=getattr(torch, port.dtype.value))
-
-    return tuple(example(port) for port in component.inputs)
 
 
 def exported_components(source: Path) -> tuple[str, ...]:

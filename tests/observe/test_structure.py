@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pocketvl.families import open_checkpoint
-from pocketvl.quantize.structure import final_linear
+from pocketvl.observe.structure import final_linear
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pocketvl.compress.depth import keep_layers_, layer_influence
+from pocketvl.compress.methods.drop_layers import drop_layers_, layer_influence
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.families import open_checkpoint
 from pocketvl_runtime.manifest import Role
@@ -30,10 +30,10 @@ def test_a_layer_that_adds_nothing_has_no_influence_and_goes_without_a_trace(cli
     tower = checkpoint.tower(Role.IMAGE_ENCODER)
     with torch.no_grad():
         expected = tower(pixels)
-    influence = layer_influence(tower, layers, [pixels[:3], pixels[3:]])
+    influence = layer_influence(tower, layers, [(pixels[:3],), (pixels[3:],)])
     assert influence[0] == pytest.approx(0, abs=1e-9)
     assert influence[1] > 1e-3
-    keep_layers_(checkpoint.model, STACK, [1])
+    drop_layers_(checkpoint.model, STACK, [1])
     with torch.no_grad():
         assert torch.allclose(checkpoint.tower(Role.IMAGE_ENCODER)(pixels), expected, atol=1e-6)
 
@@ -46,8 +46,8 @@ def test_influence_does_not_depend_on_how_samples_are_batched(clip_folder: Path)
     pixels = torch.randint(0, 256, (5, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, generator=generator)
     tower = checkpoint.tower(Role.IMAGE_ENCODER)
     whole, parts = (
-        layer_influence(tower, layers, [pixels]),
-        layer_influence(tower, layers, (pixels[:2], pixels[2:])),
+        layer_influence(tower, layers, [(pixels,)]),
+        layer_influence(tower, layers, [(pixels[:2],), (pixels[2:],)]),
     )
     assert torch.allclose(whole, parts, atol=1e-6)
     with pytest.raises(DataError, match="no samples"):
@@ -56,4 +56,4 @@ def test_influence_does_not_depend_on_how_samples_are_batched(clip_folder: Path)
 
 def test_one_layer_has_to_stay(clip_folder: Path) -> None:
     with pytest.raises(RecipeError, match="at least one has to stay"):
-        keep_layers_(open_checkpoint(clip_folder).model, STACK, [])
+        drop_layers_(open_checkpoint(clip_folder).model, STACK, [])

@@ -1,4 +1,4 @@
-"""Pruning the filters of convolutional towers.
+"""Structured pruning of convolutional components: filters.
 
 What a filter is coupled to (its BatchNorm, the convolutions and linears that read it, everything that meets
 it in a residual sum, the depthwise convolution behind it) has to go with it. Which that is tells the
@@ -11,17 +11,76 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import nn
-
-from pocketvl.compress.scores import weight_scores
 from pocketvl.compress.settings import Score
-from pocketvl.compress.shrink import check_kept
 from pocketvl.errors import RecipeError
+from pocketvl.settings import Share
+from pocketvl.train.method import CompressionMethod, MethodInputs, check_components
 
-_ROOTS = (nn.Conv2d, nn.Linear)
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pocketvl.families.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class PruneFilters(CompressionMethod):
+    """Removes the filters of a convolutional component that matter least; its outputs keep their width.
+
+    Attributes:
+        ratio: part of the original filters that goes, of every group of filters that can only go together.
+        score: magnitude or taylor.
+        component: which is pruned.
+    """
+
+    kind: ClassVar[str] = "prune-filters"
+
+    ratio: Share
+    score: Score = Score.MAGNITUDE
+    component: str = "image_encoder"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.score.check_of_weights()
+
+    @property
+    def is_progressive(self) -> bool:
+        return True
+
+    def title(self, fraction: float) -> str:
+        return f"prune {fraction * self.ratio:.0%} of filters"
+
+    def check(self, components: Sequence[str]) -> None:
+        check_components([self.component], components)
+
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
+        from torch import nn
+
+        from pocketvl.compress.gradients import loss_gradients_
+        from pocketvl.families.base import example_inputs
+        from pocketvl.observe.structure import final_linear
+
+        component = checkpoint.component(self.component)
+        module, (example,) = component.module, example_inputs(component)
+        if sum(isinstance(each, nn.Conv2d) for each in module.modules()) < 2:
+            raise RecipeError(
+                f"the {self.component} has no convolutions but its patch embedding, so there are no filters "
+                'to prune; prune its neurons and heads instead (kind = "prune")'
+            )
+        if self.score is Score.TAYLOR:
+            loss_gradients_(checkpoint, inputs.data)
+        projection = final_linear(module, example)
+        fixed = [] if projection is None else [projection]
+        groups = filter_groups(module, example, fixed, self.score)
+        checkpoint.model.zero_grad(set_to_none=True)
+        original = checkpoint.original()
+        counts = {group.root: len(original.get_parameter(f"{group.root}.weight")) for group in groups}
+        ratio = inputs.fraction * self.ratio
+        keep = {group.root: group.select(ratio, counts[group.root]) for group in groups}
+        prune_filters_(module, example, keep, fixed)
+        return {root: [len(indices), counts[root]] for root, indices in keep.items()}
 
 
 @dataclass(frozen=True)
@@ -30,7 +89,7 @@ class FilterGroup:
 
     Attributes:
         root: name of the layer by which the group is known, the first that makes them; a convolution, or a
-            linear where a tower writes pointwise convolutions so.
+            linear where a model writes pointwise convolutions so.
         layers: names of all layers that change.
         scores: float64 [filters]: the sum over the weights of what makes a filter, and of what reads it.
     """
@@ -42,8 +101,8 @@ class FilterGroup:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def keep(self, ratio: float, original: int) -> list[int]:
-        """Which filters stay, ascending, when a part of them goes; of equals the earlier ones go, one stays.
+    def select(self, ratio: float, original: int) -> list[int]:
+        """Indices of the filters to keep, ascending, when a part goes; of equals the earlier go, one stays.
 
         Args:
             ratio: part of the original filters that goes; what has gone already counts.
@@ -62,7 +121,7 @@ def filter_groups(
     """The groups of filters of a module, in the order in which it runs them.
 
     Args:
-        module: a convolutional tower; for Taylor scores with gradients. Left as it is.
+        module: convolutional; for Taylor scores with gradients. Left as it is.
         example: its input of batch 1.
         fixed: names of layers whose outputs have to stay, as a projection into a space that others share.
         score: what makes a weight matter.
@@ -79,40 +138,52 @@ def filter_groups(
     )
 
 
-def keep_filters_(
-    module: nn.Module, example: torch.Tensor, kept: Mapping[str, Sequence[int]], fixed: Sequence[str] = ()
+def prune_filters_(
+    module: nn.Module, example: torch.Tensor, keep: Mapping[str, Sequence[int]], fixed: Sequence[str] = ()
 ) -> None:
     """Removes all filters but these, and what is coupled to them: tensors become smaller.
 
     Args:
         module: changed in place.
         example: its input of batch 1.
-        kept: for the root of each group that changes, the places of the filters that stay, ascending.
+        keep: for the root of each group that changes, the indices of the filters to keep, ascending.
         fixed: as `filter_groups`.
 
     Raises:
         RecipeError: no filter of a group would stay, there is no such filter, or no such group.
     """
+    from pocketvl.compress.shrink import check_keep
+
     groups = {group.root: len(group) for group in filter_groups(module, example, fixed)}
-    for root in kept:
+    for root in keep:
         if root not in groups:
             raise RecipeError(f"{root} is the root of no group of filters; there are {', '.join(groups)}")
-        check_kept(kept[root], groups[root], f"filters of {root}")
+        check_keep(keep[root], groups[root], f"filters of {root}")
     graph = _graph(module, example)
-    for root, places in kept.items():
-        going = sorted(set(range(groups[root])) - set(places))
+    for root, indices in keep.items():
+        going = sorted(set(range(groups[root])) - set(indices))
         if going:
             child = module.get_submodule(root)
             prune = graph.get_pruner_of_module(child).prune_out_channels
             graph.get_pruning_group(child, prune, going).prune()
 
 
+def _roots() -> tuple[type[nn.Module], ...]:
+    """Layers that make filters."""
+    from torch import nn
+
+    return nn.Conv2d, nn.Linear
+
+
 def _of_scores(module: nn.Module, score: Score) -> nn.Module:
     """A copy that has, in the place of its layers' weights, what each of them matters."""
+    from pocketvl.compress.scores import weight_scores
+
     scored = copy.deepcopy(module)  # without gradients
     for layer, copied in zip(module.modules(), scored.modules(), strict=True):
-        if isinstance(layer, _ROOTS):
-            copied.get_parameter("weight").data = weight_scores(layer.weight, score).float()
+        if isinstance(layer, _roots()):
+            weight = layer.get_parameter("weight")
+            copied.get_parameter("weight").data = weight_scores(weight, score).float()
     return scored
 
 
@@ -127,9 +198,9 @@ def _scored(module: nn.Module, example: torch.Tensor, fixed: Sequence[str]) -> l
         except AttributeError:
             raise RecipeError(f"{name} is no layer of this model") from None
     score = torch_pruning.importance.GroupMagnitudeImportance(
-        p=1, group_reduction="sum", normalizer=None, target_types=list(_ROOTS)
+        p=1, group_reduction="sum", normalizer=None, target_types=list(_roots())
     )
-    groups = _graph(module, example).get_all_groups(ignored_layers=ignored, root_module_types=list(_ROOTS))
+    groups = _graph(module, example).get_all_groups(ignored_layers=ignored, root_module_types=list(_roots()))
     return [(group, score(group).double()) for group in groups]
 
 

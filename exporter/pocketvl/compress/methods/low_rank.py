@@ -10,18 +10,77 @@ Compression", arXiv 2403.07378, section 3.1.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from pocketvl.compress.shrink import linear, linear_with
 from pocketvl.errors import RecipeError
+from pocketvl.settings import Share
+from pocketvl.train.method import ComponentwiseMethod, MethodInputs, Trait
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pocketvl.families.checkpoint import Checkpoint
 
 _DAMPING = 1e-6
 """Least strength of a direction, in parts of the inputs' mean square: what never varies has no inverse."""
+
+
+@dataclass(frozen=True)
+class LowRank(ComponentwiseMethod):
+    """Replaces linears inside layers by two of a lower rank, where that saves weights.
+
+    Attributes:
+        energy: part of the squared singular values that is kept, layer by layer; or
+        ratio: part of each linear's weights that goes.
+        whitened: weigh errors by the inputs that data gives, and not all weights alike.
+    """
+
+    kind: ClassVar[str] = "low-rank"
+    makes: ClassVar[frozenset[Trait]] = frozenset({Trait.FACTORIZED})
+    refuses: ClassVar[Mapping[Trait, str]] = {
+        Trait.SPARSE: "sparsify comes before low-rank, which would fill the zeros: leave one of them out"
+    }
+
+    energy: Share | None = None
+    ratio: Share | None = None
+    whitened: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.energy is None) == (self.ratio is None):
+            raise RecipeError("say either energy or ratio")
+
+    def title(self, fraction: float) -> str:
+        return "factorise linears"
+
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
+        from pocketvl.compress.gradients import second_moments
+        from pocketvl.compress.shrink import layer_linears, linear
+
+        done: dict[str, object] = {}
+        for component in self.changed(checkpoint):
+            names = layer_linears(checkpoint, component)
+            moments = second_moments(checkpoint, inputs.data, component) if self.whitened else {}
+            for index, name in enumerate(names):
+                child = linear(checkpoint.model, name)
+                factors = factorise(child.weight, moments.get(name))
+                rank, full = self._rank(factors, child), min(child.in_features, child.out_features)
+                done[name] = [rank if factorise_(checkpoint.model, name, factors, rank) else full, full]
+                inputs.progress(index + 1, len(names), "factorising")
+        return done
+
+    def _rank(self, factors: Factors, child: nn.Linear) -> int:
+        if self.energy is not None:
+            return factors.rank_for_energy(self.energy)
+        assert self.ratio is not None
+        weights = child.in_features * child.out_features
+        return max(1, int((1 - self.ratio) * weights / (child.in_features + child.out_features)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +153,7 @@ def largest_saving_rank(inputs: int, outputs: int) -> int:
 
 
 def factorise_(module: nn.Module, name: str, factors: Factors, rank: int) -> bool:
-    """Puts two linears of a rank in a linear's place, where that saves weights.
+    """Replaces a linear by two of a lower rank, where that saves weights.
 
     Args:
         module: changed in place, if at all.
@@ -105,6 +164,11 @@ def factorise_(module: nn.Module, name: str, factors: Factors, rank: int) -> boo
     Returns:
         Whether it was done.
     """
+    import torch
+    from torch import nn
+
+    from pocketvl.compress.shrink import linear, linear_with
+
     child = linear(module, name)
     if not saves(child.in_features, child.out_features, rank):
         return False

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import ConvNextConfig, ConvNextModel, MobileNetV2Config, MobileNetV2Model
 
 from pocketvl.compress.costs import cost_of
-from pocketvl.compress.filters import FilterGroup, filter_groups, keep_filters_
+from pocketvl.compress.methods.prune_filters import FilterGroup, filter_groups, prune_filters_
 from pocketvl.compress.settings import Score
 from pocketvl.errors import RecipeError
 from pocketvl.lower.onnx.export import export_onnx
@@ -106,7 +106,7 @@ def test_dead_filters_go_without_a_trace(example: torch.Tensor, pixels: torch.Te
         kept[group.root] = [k for k in range(len(group)) if k not in dead]
     assert coupled > 6  # a residual sum is among them
     expected, before = _outputs(tower, pixels), cost_of(tower, example)
-    keep_filters_(tower, example, kept, ["projection"])
+    prune_filters_(tower, example, kept, ["projection"])
     assert (_outputs(tower, pixels) - expected).abs().max() < 1e-5
     after = cost_of(tower, example)
     assert after.parameters < 0.7 * before.parameters
@@ -118,7 +118,7 @@ def test_what_is_left_is_smaller_and_runs(tower: Tower, example: torch.Tensor, p
     assert len(groups) > 2
     assert all(group.scores.min() > 0 for group in groups)
     before = cost_of(tower, example)
-    keep_filters_(tower, example, _half(groups), ["projection"])
+    prune_filters_(tower, example, _half(groups), ["projection"])
     assert _outputs(tower, pixels).shape == (3, 12)
     assert cost_of(tower, example).parameters < 0.6 * before.parameters
     for group in filter_groups(tower, example, ["projection"]):
@@ -137,7 +137,7 @@ def test_the_exported_graph_has_the_smaller_shapes(
 
     before = filters("before.onnx")
     groups = filter_groups(tower, example, ["projection"])
-    keep_filters_(tower, example, _half(groups), ["projection"])
+    prune_filters_(tower, example, _half(groups), ["projection"])
     after = filters("after.onnx")
     assert len(after) == len(before)
     assert sum(after) < 0.6 * sum(before)
@@ -169,14 +169,14 @@ def test_taylor_scores_are_of_weights_and_their_gradients(tower: Tower, example:
 )
 def test_a_ratio_is_of_the_original_filters(ratio: float, original: int, kept: list[int]) -> None:
     group = FilterGroup("root", ("root",), torch.tensor([3.0, 1.0, 4.0, 2.0], dtype=torch.float64))
-    assert group.keep(ratio, original) == kept
+    assert group.select(ratio, original) == kept
 
 
 def test_what_cannot_be_is_refused(tower: Tower, example: torch.Tensor) -> None:
     root = filter_groups(tower, example)[0].root
     with pytest.raises(RecipeError, match="at least one has to stay"):
-        keep_filters_(tower, example, {root: []})
+        prune_filters_(tower, example, {root: []})
     with pytest.raises(RecipeError, match="is the root of no group"):
-        keep_filters_(tower, example, {"nothing": [0]})
+        prune_filters_(tower, example, {"nothing": [0]})
     with pytest.raises(RecipeError, match="nothing is no layer"):
         filter_groups(tower, example, ["nothing"])

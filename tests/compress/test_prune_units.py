@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from pocketvl.compress.heads import head_scores, keep_heads_
-from pocketvl.compress.neurons import keep_neurons_, neuron_scores
+from pocketvl.compress.heads import head_scores, prune_heads_
+from pocketvl.compress.neurons import neuron_scores, prune_neurons_
 from pocketvl.compress.settings import Score, Units
 from pocketvl.compress.shrink import linear
 from pocketvl.compress.structured import gate_gradients, groups_of
@@ -45,7 +45,7 @@ def test_dead_neurons_go_without_a_trace(model: Model) -> None:
     assert not torch.allclose(before, expected)  # they did matter before they died
     for layer in feed_forwards(model.module):
         kept = neuron_scores(model.module, layer).nonzero().flatten().tolist()
-        keep_neurons_(model.module, layer, kept)
+        prune_neurons_(model.module, layer, kept)
     assert (model.outputs() - expected).abs().max() < 1e-5
     assert parameters_of(model.module) == size - saved
 
@@ -66,7 +66,7 @@ def test_dead_heads_go_without_a_trace(model: Model) -> None:
     expected = model.outputs()
     for attention in attentions(model.module):
         kept = head_scores(model.module, attention).nonzero().flatten().tolist()
-        keep_heads_(model.module, attention, kept)
+        prune_heads_(model.module, attention, kept)
     assert (model.outputs() - expected).abs().max() < 1e-5
     assert parameters_of(model.module) == size - saved
 
@@ -81,7 +81,7 @@ def test_a_removed_constant_goes_on_in_the_bias(model: Model) -> None:
     model.outputs()
     handle.remove()
     kept = [place for place in range(up.out_features) if place != 3]
-    keep_neurons_(model.module, layer, kept, torch.cat(seen).mean(0))
+    prune_neurons_(model.module, layer, kept, torch.cat(seen).mean(0))
     assert (model.outputs() - expected).abs().max() < 1e-5
 
 
@@ -148,16 +148,16 @@ def test_a_taylor_score_is_what_the_loss_changes_by_when_it_is_linear() -> None:
 def test_what_cannot_be_kept_is_said(model: Model, kept: list[int]) -> None:
     before = parameters_of(model.module)
     with pytest.raises(RecipeError, match="neurons"):
-        keep_neurons_(model.module, feed_forwards(model.module)[0], kept)
+        prune_neurons_(model.module, feed_forwards(model.module)[0], kept)
     with pytest.raises(RecipeError, match="heads"):
-        keep_heads_(model.module, attentions(model.module)[0], kept)
+        prune_heads_(model.module, attentions(model.module)[0], kept)
     assert parameters_of(model.module) == before
 
 
 def test_training_goes_on_where_it_was(model: Model) -> None:
     layer = feed_forwards(model.module)[0]
     model.module.requires_grad_(True).train()
-    keep_neurons_(model.module, layer, [0, 2])
+    prune_neurons_(model.module, layer, [0, 2])
     shrunk = linear(model.module, layer.up)
     assert shrunk.weight.requires_grad
     assert shrunk.training

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketvl.compress.costs import cost_of
-from pocketvl.compress.cross_modal import block_scores, least_blocks
+from pocketvl.compress.methods.prune_cross_modal import block_scores, least_blocks
 from pocketvl.compress.settings import BlockScore, Grain
 from pocketvl.compress.shrink import linear
 from pocketvl.errors import DataError, RecipeError

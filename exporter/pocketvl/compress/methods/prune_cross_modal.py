@@ -1,4 +1,4 @@
-"""Pruning cross-modal attention: what text reads from the picture, and the picture from text, head by head.
+"""Pruning cross-modal attention: from text to image and from image to text, head by head.
 
 In a single-stream fusion model the attention over the whole sequence is made of blocks, one for each ordered
 pair (segment of queries, segment of keys). A block of a head that carries little goes: its scores are never
@@ -9,21 +9,84 @@ that multiply-adds are saved.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import torch
-from torch import nn
+from pydantic import Field
 
 from pocketvl.compress.settings import BlockScore, Grain
-from pocketvl.compress.shrink import linear
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.families.layers.blocks import Attention, attentions
-from pocketvl.families.layers.segments import Segments
-from pocketvl.families.layers.split_attention import Block, SplitAttention
+from pocketvl.train.method import CompressionMethod, MethodInputs, Trait
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pocketvl.families.checkpoint import Checkpoint
+    from pocketvl.families.layers.blocks import Attention
+    from pocketvl.families.layers.segments import Segments
+    from pocketvl.families.layers.split_attention import Block
 
 _MASKED = -1.0
 """Additive masks are 0 where a token counts, and far below this where it does not."""
+
+
+@dataclass(frozen=True)
+class PruneCrossModal(CompressionMethod):
+    """Removes the attention between text and image where it carries little.
+
+    Attributes:
+        ratio: part of the cross-modal blocks that goes, those counted that were there originally.
+        score: value, sum or position.
+        grain: head by head, or all heads of a layer at once.
+        component: which is pruned.
+    """
+
+    kind: ClassVar[str] = "prune-cross-modal"
+    refuses: ClassVar[Mapping[Trait, str]] = {
+        Trait.FACTORIZED: (
+            "low-rank comes before prune-cross-modal, which measures whole linears: factorise last"
+        )
+    }
+
+    ratio: Annotated[float, Field(gt=0, le=1)]
+    score: BlockScore = BlockScore.VALUE
+    grain: Grain = Grain.HEAD
+    component: str = "fusion"
+
+    @property
+    def is_progressive(self) -> bool:
+        return True
+
+    def title(self, fraction: float) -> str:
+        return "prune cross-modal attention"
+
+    def check(self, components: Sequence[str]) -> None:
+        if self.component not in components:
+            raise RecipeError(
+                "prune-cross-modal is for models in which text and image meet in attention, as in ViLT; "
+                f"the components of this one: {', '.join(components)}"
+            )
+
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
+        from pocketvl.families.layers.split_attention import removed_blocks, split_attentions_
+        from pocketvl.observe.feeds import feeds_of, tensors_of
+
+        segments = checkpoint.stack(self.component).segments
+        if segments is None:
+            raise RecipeError(f"the {self.component} has no text and image in one sequence")
+        feeds = feeds_of(checkpoint, inputs.data, self.component, padded=True)
+        module = checkpoint.component(self.component).module
+        scores = block_scores(module, map(tensors_of, feeds), segments, self.score)
+        going = least_blocks(scores, inputs.fraction * self.ratio, self.grain)
+        split_attentions_(checkpoint.model, segments, going)
+        listed: dict[str, dict[str, list[float]]] = {}
+        for block, value in scores.items():  # head after head
+            pairs = listed.setdefault(block.attention, {})
+            pairs.setdefault(f"{block.queries}_{block.keys}", []).append(value)
+        removed = [asdict(block) for block in removed_blocks(checkpoint.model)]
+        return {"removed": removed, "of": sum(b.is_cross_modal for b in scores), "scores": listed}
 
 
 def block_scores(
@@ -46,6 +109,10 @@ def block_scores(
     Raises:
         DataError: no samples, or no attention over such a sequence ran.
     """
+    import torch
+
+    from pocketvl.families.layers.blocks import attentions
+
     watches = [_Watch(module, attention, segments, score) for attention in attentions(module)]
     samples = 0
     try:
@@ -94,6 +161,8 @@ class _Watch:
     def __init__(
         self, module: nn.Module, attention: Attention, segments: Segments, score: BlockScore
     ) -> None:
+        from pocketvl.compress.shrink import linear
+
         self._attention, self._segments, self._score = attention, segments, score
         self._parts = [linear(module, name) for name in attention.inward]
         self._output = linear(module, attention.output).weight.detach()
@@ -104,6 +173,8 @@ class _Watch:
 
     def sums(self) -> dict[Block, float]:
         """By block, over all samples so far."""
+        from pocketvl.families.layers.split_attention import Block
+
         return {
             Block(self._attention.name, *pair, head): float(value)
             for pair, values in self._sums.items()
@@ -111,6 +182,10 @@ class _Watch:
         }
 
     def _look(self, owner: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        import torch
+
+        from pocketvl.families.layers.split_attention import SplitAttention
+
         hidden = args[0] if args else kwargs["hidden_states"]
         mask = args[1] if len(args) > 1 else kwargs.get("attention_mask")
         if hidden.shape[1] != self._segments.total:

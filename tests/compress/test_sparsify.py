@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from pocketvl.compress.methods.sparsify import sparsity_masks, two_four_masks
 from pocketvl.compress.settings import Scope
 from pocketvl.compress.shrink import linear
-from pocketvl.compress.sparsity import hold_masks_, release_masks_, sparsity_masks, two_four_masks
+from pocketvl.compress.sparsity import hold_masks_, release_masks_
 from pocketvl.errors import RecipeError
 
 NAMES = ("small", "large")

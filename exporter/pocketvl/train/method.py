@@ -1,0 +1,145 @@
+"""What a compression method is, for recipes that name it and for the stage that runs it.
+
+Without torch, so that recipes can be read quickly; a method imports what it works with inside `apply`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+from pocketvl.errors import RecipeError
+from pocketvl.settings import Settings
+from pocketvl.stage import Progress
+from pocketvl_runtime.errors import shortened
+
+if TYPE_CHECKING:
+    from pocketvl.families.checkpoint import Checkpoint
+    from pocketvl.train.pairs import PairedData
+    from pocketvl.train.questions import QuestionedData
+
+TrainingData: TypeAlias = "PairedData | QuestionedData"
+
+
+class Trait(StrEnum):
+    """What a step leaves in a checkpoint that a later step may not be able to work with.
+
+    Attributes:
+        CHANGED: anything; every step leaves this one.
+        FACTORIZED: linears that have become two of a lower rank.
+        SPARSE: weights that are 0 and have to stay so.
+    """
+
+    CHANGED = "changed"
+    FACTORIZED = "factorized"
+    SPARSE = "sparse"
+
+
+@dataclass(frozen=True)
+class MethodInputs:
+    """What a method is given beside the checkpoint.
+
+    Attributes:
+        data: the training data, as arrays.
+        start: folder of the checkpoint before the first round.
+        fraction: progress fraction, above 0 and at most 1: how much of what the settings ask for has to be
+            reached after this round, counted from `start`.
+        progress: takes (done, total, what).
+        work: of a method that trains: a folder for its saved states.
+    """
+
+    data: TrainingData
+    start: Path
+    fraction: float = 1.0
+    progress: Progress = field(default=lambda done, total, what: None)
+    work: Path | None = None
+
+
+@dataclass(frozen=True)
+class CompressionMethod(Settings, ABC):
+    """Base of all methods: a subclass's fields are its settings, and what a recipe's step of its `kind` has.
+
+    Attributes:
+        kind: what a recipe calls it.
+        version: to be raised when the same settings and inputs give another result than before.
+        makes: traits that it leaves in a checkpoint.
+        refuses: traits that it cannot work with, and what a recipe's author should know about it.
+        trains: it takes long, and goes on from its saved states; it is its own training, so that a step has
+            no other one.
+        renamed: settings of older recipes, and what stands in their place.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+    makes: ClassVar[frozenset[Trait]] = frozenset()
+    refuses: ClassVar[Mapping[Trait, str]] = {}
+    trains: ClassVar[bool] = False
+    renamed: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    def is_progressive(self) -> bool:
+        """Whether there can be several rounds, each going further than the one before."""
+        return False
+
+    @abstractmethod
+    def title(self, fraction: float) -> str:
+        """What a person reads while it runs, and in the log: what is reached after a round."""
+
+    @abstractmethod
+    def check(self, components: Sequence[str]) -> None:
+        """Checks, before anything runs, that the settings make sense for a model of these components.
+
+        Raises:
+            RecipeError: they do not.
+        """
+
+    @abstractmethod
+    def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
+        """Changes a checkpoint in place.
+
+        Returns:
+            What was done, as JSON.
+
+        Raises:
+            RecipeError: a target cannot be reached, or the model is not made for this.
+            DataError: the data is not enough.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentwiseMethod(CompressionMethod):
+    """Base of methods that change some components, or all.
+
+    Attributes:
+        components: which are changed; all where none is named.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {"towers": 'components, as in components = ["image_encoder"]'}
+
+    components: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.components)) < len(self.components):
+            named = ", ".join(shortened(each, 30) for each in self.components[:9])
+            raise RecipeError(f"components: each once, not {named}")
+
+    def check(self, components: Sequence[str]) -> None:
+        check_components(self.components, components)
+
+    def changed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """The components of a checkpoint that are changed."""
+        return self.components or tuple(checkpoint.contract.components)
+
+
+def check_components(asked: Sequence[str], components: Sequence[str]) -> None:
+    """Raises RecipeError where a model has no component that is asked for."""
+    for name in asked:
+        if name not in components:
+            raise RecipeError(
+                f"this model has no component {shortened(name, 30)!r}, only {', '.join(components)}"
+            )
