@@ -10,6 +10,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes
 POCKETVL_CACHE ?= $(CURDIR)/.cache/pocketvl
 export POCKETVL_CACHE
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 LOWER := build/lower-bounds
 LOWER_UV := $(BIN)/uv pip install --quiet --python $(LOWER)/bin/python
 locked = $(shell sed -n 's/^\($(1)==[^ ]*\).*/\1/p' requirements/export.txt)
@@ -21,7 +23,7 @@ LOCKED := $(VENV)/.locked-$(call sum,requirements/uv.txt requirements/export.txt
 READY := $(VENV)/.ready-$(call sum,pyproject.toml runtime/pocketvl_runtime/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: export compress results test test-lower-bounds fuzz check bench schemas format lock clean distclean help
+.PHONY: export compress results test test-full test-lower-bounds fuzz check bench schemas format lock clean distclean help
 .DELETE_ON_ERROR:
 
 export: $(READY) ## turn checkpoints/tabletop-clip into build/tabletop-clip, verified on 2,000 unseen scenes
@@ -45,8 +47,11 @@ results: $(READY) ## measure every compression method, alone and combined: docs/
 		--judged build/results/judged --work build/results
 	@$(BIN)/python -m bench.results render --work build/results
 
-test: $(READY) ## run every test
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+test: $(READY) ## the tests: at most 20 minutes on two cores
+	@$(PYTEST) -m "not full"
+
+test-full: $(READY) ## every test: those of `make test`, and longer ones of the same kinds
+	@$(PYTEST)
 
 fuzz: $(READY) ## N=10000 odd inputs, or as many as named; findings in build/fuzz (first number: FIRST=0)
 	@$(BIN)/python -m tests.fuzz --cases $(or $(N),10000) --first $(or $(FIRST),0)
@@ -79,6 +84,8 @@ bench: $(READY) ## the measurements in bench/: about an hour, results in build/b
 
 schemas: $(READY) ## write the JSON Schemas in docs/ anew, from the runtime's types
 	@$(BIN)/python -c 'from pocketvl_runtime.bench_result import bench_schema as s; print(s(), end="")' > docs/bench.schema.json
+	@$(BIN)/python -c 'from pocketvl_runtime.bundle_schemas import manifest_schema as s; print(s(), end="")' > docs/bundle.schema.json
+	@$(BIN)/python -c 'from pocketvl_runtime.bundle_schemas import golden_schema as s; print(s(), end="")' > docs/golden.schema.json
 
 format: $(READY) ## let ruff sort imports and format
 	@$(BIN)/ruff check --fix-only --quiet .

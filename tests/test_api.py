@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from pocketvl import api
 from pocketvl.cli import cli
 from pocketvl.errors import RecipeError, SourceError
+from pocketvl.recipes.compress_recipe import METHODS
+from tests.families.tiny_dual import make_tiny_dual
+from tests.families.vilt_folder import make_vilt_folder
 
 SHOWN_BY_THE_COMMAND = {"as_json", "progress", "trial_progress", "help"}
 
@@ -32,6 +37,32 @@ def test_a_function_takes_what_its_command_takes_with_the_same_defaults(name: st
             assert key in {each.name for each in required}
         else:
             assert default == options[key], key
+
+
+def test_an_inspection_names_components_ports_costs_and_methods(tmp_path: Path) -> None:
+    found = api.inspect(make_tiny_dual(tmp_path / "dual"))
+    assert list(found.components) == ["image_encoder", "text_encoder"]
+    image, text = found.components.values()
+    assert [port.shape for port in image.inputs] == [(1, 32, 32, 3)]
+    parameters = sum(p.numel() for p in api.load_checkpoint(tmp_path / "dual").model.parameters())
+    assert found.total.parameters == parameters - 1  # the scale of similarities is of no component
+    assert image.methods["prune-filters"] is None
+    assert "no stack" in str(image.methods["drop-layers"])
+    assert "no convolutions" in str(text.methods["prune-filters"])
+    assert text.methods["drop-layers"] is None
+    assert set(image.methods) == set(text.methods) == set(METHODS)
+
+
+def test_inspect_prints_it_and_says_what_cannot_be_exported(tmp_path: Path) -> None:
+    folder = make_vilt_folder(tmp_path / "vilt")
+    done = CliRunner().invoke(cli, ["inspect", str(folder)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "takes ids int32 1x16 (token_ids from text)" in done.output
+    assert "compress: " in done.output
+    assert "prune-cross-modal" in done.output
+    printed = CliRunner().invoke(cli, ["inspect", str(folder), "--json"], catch_exceptions=False)
+    stored = json.loads(printed.output)
+    assert stored["components"]["fusion"]["layers"] == {"vilt.encoder.layer": 2}
 
 
 def test_wrong_inputs_raise_what_the_command_prints(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from pocketvl.compress.methods.prune_units import PruneUnits
-from pocketvl.compress.settings import LearningSettings, LossWeights
 from pocketvl.errors import RecipeError
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.quantize.settings import QatSettings
@@ -23,7 +22,7 @@ from pocketvl.settings import Settings, key_path
 from pocketvl.tabletop.pool import PoolSettings
 from pocketvl.tabletop.training import TabletopClipSettings, TabletopDualSettings
 from pocketvl.tabletop.vilt import TabletopViltSettings
-from pocketvl.train.settings import LoopSettings
+from pocketvl.train.settings import LoopSettings, LossWeights, Phase, TrainingSettings
 
 ROOTS = (
     *METHODS.values(),
@@ -89,13 +88,13 @@ def test_a_number_is_of_its_type_finite_and_within_bounds(name: str) -> None:
         (LoopSettings, {"steps": True, "learning_rate": 1}, "^steps: .*valid integer, not True$"),
         (PoolSettings, {"seed": 2**32, "count": 1}, "^seed: .*less than 4294967296"),
         (PoolSettings, {"seed": 0, "count": 0}, "^count: "),
-        (QatSettings, {"clip_norm": -1.0}, "^clip_norm: "),
-        (QatSettings, {"weight_decay": -1.0}, "^weight_decay: "),
+        (QatSettings, {"phases": (Phase(1),), "clip_norm": -1.0}, "^clip_norm: "),
+        (QatSettings, {"phases": (Phase(1),), "weight_decay": -1.0}, "^weight_decay: "),
         (CalibrationSettings, {"bits": 9}, "^bits: .*less than or equal to 8, not 9$"),
         (CalibrationSettings, {"observer": "mse"}, "^observer: "),
         (LossWeights, {"response": math.inf}, "^response: "),
-        (LearningSettings, {"joint_steps": 1, "losses": {"response": 1.0}}, "^losses: "),
-        (LearningSettings, {"joint_steps": 1, "temperature": math.inf}, "^temperature: "),
+        (TrainingSettings, {"phases": (Phase(1),), "losses": {"response": 1.0}}, "^losses: "),
+        (TrainingSettings, {"phases": (Phase(1),), "temperature": math.inf}, "^temperature: "),
         (StepSettings, {"rounds": 10**6}, "^rounds: .*1000"),
         (PruneUnits, {"ratio": 0.5, "components": ("x" * 5000,) * 2}, "^components: .{1,200}$"),
         (PruneUnits, {"macs": "1" * 5000}, "^macs: .{1,200}$"),

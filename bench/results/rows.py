@@ -21,21 +21,13 @@ from pocketvl.compress.methods.prune_filters import PruneFilters
 from pocketvl.compress.methods.prune_units import PruneUnits
 from pocketvl.compress.methods.reinitialize import Reinitialize
 from pocketvl.compress.methods.sparsify import Sparsify
-from pocketvl.compress.settings import (
-    BlockScore,
-    LearningSettings,
-    LossWeights,
-    Schedule,
-    Scope,
-    Score,
-    Units,
-)
+from pocketvl.compress.settings import BlockScore, Schedule, Scope, Score, Units
 from pocketvl.families.tower_shape import TowerShape
-from pocketvl.quantize.qat_method import LearnOnGrids
-from pocketvl.quantize.settings import QatSettings
+from pocketvl.quantize.qat_method import QuantizationAwareTraining
 from pocketvl.recipes.compress_recipe import CompressRecipe, Step, read_compress_recipe
 from pocketvl.tasks.metrics import Metric
 from pocketvl.train.method import CompressionMethod
+from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
 from pocketvl.train.settings import Precision as Floats
 from pocketvl_runtime.manifest import Precision
 from pocketvl_runtime.schema import encode
@@ -61,7 +53,7 @@ class Budget:
 
     def learning(
         self, losses: LossWeights | None = None, rounds: int = 1, rate: float = 3e-4
-    ) -> LearningSettings:
+    ) -> TrainingSettings:
         """How a row learns.
 
         Args:
@@ -70,12 +62,11 @@ class Budget:
             rate: the learning rate.
         """
         weights = losses or LossWeights()
-        parts = [max(1, steps // rounds) for steps in (self.image, self.text, self.joint)]
-        image, text, joint = parts if weights.of_towers else (0, 0, sum(parts))
-        return LearningSettings(
-            image_steps=image,
-            text_steps=text,
-            joint_steps=joint,
+        image, text, joint = (max(1, steps // rounds) for steps in (self.image, self.text, self.joint))
+        alone = (Phase(image, ("image_encoder",)), Phase(text, ("text_encoder",)))
+        phases = (*alone, Phase(joint)) if weights.of_components else (Phase(image + text + joint),)
+        return TrainingSettings(
+            phases,
             batch_size=BATCH,
             learning_rate=rate,
             losses=weights,
@@ -140,11 +131,11 @@ class Row:
     precision: Precision = Precision.INT8
 
     @property
-    def learns(self) -> tuple[LearningSettings | QatSettings, ...]:
+    def learns(self) -> tuple[TrainingSettings, ...]:
         """Its trainings, in order."""
-        found: list[LearningSettings | QatSettings] = []
+        found: list[TrainingSettings] = []
         for step in self.steps:
-            if isinstance(step.method, LearnOnGrids):
+            if isinstance(step.method, QuantizationAwareTraining):
                 found.append(step.method.training)
             found += [step.learn] * step.rounds if step.learn is not None else []
         return tuple(found)
@@ -152,8 +143,7 @@ class Row:
     @property
     def training_steps(self) -> int:
         """Optimizer steps in all."""
-        settings = (vars(each).items() for each in self.learns)
-        return sum(value for each in settings for name, value in each if name.endswith("_steps"))
+        return sum(phase.steps for each in self.learns for phase in each.phases)
 
     @property
     def recipe(self) -> CompressRecipe:
@@ -291,8 +281,8 @@ def filter_rows(budget: Budget) -> tuple[Row, ...]:
 def cross_modal_rows(budget: Budget) -> tuple[Row, ...]:
     """Rows of the ViLT; its one tower takes all of the steps."""
     group = "Cross-modal attention"
-    learning = LearningSettings(
-        joint_steps=budget.image + budget.text + budget.joint,
+    learning = TrainingSettings(
+        (Phase(budget.image + budget.text + budget.joint),),
         batch_size=BATCH,
         learning_rate=2e-4,
         losses=LossWeights(response=0.0, embedding=0.0, answer=1.0),
@@ -419,7 +409,9 @@ def _students(budget: Budget) -> list[Row]:
     for name, (label, losses) in ways.items():
         learned = () if losses is None else (Step(learn=budget.learning(losses)),)
         rows.append(Row(f"student-{name}", group, label, (*small, *learned)))
-    slow = replace(budget.learning(), joint_rate=3e-5)
+    learning = budget.learning()
+    *alone, together = learning.phases
+    slow = replace(learning, phases=(*alone, replace(together, learning_rate=3e-5)))
     label = "by response and embeddings, a tenth of the rate where both learn"
     rows.append(Row("student-slow", group, label, (*small, Step(learn=slow))))
     group = "Distillation: fresh, 6 layers of 128 and 3 of 96"

@@ -24,7 +24,8 @@ from bench.results.record import (
 from bench.results.rows import Row, TrainingData
 from pocketvl.data.dataset import Dataset
 from pocketvl.pipelines.compress_chain import stages_of
-from pocketvl.pipelines.stages.learning import AskTeacher, PairData
+from pocketvl.pipelines.stages.training import TeacherOutputs
+from pocketvl.pipelines.stages.training import TrainingData as SampleStage
 from pocketvl.stage import Event, Plan, Stage, plan, run
 from pocketvl_runtime.isa import cpu_name
 
@@ -121,4 +122,4 @@ def device_name() -> str:
 
 
 def _shared(planned: Plan) -> list[Stage]:
-    return [stage for stage in planned.stages if isinstance(stage, PairData | AskTeacher)]
+    return [stage for stage in planned.stages if isinstance(stage, SampleStage | TeacherOutputs)]

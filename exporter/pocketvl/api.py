@@ -19,8 +19,10 @@ from pocketvl.errors import RecipeError
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import Report
+    from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.pipelines.compress import Compressed
     from pocketvl.pipelines.export import ExportResult
+    from pocketvl.pipelines.inspection import Inspection
     from pocketvl.stage import Event
     from pocketvl_runtime.manifest import Engine
 
@@ -40,6 +42,34 @@ def default_cache() -> Path:
         return Path.home() / ".cache" / "pocketvl"
     except RuntimeError:
         raise RecipeError("there is no home folder to keep a cache in: name one") from None
+
+
+def load_checkpoint(source: str | Path) -> Checkpoint:
+    """Opens a checkpoint: its contract, transformers' own model, and its components as torch modules.
+
+    Args:
+        source: the checkpoint folder.
+
+    Raises:
+        SourceError: it is of no family that pocketvl knows, or broken.
+    """
+    from pocketvl.families import open_checkpoint
+
+    return open_checkpoint(Path(source))
+
+
+def inspect(source: str | Path) -> Inspection:
+    """Says what a checkpoint is made of, what it costs, and what can be done with it.
+
+    Args:
+        source: the checkpoint folder.
+
+    Raises:
+        SourceError: it is of no family that pocketvl knows, or broken.
+    """
+    from pocketvl.pipelines import inspection as pipeline
+
+    return pipeline.inspect(Path(source))
 
 
 def export(

@@ -19,8 +19,12 @@ from pocketvl_runtime.console import run_command
 from pocketvl_runtime.errors import BackendWarning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pocketvl.compress.costs import Cost
     from pocketvl.evaluate.report import Report
     from pocketvl.pipelines.export import ExportResult
+    from pocketvl.pipelines.inspection import Inspection
 
 
 def _default_cache() -> Path:
@@ -269,6 +273,44 @@ def compress(source: Path, recipe: str, data: Path, out: Path, cache: Path, as_j
         before, after = (getattr(each, name) for each in (result.before, result.after))
         click.echo(f"{what:<14} {before:>13,} -> {after:>13,}  ({after / before:.0%})")
     click.echo(f"checkpoint: {out}")
+
+
+@cli.command()
+@click.argument("source", type=_folder)
+@_json
+def inspect(source: Path, as_json: bool) -> None:
+    """Show the components of the checkpoint SOURCE, their ports and costs, and what can be done with it."""
+    found = api.inspect(source)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        return
+    for line in _inspection_lines(found):
+        click.echo(line)
+
+
+def _inspection_lines(found: Inspection) -> Iterator[str]:
+    yield f"{found.name}: {found.family}, weights in {found.dtype}"
+    for name, component in found.components.items():
+        layers = ", ".join(f"{count} layers" for count in component.layers.values())
+        yield f"{name}: {_cost_line(component.cost)}{layers and f', {layers}'}"
+        for direction, ports in (("takes", component.inputs), ("gives", component.outputs)):
+            for port in ports:
+                source = f" from {port.source}" if port.source else ""
+                shape = "x".join(map(str, port.shape))
+                yield f"  {direction} {port.name} {port.dtype.value} {shape} ({port.kind.value}{source})"
+        can = [kind for kind, obstacle in component.methods.items() if obstacle is None]
+        yield f"  compress: {', '.join(can)}"
+        yield from (f"  not {kind}: it {why}" for kind, why in component.methods.items() if why is not None)
+    yield f"all: {_cost_line(found.total)}"
+    if found.variants:
+        yield f"export: {', '.join(found.variants)}"
+    yield from (f"note: {note}" for note in found.notes)
+
+
+def _cost_line(cost: Cost) -> str:
+    return (
+        f"{cost.parameters:,} parameters, {cost.macs:,} multiply-adds, {cost.int8_bytes / 1e6:.2f} MB in int8"
+    )
 
 
 @cli.command()

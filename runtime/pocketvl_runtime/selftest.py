@@ -9,7 +9,7 @@ import numpy as np
 
 from pocketvl_runtime.backends import Array
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.errors import BackendError, BundleError, PocketVLError
+from pocketvl_runtime.errors import BackendError, BundleError, InputError, PocketVLError
 from pocketvl_runtime.golden import (
     AnswerTolerance,
     Golden,
@@ -104,7 +104,7 @@ def selftest(
         try:
             model = load(bundle, name, threads)
             notes.update(dict.fromkeys(model.notes))
-            failures += _Variant(model, golden, made).failures()
+            failures += _failures(_Variant(model, golden, made))
         except (BackendError, BundleError) as error:
             failures.append(f"{name}: {error}")
         if progress is not None:
@@ -194,10 +194,19 @@ def _pixels(
     return {PortKind.PIXELS: got[None]}, wrong
 
 
+def _failures(variant: _Variant) -> list[str]:
+    """What does not hold, inputs that cannot be used included: they are the bundle's own."""
+    try:
+        return variant.failures()
+    except InputError as error:
+        return [f"{variant.name}: {error}"]
+
+
 class _Variant:
     """One variant, whose outputs for golden inputs are computed once."""
 
     def __init__(self, model: Model, golden: Golden, made: _Made) -> None:
+        self.name = model.variant
         self._model, self._golden, self._made = model, golden, made
         self._limits = golden.tolerance.get(model.variant, VariantTolerance({}, {}))
         self._outputs: dict[tuple[str, tuple[tuple[str, int], ...]], Array] = {}

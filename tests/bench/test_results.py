@@ -39,10 +39,10 @@ from bench.results.rows import (
 )
 from bench.results.train import Stopwatch, train_row
 from pocketvl.compress.methods.prune_units import PruneUnits
-from pocketvl.compress.settings import LearningSettings
 from pocketvl.errors import DataError
 from pocketvl.recipes.compress_recipe import Step
 from pocketvl.tabletop.folder import write_tabletop
+from pocketvl.train.settings import Phase, TrainingSettings
 from tests.families.tiny import make_tiny_clip
 
 SAMPLES = 400
@@ -181,7 +181,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, Places]:
         (root / name).mkdir()
         write_tabletop(root / name, seed, count, size=40)
     teacher = Teacher("tiny", make_tiny_clip(root / "tiny", seed=3), exported=False)
-    learn = Step(learn=LearningSettings(image_steps=2, text_steps=2, joint_steps=2, batch_size=4))
+    phases = (Phase(2, ("image_encoder",)), Phase(2, ("text_encoder",)), Phase(2))
+    learn = Step(learn=TrainingSettings(phases, batch_size=4))
     row = Row("half", "Neurons", "half gone", (Step(PruneUnits(ratio=0.5)), learn), teacher)
     return row, Places(
         root / "judged",

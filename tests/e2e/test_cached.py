@@ -25,11 +25,11 @@ RECIPE = """
 kind = "prune"
 ratio = 0.5
 score = "gate"
-learn = { joint_steps = 2, batch_size = 8 }
+learn = { phases = [{ steps = 2 }], batch_size = 8 }
 
 [[steps]]
 kind = "qat"
-learn = { image_steps = 1, text_steps = 0, joint_steps = 0, batch_size = 8 }
+learn = { phases = [{ components = ["image_encoder"], steps = 1 }], batch_size = 8 }
 """
 
 

@@ -22,7 +22,8 @@ units = ["neurons", "heads"]
 ratio = 0.5
 score = "taylor"
 rounds = 2
-learn = { image_steps = 2, text_steps = 2, batch_size = 8 }
+learn.batch_size = 8
+learn.phases = [{ components = ["image_encoder"], steps = 2 }, { components = ["text_encoder"], steps = 2 }]
 
 [[steps]]
 kind = "low-rank"
@@ -31,7 +32,9 @@ components = ["text_encoder"]
 
 [[steps]]
 kind = "learn"
-learn = { cross_steps = 2, joint_steps = 2, batch_size = 8, losses = { contrast = 0.5 } }
+learn.batch_size = 8
+learn.losses = { contrast = 0.5 }
+learn.phases = [{ steps = 2, losses = { embedding = 0.0 } }, { steps = 2 }]
 """
 
 
@@ -88,13 +91,13 @@ def test_the_command_says_what_it_came_to(small: Small) -> None:
     log = json.loads((small.checkpoint / "compress.json").read_text())["steps"]
     assert [each["step"] for each in log] == [
         "prune neurons and heads",
-        "learn from the teacher",
+        "distil from the teacher",
         "prune neurons and heads",
-        "learn from the teacher",
+        "distil from the teacher",
         "factorise linears",
-        "learn from the teacher",
+        "distil from the teacher",
     ]
-    assert set(log[-1]["losses"]) == {"cross", "joint"}
+    assert set(log[-1]["losses"]) == {"1-image_encoder+text_encoder", "2-image_encoder+text_encoder"}
     assert (small.checkpoint / "losses.png").stat().st_size > 1000
     assert "How the checkpoint learned" in (small.bundle / "report.html").read_text()
 

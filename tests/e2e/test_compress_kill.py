@@ -23,8 +23,7 @@ kind = "reinitialize"
 image_encoder = { width = 24, layers = 1, heads = 2 }
 text_encoder = { width = 16, layers = 1, heads = 2, neurons = 20 }
 [steps.learn]
-image_steps = 60
-joint_steps = 40
+phases = [{ components = ["image_encoder"], steps = 60 }, { steps = 40 }]
 batch_size = 16
 save_every = 5
 losses = { contrast = 1.0 }
@@ -32,7 +31,9 @@ losses = { contrast = 1.0 }
 [[steps]]
 kind = "qat"
 precision = "int8"
-training = { image_steps = 20, text_steps = 0, joint_steps = 10, batch_size = 16, save_every = 5 }
+training.phases = [{ components = ["image_encoder"], steps = 20 }, { steps = 10 }]
+training.batch_size = 16
+training.save_every = 5
 """
 
 
@@ -45,7 +46,11 @@ def test_a_killed_compression_goes_on_and_ends_in_the_same_bytes(exported: Expor
     assert whole.returncode == 0, stderr.decode()
 
     # each in a phase of its own, after a state of it was saved and before its last
-    for phase, last in (("states/image", 60), ("states/joint", 40), ("states/image", 20)):
+    for phase, last in (
+        ("states/1-image_encoder", 60),
+        ("states/2-image_encoder+text_encoder", 40),
+        ("states/1-image_encoder", 20),
+    ):
         process = _start(exported, tmp_path, out, cache)
         _wait_for_state(process, cache, phase, last)
         os.killpg(process.pid, signal.SIGKILL)
@@ -59,7 +64,7 @@ def test_a_killed_compression_goes_on_and_ends_in_the_same_bytes(exported: Expor
     for path in out.iterdir():
         assert path.read_bytes() == (undisturbed / path.name).read_bytes(), path.name
     steps = [each["step"] for each in json.loads((out / "compress.json").read_text())["steps"]]
-    assert steps == ["initialize a smaller model at random", "learn from the teacher", "train for int8"]
+    assert steps == ["initialize a smaller model at random", "distil from the teacher", "train for int8"]
     checkpoint = open_checkpoint(out)
     assert checkpoint.stacks[Role.IMAGE_ENCODER].width == 24
     assert checkpoint.model.get_parameter("text_model.encoder.layers.0.mlp.fc1.weight").shape == (20, 16)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,26 @@ def test_a_second_export_finds_everything_done(exported: Exported) -> None:
     assert again.returncode == 0, again.stderr
     assert "done in" not in again.stderr  # no stage ran
     assert before == {p: p.stat().st_mtime_ns for p in exported.bundle.rglob("*") if p.is_file()}
+
+
+def keys_of(value: Any, path: str = "") -> set[str]:
+    """Every key path in parsed JSON; items of a list share one."""
+    if isinstance(value, dict):
+        return {f"{path}.{key}" for key in value}.union(
+            *(keys_of(v, f"{path}.{k}") for k, v in value.items())
+        )
+    found: set[str] = set()
+    return found.union(*(keys_of(item, f"{path}[]") for item in value)) if isinstance(value, list) else found
+
+
+def test_the_manifest_in_docs_has_the_keys_of_an_export(exported: Exported) -> None:
+    docs = Path(__file__).parents[2] / "docs" / "manifests" / "tabletop-clip.json"
+    shown, own = (json.loads(path.read_text()) for path in (docs, exported.bundle / "manifest.json"))
+    for manifest in (shown, own):
+        manifest["provenance"] = {key: [] for key in manifest["provenance"]}
+        manifest["files"].pop("golden/golden.json")  # the others are named after pictures and precisions
+        manifest["files"] = [entry for _, entry in sorted(manifest["files"].items())]
+    assert keys_of(shown) == keys_of(own)
 
 
 def test_the_manifest_has_neither_paths_nor_times(exported: Exported) -> None:

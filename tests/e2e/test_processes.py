@@ -21,14 +21,16 @@ kind = "reinitialize"
 image_encoder = { width = 24, layers = 1, heads = 2 }
 text_encoder = { width = 16, layers = 1, heads = 2 }
 
-# projections that the cross phase does not train, and embeddings that only the joint phase does
+# projections that the third phase does not train, and embeddings that only the last one does
 [steps.learn]
-image_steps = 4
-text_steps = 4
-cross_steps = 4
-joint_steps = 4
 batch_size = 16
 losses = { embedding = 0.0, hidden = 1.0, contrast = 1.0 }
+phases = [
+    { components = ["image_encoder"], steps = 4 },
+    { components = ["text_encoder"], steps = 4 },
+    { steps = 4, losses = { embedding = 0.0 } },
+    { steps = 4 },
+]
 
 [[steps]]
 kind = "prune"
@@ -37,12 +39,12 @@ score = "gate"
 
 [[steps]]
 kind = "qat"
-training = { image_steps = 4, text_steps = 0, joint_steps = 4, batch_size = 16 }
+training = { phases = [{ components = ["image_encoder"], steps = 4 }, { steps = 4 }], batch_size = 16 }
 
 [[steps]]
 kind = "sparsify"
 sparsity = 0.5
-learn = { joint_steps = 4, batch_size = 16 }
+learn = { phases = [{ steps = 4 }], batch_size = 16 }
 """
 TRAINING = """
 [model]
@@ -95,8 +97,8 @@ def test_two_processes_compress_to_what_one_does(exported: Exported, tmp_path: P
     assert two.returncode == 0, two.stderr
 
     assert two.stdout == one.stdout.replace(str(tmp_path / "one"), str(tmp_path / "two"))  # once, not twice
-    assert two.stderr.count("learn from the teacher: done") == 2  # of two steps
-    assert "ask the teacher" not in two.stderr  # that one process has done, too
+    assert two.stderr.count("distil from the teacher: done") == 2  # of two steps
+    assert "run the teacher" not in two.stderr  # that one process has done, too
     ends = _ends(tmp_path / "one")
     assert len(ends) > 10
     assert _ends(tmp_path / "two") == pytest.approx(ends, abs=1e-4)

@@ -14,7 +14,7 @@ from tests.e2e.conftest import UNTOLD, Exported, pocketvl, recording_network
 TRAINING = """
 [[steps]]
 kind = "learn"
-learn = { joint_steps = 2, batch_size = 8 }
+learn = { phases = [{ steps = 2 }], batch_size = 8 }
 """
 
 

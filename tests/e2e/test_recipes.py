@@ -24,9 +24,11 @@ rounding = "gptq"
 precision = "int4"
 
 [qat.training]
-image_steps = {steps}
-text_steps = {steps}
-joint_steps = {steps}
+phases = [
+    {{ components = ["image_encoder"], steps = {steps} }},
+    {{ components = ["text_encoder"], steps = {steps} }},
+    {{ steps = {steps} }},
+]
 batch_size = 8
 save_every = 5
 """

@@ -25,7 +25,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "training": read_training_recipe,
 }
 _NUMBERS = tuple(v for v in HOSTILE if isinstance(v, int | float))
-_LEARN = {"joint_steps": 3, "losses": {"response": 1.0}}
+_LEARN = {"phases": [{"steps": 3, "components": ["image_encoder"]}], "losses": {"response": 1.0}}
 _EXTRA: Extra = {
     "kind": (*METHODS, LEARN, "fresh", "clip", "vilt", "dual-encoder", "", 1, []),
     "ratio": (0.5, 1, 0, *_NUMBERS),
@@ -42,6 +42,7 @@ _EXTRA: Extra = {
     "rounds": (1, 2, 2.0, "2", True, *_NUMBERS),
     "score": ("taylor", "gate", "value", "TAYLOR"),
     "learn": (_LEARN, {}, {**_LEARN, "learning_rate": math.nan}, {**_LEARN, "batch_size": 4.5}),
+    "phases": ([], [{}], [{"steps": 1}], {"steps": 1}, "all"),
     "learning_rate": (1e-3, "1e-3", *_NUMBERS),
     "temperature": _NUMBERS,
     "weight_decay": _NUMBERS,

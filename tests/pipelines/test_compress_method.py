@@ -14,11 +14,11 @@ import torch
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.pipelines.stages.compressing import STEP_FILE, CompressByTraining, CompressCheckpoint
-from pocketvl.pipelines.stages.learning import PairData
+from pocketvl.pipelines.stages.training import TrainingData
 from pocketvl.stage import plan, run
 from pocketvl.tabletop.folder import write_tabletop
 from pocketvl.train.method import CompressionMethod, MethodInputs
-from pocketvl.train.pairs import PairedData
+from pocketvl.train.samples import PairSamples
 from tests.families.tiny import make_tiny_clip
 
 WEIGHT = "visual_projection.weight"
@@ -40,7 +40,7 @@ class Shrink(CompressionMethod):
         pass
 
     def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
-        assert isinstance(inputs.data, PairedData)
+        assert isinstance(inputs.data, PairSamples)
         self.runs.append(inputs.fraction)
         start = open_checkpoint(inputs.start).model.get_parameter(WEIGHT)
         with torch.no_grad():
@@ -57,7 +57,7 @@ def stage(tmp_path: Path) -> CompressCheckpoint:
     write_tabletop(tmp_path / "data", 21, 6, size=40)
     source = make_tiny_clip(tmp_path / "clip")
     Shrink.runs.clear()
-    return CompressCheckpoint(source, PairData(source, tmp_path / "data"), source, Shrink(0.5), 0.5)
+    return CompressCheckpoint(source, TrainingData(source, tmp_path / "data"), source, Shrink(0.5), 0.5)
 
 
 def test_rounds_go_on_from_each_other_and_are_counted_from_the_start(

@@ -17,8 +17,8 @@ from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.layers.split_attention import removed_blocks
 from pocketvl.pipelines.compress import CompressRequest, compress
 from pocketvl.pipelines.compress_chain import stages_of
-from pocketvl.pipelines.stages.answering import AskAnswers, LearnAnswers, QuestionData
 from pocketvl.pipelines.stages.compressing import CompressCheckpoint
+from pocketvl.pipelines.stages.training import TeacherOutputs, TrainingData, TrainStudent
 from pocketvl.recipes.compress_recipe import read_compress_recipe
 from pocketvl.stage import Stage
 from pocketvl.tabletop.folder import write_tabletop
@@ -41,7 +41,7 @@ kind = "prune-cross-modal"
 ratio = 0.5
 rounds = 2
 schedule = "linear"
-learn = { joint_steps = 2, batch_size = 8, losses = { response = 1.0, answer = 0.5 } }
+learn = { phases = [{ steps = 2 }], batch_size = 8, losses = { response = 1.0, answer = 0.5 } }
 
 [[steps]]
 kind = "prune"
@@ -53,7 +53,7 @@ score = "gate"
 kind = "sparsify"
 sparsity = 0.25
 components = ["fusion"]
-learn = { joint_steps = 2, batch_size = 8, losses = { response = 0.0, answer = 1.0 } }
+learn = { phases = [{ steps = 2 }], batch_size = 8, losses = { response = 0.0, answer = 1.0 } }
 """
 SMALLER = """
 [[steps]]
@@ -63,6 +63,11 @@ keep = { fusion = 1 }
 [[steps]]
 kind = "low-rank"
 ratio = 0.25
+
+[[steps]]
+kind = "qat"
+precision = "int4"
+training = { phases = [{ steps = 2 }], batch_size = 8, save_every = 1 }
 """
 BLOCKS = 2 * LAYERS * HEADS
 
@@ -95,12 +100,12 @@ def test_what_went_and_why_is_in_the_log(world: World) -> None:
     titles = [step["step"] for step in world.log]
     assert titles == [
         "prune cross-modal attention",
-        "learn from the teacher",
+        "distil from the teacher",
         "prune cross-modal attention",
-        "learn from the teacher",
+        "distil from the teacher",
         "prune neurons and heads",
         "prune 25% of weights",
-        "learn from labels",
+        "train on labels",
     ]
     for step, gone in ((world.log[0], BLOCKS // 4), (world.log[2], BLOCKS // 2)):
         done = step["done"]
@@ -116,8 +121,8 @@ def test_what_went_and_why_is_in_the_log(world: World) -> None:
     assert {(b["attention"], b["queries"], b["head"]) for b in first["done"]["removed"]} <= {
         (b["attention"], b["queries"], b["head"]) for b in world.log[2]["done"]["removed"]
     }
-    assert set(world.log[1]["losses"]["joint"]) == {"response", "answer"}
-    assert set(world.log[-1]["losses"]["joint"]) == {"answer"}
+    assert set(world.log[1]["losses"]["1-fusion"]) == {"response", "answer"}
+    assert set(world.log[-1]["losses"]["1-fusion"]) == {"answer"}
 
 
 def test_a_compressed_vilt_can_be_compressed_again(world: World, tmp_path: Path) -> None:
@@ -142,20 +147,22 @@ def _steps(tmp_path: Path, source: Path, *texts: str) -> tuple[Stage, ...]:
     return stages_of(source, tmp_path, read_compress_recipe(str(tmp_path / "recipe.toml")))
 
 
-def test_rounds_go_further_and_only_a_response_asks_the_teacher(world: World, tmp_path: Path) -> None:
-    learn = "learn = { joint_steps = 1, losses = { response = 0, answer = 1 } }"
+def test_rounds_go_further_and_only_a_response_runs_the_teacher(world: World, tmp_path: Path) -> None:
+    learn = "learn = { phases = [{ steps = 1 }], losses = { response = 0, answer = 1 } }"
     step = 'kind = "prune-cross-modal"\nratio = 0.8\nrounds = 2\ngrain = "layer"\nscore = "position"\n'
-    stages = _steps(tmp_path, world.source, step + learn, 'kind = "learn"\nlearn = { joint_steps = 1 }')
+    stages = _steps(
+        tmp_path, world.source, step + learn, 'kind = "learn"\nlearn = { phases = [{ steps = 1 }] }'
+    )
     assert [type(stage) for stage in stages] == [
-        CompressCheckpoint, LearnAnswers, CompressCheckpoint, LearnAnswers, LearnAnswers,
+        CompressCheckpoint, TrainStudent, CompressCheckpoint, TrainStudent, TrainStudent,
     ]  # fmt: skip
     pruned = [stage for stage in stages if isinstance(stage, CompressCheckpoint)]
     assert [stage.fraction for stage in pruned] == [0.875, 1]
-    learned = [stage for stage in stages if isinstance(stage, LearnAnswers)]
-    assert [len(stage.answers) for stage in learned] == [0, 0, 1]
-    assert isinstance(learned[0].data, QuestionData)
-    assert isinstance(learned[2].answers[0], AskAnswers)
-    assert learned[2].answers[0].mirrored
+    learned = [stage for stage in stages if isinstance(stage, TrainStudent)]
+    assert [len(stage.outputs) for stage in learned] == [0, 0, 1]
+    assert isinstance(learned[0].data, TrainingData)
+    assert isinstance(learned[2].outputs[0], TeacherOutputs)
+    assert learned[2].outputs[0].mirrored
 
 
 LOSSES = "losses = { response = 0, answer = 0 }"
@@ -169,24 +176,25 @@ LOSSES = "losses = { response = 0, answer = 0 }"
             "no component 'text_encoder', only fusion",
         ),
         (('kind = "drop-layers"\nkeep = { text_encoder = 1 }',), "no component 'text_encoder', only fusion"),
-        (('kind = "qat"',), "qat is for models with an image_encoder and a text_encoder"),
-        (('kind = "learn"\nlearn = { image_steps = 3 }',), "image_steps is for models of two towers"),
         (
-            ('kind = "learn"\nlearn = { joint_steps = 3, joint_rate = 1e-4 }',),
-            "joint_rate is for models of two",
-        ),
-        (('kind = "learn"\nlearn = { cross_steps = 3 }',), "cross_steps is for models of two towers"),
-        (
-            ('kind = "learn"\nlearn = { joint_steps = 3, losses = { contrast = 1 } }',),
-            r"losses\.contrast is for models of two towers",
+            ('kind = "qat"\ntraining.phases = [{ components = ["image_encoder"], steps = 1 }]',),
+            "no component 'image_encoder', only fusion",
         ),
         (
-            ('kind = "learn"\nlearn = { joint_steps = 3, losses = { hidden = 1 } }',),
-            r"losses\.hidden is for models of two towers",
+            ('kind = "qat"\ntraining = { phases = [{ steps = 1 }], losses = { contrast = 1 } }',),
+            "losses.contrast is for another kind of model",
         ),
         (
-            (f'kind = "learn"\nlearn = {{ joint_steps = 3, {LOSSES} }}',),
-            "response or answer, and both weigh 0",
+            ('kind = "learn"\nlearn = { phases = [{ components = ["image_encoder"], steps = 3 }] }',),
+            "this model has no component 'image_encoder', only fusion",
+        ),
+        (
+            ('kind = "learn"\nlearn = { phases = [{ steps = 3 }], losses = { contrast = 1 } }',),
+            r"losses\.contrast is for another kind of model",
+        ),
+        (
+            (f'kind = "learn"\nlearn = {{ phases = [{{ steps = 3 }}], {LOSSES} }}',),
+            "learns from response, hidden, attention or answer",
         ),
         (
             (
@@ -218,7 +226,10 @@ def test_what_makes_no_sense_for_a_vilt(
             'kind = "prune"\nratio = 0.5\ncomponents = ["fusion"]',
             "'fusion', only image_encoder, text_encoder",
         ),
-        ('kind = "learn"\nlearn = { joint_steps = 1, losses = { answer = 1 } }', r"losses\.answer is for"),
+        (
+            'kind = "learn"\nlearn = { phases = [{ steps = 1 }], losses = { answer = 1 } }',
+            r"losses\.answer is for another kind",
+        ),
     ],
 )
 def test_what_makes_no_sense_for_two_towers(tmp_path: Path, step: str, complaint: str) -> None:

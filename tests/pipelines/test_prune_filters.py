@@ -21,14 +21,16 @@ kind = "prune-filters"
 ratio = 0.5
 rounds = 2
 score = "taylor"
-learn = { image_steps = 2, batch_size = 8 }
+learn = { phases = [{ components = ["image_encoder"], steps = 2 }], batch_size = 8 }
 
 [[steps]]
 kind = "prune"
 units = ["neurons", "heads"]
 ratio = 0.5
 components = ["text_encoder"]
-learn = { text_steps = 2, joint_steps = 2, batch_size = 8, losses = { contrast = 0.5 } }
+learn.phases = [{ components = ["text_encoder"], steps = 2 }, { steps = 2 }]
+learn.batch_size = 8
+learn.losses = { contrast = 0.5 }
 
 [[steps]]
 kind = "drop-layers"
@@ -71,11 +73,11 @@ def test_filters_neurons_heads_and_layers_go(folder: Path, tmp_path: Path) -> No
     log = json.loads((tmp_path / "small" / "compress.json").read_text())["steps"]
     assert [each["step"] for each in log] == [
         "prune 44% of filters",
-        "learn from the teacher",
+        "distil from the teacher",
         "prune 50% of filters",
-        "learn from the teacher",
+        "distil from the teacher",
         "prune neurons and heads",
-        "learn from the teacher",
+        "distil from the teacher",
         "drop layers",
     ]
     assert log[2]["done"]["vision_model.encoder.stages.0.layers.1.pwconv2"] == [8, 16]
@@ -95,7 +97,7 @@ def test_filters_neurons_heads_and_layers_go(folder: Path, tmp_path: Path) -> No
         ("dual", 'kind = "sparsify"\nsparsity = 0.5', "the image_encoder is no stack of transformer layers"),
         (
             "dual",
-            'kind = "learn"\nlearn = { joint_steps = 2, batch_size = 8, losses = { hidden = 1.0 } }',
+            'kind = "learn"\nlearn = { phases = [{ steps = 2 }], batch_size = 8, losses = { hidden = 1.0 } }',
             "the image_encoder is no stack of transformer layers",
         ),
     ],

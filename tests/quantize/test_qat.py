@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pocketvl.errors import DataError, RecipeError, TrainingError
-from pocketvl.families import open_checkpoint
+from pocketvl.errors import RecipeError, TrainingError
+from pocketvl.families import open_checkpoint, read_contract
 from pocketvl.families.base import example_inputs
 from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
 from pocketvl.network.specification import (
@@ -45,14 +45,18 @@ from pocketvl.quantize.fake import straight_through
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.learned import LearnedActivation, LearnedWeights, learned_fake_quantize
 from pocketvl.quantize.learned_tower import QatTower
-from pocketvl.quantize.qat import TowerObjective, train_qat
+from pocketvl.quantize.qat import train_qat
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.quantize.simulate import simulated
-from pocketvl.train.distil_losses import affinity_loss, tower_losses
+from pocketvl.tasks.training import TrainingTask
+from pocketvl.tasks.training_tasks import training_task
+from pocketvl.train.distil_losses import affinity_loss, answer_response_loss, embedding_losses
 from pocketvl.train.loop import Losses, Trainer
-from pocketvl.train.pairs import PairedData
-from pocketvl.train.settings import LoopSettings
+from pocketvl.train.samples import PairSamples
+from pocketvl.train.settings import LoopSettings, LossWeights, Phase, Precision
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
+from tests.families.vilt_folder import make_vilt_folder
+from tests.tasks.worlds import question_samples
 
 WIDTHS = range(2, 9)
 
@@ -480,47 +484,53 @@ def test_training_beats_rounding_to_the_nearest(tmp_path: Path) -> None:
     assert errors[1] < 0.6 * errors[0]
 
 
-Towers = tuple[nn.Module, nn.Module]
+Modules = dict[str, nn.Module]
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Towers:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def clip(folder: Path) -> Modules:
     """Image encoder and text encoder, folded."""
-    components = open_checkpoint(make_tiny_clip(tmp_path_factory.mktemp("clip"))).components
+    components = open_checkpoint(folder).components
     for component in components.values():
         fold_(component.module.requires_grad_(False), example_inputs(component))
-    return components["image_encoder"].module, components["text_encoder"].module
+    return {name: component.module for name, component in components.items()}
 
 
 @pytest.fixture(scope="module")
-def data() -> PairedData:
+def task(folder: Path) -> TrainingTask:
+    return training_task(read_contract(folder))
+
+
+@pytest.fixture(scope="module")
+def data() -> PairSamples:
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (24, 4, 4, 3), dtype=np.uint8)
     images = coarse.repeat(IMAGE_SIZE // 4, axis=1).repeat(IMAGE_SIZE // 4, axis=2)
     ids = random.integers(0, 380, (60, TEXT_LENGTH), dtype=np.int32)
     ids[:, 0], ids[:, -1] = 380, 381
-    return PairedData(images, ids, [(row, 24 + row) if row % 2 else (row,) for row in range(24)])
+    return PairSamples(images, ids, [(row, 24 + row) if row % 2 else (row,) for row in range(24)])
 
 
-def towers_of(clip: Towers, data: PairedData, spec: LayerSpec) -> tuple[QuantizedTower, QuantizedTower]:
-    return (
-        quantized(
-            clip[0],
-            torch.from_numpy(data.images),
-            default=spec,
-            **{"vision_model.embeddings.patch_embedding": static(8)},
-        ),
-        quantized(clip[1], torch.from_numpy(data.ids), default=spec),
-    )
+def towers_of(clip: Modules, data: PairSamples, spec: LayerSpec) -> dict[str, QuantizedTower]:
+    images, ids = torch.from_numpy(data.images), torch.from_numpy(data.ids)
+    return {
+        "image_encoder": quantized(clip["image_encoder"], images, default=spec, **{PATCHES: static(8)}),
+        "text_encoder": quantized(clip["text_encoder"], ids, default=spec),
+    }
 
 
 @pytest.mark.parametrize("spec", [static(8), INT4_DYNAMIC])
 def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
-    clip: Towers, data: PairedData, spec: LayerSpec
+    clip: Modules, data: PairSamples, spec: LayerSpec
 ) -> None:
     feeds = (torch.from_numpy(data.images), torch.from_numpy(data.ids))
-    modules = clip
-    for module, tower, feed in zip(modules, towers_of(clip, data, spec), feeds, strict=True):
+    towers = towers_of(clip, data, spec).values()
+    for module, tower, feed in zip(clip.values(), towers, feeds, strict=True):
         student = QatTower(module, tower).eval()
         with torch.no_grad(), simulated(module, tower):
             torch.testing.assert_close(student(feed), module(feed), rtol=0, atol=1e-6)
@@ -532,27 +542,33 @@ def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
             torch.testing.assert_close(student(feed), copy(feed), rtol=0, atol=1e-5)
 
 
-def test_grids_of_products_are_learned_too(clip: Towers, data: PairedData) -> None:
-    tower, feed = towers_of(clip, data, static(8))[1], torch.from_numpy(data.ids)
+def test_grids_of_products_are_learned_too(clip: Modules, data: PairSamples) -> None:
+    tower, feed = towers_of(clip, data, static(8))["text_encoder"], torch.from_numpy(data.ids)
     names = [f"text_model.encoder.layers.0.self_attn.{kind}" for kind in ("scores", "values")]
     grids = [activation_grid(Range(-3, 4)), activation_grid(Range(0, 1))]
     spec = ProductSpec(ACTIVATION_8, ACTIVATION_8)
     tower = QuantizedTower(tower.layers, {name: QuantizedProduct(spec, *grids) for name in names})
-    student = QatTower(clip[1], tower).eval()
-    backward_(tower_losses(student(feed), drawn(60, 24))["cosine"])
+    student = QatTower(clip["text_encoder"], tower).eval()
+    backward_(embedding_losses(student(feed), drawn(60, 24))["cosine"])
     changes = [p for name, p in student.activations.named_parameters() if name.endswith("change")]
     assert all(change.grad is not None and bool(change.grad.any()) for change in changes)
     disturb_(student)
     state, trained = student.finish()
     assert trained.products[names[0]].left != grids[0]
-    copy = deepcopy(clip[1])
+    copy = deepcopy(clip["text_encoder"])
     copy.load_state_dict(state)
     with torch.no_grad(), simulated(copy, trained):
         torch.testing.assert_close(student(feed), copy(feed), rtol=0, atol=1e-5)
 
 
+PATCHES = "vision_model.embeddings.patch_embedding"
+IMAGE, TEXT = ("image_encoder",), ("text_encoder",)
+TOGETHER = LossWeights(embedding=0.1)
 SETTINGS = QatSettings(
-    image_steps=8, text_steps=7, joint_steps=6, batch_size=8, learning_rate=1e-3, save_every=3
+    (Phase(8, IMAGE), Phase(7, TEXT), Phase(6, losses=TOGETHER)),
+    batch_size=8,
+    learning_rate=1e-3,
+    save_every=3,
 )
 
 
@@ -561,19 +577,16 @@ class StopError(Exception):
 
 
 def test_an_interrupted_training_ends_as_an_undisturbed_one(
-    clip: Towers, data: PairedData, tmp_path: Path
+    clip: Modules, task: TrainingTask, data: PairSamples, tmp_path: Path
 ) -> None:
-    modules, towers = (
-        clip,
-        towers_of(clip, data, static(4)),
-    )
+    towers = towers_of(clip, data, static(4))
     told: list[str] = []
     expected = train_qat(
-        modules, towers, 10.0, data, SETTINGS, tmp_path / "a", lambda d, t, news: told.append(news)
+        task, clip, towers, data, SETTINGS, tmp_path / "a", lambda d, t, news: told.append(news)
     )
     assert len(told) == 21
-    assert told[0].startswith("image: cosine")
-    assert told[-1].startswith("joint: affinity")
+    assert told[0].startswith("1-image_encoder: cosine")
+    assert told[-1].startswith("3-image_encoder+text_encoder: response")
 
     def stop(phase: str, step: int) -> None:
         def watch(done: int, total: int, news: str) -> None:
@@ -581,65 +594,86 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(
                 raise StopError
 
         with pytest.raises(StopError):
-            train_qat(modules, towers, 10.0, data, SETTINGS, tmp_path / "b", watch)
+            train_qat(task, clip, towers, data, SETTINGS, tmp_path / "b", watch)
 
-    stop("image", 5)
-    stop("text", 4)
-    stop("joint", 5)
+    stop("1-", 5)
+    stop("2-", 4)
+    stop("3-", 5)
     told.clear()
     found = train_qat(
-        modules, towers, 10.0, data, SETTINGS, tmp_path / "b", lambda d, t, news: told.append(news)
+        task, clip, towers, data, SETTINGS, tmp_path / "b", lambda d, t, news: told.append(news)
     )
-    assert [news.split(":")[0] for news in told] == ["joint"] * 3  # finished phases are not run again
-    for one, other in zip(expected, found, strict=True):
-        assert all(torch.equal(value, other.state[name]) for name, value in one.state.items())
-        for name, layer in one.tower.layers.items():
-            assert layer.input == other.tower.layers[name].input
-            np.testing.assert_array_equal(layer.weights, other.tower.layers[name].weights)
+    assert [news.split("-")[0] for news in told] == ["3"] * 3  # finished phases are not run again
+    for name, one in expected.items():
+        assert all(torch.equal(value, found[name].state[key]) for key, value in one.state.items())
+        for key, layer in one.tower.layers.items():
+            assert layer.input == found[name].tower.layers[key].input
+            np.testing.assert_array_equal(layer.weights, found[name].tower.layers[key].weights)
     with pytest.raises(TrainingError, match="holds a training of another"):
-        train_qat(modules, towers, 10.0, data, replace(SETTINGS, seed=1), tmp_path / "b")
+        train_qat(task, clip, towers, data, replace(SETTINGS, seed=1), tmp_path / "b")
 
 
 def test_distillation_brings_a_clip_nearer_to_its_float_self(
-    clip: Towers, data: PairedData, tmp_path: Path
+    clip: Modules, task: TrainingTask, data: PairSamples, tmp_path: Path
 ) -> None:
-    modules, towers = (
-        clip,
-        towers_of(clip, data, static(3)),
-    )
+    towers = towers_of(clip, data, static(3))
     settings = replace(
         SETTINGS,
-        image_steps=40,
-        text_steps=40,
-        joint_steps=20,
+        phases=(Phase(40, IMAGE), Phase(40, TEXT), Phase(20, losses=TOGETHER)),
         learning_rate=3e-4,
         scale_rate=3.0,
         save_every=100,
     )
-    results = train_qat(modules, towers, 10.0, data, settings, tmp_path)
-    feeds = (torch.from_numpy(data.images), torch.from_numpy(data.ids))
-    for module, tower, result, feed in zip(modules, towers, results, feeds, strict=True):
+    results = train_qat(task, clip, towers, data, settings, tmp_path)
+    feeds = dict(zip(clip, (torch.from_numpy(data.images), torch.from_numpy(data.ids)), strict=True))
+    for name, module in clip.items():
         copy, losses = deepcopy(module), []
         with torch.no_grad():
-            for state, integers in ((module.state_dict(), tower), result):
+            for state, integers in ((module.state_dict(), towers[name]), results[name]):
                 copy.load_state_dict(state)
                 with simulated(copy, integers):
-                    losses.append(float(tower_losses(copy(feed), module(feed))["centred"]))
+                    losses.append(float(embedding_losses(copy(feeds[name]), module(feeds[name]))["centred"]))
         assert losses[1] < 0.6 * losses[0]
 
 
-def test_phases_can_be_left_out(clip: Towers, data: PairedData, tmp_path: Path) -> None:
-    modules, towers = (
-        clip,
-        towers_of(clip, data, static(8)),
+def test_components_that_no_phase_trains_stay_as_they_are(
+    clip: Modules, task: TrainingTask, data: PairSamples, tmp_path: Path
+) -> None:
+    towers = towers_of(clip, data, static(8))
+    settings = replace(SETTINGS, phases=(Phase(2, TEXT),))
+    image, text = train_qat(task, clip, towers, data, settings, tmp_path).values()
+    assert [each.name for each in tmp_path.iterdir() if each.is_dir()] == ["1-text_encoder"]
+    before = towers["image_encoder"].layers["visual_projection"].scale
+    np.testing.assert_array_equal(image.tower.layers["visual_projection"].scale, before)
+    before = towers["text_encoder"].layers["text_projection"].scale
+    assert np.any(text.tower.layers["text_projection"].scale != before)
+
+
+@pytest.mark.parametrize("spec", [static(4), INT4_DYNAMIC], ids=["static", "int4"])
+def test_distillation_brings_a_vilt_nearer_to_its_float_self(spec: LayerSpec, tmp_path: Path) -> None:
+    opened = open_checkpoint(make_vilt_folder(tmp_path / "vilt"))
+    samples, module = question_samples(), opened.tower("fusion")
+    inputs = (torch.from_numpy(samples.images[samples.image_rows]), torch.from_numpy(samples.ids))
+    patches = "vilt.embeddings.patch_embeddings.projection"
+    tower = quantized(module, *inputs, default=spec, **{patches: static(8)})
+    settings = QatSettings(
+        (Phase(30),), batch_size=12, learning_rate=3e-4, scale_rate=3.0, losses=LossWeights(answer=0.01)
     )
-    settings = replace(SETTINGS, image_steps=0, joint_steps=0, text_steps=2)
-    image, text = train_qat(modules, towers, 10.0, data, settings, tmp_path)
-    assert not (tmp_path / "image").exists()
-    np.testing.assert_array_equal(
-        image.tower.layers["visual_projection"].scale, towers[0].layers["visual_projection"].scale
-    )
-    assert np.any(text.tower.layers["text_projection"].scale != towers[1].layers["text_projection"].scale)
+    (result,) = train_qat(
+        training_task(opened.contract),
+        {"fusion": module},
+        {"fusion": tower},
+        samples,
+        settings,
+        tmp_path / "work",
+    ).values()
+    copy, errors = deepcopy(module), []
+    with torch.no_grad():
+        for state, integers in ((module.state_dict(), tower), result):
+            copy.load_state_dict(state)
+            with simulated(copy, integers):
+                errors.append(float(answer_response_loss(copy(*inputs), module(*inputs))))
+    assert errors[1] < 0.8 * errors[0]
 
 
 # --- losses --------------------------------------------------------------------------------------
@@ -647,7 +681,7 @@ def test_phases_can_be_left_out(clip: Towers, data: PairedData, tmp_path: Path) 
 
 def test_losses_are_zero_where_student_and_teacher_agree_and_positive_elsewhere() -> None:
     images, texts, other = (F.normalize(drawn(n, 12, seed=n), dim=-1) for n in (6, 12, 7))
-    same = tower_losses(images, images)
+    same = embedding_losses(images, images)
     assert float(same["cosine"]) == pytest.approx(0, abs=1e-6)
     assert float(same["centred"]) == 0
     assert float(affinity_loss((images, texts), (images, texts), 20.0)) == pytest.approx(0, abs=1e-6)
@@ -670,25 +704,18 @@ def test_affinity_is_the_divergence_of_softmaxes_both_ways() -> None:
     assert float(affinity_loss(student, teacher, 5.0, temperature=2.0)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_teacher_gets_no_gradient() -> None:
-    teacher, student = two_layers(), two_layers()
-    losses = TowerObjective(teacher)(student, drawn(8, 32), 0)
-    backward_(sum(losses.values(), torch.zeros(())))
-    assert all(parameter.grad is None for parameter in teacher.parameters())
-
-
 @pytest.mark.parametrize(
-    "pairs", [[(0,)] * 23, [(0, 60)] * 24, [()] * 24, [(-1,)] * 24], ids=["few", "far", "none", "negative"]
+    "wrong",
+    [
+        {"batch_size": 1},
+        {"phases": ()},
+        {"learning_rate": 0.0},
+        {"temperature": -1.0},
+        {"losses": LossWeights(hidden=1)},
+        {"precision": Precision.BFLOAT16},
+    ],
 )
-def test_pairs_that_do_not_fit_are_refused(data: PairedData, pairs: list[tuple[int, ...]]) -> None:
-    with pytest.raises(DataError, match="caption"):
-        PairedData(data.images, data.ids, pairs)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"batch_size": 1}, {"joint_steps": -1}, {"learning_rate": 0.0}, {"temperature": -1.0}]
-)
-def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(RecipeError, match=next(iter(wrong))):
         replace(SETTINGS, **wrong)  # type: ignore[arg-type]
 

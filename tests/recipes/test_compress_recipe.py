@@ -8,16 +8,18 @@ import pytest
 
 from pocketvl.compress.methods.prune_units import PruneUnits
 from pocketvl.compress.methods.sparsify import Sparsify
-from pocketvl.compress.settings import LearningSettings, Measure
+from pocketvl.compress.settings import Measure
 from pocketvl.errors import RecipeError
 from pocketvl.pipelines.compress_chain import stages_of
 from pocketvl.pipelines.stages.compressing import CompressByTraining, CompressCheckpoint
-from pocketvl.pipelines.stages.learning import Learn
+from pocketvl.pipelines.stages.training import TrainStudent
 from pocketvl.recipes.compress_recipe import FOLDER, METHODS, Step, read_compress_recipe
 from pocketvl.recipes.toml import shipped_recipes
+from pocketvl.train.settings import Phase, TrainingSettings
 from tests.families.tiny import make_tiny_clip
 
-LEARN = "learn = { joint_steps = 2 }"
+LEARN = "learn = { phases = [{ steps = 2 }] }"
+QAT = "training = { phases = [{ steps = 2 }] }"
 
 
 def _read(tmp_path: Path, text: str) -> Path:
@@ -47,7 +49,7 @@ def test_steps_come_in_their_order(tmp_path: Path) -> None:
     )
     steps = read_compress_recipe(str(_read(tmp_path, text))).steps
     prune = PruneUnits(macs=5e6)
-    learn = LearningSettings(joint_steps=2)
+    learn = TrainingSettings((Phase(2),))
     assert steps == (Step(prune, rounds=3), Step(learn=learn), Step(Sparsify(sparsity=0.5)))
     assert prune.target == (Measure.MACS, 5e6)
 
@@ -56,18 +58,18 @@ def test_rounds_are_stages_with_training_after_each_and_zeros_are_held_from_then
     text = _step("prune", "ratio = 0.5", "rounds = 2", LEARN) + _step("sparsify", "two_of_four = true", LEARN)
     source = make_tiny_clip(tmp_path / "clip")
     stages = stages_of(source, tmp_path, read_compress_recipe(str(_read(tmp_path, text))))
-    assert [type(stage) for stage in stages] == [CompressCheckpoint, Learn] * 3
+    assert [type(stage) for stage in stages] == [CompressCheckpoint, TrainStudent] * 3
     first, second, third = (stage for stage in stages if isinstance(stage, CompressCheckpoint))
     assert (first.fraction, second.fraction, third.fraction) == (0.875, 1, 1)
     assert first.method == second.method == PruneUnits(ratio=0.5)
     assert first.source == first.start == second.start == source
     assert second.source == stages[1]
     assert third.source == third.start == stages[3]
-    assert [stage.hold_zeros for stage in stages if isinstance(stage, Learn)] == [False, False, True]
+    assert [stage.hold_zeros for stage in stages if isinstance(stage, TrainStudent)] == [False, False, True]
 
 
 def test_a_method_that_trains_is_a_stage_that_goes_on_where_it_was(tmp_path: Path) -> None:
-    recipe = read_compress_recipe(str(_read(tmp_path, _step("qat") + _step("low-rank", "ratio = 0.5"))))
+    recipe = read_compress_recipe(str(_read(tmp_path, _step("qat", QAT) + _step("low-rank", "ratio = 0.5"))))
     trained, factorised = stages_of(make_tiny_clip(tmp_path / "clip"), tmp_path, recipe)
     assert isinstance(trained, CompressByTraining)
     assert trained.resumes
@@ -162,9 +164,9 @@ def test_an_impossible_order_is_refused_before_anything_runs(
         (_step("low-rank", "ratio = 0.5", "rounds = 2"), "there is one round of 'factorise linears', not 2"),
         (_step("learn", LEARN, "rounds = 2"), "there is one round of 'learn', not 2"),
         (_step("learn", LEARN, "ratio = 0.5"), r"steps\[0\]\.ratio: there is no such key"),
-        (_step("qat", LEARN), "learn: qat is a training; how it goes is in `training`"),
+        (_step("qat", QAT, LEARN), "learn: qat is a training; how it goes is in `training`"),
         (_step("qat", "training = { joint_stesp = 3 }"), r"training\.joint_stesp: there is no such key"),
-        (_step("qat", 'precision = "fp16"'), "precision: int8 or int4, not fp16"),
+        (_step("qat", QAT, 'precision = "fp16"'), "precision: int8 or int4, not fp16"),
         (_step("fresh", SHAPES), r"steps\[0\]\.kind: 'fresh' is called reinitialize now"),
         (_step("prune", "ratio = 0.5", 'towers = ["image"]'), r"towers: is called components, as in"),
         (_step("drop-layers", "image = 3"), r"steps\[0\]\.image: is called keep\.image_encoder, as in"),
@@ -180,6 +182,21 @@ def test_an_impossible_order_is_refused_before_anything_runs(
             "3 heads do not divide",
         ),
         (_step("learn"), r"steps\[0\]: learn: say how the model is trained"),
+        (
+            _step("learn", "learn = { image_steps = 3 }"),
+            r"learn\.image_steps: a training is a list of phases now",
+        ),
+        (
+            _step("qat", "training = { tower_weight = 1 }"),
+            r"training\.tower_weight: a training is a list of phases now",
+        ),
+        (_step("learn", "learn = { phases = [] }"), "phases: a training has at least one"),
+        (_step("learn", "learn = { phases = [{ steps = 0 }] }"), r"learn\.phases\.0\.steps: .* 1, not 0"),
+        (
+            _step("learn", 'learn = { phases = [{ steps = 1, components = ["a", "a"] }] }'),
+            "components: each once, not a, a",
+        ),
+        (_step("qat"), r"steps\[0\]\.training: Field required"),
     ],
 )
 def test_what_a_recipe_cannot_say(tmp_path: Path, text: str, complaint: str) -> None:

@@ -69,11 +69,16 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) 
             "qat.training.batchsize: there is no such key",
         ),
         ("[qat]\nprecision = 'int8'", "qat.training: "),
-        ("[qat]\nprecision = 'fp16'\n[qat.training]", "qat.precision is fp16"),
+        ("[qat]\nprecision = 'int8'\n[qat.training]", r"qat\.training\.phases: Field required"),
+        (
+            "[qat]\nprecision = 'int8'\n[qat.training]\ntext_steps = 9",
+            r"qat\.training\.text_steps: a training is a list of phases now, such as phases = \[",
+        ),
+        ("[qat]\nprecision = 'fp16'\n[qat.training]\nphases = [{ steps = 1 }]", "qat.precision is fp16"),
         ("[qat]\nprecision = 'int9'\n[qat.training]", "qat.precision: .*int8"),
         (
-            "[qat.training]\nbatch_size = 1\n[qat]\nprecision = 'int8'",
-            r"qat\.training\.batch_size: .* 2, not 1",
+            "[qat.training]\nbatch_size = 2\nphases = [{ steps = 1 }]\n[qat]\nprecision = 'int8'",
+            r"qat\.training\.batch_size: .* 3, not 2",
         ),
         ("equalize = 'often'", "equalize: .*boolean"),
         ("group_size = 'large'", "group_size: .*integer"),
@@ -96,8 +101,14 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) 
         ("equalize = 1", "equalize: .*valid boolean, not 1"),
         ("equalize = 'yes'", "equalize: .*valid boolean, not 'yes'"),
         ("most_growth = true", "most_growth: .*valid number, not True"),
-        ("[qat]\nprecision = 'int8'\ntraining = { learning_rate = nan }", "qat.training.learning_rate: "),
-        ("[qat]\nprecision = 'int8'\ntraining = { clip_norm = -1.0 }", "qat.training.clip_norm: "),
+        (
+            "[qat]\nprecision = 'int8'\ntraining = { phases = [{ steps = 1 }], learning_rate = nan }",
+            "qat.training.learning_rate: ",
+        ),
+        (
+            "[qat]\nprecision = 'int8'\ntraining = { phases = [{ steps = 1 }], clip_norm = -1.0 }",
+            "qat.training.clip_norm: ",
+        ),
         ("[qat]\nprecision = 'int8'\ntraining = 07:32:00", "qat.training: "),
     ],
 )

@@ -21,6 +21,7 @@ from tests.runtime.bundles import (
     TEXT_PORT,
     VARIANTS,
     edit_golden,
+    edit_manifest,
     picture,
     reseal,
 )
@@ -311,3 +312,9 @@ def test_a_golden_pack_with_inputs_that_cannot_be_used_is_told(
     edit_golden(bundle, edit)
     report = selftest(Bundle.open(bundle), ["onnx-fp32"])
     assert failure in report.failures[0]
+
+
+def test_labels_that_cannot_be_read_are_told_of_every_variant(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m["tasks"]["classify"].update(labels=["", "a", "b"], template="{label}"))
+    report = selftest(Bundle.open(bundle), ["onnx-fp32", "tflite-fp32"])
+    assert report.failures == ("onnx-fp32: text 0 is empty", "tflite-fp32: text 0 is empty")

@@ -14,7 +14,7 @@ from pocketvl.data.dataset import Dataset, questions_of, write_samples
 from pocketvl.errors import DataError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
-from pocketvl.network.heads import Activation, LabelHead
+from pocketvl.network.heads import LabelHead
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme, TowerSpec
 from pocketvl.observe.calibration import Calibration
@@ -30,6 +30,7 @@ from pocketvl.tasks.metrics import Metric, TaskOutcome
 from pocketvl.tasks.outputs import Outputs
 from pocketvl.tasks.torch_runner import TorchRunner
 from pocketvl_runtime.image import load_pixels
+from pocketvl_runtime.manifest import Activation
 from pocketvl_runtime.text import Tokenizer
 from tests.families.vilt_folder import LAYER, make_vilt_folder
 

@@ -10,11 +10,11 @@ from torch import nn
 
 from pocketvl.families.base import Component, Contract
 from pocketvl.families.ports import contrastive_head, embedding_ports
-from pocketvl.network.ports import ComponentPorts, PortKind
+from pocketvl.network.ports import ComponentPorts
 from pocketvl.tasks.contrastive import ContrastiveTask
 from pocketvl.tasks.encoding import Encoder
 from pocketvl.tasks.torch_runner import TorchRunner
-from pocketvl_runtime.manifest import Padding, TextProcessor
+from pocketvl_runtime.manifest import Padding, PortKind, TextProcessor
 from tests.runtime import bundles, graphs
 
 IMAGE, TEXT = "image_encoder.embedding", "text_encoder.embedding"

@@ -19,7 +19,7 @@ from pocketvl.errors import TrainingError
 from pocketvl.train.contrast import contrastive_loss
 from pocketvl.train.loop import Trainer
 from pocketvl.train.settings import LoopSettings
-from pocketvl.train.phases import TowerPair
+from pocketvl.train.phases import Components
 
 work, steps, batch, stop = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 
@@ -39,7 +39,8 @@ def progress(done, total, news):
         raise SystemExit(3)
 
 torch.manual_seed(0)
-pair = TowerPair(nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 5)), nn.Linear(6, 5))
+image = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 5))
+pair = Components({"image": image, "text": nn.Linear(6, 5)})
 settings = LoopSettings(steps=steps, learning_rate=1e-2, warmup_steps=2, save_every=4)
 try:
     Trainer(pair, batches, objective, settings, work).run(progress)

@@ -171,6 +171,10 @@ class Checkpoint:
             )
         return found[name]
 
+    def layer_count(self, stack: LayerStack) -> int:
+        """How many layers a stack of a component has now."""
+        return sum(1 for _ in self.model.get_submodule(stack.name).children())
+
     @property
     def preprocess(self) -> ImageProcessor:
         """How a picture becomes pixels."""

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.layers.split_attention import SplitAttention
 from pocketvl.network.ports import PortKind
-from pocketvl.train.method import TrainingData
-from pocketvl.train.questions import QuestionedData
+from pocketvl.train.samples import TrainingSamples
 
 Arrays = tuple[NDArray[Any], ...]
 SAMPLES = 256
@@ -21,7 +20,7 @@ BATCH = 32
 
 
 def feeds_of(
-    checkpoint: Checkpoint, data: TrainingData, component: str, padded: bool = False
+    checkpoint: Checkpoint, data: TrainingSamples, component: str, padded: bool = False
 ) -> Iterator[Arrays]:
     """Inputs of a component, of samples spread over the data; texts one by one, without their padding.
 
@@ -31,31 +30,31 @@ def feeds_of(
         component: whose inputs.
         padded: with the padding of questions; as it has to be, and is, where attention is split.
     """
-    if isinstance(data, QuestionedData):
-        split = any(isinstance(child, SplitAttention) for child in checkpoint.model.modules())
-        yield from _questions(data, checkpoint.tokenizer.pad_id, padded or split)
-    elif checkpoint.contract.components[component].inputs[0].kind is PortKind.PIXELS:
-        indices = _spread(len(data.images))
-        for start in range(0, len(indices), BATCH):
-            yield (np.array(data.images[indices[start : start + BATCH]]),)
-    else:
-        for index in _spread(len(data.ids)):
-            tokens = np.flatnonzero(data.ids[index] != checkpoint.tokenizer.pad_id)
-            # where the end of a text is also the padding token, the first of these is its end
-            yield (np.array(data.ids[index : index + 1, : 2 + int(tokens.max(initial=0))]),)
+    kinds = tuple(port.kind for port in checkpoint.contract.components[component].inputs)
+    rows = _spread(data.count(kinds))
+    if PortKind.TOKEN_IDS not in kinds:
+        for start in range(0, len(rows), BATCH):
+            yield tuple(map(np.array, data.inputs(kinds, rows[start : start + BATCH])))
+        return
+    padded = padded or any(isinstance(child, SplitAttention) for child in checkpoint.model.modules())
+    for row in rows:
+        inputs = data.inputs(kinds, np.array([row]))
+        tokens = inputs[kinds.index(PortKind.TOKEN_IDS)][0] != checkpoint.tokenizer.pad_id
+        if (
+            len(kinds) == 1
+        ):  # where the end of a text is also the padding token, the first of these is its end
+            length = 2 + int(np.flatnonzero(tokens).max(initial=0))
+        else:
+            length = len(tokens) if padded else int(tokens.sum())
+        yield tuple(
+            np.array(values[:, :length] if kind is PortKind.TOKEN_IDS else values)
+            for kind, values in zip(kinds, inputs, strict=True)
+        )
 
 
 def tensors_of(feed: Arrays) -> tuple[torch.Tensor, ...]:
     """The same as tensors, copied."""
     return tuple(torch.from_numpy(np.array(each)) for each in feed)
-
-
-def _questions(data: QuestionedData, pad_id: int, padded: bool) -> Iterator[Arrays]:
-    """Questions with their images, one by one."""
-    for index in _spread(len(data.ids)):
-        ids = data.ids[index : index + 1]
-        length = ids.shape[1] if padded else int((ids != pad_id).sum())
-        yield np.array(data.images[data.pictures[index]][None]), ids[:, :length]
 
 
 def _spread(count: int) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import LoweringError
+from pocketvl.families.base import IMAGE, TEXT
 from pocketvl.lower.backends import backend_of_file
 from pocketvl.network.ports import Port
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
@@ -37,7 +38,6 @@ from pocketvl_runtime.manifest import (
     Activation,
     ComponentGraph,
     ContrastiveTask,
-    DType,
     Engine,
     FileEntry,
     InputPort,
@@ -61,9 +61,6 @@ from pocketvl_runtime.text import Tokenizer
 
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
-
-IMAGE, TEXT = "image", "text"
-"""The processors."""
 
 IMAGE_PORT = port_name(Role.IMAGE_ENCODER, "embedding")
 TEXT_PORT = port_name(Role.TEXT_ENCODER, "embedding")
@@ -179,9 +176,7 @@ def _graphs(source: Checkpoint) -> dict[str, ComponentGraph]:
     space = source.space()
     return {
         name: ComponentGraph(
-            tuple(
-                InputPort(p.name, DType(p.dtype), p.shape, PortKind(p.kind), p.source) for p in ports.inputs
-            ),
+            tuple(InputPort(p.name, p.dtype, p.shape, p.kind, p.source) for p in ports.inputs),
             tuple(_output(port, space) for port in ports.outputs),
         )
         for name, ports in source.contract.components.items()
@@ -189,9 +184,8 @@ def _graphs(source: Checkpoint) -> dict[str, ComponentGraph]:
 
 
 def _output(port: Port, space: str) -> OutputPort:
-    kind = PortKind(port.kind)
-    of = space if kind is PortKind.EMBEDDING else None
-    return OutputPort(port.name, DType(port.dtype), port.shape, kind, of)
+    of = space if port.kind is PortKind.EMBEDDING else None
+    return OutputPort(port.name, port.dtype, port.shape, port.kind, of)
 
 
 def _stored(path: Path, contract: ComponentGraph) -> VariantFile:

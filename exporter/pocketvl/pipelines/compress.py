@@ -15,7 +15,7 @@ from pocketvl.launch import is_first
 from pocketvl.pipelines.compress_chain import stages_of
 from pocketvl.pipelines.stages.compressing import STEP_FILE
 from pocketvl.pipelines.stages.costing import MeasureCosts, read_costs
-from pocketvl.pipelines.stages.learning import CURVES_FILE, LOSSES_FILE
+from pocketvl.pipelines.stages.training import CURVES_FILE, LOSSES_FILE
 from pocketvl.recipes.compress_recipe import read_compress_recipe
 from pocketvl.stage import (
     Event,

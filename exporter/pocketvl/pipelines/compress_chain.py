@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pocketvl.compress.settings import LearningSettings, check_answering, shows_mirrored
 from pocketvl.errors import RecipeError
-from pocketvl.families import family_of
-from pocketvl.network.heads import HeadKind
-from pocketvl.pipelines.stages.answering import AskAnswers, LearnAnswers, QuestionData
 from pocketvl.pipelines.stages.compressing import CompressByTraining, CompressCheckpoint
-from pocketvl.pipelines.stages.learning import AskTeacher, Learn, PairData
 from pocketvl.pipelines.stages.towers import check_source
+from pocketvl.pipelines.stages.training import TeacherOutputs, TrainingData, TrainStudent, head_training
+from pocketvl.quantize.qat_method import QuantizationAwareTraining
 from pocketvl.recipes.compress_recipe import CompressRecipe
 from pocketvl.stage import Stage
+from pocketvl.tasks.head_training import HeadTraining
 from pocketvl.train.method import CompressionMethod, Trait
+from pocketvl.train.settings import TrainingSettings
 
 
 def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, ...]:
@@ -30,16 +29,15 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
         RecipeError: a step makes no sense for such a model, or not after those before it.
     """
     check_source(source)
-    family = family_of(source)
-    answering = family.head is HeadKind.LABELS
-    chain = _Chain(source, QuestionData(source, data) if answering else PairData(source, data))
+    head = head_training(source)
+    chain = _Chain(source, data, head)
     traits: frozenset[Trait] = frozenset()
     for step in recipe.steps:
         if step.method is not None:
-            _check_method(step.method, family.components, traits)
+            _check_method(step.method, head, traits)
             traits |= step.method.makes
         if step.learn is not None:
-            _check_learning(step.learn, answering)
+            head.check(step.learn)
         chain.begin_step()
         for fraction in step.fractions:
             if step.method is not None:
@@ -50,28 +48,22 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
     return tuple(chain.stages)
 
 
-def _check_method(method: CompressionMethod, components: tuple[str, ...], traits: frozenset[Trait]) -> None:
+def _check_method(method: CompressionMethod, head: HeadTraining, traits: frozenset[Trait]) -> None:
     """Raises RecipeError for a step that makes no sense for such a model, or after what came before."""
-    method.check(components)
+    method.check(head.components)
+    if isinstance(method, QuantizationAwareTraining):
+        head.check(method.training)
     for trait, advice in method.refuses.items():
         if trait in traits:
             raise RecipeError(advice)
 
 
-def _check_learning(settings: LearningSettings, answering: bool) -> None:
-    """Raises RecipeError for a training that makes no sense for such a model."""
-    if answering:
-        check_answering(settings)
-    elif settings.losses.answer > 0:
-        raise RecipeError("losses.answer is for models that answer questions; for this one, contrast")
-
-
 class _Chain:
     """Stages one after the other, and the last checkpoint."""
 
-    def __init__(self, source: Path, data: PairData | QuestionData) -> None:
+    def __init__(self, source: Path, data: Path, head: HeadTraining) -> None:
         self.stages: list[Stage] = []
-        self._source, self._data = source, data
+        self._source, self._data, self._head = source, TrainingData(source, data), head
         self._last: Path | Stage = source
         self._start: Path | Stage = source
 
@@ -84,15 +76,12 @@ class _Chain:
         stage = CompressByTraining if method.trains else CompressCheckpoint
         self._append(stage(self._last, self._data, self._start, method, fraction))
 
-    def learn(self, settings: LearningSettings, hold_zeros: bool) -> None:
+    def learn(self, settings: TrainingSettings, hold_zeros: bool) -> None:
         """Appends a training."""
-        if isinstance(self._data, QuestionData):
-            mirrored = shows_mirrored(settings)
-            asked = (AskAnswers(self._source, self._data, mirrored),) if settings.losses.response > 0 else ()
-            self._append(LearnAnswers(self._last, self._data, asked, settings, hold_zeros))
-            return
-        answers = (AskTeacher(self._source, self._data),) if settings.needs_teacher else ()
-        self._append(Learn(self._last, self._source, self._data, answers, settings, hold_zeros))
+        outputs: tuple[TeacherOutputs, ...] = ()
+        if self._head.needs_teacher(settings):
+            outputs = (TeacherOutputs(self._source, self._data, self._head.needs_mirrored(settings)),)
+        self._append(TrainStudent(self._last, self._source, self._data, outputs, settings, hold_zeros))
 
     def _append(self, stage: Stage) -> None:
         self.stages.append(stage)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.data.dataset import SAMPLES_FILE, Dataset
 from pocketvl.errors import RecipeError
-from pocketvl.families import family_of
+from pocketvl.families import family_named, family_of
+from pocketvl.families.base import Family
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.pipelines.bundle import REPORT_FILES
 from pocketvl.pipelines.fallback import FallbackResult, Trial, fall_back_until_accepted, variant_run
@@ -34,6 +35,7 @@ from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Manifest, Precision
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import Fallback, Report, SearchReport
+    from pocketvl.select.gate import GateSettings
 
 Tell = Callable[[Event], None]
 
@@ -138,7 +140,6 @@ class JudgeBundle(Stage):
             with_tolerances,
             write_reports,
         )
-        from pocketvl.select.gate import parse_gate
         from pocketvl_runtime.bundle import Bundle
 
         task = load_task(source["reference"] / TASK_FILE)
@@ -152,9 +153,8 @@ class JudgeBundle(Stage):
             self.is_task_data,
             is_calibration_data=_samples(source["data"]) == _samples(source["calibration"]),
         )
-        report = with_fallbacks(
-            build_report(candidate, task, measured, parse_gate(self.gate, task.metrics)), self.fallbacks
-        )
+        gate = _gate_of(self.gate, family_named(candidate.manifest.model.family))
+        report = with_fallbacks(build_report(candidate, task, measured, gate), self.fallbacks)
         report = replace(
             report,
             sensitivity=read_rankings(source.all("rankings"), self.rankings),
@@ -245,11 +245,10 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
     """
     from pocketvl.families import open_checkpoint
     from pocketvl.pipelines.measure import Measured, build_report, golden_answers, write_reports
-    from pocketvl.select.gate import parse_gate
     from pocketvl_runtime.bundle import Bundle
 
-    parse_gate(gate)
     opened = Bundle.open(bundle)
+    settings = _gate_of(gate, family_of(source))
     opened.verify()
     if {open_checkpoint(source).space()} != opened.manifest.spaces:
         raise RecipeError(f"{bundle} was not exported from {source}: their embedding spaces differ")
@@ -267,9 +266,16 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
             is_task_data=True,
         )
         task = load_task(measured.reference / TASK_FILE)
-        report = build_report(opened, task, measured, parse_gate(gate, task.metrics))
+        report = build_report(opened, task, measured, settings)
         write_reports(bundle, report, opened, golden_answers(opened, names), measured.reference)
     return report
+
+
+def _gate_of(text: str, family: Family) -> GateSettings:
+    """The gate of a family's models."""
+    from pocketvl.select.gate import parse_gate
+
+    return parse_gate(text, task_class(family.head).metrics, family.tolerances)
 
 
 def _samples(folder: Path) -> bytes:
@@ -333,14 +339,12 @@ class _Export:
 
     def settle(self) -> FallbackResult:
         """Finds out which layers must be moved to a higher precision."""
-        from pocketvl.select.gate import parse_gate
-
         settings = self.settings
         trial = Trial(
             self.base,
             self.data,
             settings.data is not None,
-            parse_gate(settings.gate, task_class(family_of(settings.source).head).metrics),
+            _gate_of(settings.gate, family_of(settings.source)),
             self.recipe.most_growth,
             self.cache,
             self.tell,

@@ -25,9 +25,9 @@ from pocketvl.evaluate.report import (
 from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.lower.backends import BACKENDS, backend_of
 from pocketvl.pipelines.bundle import IMAGE_PORT, REPORT_FILES, TEXT_PORT, golden_embeddings, golden_scores
-from pocketvl.pipelines.stages.learning import CURVES_FILE
 from pocketvl.pipelines.stages.measuring import BENCH_FILE, NOTES_FILE
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers, read_ranking
+from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl.tasks.base import Task
 from pocketvl.tasks.contrastive_metrics import Embeddings

@@ -9,7 +9,6 @@ from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
 from pocketvl.network.precisions import PLANS, QUANTIZED, Storage
-from pocketvl.pipelines.stages.learning import PairData
 from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import (
     CalibrateTower,
@@ -25,6 +24,7 @@ from pocketvl.pipelines.stages.towers import (
     PrepareTower,
     exported_components,
 )
+from pocketvl.pipelines.stages.training import TrainingData
 from pocketvl.quantize.settings import Rounding
 from pocketvl.recipes.export_recipe import ExportRecipe
 from pocketvl_runtime.manifest import Engine, Precision, variant_name
@@ -120,7 +120,7 @@ class VariantStages:
             towers = tuple(self.tower(each) for each in self.components)
             quantized = tuple(self._quantized(each, precision) for each in self.components)
             return TrainedTower(
-                TrainQat(towers, quantized, PairData(self.source, self.train), qat.training), role
+                TrainQat(towers, quantized, TrainingData(self.source, self.train), qat.training), role
             )
         return self._quantized(role, precision)
 

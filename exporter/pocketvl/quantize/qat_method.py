@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.errors import RecipeError
 from pocketvl.quantize.settings import QatSettings
-from pocketvl.train.method import CompressionMethod, MethodInputs, Trait
+from pocketvl.train.method import CompressionMethod, MethodInputs, Trait, check_components
 from pocketvl_runtime.manifest import Precision
 
 if TYPE_CHECKING:
@@ -17,18 +17,16 @@ if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.network.integers import QuantizedTower
 
-_TRAINED = ("image_encoder", "text_encoder")
-
 
 @dataclass(frozen=True)
-class LearnOnGrids(CompressionMethod):
-    """Quantization-aware training of both encoders, distilled from themselves in float.
+class QuantizationAwareTraining(CompressionMethod):
+    """Trains components on the grids of a precision, distilled from what they are in float.
 
     Ranges are measured on the training data; those that ship are measured again by an export.
 
     Attributes:
+        training: how they are trained.
         precision: int8 or int4.
-        training: how it is trained.
     """
 
     kind: ClassVar[str] = "qat"
@@ -37,8 +35,8 @@ class LearnOnGrids(CompressionMethod):
     }
     trains: ClassVar[bool] = True
 
+    training: QatSettings
     precision: Precision = Precision.INT8
-    training: QatSettings = field(default_factory=QatSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,34 +47,24 @@ class LearnOnGrids(CompressionMethod):
         return f"train for {self.precision.value}"
 
     def check(self, components: Sequence[str]) -> None:
-        if tuple(components) != _TRAINED:
-            raise RecipeError(
-                f"qat is for models with an {' and a '.join(_TRAINED)}; the components of this one: "
-                f"{', '.join(components)}"
-            )
+        for phase in self.training.phases:
+            check_components(phase.components, components)
 
     def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
         from pocketvl.quantize.qat import train_qat
-        from pocketvl.train.pairs import PairedData
+        from pocketvl.tasks.training_tasks import training_task
 
-        assert isinstance(inputs.data, PairedData)
         assert inputs.work is not None
-        image, text = (checkpoint.component(name).module for name in _TRAINED)
-        quantized = (
-            self._quantize(checkpoint, image, _TRAINED[0], inputs),
-            self._quantize(checkpoint, text, _TRAINED[1], inputs),
-        )
+        task = training_task(checkpoint.contract)
+        modules = {name: checkpoint.component(name).module for name in task.components}
+        quantized = {
+            name: self._quantize(checkpoint, module, name, inputs) for name, module in modules.items()
+        }
         trained = train_qat(
-            (image, text),
-            quantized,
-            checkpoint.logit_scale,
-            inputs.data,
-            self.training,
-            inputs.work,
-            inputs.progress,
+            task, modules, quantized, inputs.data, self.training, inputs.work, inputs.progress
         )
-        for module, finished in zip((image, text), trained, strict=True):
-            module.load_state_dict(finished.state)
+        for name, module in modules.items():
+            module.load_state_dict(trained[name].state)
         return {}
 
     def _quantize(

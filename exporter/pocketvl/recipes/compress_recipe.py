@@ -13,12 +13,13 @@ from pocketvl.compress.methods.prune_filters import PruneFilters
 from pocketvl.compress.methods.prune_units import PruneUnits
 from pocketvl.compress.methods.reinitialize import Reinitialize
 from pocketvl.compress.methods.sparsify import Sparsify
-from pocketvl.compress.settings import LearningSettings, Schedule
+from pocketvl.compress.settings import Schedule
 from pocketvl.errors import RecipeError
-from pocketvl.quantize.qat_method import LearnOnGrids
+from pocketvl.quantize.qat_method import QuantizationAwareTraining
 from pocketvl.recipes.toml import check_recipe, read_toml
 from pocketvl.settings import Rounds, Settings, key_path
 from pocketvl.train.method import CompressionMethod
+from pocketvl.train.settings import TrainingSettings
 from pocketvl_runtime.errors import quoted
 
 FOLDER = "compressing"
@@ -34,7 +35,7 @@ METHODS: Mapping[str, type[CompressionMethod]] = {
         DropLayers,
         LowRank,
         PruneCrossModal,
-        LearnOnGrids,
+        QuantizationAwareTraining,
     )
 }
 """All methods by their kinds: a method is added here, and nowhere else."""
@@ -51,7 +52,7 @@ class StepSettings(Settings):
         schedule: linear or cubic.
     """
 
-    learn: LearningSettings | None = None
+    learn: TrainingSettings | None = None
     rounds: Rounds = 1
     schedule: Schedule = Schedule.CUBIC
 

@@ -16,6 +16,8 @@ from pocketvl_runtime.errors import quoted, shortened
 
 _SUFFIX = ".toml"
 _MOST_DEPTH = 16
+_PHASE_KEYS = ("image_steps", "text_steps", "cross_steps", "joint_steps", "joint_rate", "tower_weight")
+_PHASES = 'phases = [{ components = ["image_encoder"], steps = 300 }, { steps = 40, learning_rate = 2e-5 }]'
 RecipeT = TypeVar("RecipeT", bound=Settings)
 
 
@@ -71,6 +73,8 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], recipe: str, where
         return TypeAdapter(kind).validate_json(content)
     except ValidationError as error:
         path, reason = first_error(error)
+        if path and path[-1] in _PHASE_KEYS:
+            reason = f"a training is a list of phases now, such as {_PHASES}"
         raise RecipeError(f"recipe {recipe}: {where}{key_path(path)}: {reason}") from error
     except RecipeError as error:  # of a dataclass that holds its own values against each other
         part = f"{where.removesuffix('.')}: " if where else ""

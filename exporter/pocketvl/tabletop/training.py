@@ -44,7 +44,7 @@ from pocketvl.tabletop.pool import PoolSettings, open_pool
 from pocketvl.tabletop.scene import sample_scene, scene_rng
 from pocketvl.tabletop.tokenizer import PAD_ID, build_tokenizer, save_tokenizer
 from pocketvl.train.loop import Objective, Trainer, TrainReport, launched
-from pocketvl.train.phases import TowerPair, claim, named
+from pocketvl.train.phases import Components, claim, named
 from pocketvl.train.settings import LoopSettings
 from pocketvl_runtime.manifest import ImageProcessor, Normalization, ResizeMode
 
@@ -212,7 +212,12 @@ def train_tabletop_clip(
         run("image", settings.image, student.taught, ImageObjective(oracle, settings.image.loop.steps))
     if settings.joint is not None:
         scale = model.logit_scale.detach().exp()
-        run("joint", settings.joint, TowerPair(student.image, student.text), JointObjective(scale))
+        run(
+            "joint",
+            settings.joint,
+            Components({"image": student.image, "text": student.text}),
+            JointObjective(scale),
+        )
     with torch.no_grad():
         model.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
     if is_first():

@@ -38,8 +38,8 @@ from pocketvl.tabletop.pool import VOCABULARIES, PoolSettings, open_pool
 from pocketvl.tabletop.questions import AnswerBatch, AnswerBatches, ask
 from pocketvl.tabletop.tokenizer import PAD_ID, build_tokenizer
 from pocketvl.tabletop.training import check_out, corpus, preprocess_spec, publish_checkpoint
+from pocketvl.train.batches import mirror
 from pocketvl.train.loop import Progress, Trainer, TrainReport, launched
-from pocketvl.train.pairs import mirror
 from pocketvl.train.phases import claim, named
 from pocketvl.train.settings import LoopSettings
 from pocketvl_runtime.cpus import usable_processors

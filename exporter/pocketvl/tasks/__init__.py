@@ -1,4 +1,4 @@
-"""One task per kind of head: how a model is asked, measured and compared."""
+"""One task per kind of head: how a model is trained, asked, measured and compared."""
 
 from __future__ import annotations
 

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from pocketvl.errors import DataError
 from pocketvl.families.base import Contract
-from pocketvl.network.ports import PortKind
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
+from pocketvl_runtime.manifest import ImageProcessor, PortKind, TextProcessor
 from pocketvl_runtime.text import Tokenizer
 
 Array = NDArray[Any]
@@ -66,8 +65,7 @@ class Encoder:
         """As a bundle's manifest says, so that what it says is measured too."""
         manifest = bundle.manifest
         inputs = {
-            name: {port.name: PortKind(port.kind.value) for port in graph.inputs}
-            for name, graph in manifest.graphs.items()
+            name: {port.name: port.kind for port in graph.inputs} for name, graph in manifest.graphs.items()
         }
         processors = manifest.processors.values()
         (images,) = (each for each in processors if isinstance(each, ImageProcessor))

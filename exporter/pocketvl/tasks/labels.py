@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from pocketvl.data.dataset import Dataset, Question, questions_of
 from pocketvl.errors import DataError
 from pocketvl.families.base import Contract
-from pocketvl.network.heads import Activation
-from pocketvl.network.ports import PortKind
 from pocketvl.tasks.base import Task
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs, component_of
+from pocketvl_runtime.manifest import Activation, PortKind
 
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint

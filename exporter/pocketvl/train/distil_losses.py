@@ -1,4 +1,4 @@
-"""Losses with which a smaller model, the student, learns to answer as another one does, the teacher."""
+"""Losses by which a smaller model, the student, is distilled from another one, the teacher."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pocketvl.train.loop import Losses
 _TINY = 1e-12
 
 
-def tower_losses(student: torch.Tensor, teacher: torch.Tensor) -> Losses:
-    """How far a tower's embeddings are from the float tower's.
+def embedding_losses(student: torch.Tensor, teacher: torch.Tensor) -> Losses:
+    """How far a component's embeddings are from the teacher's.
 
     Args:
         student: float [B, D].
@@ -19,8 +19,8 @@ def tower_losses(student: torch.Tensor, teacher: torch.Tensor) -> Losses:
 
     Returns:
         "cosine": the mean of 1 - cosine. "centred": the squared distance of embeddings whose batch's mean is
-        taken off, relative to the teacher's squares: embeddings of one tower have much in common, and what
-        they are used for is in the rest.
+        taken off, relative to the teacher's squares: embeddings of one component have much in common, and
+        what they are used for is in the rest.
     """
     cosine = 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
     wanted = teacher - teacher.mean(0)
@@ -38,7 +38,7 @@ def affinity_loss(
 
     Args:
         student: image embeddings float [B, D] and text embeddings float [M, D], L2-normalised.
-        teacher: the same of the float model.
+        teacher: the same of the teacher.
         logit_scale: what a cosine is multiplied by.
         temperature: divides the logits; the loss is multiplied by its square, so that gradients keep
             their size.
@@ -62,7 +62,7 @@ def answer_response_loss(
 
     Args:
         student: logits, float [B, answers].
-        teacher: the same of the float model.
+        teacher: the same of the teacher.
         temperature: divides the logits; the loss is multiplied by its square, so that gradients keep
             their size.
 
@@ -91,19 +91,19 @@ def relation_losses(student: torch.Tensor, teacher: torch.Tensor) -> Losses:
     }
 
 
-def tokens_said(ids: torch.Tensor, pad_id: int) -> torch.Tensor:
-    """Which tokens say something, bool [B, T].
+def token_mask(ids: torch.Tensor, pad_id: int) -> torch.Tensor:
+    """Which tokens are not padding, bool [B, T].
 
-    They are all to the last one that does not fill up, and the one after it: where both are the same id, that
-    one ends the text.
+    They are all to the last one that is not the padding token, and the one after it: where one token both
+    ends and pads texts, that one ends the text.
 
     Args:
         ids: int [B, T].
-        pad_id: the id that fills up short texts.
+        pad_id: the padding token.
     """
-    places = torch.arange(ids.shape[1], device=ids.device)
-    last = ((ids != pad_id) * places).amax(1, keepdim=True)
-    return places <= last + 1
+    indices = torch.arange(ids.shape[1], device=ids.device)
+    last = ((ids != pad_id) * indices).amax(1, keepdim=True)
+    return indices <= last + 1
 
 
 def hidden_loss(
@@ -114,7 +114,7 @@ def hidden_loss(
     Args:
         student: float [B, T, width] for each of the layers that are compared.
         teacher: the same, of the same widths.
-        counts: bool [B, T], the tokens that are compared; all where nothing is said.
+        counts: bool [B, T], the tokens that are compared; None: all.
 
     Source: Romero et al., 2015, "FitNets" (arXiv 1412.6550), equation 3; each layer is divided by its
     variance, for hidden states grow with depth.
@@ -129,13 +129,13 @@ def hidden_loss(
 def attention_loss(
     student: tuple[torch.Tensor, ...], teacher: tuple[torch.Tensor, ...], counts: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """KL(teacher || student) of attention maps, the mean over heads, places and layers.
+    """KL(teacher || student) of attention maps, the mean over heads, queries and layers.
 
     Args:
         student: float [B, T, T] for each of the attentions that are compared: the mean over heads, so that
             the two may have different numbers of them.
         teacher: the same.
-        counts: bool [B, T], the queries that are compared; all where nothing is said.
+        counts: bool [B, T], the queries that are compared; None: all.
 
     Source: Wang et al., 2020, "MiniLM" (arXiv 2002.10957), equation 2, on means instead of single heads.
     """

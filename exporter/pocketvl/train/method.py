@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.errors import RecipeError
 from pocketvl.settings import Settings
@@ -19,10 +19,7 @@ from pocketvl_runtime.errors import shortened
 
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
-    from pocketvl.train.pairs import PairedData
-    from pocketvl.train.questions import QuestionedData
-
-TrainingData: TypeAlias = "PairedData | QuestionedData"
+    from pocketvl.train.samples import TrainingSamples
 
 
 class Trait(StrEnum):
@@ -52,7 +49,7 @@ class MethodInputs:
         work: of a method that trains: a folder for its saved states.
     """
 
-    data: TrainingData
+    data: TrainingSamples
     start: Path
     fraction: float = 1.0
     progress: Progress = field(default=lambda done, total, what: None)
@@ -84,6 +81,11 @@ class CompressionMethod(Settings, ABC):
     def is_progressive(self) -> bool:
         """Whether there can be several rounds, each going further than the one before."""
         return False
+
+    @classmethod
+    def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
+        """Why it can change nothing in a component of a checkpoint, in a clause; None where it can."""
+        return None
 
     @abstractmethod
     def title(self, fraction: float) -> str:
@@ -128,12 +130,21 @@ class ComponentwiseMethod(CompressionMethod):
             named = ", ".join(shortened(each, 30) for each in self.components[:9])
             raise RecipeError(f"components: each once, not {named}")
 
+    @classmethod
+    def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
+        return no_stack(checkpoint, component)
+
     def check(self, components: Sequence[str]) -> None:
         check_components(self.components, components)
 
     def changed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
         """The components of a checkpoint that are changed."""
         return self.components or tuple(checkpoint.contract.components)
+
+
+def no_stack(checkpoint: Checkpoint, component: str) -> str | None:
+    """Says so where a component is no stack of transformer layers."""
+    return None if component in checkpoint.stacks else "is no stack of transformer layers"
 
 
 def check_components(asked: Sequence[str], components: Sequence[str]) -> None:

@@ -1,72 +1,42 @@
-"""Trainings of several phases, each with its own folder of states, in one that belongs to them alone."""
+"""Trainings of several phases: components as one module, and a folder of states that is theirs alone."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
 
 from pocketvl.errors import TrainingError
-from pocketvl.train.loop import Objective, Progress, Trainer, TrainReport
-from pocketvl.train.settings import LoopSettings
-
-BatchT = TypeVar("BatchT")
+from pocketvl.train.loop import Progress
 
 _CLAIM = "training.json"
 
 
-class TowerPair(nn.Module):
-    """Both towers as one module: pixels and ids to their embeddings."""
+class Components(nn.Module):
+    """Components as one module, which is trained as a whole."""
 
-    def __init__(self, image: nn.Module, text: nn.Module) -> None:
-        """Args: image: takes pixels. text: takes ids."""
+    def __init__(
+        self, components: Mapping[str, nn.Module], inputs: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """Args: components: by name. inputs: how many each takes, 1 where nothing is said."""
         super().__init__()
-        self.image, self.text = image, text
+        self.components = nn.ModuleDict(components)
+        self._inputs = {name: inputs.get(name, 1) for name in components}
 
-    def forward(self, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings [B, D] and [M, D]."""
-        return self.image(pixels), self.text(ids)
-
-
-@dataclass(frozen=True)
-class Phases:
-    """Runs phases one after the other.
-
-    Attributes:
-        loop: how each is trained; its number of steps is the phase's own, and a twentieth of them is warm-up.
-        work: the folder of states.
-        progress: told step, steps and losses, with the phase's name.
-    """
-
-    loop: LoopSettings
-    work: Path
-    progress: Progress | None = None
-
-    def run(
-        self,
-        name: str,
-        steps: int,
-        module: nn.Module,
-        batches: Callable[[int], BatchT],
-        objective: Objective[BatchT],
-    ) -> TrainReport | None:
-        """Trains a module in place; where the phase is through, its last state is loaded and that is all.
-
-        Returns:
-            What it did; nothing for a phase of no steps.
-        """
-        if steps == 0:
-            return None
-        loop = replace(self.loop, steps=steps, warmup_steps=max(1, steps // 20))
-        trainer = Trainer(module, batches, objective, loop, self.work / name)
-        return trainer.run(named(name, self.progress))
+    def forward(self, *inputs: torch.Tensor) -> tuple[Any, ...]:
+        """The outputs of each, of its own inputs: those of the first component come first."""
+        left = iter(inputs)
+        return tuple(
+            component(*islice(left, self._inputs[name])) for name, component in self.components.items()
+        )
 
 
 def named(phase: str, progress: Progress | None) -> Progress | None:

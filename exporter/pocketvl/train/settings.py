@@ -1,11 +1,19 @@
-"""How the training loop trains. (Without torch, so that recipes can be read quickly.)"""
+"""How trainings go: the loop, the phases, the losses. (Without torch: recipes are read quickly.)"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
 
+from pydantic import Field
+
+from pocketvl.errors import RecipeError
 from pocketvl.settings import Count, Positive, Seed, Settings, Size, Weight
+from pocketvl_runtime.errors import shortened
+
+BatchSize = Annotated[Size, Field(ge=3)]
+"""Samples of a step, at least 3, since they are compared with one another."""
 
 
 class Precision(StrEnum):
@@ -39,3 +47,129 @@ class LoopSettings(Settings):
     save_every: Size = 100
     clip_norm: Positive = 1.0
     precision: Precision = Precision.FLOAT32
+
+
+@dataclass(frozen=True)
+class LossWeights(Settings):
+    """What is minimised; 0 leaves a loss out.
+
+    Attributes:
+        response: the KL divergence of what the head makes of a batch, teacher to student: the softmaxes over
+            texts and over images, or that over labels.
+        embedding: each component's embeddings against the teacher's; ignored where a model has none.
+        relation: distances and angles between the embeddings of a batch.
+        hidden: the hidden states of a component's layers; runs the teacher along.
+        attention: attention maps; runs the teacher along.
+        contrast: captions against other captions and hard negatives, by the data's own labels; no teacher.
+        answer: cross-entropy of the data's own answers; no teacher.
+    """
+
+    response: Weight = 1.0
+    embedding: Weight = 1.0
+    relation: Weight = 0.0
+    hidden: Weight = 0.0
+    attention: Weight = 0.0
+    contrast: Weight = 0.0
+    answer: Weight = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if max(vars(self).values()) == 0:
+            raise RecipeError("all losses have weight 0: nothing would be learned")
+
+    @property
+    def runs_teacher(self) -> bool:
+        """Whether the teacher's outputs alone do not say enough."""
+        return max(self.hidden, self.attention) > 0
+
+    @property
+    def of_components(self) -> bool:
+        """Whether a component can learn anything by itself."""
+        return max(self.embedding, self.relation, self.hidden, self.attention) > 0
+
+
+@dataclass(frozen=True)
+class Phase(Settings):
+    """A part of a training.
+
+    Attributes:
+        steps: optimizer steps.
+        components: which are trained; all of the head's, together, where none is named. Components that are
+            trained without others that the head needs learn from the losses of single components alone.
+        batch_size: samples of one step; the training's own where it is left out.
+        learning_rate: at the top of the schedule; likewise.
+        losses: their weights; likewise.
+    """
+
+    steps: Size
+    components: tuple[str, ...] = ()
+    batch_size: BatchSize | None = None
+    learning_rate: Positive | None = None
+    losses: LossWeights | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.components)) < len(self.components):
+            named = ", ".join(shortened(each, 30) for each in self.components[:9])
+            raise RecipeError(f"components: each once, not {named}")
+
+
+@dataclass(frozen=True)
+class TrainingSettings(Settings):
+    """How a model is trained, distilled from a teacher or on the data's labels: phase by phase.
+
+    Attributes:
+        phases: in order.
+        batch_size: samples of one step.
+        negatives: hard negatives of an image, where images and texts are trained together.
+        learning_rate: at the top of the schedule.
+        losses: their weights.
+        temperature: of the softmaxes that are compared, on top of the model's own.
+        mirror: show half of the images mirrored where only the teacher says what is right; captions that say
+            left or right would be false.
+        weight_decay: of AdamW, on matrices only.
+        clip_norm: largest norm of the gradient.
+        precision: of matrices.
+        seed: of the order of samples and the choice of negatives.
+        save_every: steps between two saved states.
+    """
+
+    phases: tuple[Phase, ...]
+    batch_size: BatchSize = 128
+    negatives: Count = 1
+    learning_rate: Positive = 3e-4
+    losses: LossWeights = field(default_factory=LossWeights)
+    temperature: Positive = 1.0
+    mirror: bool = True
+    weight_decay: Weight = 0.05
+    clip_norm: Positive = 1.0
+    precision: Precision = Precision.FLOAT32
+    seed: Seed = 0
+    save_every: Size = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.phases:
+            raise RecipeError("phases: a training has at least one, such as { steps = 300 }")
+
+    def losses_of(self, phase: Phase) -> LossWeights:
+        """The weights of a phase."""
+        return phase.losses or self.losses
+
+    def loop(self, phase: Phase) -> LoopSettings:
+        """How the loop trains a phase; a twentieth of its steps is warm-up."""
+        return LoopSettings(
+            steps=phase.steps,
+            learning_rate=phase.learning_rate or self.learning_rate,
+            weight_decay=self.weight_decay,
+            warmup_steps=max(1, phase.steps // 20),
+            seed=self.seed,
+            save_every=self.save_every,
+            clip_norm=self.clip_norm,
+            precision=self.precision,
+        )
+
+    @property
+    def runs_teacher(self) -> bool:
+        """Whether any phase needs more of the teacher than its outputs."""
+        return any(self.losses_of(phase).runs_teacher for phase in self.phases)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.settings import Layers
-from pocketvl.train.method import CompressionMethod, MethodInputs, check_components
+from pocketvl.train.method import CompressionMethod, MethodInputs, check_components, no_stack
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,10 @@ class DropLayers(CompressionMethod):
         super().__post_init__()
         if not self.keep:
             raise RecipeError("keep: say how many layers to keep, as in keep = { image_encoder = 6 }")
+
+    @classmethod
+    def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
+        return no_stack(checkpoint, component)
 
     def title(self, fraction: float) -> str:
         return "drop layers"

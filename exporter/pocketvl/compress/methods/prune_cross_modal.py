@@ -59,6 +59,12 @@ class PruneCrossModal(CompressionMethod):
     def is_progressive(self) -> bool:
         return True
 
+    @classmethod
+    def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
+        if any(stack.segments is not None for stack in checkpoint.component(component).stacks):
+            return None
+        return "has no text and image in one sequence"
+
     def title(self, fraction: float) -> str:
         return "prune cross-modal attention"
 

@@ -49,6 +49,15 @@ class PruneFilters(CompressionMethod):
     def is_progressive(self) -> bool:
         return True
 
+    @classmethod
+    def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
+        from torch import nn
+
+        modules = checkpoint.component(component).module.modules()
+        if sum(isinstance(each, nn.Conv2d) for each in modules) < 2:
+            return "has no convolutions but its patch embedding, so there are no filters to prune"
+        return None
+
     def title(self, fraction: float) -> str:
         return f"prune {fraction * self.ratio:.0%} of filters"
 
@@ -56,19 +65,16 @@ class PruneFilters(CompressionMethod):
         check_components([self.component], components)
 
     def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
-        from torch import nn
-
         from pocketvl.compress.gradients import loss_gradients_
         from pocketvl.families.base import example_inputs
         from pocketvl.observe.structure import final_linear
 
         component = checkpoint.component(self.component)
         module, (example,) = component.module, example_inputs(component)
-        if sum(isinstance(each, nn.Conv2d) for each in module.modules()) < 2:
-            raise RecipeError(
-                f"the {self.component} has no convolutions but its patch embedding, so there are no filters "
-                'to prune; prune its neurons and heads instead (kind = "prune")'
-            )
+        obstacle = self.obstacle(checkpoint, self.component)
+        if obstacle is not None:
+            advice = 'prune its neurons and heads instead (kind = "prune")'
+            raise RecipeError(f"the {self.component} {obstacle}; {advice}")
         if self.score is Score.TAYLOR:
             loss_gradients_(checkpoint, inputs.data)
         projection = final_linear(module, example)

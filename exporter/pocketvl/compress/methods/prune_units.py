@@ -14,7 +14,7 @@ from pocketvl.train.method import ComponentwiseMethod, MethodInputs, Trait
 if TYPE_CHECKING:
     from pocketvl.compress.structured import Group
     from pocketvl.families.checkpoint import Checkpoint
-    from pocketvl.train.method import TrainingData
+    from pocketvl.train.samples import TrainingSamples
 
 _GATE_SAMPLES, _GATE_BATCH = 512, 8
 
@@ -127,7 +127,7 @@ class PruneUnits(ComponentwiseMethod):
         return select_to_target(groups, now, measure, first + inputs.fraction * (limit - first))
 
 
-def _gated(checkpoint: Checkpoint, data: TrainingData, groups: Sequence[Group]) -> list[Group]:
+def _gated(checkpoint: Checkpoint, data: TrainingSamples, groups: Sequence[Group]) -> list[Group]:
     """The groups, scored by gates."""
     import torch
 

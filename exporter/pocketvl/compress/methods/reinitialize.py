@@ -36,6 +36,12 @@ class Reinitialize(CompressionMethod):
     shapes: Mapping[str, TowerShape] = field(hash=False)
     seed: Seed = 0
 
+    @classmethod
+    def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
+        if checkpoint.architecture.is_reshapable:
+            return None
+        return "is of a family whose components come in no other shape"
+
     def title(self, fraction: float) -> str:
         return "initialize a smaller model at random"
 

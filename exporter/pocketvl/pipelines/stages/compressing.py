@@ -6,16 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from pocketvl.pipelines.stages.answering import QuestionData, read_questions
-from pocketvl.pipelines.stages.learning import PairData, read_pairs, states_of, training_machine
 from pocketvl.pipelines.stages.towers import TORCH, this_machine
+from pocketvl.pipelines.stages.training import TrainingData, read_samples, states_of, training_machine
 from pocketvl.stage import Inputs, Stage
 from pocketvl.train.method import CompressionMethod, MethodInputs
-
-if TYPE_CHECKING:
-    from pocketvl.train.method import TrainingData
 
 STEP_FILE = "step.json"
 """Beside a checkpoint: what was done, and what components cost before and after."""
@@ -37,7 +33,7 @@ class CompressCheckpoint(Stage):
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy", "torch-pruning")
 
     source: Path | Stage
-    data: PairData | QuestionData
+    data: TrainingData
     start: Path | Stage
     method: CompressionMethod
     fraction: float = 1.0
@@ -56,7 +52,7 @@ class CompressCheckpoint(Stage):
         checkpoint = open_checkpoint(source["source"])
         before = costs_of(checkpoint)
         inputs = MethodInputs(
-            data=self._read(source["data"]),
+            data=read_samples(source["data"]),
             start=source["start"],
             fraction=self.fraction,
             progress=source.progress,
@@ -69,9 +65,6 @@ class CompressCheckpoint(Stage):
         }
         checkpoint.save(out)
         (out / STEP_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-    def _read(self, folder: Path) -> TrainingData:
-        return read_questions(folder) if isinstance(self.data, QuestionData) else read_pairs(folder)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from pocketvl.errors import RecipeError
 from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.files import checkpoint_files
 from pocketvl.observe.settings import CalibrationSettings
-from pocketvl.pipelines.stages.learning import PairData, read_pairs, states_of, training_machine
 from pocketvl.pipelines.stages.towers import (
     TORCH,
     CalibrationFeeds,
@@ -27,6 +26,7 @@ from pocketvl.pipelines.stages.towers import (
     open_component,
     save_weights,
 )
+from pocketvl.pipelines.stages.training import TrainingData, read_samples, states_of, training_machine
 from pocketvl.quantize.settings import QatSettings, QuantizeSettings
 from pocketvl.stage import Inputs, Stage, link_or_copy
 from pocketvl_runtime.manifest import Precision
@@ -91,15 +91,15 @@ class QuantizeTower(OfTower, Stage):
 
 @dataclass(frozen=True)
 class TrainQat(Stage):
-    """Both towers trained on their grids: weights and integers of each."""
+    """Components trained on their grids: weights and integers of each."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "accelerate")
     resumes: ClassVar[bool] = True
 
     towers: tuple[PrepareTower | EqualizeTower, ...]
     integers: tuple[QuantizeTower, ...]
-    data: PairData
+    data: TrainingData
     settings: QatSettings
 
     @property
@@ -124,28 +124,22 @@ class TrainQat(Stage):
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.families import read_contract
-        from pocketvl.families.folders.hf import read_scalar
         from pocketvl.network.integers import QuantizedTower
         from pocketvl.quantize.qat import train_qat
+        from pocketvl.tasks.training_tasks import training_task
 
-        states = states_of(source)
-        scale = read_contract(self.source).contrastive_head.scale
-        stages = zip(self.towers, source.all("towers"), strict=True)
-        image, text = (
-            open_component(self.source, stage.component, folder).module for stage, folder in stages
-        )
-        image_integers, text_integers = (QuantizedTower.load(folder) for folder in source.all("integers"))
-        trained = train_qat(
-            (image, text),
-            (image_integers, text_integers),
-            read_scalar(self.source, scale),
-            read_pairs(source["data"]),
-            self.settings,
-            states,
-            source.progress,
-        )
-        for stage, (state, tower) in zip(self.towers, trained, strict=True):
-            folder = out / stage.component
+        states, samples = states_of(source), read_samples(source["data"])
+        names = [stage.component for stage in self.towers]
+        modules = {
+            name: open_component(self.source, name, folder).module
+            for name, folder in zip(names, source.all("towers"), strict=True)
+        }
+        integers = zip(names, source.all("integers"), strict=True)
+        towers = {name: QuantizedTower.load(folder) for name, folder in integers}
+        task = training_task(read_contract(self.source))
+        trained = train_qat(task, modules, towers, samples, self.settings, states, source.progress)
+        for name, (state, tower) in trained.items():
+            folder = out / name
             folder.mkdir()
             save_weights(state, folder)
             tower.save(folder)

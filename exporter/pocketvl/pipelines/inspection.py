@@ -1,0 +1,105 @@
+"""`pocketvl inspect`: what a checkpoint is made of, what it costs, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pocketvl.compress.costs import Cost, costs_of
+from pocketvl.errors import SourceError
+from pocketvl.families import open_checkpoint
+from pocketvl.families.base import Component
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.network.heads import Head
+from pocketvl.network.ports import Port
+from pocketvl.pipelines.stages.towers import exported_components
+from pocketvl.pipelines.variants import DEFAULT_VARIANTS
+from pocketvl.recipes.compress_recipe import METHODS
+
+
+@dataclass(frozen=True)
+class ComponentInspection:
+    """One component.
+
+    Attributes:
+        inputs: its ports; a graph takes a batch of 1.
+        outputs: what it gives.
+        layers: of its transformer stacks, by the name of the ModuleList.
+        cost: parameters, multiply-adds of one input, bytes in int8.
+        methods: compression methods by their kinds in recipes: why nothing of it can be changed so, in a
+            clause, or None where it can.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    layers: Mapping[str, int]
+    cost: Cost
+    methods: Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a checkpoint is.
+
+    Attributes:
+        name: of its folder.
+        family: "clip".
+        dtype: in which most of its weights are stored.
+        head: how its components answer.
+        components: by name.
+        variants: that `pocketvl export` makes of it by default; none where it cannot be exported.
+        notes: what the user should know, one sentence each.
+    """
+
+    name: str
+    family: str
+    dtype: str
+    head: Head
+    components: Mapping[str, ComponentInspection]
+    variants: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def total(self) -> Cost:
+        """All components together."""
+        return sum((each.cost for each in self.components.values()), Cost())
+
+    def to_json(self) -> dict[str, object]:
+        """As plain values."""
+        return {**asdict(self), "total": asdict(self.total)}
+
+
+def inspect(source: Path) -> Inspection:
+    """Opens a checkpoint and says what it is.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
+    checkpoint = open_checkpoint(source)
+    costs = costs_of(checkpoint)
+    variants: tuple[str, ...] = DEFAULT_VARIANTS
+    notes = checkpoint.contract.notes
+    try:
+        exported_components(source)
+    except SourceError as error:
+        variants, notes = (), (*notes, str(error))
+    return Inspection(
+        checkpoint.contract.name,
+        checkpoint.contract.family,
+        str(checkpoint.dtype).removeprefix("torch."),
+        checkpoint.contract.head,
+        {name: _component(checkpoint, each, costs[name]) for name, each in checkpoint.components.items()},
+        variants,
+        notes,
+    )
+
+
+def _component(checkpoint: Checkpoint, component: Component, cost: Cost) -> ComponentInspection:
+    return ComponentInspection(
+        component.inputs,
+        component.outputs,
+        {stack.name: checkpoint.layer_count(stack) for stack in component.stacks},
+        cost,
+        {kind: method.obstacle(checkpoint, component.name) for kind, method in METHODS.items()},
+    )

@@ -1,0 +1,218 @@
+"""Training: a dataset as arrays, what a teacher gives for it, and students that are distilled from that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketvl.data.dataset import Dataset
+from pocketvl.errors import RecipeError
+from pocketvl.launch import processes
+from pocketvl.network.heads import HeadKind
+from pocketvl.pipelines.stages.towers import (
+    TORCH,
+    check_source,
+    ids_of,
+    this_machine,
+    write_pixels,
+)
+from pocketvl.stage import Inputs, Stage
+from pocketvl.tasks.head_training import HeadTraining
+from pocketvl.train.samples import SAMPLES, TrainingSamples
+from pocketvl.train.settings import TrainingSettings
+
+LOSSES_FILE = "losses.json"
+CURVES_FILE = "losses.png"
+"""Beside a checkpoint: the curves of the trainings that it came from."""
+_INDEX_FILE = "index.json"
+_GPU_DEVICES = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")  # CUDA's on PCs, on Jetsons and in WSL; ROCm's
+_NO_GPU = "none"
+
+
+def teacher_device() -> str:
+    """Where teachers run: on the first GPU, or on the processor."""
+    return "cpu" if _accelerator() == _NO_GPU else "cuda"
+
+
+def teacher_machine() -> Mapping[str, str]:
+    """What a teacher's outputs depend on beside its inputs: the last digits differ from device to device."""
+    return {**this_machine(), "accelerator": _accelerator()}
+
+
+def _accelerator() -> str:
+    """The name of the first GPU; torch, slow to import, is asked only where the system has such a device."""
+    if not any(next(Path("/dev").glob(pattern), None) for pattern in _GPU_DEVICES):
+        return _NO_GPU
+
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else _NO_GPU
+
+
+def training_machine() -> Mapping[str, str]:
+    """What a training's result depends on beside its inputs."""
+    return {**teacher_machine(), "processes": str(processes())}
+
+
+@dataclass(frozen=True)
+class TrainingData(Stage):
+    """A dataset's images as pixels, its texts as ids, and which belong together."""
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = TORCH
+
+    source: Path
+    data: Path
+
+    @property
+    def title(self) -> str:
+        return "prepare the training data"
+
+    def requires(self, source: Inputs) -> None:
+        check_source(source["source"])
+        SAMPLES[head_training(source["source"]).kind].check(Dataset.open(source["data"]))
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.families import read_contract
+
+        opened, dataset = read_contract(source["source"]), Dataset.open(source["data"])
+        kind = opened.head.kind
+        texts, index = SAMPLES[kind].select(dataset, opened.head)
+        write_pixels(out / "pixels.npy", dataset, opened.preprocess, source)
+        np.save(out / "ids.npy", ids_of(texts, opened.tokenizer_json, opened.tokenizer))
+        told = {"kind": kind.value, "index": index}
+        (out / _INDEX_FILE).write_text(json.dumps(told) + "\n", encoding="utf-8")
+
+
+def read_samples(folder: Path) -> TrainingSamples:
+    """What a `TrainingData` made; images stay on disk.
+
+    Raises:
+        DataError: too few for a training.
+    """
+    told = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
+    pixels, ids = np.load(folder / "pixels.npy", mmap_mode="r"), np.load(folder / "ids.npy")
+    return SAMPLES[HeadKind(told["kind"])](pixels, ids, told["index"])
+
+
+@dataclass(frozen=True)
+class TeacherOutputs(Stage):
+    """What a model gives for all of the training data, by component.
+
+    Attributes:
+        teacher: a checkpoint.
+        data: what it is shown.
+        mirrored: show images mirrored, too.
+    """
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = TORCH
+
+    teacher: Path
+    data: TrainingData
+    mirrored: bool
+
+    @property
+    def title(self) -> str:
+        return "run the teacher"
+
+    def environment(self) -> Mapping[str, str]:
+        return teacher_machine()
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.families import open_checkpoint
+        from pocketvl.tasks.training import teacher_outputs
+        from pocketvl.tasks.training_tasks import training_task
+
+        opened, samples = open_checkpoint(source["teacher"]), read_samples(source["data"])
+        task, device = training_task(opened.contract), teacher_device()
+        components = {name: opened.tower(name).train(False).to(device) for name in task.components}
+        found = teacher_outputs(task, components, samples, self.mirrored, source.progress)
+        for port, values in found.items():
+            np.save(out / f"{port}.npy", values)
+
+
+def read_outputs(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """What a `TeacherOutputs` found, by port; it stays on disk."""
+    files = sorted(folder.glob("*.npy"))
+    return {path.name.removesuffix(".npy"): np.load(path, mmap_mode="r") for path in files}
+
+
+def states_of(source: Inputs) -> Path:
+    """Where a training keeps its states.
+
+    Raises:
+        RecipeError: the stage was given no such folder.
+    """
+    if source.work is None:
+        raise RecipeError("training needs a folder for its states")
+    return source.work / "states"
+
+
+@dataclass(frozen=True)
+class TrainStudent(Stage):
+    """A trained student: its checkpoint, and its losses.
+
+    Attributes:
+        student: a checkpoint.
+        teacher: what it is distilled from.
+        data: what it is trained on.
+        outputs: the teacher's; () where it is trained on labels alone.
+        settings: how.
+        hold_zeros: weights that are 0 stay so.
+    """
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = (*TORCH, "accelerate")
+    resumes: ClassVar[bool] = True
+
+    student: Path | Stage
+    teacher: Path
+    data: TrainingData
+    outputs: tuple[TeacherOutputs, ...]
+    settings: TrainingSettings
+    hold_zeros: bool = False
+
+    @property
+    def title(self) -> str:
+        return "distil from the teacher" if self.outputs else "train on labels"
+
+    def environment(self) -> Mapping[str, str]:
+        return training_machine()
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.compress.distil import train_student
+        from pocketvl.compress.sparsity import held_zeros
+        from pocketvl.families import open_checkpoint
+        from pocketvl.tasks.training_tasks import training_task
+
+        states = states_of(source)
+        student = open_checkpoint(source["student"])
+        teacher = open_checkpoint(source["teacher"]) if self.settings.runs_teacher else None
+        outputs = read_outputs(source["outputs"]) if self.outputs else None
+        samples, task = read_samples(source["data"]), training_task(student.contract)
+        with held_zeros(student.model, self.hold_zeros):
+            reports = train_student(
+                task, student, teacher, samples, outputs, self.settings, states, source.progress
+            )
+        student.save(out)
+        losses = {name: report.losses for name, report in reports.items()}
+        (out / LOSSES_FILE).write_text(json.dumps(losses) + "\n", encoding="utf-8")
+
+
+def head_training(source: Path) -> HeadTraining:
+    """How the head of a checkpoint is trained; imports no torch.
+
+    Raises:
+        SourceError: it is no checkpoint of a known family.
+    """
+    from pocketvl.families import family_of
+
+    family = family_of(source)
+    return HeadTraining(family.head, family.components)

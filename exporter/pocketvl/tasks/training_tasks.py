@@ -1,0 +1,28 @@
+"""The training task of a model, by its head."""
+
+from __future__ import annotations
+
+from pocketvl.errors import RecipeError
+from pocketvl.families.base import Contract
+from pocketvl.families.folders.hf import read_scalar
+from pocketvl.network.heads import ContrastiveHead
+from pocketvl.tasks.contrastive_training import ContrastiveTraining
+from pocketvl.tasks.labels_training import LabelTraining
+from pocketvl.tasks.training import TrainingTask
+from pocketvl_runtime.manifest import Activation
+
+
+def training_task(contract: Contract) -> TrainingTask:
+    """How the head of a checkpoint is trained.
+
+    Raises:
+        RecipeError: its answers are no softmax.
+        SourceError: what the head stores among the weights cannot be read.
+    """
+    head, ports, pad_id = contract.head, contract.components, contract.tokenizer.pad_id
+    if head.activation is not Activation.SOFTMAX:
+        raise RecipeError(f"{contract.folder}: training is for softmax, not for {head.activation.value}")
+    if not isinstance(head, ContrastiveHead):
+        return LabelTraining(head.kind, (head.component,), ports, pad_id)
+    names = tuple(port.partition(".")[0] for port in (head.first, head.second))
+    return ContrastiveTraining(head.kind, names, ports, pad_id, read_scalar(contract.folder, head.scale))
