@@ -32,6 +32,7 @@ from pocketvl.tasks import task_of
 from pocketvl.tasks.encoding import Encoder
 from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.manifest import Engine, GraphSpec, Precision
+from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import SearchReport
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from pocketvl.tasks.torch_runner import TorchRunner
 
 Tell = Callable[[Event], None]
-Progress = Callable[[int, int, str], None]
 _PRECISIONS = {
     plan.search_bits: precision for precision, plan in PLANS.items() if plan.search_bits is not None
 }

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pocketvl.errors import RecipeError
+from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
     import optuna
 
-Progress = Callable[[int, int, str], None]
 Widths = tuple[int, ...]
 _STUDY, _SEARCHED = "bits", "searched"
 _LOCK_GRACE_S = 30

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -15,8 +15,8 @@ from pocketvl.tasks.encoding import Array, Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs
 from pocketvl.tasks.parity import ParityReport, measure_parity
+from pocketvl_runtime.progress import Progress
 
-Progress = Callable[[int, int, str], None]
 _REPORT_EVERY = 50
 
 
