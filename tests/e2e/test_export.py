@@ -204,7 +204,7 @@ def test_sabotaged_layers_are_caught_moved_and_reported(exported: Exported, tmp_
         assert moved[f"{first}.fc2"] is Precision.FP32  # what goes in is large in any grid
         assert len(moved) < 5
         assert sum(step.bytes_added for step in variant.gate.fallbacks) > 0
-        assert variant.parity[Role.IMAGE_ENCODER].centred_cosine_median > 0.99
+        assert variant.parity["image_encoder.embedding"].centred_cosine_median > 0.99
     assert "vision_model.encoder.layers.0.mlp.fc" in report.sensitivity[0].layer
     assert "layers moved to a higher precision" in (bundle / "report.html").read_text()
 
@@ -218,7 +218,7 @@ def test_a_variant_that_lost_too_much_is_left_out_and_named(exported: Exported, 
     words = ["export", source, "-o", bundle, "--calibration", exported.calibration, "--data", exported.data]
     words += ["--variants", "onnx-fp32,onnx-int8", "--gate", "match_hard=100,retrieval_r1=100"]
     words += ["--recipe", recipe]
-    lost = r"onnx-int8: image_encoder centred_cosine_median 0\.\d+, at least 0\.99 required"
+    lost = r"onnx-int8: image_encoder.embedding centred_cosine_median 0\.\d+, at least 0\.99 required"
 
     done = pocketvl(*words, cache=exported.cache)
     assert done.returncode == 1

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from pocketvl.errors import SourceError
-from pocketvl.evaluate.parity import measure_parity
 from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitialised_component
 from pocketvl.families.base import Component, Contract
 from pocketvl.families.checkpoint import Checkpoint
@@ -29,6 +28,7 @@ from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.fold import fold_, load_folded_
 from pocketvl.quantize.simulate import simulated
 from pocketvl.quantize.tower import quantize_tower, tower_spec
+from pocketvl.tasks.parity import measure_parity
 from pocketvl_runtime.manifest import Engine, Precision
 from pocketvl_runtime.text import Tokenizer
 from tests.families.cases import CASES, FamilyCase, Inputs

@@ -16,14 +16,13 @@ from PIL import Image
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import LoweringError
-from pocketvl.evaluate.embeddings import Embeddings
-from pocketvl.evaluate.tasks import DEFAULT_TEMPLATE
 from pocketvl.families.base import IMAGE, TEXT
 from pocketvl.lower.backends import backend_of_file
 from pocketvl.network.ports import Port
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
 from pocketvl.stage import Stage, installed_version, link_or_copy
 from pocketvl.stage.base import links, settings
+from pocketvl.tasks.contrastive_metrics import DEFAULT_TEMPLATE, Embeddings
 from pocketvl_runtime.backends import least_engine
 from pocketvl_runtime.golden import (
     GOLDEN_FILE,
