@@ -44,10 +44,10 @@ from pocketvl.tabletop.draw import draw_scene
 from pocketvl.tabletop.scene import sample_scene, scene_rng
 from pocketvl.tasks.parity import measure_parity
 from pocketvl_runtime.image import open_image
-from pocketvl_runtime.manifest import ImageProcessor, Normalization, Precision, ResizeMode, Role
+from pocketvl_runtime.manifest import ImageProcessor, Normalization, Precision, ResizeMode
 
 INPUTS = {"image": "pixels", "text": "ids"}
-ROLES = {"image": Role.IMAGE_ENCODER, "text": Role.TEXT_ENCODER}
+ROLES = {"image": "image_encoder", "text": "text_encoder"}
 GRAPHS = (
     "static.onnx",
     "static.tflite",

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from pocketvl.families import open_checkpoint
-from pocketvl_runtime.manifest import Role
 from tests.e2e.conftest import Exported
 
 RECIPE = """
@@ -66,7 +65,7 @@ def test_a_killed_compression_goes_on_and_ends_in_the_same_bytes(exported: Expor
     steps = [each["step"] for each in json.loads((out / "compress.json").read_text())["steps"]]
     assert steps == ["initialize a smaller model at random", "distil from the teacher", "train for int8"]
     checkpoint = open_checkpoint(out)
-    assert checkpoint.stacks[Role.IMAGE_ENCODER].width == 24
+    assert checkpoint.stacks["image_encoder"].width == 24
     assert checkpoint.model.get_parameter("text_model.encoder.layers.0.mlp.fc1.weight").shape == (20, 16)
 
 

@@ -21,7 +21,7 @@ from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import plan, run
 from pocketvl_runtime import load
-from pocketvl_runtime.manifest import Engine, Manifest, Precision, Role, Status
+from pocketvl_runtime.manifest import Engine, Manifest, Precision, Status
 from tests.e2e.conftest import Exported, make_outlier_clip, pocketvl
 
 EXPORT = ["export", "{checkpoint}", "-o", "out", "--calibration", "{calibration}"]
@@ -116,7 +116,7 @@ def test_the_report_has_every_figure(exported: Exported) -> None:
 def test_equal_integers_by_another_name_are_a_file_of_their_own(exported: Exported) -> None:
     stages = VariantStages(exported.checkpoint, exported.calibration, read_export_recipe(DEFAULT), True)
     precisions = (Precision.INT8, Precision.MIXED)
-    role, engine = Role.TEXT_ENCODER, Engine.ONNX
+    role, engine = "text_encoder", Engine.ONNX
     graphs = [stages.graph(role, engine, precision, Fallbacks()) for precision in precisions]
     results = run(plan(graphs), exported.cache)
     first, second = (results[graph].folder / graph.file for graph in graphs)

@@ -17,7 +17,7 @@ from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl.tasks.contrastive_metrics import Embeddings
 from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
 from pocketvl.tasks.parity import measure_parity
-from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status
+from pocketvl_runtime.manifest import Comparable, Engine, Precision, Status
 
 
 def sample(index: int, **known: object) -> Sample:
@@ -72,7 +72,7 @@ def synthetic_report(lost: int = 1, samples: int = 200) -> Report:
             latency_ms={stage: {"1": latency, "2": latency} for stage in ("image", "text", "total")},
             peak_rss_bytes=80_000_000,
             ops={"image_encoder": {"MatMul": 12, "Add": 3}},
-            comparable=(Comparable("sha256:00", {Role.IMAGE_ENCODER: 0.999}),),
+            comparable=(Comparable("sha256:00", {"image_encoder": 0.999}),),
             notes=("says <b>something</b>",),
         )
 

@@ -47,7 +47,6 @@ from pocketvl_runtime.manifest import (
     OutputPort,
     PortKind,
     Precision,
-    Role,
     Scale,
     Status,
     VariantFile,
@@ -62,8 +61,8 @@ from pocketvl_runtime.text import Tokenizer
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
 
-IMAGE_PORT = port_name(Role.IMAGE_ENCODER, "embedding")
-TEXT_PORT = port_name(Role.TEXT_ENCODER, "embedding")
+IMAGE_PORT = port_name("image_encoder", "embedding")
+TEXT_PORT = port_name("text_encoder", "embedding")
 _SCORE_DIGITS = 7
 REPORT_FILES = ("report.json", "report.html")
 
@@ -225,7 +224,7 @@ def _write_golden(source: Checkpoint, calibration: Dataset, labels: tuple[str, .
     rows: list[np.ndarray] = []
     (out / "golden" / "images").mkdir(parents=True)
     (out / "golden" / "pixels").mkdir()
-    encoder = source.tower(Role.IMAGE_ENCODER)
+    encoder = source.tower("image_encoder")
     with torch.inference_mode(), _one_thread():
         for name, content in golden_images(calibration).items():
             pixels = preprocess(open_image(content), source.preprocess)
@@ -267,7 +266,7 @@ def _embed_texts(source: Checkpoint, texts: Sequence[str]) -> tuple[np.ndarray, 
     import torch
 
     ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
-    encoder = source.tower(Role.TEXT_ENCODER)
+    encoder = source.tower("text_encoder")
     rows = [encoder(torch.from_numpy(row[None]))[0].numpy() for row in ids]
     return ids, np.array(rows, np.float32).reshape(len(texts), source.embedding_dim)
 
