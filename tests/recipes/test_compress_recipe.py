@@ -111,7 +111,7 @@ def test_components_that_a_model_does_not_have(tmp_path: Path, text: str, compla
         (("sparsify", "sparsity = 0.5"), ("low-rank", "ratio = 0.5"), "sparsify comes before low-rank"),
         (("low-rank", "ratio = 0.5"), ("sparsify", "sparsity = 0.5"), "low-rank comes before sparsify"),
         (("drop-layers", "keep = { image_encoder = 1 }"), ("reinitialize", SHAPES), "to be the first step"),
-        (("sparsify", "sparsity = 0.5"), ("qat", 'precision = "int4"'), "sparsify comes before qat"),
+        (("sparsify", "sparsity = 0.5"), ("qat", QAT), "sparsify comes before qat"),
     ],
 )
 def test_an_impossible_order_is_refused_before_anything_runs(
