@@ -28,13 +28,13 @@ from pocketvl.pipelines.stages.towers import (
     CalibrationFeeds,
     Feeds,
     PrepareTower,
-    calibration_texts,
     ids_of,
     open_component,
     save_tower,
 )
 from pocketvl.quantize.fold import fold_
 from pocketvl.stage import Inputs, PlanError, Result, plan, run
+from pocketvl.tasks.contrastive import calibration_texts
 from pocketvl_runtime.manifest import Precision
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual

@@ -63,12 +63,34 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
+    def check_calibration(cls, dataset: Dataset) -> None:
+        """Says at once what a dataset lacks to calibrate with.
+
+        Raises:
+            DataError: some component would be shown nothing.
+        """
+
+    @classmethod
+    @abstractmethod
     def texts(cls, dataset: Dataset) -> tuple[str, ...]:
         """What is read of a dataset, in the order of the outputs' rows."""
 
     @abstractmethod
     def feeds(self, encoder: Encoder, dataset: Dataset) -> tuple[Feed, ...]:
         """What each component is shown of a dataset."""
+
+    @abstractmethod
+    def calibration_feeds(self, encoder: Encoder, dataset: Dataset, most_texts: int) -> tuple[Feed, ...]:
+        """What calibration shows each component.
+
+        Args:
+            encoder: makes the inputs.
+            dataset: to calibrate with.
+            most_texts: where a dataset has more texts, so many are taken, spread evenly.
+
+        Raises:
+            DataError: some component would be shown nothing.
+        """
 
     @abstractmethod
     def measure(self, dataset: Dataset, outputs: Outputs) -> TaskOutcomes:
@@ -116,6 +138,11 @@ class Task(ABC):
         if reference.texts != variant.texts:
             raise DataError("reference and variant were given different texts; measure both anew")
         return {port: measure_parity(rows, variant[port]) for port, rows in reference.arrays.items()}
+
+
+def spread_evenly(count: int, most: int) -> list[int]:
+    """The indices of at most `most` of `count` things, the first and the last among them."""
+    return [int(index) for index in np.linspace(0, count - 1, min(count, most)).round()]
 
 
 def run_feed(

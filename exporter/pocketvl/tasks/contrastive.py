@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
 from pocketvl.families.base import Contract
-from pocketvl.tasks.base import Task
-from pocketvl.tasks.contrastive_metrics import Embeddings, distinct_texts, measure_embeddings
+from pocketvl.tasks.base import Task, spread_evenly
+from pocketvl.tasks.contrastive_metrics import Embeddings, distinct_texts, label_prompts, measure_embeddings
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs, component_of
@@ -54,6 +55,10 @@ class ContrastiveTask(Task):
             raise DataError(f"{dataset.root}: at least two images are needed to compare embeddings")
 
     @classmethod
+    def check_calibration(cls, dataset: Dataset) -> None:
+        calibration_texts(dataset)
+
+    @classmethod
     def texts(cls, dataset: Dataset) -> tuple[str, ...]:
         """The distinct texts that any metric compares with an image."""
         return distinct_texts(dataset)
@@ -64,6 +69,14 @@ class ContrastiveTask(Task):
             raise DataError(
                 f"{dataset.root}: there are no texts to embed; give the samples captions or labels"
             )
+        return self._feeds(encoder, dataset, texts)
+
+    def calibration_feeds(self, encoder: Encoder, dataset: Dataset, most_texts: int) -> tuple[Feed, ...]:
+        """Every image, and the texts of `calibration_texts`."""
+        texts = calibration_texts(dataset)
+        return self._feeds(encoder, dataset, [texts[k] for k in spread_evenly(len(texts), most_texts)])
+
+    def _feeds(self, encoder: Encoder, dataset: Dataset, texts: Sequence[str]) -> tuple[Feed, ...]:
         images = [sample.image for sample in dataset.samples]
         return (
             encoder.feed(component_of(self.first), images=images),
@@ -85,3 +98,28 @@ class ContrastiveTask(Task):
             DataError: they are not outputs of such a head.
         """
         return Embeddings(outputs[self.first], outputs[self.second], outputs.texts)
+
+
+def calibration_texts(dataset: Dataset) -> tuple[str, ...]:
+    """The distinct texts that a text encoder is calibrated with, in the order of first use.
+
+    These are each sample's captions and negatives; where it has none, its label in the template that the
+    bundle classifies with. Photos alone give none, and no stand-in is made up: a static grid is as wide as
+    what calibration showed, and would then be that of texts that nobody asks.
+
+    Raises:
+        DataError: no sample has a caption or a label.
+    """
+    prompts = label_prompts(dataset)
+    texts: dict[str, None] = {}
+    for sample in dataset.samples:
+        own = (*sample.captions, *sample.negatives)
+        if not own and sample.label is not None:
+            own = (prompts[sample.label],)
+        texts.update(dict.fromkeys(own))
+    if not texts:
+        raise DataError(
+            f"{dataset.root}: the text tower is calibrated with captions or labels, and no sample has any; "
+            "give the samples `captions` or a `label`"
+        )
+    return tuple(texts)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pocketvl.data.dataset import Dataset, Question, questions_of
 from pocketvl.errors import DataError
 from pocketvl.families.base import Contract
-from pocketvl.tasks.base import Task
+from pocketvl.tasks.base import Task, spread_evenly
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs, component_of
@@ -55,14 +55,26 @@ class LabelTask(Task):
             raise DataError(f"{dataset.root}: at least two questions are needed to compare answers")
 
     @classmethod
+    def check_calibration(cls, dataset: Dataset) -> None:
+        _questions(dataset)
+
+    @classmethod
     def texts(cls, dataset: Dataset) -> tuple[str, ...]:
         """The questions, sample by sample."""
         return tuple(each.text for each in _questions(dataset))
 
     def feeds(self, encoder: Encoder, dataset: Dataset) -> tuple[Feed, ...]:
+        return (self._feed(encoder, dataset, _questions(dataset)),)
+
+    def calibration_feeds(self, encoder: Encoder, dataset: Dataset, most_texts: int) -> tuple[Feed, ...]:
+        """Questions, each with its image."""
         asked = _questions(dataset)
+        chosen = [asked[k] for k in spread_evenly(len(asked), most_texts)]
+        return (self._feed(encoder, dataset, chosen),)
+
+    def _feed(self, encoder: Encoder, dataset: Dataset, asked: Sequence[Question]) -> Feed:
         images = [dataset.samples[each.sample].image for each in asked]
-        return (encoder.feed(component_of(self.port), images, [each.text for each in asked]),)
+        return encoder.feed(component_of(self.port), images, [each.text for each in asked])
 
     def measure(self, dataset: Dataset, outputs: Outputs) -> TaskOutcomes:
         """Whether each question's answer is right; one that the model does not know counts as missed."""

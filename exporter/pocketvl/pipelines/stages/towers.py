@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pocketvl.arrays import open_array
 from pocketvl.data.dataset import Dataset, Sample
-from pocketvl.errors import DataError, SourceError
+from pocketvl.errors import SourceError
 from pocketvl.families import family_of
 from pocketvl.families.base import Component, example_inputs
 from pocketvl.families.folders.files import description_files
 from pocketvl.network.heads import HeadKind
-from pocketvl.network.ports import PortKind
 from pocketvl.stage import Inputs, Stage
+from pocketvl.tasks import task_class, task_of
+from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.isa import instruction_set
@@ -36,6 +37,9 @@ TORCH = ("torch", "transformers", "pillow", "tokenizers", "numpy", "safetensors"
 EQUALIZED_FILE = "equalized.json"
 _WEIGHTS = "weights.safetensors"
 _MOST_TEXTS = 1024
+_Array: TypeAlias = npt.NDArray[np.generic]
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 
 def check_source(folder: Path) -> None:
@@ -51,7 +55,7 @@ def this_machine() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class CalibrationFeeds(Stage):
-    """What calibration shows the components: the pixels and ids of a dataset, made as on the device."""
+    """What calibration shows the components, as their task says: inputs by port, made as on the device."""
 
     version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = TORCH
@@ -61,51 +65,36 @@ class CalibrationFeeds(Stage):
     most_texts: int = _MOST_TEXTS
 
     def requires(self, source: Inputs) -> None:
-        calibration_texts(Dataset.open(source["calibration"]))
+        check_source(source["source"])
+        task_class(family_of(source["source"]).head).check_calibration(Dataset.open(source["calibration"]))
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.families import read_contract
 
         contract = read_contract(source["source"])
         dataset = Dataset.open(source["calibration"])
-        texts = calibration_texts(dataset)
-        chosen = np.linspace(0, len(texts) - 1, min(len(texts), self.most_texts)).round().astype(int)
-        ids = ids_of([texts[k] for k in chosen], contract.tokenizer_json, contract.tokenizer)
-        for name, ports in contract.components.items():
-            (out / name).mkdir()
-            for index, port in enumerate(ports.inputs):
-                path = out / name / f"{index}_{port.name}.npy"
-                if port.kind is PortKind.PIXELS:
-                    write_pixels(path, dataset, contract.preprocess, source)
-                else:
-                    np.save(path, ids)
+        encoder = Encoder.of_contract(contract)
+        feeds = task_of(contract).calibration_feeds(encoder, dataset, self.most_texts)
+        total, before = sum(feed.rows for feed in feeds), 0
+        for feed in feeds:
+            (out / feed.component).mkdir()
+            for done in _write_feed(out / feed.component, feed):
+                source.progress(before + done, total, "preprocessing")
+            before += feed.rows
 
 
-def calibration_texts(dataset: Dataset) -> tuple[str, ...]:
-    """The distinct texts that a text tower is calibrated with, in the order of first use.
-
-    These are each sample's captions and negatives; where it has none, its label in the template that the
-    bundle classifies with. Photos alone give none, and no stand-in is made up: a static grid is as wide as
-    what calibration showed, and would then be that of texts that nobody asks.
-
-    Raises:
-        DataError: no sample has a caption or a label.
-    """
-    from pocketvl.tasks.contrastive_metrics import label_prompts
-
-    prompts = label_prompts(dataset)
-    texts: dict[str, None] = {}
-    for sample in dataset.samples:
-        own = (*sample.captions, *sample.negatives)
-        if not own and sample.label is not None:
-            own = (prompts[sample.label],)
-        texts.update(dict.fromkeys(own))
-    if not texts:
-        raise DataError(
-            f"{dataset.root}: the text tower is calibrated with captions or labels, and no sample has any; "
-            "give the samples `captions` or a `label`"
-        )
-    return tuple(texts)
+def _write_feed(folder: Path, feed: Feed) -> Iterator[int]:
+    """Writes a feed's rows, one file an input; gives the number of rows that are written, after each."""
+    arrays = {
+        name: open_array(folder / f"{index}_{name}.npy", rows.dtype, (feed.rows, *rows.shape[1:]))
+        for index, (name, rows) in enumerate(feed.read(0, 1).items())
+    }
+    for index, row in enumerate(_in_threads(lambda index: feed.read(index, index + 1), range(feed.rows))):
+        for name, values in row.items():
+            arrays[name][index] = values[0]
+        yield index + 1
+    for array in arrays.values():
+        array.flush()
 
 
 def write_pixels(path: Path, dataset: Dataset, spec: ImageProcessor, source: Inputs) -> None:
@@ -116,23 +105,24 @@ def write_pixels(path: Path, dataset: Dataset, spec: ImageProcessor, source: Inp
     def pixels(sample: Sample) -> npt.NDArray[np.uint8]:
         return preprocess(open_image(sample.image), spec)
 
-    threads = ThreadPoolExecutor(usable_processors())  # Pillow decodes and resizes outside of Python's lock
+    for index, row in enumerate(_in_threads(pixels, dataset.samples)):
+        rows[index] = row
+        source.progress(index + 1, len(dataset), "preprocessing")
+    rows.flush()
+
+
+def _in_threads(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_Made]:
+    """What comes of each item, in order; Pillow decodes and resizes outside of Python's lock."""
+    threads = ThreadPoolExecutor(usable_processors())
     try:
-        for place, row in enumerate(threads.map(pixels, dataset.samples)):
-            rows[place] = row
-            source.progress(place + 1, len(dataset), "preprocessing")
+        yield from threads.map(work, items)
     finally:
         threads.shutdown(cancel_futures=True)  # where somebody interrupts, the rest is not read first
-    rows.flush()
 
 
 def ids_of(texts: list[str], tokenizer_json: bytes, spec: TextProcessor) -> npt.NDArray[np.int32]:
     """Token ids [N, T] of texts, as on the device."""
     return Tokenizer(tokenizer_json, spec).encode(texts).ids
-
-
-Feed: TypeAlias = npt.NDArray[np.generic] | tuple[npt.NDArray[np.generic], ...]
-"""A component's input, or all of its inputs."""
 
 
 class Feeds:
@@ -149,7 +139,8 @@ class Feeds:
     def __len__(self) -> int:
         return -(-len(self._inputs[0]) // self._batch)
 
-    def __iter__(self) -> Iterator[Feed]:
+    def __iter__(self) -> Iterator[_Array | tuple[_Array, ...]]:
+        """A component's input, or all of its inputs, batch by batch."""
         for start in range(0, len(self._inputs[0]), self._batch):
             found = tuple(np.array(rows[start : start + self._batch]) for rows in self._inputs)
             yield found[0] if len(found) == 1 else found
