@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,13 @@ import torch
 from pocketvl.data.dataset import Dataset, write_samples
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
-from pocketvl.pipelines.bundle import golden_embeddings, write_base
+from pocketvl.pipelines.bundle import write_base
 from pocketvl.pipelines.measure import with_tolerances
-from pocketvl.tasks.contrastive_metrics import Embeddings
+from pocketvl.tasks import task_of
+from pocketvl.tasks.encoding import Encoder
+from pocketvl.tasks.golden import GoldenInputs, expected_outputs
+from pocketvl.tasks.outputs import Outputs
+from pocketvl.tasks.torch_runner import TorchRunner
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import Golden, Scores
 from pocketvl_runtime.image import load_pixels
@@ -25,6 +28,7 @@ from pocketvl_runtime.text import Tokenizer
 from tests.families.tiny import make_tiny_clip
 from tests.runtime.bundles import picture
 
+IMAGE, TEXT = "image_encoder.embedding", "text_encoder.embedding"
 LABELS = ("circle", "square", "star")
 
 
@@ -104,23 +108,24 @@ def labels_read(source: Checkpoint) -> np.ndarray:
         return np.asarray(source.tower("text_encoder")(torch.from_numpy(ids)).numpy())
 
 
-def off_by(golden: Golden, labels: np.ndarray, noise: float) -> Embeddings:
-    """What a variant would answer whose embeddings are off by so much."""
-    exact, rng = golden_embeddings(golden), np.random.default_rng(0)
+def off_by(golden: Golden, labels: np.ndarray, noise: float) -> Outputs:
+    """What a variant would give whose embeddings are off by so much."""
+    exact, rng = expected_outputs(golden), np.random.default_rng(0)
 
     def near(rows: np.ndarray) -> np.ndarray:
         moved = rows + noise * rng.normal(size=rows.shape)
         return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)
 
-    texts = np.concatenate([near(exact.text), near(labels)])
-    return Embeddings(near(exact.image), texts, (*exact.texts, *label_texts("a photo of a {label}", LABELS)))
+    text = np.concatenate([near(exact[TEXT]), near(labels)])
+    texts = (*exact.texts, *label_texts("a photo of a {label}", LABELS))
+    return Outputs({IMAGE: near(exact[IMAGE]), TEXT: text}, texts)
 
 
-def judged(base: Bundle, variant: str, got: Embeddings) -> Golden:
-    """The pack with the tolerances of one variant that answered so."""
+def judged(source: Checkpoint, base: Bundle, variant: str, got: Outputs) -> Golden:
+    """The pack with the tolerances of one variant that gave that."""
     engine, precision = variant.split("-")
     spec = VariantSpec.of(Engine(engine), Precision(precision), Status.EXPERIMENTAL, {})
-    return with_tolerances(base.golden(), {variant: got}, {variant: spec}, base.manifest)
+    return with_tolerances(base, task_of(source.contract, source), {variant: got}, {variant: spec})
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 2e-2, 0.3])
@@ -128,12 +133,12 @@ def test_a_variants_answers_keep_their_tolerance_and_little_more_is_allowed(
     source: Checkpoint, base: Bundle, noise: float
 ) -> None:
     got = off_by(base.golden(), labels_read(source), noise)
-    golden = judged(base, "onnx-int8", got)
+    golden = judged(source, base, "onnx-int8", got)
     assert golden.answers is not None
-    for name, texts in (("match", got.text[:12]), ("classify", got.text[12:])):
+    for name, texts in (("match", got[TEXT][:12]), ("classify", got[TEXT][12:])):
         limit = golden.tolerance["onnx-int8"].answers[name]
         off = {"similarity": 0.0, "probability": 0.0}
-        for expected, seen in zip(golden.answers[name], got.image, strict=True):
+        for expected, seen in zip(golden.answers[name], got[IMAGE], strict=True):
             similarity = similarities(seen, texts)
             probability = probabilities(similarity, source.logit_scale)
             assert _wrong_scores(similarity, probability, expected, limit) is None
@@ -148,7 +153,7 @@ def test_a_variants_answers_keep_their_tolerance_and_little_more_is_allowed(
 
 def test_fp32_has_next_to_no_margin(source: Checkpoint, base: Bundle) -> None:
     exact = off_by(base.golden(), labels_read(source), 0.0)
-    for limit in judged(base, "onnx-fp32", exact).tolerance["onnx-fp32"].answers.values():
+    for limit in judged(source, base, "onnx-fp32", exact).tolerance["onnx-fp32"].answers.values():
         assert limit.similarity <= 2.1e-4
         assert limit.probability <= 0.001
 
@@ -159,7 +164,30 @@ def test_a_variant_that_answers_nan_has_a_tolerance_all_the_same(
     source: Checkpoint, base: Bundle, broken: float
 ) -> None:
     got = off_by(base.golden(), labels_read(source), 0.0)
-    golden = judged(base, "onnx-fp16", replace(got, image=np.full_like(got.image, broken)))
+    golden = judged(
+        source, base, "onnx-fp16", Outputs({**got.arrays, IMAGE: np.full_like(got[IMAGE], broken)}, got.texts)
+    )
     for limit in golden.tolerance["onnx-fp16"].answers.values():
         assert (limit.similarity, limit.probability) == (2.0, 1.0)
     assert Golden.from_json(golden.to_json(), base.manifest) == golden
+
+
+def test_answers_that_are_shown_are_to_the_same_texts_for_every_model(
+    source: Checkpoint, base: Bundle
+) -> None:
+    golden, task, tasks = base.golden(), task_of(source.contract, source), base.manifest.tasks
+    assert list(tasks) == ["classify", "match"]  # the labels are not what is shown
+    exact = TorchRunner(source.components, Encoder.of_contract(source.contract))
+    inputs = GoldenInputs(
+        [base.file(image.file) for image in golden.images], [text.text for text in golden.texts]
+    )
+    found = task.golden.shown(golden, task.golden.outputs(exact, inputs, tasks), tasks)
+    expected = task.golden.shown(golden, expected_outputs(golden), tasks)
+    assert [each.image for each in found] == list(range(6))
+    probability = [each.probability for each in expected]
+    assert np.ptp(probability, axis=1).min() > 1e-3
+    np.testing.assert_allclose([each.probability for each in found], probability, atol=1e-5)
+    similarity = by_torch(source, base, [f"caption {k}" for k in range(6)])[0]
+    for each, row in zip(expected, similarity, strict=True):
+        assert each.texts == tuple(f"caption {k}" for k in range(6))
+        np.testing.assert_allclose(each.probability, probabilities(row, source.logit_scale), atol=1e-5)

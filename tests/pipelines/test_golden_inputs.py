@@ -12,6 +12,7 @@ from PIL import Image, ImageChops, PngImagePlugin
 
 from pocketvl.data.dataset import Dataset, write_samples
 from pocketvl.pipelines.golden_inputs import HARD_STRINGS, golden_images, golden_texts
+from pocketvl.tasks.contrastive_golden import ContrastiveGolden
 from pocketvl_runtime.image import open_image
 from pocketvl_runtime.text import check_texts
 
@@ -146,27 +147,27 @@ def test_nothing_but_pixels_gets_in(fmt: str, options: dict[str, Any], tmp_path:
                 assert np.abs(np.asarray(image, int) - np.asarray(upright)).mean() < 4
 
 
-def test_there_are_twelve_texts_that_the_runtime_takes(tmp_path: Path) -> None:
-    texts = golden_texts(dataset(tmp_path / "data", count=2))
+def test_there_are_twelve_texts_that_the_runtime_takes() -> None:
+    texts = golden_texts(["caption 0", "caption 1", "caption 0"])
     assert len(texts) == len(set(texts)) == 12
-    assert texts[:2] == ("caption 0", "caption 1")
+    assert texts[:3] == ("caption 0", "caption 1", "a photo of number 1")
     assert texts[6:] == HARD_STRINGS
     check_texts(texts)
+    assert golden_texts(f"caption {k}" for k in range(20))[4:7] == ("caption 4", "caption 5", HARD_STRINGS[0])
 
 
 @pytest.mark.parametrize(
-    ("labels", "texts"),
+    ("rows", "texts"),
     [
-        (("dog", "cat", "dog"), ("a photo of a cat", "a photo of a dog", "a photo of number 1")),
-        ((None,), ("a photo of number 1", "a photo of number 2", "a photo of number 3")),
+        (({"captions": ["b", "c"], "label": "dog"}, {"captions": ["a"]}, {"captions": ["b"]}), ("b", "a")),
+        (({"label": "dog"}, {"label": "cat"}, {"label": "dog"}), ("a photo of a cat", "a photo of a dog")),
+        (({},), ()),
     ],
 )
-def test_without_captions_labels_or_plain_texts_are_taken(
-    labels: tuple[str | None, ...], texts: tuple[str, ...], tmp_path: Path
+def test_texts_are_a_datasets_captions_or_labels(
+    rows: tuple[dict[str, Any], ...], texts: tuple[str, ...], tmp_path: Path
 ) -> None:
     source = dataset(tmp_path / "data")
-    write_samples(source.root, [{"image": "0.png", "label": label} for label in labels])
-    found = golden_texts(Dataset.open(source.root))
-    assert found[:3] == texts
-    assert len(set(found)) == 12
-    check_texts(found)
+    write_samples(source.root, [{"image": "0.png", **row} for row in rows])
+    cases = ContrastiveGolden("image_encoder.embedding", "text_encoder.embedding", 1.0)
+    assert cases.texts(Dataset.open(source.root)) == texts

@@ -22,24 +22,18 @@ from pocketvl.network.ports import Port
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
 from pocketvl.stage import Stage, installed_version, link_or_copy
 from pocketvl.stage.base import links, settings
-from pocketvl.tasks.contrastive_metrics import DEFAULT_TEMPLATE, Embeddings
+from pocketvl.tasks import task_of
+from pocketvl.tasks.encoding import Encoder
+from pocketvl.tasks.golden import GoldenCases, GoldenInputs, ManifestTasks
 from pocketvl_runtime.backends import least_engine
-from pocketvl_runtime.golden import (
-    GOLDEN_FILE,
-    Golden,
-    GoldenArray,
-    GoldenImage,
-    GoldenText,
-    Scores,
-)
+from pocketvl_runtime.golden import GOLDEN_FILE, Golden, GoldenImage, GoldenText
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
     MANIFEST_FILE,
-    Activation,
     ComponentGraph,
-    ContrastiveTask,
     Engine,
     FileEntry,
+    ImageProcessor,
     InputPort,
     Manifest,
     Modality,
@@ -47,23 +41,17 @@ from pocketvl_runtime.manifest import (
     OutputPort,
     PortKind,
     Precision,
-    Scale,
     Status,
     VariantFile,
     VariantSpec,
-    port_name,
     tensors_of,
     variant_name,
 )
-from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 from pocketvl_runtime.text import Tokenizer
 
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
 
-IMAGE_PORT = port_name("image_encoder", "embedding")
-TEXT_PORT = port_name("text_encoder", "embedding")
-_SCORE_DIGITS = 7
 REPORT_FILES = ("report.json", "report.html")
 
 
@@ -72,22 +60,19 @@ def write_base(source: Checkpoint, calibration: Dataset, out: Path) -> Manifest:
 
     Args:
         source: the opened checkpoint.
-        calibration: where golden pictures and texts, and the labels, come from.
+        calibration: where golden images and texts, and what tasks ask of them, come from.
         out: an empty folder.
     """
     (out / "tokenizer.json").write_bytes(source.tokenizer_json)
-    labels = tuple(sorted({s.label for s in calibration.samples if s.label}))
-    _write_golden(source, calibration, labels, out)
-    head = (IMAGE_PORT, TEXT_PORT, Scale(source.logit_scale, source.logit_scale), 0.0, Activation.SOFTMAX)
+    cases = task_of(source.contract, source).golden
+    tasks = cases.tasks(calibration)
+    _write_golden(source, calibration, cases, tasks, out)
     manifest = Manifest(
         model=ModelInfo(source.contract.name, source.contract.family, (Modality.IMAGE, Modality.TEXT)),
         processors=source.contract.processors,
         graphs=_graphs(source),
         variants={},
-        tasks={
-            "match": ContrastiveTask(*head),
-            "classify": ContrastiveTask(*head, labels=labels, template=DEFAULT_TEMPLATE),
-        },
+        tasks=tasks,
         files=list_files(out),
         provenance={},
     )
@@ -161,15 +146,6 @@ def list_files(root: Path) -> dict[str, FileEntry]:
     return found
 
 
-def golden_embeddings(golden: Golden) -> Embeddings:
-    """The golden pack's expected embeddings as matrices."""
-    images, texts = (
-        np.array([array.values for array in golden.outputs[port]], np.float32)
-        for port in (IMAGE_PORT, TEXT_PORT)
-    )
-    return Embeddings(images, texts, tuple(text.text for text in golden.texts))
-
-
 def _graphs(source: Checkpoint) -> dict[str, ComponentGraph]:
     """The contracts of a checkpoint's components."""
     space = source.space()
@@ -203,72 +179,41 @@ def _stored(path: Path, contract: ComponentGraph) -> VariantFile:
     return VariantFile(f"graphs/{path.name}", found.signature)
 
 
-def golden_scores(images: np.ndarray, texts: np.ndarray, logit_scale: float) -> tuple[Scores, ...]:
-    """What match says of each picture: float32 embeddings [I, D] and [N, D] -> scores [N] of each.
+def _write_golden(
+    source: Checkpoint, calibration: Dataset, cases: GoldenCases, tasks: ManifestTasks, out: Path
+) -> None:
+    from pocketvl.tasks.torch_runner import TorchRunner
 
-    Rounded, for the last digits of a sum depend on the order that a processor takes it in.
-    """
-    rows = []
-    for number, image in enumerate(images if len(texts) else ()):
-        similarity = similarities(image, texts)
-        probability = probabilities(similarity, logit_scale)
-        of_both = (tuple(v.round(_SCORE_DIGITS).tolist()) for v in (probability, similarity))
-        rows.append(Scores({IMAGE: number}, *of_both))
-    return tuple(rows)
-
-
-def _write_golden(source: Checkpoint, calibration: Dataset, labels: tuple[str, ...], out: Path) -> None:
-    import torch
-
-    images: list[GoldenImage] = []
-    rows: list[np.ndarray] = []
-    (out / "golden" / "images").mkdir(parents=True)
-    (out / "golden" / "pixels").mkdir()
-    encoder = source.tower("image_encoder")
-    with torch.inference_mode(), _one_thread():
-        for name, content in golden_images(calibration).items():
-            pixels = preprocess(open_image(content), source.preprocess)
-            (out / "golden" / "images" / name).write_bytes(content)
-            expected = f"golden/pixels/{Path(name).stem}.png"
-            (out / expected).write_bytes(_png(pixels))
-            images.append(GoldenImage(f"golden/images/{name}", expected))
-            rows.append(encoder(torch.from_numpy(pixels[None]))[0].numpy())
-        strings = golden_texts(calibration)
-        ids, embeddings = _embed_texts(source, strings)
-        _, of_labels = _embed_texts(source, label_texts(DEFAULT_TEMPLATE, labels))
-    seen, scale = np.array(rows, np.float32), source.logit_scale
+    images = _write_images(calibration, source.preprocess, out)
+    texts = golden_texts(cases.texts(calibration))
+    ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
+    inputs = GoldenInputs([out / image.file for image in images], texts)
+    runner = TorchRunner(source.components, Encoder.of_contract(source.contract), batch=1)
+    with _one_thread():
+        outputs = cases.outputs(runner, inputs, tasks)
     golden = Golden(
         inputs={
-            IMAGE: tuple(images),
-            TEXT: tuple(
-                GoldenText(text, tuple(row.tolist())) for text, row in zip(strings, ids, strict=True)
-            ),
+            IMAGE: images,
+            TEXT: tuple(GoldenText(text, tuple(row.tolist())) for text, row in zip(texts, ids, strict=True)),
         },
-        outputs={IMAGE_PORT: _arrays(IMAGE, seen), TEXT_PORT: _arrays(TEXT, embeddings)},
-        answers={
-            "match": golden_scores(seen, embeddings, scale),
-            "classify": golden_scores(seen, of_labels, scale),
-        },
+        outputs=cases.arrays(inputs, outputs),
+        answers=cases.answers(inputs, outputs, tasks),
         tolerance={},
     )
     golden.write(out / GOLDEN_FILE)
 
 
-def _arrays(processor: str, rows: np.ndarray) -> tuple[GoldenArray, ...]:
-    """Embeddings [N, D] of a processor's inputs, in order."""
-    return tuple(
-        GoldenArray({processor: number}, (1, len(row)), _floats(row)) for number, row in enumerate(rows)
-    )
-
-
-def _embed_texts(source: Checkpoint, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids int32 [N, T], and torch's embeddings float32 [N, D], one by one."""
-    import torch
-
-    ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
-    encoder = source.tower("text_encoder")
-    rows = [encoder(torch.from_numpy(row[None]))[0].numpy() for row in ids]
-    return ids, np.array(rows, np.float32).reshape(len(texts), source.embedding_dim)
+def _write_images(calibration: Dataset, processor: ImageProcessor, out: Path) -> tuple[GoldenImage, ...]:
+    """Writes the golden images, and the pixels that must come of them."""
+    (out / "golden" / "images").mkdir(parents=True)
+    (out / "golden" / "pixels").mkdir()
+    images = []
+    for name, content in golden_images(calibration).items():
+        image = GoldenImage(f"golden/images/{name}", f"golden/pixels/{Path(name).stem}.png")
+        (out / image.file).write_bytes(content)
+        (out / image.pixels).write_bytes(_png(preprocess(open_image(content), processor)))
+        images.append(image)
+    return tuple(images)
 
 
 @contextmanager
@@ -288,11 +233,6 @@ def _png(pixels: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
-
-
-def _floats(values: np.ndarray) -> tuple[float, ...]:
-    """float32 values as the shortest decimals that give them back."""
-    return tuple(float(str(value)) for value in values.astype(np.float32))
 
 
 def provenance_of(stages: Iterable[Stage]) -> dict[str, object]:

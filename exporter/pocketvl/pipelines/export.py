@@ -88,7 +88,7 @@ class ExportResult:
 class JudgeBundle(Stage):
     """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
 
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     tools: ClassVar[tuple[str, ...]] = (
         "onnx",
         "onnxruntime",
@@ -133,7 +133,7 @@ class JudgeBundle(Stage):
             Measured,
             build_report,
             calibration_notes,
-            golden_answers,
+            golden_outputs,
             read_rankings,
             status_of,
             with_fallbacks,
@@ -170,10 +170,10 @@ class JudgeBundle(Stage):
             for name, status in statuses.items()
             if status is not None
         }
-        answers = golden_answers(candidate, names)
-        golden = with_tolerances(candidate.golden(), answers, kept, candidate.manifest)
+        outputs = golden_outputs(candidate, task, names)
+        golden = with_tolerances(candidate, task, outputs, kept)
         write_judged(source["candidate"], candidate.manifest, golden, kept, out)
-        write_reports(out, report, candidate, answers, measured.reference)
+        write_reports(out, report, candidate, task, outputs, measured.reference)
 
 
 def export(settings: ExportSettings, cache: Path, tell: Tell | None = None) -> ExportResult:
@@ -244,7 +244,7 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
         PocketVLError: anything else that is wrong with the inputs.
     """
     from pocketvl.families import open_checkpoint
-    from pocketvl.pipelines.measure import Measured, build_report, golden_answers, write_reports
+    from pocketvl.pipelines.measure import Measured, build_report, golden_outputs, write_reports
     from pocketvl_runtime.bundle import Bundle
 
     opened = Bundle.open(bundle)
@@ -267,7 +267,8 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
         )
         task = load_task(measured.reference / TASK_FILE)
         report = build_report(opened, task, measured, settings)
-        write_reports(bundle, report, opened, golden_answers(opened, names), measured.reference)
+        outputs = golden_outputs(opened, task, names)
+        write_reports(bundle, report, opened, task, outputs, measured.reference)
     return report
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.tasks.contrastive_metrics import label_prompts
 from pocketvl_runtime.image import open_image
 
 _ORIENTATION = 0x0112
@@ -60,12 +59,10 @@ def golden_images(dataset: Dataset) -> dict[str, bytes]:
     }
 
 
-def golden_texts(dataset: Dataset) -> tuple[str, ...]:
-    """Twelve strings: a dataset's captions, or its labels, filled up with plain ones, then the hard ones."""
-    captions = list(dict.fromkeys(s.captions[0] for s in dataset.samples if s.captions))
+def golden_texts(own: Iterable[str]) -> tuple[str, ...]:
+    """Twelve strings: the first of a dataset's own texts, filled up with plain ones, then the hard ones."""
     plain = [f"a photo of number {k}" for k in range(1, 7)]
-    texts = list(dict.fromkeys([*(captions or label_prompts(dataset).values()), *plain]))
-    return (*texts[:6], *HARD_STRINGS)
+    return (*tuple(dict.fromkeys([*own, *plain]))[:6], *HARD_STRINGS)
 
 
 def _bare(path: Path) -> Image.Image:

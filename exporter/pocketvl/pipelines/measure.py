@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pocketvl.data.dataset import Dataset
 from pocketvl.evaluate.compare import reference_metrics, variant_metrics
 from pocketvl.evaluate.report import (
@@ -24,31 +22,27 @@ from pocketvl.evaluate.report import (
 )
 from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.lower.backends import BACKENDS, backend_of
-from pocketvl.pipelines.bundle import IMAGE_PORT, REPORT_FILES, TEXT_PORT, golden_embeddings, golden_scores
+from pocketvl.pipelines.bundle import REPORT_FILES
 from pocketvl.pipelines.stages.measuring import BENCH_FILE, NOTES_FILE
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers, read_ranking
 from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl.tasks.base import Task
-from pocketvl.tasks.contrastive_metrics import Embeddings
+from pocketvl.tasks.bundle_runner import BundleRunner
+from pocketvl.tasks.golden import GoldenInputs, ManifestTasks, expected_outputs
 from pocketvl.tasks.metrics import TaskOutcomes
 from pocketvl.tasks.outputs import OUTPUTS_FILE, Outputs, component_of, load_outputs
 from pocketvl.tasks.parity import ParityReport
 from pocketvl_runtime.bench_result import BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.golden import AnswerTolerance, Golden, Tolerance, VariantTolerance
+from pocketvl_runtime.golden import Golden
 from pocketvl_runtime.manifest import Comparable, Manifest, Precision, Status, VariantSpec
-from pocketvl_runtime.model import load
-from pocketvl_runtime.obstacles import runnable_tasks
-from pocketvl_runtime.tasks import label_texts, probabilities, similarities
+from pocketvl_runtime.obstacles import task_obstacle
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.html import PictureMatches
 
 _COMPARABLE_DIGITS = 4
-_TOLERANCE_MARGIN = 0.02
-_SIMILARITY_MARGIN = 0.005
-_EXACT_SIMILARITY_MARGIN = 1e-4
 
 
 @dataclass(frozen=True)
@@ -130,149 +124,80 @@ def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateTower])
     )
 
 
-def golden_answers(bundle: Bundle, variants: Sequence[str]) -> dict[str, Embeddings]:
-    """What each variant makes of the golden pack: its pictures, its texts, and the labels' texts."""
-    golden = bundle.golden()
-    asked = asked_texts(golden, bundle.manifest).values()
-    texts = list(dict.fromkeys(text for each in asked for text in each))
-    answers = {}
-    for name in variants:
-        model = load(bundle, name, allow_non_finite=True)
-        images = np.stack([model.embed_image(bundle.file(image.file)) for image in golden.images])
-        encoding = model.tokenizer.encode(texts)
-        rows = np.stack([model.embed_ids(i, m) for i, m in zip(encoding.ids, encoding.mask, strict=True)])
-        answers[name] = Embeddings(images, rows, tuple(texts))
-    return answers
+def golden_outputs(bundle: Bundle, task: Task, variants: Sequence[str]) -> dict[str, Outputs]:
+    """What each variant makes of the golden pack, and of what the bundle's tasks ask beside it."""
+    inputs, tasks = _golden_inputs(bundle), _runnable(bundle.manifest)
+    return {name: task.golden.outputs(BundleRunner(bundle, name), inputs, tasks) for name in variants}
 
 
 def with_tolerances(
-    golden: Golden,
-    answers: Mapping[str, Embeddings],
-    variants: Mapping[str, VariantSpec],
-    manifest: Manifest,
+    bundle: Bundle, task: Task, outputs: Mapping[str, Outputs], variants: Mapping[str, VariantSpec]
 ) -> Golden:
     """The golden pack with a tolerance per variant: what was seen here, and a margin for other processors.
 
     Args:
-        golden: with torch's answers.
-        answers: what `golden_answers` found.
+        bundle: with torch's arrays and answers.
+        task: of its model.
+        outputs: what `golden_outputs` found.
         variants: which ship.
-        manifest: the bundle's, for its tasks.
     """
-    expected = golden_embeddings(golden)
-    tolerance = {}
-    for name, spec in variants.items():
-        got = answers[name]
-        exact = spec.precision is Precision.FP32
-        texts = _rows_of(got, expected.texts)
-        rows = {IMAGE_PORT: (expected.image, got.image), TEXT_PORT: (expected.text, texts)}
-        ports = {
-            port: Tolerance(1e-4, 0.99999) if exact else Tolerance(None, _least_cosine(a, b))
-            for port, (a, b) in rows.items()
-        }
-        tolerance[name] = VariantTolerance(
-            ports,
-            {
-                task: _answer_tolerance(golden, task, got, asked, manifest, exact)
-                for task, asked in asked_texts(golden, manifest).items()
-            },
-        )
+    golden, inputs, tasks = bundle.golden(), _golden_inputs(bundle), _runnable(bundle.manifest)
+    tolerance = {
+        name: task.golden.tolerance(golden, inputs, outputs[name], tasks, spec.precision is Precision.FP32)
+        for name, spec in variants.items()
+    }
     return replace(golden, tolerance=tolerance)
 
 
-def asked_texts(golden: Golden, manifest: Manifest) -> dict[str, list[str]]:
-    """What the golden pictures are held against, by task: the golden texts, or the labels."""
-    return {
-        name: [text.text for text in golden.texts]
-        if task.template is None
-        else label_texts(task.template, task.labels or ())
-        for name, task in runnable_tasks(manifest).items()
-    }
+def _golden_inputs(bundle: Bundle) -> GoldenInputs:
+    golden = bundle.golden()
+    return GoldenInputs(
+        [bundle.file(image.file) for image in golden.images], [text.text for text in golden.texts]
+    )
+
+
+def _runnable(manifest: Manifest) -> ManifestTasks:
+    return {name: each for name, each in manifest.tasks.items() if task_obstacle(manifest, name) is None}
 
 
 def write_reports(
-    out: Path, report: Report, bundle: Bundle, answers: Mapping[str, Embeddings], reference: Path
+    out: Path, report: Report, bundle: Bundle, task: Task, outputs: Mapping[str, Outputs], reference: Path
 ) -> None:
     """Writes report.json and report.html, each in one step.
 
     Args:
         out: the bundle's folder.
         report: what was measured.
-        bundle: for the pictures of its golden pack.
-        answers: of those, by variant.
+        bundle: for the images of its golden pack.
+        task: of its model.
+        outputs: what `golden_outputs` found, by variant.
         reference: what `RunReference` made, with the checkpoint's training curves where it has some.
     """
     from pocketvl.evaluate.html import render_html
 
     curves = reference / CURVES_FILE
     training = curves.read_bytes() if curves.is_file() else None
-    html = render_html(report, _pictures(bundle, answers), training)
+    html = render_html(report, _pictures(bundle, task, outputs), training)
     for name, text in zip(REPORT_FILES, (report_to_json(report), html), strict=True):
         half = out / f"{name}.new"
         half.write_text(text, encoding="utf-8", newline="\n")
         half.replace(out / name)
 
 
-def _least_cosine(expected: np.ndarray, got: np.ndarray) -> float:
-    products = (expected * got).sum(axis=1)
-    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1)
-    worst = float(np.nan_to_num(products / np.maximum(norms, 1e-12), nan=-1.0).min())
-    return max(-1.0, float(np.floor(100 * (worst - _TOLERANCE_MARGIN)) / 100))
-
-
-def _rows_of(embeddings: Embeddings, texts: Sequence[str]) -> np.ndarray:
-    """Text embeddings float32 [N, D] of texts that are among those embedded."""
-    places = {text: place for place, text in enumerate(embeddings.texts)}
-    return embeddings.text[[places[text] for text in texts]]
-
-
-def _answer_tolerance(
-    golden: Golden, task: str, got: Embeddings, asked: Sequence[str], manifest: Manifest, exact: bool
-) -> AnswerTolerance:
-    """Twice what a variant's scores were off here, and a margin; probabilities follow from similarities.
-
-    A softmax's slope is at most 1/4, and the logits of two texts move apart by at most twice the scale
-    times what each similarity is off.
-    """
-    margin = _EXACT_SIMILARITY_MARGIN if exact else _SIMILARITY_MARGIN
-    scale = runnable_tasks(manifest)[task].scale.first
-    worst = {"similarity": 0.0, "probability": 0.0}
-    found = golden_scores(got.image, _rows_of(got, asked), scale)
-    for expected, scores in zip((golden.answers or {})[task], found, strict=True):
-        for kind in worst:
-            off = np.abs(np.subtract(getattr(expected, kind), getattr(scores, kind)))
-            worst[kind] = max(worst[kind], float(np.nan_to_num(off, nan=1.0).max()))
-    similarity = 2 * worst["similarity"] + margin
-    probability = 2 * worst["probability"] + scale * margin / 2
-    return AnswerTolerance(_rounded_up(min(similarity, 2.0)), _rounded_up(min(probability, 1.0)))
-
-
-def _rounded_up(value: float) -> float:
-    """To four digits, so that the last ones of a sum do not show."""
-    return float(np.ceil(1e4 * value) / 1e4)
-
-
-def _pictures(bundle: Bundle, answers: Mapping[str, Embeddings]) -> list[PictureMatches]:
+def _pictures(bundle: Bundle, task: Task, outputs: Mapping[str, Outputs]) -> list[PictureMatches]:
     from pocketvl.evaluate.html import PictureMatches
 
-    golden = bundle.golden()
-    expected = golden_embeddings(golden)
-    shown = slice(0, 6)
-    scale = runnable_tasks(bundle.manifest)["match"].scale.first
-
-    def shares(embeddings: Embeddings, row: int) -> tuple[float, ...]:
-        similarity = similarities(embeddings.image[row], embeddings.text[shown])
-        return tuple(float(p) for p in probabilities(similarity, scale))
-
+    golden, tasks = bundle.golden(), bundle.manifest.tasks
+    shown = {name: task.golden.shown(golden, each, tasks) for name, each in outputs.items()}
     return [
         PictureMatches(
-            name=Path(image.file).name,
-            image=bundle.read(image.file),
-            texts=expected.texts[shown],
-            reference=shares(expected, row),
-            variants={name: shares(got, row) for name, got in answers.items()},
+            name=Path(golden.images[expected.image].file).name,
+            image=bundle.read(golden.images[expected.image].file),
+            texts=expected.texts,
+            reference=expected.probability,
+            variants={name: rows[row].probability for name, rows in shown.items()},
         )
-        for row, image in enumerate(golden.images)
+        for row, expected in enumerate(task.golden.shown(golden, expected_outputs(golden), tasks))
     ]
 
 

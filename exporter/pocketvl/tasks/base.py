@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
 from pocketvl.tasks.encoding import Array, Encoder, Feed
+from pocketvl.tasks.golden import GoldenCases
 from pocketvl.tasks.metrics import Metric, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs
 from pocketvl.tasks.parity import ParityReport, measure_parity
@@ -51,6 +52,11 @@ class Task(ABC):
     """
 
     metrics: ClassVar[tuple[Metric, ...]]
+
+    @property
+    @abstractmethod
+    def golden(self) -> GoldenCases:
+        """What a bundle's golden pack asks of the model, and how near a variant must come."""
 
     @classmethod
     @abstractmethod

@@ -10,6 +10,7 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
 from pocketvl.families.base import Contract
 from pocketvl.tasks.base import Task, spread_evenly
+from pocketvl.tasks.contrastive_golden import ContrastiveGolden
 from pocketvl.tasks.contrastive_metrics import Embeddings, distinct_texts, label_prompts, measure_embeddings
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcomes
@@ -43,6 +44,10 @@ class ContrastiveTask(Task):
         head = contract.contrastive_head
         scale = read_scalar(contract.folder, head.scale) if opened is None else opened.logit_scale
         return cls(head.first, head.second, scale)
+
+    @property
+    def golden(self) -> ContrastiveGolden:
+        return ContrastiveGolden(self.first, self.second, self.scale)
 
     @classmethod
     def check(cls, dataset: Dataset) -> None:

@@ -15,6 +15,7 @@ from pocketvl.errors import DataError
 from pocketvl.families.base import Contract
 from pocketvl.tasks.base import Task, spread_evenly
 from pocketvl.tasks.encoding import Encoder, Feed
+from pocketvl.tasks.labels_golden import LabelGolden, probabilities_of
 from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs, component_of
 from pocketvl_runtime.manifest import Activation, PortKind
@@ -48,6 +49,10 @@ class LabelTask(Task):
         outputs = contract.components[head.component].outputs
         (logits,) = (port for port in outputs if port.kind is PortKind.CLASS_LOGITS)
         return cls(f"{head.component}.{logits.name}", head.labels, head.activation)
+
+    @property
+    def golden(self) -> LabelGolden:
+        return LabelGolden(self.port, self.labels, self.activation)
 
     @classmethod
     def check(cls, dataset: Dataset) -> None:
@@ -96,7 +101,7 @@ class LabelTask(Task):
     def soft_score(self, dataset: Dataset, outputs: Outputs) -> float:
         asked, logits = self._answered(dataset, outputs)
         index = {label: position for position, label in enumerate(self.labels)}
-        probability = self._probabilities(logits.astype(np.float64))
+        probability = probabilities_of(logits, self.activation)
         found = [
             probability[row, index[each.answer]] if each.answer in index else 0.0
             for row, each in enumerate(asked)
@@ -114,14 +119,6 @@ class LabelTask(Task):
                 f"answers; ask about {dataset.root} again"
             )
         return asked, logits
-
-    def _probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        from scipy.special import expit, softmax
-
-        found: NDArray[np.float64] = (
-            softmax(logits, axis=-1) if self.activation is Activation.SOFTMAX else expit(logits)
-        )
-        return found
 
 
 def _questions(dataset: Dataset) -> tuple[Question, ...]:
