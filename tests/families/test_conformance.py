@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from pocketvl import api
 from pocketvl.compress.costs import costs_of
 from pocketvl.compress.distil import train_student
 from pocketvl.errors import RecipeError, SourceError
@@ -33,13 +34,16 @@ from pocketvl.quantize.settings import QatSettings
 from pocketvl.quantize.simulate import simulated
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl.recipes.compress_recipe import METHODS
+from pocketvl.tabletop.folder import write_tabletop
 from pocketvl.tasks.parity import measure_parity
 from pocketvl.tasks.training import teacher_outputs
 from pocketvl.tasks.training_tasks import training_task
 from pocketvl.train.method import MethodInputs
 from pocketvl.train.samples import SAMPLES, TrainingSamples
 from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
+from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.manifest import Engine, Precision
+from pocketvl_runtime.selftest import selftest
 from pocketvl_runtime.text import Tokenizer
 from tests.families.cases import CASES, FamilyCase, Inputs
 
@@ -370,6 +374,31 @@ def test_a_student_is_distilled_a_step(tried: Tried, tmp_path: Path) -> None:
         name for name, value in student.model.state_dict().items() if not torch.equal(value, before[name])
     ]
     assert changed
+
+
+def test_a_bundle_passes_its_golden_self_test_or_the_export_says_why_there_is_none(
+    tried: Tried, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    write_tabletop(tmp_path / "data", 21, 12, size=40)
+    variants = api.inspect(tried.folder).variants
+    if not variants:
+        with pytest.raises(SourceError, match="not exported yet"):
+            api.export(
+                tried.folder, tmp_path / "out", calibration=tmp_path / "data", cache=tmp_path / "cache"
+            )
+        return
+    result = api.export(
+        tried.folder,
+        tmp_path / "out",
+        calibration=tmp_path / "data",
+        variants=("onnx-fp32", "tflite-fp32"),
+        cache=tmp_path / "cache",
+    )
+    assert result.failures == ()
+    report = selftest(Bundle.open(tmp_path / "out"), ("onnx-fp32", "tflite-fp32"))
+    assert report.failures == ()
+    assert report.answers > 0
 
 
 def _remove(name: str) -> Callable[[Path], None]:
