@@ -266,9 +266,9 @@ def quantized_towers(tower: Tower, dynamic: tuple[str, ...]) -> Mapping[str, Qua
 )
 def weights(checkpoint: Path, calibration: Path, samples: Path, count: int, dynamic: tuple[str, ...]) -> None:
     """Which layers of a CHECKPOINT can saturate, and what 7-bit weights would cost."""
-    from pocketvl.evaluate.parity import measure_parity
     from pocketvl.prototype.saturation import saturating_layers
     from pocketvl.quantize.simulate import simulated
+    from pocketvl.tasks.parity import measure_parity
 
     for tower in towers_of(checkpoint, calibration, samples, count):
         reference = embedded(tower.module, tower.samples)

@@ -28,7 +28,6 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
 from bench.timing import interleaved, machine, open_graph
-from pocketvl.evaluate.parity import measure_parity
 from pocketvl.families.clip import ClipImageEncoder, ClipTextEncoder
 from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
@@ -43,11 +42,12 @@ from pocketvl.quantize.settings import QuantizeSettings
 from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl.tabletop.draw import draw_scene
 from pocketvl.tabletop.scene import sample_scene, scene_rng
+from pocketvl.tasks.parity import measure_parity
 from pocketvl_runtime.image import open_image
-from pocketvl_runtime.manifest import ImageProcessor, Normalization, Precision, ResizeMode, Role
+from pocketvl_runtime.manifest import ImageProcessor, Normalization, Precision, ResizeMode
 
 INPUTS = {"image": "pixels", "text": "ids"}
-ROLES = {"image": Role.IMAGE_ENCODER, "text": Role.TEXT_ENCODER}
+ROLES = {"image": "image_encoder", "text": "text_encoder"}
 GRAPHS = (
     "static.onnx",
     "static.tflite",

@@ -46,7 +46,7 @@ def main(source: Path, calibration: Path, data: Path, train: Path, work: Path, c
                 metric.value: (each.drop_pp, each.drop_ci95, each.n)
                 for metric, each in variant.metrics.items()
             }
-            cosines = {role.value: each.centred_cosine_median for role, each in variant.parity.items()}
+            cosines = {port: each.centred_cosine_median for port, each in variant.parity.items()}
             rows.append(
                 {"recipe": name, "variant": variant.name, "bytes": variant.size_bytes, **losses, **cosines}
             )

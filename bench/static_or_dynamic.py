@@ -41,7 +41,7 @@ from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
 from pocketvl.quantize.tower import quantize_tower, tower_spec
-from pocketvl_runtime.manifest import Precision, Role
+from pocketvl_runtime.manifest import Precision
 
 KINDS = {
     "queries, keys, values": ("q_proj", "k_proj", "v_proj"),
@@ -79,7 +79,7 @@ def both_ways(
 
 
 def measured(
-    paths: Mapping[str, Path], role: Role, feed: Mapping[str, NDArray[Any]], threads: int, runs: int
+    paths: Mapping[str, Path], role: str, feed: Mapping[str, NDArray[Any]], threads: int, runs: int
 ) -> dict[str, float]:
     """Of every graph the part of the dynamic one's time that it takes: medians of paired ratios."""
     times = interleaved({name: open_graph(path, role, threads) for name, path in paths.items()}, feed, runs)
@@ -97,7 +97,7 @@ def time_chain(kind: str, folder: Path, threads: int, runs: int) -> dict[str, fl
     for name, tower in zip(("static", "dynamic"), towers, strict=True):
         paths[name] = folder / f"chain-{name}.{kind}"
         WRITE[kind](source, tower, paths[name])
-    return measured(paths, Role.IMAGE_ENCODER, {"x": example.numpy()}, threads, runs)
+    return measured(paths, "image_encoder", {"x": example.numpy()}, threads, runs)
 
 
 def write_kinds(

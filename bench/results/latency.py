@@ -29,10 +29,10 @@ from pocketvl.errors import DataError
 from pocketvl.families import open_checkpoint
 from pocketvl.lower.backends import BACKENDS
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import Engine, Precision, Role, variant_name
+from pocketvl_runtime.manifest import Engine, Precision, variant_name
 from pocketvl_runtime.text import Tokenizer
 
-_ROLES = {Role.IMAGE_ENCODER: "pixels", Role.TEXT_ENCODER: "ids"}
+_ROLES = {"image_encoder": "pixels", "text_encoder": "ids"}
 Feeds = Mapping[str, NDArray[Any]]
 
 
@@ -88,9 +88,9 @@ class Timed:
     precision: Precision
     folder: Path
 
-    def graph(self, role: Role, engine: Engine) -> Path:
+    def graph(self, role: str, engine: Engine) -> Path:
         """One of its graph files."""
-        return self.folder / f"{role.value}.{self.precision.value}.{engine.value}"
+        return self.folder / f"{role}.{self.precision.value}.{engine.value}"
 
 
 def measure_latency(rows: Sequence[Row], judged: Path, work: Path, threads: int, runs: int) -> bool:
@@ -136,7 +136,7 @@ def time_engine(
     engine: Engine, variants: Sequence[Timed], reference: Timed, feeds: Feeds, threads: int, runs: int
 ) -> dict[tuple[str, Precision], VariantLatency]:
     """Times one engine's graphs in this process."""
-    times: dict[Role, dict[tuple[str, Precision], NDArray[np.float64]]] = {}
+    times: dict[str, dict[tuple[str, Precision], NDArray[np.float64]]] = {}
     for role, feed in _ROLES.items():
         graphs = {
             f"{each.row} {each.precision.value}": open_graph(each.graph(role, engine), role, threads)
@@ -144,7 +144,7 @@ def time_engine(
         }
         found = interleaved(graphs, {feed: feeds[feed]}, runs, warm=1)
         times[role] = {(e.row, e.precision): found[f"{e.row} {e.precision.value}"] for e in variants}
-    image, text = times[Role.IMAGE_ENCODER], times[Role.TEXT_ENCODER]
+    image, text = times["image_encoder"], times["text_encoder"]
     own = (reference.row, reference.precision)
     whole = image[own] + text[own]
     return {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.results.judging import answers_of, embedded_answers
+from bench.results.judging import answers_of, measured_answers
 from bench.results.progress import Tell, rows_shown
 from bench.results.record import (
     ROW_FILE,
@@ -31,10 +31,10 @@ from pocketvl.compress.costs import total_cost
 from pocketvl.errors import DataError
 from pocketvl.families import open_checkpoint
 from pocketvl.pipelines.compress_chain import stages_of
-from pocketvl.pipelines.fallback import embed_stage
+from pocketvl.pipelines.fallback import variant_run
 from pocketvl.pipelines.stages.bundling import MakeGoldenPack
 from pocketvl.pipelines.stages.lowering import GraphStage
-from pocketvl.pipelines.stages.measuring import EmbedReference, EmbedVariant
+from pocketvl.pipelines.stages.measuring import RunReference, RunVariant
 from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import plan, run
@@ -71,16 +71,16 @@ class Export:
     places: Places
 
     def graphs(self, engine: Engine, precision: Precision) -> tuple[GraphStage, ...]:
-        """One a tower."""
+        """One a component."""
         recipe = read_export_recipe(DEFAULT)
         stages = VariantStages(self.checkpoint, self.places.calibration, recipe, is_quantized=True)
-        return tuple(stages.graph(role, engine, precision, Fallbacks()) for role in stages.roles)
+        return stages.graphs(engine, precision, Fallbacks())
 
-    def embedded(self, engine: Engine) -> EmbedVariant:
-        """What the small graphs make of the judged data."""
+    def run_of(self, engine: Engine) -> RunVariant:
+        """What the small graphs give for the judged data."""
         base = MakeGoldenPack(self.checkpoint, self.places.calibration, self.row.name)
         name = variant_name(engine, self.row.precision)
-        return embed_stage(base, self.places.judged, name, self.graphs(engine, self.row.precision))
+        return variant_run(base, self.places.judged, name, self.graphs(engine, self.row.precision))
 
 
 def measure_rows(rows: Sequence[Row], places: Places) -> tuple[Row, ...]:
@@ -134,8 +134,8 @@ def measure_row(row: Row, places: Places, tell: Tell | None = None) -> bool:
 def _key(export: Export, trained: Trained) -> str:
     """Of all that a row's figures depend on."""
     row, places = export.row, export.places
-    stages = [EmbedReference(export.checkpoint, places.judged)]
-    planned = plan([*stages, *map(export.embedded, Engine)] if row.teacher.exported else stages)
+    stages = [RunReference(export.checkpoint, places.judged)]
+    planned = plan([*stages, *map(export.run_of, Engine)] if row.teacher.exported else stages)
     return key_of(
         described=row.described(),
         checkpoint=checkpoint_digest(export.checkpoint),
@@ -161,9 +161,9 @@ def _export(export: Export, scratch: Path, tell: Tell | None) -> dict[str, Files
     row = export.row
     variants = [(e, p) for e in Engine for p in (Precision.FP32, row.precision)]
     graphs = {pair: export.graphs(*pair) for pair in variants}
-    embedded = {engine: export.embedded(engine) for engine in Engine}
+    runs = {engine: export.run_of(engine) for engine in Engine}
     wanted = [stage for each in graphs.values() for stage in each]
-    results = run(plan([*wanted, *embedded.values()]), scratch, tell)
+    results = run(plan([*wanted, *runs.values()]), scratch, tell)
     target = row_folder(export.places.work, row) / "graphs"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
@@ -173,8 +173,10 @@ def _export(export: Export, scratch: Path, tell: Tell | None) -> dict[str, Files
         for path in paths:
             shutil.copyfile(path, target / path.name)
         files[variant_name(engine, precision)] = Files(sum(path.stat().st_size for path in paths))
-    for engine, stage in embedded.items():
-        answers = embedded_answers(row.teacher, results[stage].folder, export.places.judged)
+    for engine, stage in runs.items():
+        answers = measured_answers(
+            row.teacher, results[stage.reference].folder, results[stage].folder, export.places.judged
+        )
         name = variant_name(engine, row.precision)
         files[name] = replace(files[name], answers=answers)
     return files

@@ -20,9 +20,9 @@ from bench.results.record import (
 )
 from bench.results.rows import BATCH, CONTRASTS, RECIPE_CURVE, Contrast, Kind, Row, Teacher
 from pocketvl.errors import DataError
-from pocketvl.evaluate.statistics import PairedDifference, paired_difference, wilson_interval
-from pocketvl.evaluate.tasks import Metric
 from pocketvl.lower.backends import backend_of
+from pocketvl.tasks.metrics import Metric
+from pocketvl.tasks.statistics import PairedDifference, paired_difference, wilson_interval
 from pocketvl_runtime.manifest import Engine, Precision, variant_name
 
 _ENGINES = {engine: backend_of(engine).title for engine in reversed(Engine)}

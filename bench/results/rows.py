@@ -22,10 +22,10 @@ from pocketvl.compress.methods.prune_units import PruneUnits
 from pocketvl.compress.methods.reinitialize import Reinitialize
 from pocketvl.compress.methods.sparsify import Sparsify
 from pocketvl.compress.settings import BlockScore, Schedule, Scope, Score, Units
-from pocketvl.evaluate.tasks import Metric
 from pocketvl.families.tower_shape import TowerShape
 from pocketvl.quantize.qat_method import QuantizationAwareTraining
 from pocketvl.recipes.compress_recipe import CompressRecipe, Step, read_compress_recipe
+from pocketvl.tasks.metrics import Metric
 from pocketvl.train.method import CompressionMethod
 from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
 from pocketvl.train.settings import Precision as Floats

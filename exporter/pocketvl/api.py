@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketvl.errors import RecipeError
+from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import Report
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pocketvl_runtime.manifest import Engine
 
 Tell = Callable[["Event"], None]
-Progress = Callable[[int, int, str], None]
 CALIBRATION = Path("calibration_data")
 """The dataset folder that graphs are calibrated with where none is named."""
 

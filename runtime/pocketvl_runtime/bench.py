@@ -6,7 +6,7 @@ import hashlib
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -29,10 +29,10 @@ from pocketvl_runtime.image import ImageInput
 from pocketvl_runtime.machine import this_machine
 from pocketvl_runtime.manifest import MANIFEST_FILE, MAX_JSON_BYTES
 from pocketvl_runtime.model import Model, load
+from pocketvl_runtime.progress import Progress
 from pocketvl_runtime.tasks import TimingMs
 from pocketvl_runtime.version import __version__
 
-Progress = Callable[[int, int, str], None]
 STAGES = tuple(item.name for item in fields(TimingMs))
 _SEED = 0
 _WARMUP_RUNS = 1

@@ -7,7 +7,7 @@ import signal
 import sys
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TextIO
@@ -17,6 +17,7 @@ import click
 from pocketvl_runtime.disk import full_disk, reason
 from pocketvl_runtime.errors import PocketVLError, shortened
 from pocketvl_runtime.native_stderr import held_for_command
+from pocketvl_runtime.progress import Progress
 from pocketvl_runtime.signals import SAID, EndRequested, signals_raised
 
 MAX_LINE_CHARS = 300
@@ -75,7 +76,7 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
+def bar(label: str) -> Iterator[Progress]:
     """A progress bar on stderr, drawn only where somebody looks; gives the callback that moves it."""
     if not sys.stderr.isatty():
         yield lambda done, total, what: None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,10 +36,9 @@ from pocketvl_runtime.obstacles import (
     runnable_tasks,
     task_obstacle,
 )
+from pocketvl_runtime.progress import Progress
 from pocketvl_runtime.tasks import Doubles, label_texts, probabilities, similarities
 from pocketvl_runtime.text import Encoding, Tokenizer
-
-Progress = Callable[[int, int, str], None]
 
 _NO_ANSWERS = (
     "the golden pack was made before answers stood in it, so the scale, labels and what follows from them "

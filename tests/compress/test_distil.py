@@ -19,9 +19,10 @@ from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.layers.split_attention import Block, removed_blocks, split_attentions_
 from pocketvl.tasks.training import TeacherOutputs, TrainingTask
 from pocketvl.tasks.training_tasks import training_task
-from pocketvl.train.loop import Progress, TrainReport
+from pocketvl.train.loop import TrainReport
 from pocketvl.train.samples import TrainingSamples
 from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
+from pocketvl_runtime.progress import Progress
 from tests.families.tiny import make_tiny_clip
 from tests.families.vilt_folder import LAYER, make_vilt_folder
 from tests.tasks.worlds import outputs_of, pair_samples, question_samples

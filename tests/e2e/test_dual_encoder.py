@@ -18,7 +18,7 @@ from pocketvl.families import open_checkpoint
 from pocketvl.tabletop.folder import write_tabletop
 from pocketvl_runtime import load
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import Manifest, Role, Status
+from pocketvl_runtime.manifest import Manifest, Status
 from tests.e2e.conftest import pocketvl
 from tests.families.tiny_dual import IMAGE_SIZE, make_tiny_dual
 
@@ -52,7 +52,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def _halve(folder: Path, out: Path) -> None:
     """Takes half of every group of filters away."""
     checkpoint = open_checkpoint(folder)
-    tower = checkpoint.tower(Role.IMAGE_ENCODER)
+    tower = checkpoint.tower("image_encoder")
     example = torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     groups = filter_groups(tower, example, [PROJECTION])
     prune_filters_(tower, example, {each.root: each.select(0.5, len(each)) for each in groups}, [PROJECTION])

@@ -21,7 +21,7 @@ from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import plan, run
 from pocketvl_runtime import load
-from pocketvl_runtime.manifest import Engine, Manifest, Precision, Role, Status
+from pocketvl_runtime.manifest import Engine, Manifest, Precision, Status
 from tests.e2e.conftest import Exported, make_outlier_clip, pocketvl
 
 EXPORT = ["export", "{checkpoint}", "-o", "out", "--calibration", "{calibration}"]
@@ -116,7 +116,7 @@ def test_the_report_has_every_figure(exported: Exported) -> None:
 def test_equal_integers_by_another_name_are_a_file_of_their_own(exported: Exported) -> None:
     stages = VariantStages(exported.checkpoint, exported.calibration, read_export_recipe(DEFAULT), True)
     precisions = (Precision.INT8, Precision.MIXED)
-    role, engine = Role.TEXT_ENCODER, Engine.ONNX
+    role, engine = "text_encoder", Engine.ONNX
     graphs = [stages.graph(role, engine, precision, Fallbacks()) for precision in precisions]
     results = run(plan(graphs), exported.cache)
     first, second = (results[graph].folder / graph.file for graph in graphs)
@@ -204,7 +204,7 @@ def test_sabotaged_layers_are_caught_moved_and_reported(exported: Exported, tmp_
         assert moved[f"{first}.fc2"] is Precision.FP32  # what goes in is large in any grid
         assert len(moved) < 5
         assert sum(step.bytes_added for step in variant.gate.fallbacks) > 0
-        assert variant.parity[Role.IMAGE_ENCODER].centred_cosine_median > 0.99
+        assert variant.parity["image_encoder.embedding"].centred_cosine_median > 0.99
     assert "vision_model.encoder.layers.0.mlp.fc" in report.sensitivity[0].layer
     assert "layers moved to a higher precision" in (bundle / "report.html").read_text()
 
@@ -218,7 +218,7 @@ def test_a_variant_that_lost_too_much_is_left_out_and_named(exported: Exported, 
     words = ["export", source, "-o", bundle, "--calibration", exported.calibration, "--data", exported.data]
     words += ["--variants", "onnx-fp32,onnx-int8", "--gate", "match_hard=100,retrieval_r1=100"]
     words += ["--recipe", recipe]
-    lost = r"onnx-int8: image_encoder centred_cosine_median 0\.\d+, at least 0\.99 required"
+    lost = r"onnx-int8: image_encoder.embedding centred_cosine_median 0\.\d+, at least 0\.99 required"
 
     done = pocketvl(*words, cache=exported.cache)
     assert done.returncode == 1

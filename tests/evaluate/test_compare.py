@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from pocketvl.errors import DataError
-from pocketvl.evaluate.compare import reference_metrics, variant_metrics, variant_parity
-from pocketvl.evaluate.embeddings import Embeddings
-from pocketvl.evaluate.statistics import paired_interval, wilson_interval
-from pocketvl.evaluate.tasks import Metric, TaskOutcomes
-from pocketvl_runtime.manifest import Role
+from pocketvl.evaluate.compare import reference_metrics, variant_metrics
+from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
+from pocketvl.tasks.statistics import paired_interval, wilson_interval
 from tests.evaluate.worlds import outcomes
 
 
@@ -29,20 +27,20 @@ def test_the_reference_has_no_drop() -> None:
     assert metric.by_kind["relation"].value == pytest.approx(1 / 3)
 
 
+def test_a_rate_by_type_stands_beside_that_of_one_constant_answer() -> None:
+    right = np.array([True, True, False, True])
+    kinds = {"colour": right[:3], "count": right[3:]}
+    asked = TaskOutcome(Metric.ASK, right, kinds, {"colour": 2 / 3, "count": 1.0})
+    metric = reference_metrics(TaskOutcomes({Metric.ASK: asked}, ()))[Metric.ASK]
+    assert metric.value == 0.75
+    assert metric.constant == pytest.approx(0.75)
+    assert {kind: (rate.n, rate.constant) for kind, rate in metric.by_kind.items()} == {
+        "colour": (3, 2 / 3),
+        "count": (1, 1.0),
+    }
+    assert reference_metrics(outcomes(True))[Metric.MATCH_HARD].constant is None
+
+
 def test_different_data_is_refused() -> None:
     with pytest.raises(DataError, match="different data"):
         variant_metrics(outcomes(True), TaskOutcomes({}, ()))
-    image = np.eye(3, dtype=np.float32)
-    one = Embeddings(image, image, ("a", "b", "c"))
-    with pytest.raises(DataError, match="different texts"):
-        variant_parity(one, Embeddings(image, image, ("a", "b", "d")))
-
-
-def test_parity_is_told_apart_by_role() -> None:
-    image, text = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)
-    moved = text + np.float32(0.25)
-    parity = variant_parity(
-        Embeddings(image, text, ("a", "b", "c")), Embeddings(image, moved, ("a", "b", "c"))
-    )
-    assert parity[Role.IMAGE_ENCODER].max_abs == 0.0
-    assert parity[Role.TEXT_ENCODER].max_abs == pytest.approx(0.25)

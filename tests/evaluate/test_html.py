@@ -6,15 +6,20 @@ import math
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from pocketvl.errors import DataError
+from pocketvl.evaluate.compare import reference_metrics, variant_metrics
 from pocketvl.evaluate.html import PictureMatches, render_html
 from pocketvl.evaluate.plots import pareto_front, search_front
 from pocketvl.evaluate.report import Fallback, Report, SearchReport, SearchTrial, Sensitivity
-from pocketvl.evaluate.statistics import paired_interval
-from pocketvl.evaluate.tasks import Metric
-from pocketvl_runtime.manifest import Engine, Precision, Role
+from pocketvl.evaluate.report_json import report_from_json, report_to_json
+from pocketvl.select.gate import judge_report, parse_gate
+from pocketvl.tasks.labels import LabelTask
+from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
+from pocketvl.tasks.statistics import paired_interval
+from pocketvl_runtime.manifest import Engine, Precision
 from tests.evaluate.worlds import picture, synthetic_report
 
 VOID = {"meta", "br", "img", "hr", "input", "link", "path", "use", "rect", "circle", "line"}
@@ -150,8 +155,8 @@ def test_what_went_back_to_a_higher_precision_is_shown_with_what_it_bought() -> 
     assert variant.gate is not None
     limits = {Metric.MATCH_HARD: 1.41}, {Metric.MATCH_HARD: 0.8}
     fallbacks = (
-        Fallback(("layers.1.fc<2>",), Role.IMAGE_ENCODER, Precision.FP32, 120_000, *limits),
-        Fallback(("layers.0.q", "layers.0.k"), Role.TEXT_ENCODER, Precision.INT8, 1_500),
+        Fallback(("layers.1.fc<2>",), "image_encoder", Precision.FP32, 120_000, *limits),
+        Fallback(("layers.0.q", "layers.0.k"), "text_encoder", Precision.INT8, 1_500),
     )
     variant = dataclasses.replace(variant, gate=dataclasses.replace(variant.gate, fallbacks=fallbacks))
     page = Page(render_html(dataclasses.replace(report, variants={variant.name: variant})))
@@ -162,9 +167,11 @@ def test_what_went_back_to_a_higher_precision_is_shown_with_what_it_bought() -> 
 
 
 def layers(count: int) -> tuple[Sensitivity, ...]:
-    roles = (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
+    components = ("image_encoder", "text_encoder")
     return tuple(
-        Sensitivity(f"encoder.layers.{i}.self_attn.{{k_proj,q_proj}}", 8, None, roles[i % 2], (i + 1) * 1e-4)
+        Sensitivity(
+            f"encoder.layers.{i}.self_attn.{{k_proj,q_proj}}", 8, None, components[i % 2], (i + 1) * 1e-4
+        )
         for i in range(count)
     )
 
@@ -352,6 +359,45 @@ def test_pictures_are_shown_small_and_bad_ones_are_refused() -> None:
         render_html(synthetic_report(), [bad])
     with pytest.raises(DataError, match="equally many"):
         PictureMatches("a", b"", ("x", "y"), (1.0,))
+
+
+def answering_report() -> Report:
+    """Of a model with one component, which answers questions of two types."""
+    right = np.array([True] * 150 + [False] * 50)
+    kinds = {"colour": right[:160], "count": right[160:]}
+    outcome = TaskOutcome(Metric.ASK, right, kinds, {"colour": 0.4, "count": 0.25})
+    answers = TaskOutcomes({Metric.ASK: outcome}, ())
+    report = synthetic_report()
+    variants = {
+        name: dataclasses.replace(
+            variant,
+            metrics=variant_metrics(answers, answers),
+            parity={"fusion.logits": variant.parity["image_encoder.embedding"]},
+            latency_ms={"fusion": variant.latency_ms["image"]},
+            ops={"fusion": {"MatMul": 3}},
+            files={},
+        )
+        for name, variant in report.variants.items()
+    }
+    sensitivity = (Sensitivity("layer.0.fc", 8, None, "fusion", 1e-4),)
+    report = dataclasses.replace(
+        report, reference=reference_metrics(answers), variants=variants, sensitivity=sensitivity
+    )
+    return judge_report(report, parse_gate("", LabelTask.metrics))
+
+
+def test_a_model_of_one_component_that_answers_has_its_page_too() -> None:
+    report = answering_report()
+    assert report_from_json(report_to_json(report)) == report
+    text = Page(render_html(report)).text
+    assert "All 3 variants pass the gate" in text
+    assert "ask 75.0 %" in text
+    assert "Latency of the fusion graph" in text
+    assert "fusion ms, 1 thr." in text
+    assert "centred cosine fusion" in text
+    assert "fusion logits" in text
+    assert "the same answer to every question" in text
+    assert "image" not in text
 
 
 def test_variants_of_every_engine_and_precision_are_shown_and_plotted() -> None:

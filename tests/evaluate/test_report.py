@@ -38,11 +38,11 @@ def test_report_json_has_the_keys_that_others_read() -> None:
     assert variant["metrics"]["match_hard"]["drop_pp"] == pytest.approx(0.5)
     assert len(variant["metrics"]["match_hard"]["drop_ci95"]) == 2
     cosines = {"cosine_min", "cosine_median", "centred_cosine_min", "centred_cosine_median", "max_abs"}
-    assert cosines <= variant["parity"]["image_encoder"].keys()
+    assert cosines <= variant["parity"]["image_encoder.embedding"].keys()
     assert variant["latency_ms"]["image"]["1"] == {"p10": 0.9, "median": 1.0}
     assert {"passed", "allowance_pp", "fallbacks"} <= variant["gate"].keys()
     assert value["sensitivity"] == [
-        {"layer": "vision.layers.0", "bits": 8, "drop_pp": 0.25, "role": None, "loss": None}
+        {"layer": "vision.layers.0", "bits": 8, "drop_pp": 0.25, "component": None, "loss": None}
     ]
 
 

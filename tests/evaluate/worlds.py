@@ -11,13 +11,13 @@ from PIL import Image
 
 from pocketvl.data.dataset import Dataset, Sample
 from pocketvl.evaluate.compare import reference_metrics, variant_metrics
-from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl.evaluate.html import PictureMatches
-from pocketvl.evaluate.parity import measure_parity
 from pocketvl.evaluate.report import DataReport, Latency, MachineReport, Report, Sensitivity, VariantReport
-from pocketvl.evaluate.tasks import Metric, TaskOutcome, TaskOutcomes
 from pocketvl.select.gate import GateSettings, judge_report
-from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status
+from pocketvl.tasks.contrastive_metrics import Embeddings
+from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
+from pocketvl.tasks.parity import measure_parity
+from pocketvl_runtime.manifest import Comparable, Engine, Precision, Status
 
 
 def sample(index: int, **known: object) -> Sample:
@@ -68,11 +68,11 @@ def synthetic_report(lost: int = 1, samples: int = 200) -> Report:
             size_bytes=8_000_000 if whole else 2_000_000,
             files={f"image_encoder.{precision.value}.{engine.value}": 1_000_000},
             metrics=variant_metrics(reference, answers),
-            parity={Role.IMAGE_ENCODER: parity, Role.TEXT_ENCODER: parity},
+            parity={"image_encoder.embedding": parity, "text_encoder.embedding": parity},
             latency_ms={stage: {"1": latency, "2": latency} for stage in ("image", "text", "total")},
             peak_rss_bytes=80_000_000,
-            ops={Role.IMAGE_ENCODER: {"MatMul": 12, "Add": 3}},
-            comparable=(Comparable("sha256:00", {Role.IMAGE_ENCODER: 0.999}),),
+            ops={"image_encoder": {"MatMul": 12, "Add": 3}},
+            comparable=(Comparable("sha256:00", {"image_encoder": 0.999}),),
             notes=("says <b>something</b>",),
         )
 

@@ -18,7 +18,6 @@ from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.layers.blocks import attentions, feed_forwards
 from pocketvl.tabletop.tokenizer import EOS_ID, PAD_ID
-from pocketvl_runtime.manifest import Role
 from tests.families.tiny_dual import EMBEDDING_DIM, IMAGE_SIZE, TEXT_LENGTH, VOCABULARY, make_tiny_dual
 
 
@@ -56,7 +55,7 @@ def test_image_embedding_equals_transformers(folder: Path) -> None:
     with torch.no_grad():
         model = VisionTextDualEncoderModel.from_pretrained(folder)
         expected = unit(model.get_image_features(values).pooler_output)
-        for encoder in (source.tower("image_encoder"), checkpoint.tower(Role.IMAGE_ENCODER)):
+        for encoder in (source.tower("image_encoder"), checkpoint.tower("image_encoder")):
             found = encoder(torch.from_numpy(np.array(picture)[None]))
             assert found.dtype == torch.float32
             assert found.shape == (1, EMBEDDING_DIM)
@@ -70,12 +69,12 @@ def test_text_embedding_equals_transformers(folder: Path) -> None:
         model = VisionTextDualEncoderModel.from_pretrained(folder)
         mask = (ids != PAD_ID).long()
         expected = unit(model.get_text_features(ids.long(), attention_mask=mask).pooler_output)
-        for encoder in (source.tower("text_encoder"), checkpoint.tower(Role.TEXT_ENCODER)):
+        for encoder in (source.tower("text_encoder"), checkpoint.tower("text_encoder")):
             torch.testing.assert_close(encoder(ids), expected, atol=1e-5, rtol=0)
 
 
 def test_a_text_says_the_same_however_much_it_is_filled_up(folder: Path) -> None:
-    tower = open_checkpoint(folder).tower(Role.TEXT_ENCODER)
+    tower = open_checkpoint(folder).tower("text_encoder")
     ids = random_ids()
     short = ids[(ids != PAD_ID).sum(1) <= 8]
     assert len(short) > 3
@@ -98,9 +97,9 @@ def test_the_space_is_of_weights_and_contract(folder: Path, tmp_path: Path) -> N
 
 def test_the_text_towers_neurons_and_heads_are_known(folder: Path) -> None:
     checkpoint = open_checkpoint(folder)
-    assert checkpoint.roles == (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
+    assert checkpoint.roles == ("image_encoder", "text_encoder")
     layer = "text_model.encoder.layer.1"
-    assert checkpoint.stack(Role.TEXT_ENCODER).name == "text_model.encoder.layer"
+    assert checkpoint.stack("text_encoder").name == "text_model.encoder.layer"
     assert [each.up for each in feed_forwards(checkpoint.model)][1] == f"{layer}.intermediate.dense"
     assert [each.head_size for each in attentions(checkpoint.model)] == [16, 16]
     assert attentions(checkpoint.model)[1].output == f"{layer}.attention.output.dense"
@@ -108,7 +107,7 @@ def test_the_text_towers_neurons_and_heads_are_known(folder: Path) -> None:
 
 def test_the_image_tower_is_no_stack_of_layers(folder: Path) -> None:
     with pytest.raises(RecipeError, match="the image_encoder is no stack of transformer layers"):
-        open_checkpoint(folder).stack(Role.IMAGE_ENCODER)
+        open_checkpoint(folder).stack("image_encoder")
 
 
 def _section(section: str, **values: Any) -> Callable[[Path], None]:

@@ -23,7 +23,6 @@ from pocketvl.families.layers.compression import (
     read_compression,
     reshape_,
 )
-from pocketvl_runtime.manifest import Role
 from tests.families.tiny_dual import IMAGE_SIZE, make_tiny_dual
 
 PROJECTION = "visual_projection"
@@ -39,14 +38,14 @@ def _pixels(count: int) -> torch.Tensor:
 
 def _embed(checkpoint: Checkpoint) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = checkpoint.tower(Role.IMAGE_ENCODER)(_pixels(3))
+        found: torch.Tensor = checkpoint.tower("image_encoder")(_pixels(3))
     return found
 
 
 def _halved(folder: Path) -> Checkpoint:
     """Of every group of filters half is gone: stages' channels, their layers' neurons."""
     checkpoint = open_checkpoint(folder)
-    tower = checkpoint.tower(Role.IMAGE_ENCODER)
+    tower = checkpoint.tower("image_encoder")
     groups = filter_groups(tower, _pixels(1), [PROJECTION])
     kept = {group.root: group.select(0.5, len(group)) for group in groups}
     prune_filters_(tower, _pixels(1), kept, [PROJECTION])
@@ -67,7 +66,7 @@ def small(folder: Path, tmp_path: Path) -> Path:
 def test_dead_filters_go_without_a_trace(folder: Path, tmp_path: Path) -> None:
     """Neurons that give 0, for whatever reads them, through a file and back, in both ways of opening it."""
     checkpoint = open_checkpoint(folder)
-    tower = checkpoint.tower(Role.IMAGE_ENCODER)
+    tower = checkpoint.tower("image_encoder")
     dead = [k for k in range(64) if k % 3 == 0]
     up = checkpoint.model.get_submodule(NEURONS)
     assert isinstance(up, nn.Linear)
@@ -105,7 +104,7 @@ def test_saved_and_opened_again_it_is_the_same(folder: Path, small: Path, tmp_pa
 
 def test_without_filters_the_file_is_as_it_was_before_they_were_known(folder: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(folder)
-    tower = checkpoint.tower(Role.IMAGE_ENCODER)
+    tower = checkpoint.tower("image_encoder")
     prune_filters_(tower, _pixels(1), {NEURONS: list(range(32))}, [PROJECTION])
     checkpoint.save(tmp_path / "small")
     assert json.loads((tmp_path / "small" / COMPRESSION_FILE).read_text()) == {

@@ -18,7 +18,7 @@ from pocketvl.lower.onnx.backend import OnnxBackend
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.network.specification import INT8_DYNAMIC
 from pocketvl_runtime.backends import open_backend
-from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, Role
+from pocketvl_runtime.manifest import Engine, GraphSpec, Precision
 from tests.lower.engines import run
 from tests.lower.lowered import lowered, samples
 from tests.lower.readers import quantized
@@ -88,7 +88,7 @@ def test_graphs_take_and_give_several_tensors_by_name(engine: Engine, tmp_path: 
     tensors = backend_of(engine).graph_io(path)
     assert {spec.name: spec.shape for spec in tensors.inputs} == {"pixels": (1, 3), "ids": (1, 2)}
     assert {spec.name: spec.shape for spec in tensors.outputs} == {"fused": (1, 4), "best": (1, 1)}
-    spec = GraphSpec(Role.IMAGE_ENCODER, engine, Precision.FP32, "graphs/x", tensors.inputs, tensors.outputs)
+    spec = GraphSpec("image_encoder", engine, Precision.FP32, "graphs/x", tensors.inputs, tensors.outputs)
     opened = open_backend(spec, path.read_bytes(), 1)
     found = opened.run({name: example.numpy() for name, example in examples.items()})
     with torch.inference_mode():

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from pocketvl.data.dataset import Dataset, write_samples
-from pocketvl.evaluate.embeddings import Embeddings
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.pipelines.bundle import golden_embeddings, write_base
 from pocketvl.pipelines.measure import with_tolerances
+from pocketvl.tasks.contrastive_metrics import Embeddings
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import Golden, Scores
 from pocketvl_runtime.image import load_pixels

@@ -21,7 +21,7 @@ from pocketvl.families import open_checkpoint
 from pocketvl.families.base import Component, Contract, example_inputs
 from pocketvl.network.integers import QuantizedLayer, QuantizedTower
 from pocketvl.network.specification import INT8_DYNAMIC, INT8_TABLE
-from pocketvl.pipelines.stages.measuring import EmbedReference
+from pocketvl.pipelines.stages.measuring import RunReference
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, ChooseLayers, QuantizeTower
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
 from pocketvl.pipelines.stages.towers import (
@@ -274,4 +274,4 @@ def test_photos_alone_are_refused_before_anything_runs(checkpoint: Path, tmp_pat
     with pytest.raises(PlanError, match="give the samples `captions` or a `label`"):
         plan([CalibrationFeeds(checkpoint, data.root)])
     with pytest.raises(PlanError, match="give the samples `captions`, or `label`s"):
-        plan([EmbedReference(checkpoint, data.root)])
+        plan([RunReference(checkpoint, data.root)])

@@ -157,7 +157,7 @@ from pathlib import Path
 import numpy as np
 from pocketvl_runtime import isa
 from pocketvl_runtime.backends import open_backend
-from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, Role, TensorSpec
+from pocketvl_runtime.manifest import (Engine, GraphSpec, Precision, TensorSpec)
 
 folder, answers = Path(sys.argv[1]), {}
 isa._CPUINFO = folder / "cpuinfo"
@@ -166,7 +166,7 @@ for flags in ("avx2", "avx512_vnni"):
     isa.instruction_set.cache_clear()
     for name, (went, came) in json.loads(sys.argv[2]).items():
         ends = TensorSpec("x", "float32", tuple(went)), TensorSpec("embedding", "float32", tuple(came))
-        spec = GraphSpec(Role.IMAGE_ENCODER, Engine.ONNX, Precision.INT8, f"{name}.onnx", ends[:1], ends[1:])
+        spec = GraphSpec("image_encoder", Engine.ONNX, Precision.INT8, f"{name}.onnx", ends[:1], ends[1:])
         backend = open_backend(spec, (folder / spec.file).read_bytes(), threads=1)
         answers[f"{name}/{flags}"] = backend.run({"x": np.ones(went, np.float32)})["embedding"]
 np.savez(folder / "answers.npz", **answers)

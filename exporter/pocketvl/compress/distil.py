@@ -19,10 +19,11 @@ from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.layers.blocks import attentions
 from pocketvl.tasks.training import Learner, TeacherOutputs, TrainingTask, train_phases
 from pocketvl.train.features import FeatureExtractor
-from pocketvl.train.loop import Progress, TrainReport
+from pocketvl.train.loop import TrainReport
 from pocketvl.train.phases import begun_digest, claim
 from pocketvl.train.samples import TrainingSamples
 from pocketvl.train.settings import TrainingSettings
+from pocketvl_runtime.progress import Progress
 
 
 def train_student(

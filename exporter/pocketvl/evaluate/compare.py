@@ -1,17 +1,16 @@
-"""From two models' embeddings of the same data to the figures of a report."""
+"""From two models' right and wrong answers on the same data to the figures of a report."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.errors import DataError
-from pocketvl.evaluate.embeddings import Embeddings
-from pocketvl.evaluate.parity import ParityReport, measure_parity
 from pocketvl.evaluate.report import MetricReport, RateReport
-from pocketvl.evaluate.statistics import paired_difference, wilson_interval
-from pocketvl.evaluate.tasks import Metric, TaskOutcome, TaskOutcomes
-from pocketvl_runtime.manifest import Role
+from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
+from pocketvl.tasks.statistics import paired_difference, wilson_interval
 
 
 def reference_metrics(outcomes: TaskOutcomes) -> dict[Metric, MetricReport]:
@@ -31,39 +30,24 @@ def variant_metrics(reference: TaskOutcomes, variant: TaskOutcomes) -> dict[Metr
     for metric, task in variant.tasks.items():
         plain = _metric(task)
         paired = paired_difference(reference.tasks[metric].correct, task.correct)
-        metrics[metric] = MetricReport(
-            value=plain.value,
-            n=plain.n,
-            ci95=plain.ci95,
+        metrics[metric] = replace(
+            plain,
             drop_pp=paired.drop_pp,
             drop_ci95=paired.ci95_pp,
             lost=paired.lost,
             gained=paired.gained,
-            by_kind=plain.by_kind,
         )
     return metrics
 
 
-def variant_parity(reference: Embeddings, variant: Embeddings) -> dict[Role, ParityReport]:
-    """A dual encoder's parity, one report a tower.
-
-    Raises:
-        DataError: the two are not embeddings of the same pictures and texts.
-    """
-    if reference.texts != variant.texts:
-        raise DataError("reference and variant embedded different texts; measure both anew")
-    return {
-        Role.IMAGE_ENCODER: measure_parity(reference.image, variant.image),
-        Role.TEXT_ENCODER: measure_parity(reference.text, variant.text),
-    }
-
-
 def _metric(task: TaskOutcome) -> MetricReport:
     rate = _rate(task.correct)
-    kinds = {kind: _rate(beaten) for kind, beaten in task.by_kind.items()}
-    return MetricReport(rate.value, rate.n, rate.ci95, by_kind=kinds)
+    kinds = {kind: _rate(right, task.constant.get(kind)) for kind, right in task.by_kind.items()}
+    asked = [(each.constant, each.n) for each in kinds.values() if each.constant is not None]
+    constant = sum(share * n for share, n in asked) / rate.n if asked else None
+    return MetricReport(rate.value, rate.n, rate.ci95, by_kind=kinds, constant=constant)
 
 
-def _rate(correct: NDArray[np.bool_]) -> RateReport:
+def _rate(correct: NDArray[np.bool_], constant: float | None = None) -> RateReport:
     right, n = int(np.count_nonzero(correct)), int(correct.size)
-    return RateReport(right / n, n, wilson_interval(right, n))
+    return RateReport(right / n, n, wilson_interval(right, n), constant)

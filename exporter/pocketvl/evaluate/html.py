@@ -16,12 +16,11 @@ from PIL import Image, ImageOps
 from pocketvl.errors import DataError
 from pocketvl.evaluate import plots
 from pocketvl.evaluate.report import MetricReport, Report, SearchReport, VariantReport
-from pocketvl.evaluate.tasks import Metric
-from pocketvl_runtime.manifest import Precision, Role
+from pocketvl.tasks.metrics import Metric
+from pocketvl_runtime.manifest import Precision
 
 _THUMBNAIL_PIXELS = 360
 _TOP_MATCHES = 5
-_ROLE_NAMES = {Role.IMAGE_ENCODER: "image", Role.TEXT_ENCODER: "text"}
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,8 @@ def render_html(
         "grouped": lambda number: f"{number:,}",
         "nines": _cosine,
         "pretty": _pretty,
+        "component": plots.component_label,
+        "port": plots.port_label,
     }
     environment.filters.update(filters)
     variants = report.ordered_variants()
@@ -97,7 +98,8 @@ def render_html(
         sensitivity=plots.worst_first(report.sensitivity),
         bits=[] if report.search is None else _bits(report.search),
         pictures=[_picture(picture) for picture in pictures],
-        role_names=_ROLE_NAMES,
+        ports=[plots.component_label(port) for port in plots.ports_of(report)],
+        graph=next(iter(plots.graph_stages(report)), ""),
         training=None if training is None else f"data:image/png;base64,{base64.b64encode(training).decode()}",
     )
 
@@ -187,19 +189,22 @@ def _plots(report: Report) -> list[_Plot]:
     shades = f"light: {counts[0]} thread, full: {counts[-1]}; " if len(counts) > 1 else ""
     where = f"{report.machine.cpu}, {report.machine.isa}; batch 1, interleaved runs"
     latency = f"{where}. Median; {shades}notch: p10."
-    lost = f"Paired on the same pictures, 95 % interval. {_marks(report)}Upright tick: allowance."
+    lost = f"Paired on the same samples, 95 % interval. {_marks(report)}Upright tick: allowance."
     kinds = "Grey, with its figure: torch fp32. Marks: the variants, in the table\u2019s order."
+    ports = plots.ports_of(report)
     close = (
-        "Mean-centred cosine to torch fp32; filled: image, line: text. Further right is closer; "
+        f"Mean-centred cosine to torch fp32{_legend(ports, 'line')}. Further right is closer; "
         ".9\u2074 stands for .9999."
     )
     drawn = (
         ("Accuracy over size", f"{main.value} with its 95 % interval.", plots.accuracy_by_size(report, main)),
         ("What was lost", lost, plots.drops(report)),
-        ("Latency of the image encoder", latency, plots.latency_bars(report, "image")),
-        ("Latency of the text encoder", latency, plots.latency_bars(report, "text")),
-        ("Accuracy by kind of negative", kinds, plots.accuracy_by_kind(report)),
-        ("How close the embeddings are", close, plots.centred_cosines(report)),
+        *(
+            (f"Latency of the {stage} graph", latency, plots.latency_bars(report, stage))
+            for stage in plots.graph_stages(report)
+        ),
+        ("Accuracy by kind", kinds, plots.accuracy_by_kind(report)),
+        ("How close the outputs are", close, plots.centred_cosines(report)),
         ("Sensitivity of the layers", _sensitivity_caption(report), plots.sensitivities(report)),
         ("Bits per layer, searched", _search_caption(report.search), plots.search_front(report)),
     )
@@ -219,22 +224,21 @@ def _search_caption(search: SearchReport | None) -> str:
 
 @dataclass(frozen=True)
 class _Bits:
-    """Groups of layers of one tower that got the same bits."""
+    """Groups of layers of one component that got the same bits."""
 
-    role: str
+    component: str
     bits: int
     layers: tuple[str, ...]
 
 
 def _bits(search: SearchReport) -> list[_Bits]:
-    """What was chosen, by tower and bits; layers of a group as "parent.{k_proj,q_proj}"."""
+    """What was chosen, by component and bits; layers of a group as "parent.{k_proj,q_proj}"."""
     found: dict[tuple[str, int], list[str]] = {}
     for name, bits in search.bits.items():
-        role, _, layers = name.partition("/")
-        found.setdefault((role, bits), []).append(_brace(layers.split("+")))
-    names = {role.value: shown for role, shown in _ROLE_NAMES.items()}
+        component, _, layers = name.partition("/")
+        found.setdefault((component, bits), []).append(_brace(layers.split("+")))
     ordered = sorted(found.items(), key=lambda each: each[0])
-    return [_Bits(names.get(role, role), bits, tuple(layers)) for (role, bits), layers in ordered]
+    return [_Bits(plots.component_label(name), bits, tuple(layers)) for (name, bits), layers in ordered]
 
 
 def _brace(layers: Sequence[str]) -> str:
@@ -248,7 +252,14 @@ def _brace(layers: Sequence[str]) -> str:
 def _sensitivity_caption(report: Report) -> str:
     count = len(report.sensitivity)
     shown = f"The worst {plots.MOST_LAYERS} of {count}. " if count > plots.MOST_LAYERS else ""
-    return f"Each quantized alone, all others in float. {shown}Filled: image, hollow: text."
+    components = plots.components_of(report.sensitivity)
+    return f"Each quantized alone, all others in float. {shown}".strip() + _legend(components, "hollow")
+
+
+def _legend(names: Sequence[str], other: str) -> str:
+    """How the first of several components or ports is told from the others."""
+    labels = [plots.component_label(name) for name in names]
+    return f"; filled: {labels[0]}, {other}: {', '.join(labels[1:])}" if len(labels) > 1 else ""
 
 
 def _marks(report: Report) -> str:

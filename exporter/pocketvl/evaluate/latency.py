@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pocketvl_runtime.bench_result import BenchResult
 from pocketvl_runtime.errors import BackendError
+from pocketvl_runtime.progress import Progress
 
-Progress = Callable[[int, int, str], None]
 _MEMORY_RUNS = 3
 
 

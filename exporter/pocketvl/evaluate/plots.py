@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from pocketvl.evaluate.parity import LossHistogram
 from pocketvl.evaluate.report import MetricReport, Report, SearchReport, Sensitivity, VariantReport
-from pocketvl.evaluate.tasks import Metric
-from pocketvl_runtime.manifest import Engine, Precision, Role
+from pocketvl.tasks.metrics import Metric
+from pocketvl.tasks.parity import LossHistogram
+from pocketvl_runtime.manifest import Engine, Precision
 
 INK, MUTED, LINE, PANEL = "#010101", "#010102", "#010103", "#010104"
 _ENGINE_COLOUR = {Engine.ONNX: "#010105", Engine.TFLITE: "#010106"}
@@ -42,6 +42,10 @@ _MARKER = {
 }
 # What a cosine is at a loss of 10^0, 10^-1, ...
 _NINES = ("0", ".9", ".99", ".999", ".9⁴", ".9⁵", ".9⁶", ".9⁷", ".9⁸", ".9⁹", ".9¹⁰")
+_BY_KIND = {
+    Metric.MATCH_HARD: "caption ranks above the negative, % (50 is chance)",
+    Metric.ASK: "right answers, % (tick: the same answer to every question)",
+}
 _WIDTH_INCHES = 5.2
 MOST_LAYERS = 30
 _LONGEST_LAYER_NAME = 38
@@ -161,11 +165,13 @@ def latency_bars(report: Report, stage: str) -> str | None:
 
 
 def accuracy_by_kind(report: Report) -> str | None:
-    """How often the caption beats a negative, by what was changed in it; None where kinds are unknown."""
-    metric = Metric.MATCH_HARD
-    reference = report.reference.get(metric)
-    if reference is None or not reference.by_kind:
+    """Right answers by kind of negative or type of question; None where none are known."""
+    metric = next(
+        (each for each in Metric if each in report.reference and report.reference[each].by_kind), None
+    )
+    if metric is None:
         return None
+    reference = report.reference[metric]
     kinds = sorted(reference.by_kind, key=lambda kind: (reference.by_kind[kind].value, kind))
     variants = [variant for variant in report.ordered_variants() if metric in variant.metrics]
 
@@ -174,6 +180,9 @@ def accuracy_by_kind(report: Report) -> str | None:
             value = 100 * reference.by_kind[kind].value
             axes.barh(row, value, 0.72, color=LINE, linewidth=0)
             axes.annotate(f"{value:.1f}", (0, row), (5, 0), va="center", **_SMALL)
+            constant = reference.by_kind[kind].constant
+            if constant is not None:
+                axes.plot([100 * constant] * 2, [row - 0.4, row + 0.4], color=MUTED, linewidth=1)
             for index, variant in enumerate(variants):
                 measured = variant.metrics[metric].by_kind.get(kind)
                 if measured is not None:
@@ -186,10 +195,11 @@ def accuracy_by_kind(report: Report) -> str | None:
                         color=_ENGINE_COLOUR[variant.engine],
                         markeredgewidth=0,
                     )
-        axes.axvline(50, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+        if metric is Metric.MATCH_HARD:
+            axes.axvline(50, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
         axes.set_yticks(range(len(kinds)), [f"{kind}  (n={reference.by_kind[kind].n:,})" for kind in kinds])
         axes.set_xlim(0, 101.5)
-        axes.set_xlabel("caption beats the negative, % (50 is chance)")
+        axes.set_xlabel(_BY_KIND[metric])
         axes.spines["left"].set_visible(False)
 
     return _svg("kind", 0.75 + 0.37 * len(kinds), draw)
@@ -200,12 +210,13 @@ def centred_cosines(report: Report) -> str | None:
     variants = [variant for variant in report.ordered_variants() if variant.parity]
     if not variants:
         return None
+    ports = ports_of(report)
 
     def draw(axes: Axes) -> None:
         for row, variant in enumerate(variants):
-            for role, parity in variant.parity.items():
-                colour, filled = _ENGINE_COLOUR[variant.engine], role is Role.IMAGE_ENCODER
-                _draw_losses(axes, parity.losses, row + 0.36, colour, filled=filled)
+            colour = _ENGINE_COLOUR[variant.engine]
+            for port, parity in variant.parity.items():
+                _draw_losses(axes, parity.losses, row + 0.36, colour, filled=port == ports[0])
             axes.axhline(row + 0.36, color=LINE, linewidth=0.8, zorder=0)
         _rows(axes, variants)
         axes.set_xlim(0.3, -10.2)
@@ -217,8 +228,8 @@ def centred_cosines(report: Report) -> str | None:
 
 
 def worst_first(rows: Sequence[Sensitivity]) -> list[Sensitivity]:
-    """Layers by what they cost, most first: those whose loss of embeddings was measured, then the others."""
-    return sorted(rows, key=lambda row: (row.loss is None, -_cost(row), row.role or "", row.layer))
+    """Layers by what they cost, most first: those whose loss of outputs was measured, then the others."""
+    return sorted(rows, key=lambda row: (row.loss is None, -_cost(row), row.component or "", row.layer))
 
 
 def sensitivities(report: Report) -> str | None:
@@ -227,11 +238,12 @@ def sensitivities(report: Report) -> str | None:
     rows = [row for row in worst_first(report.sensitivity) if by_loss == (row.loss is not None)][:MOST_LAYERS]
     if not rows:
         return None
+    components = components_of(report.sensitivity)
 
     def draw(axes: Axes) -> None:
         for place, row in enumerate(rows):
             cost = _cost(row)
-            face = "none" if row.role is Role.TEXT_ENCODER else MUTED
+            face = "none" if row.component in components[1:] else MUTED
             axes.barh(place, cost, 0.66, facecolor=face, edgecolor=MUTED, linewidth=1)
             figure = f"{cost:.1e}" if by_loss else f"{cost:.2f}"
             axes.annotate(figure, (max(cost, 0), place), (4, 0), va="center", color=MUTED, **_SMALL)
@@ -292,6 +304,32 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
         if not front or score > front[-1][1]:
             front.append((cost, score))
     return front
+
+
+def ports_of(report: Report) -> list[str]:
+    """The output ports that any variant was compared at."""
+    return sorted({port for variant in report.variants.values() for port in variant.parity})
+
+
+def components_of(rows: Sequence[Sensitivity]) -> list[str]:
+    """The components whose layers were ranked."""
+    return sorted({row.component for row in rows if row.component is not None})
+
+
+def graph_stages(report: Report) -> list[str]:
+    """The timed stages that are a graph's, and not decoding, preprocessing or the sum."""
+    timed = {stage for variant in report.variants.values() for stage in variant.latency_ms}
+    return sorted(timed - {"decode", "preprocess", "total"})
+
+
+def component_label(name: str) -> str:
+    """A component, or that of a port, as a figure's legend calls it: "image_encoder.embedding" is "image"."""
+    return name.partition(".")[0].removesuffix("_encoder").replace("_", " ")
+
+
+def port_label(port: str) -> str:
+    """A port in a table: "image_encoder.embedding" is "image embedding"."""
+    return f"{component_label(port)} {port.partition('.')[2].replace('_', ' ')}"
 
 
 def _cost(row: Sensitivity) -> float:

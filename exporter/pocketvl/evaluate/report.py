@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass, field
 
 from pocketvl.data.dataset import SAMPLES_FILE, Dataset
-from pocketvl.evaluate.parity import ParityReport
-from pocketvl.evaluate.tasks import Metric
-from pocketvl_runtime.manifest import Comparable, Engine, Precision, Role, Status, variant_name
+from pocketvl.tasks.metrics import Metric
+from pocketvl.tasks.parity import ParityReport
+from pocketvl_runtime.manifest import Comparable, Engine, Precision, Status, variant_name
 
 SCHEMA_VERSION = 3
 
@@ -39,7 +39,7 @@ class DataReport:
     Attributes:
         name: the folder's name, without the way to it.
         samples: pictures in it.
-        texts: distinct texts that were embedded.
+        texts: distinct texts, or questions, that were read.
         sha256: of its samples.jsonl.
     """
 
@@ -51,11 +51,15 @@ class DataReport:
 
 @dataclass(frozen=True)
 class RateReport:
-    """A rate with its interval: `value` and `ci95` (Wilson) are fractions in [0, 1] of `n` trials."""
+    """A rate with its interval: `value` and `ci95` (Wilson) are fractions in [0, 1] of `n` trials.
+
+    `constant`, where it means something, is what one and the same answer comes to.
+    """
 
     value: float
     n: int
     ci95: tuple[float, float]
+    constant: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,10 @@ class MetricReport:
         drop_ci95: 95 % interval of `drop_pp` (Tango), in percentage points.
         lost: samples only the reference has right.
         gained: samples only this model has right.
-        by_kind: for `match_hard`: share of single negatives of a kind that the caption beats.
+        by_kind: for `match_hard`: share of single negatives of a kind that the caption ranks above; for
+            `ask`: share of right answers by type of question.
+        constant: for `ask`: the share where every question of a type gets the one answer that is right most
+            often.
     """
 
     value: float
@@ -82,6 +89,7 @@ class MetricReport:
     lost: int | None = None
     gained: int | None = None
     by_kind: dict[str, RateReport] = field(default_factory=dict)
+    constant: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +105,8 @@ class Fallback:
     """Layers moved to a higher precision together, and what that bought.
 
     Attributes:
-        layers: their names in the tower; those that read the same input go together.
-        role: of the tower that they are part of.
+        layers: their names in the component; those that read the same input go together.
+        component: that they are part of.
         precision: what they are held in now: int8dyn keeps their 8-bit weights and gives floats.
         bytes_added: what the graph file grew by.
         before: per judged metric, the upper 95 % limit of the loss before, in percentage points.
@@ -106,7 +114,7 @@ class Fallback:
     """
 
     layers: tuple[str, ...]
-    role: Role
+    component: str
     precision: Precision
     bytes_added: int
     before: dict[Metric, float] = field(default_factory=dict)
@@ -153,10 +161,10 @@ class VariantReport:
         size_bytes: sum of its graph files.
         files: bytes of each graph file.
         metrics: task metrics; empty where no task data was given.
-        parity: per role, the embeddings against the reference's.
+        parity: by output port, "image_encoder.embedding", the outputs against the reference's.
         latency_ms: stage -> number of threads, as JSON's keys are text -> milliseconds.
         peak_rss_bytes: peak resident memory of a process that loads and runs this variant alone.
-        ops: per role, how often each op stands in the graph.
+        ops: per component, how often each op stands in the graph.
         comparable: the embedding spaces its vectors may be compared with.
         gate: the verdict; absent before it was judged.
         notes: what its backend did on its own account.
@@ -168,10 +176,10 @@ class VariantReport:
     size_bytes: int
     files: dict[str, int] = field(default_factory=dict)
     metrics: dict[Metric, MetricReport] = field(default_factory=dict)
-    parity: dict[Role, ParityReport] = field(default_factory=dict)
+    parity: dict[str, ParityReport] = field(default_factory=dict)
     latency_ms: dict[str, dict[str, Latency]] = field(default_factory=dict)
     peak_rss_bytes: int | None = None
-    ops: dict[Role, dict[str, int]] = field(default_factory=dict)
+    ops: dict[str, dict[str, int]] = field(default_factory=dict)
     comparable: tuple[Comparable, ...] = ()
     gate: GateResult | None = None
     notes: tuple[str, ...] = ()
@@ -187,18 +195,18 @@ class Sensitivity:
     """What it costs to quantize one layer alone, or layers that read the same input together.
 
     Attributes:
-        layer: its name in the tower; layers that go together are written "parent.{k_proj,q_proj,v_proj}".
+        layer: its name in the component; layers that go together are written "parent.{k_proj,q_proj,v_proj}".
         bits: of its weights.
         drop_pp: what a task metric loses by it, in percentage points; null where only `loss` was measured.
-        role: of the tower that it is part of; null where that is not known.
-        loss: what the embeddings lose, a quick stand-in for `drop_pp`: 1 minus the median mean-centred cosine
-            to those of the float tower; null where only the task was measured.
+        component: that it is part of; null where that is not known.
+        loss: what the outputs lose, a quick stand-in for `drop_pp`: 1 minus the median mean-centred cosine
+            to those in float; null where only the task was measured.
     """
 
     layer: str
     bits: int
     drop_pp: float | None = None
-    role: Role | None = None
+    component: str | None = None
     loss: float | None = None
 
 

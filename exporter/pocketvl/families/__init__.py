@@ -61,6 +61,18 @@ def family_of(folder: Path) -> Family:
     )
 
 
+def family_named(name: str) -> Family:
+    """A family by the name that reports and bundles call it.
+
+    Raises:
+        SourceError: there is none of that name.
+    """
+    for family in FAMILIES:
+        if family.name == name:
+            return family
+    raise SourceError(f"family {quoted(name)} is not known (known: {', '.join(f.name for f in FAMILIES)})")
+
+
 def read_contract(folder: Path) -> Contract:
     """Reads what a checkpoint takes and gives, without its weights; never touches the network.
 

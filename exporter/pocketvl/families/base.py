@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.network.heads import ContrastiveHead, Head, HeadKind, LabelHead
 from pocketvl.network.ports import ComponentPorts, Port
-from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
+from pocketvl.network.tolerances import DEFAULT_PARITY, ParityLimits
+from pocketvl_runtime.manifest import ImageProcessor, Precision, TextProcessor
 
 if TYPE_CHECKING:
     import torch
@@ -208,6 +209,8 @@ class Family:
         module: with its `ARCHITECTURE`.
         components: names of the components that its checkpoints have.
         head: the kind of its checkpoints' head.
+        tolerances: how far a lowered component's outputs may be from torch's, by precision; the gate, the
+            tests and docs all take them from here.
     """
 
     name: str
@@ -215,6 +218,7 @@ class Family:
     module: str
     components: tuple[str, ...]
     head: HeadKind
+    tolerances: Mapping[Precision, ParityLimits] = field(default_factory=lambda: DEFAULT_PARITY)
 
     def architecture(self) -> Architecture:
         """Imports the family's file."""

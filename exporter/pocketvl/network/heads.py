@@ -6,19 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, TypeAlias
 
+from pocketvl_runtime.manifest import Activation
+
 
 class HeadKind(StrEnum):
     """Kinds of heads, with the values that tasks have in the bundle format."""
 
     CONTRASTIVE = "contrastive"
     LABELS = "labels"
-
-
-class Activation(StrEnum):
-    """From logits to probabilities: shares of one among all, or each by itself."""
-
-    SOFTMAX = "softmax"
-    SIGMOID = "sigmoid"
 
 
 @dataclass(frozen=True)

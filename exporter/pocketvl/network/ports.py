@@ -3,33 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-Shape = tuple[int | str, ...]
-"""Sizes; a name stands for one that differs from run to run."""
+from pocketvl_runtime.manifest import DType, PortKind, Shape
 
-
-class DType(StrEnum):
-    """numpy's names."""
-
-    FLOAT32 = "float32"
-    INT32 = "int32"
-    UINT8 = "uint8"
-
-
-class PortKind(StrEnum):
-    """What a port carries, with the values of the bundle format."""
-
-    PIXELS = "pixels"
-    AUDIO_FEATURES = "audio_features"
-    TOKEN_IDS = "token_ids"
-    ATTENTION_MASK = "attention_mask"
-    POSITION = "position"
-    HIDDEN = "hidden"
-    EMBEDDING = "embedding"
-    CLASS_LOGITS = "class_logits"
-    TOKEN_LOGITS = "token_logits"
-    KV_CACHE = "kv_cache"
+__all__ = ["ComponentPorts", "DType", "Port", "PortKind", "Shape"]
 
 
 @dataclass(frozen=True)

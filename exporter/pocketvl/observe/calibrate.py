@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from operator import length_hint
@@ -20,6 +20,7 @@ from pocketvl.network.specification import Range
 from pocketvl.observe.calibration import Calibration, LayerCalibration
 from pocketvl.observe.observer import TensorObserver
 from pocketvl.observe.settings import CalibrationSettings, Observer
+from pocketvl_runtime.progress import Progress
 
 __all__ = [
     "Calibration",
@@ -33,7 +34,6 @@ __all__ = [
 LAYERS = (nn.Linear, nn.Conv2d)
 """Layers that multiply an activation by weights."""
 
-Progress = Callable[[int, int, str], None]
 
 Feed = NDArray[Any] | tuple[NDArray[Any], ...]
 

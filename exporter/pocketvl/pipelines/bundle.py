@@ -16,13 +16,13 @@ from PIL import Image
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import LoweringError
-from pocketvl.evaluate.embeddings import Embeddings
-from pocketvl.evaluate.tasks import DEFAULT_TEMPLATE
+from pocketvl.families.base import IMAGE, TEXT
 from pocketvl.lower.backends import backend_of_file
 from pocketvl.network.ports import Port
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
 from pocketvl.stage import Stage, installed_version, link_or_copy
 from pocketvl.stage.base import links, settings
+from pocketvl.tasks.contrastive_metrics import DEFAULT_TEMPLATE, Embeddings
 from pocketvl_runtime.backends import least_engine
 from pocketvl_runtime.golden import (
     GOLDEN_FILE,
@@ -38,7 +38,6 @@ from pocketvl_runtime.manifest import (
     Activation,
     ComponentGraph,
     ContrastiveTask,
-    DType,
     Engine,
     FileEntry,
     InputPort,
@@ -48,7 +47,6 @@ from pocketvl_runtime.manifest import (
     OutputPort,
     PortKind,
     Precision,
-    Role,
     Scale,
     Status,
     VariantFile,
@@ -63,11 +61,8 @@ from pocketvl_runtime.text import Tokenizer
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
 
-IMAGE, TEXT = "image", "text"
-"""The processors."""
-
-IMAGE_PORT = port_name(Role.IMAGE_ENCODER, "embedding")
-TEXT_PORT = port_name(Role.TEXT_ENCODER, "embedding")
+IMAGE_PORT = port_name("image_encoder", "embedding")
+TEXT_PORT = port_name("text_encoder", "embedding")
 _SCORE_DIGITS = 7
 REPORT_FILES = ("report.json", "report.html")
 
@@ -180,9 +175,7 @@ def _graphs(source: Checkpoint) -> dict[str, ComponentGraph]:
     space = source.space()
     return {
         name: ComponentGraph(
-            tuple(
-                InputPort(p.name, DType(p.dtype), p.shape, PortKind(p.kind), p.source) for p in ports.inputs
-            ),
+            tuple(InputPort(p.name, p.dtype, p.shape, p.kind, p.source) for p in ports.inputs),
             tuple(_output(port, space) for port in ports.outputs),
         )
         for name, ports in source.contract.components.items()
@@ -190,9 +183,8 @@ def _graphs(source: Checkpoint) -> dict[str, ComponentGraph]:
 
 
 def _output(port: Port, space: str) -> OutputPort:
-    kind = PortKind(port.kind)
-    of = space if kind is PortKind.EMBEDDING else None
-    return OutputPort(port.name, DType(port.dtype), port.shape, kind, of)
+    of = space if port.kind is PortKind.EMBEDDING else None
+    return OutputPort(port.name, port.dtype, port.shape, port.kind, of)
 
 
 def _stored(path: Path, contract: ComponentGraph) -> VariantFile:
@@ -232,7 +224,7 @@ def _write_golden(source: Checkpoint, calibration: Dataset, labels: tuple[str, .
     rows: list[np.ndarray] = []
     (out / "golden" / "images").mkdir(parents=True)
     (out / "golden" / "pixels").mkdir()
-    encoder = source.tower(Role.IMAGE_ENCODER)
+    encoder = source.tower("image_encoder")
     with torch.inference_mode(), _one_thread():
         for name, content in golden_images(calibration).items():
             pixels = preprocess(open_image(content), source.preprocess)
@@ -274,7 +266,7 @@ def _embed_texts(source: Checkpoint, texts: Sequence[str]) -> tuple[np.ndarray, 
     import torch
 
     ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
-    encoder = source.tower(Role.TEXT_ENCODER)
+    encoder = source.tower("text_encoder")
     rows = [encoder(torch.from_numpy(row[None]))[0].numpy() for row in ids]
     return ids, np.array(rows, np.float32).reshape(len(texts), source.embedding_dim)
 

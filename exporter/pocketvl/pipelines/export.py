@@ -5,16 +5,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.data.dataset import SAMPLES_FILE, Dataset
 from pocketvl.errors import RecipeError
+from pocketvl.families import family_named, family_of
+from pocketvl.families.base import Family
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.pipelines.bundle import REPORT_FILES
-from pocketvl.pipelines.fallback import FallbackResult, Trial, embed_stage, fall_back_until_accepted
+from pocketvl.pipelines.fallback import FallbackResult, Trial, fall_back_until_accepted, variant_run
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
-from pocketvl.pipelines.stages.measuring import EmbedReference, EmbedVariant, MeasureLatency
+from pocketvl.pipelines.stages.measuring import MeasureLatency, RunReference, RunVariant
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers
 from pocketvl.pipelines.stages.towers import check_source, this_machine
 from pocketvl.pipelines.variants import (
@@ -26,11 +29,13 @@ from pocketvl.pipelines.variants import (
 )
 from pocketvl.recipes.export_recipe import DEFAULT, ExportRecipe, read_export_recipe
 from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, publish, run
+from pocketvl.tasks import TASK_FILE, load_task, task_class
 from pocketvl_runtime.errors import PocketVLError
 from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Manifest, Precision, variant_name
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import Fallback, Report, SearchReport
+    from pocketvl.select.gate import GateSettings
 
 Tell = Callable[[Event], None]
 
@@ -96,8 +101,8 @@ class JudgeBundle(Stage):
     )
 
     candidate: AssembleBundle
-    reference: EmbedReference
-    embedded: tuple[EmbedVariant, ...]
+    reference: RunReference
+    runs: tuple[RunVariant, ...]
     latency: MeasureLatency
     calibrations: tuple[CalibrateTower, ...]
     rankings: tuple[RankLayers, ...]
@@ -135,20 +140,21 @@ class JudgeBundle(Stage):
             with_tolerances,
             write_reports,
         )
-        from pocketvl.select.gate import parse_gate
         from pocketvl_runtime.bundle import Bundle
 
+        task = load_task(source["reference"] / TASK_FILE)
         candidate = Bundle.open(source["candidate"])
-        names = [stage.variant for stage in self.embedded]
+        names = [stage.variant for stage in self.runs]
         measured = Measured(
             source["reference"],
-            dict(zip(names, source.all("embedded"), strict=True)),
+            dict(zip(names, source.all("runs"), strict=True)),
             source["latency"],
             Dataset.open(source["data"]),
             self.is_task_data,
             is_calibration_data=_samples(source["data"]) == _samples(source["calibration"]),
         )
-        report = with_fallbacks(build_report(candidate, measured, parse_gate(self.gate)), self.fallbacks)
+        gate = _gate_of(self.gate, family_named(candidate.manifest.model.family))
+        report = with_fallbacks(build_report(candidate, task, measured, gate), self.fallbacks)
         report = replace(
             report,
             sensitivity=read_rankings(source.all("rankings"), self.rankings),
@@ -239,30 +245,37 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
     """
     from pocketvl.families import open_checkpoint
     from pocketvl.pipelines.measure import Measured, build_report, golden_answers, write_reports
-    from pocketvl.select.gate import parse_gate
     from pocketvl_runtime.bundle import Bundle
 
-    settings = parse_gate(gate)
     opened = Bundle.open(bundle)
+    settings = _gate_of(gate, family_of(source))
     opened.verify()
     if {open_checkpoint(source).space()} != opened.manifest.spaces:
         raise RecipeError(f"{bundle} was not exported from {source}: their embedding spaces differ")
     names = tuple(opened.manifest.variants)
-    reference = EmbedReference(source, data)
-    embedded = {name: EmbedVariant(bundle, data, name) for name in names}
+    reference = RunReference(source, data)
+    runs = {name: RunVariant(reference, bundle, data, name) for name in names}
     latency = MeasureLatency(bundle, names)
     with tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as cache:
-        results = run(plan([reference, *embedded.values(), latency]), Path(cache), tell)
+        results = run(plan([reference, *runs.values(), latency]), Path(cache), tell)
         measured = Measured(
             results[reference].folder,
-            {name: results[stage].folder for name, stage in embedded.items()},
+            {name: results[stage].folder for name, stage in runs.items()},
             results[latency].folder,
             Dataset.open(data),
             is_task_data=True,
         )
-        report = build_report(opened, measured, settings)
+        task = load_task(measured.reference / TASK_FILE)
+        report = build_report(opened, task, measured, settings)
         write_reports(bundle, report, opened, golden_answers(opened, names), measured.reference)
     return report
+
+
+def _gate_of(text: str, family: Family) -> GateSettings:
+    """The gate of a family's models."""
+    from pocketvl.select.gate import parse_gate
+
+    return parse_gate(text, task_class(family.head).metrics, family.tolerances)
 
 
 def _samples(folder: Path) -> bytes:
@@ -304,7 +317,7 @@ class _Export:
     def variants(self) -> Variants:
         return {**checked_variants(self.settings.variants), **self.mixed}
 
-    @property
+    @cached_property
     def stages(self) -> VariantStages:
         settings = self.settings
         return VariantStages(
@@ -326,14 +339,12 @@ class _Export:
 
     def settle(self) -> FallbackResult:
         """Finds out which layers must be moved to a higher precision."""
-        from pocketvl.select.gate import parse_gate
-
         settings = self.settings
         trial = Trial(
             self.base,
             self.data,
             settings.data is not None,
-            parse_gate(settings.gate),
+            _gate_of(settings.gate, family_of(settings.source)),
             self.recipe.most_growth,
             self.cache,
             self.tell,
@@ -342,21 +353,19 @@ class _Export:
 
     def last_stage(self, fallback: FallbackResult) -> JudgeBundle:
         """The judged bundle, with these layers in a higher precision."""
+        stages = self.stages
         graphs = {
-            name: tuple(
-                self.stages.graph(role, engine, precision, fallback.layers.get(precision, Fallbacks()))
-                for role in self.stages.roles
-            )
+            name: stages.graphs(engine, precision, fallback.layers.get(precision, Fallbacks()))
             for name, (engine, precision) in self.variants.items()
         }
         candidate = AssembleBundle(self.base, tuple(graph for each in graphs.values() for graph in each))
         names, settings = tuple(self.variants), self.settings
         return JudgeBundle(
             candidate,
-            EmbedReference(settings.source, self.data),
-            tuple(embed_stage(self.base, self.data, name, graphs[name]) for name in names),
+            RunReference(settings.source, self.data),
+            tuple(variant_run(self.base, self.data, name, graphs[name]) for name in names),
             MeasureLatency(candidate, names),
-            tuple(map(self.stages.calibration_of, self.stages.roles)) if self.is_quantized else (),
+            tuple(map(stages.calibration_of, stages.components)) if self.is_quantized else (),
             fallback.rankings,
             {name: fallback.steps.get(precision, ()) for name, (_, precision) in self.variants.items()},
             settings.calibration,

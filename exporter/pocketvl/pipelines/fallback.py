@@ -13,16 +13,18 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.network.precisions import PLANS, QUANTIZED
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.lowering import GraphStage
-from pocketvl.pipelines.stages.measuring import EMBEDDINGS_FILE, EmbedReference, EmbedVariant
+from pocketvl.pipelines.stages.measuring import RunReference, RunVariant
 from pocketvl.pipelines.stages.quantizing import RankLayers, loss_by_layer, read_ranking
 from pocketvl.pipelines.variants import Fallbacks, Variants, VariantStages
 from pocketvl.stage import Event, plan, run
-from pocketvl_runtime.manifest import Precision, Role, Status
+from pocketvl.tasks import TASK_FILE, load_task
+from pocketvl.tasks.base import Task
+from pocketvl.tasks.metrics import Metric, TaskOutcomes
+from pocketvl.tasks.outputs import OUTPUTS_FILE, Outputs, load_outputs
+from pocketvl_runtime.manifest import Precision, Status
 
 if TYPE_CHECKING:
-    from pocketvl.evaluate.embeddings import Embeddings
     from pocketvl.evaluate.report import Fallback, VariantReport
-    from pocketvl.evaluate.tasks import Metric, TaskOutcomes
     from pocketvl.quantize.ranking import LayerSensitivity
     from pocketvl.select.gate import GateSettings
 
@@ -68,9 +70,9 @@ class FallbackResult:
     rankings: tuple[RankLayers, ...] = ()
 
 
-def embed_stage(base: MakeGoldenPack, data: Path, variant: str, graphs: Iterable[GraphStage]) -> EmbedVariant:
-    """What a variant makes of a dataset, measured through a bundle that holds it alone."""
-    return EmbedVariant(AssembleBundle(base, tuple(graphs)), data, variant)
+def variant_run(base: MakeGoldenPack, data: Path, variant: str, graphs: Iterable[GraphStage]) -> RunVariant:
+    """What a variant gives for a dataset, measured through a bundle that holds it alone."""
+    return RunVariant(RunReference(base.source, data), AssembleBundle(base, tuple(graphs)), data, variant)
 
 
 def fall_back_until_accepted(stages: VariantStages, variants: Variants, trial: Trial) -> FallbackResult:
@@ -90,7 +92,7 @@ def fall_back_until_accepted(stages: VariantStages, variants: Variants, trial: T
     return FallbackResult(fallbacks, steps, tuple(rankings))
 
 
-_Step = tuple[Role, tuple[str, ...], Precision]
+_Step = tuple[str, tuple[str, ...], Precision]
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,13 @@ class _Precision:
                 waiting, asked = self._worst_first(), True
             if not waiting:
                 break
-            role, layers, precision = waiting.pop(0)
-            tried = fallbacks.with_group(role, layers, precision)
+            component, layers, precision = waiting.pop(0)
+            tried = fallbacks.with_group(component, layers, precision)
             after = self._reports(tried)
             if _bytes(after) > self.trial.most_growth * start:
                 break
             added = _bytes(after) - _bytes(reports)
-            steps.append(Fallback(layers, role, precision, added, _bounds(reports), _bounds(after)))
+            steps.append(Fallback(layers, component, precision, added, _bounds(reports), _bounds(after)))
             fallbacks, reports = tried, after
         return _Settled(fallbacks, tuple(steps), self._rankings(self.precision) if asked else ())
 
@@ -142,7 +144,7 @@ class _Precision:
         return not all(judge(report, measured).passed for report in reports.values())
 
     def _rankings(self, precision: Precision) -> tuple[RankLayers, ...]:
-        return tuple(self.stages.ranking(role, precision) for role in self.stages.roles)
+        return tuple(self.stages.ranking(name, precision) for name in self.stages.components)
 
     def _worst_first(self) -> list[_Step]:
         """Groups of layers and where they may go, the worst first; at the end all of them to float.
@@ -153,63 +155,59 @@ class _Precision:
         fallback = PLANS[self.precision].fallback
         higher = fallback if fallback in QUANTIZED else None
         saved = (
-            {role: loss_by_layer(groups) for role, groups in self._ranked(higher).items()} if higher else {}
+            {name: loss_by_layer(groups) for name, groups in self._ranked(higher).items()} if higher else {}
         )
-        ranked = [(role, group) for role, groups in self._ranked(self.precision).items() for group in groups]
+        ranked = [(name, group) for name, groups in self._ranked(self.precision).items() for group in groups]
         first, last = list[_Step](), list[_Step]()
-        for role, group in sorted(ranked, key=lambda each: -each[1].loss):
-            remaining = [saved.get(role, {}).get(layer, math.inf) for layer in group.layers]
+        for name, group in sorted(ranked, key=lambda each: -each[1].loss):
+            remaining = [saved.get(name, {}).get(layer, math.inf) for layer in group.layers]
             if higher is not None and sum(remaining) < _WORTH_IT * group.loss:
-                first.append((role, group.layers, higher))
-                last.append((role, group.layers, Precision.FP32))
+                first.append((name, group.layers, higher))
+                last.append((name, group.layers, Precision.FP32))
             else:
-                first.append((role, group.layers, Precision.FP32))
+                first.append((name, group.layers, Precision.FP32))
         return first + last
 
-    def _ranked(self, precision: Precision) -> dict[Role, tuple[LayerSensitivity, ...]]:
-        """What each group of layers loses in a precision."""
+    def _ranked(self, precision: Precision) -> dict[str, tuple[LayerSensitivity, ...]]:
+        """What each group of layers loses in a precision, by component."""
         rankings = self._rankings(precision)
         results = run(plan(rankings), self.trial.cache, self.trial.tell)
-        return {Role(ranking.component): read_ranking(results[ranking].folder) for ranking in rankings}
+        return {ranking.component: read_ranking(results[ranking].folder) for ranking in rankings}
 
     def _reports(self, fallbacks: Fallbacks) -> dict[str, VariantReport]:
         """The variants, measured."""
-        from pocketvl.evaluate.compare import variant_metrics, variant_parity
-        from pocketvl.evaluate.embeddings import load_embeddings
+        from pocketvl.evaluate.compare import variant_metrics
         from pocketvl.evaluate.report import VariantReport
 
         trial = self.trial
-        reference = EmbedReference(self.stages.source, trial.data)
+        reference = RunReference(self.stages.source, trial.data)
         graphs = {
-            name: tuple(
-                self.stages.graph(role, engine, self.precision, fallbacks) for role in self.stages.roles
-            )
+            name: self.stages.graphs(engine, self.precision, fallbacks)
             for name, (engine, _) in self.variants.items()
         }
-        embedded = {name: embed_stage(trial.base, trial.data, name, each) for name, each in graphs.items()}
+        runs = {name: variant_run(trial.base, trial.data, name, each) for name, each in graphs.items()}
         lowered = [graph for each in graphs.values() for graph in each]
-        results = run(plan([reference, *lowered, *embedded.values()]), trial.cache, trial.tell)
-        expected = load_embeddings(results[reference].folder / EMBEDDINGS_FILE)
-        outcomes = self._outcomes(expected)
+        results = run(plan([reference, *lowered, *runs.values()]), trial.cache, trial.tell)
+        expected = load_outputs(results[reference].folder / OUTPUTS_FILE)
+        task = load_task(results[reference].folder / TASK_FILE)
+        outcomes = self._outcomes(task, expected)
         reports = {}
-        for name, stage in embedded.items():
-            found = load_embeddings(results[stage].folder / EMBEDDINGS_FILE)
+        for name, stage in runs.items():
+            found = load_outputs(results[stage].folder / OUTPUTS_FILE)
             reports[name] = VariantReport(
                 engine=self.variants[name][0],
                 precision=self.precision,
                 status=Status.EXPERIMENTAL,
                 size_bytes=sum((results[g].folder / g.file).stat().st_size for g in graphs[name]),
-                metrics=variant_metrics(outcomes, self._outcomes(found)),
-                parity=variant_parity(expected, found),
+                metrics=variant_metrics(outcomes, self._outcomes(task, found)),
+                parity=task.parity(expected, found),
             )
         return reports
 
-    def _outcomes(self, embeddings: Embeddings) -> TaskOutcomes:
-        from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
-
+    def _outcomes(self, task: Task, outputs: Outputs) -> TaskOutcomes:
         if not self.trial.is_task_data:
             return TaskOutcomes({}, ())
-        return measure_tasks(self._dataset, embeddings)
+        return task.measure(self._dataset, outputs)
 
     @cached_property
     def _dataset(self) -> Dataset:

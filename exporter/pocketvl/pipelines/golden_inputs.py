@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.evaluate.tasks import label_prompts
+from pocketvl.tasks.contrastive_metrics import label_prompts
 from pocketvl_runtime.image import open_image
 
 _ORIENTATION = 0x0112

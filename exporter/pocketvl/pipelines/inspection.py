@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pocketvl.compress.costs import Cost, costs_of
 from pocketvl.errors import SourceError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.base import Component
-from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.network.heads import Head
 from pocketvl.network.ports import Port
 from pocketvl.pipelines.stages.towers import exported_components
 from pocketvl.pipelines.variants import DEFAULT_VARIANTS
 from pocketvl.recipes.compress_recipe import METHODS
+
+if TYPE_CHECKING:
+    from pocketvl.families.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.evaluate.compare import reference_metrics, variant_metrics, variant_parity
-from pocketvl.evaluate.embeddings import Embeddings, load_embeddings
-from pocketvl.evaluate.parity import ParityReport
+from pocketvl.evaluate.compare import reference_metrics, variant_metrics
 from pocketvl.evaluate.report import (
     DataReport,
     Fallback,
@@ -25,17 +23,21 @@ from pocketvl.evaluate.report import (
     describe_data,
 )
 from pocketvl.evaluate.report_json import report_to_json
-from pocketvl.evaluate.tasks import TaskOutcomes, measure_tasks
 from pocketvl.lower.backends import BACKENDS, backend_of
 from pocketvl.pipelines.bundle import IMAGE_PORT, REPORT_FILES, TEXT_PORT, golden_embeddings, golden_scores
-from pocketvl.pipelines.stages.measuring import BENCH_FILE, EMBEDDINGS_FILE, NOTES_FILE
+from pocketvl.pipelines.stages.measuring import BENCH_FILE, NOTES_FILE
 from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers, read_ranking
 from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.select.gate import GateSettings, judge_report
+from pocketvl.tasks.base import Task
+from pocketvl.tasks.contrastive_metrics import Embeddings
+from pocketvl.tasks.metrics import TaskOutcomes
+from pocketvl.tasks.outputs import OUTPUTS_FILE, Outputs, component_of, load_outputs
+from pocketvl.tasks.parity import ParityReport
 from pocketvl_runtime.bench_result import BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import AnswerTolerance, Golden, Tolerance, VariantTolerance
-from pocketvl_runtime.manifest import Comparable, Manifest, Precision, Role, Status, VariantSpec
+from pocketvl_runtime.manifest import Comparable, Manifest, Precision, Status, VariantSpec
 from pocketvl_runtime.model import load
 from pocketvl_runtime.obstacles import runnable_tasks
 from pocketvl_runtime.tasks import label_texts, probabilities, similarities
@@ -54,10 +56,10 @@ class Measured:
     """Result folders of the measuring stages.
 
     Attributes:
-        reference: of `EmbedReference`.
-        variants: of `EmbedVariant`, by variant.
+        reference: of `RunReference`.
+        variants: of `RunVariant`, by variant.
         latency: of `MeasureLatency`.
-        dataset: what was embedded.
+        dataset: what was run.
         is_task_data: whether task metrics are measured on it; calibration data serves parity alone.
         is_calibration_data: whether ranges were taken from the very same samples.
     """
@@ -70,17 +72,17 @@ class Measured:
     is_calibration_data: bool = False
 
 
-def build_report(bundle: Bundle, measured: Measured, gate: GateSettings) -> Report:
+def build_report(bundle: Bundle, task: Task, measured: Measured, gate: GateSettings) -> Report:
     """Every figure of a bundle, judged."""
-    reference = load_embeddings(measured.reference / EMBEDDINGS_FILE)
+    reference = load_outputs(measured.reference / OUTPUTS_FILE)
     bench = _read_bench(measured.latency)
-    outcomes = _tasks(measured, reference)
+    outcomes = _outcomes(task, measured, reference)
     variants = {}
     for name, folder in measured.variants.items():
-        embeddings = load_embeddings(folder / EMBEDDINGS_FILE)
+        outputs = load_outputs(folder / OUTPUTS_FILE)
         plain = _variant(bundle, name, bench.variants[name])
-        parity = variant_parity(reference, embeddings)
-        metrics = variant_metrics(outcomes, _tasks(measured, embeddings))
+        parity = task.parity(reference, outputs)
+        metrics = variant_metrics(outcomes, _outcomes(task, measured, outputs))
         comparable = tuple(Comparable(space, _losses(parity)) for space in bundle.manifest.spaces)
         variants[name] = replace(plain, parity=parity, metrics=metrics, comparable=comparable)
     report = Report(
@@ -110,7 +112,7 @@ def with_fallbacks(report: Report, fallbacks: Mapping[str, tuple[Fallback, ...]]
 def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tuple[Sensitivity, ...]:
     """What `RankLayers` found, worst first."""
     found = [
-        Sensitivity(group.name, group.bits, None, Role(stage.component), group.loss)
+        Sensitivity(group.name, group.bits, None, stage.component, group.loss)
         for folder, stage in zip(folders, stages, strict=True)
         for group in read_ranking(folder)
     ]
@@ -198,7 +200,7 @@ def write_reports(
         report: what was measured.
         bundle: for the pictures of its golden pack.
         answers: of those, by variant.
-        reference: what `EmbedReference` made, with the checkpoint's training curves where it has some.
+        reference: what `RunReference` made, with the checkpoint's training curves where it has some.
     """
     from pocketvl.evaluate.html import render_html
 
@@ -274,10 +276,10 @@ def _pictures(bundle: Bundle, answers: Mapping[str, Embeddings]) -> list[Picture
     ]
 
 
-def _tasks(measured: Measured, embeddings: Embeddings) -> TaskOutcomes:
+def _outcomes(task: Task, measured: Measured, outputs: Outputs) -> TaskOutcomes:
     if not measured.is_task_data:
         return TaskOutcomes({}, ())
-    return measure_tasks(measured.dataset, embeddings)
+    return task.measure(measured.dataset, outputs)
 
 
 def _source_notes(measured: Measured) -> list[str]:
@@ -297,7 +299,7 @@ def _data_notes(measured: Measured, outcomes: TaskOutcomes) -> tuple[str, ...]:
     return outcomes.notes
 
 
-def _data(measured: Measured, reference: Embeddings) -> DataReport | None:
+def _data(measured: Measured, reference: Outputs) -> DataReport | None:
     if not measured.is_task_data:
         return None
     return describe_data(measured.dataset, len(reference.texts))
@@ -323,7 +325,7 @@ def _machine(bench: BenchResult) -> MachineReport:
 def _variant(bundle: Bundle, name: str, timed: VariantBench) -> VariantReport:
     spec = bundle.variant(name)
     backend = backend_of(spec.engine)
-    graphs = {Role(graph.component): graph for graph in bundle.graphs(name)}
+    graphs = {graph.component: graph for graph in bundle.graphs(name)}
     return VariantReport(
         engine=spec.engine,
         precision=spec.precision,
@@ -332,7 +334,7 @@ def _variant(bundle: Bundle, name: str, timed: VariantBench) -> VariantReport:
         files={graph.graph_id: bundle.manifest.files[graph.file].bytes for graph in graphs.values()},
         latency_ms=_latency_by_stage(timed),
         peak_rss_bytes=timed.peak_memory_bytes,
-        ops={role: backend.op_counts(bundle.root / graph.file) for role, graph in graphs.items()},
+        ops={component: backend.op_counts(bundle.root / graph.file) for component, graph in graphs.items()},
         notes=timed.notes,
     )
 
@@ -349,9 +351,9 @@ def _latency_by_stage(timed: VariantBench) -> dict[str, dict[str, Latency]]:
     }
 
 
-def _losses(parity: Mapping[Role, ParityReport]) -> dict[str, float]:
+def _losses(parity: Mapping[str, ParityReport]) -> dict[str, float]:
     digits = _COMPARABLE_DIGITS
-    return {role.value: round(each.centred_cosine_median, digits) for role, each in parity.items()}
+    return {component_of(port): round(each.centred_cosine_median, digits) for port, each in parity.items()}
 
 
 def status_of(variant: VariantReport, keep_failing: bool) -> Status | None:

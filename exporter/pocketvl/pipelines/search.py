@@ -13,40 +13,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import RecipeError
+from pocketvl.families import read_contract
+from pocketvl.families.base import Contract
 from pocketvl.lower.backends import backend_of
 from pocketvl.network.precisions import PLANS
 from pocketvl.pipelines.export import ExportResult, ExportSettings, export_chosen, written_bundle
 from pocketvl.pipelines.stages.lowering import LowerGraph
-from pocketvl.pipelines.stages.measuring import texts_to_embed
 from pocketvl.pipelines.stages.quantizing import QuantizeTower, loss_by_layer, read_ranking
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
-from pocketvl.pipelines.stages.towers import ids_of, open_component
+from pocketvl.pipelines.stages.towers import open_component
 from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import Event, Result, Results, check_replaceable, plan, run
+from pocketvl.tasks import task_of
+from pocketvl.tasks.encoding import Encoder
 from pocketvl_runtime.backends import open_backend
-from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import Engine, GraphSpec, ImageProcessor, Precision, Role
+from pocketvl_runtime.manifest import Engine, GraphSpec, Precision
+from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.report import SearchReport
-    from pocketvl.families.base import Contract
     from pocketvl.network.integers import QuantizedLayer
-    from pocketvl.select.bit_trials import BitTrials, TowerChoices
+    from pocketvl.select.bit_trials import BitTrials, ComponentChoices
     from pocketvl.select.search import Budget, Group, Outcome, SearchSettings, Trial, Widths
+    from pocketvl.tasks.base import Task
+    from pocketvl.tasks.torch_runner import TorchRunner
 
 Tell = Callable[[Event], None]
-Progress = Callable[[int, int, str], None]
 _PRECISIONS = {
     plan.search_bits: precision for precision, plan in PLANS.items() if plan.search_bits is not None
 }
 _STUDY_FILE = "study.log"
 _MOST_CHOOSING = 1000
 _THREADS, _WARMUP, _RUNS = 2, 10, 60
+_SIMULATED_BATCH = 100
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,9 @@ class _Search:
     @cached_property
     def key(self) -> str:
         """Tells this search's study from another one's in the same folder."""
-        stages = [self.quantized(role, bits) for role in self.stages.roles for bits in self.stored]
+        stages = [self.quantized(name, bits) for name in self.components for bits in self.stored]
         lowered = [
-            self.lowered_float(role) for role in self.stages.roles
+            self.lowered_float(name) for name in self.components
         ]  # integers may fit another activation as well
         said = [
             *(self.results[stage].digest for stage in (*stages, *lowered)),
@@ -171,50 +174,61 @@ class _Search:
         """The widths that layers are quantized to; 8 is always among them, for what cannot be narrower."""
         return tuple(sorted({8, *(bits for bits in self.request.widths if bits < 32)}))
 
-    def quantized(self, role: Role, bits: int) -> QuantizeTower:
-        stage = self.stages.integers(role, _PRECISIONS[bits])
+    @property
+    def components(self) -> tuple[str, ...]:
+        return self.stages.components
+
+    def quantized(self, component: str, bits: int) -> QuantizeTower:
+        stage = self.stages.integers(component, _PRECISIONS[bits])
         assert isinstance(stage, QuantizeTower)
         return stage
 
-    def lowered_float(self, role: Role) -> LowerGraph:
-        return LowerGraph(self.stages.tower(role), self.request.engine)
+    def lowered_float(self, component: str) -> LowerGraph:
+        return LowerGraph(self.stages.tower(component), self.request.engine)
 
     @cached_property
     def results(self) -> Results:
-        wanted = [self.quantized(role, bits) for role in self.stages.roles for bits in self.stored]
-        rankings = [
-            self.stages.ranking(role, _PRECISIONS[bits]) for role in self.stages.roles for bits in self.stored
-        ]
-        lowered = [self.lowered_float(role) for role in self.stages.roles]
+        pairs = [(name, bits) for name in self.components for bits in self.stored]
+        wanted = [self.quantized(name, bits) for name, bits in pairs]
+        rankings = [self.stages.ranking(name, _PRECISIONS[bits]) for name, bits in pairs]
+        lowered = [self.lowered_float(name) for name in self.components]
         return run(plan([*wanted, *rankings, *lowered]), self.cache, self.tell)
 
     @cached_property
     def contract(self) -> Contract:
         """The checkpoint's."""
-        from pocketvl.families import read_contract
-
         return read_contract(self.request.source)
 
     @cached_property
-    def choices(self) -> Mapping[Role, TowerChoices]:
-        """The towers as float modules and in every stored width, and what they are shown."""
-        from pocketvl.network.integers import QuantizedTower
-        from pocketvl.select.bit_trials import TowerChoices
+    def task(self) -> Task:
+        """What is asked of the checkpoint."""
+        return task_of(self.contract)
 
-        contract, texts = self.contract, list(texts_to_embed(self.dataset))
-        inputs: dict[Role, NDArray[np.generic]] = {
-            Role.IMAGE_ENCODER: _pixels(self.dataset, contract.preprocess),
-            Role.TEXT_ENCODER: ids_of(texts, contract.tokenizer_json, contract.tokenizer),
+    @cached_property
+    def runner(self) -> TorchRunner:
+        """The prepared components in float."""
+        from pocketvl.tasks.torch_runner import TorchRunner
+
+        folders = {name: self.results[self.stages.tower(name)].folder for name in self.components}
+        components = {
+            name: open_component(self.request.source, name, folder) for name, folder in folders.items()
         }
+        encoder = replace(Encoder.of_contract(self.contract), held={})  # every trial reads the same images
+        return TorchRunner(components, encoder, "simulated integers", _SIMULATED_BATCH)
+
+    @cached_property
+    def choices(self) -> Mapping[str, ComponentChoices]:
+        """The components in every stored width, and what they are shown."""
+        from pocketvl.network.integers import QuantizedTower
+        from pocketvl.select.bit_trials import ComponentChoices
+
         found = {}
-        for role in self.stages.roles:
-            folder = self.results[self.stages.tower(role)].folder
-            module = open_component(self.request.source, role, folder).module
+        for feed in self.task.feeds(self.runner.encoder, self.dataset):
             towers = {
-                bits: QuantizedTower.load(self.results[self.quantized(role, bits)].folder)
+                bits: QuantizedTower.load(self.results[self.quantized(feed.component, bits)].folder)
                 for bits in self.stored
             }
-            found[role] = TowerChoices(module, towers, inputs[role])
+            found[feed.component] = ComponentChoices(towers, feed)
         return found
 
     @cached_property
@@ -229,9 +243,9 @@ class _Search:
         from pocketvl.select.search import Group
 
         found = []
-        for role in self.stages.roles:
-            towers = self.choices[role].towers
-            losses = {bits: self._losses(role, bits) for bits in self.stored}
+        for component, choices in self.choices.items():
+            towers = choices.towers
+            losses = {bits: self._losses(component, bits) for bits in self.stored}
             for layers in layer_groups(towers[8]):
                 bytes_of, loss_of = {}, {}
                 for bits in self.stored:
@@ -243,23 +257,20 @@ class _Search:
                     bytes_of[32] = 4 * sum(towers[8].layers[name].weights.size for name in layers)
                     loss_of[32] = 0.0
                 widths = tuple(b for b in sorted(bytes_of) if b in self.request.widths) or (8,)
-                found.append(Group(role, layers, widths, bytes_of, loss_of))
+                found.append(Group(component, layers, widths, bytes_of, loss_of))
         return tuple(found)
 
-    def _losses(self, role: Role, bits: int) -> dict[str, float]:
+    def _losses(self, component: str, bits: int) -> dict[str, float]:
         """What each layer loses at a width."""
-        ranking = self.stages.ranking(role, _PRECISIONS[bits])
+        ranking = self.stages.ranking(component, _PRECISIONS[bits])
         return loss_by_layer(read_ranking(self.results[ranking].folder))
 
     @cached_property
     def trials(self) -> BitTrials:
         """Answers by simulation."""
-        from pocketvl.families.folders.hf import read_scalar
         from pocketvl.select.bit_trials import BitTrials
 
-        scale = read_scalar(self.request.source, self.contract.contrastive_head.scale)
-        texts = texts_to_embed(self.dataset)
-        return BitTrials(self.groups, self.choices, self.dataset, texts, scale)
+        return BitTrials(self.groups, self.choices, self.runner, self.task, self.dataset)
 
     @cached_property
     def overhead_bytes(self) -> int:
@@ -292,22 +303,22 @@ class _Search:
         files = self.lowered(widths)
         return Outcome(score, sum(map(len, files.values())), self.latency_ms(files))
 
-    def lowered(self, widths: Widths) -> dict[Role, bytes]:
+    def lowered(self, widths: Widths) -> dict[str, bytes]:
         """The graph files of a choice."""
         files = {}
         with tempfile.TemporaryDirectory(prefix="pocketvl-search-") as folder:
-            for role in self.stages.roles:
-                lowered = self.lowered_float(role)
+            for name, choices in self.choices.items():
+                lowered = self.lowered_float(name)
                 source = self.results[lowered].folder / lowered.file
-                target = Path(folder) / f"{role.value}{source.suffix}"
-                tower = self.choices[role].mixed(self.trials.layer_widths(role, widths))
+                target = Path(folder) / f"{name}{source.suffix}"
+                tower = choices.mixed(self.trials.layer_widths(name, widths))
                 backend_of(self.request.engine).write_quantized(source, tower, target)
-                files[role] = target.read_bytes()
+                files[name] = target.read_bytes()
         return files
 
-    def latency_ms(self, files: Mapping[Role, bytes]) -> float:
-        """Median milliseconds of one picture and one text, measured here on two threads."""
-        return sum(_median_ms(role, self.request.engine, content) for role, content in files.items())
+    def latency_ms(self, files: Mapping[str, bytes]) -> float:
+        """Median milliseconds of one run of every graph, measured here on two threads."""
+        return sum(_median_ms(name, self.request.engine, content) for name, content in files.items())
 
     def first_that_fits(self, trials: Sequence[Trial], budget: Budget) -> Trial:
         """The best trial whose files, once written, are within the budget.
@@ -331,7 +342,7 @@ class _Search:
         fallbacks = Fallbacks()
         for group, bits in zip(self.groups, chosen.widths, strict=True):
             if bits != 8:
-                fallbacks = fallbacks.with_group(group.role, group.layers, _PRECISIONS[bits])
+                fallbacks = fallbacks.with_group(group.component, group.layers, _PRECISIONS[bits])
         uniform = [f"{engine.value}-{_PRECISIONS[bits].value}" for engine in Engine for bits in self.stored]
         exporting = ExportSettings(
             request.source,
@@ -374,17 +385,15 @@ def _bytes_of(layer: QuantizedLayer) -> int:
     return layer.weights.size * bits // 8 + layer.scale.size * (2 if layer.scale.ndim == 2 else 12)
 
 
-def _pixels(dataset: Dataset, spec: ImageProcessor) -> NDArray[np.uint8]:
-    return np.stack([preprocess(open_image(sample.image), spec) for sample in dataset.samples])
-
-
-def _median_ms(role: Role, engine: Engine, content: bytes) -> float:
+def _median_ms(component: str, engine: Engine, content: bytes) -> float:
     """Median of one graph's runs, on two threads."""
     with tempfile.TemporaryDirectory(prefix="pocketvl-search-") as folder:
         path = Path(folder) / f"graph.{engine.value}"
         path.write_bytes(content)
         tensors = backend_of(engine).graph_io(path)
-    spec = GraphSpec(role, engine, Precision.MIXED, f"graphs/{role.value}", tensors.inputs, tensors.outputs)
+    spec = GraphSpec(
+        component, engine, Precision.MIXED, f"graphs/{component}", tensors.inputs, tensors.outputs
+    )
     backend = open_backend(spec, content, _THREADS)
     feed = {t.name: np.zeros(t.shape, t.dtype) for t in tensors.inputs}
     times = []

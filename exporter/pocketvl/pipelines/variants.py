@@ -27,7 +27,7 @@ from pocketvl.pipelines.stages.towers import (
 from pocketvl.pipelines.stages.training import TrainingData
 from pocketvl.quantize.settings import Rounding
 from pocketvl.recipes.export_recipe import ExportRecipe
-from pocketvl_runtime.manifest import Engine, Precision, Role, variant_name
+from pocketvl_runtime.manifest import Engine, Precision, variant_name
 
 DEFAULT_VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
 Variants = Mapping[str, tuple[Engine, Precision]]
@@ -58,18 +58,18 @@ def checked_variants(names: Iterable[str]) -> Variants:
 
 @dataclass(frozen=True)
 class Fallbacks:
-    """Layers moved to a higher precision: by role, pairs of a layer and that precision."""
+    """Layers moved to a higher precision: by component, pairs of a layer and that precision."""
 
-    layers: Mapping[Role, tuple[tuple[str, Precision], ...]] = field(default_factory=dict)
+    layers: Mapping[str, tuple[tuple[str, Precision], ...]] = field(default_factory=dict)
 
-    def of(self, role: Role) -> tuple[tuple[str, Precision], ...]:
-        """The fallbacks of one tower."""
-        return tuple(self.layers.get(role, ()))
+    def of(self, component: str) -> tuple[tuple[str, Precision], ...]:
+        """The fallbacks of one component."""
+        return tuple(self.layers.get(component, ()))
 
-    def with_group(self, role: Role, layers: Iterable[str], precision: Precision) -> Fallbacks:
+    def with_group(self, component: str, layers: Iterable[str], precision: Precision) -> Fallbacks:
         """The same, and these layers too."""
-        merged = {**dict(self.of(role)), **dict.fromkeys(layers, precision)}
-        return replace(self, layers={**self.layers, role: tuple(sorted(merged.items()))})
+        merged = {**dict(self.of(component)), **dict.fromkeys(layers, precision)}
+        return replace(self, layers={**self.layers, component: tuple(sorted(merged.items()))})
 
 
 @dataclass(frozen=True)
@@ -91,68 +91,76 @@ class VariantStages:
     train: Path | None = None
 
     @property
-    def roles(self) -> tuple[Role, ...]:
-        """The components that become graphs."""
-        return tuple(map(Role, exported_components(self.source)))
+    def components(self) -> tuple[str, ...]:
+        """The components that become graphs, by name."""
+        return exported_components(self.source)
 
     @property
     def feeds(self) -> CalibrationFeeds:
         """What calibration shows the towers."""
         return CalibrationFeeds(self.source, self.calibration)
 
-    def tower(self, role: Role) -> Tower:
+    def tower(self, component: str) -> Tower:
         """A tower that is to be lowered in float, or quantized."""
-        prepared = PrepareTower(self.source, role)
+        prepared = PrepareTower(self.source, component)
         return EqualizeTower(prepared, self.feeds) if self.is_quantized and self.recipe.equalize else prepared
 
-    def calibration_of(self, role: Role) -> CalibrateTower:
+    def calibration_of(self, component: str) -> CalibrateTower:
         """What a tower's layers see of the calibration data."""
         needs_moments = self.recipe.weights.rounding is Rounding.GPTQ
         settings = replace(self.recipe.calibration, second_moments=needs_moments)
-        return CalibrateTower(self.tower(role), self.feeds, settings)
+        return CalibrateTower(self.tower(component), self.feeds, settings)
 
-    def integers(self, role: Role, precision: Precision) -> QuantizeTower | TrainedTower:
+    def integers(self, component: str, precision: Precision) -> QuantizeTower | TrainedTower:
         """A tower in integers, every layer of it that the precision quantizes."""
         qat = self.recipe.qat
         if qat is not None and qat.precision is precision:
             if self.train is None:
                 raise RecipeError("the recipe trains: give it a dataset folder with --train")
-            towers = tuple(self.tower(each) for each in self.roles)
-            quantized = tuple(self._quantized(each, precision) for each in self.roles)
+            towers = tuple(self.tower(each) for each in self.components)
+            quantized = tuple(self._quantized(each, precision) for each in self.components)
             return TrainedTower(
-                TrainQat(towers, quantized, TrainingData(self.source, self.train), qat.training), role
+                TrainQat(towers, quantized, TrainingData(self.source, self.train), qat.training), component
             )
-        return self._quantized(role, precision)
+        return self._quantized(component, precision)
 
-    def floats(self, role: Role, precision: Precision) -> Tower | TrainedTower:
+    def floats(self, component: str, precision: Precision) -> Tower | TrainedTower:
         """The float tower that integers of a precision belong to."""
-        integers = self.integers(role, precision) if precision in QUANTIZED else None
-        return integers if isinstance(integers, TrainedTower) else self.tower(role)
+        integers = self.integers(component, precision) if precision in QUANTIZED else None
+        return integers if isinstance(integers, TrainedTower) else self.tower(component)
 
-    def ranking(self, role: Role, precision: Precision) -> RankLayers:
+    def ranking(self, component: str, precision: Precision) -> RankLayers:
         """Which layers of a quantized tower cost most."""
-        return RankLayers(self.floats(role, precision), self.integers(role, precision), self.feeds)
+        return RankLayers(self.floats(component, precision), self.integers(component, precision), self.feeds)
 
-    def graph(self, role: Role, engine: Engine, precision: Precision, fallbacks: Fallbacks) -> GraphStage:
+    def graph(self, component: str, engine: Engine, precision: Precision, fallbacks: Fallbacks) -> GraphStage:
         """One graph of a variant."""
-        lowered = LowerGraph(self.floats(role, precision), engine)
+        lowered = LowerGraph(self.floats(component, precision), engine)
         plan = PLANS[precision]
         if plan.storage is Storage.FLOAT32:
             return lowered
         if plan.storage is Storage.FLOAT16:
             return CastFp16(lowered)
-        integers = self.integers(role, plan.base or precision)
-        changes = fallbacks.of(role)
+        integers = self.integers(component, plan.base or precision)
+        changes = fallbacks.of(component)
         if not changes and plan.base is None:
             return LowerQuantized(lowered, integers, precision)
         others = tuple(p for p in QUANTIZED if p in {to for _, to in changes})
-        towers = (integers, *(self._quantized(role, other) for other in others))
+        towers = (integers, *(self._quantized(component, other) for other in others))
         places = {other: place for place, other in enumerate(others, start=1)}
         chosen = tuple((layer, places.get(to, -1)) for layer, to in changes)
         return LowerQuantized(lowered, ChooseLayers(towers, chosen), precision)
 
-    def _quantized(self, role: Role, precision: Precision) -> QuantizeTower:
+    def graphs(self, engine: Engine, precision: Precision, fallbacks: Fallbacks) -> tuple[GraphStage, ...]:
+        """The graphs of a variant, one a component."""
+        return tuple(self.graph(name, engine, precision, fallbacks) for name in self.components)
+
+    def _quantized(self, component: str, precision: Precision) -> QuantizeTower:
         recipe = self.recipe
         return QuantizeTower(
-            self.tower(role), self.calibration_of(role), precision, recipe.weights, recipe.group_size
+            self.tower(component),
+            self.calibration_of(component),
+            precision,
+            recipe.weights,
+            recipe.group_size,
         )

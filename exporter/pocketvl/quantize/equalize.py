@@ -24,9 +24,10 @@ from torch import nn
 
 from pocketvl.errors import DataError
 from pocketvl.network.specification import ACTIVATION_8, Granularity, GridSpec, Range, Scheme
-from pocketvl.observe.calibrate import Feed, Progress
+from pocketvl.observe.calibrate import Feed
 from pocketvl.quantize.arithmetic import activation_grid, quantize_weights, weight_scale
 from pocketvl.quantize.fold import norm_readers
+from pocketvl_runtime.progress import Progress
 
 Floats = NDArray[np.float64]
 

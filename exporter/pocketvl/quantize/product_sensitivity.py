@@ -12,8 +12,9 @@ from torch import nn
 from pocketvl.errors import DataError
 from pocketvl.families.layers.segments import Segments
 from pocketvl.network.integers import QuantizedProduct
-from pocketvl.quantize.products import Feed, Progress, check_names, multiplied, on_grids, run
+from pocketvl.quantize.products import Feed, check_names, multiplied, on_grids, run
 from pocketvl.quantize.sensitivity import embedding_loss
+from pocketvl_runtime.progress import Progress
 
 
 def product_sensitivity(

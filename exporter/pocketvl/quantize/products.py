@@ -28,8 +28,8 @@ from pocketvl.observe.observer import TensorObserver
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.quantize.arithmetic import activation_grid
 from pocketvl.quantize.fake import fake_quantize
+from pocketvl_runtime.progress import Progress
 
-Progress = Callable[[int, int, str], None]
 Feed = NDArray[Any] | tuple[NDArray[Any], ...]
 Multiply = Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor]
 """(name, left [..., M, K], right [..., K, N]) -> [..., M, N]"""

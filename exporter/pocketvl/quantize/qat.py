@@ -14,9 +14,9 @@ from pocketvl.quantize.learned_tower import Finished, QatTower
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.tasks.training import Learner, TrainingTask, train_phases
 from pocketvl.train.features import FeatureExtractor
-from pocketvl.train.loop import Progress
 from pocketvl.train.phases import begun_digest, claim
 from pocketvl.train.samples import TrainingSamples
+from pocketvl_runtime.progress import Progress
 
 
 def train_qat(

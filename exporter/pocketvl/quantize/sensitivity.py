@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ from pocketvl.errors import DataError
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.quantize.ranking import Ablation, LayerSensitivity, layer_groups
 from pocketvl.quantize.simulate import simulated
+from pocketvl_runtime.progress import Progress
 
-Progress = Callable[[int, int, str], None]
 Feed = NDArray[Any] | tuple[NDArray[Any], ...]
 """One input of a module, or all of them; the first axis of each is the batch."""
 _BATCH = 64

@@ -1,4 +1,4 @@
-"""What a choice of bits makes of two towers' answers, by simulation."""
+"""What a choice of bits makes of a model's answers, by simulation."""
 
 from __future__ import annotations
 
@@ -6,85 +6,82 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.evaluate.embeddings import Embeddings
-from pocketvl.evaluate.soft import soft_accuracy
 from pocketvl.network.integers import QuantizedTower
 from pocketvl.quantize.simulate import simulated
 from pocketvl.select.search import Group, Widths
-from pocketvl_runtime.manifest import Role
+from pocketvl.tasks.base import Task, run_feed
+from pocketvl.tasks.encoding import Feed
+from pocketvl.tasks.outputs import Outputs
+from pocketvl.tasks.torch_runner import TorchRunner
 
 FLOAT = 32
-_BATCH = 100
 
 
 @dataclass(frozen=True, eq=False)
-class TowerChoices:
-    """One tower, in the widths that its layers may have.
+class ComponentChoices:
+    """One component, in the widths that its layers may have.
 
     Attributes:
-        module: in float.
-        towers: by bits, the tower quantized to them.
-        inputs: [N, ...], what it is shown: pixels or ids.
+        towers: by bits, the component quantized to them.
+        feed: what it is shown.
     """
 
-    module: nn.Module
     towers: Mapping[int, QuantizedTower]
-    inputs: NDArray[np.generic]
+    feed: Feed
 
     def mixed(self, widths: Mapping[str, int]) -> QuantizedTower:
-        """The tower with these bits a layer; a layer of 32 bits stays in float."""
+        """The component with these bits a layer; a layer of 32 bits stays in float."""
         return QuantizedTower(
             {name: self.towers[bits].layers[name] for name, bits in widths.items() if bits != FLOAT}
         )
 
 
 class BitTrials:
-    """Answers of two towers whose layers have any of several widths; embeddings are kept by those."""
+    """Answers of components whose layers have any of several widths; outputs are kept by those."""
 
     def __init__(
         self,
         groups: Sequence[Group],
-        choices: Mapping[Role, TowerChoices],
+        choices: Mapping[str, ComponentChoices],
+        runner: TorchRunner,
+        task: Task,
         dataset: Dataset,
-        texts: Sequence[str],
-        logit_scale: float,
     ) -> None:
-        self._groups, self._choices = groups, choices
-        self._dataset, self._texts, self._scale = dataset, tuple(texts), logit_scale
-        self._kept: dict[tuple[Role, Widths], NDArray[np.float32]] = {}
+        """Args: groups: of layers that share bits. choices: by component. runner: the components in float.
+        task: what is asked of them. dataset: what is asked about."""
+        self._groups, self._choices, self._runner = groups, choices, runner
+        self._task, self._dataset, self._texts = task, dataset, task.texts(dataset)
+        self._kept: dict[tuple[str, Widths], dict[str, NDArray[np.float32]]] = {}
 
     def score(self, widths: Widths) -> float:
         """The mean probability of the right answer, in [0, 1]."""
-        return soft_accuracy(self._dataset, self.embeddings(widths), self._scale)
+        return self._task.soft_score(self._dataset, self.outputs(widths))
 
-    def embeddings(self, widths: Widths) -> Embeddings:
-        """What the towers make of the dataset."""
-        image, text = (self._embed(role, widths) for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER))
-        return Embeddings(image, text, self._texts)
+    def outputs(self, widths: Widths) -> Outputs:
+        """What the components give for the dataset."""
+        arrays: dict[str, NDArray[np.float32]] = {}
+        for component in self._choices:
+            arrays |= self._run(component, widths)
+        return Outputs(arrays, self._texts)
 
-    def layer_widths(self, role: Role, widths: Widths) -> dict[str, int]:
-        """Bits by layer of one tower."""
+    def layer_widths(self, component: str, widths: Widths) -> dict[str, int]:
+        """Bits by layer of one component."""
         return {
             layer: bits
             for group, bits in zip(self._groups, widths, strict=True)
-            if group.role is role
+            if group.component == component
             for layer in group.layers
         }
 
-    def _embed(self, role: Role, widths: Widths) -> NDArray[np.float32]:
-        mine = tuple(bits for group, bits in zip(self._groups, widths, strict=True) if group.role is role)
-        if (role, mine) not in self._kept:
-            choices = self._choices[role]
-            tower = choices.mixed(self.layer_widths(role, widths))
-            with torch.inference_mode(), simulated(choices.module, tower):
-                rows = [
-                    choices.module(torch.from_numpy(choices.inputs[start : start + _BATCH]))
-                    for start in range(0, len(choices.inputs), _BATCH)
-                ]
-            self._kept[role, mine] = torch.cat(rows).numpy()
-        return self._kept[role, mine]
+    def _run(self, component: str, widths: Widths) -> dict[str, NDArray[np.float32]]:
+        chosen = zip(self._groups, widths, strict=True)
+        mine = tuple(bits for group, bits in chosen if group.component == component)
+        if (component, mine) not in self._kept:
+            choices = self._choices[component]
+            tower = choices.mixed(self.layer_widths(component, widths))
+            with simulated(self._runner.components[component].module, tower):
+                self._kept[component, mine] = run_feed(self._runner, choices.feed)
+        return self._kept[component, mine]

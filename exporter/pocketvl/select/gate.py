@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
-from pocketvl.evaluate.parity import ParityReport
 from pocketvl.evaluate.report import GateResult, MetricReport, Report, VariantReport
-from pocketvl.evaluate.statistics import least_samples
-from pocketvl.evaluate.tasks import Metric
 from pocketvl.network.tolerances import DEFAULT_PARITY, ParityLimits
-from pocketvl_runtime.manifest import Precision, Role
+from pocketvl.tasks.metrics import Metric
+from pocketvl.tasks.parity import ParityReport
+from pocketvl.tasks.statistics import least_samples
+from pocketvl_runtime.manifest import Precision
 
 __all__ = [
     "DEFAULT_ALLOWANCE_PP",
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 DEFAULT_ALLOWANCE_PP: Mapping[Metric, float] = MappingProxyType(
-    {Metric.MATCH_HARD: 1.0, Metric.RETRIEVAL_R1: 1.0}
+    {Metric.MATCH_HARD: 1.0, Metric.RETRIEVAL_R1: 1.0, Metric.ASK: 1.0}
 )
 """Loss allowed against torch fp32, in percentage points."""
 
@@ -47,7 +47,7 @@ class GateSettings:
         allowance_pp: per metric, the loss allowed against the reference, in percentage points; a metric
             that is not named is reported and not judged.
         required: metrics that somebody asked for by name: where they could not be measured, the gate fails.
-        parity: for every precision, what the embeddings may differ by.
+        parity: for every precision, what the outputs may differ by.
     """
 
     allowance_pp: Mapping[Metric, float] = field(default_factory=lambda: dict(DEFAULT_ALLOWANCE_PP))
@@ -64,17 +64,22 @@ class GateSettings:
             raise RecipeError(f"gate: parity names no limits for {', '.join(missing)}")
 
 
-def parse_gate(text: str | None, parity: Mapping[Precision, ParityLimits] = DEFAULT_PARITY) -> GateSettings:
+def parse_gate(
+    text: str | None,
+    metrics: Collection[Metric] = tuple(Metric),
+    parity: Mapping[Precision, ParityLimits] = DEFAULT_PARITY,
+) -> GateSettings:
     """Settings from `match_hard=0.5,retrieval_r1=1.0`; metrics not named keep their default allowance.
 
     Args:
         text: the allowances.
-        parity: for every precision, what the embeddings may differ by.
+        metrics: those of the model's task; of the others only those that are named are judged.
+        parity: for every precision, what the outputs may differ by.
 
     Raises:
         RecipeError: a metric is unknown or named twice, or an allowance is not a number of 0 or more.
     """
-    allowances = dict(DEFAULT_ALLOWANCE_PP)
+    allowances = {m: allowance for m, allowance in DEFAULT_ALLOWANCE_PP.items() if m in metrics}
     named: set[Metric] = set()
     for part in filter(None, (part.strip() for part in (text or "").split(","))):
         name, equals, number = (piece.strip() for piece in part.partition("="))
@@ -124,11 +129,11 @@ def decide(drop_pp: float, limit_pp: float, n: int, allowance_pp: float) -> Deci
 
 
 def judge(variant: VariantReport, settings: GateSettings) -> GateResult:
-    """Judges one variant: what it lost with 95 % confidence, and how far its embeddings are.
+    """Judges one variant: what it lost with 95 % confidence, and how far its outputs are.
 
     The upper limit of the paired loss of every metric that has an allowance is compared with it, and the
-    embeddings with the limits of the variant's precision. Without task metrics parity alone is judged, and
-    the result's notes say so; they also say where samples were too few to prove anything.
+    parity of every port with the limits of the variant's precision. Without task metrics parity alone is
+    judged, and the result's notes say so; they also say where samples were too few to prove anything.
     """
     failures: list[str] = []
     notes: list[str] = []
@@ -153,13 +158,13 @@ def judge(variant: VariantReport, settings: GateSettings) -> GateResult:
         for metric in variant.metrics
         if metric not in settings.allowance_pp
     )
-    embeddings = _judge_embeddings(variant, settings, alone=not judged)
+    parity = _judge_parity(variant, settings, alone=not judged)
     return GateResult(
-        passed=not failures and not embeddings.failures,
+        passed=not failures and not parity.failures,
         allowance_pp=judged,
-        failures=(*failures, *embeddings.failures),
+        failures=(*failures, *parity.failures),
         undecided=tuple(undecided),
-        notes=(*notes, *embeddings.notes),
+        notes=(*notes, *parity.notes),
     )
 
 
@@ -209,7 +214,7 @@ def _too_few(n: int, allowance_pp: float) -> str:
     return f"{wanted} (at least {least:,}): judged by the point estimate"
 
 
-def _judge_embeddings(variant: VariantReport, settings: GateSettings, *, alone: bool) -> _Finding:
+def _judge_parity(variant: VariantReport, settings: GateSettings, *, alone: bool) -> _Finding:
     """Holds the embeddings against the limits; `alone` where no task was measured beside them."""
     notes: list[str] = []
     failures: list[str] = []
@@ -220,14 +225,14 @@ def _judge_embeddings(variant: VariantReport, settings: GateSettings, *, alone: 
             by_answers = f"{variant.precision.value} is judged by its answers alone"
             failures.append(f"{variant.name}: {by_answers}; give task data")
     integers = variant.precision.multiplies_integers
-    few = [role for role, parity in variant.parity.items() if integers and _is_eased(parity, limits)]
+    few = [port for port, parity in variant.parity.items() if integers and _is_eased(parity, limits)]
     notes.extend(
-        f"{role.value}: only {variant.parity[role].n} embeddings, so its centred_cosine_median is held to "
+        f"{port}: only {variant.parity[port].n} rows, so its centred_cosine_median is held to "
         f"{FEW_EMBEDDINGS_MEDIAN:g} instead of {limits.centred_cosine_median:g}"
-        for role in few
+        for port in few
     )
     eased = dataclasses.replace(limits, centred_cosine_median=FEW_EMBEDDINGS_MEDIAN)
-    failures.extend(_parity_failures(variant, {r: eased if r in few else limits for r in variant.parity}))
+    failures.extend(_parity_failures(variant, {p: eased if p in few else limits for p in variant.parity}))
     decision = Decision.LOST if failures else Decision.WITHIN
     return _Finding(decision, tuple(failures), tuple(notes))
 
@@ -237,17 +242,17 @@ def _is_eased(parity: ParityReport, limits: ParityLimits) -> bool:
     return wanted is not None and wanted > FEW_EMBEDDINGS_MEDIAN and parity.n < FEW_EMBEDDINGS
 
 
-def _parity_failures(variant: VariantReport, limits: Mapping[Role, ParityLimits]) -> list[str]:
+def _parity_failures(variant: VariantReport, limits: Mapping[str, ParityLimits]) -> list[str]:
     if not variant.parity:
         return [f"{variant.name}: parity was not measured, so nothing vouches for it"]
     return [
-        f"{variant.name}: {role.value} {failure}"
-        for role, parity in variant.parity.items()
-        for failure in _role_failures(parity, limits[role])
+        f"{variant.name}: {port} {failure}"
+        for port, parity in variant.parity.items()
+        for failure in _port_failures(parity, limits[port])
     ]
 
 
-def _role_failures(parity: ParityReport, limits: ParityLimits) -> list[str]:
+def _port_failures(parity: ParityReport, limits: ParityLimits) -> list[str]:
     failures = []
     if parity.non_finite:
         failures.append(f"gave NaN or infinity for {parity.non_finite} of {parity.n} inputs, 0 allowed")

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pocketvl.errors import RecipeError
-from pocketvl_runtime.manifest import Role
+from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
     import optuna
 
-Progress = Callable[[int, int, str], None]
 Widths = tuple[int, ...]
 _STUDY, _SEARCHED = "bits", "searched"
 _LOCK_GRACE_S = 30
@@ -52,17 +51,17 @@ class Sampler(StrEnum):
 
 @dataclass(frozen=True)
 class Group:
-    """Layers of one tower that get the same number of bits.
+    """Layers of one component that get the same number of bits.
 
     Attributes:
-        role: whose layers.
-        layers: their names in the tower.
+        component: whose layers.
+        layers: their names in the component.
         widths: the bits to choose from, ascending.
         bytes_of: by width, what the layers' weights and scales take.
         loss_of: by width, what quantizing the group alone costs; a guess to start from.
     """
 
-    role: Role
+    component: str
     layers: tuple[str, ...]
     widths: tuple[int, ...]
     bytes_of: Mapping[int, int]
@@ -71,7 +70,7 @@ class Group:
     @property
     def name(self) -> str:
         """What the study calls it."""
-        return f"{self.role.value}/{'+'.join(self.layers)}"
+        return f"{self.component}/{'+'.join(self.layers)}"
 
 
 @dataclass(frozen=True)

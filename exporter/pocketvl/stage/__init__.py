@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pocketvl.stage.base import Inputs, Progress, Stage
+from pocketvl.stage.base import Inputs, Stage
 from pocketvl.stage.link import link_or_copy
 from pocketvl.stage.record import RECORD_FILE, read_record, write_record
 from pocketvl.stage.replace import check_replaceable, clean_up, publish, replace_dir
@@ -26,7 +26,6 @@ __all__ = [
     "Inputs",
     "Plan",
     "PlanError",
-    "Progress",
     "Result",
     "Results",
     "Sealed",

@@ -6,14 +6,13 @@ import dataclasses
 import enum
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from pocketvl.errors import StageError
-
-Progress = Callable[[int, int, str], None]
+from pocketvl_runtime.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,13 @@ from pocketvl.launch import worker_processes
 from pocketvl.tabletop.draw import DEFAULT_SIZE, draw_scene
 from pocketvl.tabletop.language import canonical, captions, hard_negatives, questions, sample_statement
 from pocketvl.tabletop.scene import sample_scene, scene_rng
+from pocketvl_runtime.progress import Progress
 
 WORLD_FILE = "tabletop.json"
 """Says how the folder was made."""
 SMALLEST_SIZE, LARGEST_SIZE = 32, 1024
 _LAYOUT, _PAINT, _WORDS = range(3)
 _WORTH_PROCESSES = 1000
-
-Progress = Callable[[int, int, str], None]
 
 
 def write_tabletop(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,12 +29,12 @@ from pocketvl.tabletop.scene import (
 )
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import ImageProcessor
+from pocketvl_runtime.progress import Progress
 
 VOCABULARIES = (SHAPES, COLOURS, SIZES, PATTERNS)
 ROW_WIDTH = 9  # shape, colour, size, pattern (indices), x, y, radius, angle, present
 _SHARD = 500
 
-Progress = Callable[[int, int, str], None]
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,12 +18,12 @@ from pocketvl.tabletop.language import ANSWERS, questions
 from pocketvl.tabletop.pool import Floats, ScenePool, scene_of
 from pocketvl.tabletop.scene import COLOURS, SHAPES, Relation
 from pocketvl.tabletop.tokenizer import PAD_ID
+from pocketvl_runtime.progress import Progress
 
 QUESTION_TYPES = ("colour", "shape", "count", "existence", "relation")
 _CHUNK = 2000
 _MIRRORED = {Relation.LEFT.value: Relation.RIGHT.value, Relation.RIGHT.value: Relation.LEFT.value}
 
-Progress = Callable[[int, int, str], None]
 _Asked = tuple[list[str], NDArray[np.int32]]
 
 

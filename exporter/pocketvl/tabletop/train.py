@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketvl.errors import RecipeError
 from pocketvl.recipes.toml import check_recipe, read_toml
 from pocketvl_runtime.errors import quoted
+from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketvl.tabletop.training import TabletopSettings
     from pocketvl.tabletop.vilt import TabletopViltSettings
 
-Progress = Callable[[int, int, str], None]
 FOLDER = "training"
 KINDS = ("clip", "dual-encoder", "vilt")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -47,9 +46,9 @@ from pocketvl.train.loop import Objective, Trainer, TrainReport, launched
 from pocketvl.train.phases import Components, claim, named
 from pocketvl.train.settings import LoopSettings
 from pocketvl_runtime.manifest import ImageProcessor, Normalization, ResizeMode
+from pocketvl_runtime.progress import Progress
 
 _TOKENIZER_SCENES = 1500
-Progress = Callable[[int, int, str], None]
 
 
 class PictureSettings(Protocol):

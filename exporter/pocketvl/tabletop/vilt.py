@@ -39,10 +39,11 @@ from pocketvl.tabletop.questions import AnswerBatch, AnswerBatches, ask
 from pocketvl.tabletop.tokenizer import PAD_ID, build_tokenizer
 from pocketvl.tabletop.training import check_out, corpus, preprocess_spec, publish_checkpoint
 from pocketvl.train.batches import mirror
-from pocketvl.train.loop import Progress, Trainer, TrainReport, launched
+from pocketvl.train.loop import Trainer, TrainReport, launched
 from pocketvl.train.phases import claim, named
 from pocketvl.train.settings import LoopSettings
 from pocketvl_runtime.cpus import usable_processors
+from pocketvl_runtime.progress import Progress
 
 
 @dataclass(frozen=True)

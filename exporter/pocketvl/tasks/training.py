@@ -30,10 +30,11 @@ from pocketvl.train.distil_losses import (
     token_mask,
 )
 from pocketvl.train.features import FeatureExtractor, Features
-from pocketvl.train.loop import Losses, Progress, Trainer, TrainReport
+from pocketvl.train.loop import Losses, Trainer, TrainReport
 from pocketvl.train.phases import Components, named
 from pocketvl.train.samples import TrainingSamples
 from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
+from pocketvl_runtime.progress import Progress
 
 TeacherOutputs: TypeAlias = Mapping[str, NDArray[np.float32]]
 """By port, "image_encoder.embedding": float32 [1 or 2, N, ...], of all rows that the component has in the

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pocketvl.errors import RecipeError
 from pocketvl.families.base import Contract
 from pocketvl.families.folders.hf import read_scalar
-from pocketvl.network.heads import Activation, ContrastiveHead
+from pocketvl.network.heads import ContrastiveHead
 from pocketvl.tasks.contrastive_training import ContrastiveTraining
 from pocketvl.tasks.labels_training import LabelTraining
 from pocketvl.tasks.training import TrainingTask
+from pocketvl_runtime.manifest import Activation
 
 
 def training_task(contract: Contract) -> TrainingTask:

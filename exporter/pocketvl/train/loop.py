@@ -28,12 +28,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from pocketvl.errors import TrainingError
 from pocketvl.launch import is_first, processes
 from pocketvl.train.settings import LoopSettings, Precision
+from pocketvl_runtime.progress import Progress
 
 BatchT = TypeVar("BatchT")
 BatchInT = TypeVar("BatchInT", contravariant=True)
 Losses = Mapping[str, torch.Tensor]
 _PATIENCE = timedelta(days=1)  # of processes that wait for the first one; where that ends, they end at once
-Progress = Callable[[int, int, str], None]
 
 _LOSSES = "losses.jsonl"
 _SETTINGS = "settings.json"

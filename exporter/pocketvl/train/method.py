@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.errors import RecipeError
 from pocketvl.settings import Settings
-from pocketvl.stage import Progress
 from pocketvl_runtime.errors import shortened
+from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint

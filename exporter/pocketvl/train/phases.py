@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pocketvl.errors import TrainingError
-from pocketvl.train.loop import Progress
+from pocketvl_runtime.progress import Progress
 
 _CLAIM = "training.json"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,7 +20,6 @@ from pocketvl_runtime.manifest.names import (
     Engine,
     Modality,
     Precision,
-    Role,
     Status,
     port_name,
     variant_name,
@@ -42,6 +42,16 @@ _INPUTS = {
     "ids": (PortKind.TOKEN_IDS, "text"),
     "mask": (PortKind.ATTENTION_MASK, "text"),
 }
+
+
+class _Role(StrEnum):
+    """What a graph of format 1 does."""
+
+    IMAGE_ENCODER = "image_encoder"
+    TEXT_ENCODER = "text_encoder"
+    FUSION = "fusion"
+    DECODER_PREFILL = "decoder_prefill"
+    DECODER_STEP = "decoder_step"
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class _Graph:
-    role: Role
+    role: _Role
     engine: Engine
     precision: Precision
     file: str
@@ -102,7 +112,7 @@ class _Variant:
     engine: Engine
     precision: Precision
     status: Status
-    graphs: Mapping[Role, str]
+    graphs: Mapping[_Role, str]
     comparable: tuple[Comparable, ...]
 
 
@@ -161,9 +171,9 @@ class _Manifest1:
         return found
 
     def _contract(self, where: str, graph: _Graph) -> ComponentGraph:
-        masked = graph.role is Role.TEXT_ENCODER and self.tokenizer.needs_mask
-        names = {"pixels"} if graph.role is Role.IMAGE_ENCODER else {"ids", "mask"} if masked else {"ids"}
-        if graph.role not in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER):
+        masked = graph.role is _Role.TEXT_ENCODER and self.tokenizer.needs_mask
+        names = {"pixels"} if graph.role is _Role.IMAGE_ENCODER else {"ids", "mask"} if masked else {"ids"}
+        if graph.role not in (_Role.IMAGE_ENCODER, _Role.TEXT_ENCODER):
             raise BundleError(f"{where}: format 1 has image and text encoders, and no {graph.role.value}")
         if {tensor.name for tensor in graph.inputs} != names or len(graph.inputs) != len(names):
             found = quoted([tensor.name for tensor in graph.inputs])
@@ -204,7 +214,7 @@ class _Manifest1:
             return {}
         first, second = (
             port_name(role.value, graphs[role.value].outputs[0].name)
-            for role in (Role.IMAGE_ENCODER, Role.TEXT_ENCODER)
+            for role in (_Role.IMAGE_ENCODER, _Role.TEXT_ENCODER)
         )
         scale = Scale(self.logit_scale, self.logit_scale)
         head = (first, second, scale, 0.0, Activation.SOFTMAX)
@@ -289,7 +299,7 @@ class _Answers:
 class _Golden1:
     images: tuple[_Image, ...]
     texts: tuple[_Text, ...]
-    tolerance: Mapping[str, Mapping[Role, _Tolerance]]
+    tolerance: Mapping[str, Mapping[_Role, _Tolerance]]
     answers: _Answers | None
     schema_version: int
 
@@ -297,8 +307,8 @@ class _Golden1:
         """The JSON of format 2; `ports` are the components' embeddings."""
         answers = self.answers
         rows = {
-            Role.IMAGE_ENCODER: ("image", [image.embedding for image in self.images]),
-            Role.TEXT_ENCODER: ("text", [text.embedding for text in self.texts]),
+            _Role.IMAGE_ENCODER: ("image", [image.embedding for image in self.images]),
+            _Role.TEXT_ENCODER: ("text", [text.embedding for text in self.texts]),
         }
         return {
             "format": "pocketvl-golden",

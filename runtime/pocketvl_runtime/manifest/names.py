@@ -32,16 +32,6 @@ MAX_NAME_CHARS = 255
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class Role(StrEnum):
-    """The components of a model with one tower for images and one for texts."""
-
-    IMAGE_ENCODER = "image_encoder"
-    TEXT_ENCODER = "text_encoder"
-    FUSION = "fusion"
-    DECODER_PREFILL = "decoder_prefill"
-    DECODER_STEP = "decoder_step"
-
-
 class Engine(StrEnum):
     """What runs a graph."""
 

@@ -18,7 +18,7 @@ from pocketvl.pipelines.stages.towers import (
     open_component,
 )
 from pocketvl.stage import Inputs, Stage
-from pocketvl_runtime.manifest import Engine, Precision, Role
+from pocketvl_runtime.manifest import Engine, Precision
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class GraphStage(Stage):
     """A stage whose result is one graph file, of ops that every engine runs, in which ids stay integers."""
 
     @property
-    def role(self) -> Role:
+    def component(self) -> str:
         """Which tower."""
         raise NotImplementedError
 
@@ -43,7 +43,7 @@ class GraphStage(Stage):
     @property
     def file(self) -> str:
         """The name of the graph in the result."""
-        return f"{self.role.value}.{self.precision.value}.{self.engine.value}"
+        return f"{self.component}.{self.precision.value}.{self.engine.value}"
 
     def ensures(self, source: Inputs, result: Path) -> None:
         backend_of(self.engine).check(result / self.file)
@@ -60,8 +60,8 @@ class LowerGraph(GraphStage):
     to: Engine
 
     @property
-    def role(self) -> Role:
-        return Role(self.tower.component)
+    def component(self) -> str:
+        return self.tower.component
 
     @property
     def engine(self) -> Engine:
@@ -73,13 +73,13 @@ class LowerGraph(GraphStage):
 
     @property
     def title(self) -> str:
-        return f"lower {self.role.value} to {self.engine.value}"
+        return f"lower {self.component} to {self.engine.value}"
 
     def reads(self) -> Mapping[str, Path]:
         return description_files(self.tower.source)
 
     def run(self, source: Inputs, out: Path) -> None:
-        component = open_component(self.tower.source, self.role, source["tower"])
+        component = open_component(self.tower.source, self.component, source["tower"])
         names = [port.name for port in component.inputs]
         examples = dict(zip(names, example_inputs(component), strict=True))
         outputs = [port.name for port in component.outputs]
@@ -93,8 +93,8 @@ class _Rewritten(GraphStage):
     graph: LowerGraph
 
     @property
-    def role(self) -> Role:
-        return self.graph.role
+    def component(self) -> str:
+        return self.graph.component
 
     @property
     def engine(self) -> Engine:
@@ -114,7 +114,7 @@ class CastFp16(_Rewritten):
 
     @property
     def title(self) -> str:
-        return f"cast {self.role.value} to fp16 for {self.engine.value}"
+        return f"cast {self.component} to fp16 for {self.engine.value}"
 
     def run(self, source: Inputs, out: Path) -> None:
         backend_of(self.engine).cast_fp16(source["graph"] / self.graph.file, out / self.file)
@@ -136,7 +136,7 @@ class LowerQuantized(_Rewritten):
 
     @property
     def title(self) -> str:
-        return f"write {self.role.value} in {self.precision.value} for {self.engine.value}"
+        return f"write {self.component} in {self.precision.value} for {self.engine.value}"
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.network.integers import QuantizedTower

@@ -1,4 +1,4 @@
-"""What torch and the variants make of a dataset, how fast they are, and how much memory they take."""
+"""What torch and the variants give for a dataset, how fast they are, and how much memory they take."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from pathlib import Path
 from typing import ClassVar
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.errors import DataError
+from pocketvl.families import family_of
 from pocketvl.pipelines.stages.towers import TORCH, check_source, this_machine
 from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.stage import Inputs, Stage
+from pocketvl.tasks import TASK_FILE, load_task, save_task, task_class, task_of
+from pocketvl.tasks.encoding import Encoder
+from pocketvl.tasks.outputs import OUTPUTS_FILE, save_outputs
 
-EMBEDDINGS_FILE = "embeddings.npz"
 BENCH_FILE = "bench.json"
 NOTES_FILE = "notes.json"
 
 
 @dataclass(frozen=True)
-class EmbedReference(Stage):
-    """The embeddings of a dataset by torch in fp32, and what there is to know of how the model was read."""
+class RunReference(Stage):
+    """What torch in fp32 gives for a dataset, and what there is to know of how the model was read."""
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
@@ -32,58 +34,62 @@ class EmbedReference(Stage):
 
     @property
     def title(self) -> str:
-        return "embed with torch fp32"
+        return "run torch fp32"
 
     def environment(self) -> Mapping[str, str]:
         return this_machine()
 
     def requires(self, source: Inputs) -> None:
         check_source(source["source"])
-        dataset = Dataset.open(source["data"])
-        texts_to_embed(dataset)
-        if len(dataset) < 2:
-            raise DataError(f"{dataset.root}: at least two pictures are needed to compare embeddings")
+        task_class(family_of(source["source"]).head).check(Dataset.open(source["data"]))
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.evaluate.embeddings import save_embeddings
-        from pocketvl.evaluate.reference import embed_reference
         from pocketvl.families import open_checkpoint
+        from pocketvl.tasks.torch_runner import TorchRunner
 
-        dataset = Dataset.open(source["data"])
         opened = open_checkpoint(source["source"])
-        embeddings = embed_reference(opened, dataset, texts_to_embed(dataset), source.progress)
-        save_embeddings(out / EMBEDDINGS_FILE, embeddings)
+        task = task_of(opened.contract, opened)
+        runner = TorchRunner(opened.components, Encoder.of_contract(opened.contract))
+        outputs = task.outputs(runner, Dataset.open(source["data"]), source.progress)
+        save_task(out / TASK_FILE, task)
+        save_outputs(out / OUTPUTS_FILE, outputs)
         (out / NOTES_FILE).write_text(json.dumps(opened.contract.notes), encoding="utf-8")
         if (source["source"] / CURVES_FILE).is_file():
             shutil.copyfile(source["source"] / CURVES_FILE, out / CURVES_FILE)
 
 
 @dataclass(frozen=True)
-class EmbedVariant(Stage):
-    """The embeddings of a dataset by one variant of a bundle, through the runtime."""
+class RunVariant(Stage):
+    """What one variant of a bundle gives for a dataset, through the runtime.
 
-    version: ClassVar[int] = 3
+    Attributes:
+        reference: of the checkpoint that the bundle was exported from, on the same dataset; says what to ask.
+        bundle: holds the variant.
+        data: a dataset folder.
+        variant: its name.
+    """
+
+    version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "pillow", "tokenizers", "numpy")
 
+    reference: RunReference
     bundle: Stage | Path
     data: Path
     variant: str
 
     @property
     def title(self) -> str:
-        return f"embed with {self.variant}"
+        return f"run {self.variant}"
 
     def environment(self) -> Mapping[str, str]:
         return this_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.evaluate.embeddings import save_embeddings
-        from pocketvl.evaluate.variant import embed_variant
+        from pocketvl.tasks.bundle_runner import BundleRunner
 
-        dataset = Dataset.open(source["data"])
-        texts = texts_to_embed(dataset)
-        embeddings = embed_variant(source["bundle"], self.variant, dataset, texts, source.progress)
-        save_embeddings(out / EMBEDDINGS_FILE, embeddings)
+        task = load_task(source["reference"] / TASK_FILE)
+        runner = BundleRunner(source["bundle"], self.variant)
+        save_outputs(out / OUTPUTS_FILE, task.outputs(runner, Dataset.open(source["data"]), source.progress))
 
 
 @dataclass(frozen=True)
@@ -112,16 +118,3 @@ class MeasureLatency(Stage):
             source["bundle"], self.variants, self.threads, self.runs, source.progress
         )
         (out / BENCH_FILE).write_text(result.to_json(), encoding="utf-8")
-
-
-def texts_to_embed(dataset: Dataset) -> tuple[str, ...]:
-    """The distinct texts of a dataset that tasks and parity need."""
-    from pocketvl.evaluate.tasks import distinct_texts
-
-    texts = distinct_texts(dataset)
-    if len(texts) < 2:
-        raise DataError(
-            f"{dataset.root}: at least two different texts are needed to compare embeddings; give the "
-            "samples `captions`, or `label`s of two kinds"
-        )
-    return texts

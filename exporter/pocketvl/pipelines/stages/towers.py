@@ -91,7 +91,7 @@ def calibration_texts(dataset: Dataset) -> tuple[str, ...]:
     Raises:
         DataError: no sample has a caption or a label.
     """
-    from pocketvl.evaluate.tasks import label_prompts
+    from pocketvl.tasks.contrastive_metrics import label_prompts
 
     prompts = label_prompts(dataset)
     texts: dict[str, None] = {}

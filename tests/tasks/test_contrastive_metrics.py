@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from pocketvl.errors import DataError
-from pocketvl.evaluate.embeddings import Embeddings
-from pocketvl.evaluate.tasks import (
-    Metric,
+from pocketvl.tasks.contrastive_metrics import (
+    Embeddings,
     classify,
     distinct_texts,
     label_prompts,
     match_hard,
-    measure_tasks,
+    measure_embeddings,
     retrieval_r1,
 )
+from pocketvl.tasks.metrics import Metric
 from tests.evaluate.worlds import dataset, embeddings, retrieval_world, sample
 
 
-def test_match_hard_needs_the_caption_to_beat_every_negative() -> None:
+def test_match_hard_needs_the_caption_to_rank_above_every_negative() -> None:
     world = dataset(
         sample(0, captions=("up",), negatives=("right", "down"), negative_kinds=("colour", "shape")),
         sample(1, captions=("right",), negatives=("up", "down"), negative_kinds=("colour", "relation")),
@@ -83,7 +83,7 @@ def test_retrieval_of_a_collapsed_model_is_all_wrong() -> None:
 
 def test_fewer_than_100_samples_give_no_retrieval_but_a_note() -> None:
     world, perfect = retrieval_world(99)
-    measured = measure_tasks(world, perfect)
+    measured = measure_embeddings(world, perfect)
     assert measured.tasks == {}
     assert measured.notes == ("retrieval_r1: not measured, 99 captioned samples where 100 are needed",)
 
@@ -113,15 +113,23 @@ def test_distinct_texts_are_first_captions_negatives_and_labels_once_each() -> N
         label_prompts(world, "no place for it")
 
 
-def test_measure_tasks_refuses_embeddings_of_other_data() -> None:
+def test_measuring_refuses_embeddings_of_other_data() -> None:
     world, perfect = retrieval_world(100)
-    with pytest.raises(DataError, match="99 pictures embedded for 100"):
-        measure_tasks(world, Embeddings(perfect.image[:99], perfect.text, perfect.texts))
+    with pytest.raises(DataError, match="99 images embedded for 100"):
+        measure_embeddings(world, Embeddings(perfect.image[:99], perfect.text, perfect.texts))
     others = tuple(f"other {index}" for index in range(100))
     with pytest.raises(DataError, match="no embedding of the text 'caption 0'"):
-        measure_tasks(world, Embeddings(perfect.image, perfect.text, others))
+        measure_embeddings(world, Embeddings(perfect.image, perfect.text, others))
 
 
-def test_measure_tasks_measures_what_the_data_is_good_for() -> None:
+def test_measuring_measures_what_the_data_is_good_for() -> None:
     world, perfect = retrieval_world(100)
-    assert set(measure_tasks(world, perfect).tasks) == {Metric.RETRIEVAL_R1}
+    assert set(measure_embeddings(world, perfect).tasks) == {Metric.RETRIEVAL_R1}
+
+
+def test_embeddings_and_texts_must_fit() -> None:
+    image, text = np.zeros((2, 3), dtype=np.float32), np.zeros((2, 3), dtype=np.float32)
+    with pytest.raises(DataError, match="distinct"):
+        Embeddings(image, text, ("a", "a"))
+    with pytest.raises(DataError, match="fit"):
+        Embeddings(image, text[:, :2], ("a", "b"))

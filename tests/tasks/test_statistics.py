@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from pocketvl.errors import DataError
-from pocketvl.evaluate.statistics import (
+from pocketvl.tasks.statistics import (
     least_samples,
     paired_difference,
     paired_interval,

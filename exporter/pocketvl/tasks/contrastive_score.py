@@ -1,19 +1,17 @@
-"""How probable a model finds the right answers: the tasks without their thresholds.
+"""The probability of the right answers: `contrastive_metrics` without thresholds.
 
 Counting right answers tells two models apart only where an answer tips over; the probability of the right
-one moves with every change. A search needs that; what ships is judged by `tasks`.
+one moves with every change. A search needs that; what ships is judged by right answers.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
-from pocketvl.evaluate.embeddings import Embeddings
-from pocketvl.evaluate.tasks import RETRIEVAL_GROUP, select_texts, text_rows
+from pocketvl.tasks.contrastive_metrics import RETRIEVAL_GROUP, Embeddings
 
 
 def soft_accuracy(dataset: Dataset, embeddings: Embeddings, logit_scale: float) -> float:
@@ -38,25 +36,25 @@ def soft_accuracy(dataset: Dataset, embeddings: Embeddings, logit_scale: float) 
 
 
 def _match(dataset: Dataset, embeddings: Embeddings, scale: float) -> NDArray[np.float64]:
-    rows = text_rows(embeddings)
+    from scipy.special import softmax
+
     found = []
     for image, sample in zip(embeddings.image, dataset.samples, strict=True):
         if sample.captions and sample.negatives:
-            texts = select_texts(embeddings, rows, (sample.captions[0], *sample.negatives))
+            texts = embeddings.of_texts((sample.captions[0], *sample.negatives))
             found.append(softmax(scale * (texts @ image))[0])
     return np.array(found)
 
 
 def _retrieve(dataset: Dataset, embeddings: Embeddings, scale: float) -> NDArray[np.float64]:
-    rows = text_rows(embeddings)
+    from scipy.special import softmax
+
     indexes = [index for index, sample in enumerate(dataset.samples) if sample.captions]
     found: list[NDArray[np.float64]] = []
     for start in range(0, len(indexes), RETRIEVAL_GROUP):
         group = indexes[start : start + RETRIEVAL_GROUP]
         if len(group) > 1:
             captions = tuple(dataset.samples[index].captions[0] for index in group)
-            similarity = (
-                select_texts(embeddings, rows, captions) @ embeddings.image[group].astype(np.float64).T
-            )
+            similarity = embeddings.of_texts(captions) @ embeddings.image[group].astype(np.float64).T
             found.append(np.diagonal(softmax(scale * similarity, axis=1)))
     return np.concatenate(found) if found else np.zeros(0)

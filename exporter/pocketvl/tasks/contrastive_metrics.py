@@ -1,6 +1,6 @@
-"""The answers that matter: which caption, which picture, which label.
+"""What embeddings answer: which caption, which image, which label.
 
-Every task gives one right-or-wrong a sample, so that two models are compared sample by sample. A tie is
+Every metric gives one right-or-wrong a sample, so that two models are compared sample by sample. A tie is
 wrong, and so is a comparison with NaN: a model that cannot tell two things apart has not answered.
 Similarities are float64 dot products of float32 embeddings; closer than 1e-9 is a tie, since two equal rows
 of one matrix product may come out apart by a rounding.
@@ -8,57 +8,61 @@ of one matrix product may come out apart by a rounding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset, Sample
 from pocketvl.errors import DataError
-from pocketvl.evaluate.embeddings import Embeddings
+from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
 
 RETRIEVAL_GROUP = 100
 _TIE = 1e-9
 DEFAULT_TEMPLATE = "a photo of a {label}"
 
 
-class Metric(StrEnum):
-    """What can be measured on a dataset, named as in report.json."""
-
-    MATCH_HARD = "match_hard"
-    RETRIEVAL_R1 = "retrieval_r1"
-    CLASSIFY = "classify"
-    ASK = "ask"
-
-
 @dataclass(frozen=True, eq=False)
-class TaskOutcome:
-    """One task's answers.
+class Embeddings:
+    """What is compared: embeddings of a dataset's images, and of texts.
 
     Attributes:
-        metric: what was measured.
-        correct: bool [n], one a sample that the task applies to.
-        by_kind: for `match_hard`, per kind of negative a bool [m]: did the caption beat that negative?
-        notes: what was left out, and why.
+        image: float32 [N, D], one row a sample, in the dataset's order.
+        text: float32 [M, D], one row a distinct text.
+        texts: the M texts, in the order of the rows.
     """
 
-    metric: Metric
-    correct: NDArray[np.bool_]
-    by_kind: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    image: NDArray[np.float32]
+    text: NDArray[np.float32]
+    texts: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        if self.image.ndim != 2 or self.text.ndim != 2 or self.image.shape[1] != self.text.shape[1]:
+            raise DataError(f"embeddings of shapes {self.image.shape} and {self.text.shape} do not fit")
+        if len(self.texts) != len(self.text) or len(set(self.texts)) != len(self.texts):
+            raise DataError(f"{len(self.text)} text embeddings need as many distinct texts")
 
-@dataclass(frozen=True)
-class TaskOutcomes:
-    """All that could be measured on a dataset; `notes` says what could not, and why."""
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {text: row for row, text in enumerate(self.texts)}
 
-    tasks: dict[Metric, TaskOutcome]
-    notes: tuple[str, ...]
+    def of_texts(self, texts: tuple[str, ...]) -> NDArray[np.float64]:
+        """Embeddings of texts, float64 [len(texts), D].
+
+        Raises:
+            DataError: a text was not embedded.
+        """
+        try:
+            chosen = [self._rows[text] for text in texts]
+        except KeyError as error:
+            missing = error.args[0]
+            raise DataError(f"no embedding of the text {missing!r}; embed distinct_texts(dataset)") from None
+        return self.text[chosen].astype(np.float64)
 
 
 def distinct_texts(dataset: Dataset, template: str = DEFAULT_TEMPLATE) -> tuple[str, ...]:
-    """Every text that the tasks compare with a picture, once, in the order of first use.
+    """Every text that the metrics compare with an image, once, in the order of first use.
 
     These are each sample's first caption and its negatives, then the labels in the template.
     """
@@ -81,8 +85,10 @@ def label_prompts(dataset: Dataset, template: str = DEFAULT_TEMPLATE) -> dict[st
     return {label: template.replace("{label}", label) for label in labels}
 
 
-def measure_tasks(dataset: Dataset, embeddings: Embeddings, template: str = DEFAULT_TEMPLATE) -> TaskOutcomes:
-    """Runs every task that the dataset has something for.
+def measure_embeddings(
+    dataset: Dataset, embeddings: Embeddings, template: str = DEFAULT_TEMPLATE
+) -> TaskOutcomes:
+    """Every metric that the dataset has something for.
 
     Args:
         dataset: the samples.
@@ -94,7 +100,7 @@ def measure_tasks(dataset: Dataset, embeddings: Embeddings, template: str = DEFA
     """
     if len(embeddings.image) != len(dataset):
         raise DataError(
-            f"{len(embeddings.image)} pictures embedded for {len(dataset)} samples; embed {dataset.root} anew"
+            f"{len(embeddings.image)} images embedded for {len(dataset)} samples; embed {dataset.root} again"
         )
     candidates = (
         match_hard(dataset, embeddings),
@@ -106,42 +112,40 @@ def measure_tasks(dataset: Dataset, embeddings: Embeddings, template: str = DEFA
 
 
 def match_hard(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
-    """Does a sample's first caption strictly beat all of its negatives?
+    """Does a sample's first caption strictly rank above all of its negatives?
 
     `by_kind` holds the pairwise answers: the caption against each single negative, by what was changed
     in it; negatives of unknown kind are left out there.
     """
-    rows = text_rows(embeddings)
     correct: list[bool] = []
     by_kind: dict[str, list[bool]] = {}
     for index, sample in enumerate(dataset.samples):
         if not sample.captions or not sample.negatives:
             continue
         _check_kinds(dataset, index, sample)
-        texts = select_texts(embeddings, rows, (sample.captions[0], *sample.negatives))  # [1 + K, D]
+        texts = embeddings.of_texts((sample.captions[0], *sample.negatives))  # [1 + K, D]
         similarity = texts @ embeddings.image[index].astype(np.float64)  # [1 + K]
-        beats = similarity[0] > similarity[1:] + _TIE
-        correct.append(bool(beats.all()))
-        for kind, beaten in zip(sample.negative_kinds, beats, strict=False):
-            by_kind.setdefault(kind, []).append(bool(beaten))
+        above = similarity[0] > similarity[1:] + _TIE
+        correct.append(bool(above.all()))
+        for kind, is_above in zip(sample.negative_kinds, above, strict=False):
+            by_kind.setdefault(kind, []).append(bool(is_above))
     why = "without caption or negatives"
     notes = _left_out(Metric.MATCH_HARD, len(dataset) - len(correct), len(dataset), why)
     kinds = {kind: np.array(by_kind[kind], dtype=np.bool_) for kind in sorted(by_kind)}
-    return TaskOutcome(Metric.MATCH_HARD, np.array(correct, dtype=np.bool_), kinds, notes)
+    return TaskOutcome(Metric.MATCH_HARD, np.array(correct, dtype=np.bool_), kinds, notes=notes)
 
 
 def retrieval_r1(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
-    """Does a first caption find its own picture before 99 others?
+    """Does a first caption rank its own image above 99 others?
 
     Samples with a caption are cut into consecutive groups of 100; a remainder of fewer is left out.
     """
     indexes = [index for index, sample in enumerate(dataset.samples) if sample.captions]
-    rows = text_rows(embeddings)
     correct: list[NDArray[np.bool_]] = []
     for start in range(0, len(indexes) - RETRIEVAL_GROUP + 1, RETRIEVAL_GROUP):
         group = indexes[start : start + RETRIEVAL_GROUP]
         captions = tuple(dataset.samples[index].captions[0] for index in group)
-        similarity = select_texts(embeddings, rows, captions) @ embeddings.image[group].astype(np.float64).T
+        similarity = embeddings.of_texts(captions) @ embeddings.image[group].astype(np.float64).T
         own = np.diagonal(similarity)[:, None]
         correct.append((own > similarity + _TIE).sum(axis=1) == RETRIEVAL_GROUP - 1)
     kept = RETRIEVAL_GROUP * len(correct)
@@ -156,14 +160,14 @@ def retrieval_r1(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
 
 
 def classify(dataset: Dataset, embeddings: Embeddings, template: str = DEFAULT_TEMPLATE) -> TaskOutcome:
-    """Is a picture nearest to its own label among all labels of the dataset?"""
+    """Is an image nearest to its own label among all labels of the dataset?"""
     prompts = label_prompts(dataset, template)
     indexes = [index for index, sample in enumerate(dataset.samples) if sample.label is not None]
     if len(prompts) < 2:
         only = f"{Metric.CLASSIFY.value}: not measured, all samples carry the same label"
         return TaskOutcome(Metric.CLASSIFY, _nothing(), notes=(only,) if prompts else ())
     position = {label: column for column, label in enumerate(prompts)}
-    labels = select_texts(embeddings, text_rows(embeddings), tuple(prompts.values()))  # [L, D]
+    labels = embeddings.of_texts(tuple(prompts.values()))  # [L, D]
     similarity = embeddings.image[indexes].astype(np.float64) @ labels.T  # [n, L]
     own = [position[label] for index in indexes if (label := dataset.samples[index].label) is not None]
     best = similarity[np.arange(len(own)), own][:, None]
@@ -180,30 +184,6 @@ def _left_out(metric: Metric, left_out: int, total: int, why: str) -> tuple[str,
     if not left_out or left_out == total:
         return ()
     return (f"{metric.value}: {left_out} of {total} samples {why} are left out",)
-
-
-def text_rows(embeddings: Embeddings) -> dict[str, int]:
-    """Row of each text's embedding."""
-    return {text: row for row, text in enumerate(embeddings.texts)}
-
-
-def select_texts(embeddings: Embeddings, rows: dict[str, int], texts: tuple[str, ...]) -> NDArray[np.float64]:
-    """Embeddings of texts, float64 [len(texts), D].
-
-    Args:
-        embeddings: where they are.
-        rows: of `text_rows`.
-        texts: which.
-
-    Raises:
-        DataError: a text was not embedded.
-    """
-    try:
-        chosen = [rows[text] for text in texts]
-    except KeyError as error:
-        missing = error.args[0]
-        raise DataError(f"no embedding of the text {missing!r}; embed distinct_texts(dataset)") from None
-    return embeddings.text[chosen].astype(np.float64)
 
 
 def _check_kinds(dataset: Dataset, index: int, sample: Sample) -> None:

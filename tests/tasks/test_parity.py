@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pocketvl.cosines import cosines
 from pocketvl.errors import DataError
-from pocketvl.evaluate.parity import LOSS_BINS, measure_parity
+from pocketvl.tasks.parity import LOSS_BINS, measure_parity
 
 
 def test_parity_by_hand() -> None:

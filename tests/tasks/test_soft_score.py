@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
-from pocketvl.evaluate.embeddings import Embeddings
-from pocketvl.evaluate.soft import soft_accuracy
+from pocketvl.tasks.contrastive_metrics import Embeddings
+from pocketvl.tasks.contrastive_score import soft_accuracy
 from tests.evaluate.worlds import dataset, embeddings, sample
 
 SCALE = 50.0

@@ -1,0 +1,142 @@
+"""What a kind of head brings with it: outputs, metrics, parity. All that judges a model is written on top."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketvl.data.dataset import Dataset
+from pocketvl.errors import DataError
+from pocketvl.tasks.encoding import Array, Encoder, Feed
+from pocketvl.tasks.metrics import Metric, TaskOutcomes
+from pocketvl.tasks.outputs import Outputs
+from pocketvl.tasks.parity import ParityReport, measure_parity
+from pocketvl_runtime.progress import Progress
+
+_REPORT_EVERY = 50
+
+
+class Runner(Protocol):
+    """A model that can be run component by component: torch, simulated integers, or a variant of a bundle.
+
+    Attributes:
+        name: for progress, "torch fp32" or a variant's.
+        batch: the most rows of one run.
+        encoder: what makes its inputs.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def batch(self) -> int: ...
+
+    @property
+    def encoder(self) -> Encoder: ...
+
+    def run(self, component: str, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """The outputs of a component by port, for inputs by port; [rows, ...] each."""
+        ...
+
+
+class Task(ABC):
+    """How a model with one kind of head is asked and judged.
+
+    Attributes:
+        metrics: what can be measured of it, where a dataset has something for it.
+    """
+
+    metrics: ClassVar[tuple[Metric, ...]]
+
+    @classmethod
+    @abstractmethod
+    def check(cls, dataset: Dataset) -> None:
+        """Says at once what a dataset lacks.
+
+        Raises:
+            DataError: the model cannot be compared on it.
+        """
+
+    @classmethod
+    @abstractmethod
+    def texts(cls, dataset: Dataset) -> tuple[str, ...]:
+        """What is read of a dataset, in the order of the outputs' rows."""
+
+    @abstractmethod
+    def feeds(self, encoder: Encoder, dataset: Dataset) -> tuple[Feed, ...]:
+        """What each component is shown of a dataset."""
+
+    @abstractmethod
+    def measure(self, dataset: Dataset, outputs: Outputs) -> TaskOutcomes:
+        """Every metric that the dataset has something for.
+
+        Raises:
+            DataError: the outputs are not this dataset's.
+        """
+
+    @abstractmethod
+    def soft_score(self, dataset: Dataset, outputs: Outputs) -> float:
+        """The mean probability of the right answer, in [0, 1].
+
+        Raises:
+            DataError: the dataset asks nothing.
+        """
+
+    def outputs(self, runner: Runner, dataset: Dataset, progress: Progress | None = None) -> Outputs:
+        """What a model gives for a dataset; NaN and infinity are kept as such.
+
+        Args:
+            runner: the model.
+            dataset: its samples are read in order.
+            progress: called with rows done, rows in all, and what is being done.
+
+        Raises:
+            DataError: the dataset has nothing for this task.
+            InputError: an image or a text cannot be used.
+            PocketVLError: the model cannot be run.
+        """
+        feeds = self.feeds(runner.encoder, dataset)
+        total, before = sum(feed.rows for feed in feeds), 0
+        arrays: dict[str, NDArray[np.float32]] = {}
+        for feed in feeds:
+            arrays |= run_feed(runner, feed, progress, before, total)
+            before += feed.rows
+        return Outputs(arrays, self.texts(dataset))
+
+    def parity(self, reference: Outputs, variant: Outputs) -> dict[str, ParityReport]:
+        """How close a variant's outputs are to the reference's, by port.
+
+        Raises:
+            DataError: the two are not outputs for the same inputs.
+        """
+        if reference.texts != variant.texts:
+            raise DataError("reference and variant were given different texts; measure both anew")
+        return {port: measure_parity(rows, variant[port]) for port, rows in reference.arrays.items()}
+
+
+def run_feed(
+    runner: Runner, feed: Feed, progress: Progress | None = None, before: int = 0, total: int | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """One component's outputs for all rows of a feed, by port, "component.port".
+
+    Args:
+        runner: the model.
+        feed: of one of its components.
+        progress: called about every 50 rows.
+        before: rows of other feeds that are done.
+        total: rows of all feeds; by default of this one.
+    """
+    parts: dict[str, list[NDArray[np.float32]]] = {}
+    reported = 0
+    for start in range(0, feed.rows, runner.batch):
+        stop = min(start + runner.batch, feed.rows)
+        for name, rows in runner.run(feed.component, feed.read(start, stop)).items():
+            parts.setdefault(f"{feed.component}.{name}", []).append(np.asarray(rows, np.float32))
+        if progress is not None and (stop - reported >= _REPORT_EVERY or stop == feed.rows):
+            reported = stop
+            progress(before + stop, total or feed.rows, f"running {runner.name}")
+    return {port: np.concatenate(rows) for port, rows in parts.items()}

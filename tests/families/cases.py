@@ -1,0 +1,98 @@
+"""What the conformance suite needs of a family: a tiny folder, and what transformers makes of inputs.
+
+A new family is one more entry of `CASES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from pocketvl.families.base import Contract
+from tests.families.tiny import make_tiny_clip
+from tests.families.tiny_dual import make_tiny_dual
+from tests.families.vilt_folder import make_vilt_folder
+
+Inputs = Mapping[str, NDArray[np.generic]]
+"""By port: "pixels", "ids"."""
+Outputs = dict[str, NDArray[np.float32]]
+"""By "component.port"."""
+
+
+@dataclass(frozen=True)
+class FamilyCase:
+    """One family.
+
+    Attributes:
+        name: its model_type.
+        tiny: writes a whole folder: two layers or so, every parameter drawn from a seed, biases included.
+        reference: (folder, contract, inputs) -> outputs by "component.port", by transformers' own classes.
+    """
+
+    name: str
+    tiny: Callable[[Path], Path]
+    reference: Callable[[Path, Contract, Inputs], Outputs]
+
+
+def normalized(contract: Contract, pixels: NDArray[np.generic]) -> torch.Tensor:
+    """What transformers' image processor makes of cropped pixels: float32 [B, 3, H, W]."""
+    spec = contract.preprocess.normalized_in_graph
+    values = torch.from_numpy(pixels).float() * spec.rescale
+    return ((values - torch.tensor(spec.mean)) / torch.tensor(spec.std)).permute(0, 3, 1, 2)
+
+
+def _clip(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
+    from transformers import CLIPModel
+
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train(False)
+    with torch.no_grad():
+        seen = model.get_image_features(pixel_values=normalized(contract, inputs["pixels"]))
+        read = model.get_text_features(input_ids=torch.from_numpy(inputs["ids"]).long())
+    return _embeddings(seen, read)
+
+
+def _dual_encoder(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
+    from transformers import VisionTextDualEncoderModel
+
+    model = VisionTextDualEncoderModel.from_pretrained(folder, dtype=torch.float32).train(False)
+    ids = torch.from_numpy(inputs["ids"]).long()
+    with torch.no_grad():
+        seen = model.get_image_features(pixel_values=normalized(contract, inputs["pixels"]))
+        read = model.get_text_features(
+            input_ids=ids, attention_mask=(ids != contract.tokenizer.pad_id).long()
+        )
+    return _embeddings(seen, read)
+
+
+def _embeddings(seen: object, read: object) -> Outputs:
+    rows = [cast(torch.Tensor, getattr(each, "pooler_output", each)) for each in (seen, read)]
+    image, text = (F.normalize(each, dim=-1).numpy() for each in rows)
+    return {"image_encoder.embedding": image, "text_encoder.embedding": text}
+
+
+def _vilt(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
+    from transformers import ViltForQuestionAnswering
+
+    model = ViltForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).train(False)
+    ids = torch.from_numpy(inputs["ids"]).long()
+    with torch.no_grad():
+        logits = model(
+            input_ids=ids,
+            attention_mask=(ids != contract.tokenizer.pad_id).long(),
+            pixel_values=normalized(contract, inputs["pixels"]),
+        ).logits
+    return {"fusion.logits": logits.numpy()}
+
+
+CASES = (
+    FamilyCase("clip", make_tiny_clip, _clip),
+    FamilyCase("vision-text-dual-encoder", make_tiny_dual, _dual_encoder),
+    FamilyCase("vilt", make_vilt_folder, _vilt),
+)

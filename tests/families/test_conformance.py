@@ -1,0 +1,366 @@
+"""What every family promises, for each of `CASES`: contract, forward, lowering, integers, training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from pocketvl.errors import SourceError
+from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitialised_component
+from pocketvl.families.base import Component, Contract
+from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.lower.backends import backend_of
+from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.ports import PortKind
+from pocketvl.network.precisions import QUANTIZED
+from pocketvl.network.tolerances import ParityLimits
+from pocketvl.observe.calibrate import calibrate
+from pocketvl.observe.structure import final_linear, token_tables
+from pocketvl.quantize.fold import fold_, load_folded_
+from pocketvl.quantize.simulate import simulated
+from pocketvl.quantize.tower import quantize_tower, tower_spec
+from pocketvl.tasks.parity import measure_parity
+from pocketvl_runtime.manifest import Engine, Precision
+from pocketvl_runtime.text import Tokenizer
+from tests.families.cases import CASES, FamilyCase, Inputs
+
+_SAMPLES, _CALIBRATION, _GROUP = 128, 64, 32
+_WORDS = (
+    "a",
+    "photo",
+    "of",
+    "red",
+    "blue",
+    "circle",
+    "square",
+    "left",
+    "above",
+    "what",
+    "colour",
+    "is",
+    "the",
+    "thing",
+    "two",
+    "cats",
+    "on",
+)
+_SIMULATED_FLOORS = {Precision.INT8: 0.999}
+_SIMULATED_FLOOR = 0.995
+"""Centred cosine, median, of an engine's outputs to torch's simulation of the same integers; lower where
+inputs are rounded as they come, which each engine does by its own ranges."""
+
+
+def inputs_of(contract: Contract, count: int, seed: int) -> Inputs:
+    """By port: smooth random images as pixels, and texts of random words as ids."""
+    random = np.random.default_rng(seed)
+    texts = [" ".join(random.choice(_WORDS, random.integers(2, 7))) for _ in range(count)]
+    height, width = contract.preprocess.height, contract.preprocess.width
+    coarse = random.integers(0, 256, (count, 4, 4, 3))
+    coarse = coarse.repeat(height // 4, axis=1).repeat(width // 4, axis=2)
+    pixels = (coarse + random.integers(-20, 21, coarse.shape)).clip(0, 255).astype(np.uint8)
+    ids = Tokenizer(contract.tokenizer_json, contract.tokenizer).encode(texts).ids
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for ports in contract.components.values():
+        for port in ports.inputs:
+            arrays[port.name] = pixels if port.kind is PortKind.PIXELS else ids
+    return arrays
+
+
+def run_torch(component: Component, inputs: Inputs) -> NDArray[np.float32]:
+    with torch.no_grad():
+        found = component.module(*(torch.from_numpy(inputs[port.name]) for port in component.inputs))
+    rows: NDArray[np.float32] = found.numpy()
+    return rows
+
+
+def samples(component: Component, inputs: Inputs) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """Feeds of batch 1 for an engine."""
+    names = [port.name for port in component.inputs]
+    for index in range(len(inputs[names[0]])):
+        yield {name: inputs[name][index : index + 1] for name in names}
+
+
+@dataclass
+class Tried:
+    """One family's tiny checkpoint, and what was made of it so far; each thing once."""
+
+    case: FamilyCase
+    folder: Path
+    work: Path
+
+    @cached_property
+    def contract(self) -> Contract:
+        return read_contract(self.folder)
+
+    @cached_property
+    def opened(self) -> Checkpoint:
+        return open_checkpoint(self.folder)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        return inputs_of(self.contract, _SAMPLES, seed=1)
+
+    @cached_property
+    def prepared(self) -> dict[str, Component]:
+        """The components as they are calibrated and lowered: what can be folded is folded."""
+        found = {}
+        for name, component in open_checkpoint(self.folder).components.items():
+            fold_(component.module, self.examples(component))
+            found[name] = component
+        return found
+
+    @cached_property
+    def integers(self) -> dict[tuple[str, Precision], QuantizedTower]:
+        fed = inputs_of(self.contract, _CALIBRATION, seed=2)
+        found = {}
+        for name, component in self.prepared.items():
+            module, examples = component.module, self.examples(component)
+            feeds = [tuple(fed[p.name][k : k + 1] for p in component.inputs) for k in range(_CALIBRATION)]
+            seen = calibrate(module, feeds)
+            tables, final = token_tables(module, examples), final_linear(module, examples)
+            for precision in QUANTIZED:
+                spec = tower_spec(module, precision, tables, final, _GROUP)
+                found[name, precision] = quantize_tower(module, spec, seen)
+        return found
+
+    def examples(self, component: Component) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.from_numpy(self.inputs[port.name][:1]) for port in component.inputs)
+
+    def graph(self, name: str, engine: Engine, precision: Precision) -> Path:
+        """A lowered component."""
+        backend, component = backend_of(engine), self.prepared[name]
+        path = self.work / f"{name}.{precision.value}{backend.suffix}"
+        if path.exists():
+            return path
+        if precision is Precision.FP32:
+            examples = zip(component.inputs, self.examples(component), strict=True)
+            outputs = [port.name for port in component.outputs]
+            backend.export(component.module, {p.name: value for p, value in examples}, path, outputs)
+        elif precision is Precision.FP16:
+            backend.cast_fp16(self.graph(name, engine, Precision.FP32), path)
+        else:
+            integers = self.integers[name, precision]
+            backend.write_quantized(self.graph(name, engine, Precision.FP32), integers, path)
+        backend.check(path)
+        return path
+
+    def run(self, name: str, engine: Engine, precision: Precision) -> NDArray[np.float32]:
+        """The output of a lowered component for `inputs`."""
+        component = self.prepared[name]
+        (port,) = component.outputs
+        return RUN[engine](self.graph(name, engine, precision), samples(component, self.inputs), port.name)
+
+
+def _run_onnx(path: Path, feeds: Iterator[dict[str, NDArray[np.generic]]], port: str) -> NDArray[np.float32]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run([port], feed)[0] for feed in feeds])
+
+
+def _run_litert(
+    path: Path, feeds: Iterator[dict[str, NDArray[np.generic]]], port: str
+) -> NDArray[np.float32]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(path), num_threads=1).get_signature_runner()
+    return np.concatenate([runner(**feed)[port].copy() for feed in feeds])
+
+
+RUN: Mapping[Engine, Callable[[Path, Iterator[dict[str, NDArray[np.generic]]], str], NDArray[np.float32]]] = {
+    Engine.ONNX: _run_onnx,
+    Engine.TFLITE: _run_litert,
+}
+
+
+def test_every_family_has_a_case_and_every_engine_is_run() -> None:
+    assert {case.name for case in CASES} == {family.name for family in FAMILIES}
+    assert set(RUN) == set(Engine)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
+    case: FamilyCase = request.param
+    work = tmp_path_factory.mktemp(case.name)
+    (work / "graphs").mkdir()
+    return Tried(case, case.tiny(work / "checkpoint"), work / "graphs")
+
+
+def test_the_contract_is_read_without_weights(tried: Tried, tmp_path: Path) -> None:
+    copied = tried.case.tiny(tmp_path / tried.folder.name)
+    for path in copied.glob("*.safetensors"):
+        path.unlink()
+    contract = read_contract(copied)
+    assert contract.components == tried.opened.contract.components
+    assert contract.head == tried.opened.contract.head
+    for name, component in tried.opened.components.items():
+        assert (component.inputs, component.outputs) == (
+            contract.components[name].inputs,
+            contract.components[name].outputs,
+        )
+
+
+def test_components_give_what_transformers_gives(tried: Tried) -> None:
+    wanted = tried.case.reference(tried.folder, tried.contract, tried.inputs)
+    for name, component in tried.opened.components.items():
+        (port,) = component.outputs
+        found = run_torch(component, tried.inputs)
+        assert found.shape[1:] == port.shape[1:]
+        np.testing.assert_allclose(found, wanted.pop(f"{name}.{port.name}"), atol=2e-5)
+    assert not wanted
+
+
+def test_a_saved_checkpoint_opens_as_it_was(tried: Tried, tmp_path: Path) -> None:
+    tried.opened.save(tmp_path / "saved")
+    again = open_checkpoint(tmp_path / "saved")
+    assert again.space() == tried.opened.space()
+    for name, component in again.components.items():
+        before = run_torch(tried.opened.components[name], tried.inputs)
+        np.testing.assert_array_equal(run_torch(component, tried.inputs), before)
+
+
+def test_folding_changes_no_output_and_is_loaded_without_the_checkpoints_weights(tried: Tried) -> None:
+    for name, component in tried.prepared.items():
+        folded = run_torch(component, tried.inputs)
+        np.testing.assert_allclose(folded, run_torch(tried.opened.components[name], tried.inputs), atol=5e-5)
+        bare = uninitialised_component(tried.contract, name)
+        load_folded_(bare.module, component.module.state_dict())
+        np.testing.assert_array_equal(run_torch(bare, tried.inputs), folded)
+
+
+def test_gradients_reach_every_parameter_of_a_component(tried: Tried) -> None:
+    opened = open_checkpoint(tried.folder)
+    for component in opened.components.values():
+        component.module.requires_grad_(True)
+        inputs = (torch.from_numpy(tried.inputs[port.name][:16]) for port in component.inputs)
+        component.module(*inputs).pow(3).sum().backward()
+        without = [name for name, p in component.module.named_parameters() if p.grad is None]
+        assert without == []
+
+
+def failures(limits: ParityLimits, reference: NDArray[np.float32], found: NDArray[np.float32]) -> list[str]:
+    parity = measure_parity(reference, found)
+    measured = {name: getattr(parity, name) for name in vars(limits)}
+    return [
+        f"{name} {value}"
+        for name, value in measured.items()
+        if (limit := getattr(limits, name)) is not None
+        and (value > limit if name == "max_abs" else value < limit)
+    ]
+
+
+@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, *QUANTIZED])
+def test_lowered_components_are_within_the_familys_tolerances(
+    tried: Tried, engine: Engine, precision: Precision
+) -> None:
+    (family,) = (each for each in FAMILIES if each.name == tried.case.name)
+    for name, component in tried.prepared.items():
+        found = tried.run(name, engine, precision)
+        reference = run_torch(component, tried.inputs)
+        assert failures(family.tolerances[precision], reference, found) == [], name
+
+
+@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("precision", QUANTIZED)
+def test_engines_compute_what_torch_simulates(tried: Tried, engine: Engine, precision: Precision) -> None:
+    for name, component in tried.prepared.items():
+        with simulated(component.module, tried.integers[name, precision]):
+            wanted = run_torch(component, tried.inputs)
+        parity = measure_parity(wanted, tried.run(name, engine, precision))
+        floor = _SIMULATED_FLOORS.get(precision, _SIMULATED_FLOOR)
+        assert parity.centred_cosine_median > floor, name
+
+
+def _remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def _write(name: str, content: bytes) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        (folder / name).write_bytes(content)
+
+    return apply
+
+
+def _cut(name: str) -> Callable[[Path], None]:
+    return lambda folder: _write(name, (folder / name).read_bytes()[:-100])(folder)
+
+
+def _edit_weights(edit: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        edit(weights)
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    return apply
+
+
+def _first(weights: dict[str, torch.Tensor]) -> str:
+    return min(name for name, value in weights.items() if value.ndim == 2)
+
+
+def _spoil(weights: dict[str, torch.Tensor]) -> None:
+    weights[_first(weights)][0, 0] = torch.nan
+
+
+def _widen(weights: dict[str, torch.Tensor]) -> None:
+    name = _first(weights)
+    weights[name] = torch.cat([weights[name], weights[name]], dim=1).contiguous()
+
+
+def _drop(weights: dict[str, torch.Tensor]) -> None:
+    del weights[_first(weights)]
+
+
+def _add(weights: dict[str, torch.Tensor]) -> None:
+    weights["nobody.knows.this"] = torch.zeros(2)
+
+
+def _image_size(folder: Path) -> None:
+    path = folder / "preprocessor_config.json"
+    stored = json.loads(path.read_text())
+    stored["crop_size"] = {"height": 24, "width": 24}
+    path.write_text(json.dumps(stored))
+
+
+HOSTILE: Mapping[str, tuple[Callable[[Path], None], str]] = {
+    "no config": (_remove("config.json"), r"config\.json"),
+    "config cut": (_cut("config.json"), "not valid JSON"),
+    "config of a list": (_write("config.json", b"[]"), "not a JSON object"),
+    "no weights": (_remove("model.safetensors"), r"model\.safetensors"),
+    "weights cut": (_cut("model.safetensors"), "safetensors"),
+    "weights are text": (_write("model.safetensors", b"nope"), "safetensors"),
+    "weight not finite": (_edit_weights(_spoil), "NaN|not finite|infin"),
+    "weight too wide": (_edit_weights(_widen), "config.json asks for"),
+    "weight missing": (_edit_weights(_drop), "lack"),
+    "weight unknown": (_edit_weights(_add), r"nobody\.knows\.this"),
+    "no tokenizer": (_remove("tokenizer.json"), r"tokenizer\.json"),
+    "tokenizer empty": (_write("tokenizer.json", b"{}"), "not a tokenizer"),
+    "processor is text": (_write("preprocessor_config.json", b"nope"), "not valid JSON"),
+    "images of another size": (_image_size, "24 x 24"),
+    "compression of no version": (_write("compression.json", b"{}"), "version None"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_is_wrong_with_a_folder_is_one_clear_line(tried: Tried, kind: str, tmp_path: Path) -> None:
+    spoil, says = HOSTILE[kind]
+    folder = tried.case.tiny(tmp_path / "spoiled")
+    spoil(folder)
+    with pytest.raises(SourceError, match=says) as caught:
+        open_checkpoint(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
