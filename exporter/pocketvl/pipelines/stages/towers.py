@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
@@ -78,21 +79,21 @@ class CalibrationFeeds(Stage):
         total, before = sum(feed.rows for feed in feeds), 0
         for feed in feeds:
             (out / feed.component).mkdir()
-            for done in _write_feed(out / feed.component, feed):
-                source.progress(before + done, total, "preprocessing")
+            _write_feed(out / feed.component, feed, source, before, total)
             before += feed.rows
 
 
-def _write_feed(folder: Path, feed: Feed) -> Iterator[int]:
-    """Writes a feed's rows, one file an input; gives the number of rows that are written, after each."""
+def _write_feed(folder: Path, feed: Feed, source: Inputs, before: int, total: int) -> None:
+    """Writes a feed's rows, one file an input, in the order of the component's; `before` others are done."""
     arrays = {
         name: open_array(folder / f"{index}_{name}.npy", rows.dtype, (feed.rows, *rows.shape[1:]))
         for index, (name, rows) in enumerate(feed.read(0, 1).items())
     }
-    for index, row in enumerate(_in_threads(lambda index: feed.read(index, index + 1), range(feed.rows))):
-        for name, values in row.items():
-            arrays[name][index] = values[0]
-        yield index + 1
+    with _in_threads(lambda index: feed.read(index, index + 1), range(feed.rows)) as found:
+        for index, row in enumerate(found):
+            for name, values in row.items():
+                arrays[name][index] = values[0]
+            source.progress(before + index + 1, total, "preprocessing")
     for array in arrays.values():
         array.flush()
 
@@ -105,17 +106,19 @@ def write_pixels(path: Path, dataset: Dataset, spec: ImageProcessor, source: Inp
     def pixels(sample: Sample) -> npt.NDArray[np.uint8]:
         return preprocess(open_image(sample.image), spec)
 
-    for index, row in enumerate(_in_threads(pixels, dataset.samples)):
-        rows[index] = row
-        source.progress(index + 1, len(dataset), "preprocessing")
+    with _in_threads(pixels, dataset.samples) as found:
+        for index, row in enumerate(found):
+            rows[index] = row
+            source.progress(index + 1, len(dataset), "preprocessing")
     rows.flush()
 
 
-def _in_threads(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_Made]:
+@contextmanager
+def _in_threads(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[Iterator[_Made]]:
     """What comes of each item, in order; Pillow decodes and resizes outside of Python's lock."""
     threads = ThreadPoolExecutor(usable_processors())
     try:
-        yield from threads.map(work, items)
+        yield threads.map(work, items)
     finally:
         threads.shutdown(cancel_futures=True)  # where somebody interrupts, the rest is not read first
 
