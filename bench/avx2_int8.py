@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pocketvl.families.checkpoint import Checkpoint
-    from pocketvl.network.integers import QuantizedTower
-    from pocketvl.network.specification import TowerSpec
+    from pocketvl.network.integers import QuantizedComponent
+    from pocketvl.network.specification import ComponentSpec
 
 EXACT_MODE = "session.x64quantprecision"
 Array = NDArray[Any]
@@ -193,14 +193,17 @@ def towers_of(checkpoint: Path, calibration: Path, samples: Path, count: int) ->
 
     source = open_checkpoint(checkpoint)
     seen, unseen = inputs_of(source, calibration, 512), inputs_of(source, samples, count)
-    modules = {"image": source.tower("image_encoder"), "text": source.tower("text_encoder")}
+    modules = {
+        "image": source.component("image_encoder").module,
+        "text": source.component("text_encoder").module,
+    }
     for (name, module), rows, judged in zip(modules.items(), seen, unseen, strict=True):
         example = torch.from_numpy(rows[:1])
         fold_(module, example)
         yield Tower(name, module, example, rows, judged)
 
 
-def in_7_bits(spec: TowerSpec, names: frozenset[str]) -> TowerSpec:
+def in_7_bits(spec: ComponentSpec, names: frozenset[str]) -> ComponentSpec:
     """The specification, with the weights of the named layers in -63..63."""
     layers = {
         name: replace(layer, weights=replace(layer.weights, bits=7)) if name in names else layer
@@ -217,7 +220,7 @@ def embedded(module: nn.Module, rows: Array) -> NDArray[np.float32]:
         return torch.cat([module(torch.from_numpy(batch)) for batch in batches(rows)]).numpy()
 
 
-def with_dynamic(spec: TowerSpec, tower: Tower, patterns: tuple[str, ...]) -> TowerSpec:
+def with_dynamic(spec: ComponentSpec, tower: Tower, patterns: tuple[str, ...]) -> ComponentSpec:
     """The specification, with linears dynamic whose "<tower>:<layer>" fits a pattern."""
     from torch import nn
 
@@ -232,27 +235,27 @@ def with_dynamic(spec: TowerSpec, tower: Tower, patterns: tuple[str, ...]) -> To
     return replace(spec, layers={**spec.layers, **fits})
 
 
-def quantized_towers(tower: Tower, dynamic: tuple[str, ...]) -> Mapping[str, QuantizedTower]:
+def quantized_towers(tower: Tower, dynamic: tuple[str, ...]) -> Mapping[str, QuantizedComponent]:
     """Int8 with 8-bit weights, with 7-bit weights, and with 7 bits in layers that can saturate."""
     from pocketvl.observe.calibrate import calibrate
     from pocketvl.observe.settings import CalibrationSettings
     from pocketvl.observe.structure import token_tables
     from pocketvl.prototype.saturation import saturating_layers
-    from pocketvl.quantize.tower import quantize_tower, tower_spec
+    from pocketvl.quantize.component import component_spec, quantize_component
     from pocketvl_runtime.manifest import Precision
 
-    spec = tower_spec(tower.module, Precision.INT8, token_tables(tower.module, tower.example))
+    spec = component_spec(tower.module, Precision.INT8, token_tables(tower.module, tower.example))
     spec = with_dynamic(spec, tower, dynamic)
     settings = CalibrationSettings(second_moments=True)
     seen = calibrate(tower.module, list(batches(tower.calibration)), settings)
-    plain = quantize_tower(tower.module, spec, seen)
+    plain = quantize_component(tower.module, spec, seen)
     reports = saturating_layers(plain)
     every = in_7_bits(spec, frozenset(report.name for report in reports))
     some = in_7_bits(spec, frozenset(report.name for report in reports if report.possible))
     return {
         "8 bits": plain,
-        "7 bits": quantize_tower(tower.module, every, seen),
-        "7 bits where it can saturate": quantize_tower(tower.module, some, seen),
+        "7 bits": quantize_component(tower.module, every, seen),
+        "7 bits where it can saturate": quantize_component(tower.module, some, seen),
     }
 
 

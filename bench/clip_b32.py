@@ -36,10 +36,10 @@ from pocketvl.lower.tflite.quantized import write_quantized_tflite
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.observe.structure import final_linear, token_tables
+from pocketvl.quantize.component import component_spec, quantize_component
 from pocketvl.quantize.equalize import equalize_
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.settings import QuantizeSettings
-from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl.tabletop.draw import draw_scene
 from pocketvl.tabletop.scene import sample_scene, scene_rng
 from pocketvl.tasks.parity import measure_parity
@@ -165,9 +165,9 @@ def make_graphs(tower: Tower, folder: Path) -> dict[str, Any]:
         export_tflite(module, {tower.input_name: example}, tflite)
     quantizing = time.perf_counter()
     seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
-    integers = quantize_tower(
+    integers = quantize_component(
         module,
-        tower_spec(module, Precision.INT8, token_tables(module, example), final_linear(module, example)),
+        component_spec(module, Precision.INT8, token_tables(module, example), final_linear(module, example)),
         seen,
         QuantizeSettings(),
     )

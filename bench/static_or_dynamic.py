@@ -34,13 +34,13 @@ from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
 from pocketvl.lower.tflite.export import export_tflite
 from pocketvl.lower.tflite.quantized import write_quantized_tflite
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings, Observer
 from pocketvl.observe.structure import final_linear, token_tables
+from pocketvl.quantize.component import component_spec, quantize_component
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
-from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 
 KINDS = {
@@ -69,13 +69,13 @@ class Chain(nn.Module):
 
 def both_ways(
     module: nn.Module, feeds: list[NDArray[Any]], example: torch.Tensor
-) -> tuple[QuantizedTower, QuantizedTower]:
+) -> tuple[QuantizedComponent, QuantizedComponent]:
     """A module in static int8 and in dynamic int8."""
     seen = calibrate(module, feeds, CalibrationSettings(Observer.MIN_MAX))
     plain, tables = QuantizeSettings(False, Rounding.NEAREST, False), token_tables(module, example)
     final = final_linear(module, example)
-    static = quantize_tower(module, tower_spec(module, Precision.INT8, tables, final), seen, plain)
-    return static, quantize_tower(module, tower_spec(module, Precision.INT8DYN, tables), seen, plain)
+    static = quantize_component(module, component_spec(module, Precision.INT8, tables, final), seen, plain)
+    return static, quantize_component(module, component_spec(module, Precision.INT8DYN, tables), seen, plain)
 
 
 def measured(
@@ -101,7 +101,7 @@ def time_chain(kind: str, folder: Path, threads: int, runs: int) -> dict[str, fl
 
 
 def write_kinds(
-    kind: str, source: Path, towers: tuple[QuantizedTower, QuantizedTower], folder: Path
+    kind: str, source: Path, towers: tuple[QuantizedComponent, QuantizedComponent], folder: Path
 ) -> dict[str, Path]:
     """A tower's graphs: static, dynamic, and static but for one kind of layer."""
     static, dynamic = towers
@@ -110,7 +110,7 @@ def write_kinds(
         layers = {
             key: dynamic.layers[key] if key.endswith(ends) else layer for key, layer in static.layers.items()
         }
-        mixed[f"dynamic {name}"] = QuantizedTower(layers)
+        mixed[f"dynamic {name}"] = QuantizedComponent(layers)
     paths = {}
     for place, (name, tower) in enumerate(mixed.items()):
         paths[name] = folder / f"{place}.{kind}"

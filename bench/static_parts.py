@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bench.clip_b32 import Tower, towers
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
-from pocketvl.network.specification import TowerSpec
+from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
+from pocketvl.network.specification import ComponentSpec
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.calibration import Calibration
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.observe.structure import final_linear, token_tables
+from pocketvl.quantize.component import component_spec, quantize_component
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.rounding import Rounding
 from pocketvl.quantize.sensitivity import embedding_loss
 from pocketvl.quantize.settings import QuantizeSettings
-from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 
 KINDS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -84,7 +84,7 @@ def main(names: str, samples: int) -> None:
         expected = embed(tower, {}, Part.ALL)
         feeds = [row[None] for row in tower.calibration]
         seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
-        spec = tower_spec(
+        spec = component_spec(
             module, Precision.INT8, token_tables(module, example), final_linear(module, example)
         )
 
@@ -104,8 +104,10 @@ def main(names: str, samples: int) -> None:
             print(f"  {what:<50} loses {loss:.5f} of centred cosine", flush=True)
 
 
-def _quantized(module: nn.Module, spec: TowerSpec, seen: Calibration, rounding: Rounding) -> QuantizedTower:
-    return quantize_tower(module, spec, seen, replace(QuantizeSettings(), rounding=rounding))
+def _quantized(
+    module: nn.Module, spec: ComponentSpec, seen: Calibration, rounding: Rounding
+) -> QuantizedComponent:
+    return quantize_component(module, spec, seen, replace(QuantizeSettings(), rounding=rounding))
 
 
 def _word(part: Part) -> str:

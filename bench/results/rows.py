@@ -22,7 +22,7 @@ from pocketvl.compress.methods.prune_units import PruneUnits
 from pocketvl.compress.methods.reinitialize import Reinitialize
 from pocketvl.compress.methods.sparsify import Sparsify
 from pocketvl.compress.settings import BlockScore, Schedule, Scope, Score, Units
-from pocketvl.families.tower_shape import TowerShape
+from pocketvl.families.component_shape import ComponentShape
 from pocketvl.quantize.qat_method import QuantizationAwareTraining
 from pocketvl.recipes.compress_recipe import CompressRecipe, Step, read_compress_recipe
 from pocketvl.tasks.metrics import Metric
@@ -415,7 +415,7 @@ def _students(budget: Budget) -> list[Row]:
     label = "by response and embeddings, a tenth of the rate where both learn"
     rows.append(Row("student-slow", group, label, (*small, Step(learn=slow))))
     group = "Distillation: fresh, 6 layers of 128 and 3 of 96"
-    shapes = {"image_encoder": TowerShape(128, 6, 4), "text_encoder": TowerShape(96, 3, 3)}
+    shapes = {"image_encoder": ComponentShape(128, 6, 4), "text_encoder": ComponentShape(96, 3, 3)}
     fresh = Step(Reinitialize(shapes))
     for name, label, losses in (
         ("distilled", "by response and embeddings", LossWeights()),

@@ -26,7 +26,7 @@ def test_a_layer_that_adds_nothing_has_no_influence_and_goes_without_a_trace(cli
                 parameter.zero_()
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (4, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, generator=generator)
-    tower = checkpoint.tower("image_encoder")
+    tower = checkpoint.component("image_encoder").module
     with torch.no_grad():
         expected = tower(pixels)
     influence = layer_influence(tower, layers, [(pixels[:3],), (pixels[3:],)])
@@ -34,7 +34,7 @@ def test_a_layer_that_adds_nothing_has_no_influence_and_goes_without_a_trace(cli
     assert influence[1] > 1e-3
     drop_layers_(checkpoint.model, STACK, [1])
     with torch.no_grad():
-        assert torch.allclose(checkpoint.tower("image_encoder")(pixels), expected, atol=1e-6)
+        assert torch.allclose(checkpoint.component("image_encoder").module(pixels), expected, atol=1e-6)
 
 
 def test_influence_does_not_depend_on_how_samples_are_batched(clip_folder: Path) -> None:
@@ -43,7 +43,7 @@ def test_influence_does_not_depend_on_how_samples_are_batched(clip_folder: Path)
     assert isinstance(layers, nn.ModuleList)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (5, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, generator=generator)
-    tower = checkpoint.tower("image_encoder")
+    tower = checkpoint.component("image_encoder").module
     whole, parts = (
         layer_influence(tower, layers, [(pixels,)]),
         layer_influence(tower, layers, [(pixels[:2],), (pixels[2:],)]),

@@ -19,15 +19,15 @@ from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitia
 from pocketvl.families.base import Component, Contract
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.lower.backends import backend_of
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
 from pocketvl.network.ports import PortKind
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.network.tolerances import ParityLimits
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.structure import final_linear, token_tables
+from pocketvl.quantize.component import component_spec, quantize_component
 from pocketvl.quantize.fold import fold_, load_folded_
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl.tasks.parity import measure_parity
 from pocketvl_runtime.manifest import Engine, Precision
 from pocketvl_runtime.text import Tokenizer
@@ -119,7 +119,7 @@ class Tried:
         return found
 
     @cached_property
-    def integers(self) -> dict[tuple[str, Precision], QuantizedTower]:
+    def integers(self) -> dict[tuple[str, Precision], QuantizedComponent]:
         fed = inputs_of(self.contract, _CALIBRATION, seed=2)
         found = {}
         for name, component in self.prepared.items():
@@ -128,8 +128,8 @@ class Tried:
             seen = calibrate(module, feeds)
             tables, final = token_tables(module, examples), final_linear(module, examples)
             for precision in QUANTIZED:
-                spec = tower_spec(module, precision, tables, final, _GROUP)
-                found[name, precision] = quantize_tower(module, spec, seen)
+                spec = component_spec(module, precision, tables, final, _GROUP)
+                found[name, precision] = quantize_component(module, spec, seen)
         return found
 
     def examples(self, component: Component) -> tuple[torch.Tensor, ...]:

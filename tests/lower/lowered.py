@@ -21,11 +21,11 @@ from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.onnx.fp16 import cast_fp16_onnx
 from pocketvl.lower.tflite.export import export_tflite
 from pocketvl.lower.tflite.fp16 import cast_fp16_tflite
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.structure import token_tables
+from pocketvl.quantize.component import component_spec, quantize_component
 from pocketvl.quantize.fold import fold_
-from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 from tests.lower.readers import FORMATS, MIXED, WRITE, in_forms
@@ -54,8 +54,8 @@ class Lowered:
     def module(self, tower: str) -> torch.nn.Module:
         return self.modules[tower]
 
-    def integers(self, tower: str) -> QuantizedTower:
-        return QuantizedTower.load(self.folder / tower)
+    def integers(self, tower: str) -> QuantizedComponent:
+        return QuantizedComponent.load(self.folder / tower)
 
     def torch_embedding(self, tower: str, value: NDArray[np.generic]) -> FLOATS:
         module = self.module(tower)
@@ -91,8 +91,8 @@ def lower_all(folder: Path) -> Lowered:
         cast_fp16_onnx(lowered.path(tower, "fp32.onnx"), lowered.path(tower, "fp16.onnx"))
         cast_fp16_tflite(lowered.path(tower, "fp32.tflite"), lowered.path(tower, "fp16.tflite"))
         seen = calibrate(module, [feed[tower] for feed in samples(tower, 64, 1)])
-        integers = quantize_tower(
-            module, tower_spec(module, Precision.INT8, token_tables(module, example)), seen
+        integers = quantize_component(
+            module, component_spec(module, Precision.INT8, token_tables(module, example)), seen
         )
         (folder / tower).mkdir()
         integers.save(folder / tower)

@@ -16,7 +16,7 @@ from torch import nn
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
 from pocketvl.lower.tflite.graph import op_name, read_tflite
 from pocketvl.lower.tflite.quantized import weights_of, write_quantized_tflite
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import (
     CHANNELS_8,
     INT4_DYNAMIC,
@@ -44,8 +44,12 @@ def quantized(module: nn.Module, name: str, spec: LayerSpec) -> QuantizedLayer:
 
 
 def in_forms(
-    module: nn.Module, static: QuantizedTower, specs: Iterable[LayerSpec | None], *, linears_only: bool = True
-) -> QuantizedTower:
+    module: nn.Module,
+    static: QuantizedComponent,
+    specs: Iterable[LayerSpec | None],
+    *,
+    linears_only: bool = True,
+) -> QuantizedComponent:
     """A static tower with other specifications for its linears, or all its layers, one after the other.
 
     Args:
@@ -61,7 +65,7 @@ def in_forms(
         spec = next(wanted) if changes else layer.spec
         if spec is not None:
             layers[name] = layer if spec == layer.spec else quantized(module, name, spec)
-    return QuantizedTower(layers)
+    return QuantizedComponent(layers)
 
 
 def unpacked(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
@@ -69,7 +73,7 @@ def unpacked(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1).astype(np.int8)
 
 
-def onnx_integers(path: Path, tower: QuantizedTower) -> dict[str, QuantizedLayer]:
+def onnx_integers(path: Path, tower: QuantizedComponent) -> dict[str, QuantizedLayer]:
     """Weights, scales and biases of every layer as an ONNX file holds them, in torch's layout."""
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     axes = {
@@ -91,7 +95,7 @@ def onnx_integers(path: Path, tower: QuantizedTower) -> dict[str, QuantizedLayer
     return found
 
 
-def tflite_integers(path: Path, tower: QuantizedTower) -> dict[str, QuantizedLayer]:
+def tflite_integers(path: Path, tower: QuantizedComponent) -> dict[str, QuantizedLayer]:
     """Weights, scales and biases of every layer as a TFLite file holds them, in torch's layout."""
     from ai_edge_litert.tools.flatbuffer_utils import type_to_name
 

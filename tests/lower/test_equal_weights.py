@@ -14,7 +14,7 @@ from pocketvl.errors import LoweringError
 from pocketvl.lower.distinct_weights import distinct_weights
 from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.tflite.export import export_tflite
-from pocketvl.network.integers import ActivationGrid, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent
 from pocketvl.network.specification import INT8_DYNAMIC, INT8_STATIC, LayerSpec
 from pocketvl.quantize.arithmetic import quantize_bias
 from pocketvl.quantize.simulate import simulated
@@ -88,7 +88,7 @@ def fan(kind: str) -> Fan:
     return module
 
 
-def tower_of(module: nn.Module, names: tuple[str, ...], spec: LayerSpec) -> QuantizedTower:
+def tower_of(module: nn.Module, names: tuple[str, ...], spec: LayerSpec) -> QuantizedComponent:
     layers = {}
     grid = ActivationGrid(0.04, 128)
     for name in names:
@@ -97,7 +97,7 @@ def tower_of(module: nn.Module, names: tuple[str, ...], spec: LayerSpec) -> Quan
             bias = quantize_bias(layer.bias.astype(np.float32), grid.scale, layer.scale)
             layer = replace(layer, bias=bias)
         layers[name] = replace(layer, input=grid, output=grid) if spec == INT8_STATIC else layer
-    return QuantizedTower(layers)
+    return QuantizedComponent(layers)
 
 
 def check(module: nn.Module, names: tuple[str, ...], shape: tuple[int, ...], kind: str, folder: Path) -> None:

@@ -44,7 +44,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         example = torch.full((1, opened.tokenizer.max_length), opened.tokenizer.pad_id, dtype=torch.int32)
         for kind, export in EXPORT.items():
             made[f"{name}.{kind}"] = root / f"{name}.{kind}"
-            export(opened.tower("text_encoder"), {"ids": example}, made[f"{name}.{kind}"])
+            export(opened.component("text_encoder").module, {"ids": example}, made[f"{name}.{kind}"])
     return made
 
 

@@ -25,7 +25,7 @@ from pocketvl.lower.backends import backend_of_file
 from pocketvl.lower.onnx.graph import op_counts_onnx
 from pocketvl.lower.onnx.quantized import packed_blocks
 from pocketvl.lower.tflite.graph import read_tflite
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer, QuantizedProduct
 from pocketvl.network.specification import (
     ACTIVATION_8,
     BLOCKS_4,
@@ -55,7 +55,7 @@ MODES = ("dynamic", "int4", "widened", "mixed")
 
 
 @cache
-def tower_of(tower: str, mode: str) -> QuantizedTower:
+def tower_of(tower: str, mode: str) -> QuantizedComponent:
     """Linears as the mode says, the convolution static and the table's rows in int8; mixed: some in float."""
     specs = {"dynamic": (INT8_DYNAMIC,), "int4": (INT4_DYNAMIC,), "widened": (INT8_WIDENED,), "mixed": MIXED}
     static = lowered().integers(tower)
@@ -83,7 +83,7 @@ def rowwise(values: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def computing_as(module: nn.Module, tower: QuantizedTower, kind: str) -> Iterator[None]:
+def computing_as(module: nn.Module, tower: QuantizedComponent, kind: str) -> Iterator[None]:
     """Like `simulated`, but with the very grids that an engine finds for dynamic inputs."""
     weights_only = {
         name: replace(layer, spec=LayerSpec(Mode.WEIGHT_ONLY, layer.spec.weights))
@@ -92,7 +92,7 @@ def computing_as(module: nn.Module, tower: QuantizedTower, kind: str) -> Iterato
         for name, layer in tower.layers.items()
     }
     with ExitStack() as stack:
-        stack.enter_context(simulated(module, QuantizedTower(weights_only)))
+        stack.enter_context(simulated(module, QuantizedComponent(weights_only)))
         for name, layer in tower.layers.items():
             if layer.spec.mode is Mode.DYNAMIC:
                 onnx_grid = blockwise if layer.spec == INT4_DYNAMIC else fake_quantize_dynamic
@@ -194,7 +194,7 @@ def test_files_shrink_with_the_bits_of_their_weights(tower: str, kind: str) -> N
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_same_tower_gives_the_same_bytes(tower: str, kind: str, tmp_path: Path) -> None:
-    backwards = QuantizedTower(dict(reversed(list(tower_of(tower, "mixed").layers.items()))))
+    backwards = QuantizedComponent(dict(reversed(list(tower_of(tower, "mixed").layers.items()))))
     WRITE[kind](lowered().path(tower, f"fp32.{kind}"), backwards, tmp_path / f"again.{kind}")
     first = written(tower, "mixed", kind)
     assert (tmp_path / f"again.{kind}").read_bytes() == first.read_bytes()
@@ -206,7 +206,7 @@ def test_the_same_tower_gives_the_same_bytes(tower: str, kind: str, tmp_path: Pa
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_tower_without_layers_is_the_float_graph(kind: str, tmp_path: Path) -> None:
     feeds = samples("ids", 4, 0)
-    WRITE[kind](lowered().path("ids", f"fp32.{kind}"), QuantizedTower({}), tmp_path / f"g.{kind}")
+    WRITE[kind](lowered().path("ids", f"fp32.{kind}"), QuantizedComponent({}), tmp_path / f"g.{kind}")
     floats = run(lowered().path("ids", f"fp32.{kind}"), feeds)
     np.testing.assert_array_equal(run(tmp_path / f"g.{kind}", feeds), floats)
 
@@ -215,7 +215,9 @@ def test_a_tower_without_layers_is_the_float_graph(kind: str, tmp_path: Path) ->
 def test_a_layer_that_the_graph_lacks_is_named(kind: str, tmp_path: Path) -> None:
     layer = next(iter(tower_of("ids", "dynamic").layers.values()))
     with pytest.raises(LoweringError, match=r"1 layers, no\.such for one"):
-        WRITE[kind](lowered().path("ids", f"fp32.{kind}"), QuantizedTower({"no.such": layer}), tmp_path / "g")
+        WRITE[kind](
+            lowered().path("ids", f"fp32.{kind}"), QuantizedComponent({"no.such": layer}), tmp_path / "g"
+        )
 
 
 ACTIVATION_4 = replace(ACTIVATION_8, bits=4)
@@ -244,7 +246,7 @@ def test_what_no_engine_runs_is_named(
     tower = "pixels" if name == CONVOLUTION else "ids"
     layer = replace(lowered().integers(tower).layers[name], spec=spec)
     with pytest.raises(LoweringError, match=f"^{name} is .*{said}.*float are lowered$"):
-        WRITE[kind](lowered().path(tower, f"fp32.{kind}"), QuantizedTower({name: layer}), tmp_path / "g")
+        WRITE[kind](lowered().path(tower, f"fp32.{kind}"), QuantizedComponent({name: layer}), tmp_path / "g")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -253,10 +255,10 @@ def test_products_and_scales_that_would_be_rounded_are_refused(kind: str, tmp_pa
     grid = ActivationGrid(0.1, 128)
     product = QuantizedProduct(ProductSpec(ACTIVATION_8, ACTIVATION_8), grid, grid)
     with pytest.raises(LoweringError, match=r"^attention\.scores is a product"):
-        WRITE[kind](source, QuantizedTower({}, {"attention.scores": product}), tmp_path / "g")
+        WRITE[kind](source, QuantizedComponent({}, {"attention.scores": product}), tmp_path / "g")
     layer = tower_of("ids", "int4").layers[LINEAR]
     for step in (2**-9, 2**-12):  # a number of fp16 but not of bfloat16, and of neither
-        tower = QuantizedTower({LINEAR: replace(layer, scale=layer.scale * np.float32(1 + step))})
+        tower = QuantizedComponent({LINEAR: replace(layer, scale=layer.scale * np.float32(1 + step))})
         with pytest.raises(LoweringError, match=f"^{LINEAR}: .*16 bits"):
             WRITE[kind](source, tower, tmp_path / "g")
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import (
     BLOCKS_4,
     INT4_DYNAMIC,
@@ -51,7 +51,7 @@ def layer_of(
 
 
 def report_of(weights: NDArray[np.int8], spec: LayerSpec = INT8_STATIC) -> Saturation:
-    (report,) = saturating_layers(QuantizedTower({"layer": layer_of(weights, spec)}))
+    (report,) = saturating_layers(QuantizedComponent({"layer": layer_of(weights, spec)}))
     return report
 
 
@@ -108,7 +108,7 @@ def test_a_convolution_pairs_channels_of_one_place_before_places() -> None:
 def test_dynamic_layers_multiply_integers_too_and_tables_do_not() -> None:
     weights = np.full((2, 4), 127, np.int8)
     assert report_of(weights, INT8_DYNAMIC).possible
-    assert saturating_layers(QuantizedTower({"table": layer_of(weights, INT8_TABLE)})) == ()
+    assert saturating_layers(QuantizedComponent({"table": layer_of(weights, INT8_TABLE)})) == ()
     blocks = replace(INT4_DYNAMIC, weights=BLOCKS_4)
     assert not report_of(np.full((2, 32), BLOCKS_4.highest, np.int8), blocks).possible
 
@@ -142,9 +142,9 @@ def make_cases() -> dict[str, Case]:
 CASES = make_cases()
 
 
-def write_graph(case: Case, path: Path) -> QuantizedTower:
+def write_graph(case: Case, path: Path) -> QuantizedComponent:
     """Lowers the case's layer, as any tower is lowered."""
-    tower = QuantizedTower({"0": layer_of(case.weights, case.spec, case.largest)})
+    tower = QuantizedComponent({"0": layer_of(case.weights, case.spec, case.largest)})
     export_onnx(nn.Sequential(case.module).eval(), {"x": torch.zeros(case.shape)}, path)
     write_quantized_onnx(path, tower, path)
     return tower
@@ -177,7 +177,7 @@ np.savez(folder / "answers.npz", **answers)
 class Emulated:
     """What the runtime answers without VNNI, by case: told of it, and believing that there is VNNI."""
 
-    towers: Mapping[str, QuantizedTower]
+    towers: Mapping[str, QuantizedComponent]
     exact: Mapping[str, NDArray[np.float32]]
     saturated: Mapping[str, NDArray[np.float32]]
 

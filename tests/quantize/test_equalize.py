@@ -216,7 +216,7 @@ def test_weights_that_are_all_zero_are_no_error() -> None:
 @pytest.mark.parametrize("tower", TOWERS)
 def test_a_clip_without_outliers_is_left_alone_and_one_with_is_not(tower: str, tmp_path: Path) -> None:
     source = open_checkpoint(make_tiny_clip(tmp_path / "clip"))
-    module = source.tower("image_encoder") if tower == "pixels" else source.tower("text_encoder")
+    module = source.component("image_encoder" if tower == "pixels" else "text_encoder").module
     inputs = [feed[tower] for feed in samples(tower, 32, 3)]
     example = torch.from_numpy(inputs[0])
     fold_(module, example)

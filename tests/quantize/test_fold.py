@@ -59,7 +59,7 @@ def test_a_norm_that_something_else_reads_stays() -> None:
 @pytest.mark.parametrize("tower", TOWERS)
 def test_a_clip_tower_computes_the_same(tower: str, tmp_path: Path) -> None:
     source = open_checkpoint(make_tiny_clip(tmp_path / "clip"))
-    module = source.tower("image_encoder") if tower == "pixels" else source.tower("text_encoder")
+    module = source.component("image_encoder" if tower == "pixels" else "text_encoder").module
     data = torch.from_numpy(np.concatenate([feed[tower] for feed in samples(tower, 8, 3)]))
     with torch.no_grad():
         expected = module(data)
@@ -205,5 +205,5 @@ def test_layer_scales_go_into_the_linears_before_them(tmp_path: Path) -> None:
     assert getattr(new, "layer_scale_parameter", None) is None
     pixels = torch.randint(0, 256, (2, *example_inputs(component)[0].shape[1:]), dtype=torch.uint8)
     with torch.no_grad():
-        found, wanted = component.module(pixels), plain.tower("image_encoder")(pixels)
+        found, wanted = component.module(pixels), plain.component("image_encoder").module(pixels)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)

@@ -18,7 +18,7 @@ from torch import nn
 from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families import open_checkpoint, read_contract
 from pocketvl.families.base import example_inputs
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer, QuantizedProduct
 from pocketvl.network.specification import (
     ACTIVATION_8,
     BLOCKS_4,
@@ -44,7 +44,7 @@ from pocketvl.quantize.arithmetic import (
 from pocketvl.quantize.fake import straight_through
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.learned import LearnedActivation, LearnedWeights, learned_fake_quantize
-from pocketvl.quantize.learned_tower import QatTower
+from pocketvl.quantize.learned_component import QatComponent
 from pocketvl.quantize.qat import train_qat
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.quantize.simulate import simulated
@@ -69,7 +69,7 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def quantized(module: nn.Module, *feeds: torch.Tensor, **specs: LayerSpec) -> QuantizedTower:
+def quantized(module: nn.Module, *feeds: torch.Tensor, **specs: LayerSpec) -> QuantizedComponent:
     """Round-to-nearest on the ranges of one batch; layers that `specs` does not name get the "default"."""
     seen: dict[str, list[Range]] = {}
 
@@ -94,7 +94,7 @@ def quantized(module: nn.Module, *feeds: torch.Tensor, **specs: LayerSpec) -> Qu
             spec = INT8_STATIC
         assert spec is not None
         layers[name] = rounded(child, spec, ranges)
-    return QuantizedTower(layers)
+    return QuantizedComponent(layers)
 
 
 def rounded(child: nn.Module, spec: LayerSpec, ranges: list[Range]) -> QuantizedLayer:
@@ -263,12 +263,12 @@ def test_training_starts_at_the_calibrated_model(spec: LayerSpec) -> None:
     tower = quantized(module, x, default=spec)
     with simulated(module, tower), torch.no_grad():
         expected = module(x)
-    assert torch.equal(QatTower(module, tower)(x), expected)
+    assert torch.equal(QatComponent(module, tower)(x), expected)
 
 
 def test_weights_start_as_the_modules_own_where_they_were_rounded_to_the_nearest() -> None:
     module, x = two_layers(), drawn(64, 32)
-    student = QatTower(module, quantized(module, x, default=static(4)))
+    student = QatComponent(module, quantized(module, x, default=static(4)))
     step = student.weights[0].scale().detach()[:, None]  # type: ignore[operator]
     moved = (student.finish().state["0.weight"] - module.get_parameter("0.weight")).abs() / step
     assert float(moved.detach().max()) <= 0.0011  # those that lay all but halfway between two steps
@@ -283,8 +283,8 @@ def test_weights_rounded_to_other_steps_start_there() -> None:
     bias = tower.layers["0"].bias
     assert bias is not None
     layers = {**tower.layers, "0": replace(tower.layers["0"], weights=moved, bias=bias + np.float32(0.1))}
-    tower = QuantizedTower(layers)
-    student = QatTower(module, tower)
+    tower = QuantizedComponent(layers)
+    student = QatComponent(module, tower)
     state, started = student.finish()
     np.testing.assert_array_equal(started.layers["0"].weights, moved)
     middle = np.abs(moved) < 7  # weights beyond the ends stay where they are
@@ -294,7 +294,7 @@ def test_weights_rounded_to_other_steps_start_there() -> None:
         assert torch.equal(student(x), module(x))
 
 
-def disturb_(student: QatTower) -> None:
+def disturb_(student: QatComponent) -> None:
     """Moves every parameter, as training would."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -306,7 +306,7 @@ def disturb_(student: QatTower) -> None:
 @pytest.mark.parametrize("spec", SPECS)
 def test_what_ships_is_what_the_forward_pass_used(spec: LayerSpec) -> None:
     module, x = two_layers(), drawn(64, 32)
-    student = QatTower(module, quantized(module, x, default=spec), scale_rate=3.0).eval()
+    student = QatComponent(module, quantized(module, x, default=spec), scale_rate=3.0).eval()
     disturb_(student)
     with torch.no_grad():
         expected = student(x)
@@ -327,18 +327,18 @@ def test_what_ships_is_what_the_forward_pass_used(spec: LayerSpec) -> None:
 
 def test_a_finished_tower_can_be_saved_and_read(tmp_path: Path) -> None:
     module, x = two_layers(), drawn(64, 32)
-    student = QatTower(module, quantized(module, x, default=static(4)))
+    student = QatComponent(module, quantized(module, x, default=static(4)))
     disturb_(student)
     tower = student.finish().tower
     tower.save(tmp_path)
-    again = QuantizedTower.load(tmp_path)
+    again = QuantizedComponent.load(tmp_path)
     assert again.layers["2"].output == tower.layers["2"].output
     np.testing.assert_array_equal(again.layers["2"].scale, tower.layers["2"].scale)
 
 
 def test_a_static_layers_scales_stay_coarse_enough_for_its_bias() -> None:
     module, x = two_layers(), drawn(64, 32)
-    student = QatTower(module, quantized(module, x, default=static(8)))
+    student = QatComponent(module, quantized(module, x, default=static(8)))
     with torch.no_grad():
         student.weights[0].change.fill_(-80.0)  # type: ignore[operator]
         student.module.get_parameter("0.bias").fill_(1000.0)
@@ -349,7 +349,7 @@ def test_a_static_layers_scales_stay_coarse_enough_for_its_bias() -> None:
 
 def test_a_copy_learns_by_itself_and_a_state_comes_back() -> None:
     module, x = two_layers(), drawn(64, 32)
-    student = QatTower(module, quantized(module, x, default=static(4))).eval()
+    student = QatComponent(module, quantized(module, x, default=static(4))).eval()
     before = student(x).detach()
     copy = deepcopy(student)
     disturb_(copy)
@@ -362,7 +362,7 @@ def test_a_copy_learns_by_itself_and_a_state_comes_back() -> None:
 def test_the_module_and_its_modes_are_left_alone() -> None:
     module, x = nn.Sequential(nn.Linear(32, 64), nn.Dropout(0.5), nn.Linear(64, 16)).eval(), drawn(8, 32)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    student = QatTower(module, quantized(module, x, default=static(4)))
+    student = QatComponent(module, quantized(module, x, default=static(4)))
     student.train()
     assert torch.equal(student(x), student(x))  # no dropout: what ships has none
     disturb_(student)
@@ -374,7 +374,7 @@ def test_the_module_and_its_modes_are_left_alone() -> None:
 
 def test_weight_decay_passes_over_scales_and_offsets() -> None:
     module = two_layers()
-    student = QatTower(module, quantized(module, drawn(64, 32), default=INT4_DYNAMIC))
+    student = QatComponent(module, quantized(module, drawn(64, 32), default=INT4_DYNAMIC))
     grids = [p for name, p in student.named_parameters() if not name.startswith("module.")]
     assert grids
     assert all(parameter.ndim == 1 for parameter in grids)
@@ -386,7 +386,7 @@ def test_layers_of_small_weights_are_kept_in_a_larger_unit_and_come_out_in_their
     with torch.no_grad():
         module.get_parameter("0.weight").mul_(1e-3)
         expected = module.get_parameter("0.weight").clone()
-    student = QatTower(module, quantized(module, 1000 * x, default=static(8)))
+    student = QatComponent(module, quantized(module, 1000 * x, default=static(8)))
     kept = [student.module.get_parameter(f"{layer}.weight").detach().square().mean() for layer in (0, 2)]
     assert 0.2 < float(kept[0] / kept[1]) < 5
     torch.testing.assert_close(student.finish().state["0.weight"], expected, rtol=0, atol=1e-7)
@@ -396,7 +396,7 @@ def test_folded_layer_norms_stay_folded() -> None:
     module = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 8), nn.LayerNorm(8)).eval()
     with torch.no_grad():
         module.get_parameter("2.weight").mul_(1.5)
-    student = QatTower(module, quantized(module, drawn(16, 32), default=static(8)))
+    student = QatComponent(module, quantized(module, drawn(16, 32), default=static(8)))
     learns = {name: p.requires_grad for name, p in student.module.named_parameters()}
     assert learns == {
         "0.weight": False,
@@ -419,7 +419,7 @@ def test_linears_that_read_one_tensor_keep_one_grid() -> None:
             return found
 
     module = Three().eval()
-    student = QatTower(module, quantized(module, drawn(16, 8), default=static(8)))
+    student = QatComponent(module, quantized(module, drawn(16, 8), default=static(8)))
     disturb_(student)
     layers = student.finish().tower.layers
     assert layers["q"].input == layers["k"].input == layers["v"].input
@@ -429,7 +429,7 @@ def test_linears_that_read_one_tensor_keep_one_grid() -> None:
 def test_pixels_stay_as_they_are() -> None:
     pixels = torch.arange(256.0).reshape(8, 32)
     module = two_layers()
-    student = QatTower(module, quantized(module, pixels, default=static(8)))
+    student = QatComponent(module, quantized(module, pixels, default=static(8)))
     disturb_(student)
     layers = student.finish().tower.layers
     assert layers["0"].input == ActivationGrid(1.0, 0)
@@ -441,12 +441,12 @@ def test_static_grids_of_groups_and_blocks_of_products_are_refused() -> None:
     tower = quantized(module, drawn(4, 32), default=static(8))
     layer = replace(tower.layers["0"], spec=replace(tower.layers["0"].spec, weights=BLOCKS_4))
     with pytest.raises(RecipeError, match="0 is static"):
-        QatTower(module, QuantizedTower({"0": layer}))
+        QatComponent(module, QuantizedComponent({"0": layer}))
     product = QuantizedProduct(
         ProductSpec(ACTIVATION_8, ACTIVATION_8), ActivationGrid(0.1, 0), ActivationGrid(0.1, 0)
     )
     with pytest.raises(RecipeError, match="block of a product"):
-        QatTower(module, QuantizedTower(tower.layers, {"attn.scores.text_image": product}))
+        QatComponent(module, QuantizedComponent(tower.layers, {"attn.scores.text_image": product}))
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -456,7 +456,7 @@ def test_training_beats_rounding_to_the_nearest(tmp_path: Path) -> None:
     """4-bit weights and activations, on new samples: nearly half of the error is gone."""
     module, unseen = two_layers(), drawn(256, 32, seed=99)
     tower = quantized(module, drawn(256, 32), default=static(4, 4))
-    student = QatTower(module, tower, scale_rate=10.0)
+    student = QatComponent(module, tower, scale_rate=10.0)
 
     teacher = module
 
@@ -516,7 +516,7 @@ def data() -> PairSamples:
     return PairSamples(images, ids, [(row, 24 + row) if row % 2 else (row,) for row in range(24)])
 
 
-def towers_of(clip: Modules, data: PairSamples, spec: LayerSpec) -> dict[str, QuantizedTower]:
+def towers_of(clip: Modules, data: PairSamples, spec: LayerSpec) -> dict[str, QuantizedComponent]:
     images, ids = torch.from_numpy(data.images), torch.from_numpy(data.ids)
     return {
         "image_encoder": quantized(clip["image_encoder"], images, default=spec, **{PATCHES: static(8)}),
@@ -531,7 +531,7 @@ def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
     feeds = (torch.from_numpy(data.images), torch.from_numpy(data.ids))
     towers = towers_of(clip, data, spec).values()
     for module, tower, feed in zip(clip.values(), towers, feeds, strict=True):
-        student = QatTower(module, tower).eval()
+        student = QatComponent(module, tower).eval()
         with torch.no_grad(), simulated(module, tower):
             torch.testing.assert_close(student(feed), module(feed), rtol=0, atol=1e-6)
         disturb_(student)
@@ -547,8 +547,8 @@ def test_grids_of_products_are_learned_too(clip: Modules, data: PairSamples) -> 
     names = [f"text_model.encoder.layers.0.self_attn.{kind}" for kind in ("scores", "values")]
     grids = [activation_grid(Range(-3, 4)), activation_grid(Range(0, 1))]
     spec = ProductSpec(ACTIVATION_8, ACTIVATION_8)
-    tower = QuantizedTower(tower.layers, {name: QuantizedProduct(spec, *grids) for name in names})
-    student = QatTower(clip["text_encoder"], tower).eval()
+    tower = QuantizedComponent(tower.layers, {name: QuantizedProduct(spec, *grids) for name in names})
+    student = QatComponent(clip["text_encoder"], tower).eval()
     backward_(embedding_losses(student(feed), drawn(60, 24))["cosine"])
     changes = [p for name, p in student.activations.named_parameters() if name.endswith("change")]
     assert all(change.grad is not None and bool(change.grad.any()) for change in changes)
@@ -652,7 +652,7 @@ def test_components_that_no_phase_trains_stay_as_they_are(
 @pytest.mark.parametrize("spec", [static(4), INT4_DYNAMIC], ids=["static", "int4"])
 def test_distillation_brings_a_vilt_nearer_to_its_float_self(spec: LayerSpec, tmp_path: Path) -> None:
     opened = open_checkpoint(make_vilt_folder(tmp_path / "vilt"))
-    samples, module = question_samples(), opened.tower("fusion")
+    samples, module = question_samples(), opened.component("fusion").module
     inputs = (torch.from_numpy(samples.images[samples.image_rows]), torch.from_numpy(samples.ids))
     patches = "vilt.embeddings.patch_embeddings.projection"
     tower = quantized(module, *inputs, default=spec, **{patches: static(8)})
@@ -725,6 +725,6 @@ def test_grid_specs_reach_two_bits() -> None:
     module, x = two_layers(), drawn(64, 32)
     narrow: GridSpec = static(2).weights
     assert (narrow.lowest, narrow.highest) == (-1, 1)
-    student = QatTower(module, quantized(module, x, default=static(2)))
+    student = QatComponent(module, quantized(module, x, default=static(2)))
     disturb_(student)
     assert set(np.unique(student.finish().tower.layers["0"].weights)) == {-1, 0, 1}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import INT8_DYNAMIC, INT8_STATIC, INT8_TABLE, Range
 from pocketvl.quantize.arithmetic import (
     activation_grid,
@@ -68,7 +68,7 @@ def samples(count: int = SAMPLES) -> FLOATS:
     return drawn
 
 
-def quantize(module: nn.Module, feed: FLOATS) -> QuantizedTower:
+def quantize(module: nn.Module, feed: FLOATS) -> QuantizedComponent:
     """Static int8 of every linear, on the ranges that one feed shows."""
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     linears = {name: child for name, child in module.named_modules() if isinstance(child, nn.Linear)}
@@ -80,7 +80,7 @@ def quantize(module: nn.Module, feed: FLOATS) -> QuantizedTower:
         module(torch.from_numpy(feed))
     for handle in handles:
         handle.remove()
-    return QuantizedTower({name: static_layer(child, *seen[name]) for name, child in linears.items()})
+    return QuantizedComponent({name: static_layer(child, *seen[name]) for name, child in linears.items()})
 
 
 def static_layer(child: nn.Linear, inputs: torch.Tensor, outputs: torch.Tensor) -> QuantizedLayer:
@@ -131,7 +131,7 @@ def test_a_group_alone_costs_what_a_tower_of_these_layers_does() -> None:
     found = by_layers(measure_sensitivity(module, tower, [feed]))
     with torch.inference_mode():
         expected = module(torch.from_numpy(feed)).numpy().astype(np.float64)
-        with simulated(module, QuantizedTower({"blocks.1.out": tower.layers["blocks.1.out"]})):
+        with simulated(module, QuantizedComponent({"blocks.1.out": tower.layers["blocks.1.out"]})):
             got = module(torch.from_numpy(feed)).numpy().astype(np.float64)
     assert found["blocks.1.out",].squared == pytest.approx(np.square(expected - got).mean(), rel=1e-9)
     assert found["blocks.1.out",].squared > 0
@@ -140,10 +140,10 @@ def test_a_group_alone_costs_what_a_tower_of_these_layers_does() -> None:
 def test_what_a_group_wins_back_is_the_loss_of_the_whole_less_that_of_the_rest() -> None:
     module, feed = make_tower(), samples()
     whole = quantize(module, feed)
-    only = QuantizedTower({"projection": whole.layers["projection"]})
+    only = QuantizedComponent({"projection": whole.layers["projection"]})
     (alone,), (relief,) = (measure(module, only, [feed]) for measure in (measure_sensitivity, measure_relief))
     assert (relief.loss, relief.squared) == (alone.loss, alone.squared)  # of one layer, nothing is the rest
-    pair = QuantizedTower({name: whole.layers[name] for name in ("blocks.0.out", "projection")})
+    pair = QuantizedComponent({name: whole.layers[name] for name in ("blocks.0.out", "projection")})
     losses, reliefs = (
         by_layers(measure(module, pair, [feed])) for measure in (measure_sensitivity, measure_relief)
     )
@@ -194,7 +194,7 @@ def test_modules_of_several_inputs_are_fed_all_of_them() -> None:
 
     module, feed = Pair().eval(), samples()
     seen = torch.from_numpy(feed)
-    tower = QuantizedTower({"two": static_layer(module.two, seen, module.two(seen).detach())})
+    tower = QuantizedComponent({"two": static_layer(module.two, seen, module.two(seen).detach())})
     (found,) = measure_sensitivity(module, tower, [(feed, feed[::-1].copy())])
     assert found.layers == ("two",)
     assert found.squared > 0
@@ -221,14 +221,14 @@ def test_equal_grids_alone_do_not_make_a_group() -> None:
     dynamic, table = QuantizedLayer(INT8_DYNAMIC, zeros, ones), QuantizedLayer(INT8_TABLE, zeros, ones)
     coarse = QuantizedLayer(INT8_STATIC, zeros, ones, None, activation_grid(Range(-1, 2)), grid)
     layers = {"a.q": static, "a.out": coarse, "a.k": static, "b.q": static, "c.q": dynamic, "c.k": dynamic}
-    assert layer_groups(QuantizedTower(layers)) == (
+    assert layer_groups(QuantizedComponent(layers)) == (
         ("a.q", "a.k"),
         ("a.out",),
         ("b.q",),
         ("c.q",),
         ("c.k",),
     )
-    top = QuantizedTower({"table": table, "one": static, "two": static})
+    top = QuantizedComponent({"table": table, "one": static, "two": static})
     assert layer_groups(top) == (("table",), ("one", "two"))
 
 

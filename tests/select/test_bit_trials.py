@@ -11,12 +11,12 @@ from torch import nn
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.families.base import Component
-from pocketvl.network.integers import QuantizedTower
-from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme, TowerSpec
+from pocketvl.network.integers import QuantizedComponent
+from pocketvl.network.specification import ComponentSpec, Granularity, GridSpec, LayerSpec, Mode, Scheme
 from pocketvl.observe.calibrate import Calibration
+from pocketvl.quantize.component import quantize_component
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.tower import quantize_tower
 from pocketvl.select.bit_trials import FLOAT, BitTrials, ComponentChoices
 from pocketvl.select.search import Group
 from pocketvl.tasks.contrastive import ContrastiveTask
@@ -64,8 +64,8 @@ def known(component: str, seed: int) -> Known:
     module.eval()
     for bits in (4, 8):
         grid = GridSpec(bits, Scheme.SYMMETRIC, Granularity.PER_CHANNEL)
-        spec = TowerSpec(dict.fromkeys(LAYERS, LayerSpec(Mode.DYNAMIC, grid)))
-        towers[bits] = quantize_tower(module, spec, Calibration({}), NEAREST)
+        spec = ComponentSpec(dict.fromkeys(LAYERS, LayerSpec(Mode.DYNAMIC, grid)))
+        towers[bits] = quantize_component(module, spec, Calibration({}), NEAREST)
     inputs = np.random.default_rng(seed).normal(size=(SAMPLES, WIDTH)).astype(np.float32)
     port = next(iter(contract().components[component].inputs)).name
     feed = Feed(component, SAMPLES, lambda start, stop: {port: inputs[start:stop]})
@@ -104,7 +104,10 @@ def rows(components: dict[str, Known]) -> tuple[int, int]:
 def test_each_layer_is_taken_from_the_tower_of_its_width_and_32_bits_are_float() -> None:
     of = known(IMAGE, 0).choices
     mixed = of.mixed({"first": 4, "second": 8, "last": FLOAT})
-    assert mixed.layers == {"first": of.towers[4].layers["first"], "second": of.towers[8].layers["second"]}
+    assert mixed.layers == {
+        "first": of.quantized[4].layers["first"],
+        "second": of.quantized[8].layers["second"],
+    }
 
 
 def test_widths_go_to_the_layers_of_their_group_and_component() -> None:
@@ -126,14 +129,14 @@ def test_all_in_float_is_the_module_itself() -> None:
 
 def test_a_score_is_that_of_the_simulated_components() -> None:
     found, components = trials()
-    image, text = components[IMAGE].choices.towers, components[TEXT].choices.towers
+    image, text = components[IMAGE].choices.quantized, components[TEXT].choices.quantized
     picked = {
         IMAGE: {"first": image[4], "second": image[4]},
         TEXT: {"first": text[8], "last": text[4]},
     }
     rows = {}
     for name, layers in picked.items():
-        tower = QuantizedTower({layer: each.layers[layer] for layer, each in layers.items()})
+        tower = QuantizedComponent({layer: each.layers[layer] for layer, each in layers.items()})
         module = components[name].module
         with torch.inference_mode(), simulated(module, tower):
             rows[name] = module(torch.from_numpy(components[name].inputs)).numpy()

@@ -68,7 +68,7 @@ def test_a_trained_folder_opens_as_a_source(tmp_path: Path) -> None:
     assert source.preprocess.height == 32
     assert source.tokenizer.max_length == 32
     ids = torch.full((1, 32), source.tokenizer.pad_id, dtype=torch.int32)
-    assert source.tower("text_encoder")(ids).shape == (1, 16)
+    assert source.component("text_encoder").module(ids).shape == (1, 16)
 
 
 @pytest.mark.parametrize("phase", ["text", "image"])

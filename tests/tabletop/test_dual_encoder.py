@@ -69,7 +69,7 @@ def test_losses_go_down_and_the_folder_opens(tmp_path: Path) -> None:
         wanted = torch.nn.functional.normalize(
             model.get_image_features(torch.full((1, 3, 32, 32), -1.0)).pooler_output, dim=-1
         )
-        found = source.tower("image_encoder")(pixels)
+        found = source.component("image_encoder").module(pixels)
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 

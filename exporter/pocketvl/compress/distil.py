@@ -78,7 +78,7 @@ def _learner(
     student: Checkpoint, teacher: Checkpoint | None, name: str, settings: TrainingSettings
 ) -> Learner:
     """A component, and its teacher's where that runs along, observed at the layers that correspond."""
-    module = student.tower(name)
+    module = student.component(name).module
     if teacher is None or not settings.runs_teacher:
         return Learner(FeatureExtractor(module))
     weights = [settings.losses_of(phase) for phase in settings.phases]
@@ -91,7 +91,7 @@ def _learner(
         own, matched = [], []
     widths = tuple(each.stack(name).width for each in (student, teacher))
     extractor = FeatureExtractor(module, own, maps[0], [(widths[0], widths[1])] * len(own))
-    shown = FeatureExtractor(teacher.tower(name), matched, maps[1])
+    shown = FeatureExtractor(teacher.component(name).module, matched, maps[1])
     shown.train(False)
     return Learner(extractor, shown.requires_grad_(False), student.stack(name).segments)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from pocketvl.families.checkpoint import Checkpoint
+    from pocketvl.families.component_shape import ComponentShape
     from pocketvl.families.layers.segments import Segments
-    from pocketvl.families.tower_shape import TowerShape
 
 Processor: TypeAlias = ImageProcessor | TextProcessor
 IMAGE, TEXT = "image", "text"
@@ -190,7 +190,7 @@ class Architecture(ABC):
         """Whether `reshape_config_` can do anything."""
         return type(self).reshape_config_ is not Architecture.reshape_config_
 
-    def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, TowerShape]) -> None:
+    def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:
         """Writes other shapes of components into the content of a config.json.
 
         Raises:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         PreTrainedModel,
     )
 
-    from pocketvl.families.tower_shape import TowerShape
+    from pocketvl.families.component_shape import ComponentShape
 
 # Before transformers' pull request 24773 CLIP configs said eos_token_id 2 whatever the tokenizer said, and
 # text was pooled at the highest id; transformers still does so for them.
@@ -189,7 +189,7 @@ class ClipArchitecture(Architecture):
             ),
         )
 
-    def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, TowerShape]) -> None:
+    def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:
         sections = {IMAGE_ENCODER: "vision_config", TEXT_ENCODER: "text_config"}
         for name, shape in shapes.items():
             changed = {

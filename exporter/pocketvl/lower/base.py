@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.network.integers import QuantizedTower
+    from pocketvl.network.integers import QuantizedComponent
 
 DEFAULT_OUTPUTS = ("embedding",)
 
@@ -90,7 +90,7 @@ class EngineBackend(ABC):
             LoweringError: the graph has nothing to cast, or a weight lies beyond fp16's range.
         """
 
-    def write_quantized(self, source: Path, tower: QuantizedTower, target: Path) -> None:
+    def write_quantized(self, source: Path, tower: QuantizedComponent, target: Path) -> None:
         """Writes integers into a graph that `export` wrote of the module that they were made of.
 
         Layers that are not among them stay in float.
@@ -108,7 +108,7 @@ class EngineBackend(ABC):
         self._write_quantized(source, tower, target)
 
     @abstractmethod
-    def _write_quantized(self, source: Path, tower: QuantizedTower, target: Path) -> None:
+    def _write_quantized(self, source: Path, tower: QuantizedComponent, target: Path) -> None:
         """As `write_quantized`, of forms that the engine runs."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ from pocketvl.errors import LoweringError
 from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme
 
 if TYPE_CHECKING:
-    from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+    from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 
 _ENGINE_BITS = 8
 _LOWERED = "static int8, dynamic int8, dynamic int4 in blocks, int8 weights alone, and float are lowered"
@@ -51,7 +51,7 @@ def form_of(name: str, spec: LayerSpec) -> Form:
     raise LoweringError(f"{name} is {_described(spec)}, which no engine runs: {_LOWERED}")
 
 
-def check_tower(tower: QuantizedTower) -> None:
+def check_tower(tower: QuantizedComponent) -> None:
     """Raises LoweringError, naming one, where a tower holds what no engine runs."""
     for name in tower.products:
         raise LoweringError(

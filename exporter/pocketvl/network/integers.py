@@ -1,6 +1,6 @@
 """The integers that leave torch: of every quantized layer the weights, scales, and the activations' grids.
 
-Quantization makes a `QuantizedTower` out of a module; each lowering writes it into its own format, unchanged.
+Quantization makes a `QuantizedComponent` of a module; each lowering writes it into its own format, unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from pocketvl.network.saved import read_versioned, reading
-from pocketvl.network.specification import LayerSpec, ProductSpec, TowerSpec
+from pocketvl.network.specification import ComponentSpec, LayerSpec, ProductSpec
 
 SCHEMA_VERSION = 2
 _TENSORS, _GRIDS = "integers.safetensors", "grids.json"
@@ -110,7 +110,7 @@ def spread(scale: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.fl
 
 
 @dataclass(frozen=True, eq=False)
-class QuantizedTower:
+class QuantizedComponent:
     """The quantized layers of one module, by the module's names for them; all others stay in float.
 
     Attributes:
@@ -122,9 +122,9 @@ class QuantizedTower:
     products: Mapping[str, QuantizedProduct] = field(default_factory=dict)
 
     @property
-    def spec(self) -> TowerSpec:
+    def spec(self) -> ComponentSpec:
         """How the module is quantized."""
-        return TowerSpec(
+        return ComponentSpec(
             {name: layer.spec for name, layer in self.layers.items()},
             {name: product.spec for name, product in self.products.items()},
         )
@@ -156,13 +156,13 @@ class QuantizedTower:
         self.spec.save(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> QuantizedTower:
+    def load(cls, folder: Path) -> QuantizedComponent:
         """Reads what `save` wrote.
 
         Raises:
             DataError: the files are missing, damaged or of another version.
         """
-        spec = TowerSpec.load(folder)
+        spec = ComponentSpec.load(folder)
         with reading(folder, "a quantized tower"):
             document = read_versioned(folder / _GRIDS, SCHEMA_VERSION)
             tensors = load_file(folder / _TENSORS)

@@ -134,7 +134,7 @@ class ProductSpec:
 
 
 @dataclass(frozen=True)
-class TowerSpec:
+class ComponentSpec:
     """How a module is quantized; what it does not name stays in float.
 
     Attributes:
@@ -153,7 +153,7 @@ class TowerSpec:
         (folder / SPECIFICATION_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> TowerSpec:
+    def load(cls, folder: Path) -> ComponentSpec:
         """Reads what `save` wrote.
 
         Raises:

@@ -224,7 +224,7 @@ def _write_golden(source: Checkpoint, calibration: Dataset, labels: tuple[str, .
     rows: list[np.ndarray] = []
     (out / "golden" / "images").mkdir(parents=True)
     (out / "golden" / "pixels").mkdir()
-    encoder = source.tower("image_encoder")
+    encoder = source.component("image_encoder").module
     with torch.inference_mode(), _one_thread():
         for name, content in golden_images(calibration).items():
             pixels = preprocess(open_image(content), source.preprocess)
@@ -266,7 +266,7 @@ def _embed_texts(source: Checkpoint, texts: Sequence[str]) -> tuple[np.ndarray, 
     import torch
 
     ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
-    encoder = source.tower("text_encoder")
+    encoder = source.component("text_encoder").module
     rows = [encoder(torch.from_numpy(row[None]))[0].numpy() for row in ids]
     return ids, np.array(rows, np.float32).reshape(len(texts), source.embedding_dim)
 

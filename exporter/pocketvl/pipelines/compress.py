@@ -54,7 +54,7 @@ class CompressRequest:
 
 @dataclass(frozen=True)
 class Compressed:
-    """What came out: the towers' costs together, before and after."""
+    """What came out: the components' costs together, before and after."""
 
     before: Cost
     after: Cost

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pocketvl.errors import RecipeError
+from pocketvl.pipelines.stages.components import check_source
 from pocketvl.pipelines.stages.compressing import CompressByTraining, CompressCheckpoint
-from pocketvl.pipelines.stages.towers import check_source
 from pocketvl.pipelines.stages.training import TeacherOutputs, TrainingData, TrainStudent, head_training
 from pocketvl.quantize.qat_method import QuantizationAwareTraining
 from pocketvl.recipes.compress_recipe import CompressRecipe

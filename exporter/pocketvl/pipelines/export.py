@@ -17,9 +17,9 @@ from pocketvl.network.precisions import QUANTIZED
 from pocketvl.pipelines.bundle import REPORT_FILES
 from pocketvl.pipelines.fallback import FallbackResult, Trial, fall_back_until_accepted, variant_run
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
+from pocketvl.pipelines.stages.components import check_source, this_machine
 from pocketvl.pipelines.stages.measuring import MeasureLatency, RunReference, RunVariant
-from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers
-from pocketvl.pipelines.stages.towers import check_source, this_machine
+from pocketvl.pipelines.stages.quantizing import CalibrateComponent, RankLayers
 from pocketvl.pipelines.variants import (
     DEFAULT_VARIANTS,
     Fallbacks,
@@ -104,7 +104,7 @@ class JudgeBundle(Stage):
     reference: RunReference
     runs: tuple[RunVariant, ...]
     latency: MeasureLatency
-    calibrations: tuple[CalibrateTower, ...]
+    calibrations: tuple[CalibrateComponent, ...]
     rankings: tuple[RankLayers, ...]
     fallbacks: Mapping[str, tuple[Fallback, ...]]
     calibration: Path

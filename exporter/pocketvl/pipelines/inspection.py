@@ -13,7 +13,7 @@ from pocketvl.families import open_checkpoint
 from pocketvl.families.base import Component
 from pocketvl.network.heads import Head
 from pocketvl.network.ports import Port
-from pocketvl.pipelines.stages.towers import exported_components
+from pocketvl.pipelines.stages.components import exported_components
 from pocketvl.pipelines.variants import DEFAULT_VARIANTS
 from pocketvl.recipes.compress_recipe import METHODS
 

@@ -26,7 +26,7 @@ from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.lower.backends import BACKENDS, backend_of
 from pocketvl.pipelines.bundle import IMAGE_PORT, REPORT_FILES, TEXT_PORT, golden_embeddings, golden_scores
 from pocketvl.pipelines.stages.measuring import BENCH_FILE, NOTES_FILE
-from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers, read_ranking
+from pocketvl.pipelines.stages.quantizing import CalibrateComponent, RankLayers, read_ranking
 from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl.tasks.base import Task
@@ -119,8 +119,8 @@ def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tupl
     return tuple(sorted(found, key=lambda each: -(each.loss or 0.0)))
 
 
-def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateTower]) -> tuple[str, ...]:
-    """What `CalibrateTower` found doubtful about the calibration data."""
+def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateComponent]) -> tuple[str, ...]:
+    """What `CalibrateComponent` found doubtful about the calibration data."""
     from pocketvl.observe.calibration import read_warnings
 
     return tuple(

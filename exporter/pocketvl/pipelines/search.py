@@ -21,10 +21,10 @@ from pocketvl.families.base import Contract
 from pocketvl.lower.backends import backend_of
 from pocketvl.network.precisions import PLANS
 from pocketvl.pipelines.export import ExportResult, ExportSettings, export_chosen, written_bundle
+from pocketvl.pipelines.stages.components import open_component
 from pocketvl.pipelines.stages.lowering import LowerGraph
-from pocketvl.pipelines.stages.quantizing import QuantizeTower, loss_by_layer, read_ranking
+from pocketvl.pipelines.stages.quantizing import QuantizeComponent, loss_by_layer, read_ranking
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
-from pocketvl.pipelines.stages.towers import open_component
 from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import Event, Result, Results, check_replaceable, plan, run
@@ -178,13 +178,13 @@ class _Search:
     def components(self) -> tuple[str, ...]:
         return self.stages.components
 
-    def quantized(self, component: str, bits: int) -> QuantizeTower:
+    def quantized(self, component: str, bits: int) -> QuantizeComponent:
         stage = self.stages.integers(component, _PRECISIONS[bits])
-        assert isinstance(stage, QuantizeTower)
+        assert isinstance(stage, QuantizeComponent)
         return stage
 
     def lowered_float(self, component: str) -> LowerGraph:
-        return LowerGraph(self.stages.tower(component), self.request.engine)
+        return LowerGraph(self.stages.prepared(component), self.request.engine)
 
     @cached_property
     def results(self) -> Results:
@@ -209,7 +209,7 @@ class _Search:
         """The prepared components in float."""
         from pocketvl.tasks.torch_runner import TorchRunner
 
-        folders = {name: self.results[self.stages.tower(name)].folder for name in self.components}
+        folders = {name: self.results[self.stages.prepared(name)].folder for name in self.components}
         components = {
             name: open_component(self.request.source, name, folder) for name, folder in folders.items()
         }
@@ -219,16 +219,16 @@ class _Search:
     @cached_property
     def choices(self) -> Mapping[str, ComponentChoices]:
         """The components in every stored width, and what they are shown."""
-        from pocketvl.network.integers import QuantizedTower
+        from pocketvl.network.integers import QuantizedComponent
         from pocketvl.select.bit_trials import ComponentChoices
 
         found = {}
         for feed in self.task.feeds(self.runner.encoder, self.dataset):
-            towers = {
-                bits: QuantizedTower.load(self.results[self.quantized(feed.component, bits)].folder)
+            quantized = {
+                bits: QuantizedComponent.load(self.results[self.quantized(feed.component, bits)].folder)
                 for bits in self.stored
             }
-            found[feed.component] = ComponentChoices(towers, feed)
+            found[feed.component] = ComponentChoices(quantized, feed)
         return found
 
     @cached_property
@@ -238,23 +238,23 @@ class _Search:
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        """The layers of both towers that get the same bits, with what each width costs."""
+        """The layers of all components that get the same bits, with what each width costs."""
         from pocketvl.quantize.ranking import layer_groups
         from pocketvl.select.search import Group
 
         found = []
         for component, choices in self.choices.items():
-            towers = choices.towers
+            quantized = choices.quantized
             losses = {bits: self._losses(component, bits) for bits in self.stored}
-            for layers in layer_groups(towers[8]):
+            for layers in layer_groups(quantized[8]):
                 bytes_of, loss_of = {}, {}
                 for bits in self.stored:
-                    stored = [towers[bits].layers[name] for name in layers]
+                    stored = [quantized[bits].layers[name] for name in layers]
                     if all(layer.spec.weights.bits == bits for layer in stored):
                         bytes_of[bits] = sum(_bytes_of(layer) for layer in stored)
                         loss_of[bits] = sum(losses[bits].get(name, 0.0) for name in layers)
                 if 32 in self.request.widths:
-                    bytes_of[32] = 4 * sum(towers[8].layers[name].weights.size for name in layers)
+                    bytes_of[32] = 4 * sum(quantized[8].layers[name].weights.size for name in layers)
                     loss_of[32] = 0.0
                 widths = tuple(b for b in sorted(bytes_of) if b in self.request.widths) or (8,)
                 found.append(Group(component, layers, widths, bytes_of, loss_of))
@@ -311,8 +311,8 @@ class _Search:
                 lowered = self.lowered_float(name)
                 source = self.results[lowered].folder / lowered.file
                 target = Path(folder) / f"{name}{source.suffix}"
-                tower = choices.mixed(self.trials.layer_widths(name, widths))
-                backend_of(self.request.engine).write_quantized(source, tower, target)
+                mixed = choices.mixed(self.trials.layer_widths(name, widths))
+                backend_of(self.request.engine).write_quantized(source, mixed, target)
                 files[name] = target.read_bytes()
         return files
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import Mode
 
 _LARGEST_ACTIVATION = 255
@@ -50,7 +50,7 @@ class Saturation:
         return self.saturating / self.pairs if self.pairs else 0.0
 
 
-def saturating_layers(tower: QuantizedTower) -> tuple[Saturation, ...]:
+def saturating_layers(tower: QuantizedComponent) -> tuple[Saturation, ...]:
     """What the weights of each layer allow whose integers are multiplied, in the tower's order.
 
     It is a proof for layers where nothing saturates, and an upper bound elsewhere: the activations that it

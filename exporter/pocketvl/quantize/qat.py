@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
-from pocketvl.network.integers import QuantizedTower
-from pocketvl.quantize.learned_tower import Finished, QatTower
+from pocketvl.network.integers import QuantizedComponent
+from pocketvl.quantize.learned_component import Finished, QatComponent
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.tasks.training import Learner, TrainingTask, train_phases
 from pocketvl.train.features import FeatureExtractor
@@ -22,7 +22,7 @@ from pocketvl_runtime.progress import Progress
 def train_qat(
     task: TrainingTask,
     modules: Mapping[str, nn.Module],
-    towers: Mapping[str, QuantizedTower],
+    towers: Mapping[str, QuantizedComponent],
     samples: TrainingSamples,
     settings: QatSettings,
     work: Path,
@@ -53,7 +53,7 @@ def train_qat(
     claim(work, _identity(task, modules, towers, samples, settings))
     students, learners = {}, {}
     for name in task.components:
-        students[name] = QatTower(modules[name], towers[name], settings.scale_rate)
+        students[name] = QatComponent(modules[name], towers[name], settings.scale_rate)
         teacher = FeatureExtractor(deepcopy(modules[name])).eval().requires_grad_(False)
         learners[name] = Learner(FeatureExtractor(students[name]), teacher)
     train_phases(task, learners, samples, None, settings, work, progress)
@@ -63,7 +63,7 @@ def train_qat(
 def _identity(
     task: TrainingTask,
     modules: Mapping[str, nn.Module],
-    towers: Mapping[str, QuantizedTower],
+    towers: Mapping[str, QuantizedComponent],
     samples: TrainingSamples,
     settings: QatSettings,
 ) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
 
 
 class Ablation(StrEnum):
@@ -53,7 +53,7 @@ class LayerSensitivity:
         return f"{parent}.{{{own}}}" if parent else f"{{{own}}}"
 
 
-def layer_groups(tower: QuantizedTower) -> tuple[tuple[str, ...], ...]:
+def layer_groups(tower: QuantizedComponent) -> tuple[tuple[str, ...], ...]:
     """The layers that are quantized together or not at all, as the tower orders them.
 
     Static layers of one parent that are quantized alike and have the very same input grid read the same

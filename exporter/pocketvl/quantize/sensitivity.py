@@ -13,7 +13,7 @@ from torch import nn
 
 from pocketvl.cosines import cosines
 from pocketvl.errors import DataError
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
 from pocketvl.quantize.ranking import Ablation, LayerSensitivity, layer_groups
 from pocketvl.quantize.simulate import simulated
 from pocketvl_runtime.progress import Progress
@@ -38,7 +38,7 @@ class EmbeddingLoss:
 
 def measure_sensitivity(
     module: nn.Module,
-    tower: QuantizedTower,
+    tower: QuantizedComponent,
     feeds: Iterable[Feed],
     progress: Progress | None = None,
     ablation: Ablation = Ablation.ALONE,
@@ -67,7 +67,7 @@ def measure_sensitivity(
     if not np.isfinite(expected).all():
         raise DataError("sensitivity: the float model itself gives NaN or infinity; is the checkpoint whole?")
 
-    def loss_of(part: QuantizedTower) -> EmbeddingLoss:
+    def loss_of(part: QuantizedComponent) -> EmbeddingLoss:
         with simulated(module, part):
             return embedding_loss(expected, _embed(module, batches))
 
@@ -76,7 +76,7 @@ def measure_sensitivity(
     found = []
     for done, layers in enumerate(groups, 1):
         if whole is None:
-            loss = loss_of(QuantizedTower({name: tower.layers[name] for name in layers}))
+            loss = loss_of(QuantizedComponent({name: tower.layers[name] for name in layers}))
         else:
             rest = loss_of(_without(tower, layers))
             loss = EmbeddingLoss(whole.cosine - rest.cosine, whole.squared - rest.squared)
@@ -88,7 +88,7 @@ def measure_sensitivity(
 
 
 def measure_relief(
-    module: nn.Module, tower: QuantizedTower, feeds: Iterable[Feed], progress: Progress | None = None
+    module: nn.Module, tower: QuantizedComponent, feeds: Iterable[Feed], progress: Progress | None = None
 ) -> tuple[LayerSensitivity, ...]:
     """What leaving each group of layers in float would win back: `measure_sensitivity` with `ALL_BUT`."""
     return measure_sensitivity(module, tower, feeds, progress, Ablation.ALL_BUT)
@@ -112,9 +112,9 @@ def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) ->
     return EmbeddingLoss(float(1.0 - np.median(centred)), squared)
 
 
-def _without(tower: QuantizedTower, layers: Sequence[str]) -> QuantizedTower:
+def _without(tower: QuantizedComponent, layers: Sequence[str]) -> QuantizedComponent:
     kept = {name: layer for name, layer in tower.layers.items() if name not in layers}
-    return QuantizedTower(kept, tower.products)
+    return QuantizedComponent(kept, tower.products)
 
 
 def _embed(module: nn.Module, batches: Sequence[tuple[torch.Tensor, ...]]) -> NDArray[np.float64]:

@@ -10,14 +10,16 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from pocketvl.families.layers.segments import Segments
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import Mode
 from pocketvl.quantize.fake import fake_quantize, fake_quantize_dynamic
 from pocketvl.quantize.products import check_names, multiplied, on_grids
 
 
 @contextmanager
-def simulated(module: nn.Module, tower: QuantizedTower, segments: Segments | None = None) -> Iterator[None]:
+def simulated(
+    module: nn.Module, tower: QuantizedComponent, segments: Segments | None = None
+) -> Iterator[None]:
     """Inside, the module computes with the tower's weights, biases and grids; after it, as before.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
 from pocketvl.quantize.simulate import simulated
 from pocketvl.select.search import Group, Widths
 from pocketvl.tasks.base import Task, run_feed
@@ -25,17 +25,17 @@ class ComponentChoices:
     """One component, in the widths that its layers may have.
 
     Attributes:
-        towers: by bits, the component quantized to them.
+        quantized: by bits, the component quantized to them.
         feed: what it is shown.
     """
 
-    towers: Mapping[int, QuantizedTower]
+    quantized: Mapping[int, QuantizedComponent]
     feed: Feed
 
-    def mixed(self, widths: Mapping[str, int]) -> QuantizedTower:
+    def mixed(self, widths: Mapping[str, int]) -> QuantizedComponent:
         """The component with these bits a layer; a layer of 32 bits stays in float."""
-        return QuantizedTower(
-            {name: self.towers[bits].layers[name] for name, bits in widths.items() if bits != FLOAT}
+        return QuantizedComponent(
+            {name: self.quantized[bits].layers[name] for name, bits in widths.items() if bits != FLOAT}
         )
 
 

@@ -13,7 +13,7 @@ from pocketvl.errors import LoweringError
 from pocketvl.lower.forms import Form, check_tower, form_of, refuse
 from pocketvl.lower.onnx.export import write_onnx
 from pocketvl.lower.onnx.graph import BLOCKS_DOMAIN, BLOCKS_OP, check_ops_onnx
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 
 # How MatMulNBits may compute. 0 widens the weights to floats and multiplies those; 4 puts the input on 8-bit
 # grids, a block at a time, and multiplies integers: what "dynamic" says, and near to what LiteRT does. On
@@ -24,7 +24,7 @@ _ACCURACY_LEVEL = 4
 _ZERO_POINT = 8  # MatMulNBits' own where it is given none: weights are stored as q + 8
 
 
-def write_quantized_onnx(source: Path, tower: QuantizedTower, target: Path) -> None:
+def write_quantized_onnx(source: Path, tower: QuantizedComponent, target: Path) -> None:
     """Writes the tower's integers into a float graph that keeps its weights under the module's names.
 
     Layers that the tower does not name stay as they are. Static activations are uint8, what ONNX Runtime runs
@@ -57,7 +57,7 @@ def write_quantized_onnx(source: Path, tower: QuantizedTower, target: Path) -> N
 class _Rewriter:
     """Collects the nodes and constants of the quantized graph; each tensor is quantized once."""
 
-    def __init__(self, graph: onnx.GraphProto, tower: QuantizedTower) -> None:
+    def __init__(self, graph: onnx.GraphProto, tower: QuantizedComponent) -> None:
         self.written: set[str] = set()
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, NDArray[np.generic]] = {}

@@ -19,7 +19,7 @@ from pocketvl.lower.forms import Form, check_tower, form_of, refuse
 from pocketvl.lower.quiet import quiet
 from pocketvl.lower.tflite.export import FROM_TORCH, write_tflite
 from pocketvl.lower.tflite.graph import check_ops_tflite, op_name, read_tflite, text_of
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 
 _LINEAR, _TABLE = "FULLY_CONNECTED", "EMBEDDING_LOOKUP"
 _FORMS: Mapping[str, tuple[Form, ...]] = {
@@ -33,7 +33,7 @@ _Scopes = dict[tuple[str, Form, int | None], list[str]]
 """By kind of op, form and size of a group: what the ops give out is called."""
 
 
-def write_quantized_tflite(source: Path, tower: QuantizedTower, target: Path) -> None:
+def write_quantized_tflite(source: Path, tower: QuantizedComponent, target: Path) -> None:
     """Writes the tower's integers into a float graph whose tensors are called after the module's parameters.
 
     Layers that the tower does not name stay as they are. ai-edge-quantizer changes the others' types and puts
@@ -85,7 +85,7 @@ def weights_of(model: Any, op: Any) -> Any:
     return graph.tensors[op.inputs[1]]
 
 
-def _layers(model: Any, tower: QuantizedTower) -> Iterator[tuple[str, Any, str]]:
+def _layers(model: Any, tower: QuantizedComponent) -> Iterator[tuple[str, Any, str]]:
     """The ops that bear the tower's weights: their kind, the op, and the layer's name."""
     for op in model.subgraphs[0].operators:
         kind = op_name(model, op)
@@ -138,7 +138,7 @@ def _restructured(source: Path, scopes: _Scopes, statistics: dict[str, dict[str,
 class _Writer:
     """Replaces the numbers of a restructured graph by a tower's."""
 
-    def __init__(self, model: Any, tower: QuantizedTower) -> None:
+    def __init__(self, model: Any, tower: QuantizedComponent) -> None:
         self._model = model
         self._graph = model.subgraphs[0]
         self._tower = tower

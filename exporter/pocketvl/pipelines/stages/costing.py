@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pocketvl.compress.costs import Cost, total_cost
-from pocketvl.pipelines.stages.towers import TORCH, check_source
+from pocketvl.pipelines.stages.components import TORCH, check_source
 from pocketvl.stage import Inputs, Stage
 
 _COSTS_FILE = "costs.json"

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.families import family_of
-from pocketvl.pipelines.stages.towers import TORCH, check_source, this_machine
+from pocketvl.pipelines.stages.components import TORCH, check_source, this_machine
 from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks import TASK_FILE, load_task, save_task, task_class, task_of

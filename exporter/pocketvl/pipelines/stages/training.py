@@ -15,7 +15,7 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.errors import RecipeError
 from pocketvl.launch import processes
 from pocketvl.network.heads import HeadKind
-from pocketvl.pipelines.stages.towers import (
+from pocketvl.pipelines.stages.components import (
     TORCH,
     check_source,
     ids_of,
@@ -132,7 +132,7 @@ class TeacherOutputs(Stage):
 
         opened, samples = open_checkpoint(source["teacher"]), read_samples(source["data"])
         task, device = training_task(opened.contract), teacher_device()
-        components = {name: opened.tower(name).train(False).to(device) for name in task.components}
+        components = {name: opened.component(name).module.train(False).to(device) for name in task.components}
         found = teacher_outputs(task, components, samples, self.mirrored, source.progress)
         for port, values in found.items():
             np.save(out / f"{port}.npy", values)

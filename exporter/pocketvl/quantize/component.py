@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 from pocketvl.network.precisions import PLANS, QUANTIZED, LayerPlan
-from pocketvl.network.specification import Granularity, LayerSpec, Mode, TowerSpec
+from pocketvl.network.specification import ComponentSpec, Granularity, LayerSpec, Mode
 from pocketvl.observe.calibrate import LAYERS, Calibration, LayerCalibration
 from pocketvl.quantize.arithmetic import (
     Floats,
@@ -32,18 +32,18 @@ from pocketvl.quantize.rounding import (
 from pocketvl.quantize.settings import QuantizeSettings
 from pocketvl_runtime.manifest import Precision
 
-__all__ = ["QuantizeSettings", "quantize_tower", "tower_spec"]
+__all__ = ["QuantizeSettings", "component_spec", "quantize_component"]
 
 _SETTINGS = QuantizeSettings()
 
 
-def tower_spec(
+def component_spec(
     module: nn.Module,
     precision: Precision,
     tables: tuple[str, ...] = (),
     final: str | None = None,
     group_size: int = 32,
-) -> TowerSpec:
+) -> ComponentSpec:
     """Every linear, convolution and token table as a precision's plan says; the rest in float.
 
     Args:
@@ -70,7 +70,7 @@ def tower_spec(
         for name, child in module.named_modules()
         if isinstance(child, LAYERS)
     }
-    return TowerSpec(specs | dict.fromkeys(tables, layers.table))
+    return ComponentSpec(specs | dict.fromkeys(tables, layers.table))
 
 
 def _layer_spec(child: nn.Module, layers: LayerPlan, higher: LayerPlan | None) -> LayerSpec:
@@ -83,12 +83,12 @@ def _layer_spec(child: nn.Module, layers: LayerPlan, higher: LayerPlan | None) -
     return higher.linear
 
 
-def quantize_tower(
+def quantize_component(
     module: nn.Module,
-    spec: TowerSpec,
+    spec: ComponentSpec,
     calibration: Calibration,
     settings: QuantizeSettings = _SETTINGS,
-) -> QuantizedTower:
+) -> QuantizedComponent:
     """Quantizes what a specification names.
 
     Token tables are looked up, not multiplied: their rows are rounded to the nearest. So are layers of which
@@ -116,7 +116,7 @@ def quantize_tower(
             layers[name] = _quantize_layer(child, layer, seen, settings, feedback)
         except (DataError, RecipeError) as error:
             raise type(error)(f"{name}: {error}") from error
-    return QuantizedTower(layers, quantize_products(spec.products, calibration.products))
+    return QuantizedComponent(layers, quantize_products(spec.products, calibration.products))
 
 
 class _LastFeedback:

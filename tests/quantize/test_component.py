@@ -20,13 +20,13 @@ from pocketvl.lower.onnx.graph import op_counts_onnx
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
 from pocketvl.lower.tflite.graph import op_name, read_tflite
 from pocketvl.lower.tflite.quantized import weights_of
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import INT8_STATIC, INT8_TABLE
 from pocketvl.observe.calibrate import Calibration, calibrate
 from pocketvl.observe.structure import token_tables
+from pocketvl.quantize.component import component_spec, quantize_component
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 from tests.lower.engines import centred_cosines, run, run_onnx
 from tests.lower.lowered import TOWERS, lowered, samples
@@ -92,7 +92,7 @@ def test_tflite_multiplies_integers_in_linears_and_convolutions_only(tower: str)
     assert {"FULLY_CONNECTED", "BATCH_MATMUL", "ADD"} <= seen
 
 
-def onnx_integers(path: Path, tower: QuantizedTower) -> dict[str, QuantizedLayer]:
+def onnx_integers(path: Path, tower: QuantizedComponent) -> dict[str, QuantizedLayer]:
     """Every quantized layer as an ONNX file holds it, in torch's layout."""
     graph = onnx.load(path).graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -211,14 +211,14 @@ def test_the_engines_compute_what_torch_simulates(tower: str, suffix: str) -> No
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     tower = lowered().integers("ids")
     tower.save(tmp_path)
-    again = QuantizedTower.load(tmp_path)
+    again = QuantizedComponent.load(tmp_path)
     assert again.layers.keys() == tower.layers.keys()
     for name, layer in tower.layers.items():
         assert (again.layers[name].input, again.layers[name].output) == (layer.input, layer.output)
         np.testing.assert_array_equal(again.layers[name].weights, layer.weights)
     (tmp_path / "grids.json").write_text('{"schema_version": 99, "layers": {}}')
     with pytest.raises(DataError, match="version 99"):
-        QuantizedTower.load(tmp_path)
+        QuantizedComponent.load(tmp_path)
 
 
 def test_positions_are_no_token_table() -> None:
@@ -231,7 +231,7 @@ def test_positions_are_no_token_table() -> None:
 
 def test_a_module_without_layers_is_refused() -> None:
     with pytest.raises(DataError, match="no linear"):
-        quantize_tower(torch.nn.ReLU(), tower_spec(torch.nn.ReLU(), Precision.INT8), Calibration({}))
+        quantize_component(torch.nn.ReLU(), component_spec(torch.nn.ReLU(), Precision.INT8), Calibration({}))
 
 
 def test_a_graph_without_the_layers_is_refused(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_zero_channels_and_inputs_that_are_always_zero_keep_their_bias(tmp_path:
     weights = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     weights[1] = 0
     module, feed = Wrapped(linear(weights, [1.0, -2.0, 3.0])).eval(), np.zeros((2, 4), np.float32)
-    tower = quantize_tower(module, tower_spec(module, Precision.INT8), calibrate(module, [feed]))
+    tower = quantize_component(module, component_spec(module, Precision.INT8), calibrate(module, [feed]))
     export_onnx(module, {"x": torch.from_numpy(feed)}, tmp_path / "f.onnx")
     write_quantized_onnx(tmp_path / "f.onnx", tower, tmp_path / "q.onnx")
     answers = run_onnx(tmp_path / "q.onnx", [{"x": feed}]).reshape(2, 3)

@@ -9,7 +9,7 @@ from pocketvl.settings import Layers, Settings, Width
 
 
 @dataclass(frozen=True)
-class TowerShape(Settings):
+class ComponentShape(Settings):
     """The shape of a transformer tower.
 
     Attributes:

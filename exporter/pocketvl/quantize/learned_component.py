@@ -15,7 +15,7 @@ from torch import nn
 from torch.func import functional_call
 
 from pocketvl.errors import RecipeError
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import Granularity, Mode
 from pocketvl.quantize.arithmetic import quantize_bias
 from pocketvl.quantize.fake import fake_quantize_dynamic, straight_through
@@ -38,10 +38,10 @@ class Finished(NamedTuple):
     """
 
     state: dict[str, torch.Tensor]
-    tower: QuantizedTower
+    tower: QuantizedComponent
 
 
-class QatTower(nn.Module):
+class QatComponent(nn.Module):
     """A float module that computes with the grids of a quantized tower, and learns weights and grids at once.
 
     It starts out as the calibrated tower, to the last bit: a layer's weights start as the module's own; where
@@ -61,7 +61,7 @@ class QatTower(nn.Module):
     call; nothing in it is replaced. It stays in eval mode, as what ships has no dropout.
     """
 
-    def __init__(self, module: nn.Module, tower: QuantizedTower, scale_rate: float = 1.0) -> None:
+    def __init__(self, module: nn.Module, tower: QuantizedComponent, scale_rate: float = 1.0) -> None:
         """Wraps a copy.
 
         Args:
@@ -96,7 +96,7 @@ class QatTower(nn.Module):
             for (*_, child), unit in zip(self._learned(), self.units, strict=True):
                 child.get_parameter("weight").div_(unit)
 
-    def train(self, mode: bool = True) -> QatTower:
+    def train(self, mode: bool = True) -> QatComponent:
         """Sets the mode of the grids; the module inside stays in eval mode."""
         super().train(mode)
         self.module.eval()
@@ -128,7 +128,7 @@ class QatTower(nn.Module):
             )
             for name, product in self._tower.products.items()
         }
-        return Finished(state, QuantizedTower(layers, products))
+        return Finished(state, QuantizedComponent(layers, products))
 
     def _learned(self) -> Iterator[tuple[str, QuantizedLayer, LearnedWeights, nn.Module]]:
         """Of each layer its name, what it started from, its grids and the layer itself."""
@@ -219,7 +219,7 @@ def _dynamic(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tens
     return (straight_through(values, fake_quantize_dynamic(values.detach())), *inputs[1:])
 
 
-def _check(tower: QuantizedTower) -> None:
+def _check(tower: QuantizedComponent) -> None:
     for name in tower.products:
         if name.rpartition(".")[2] not in ("scores", "values"):
             raise RecipeError(f"{name} is a block of a product; grids are learned of whole products alone")
