@@ -99,7 +99,7 @@ def cli(context: click.Context) -> None:
     default="default",
     show_default=True,
     metavar="NAME|FILE.toml",
-    help="How towers are calibrated, rounded and trained: default, min-max, qat-int8, qat-int4, or a file.",
+    help="How weights and activations are quantized: default, min-max, qat-int8, qat-int4, or a file.",
 )
 @click.option("--train", type=_folder, help="Dataset folder to train on, for recipes that train.")
 @_gate

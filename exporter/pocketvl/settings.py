@@ -30,7 +30,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
 """Of hidden states, embeddings or feed-forward layers; heads of an attention; channels."""
 Layers = Annotated[int, Field(ge=1, le=2**10)]
-"""Of a tower."""
+"""Of a component."""
 Pixels = Annotated[int, Field(ge=1, le=2**13)]
 """The side of a picture or of a patch; the runtime reads no larger pictures."""
 Positive = Annotated[float, Field(gt=0)]

@@ -52,10 +52,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def _halve(folder: Path, out: Path) -> None:
     """Takes half of every group of filters away."""
     checkpoint = open_checkpoint(folder)
-    tower = checkpoint.component("image_encoder").module
+    component = checkpoint.component("image_encoder").module
     example = torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
-    groups = filter_groups(tower, example, [PROJECTION])
-    prune_filters_(tower, example, {each.root: each.select(0.5, len(each)) for each in groups}, [PROJECTION])
+    groups = filter_groups(component, example, [PROJECTION])
+    prune_filters_(
+        component, example, {each.root: each.select(0.5, len(each)) for each in groups}, [PROJECTION]
+    )
     checkpoint.save(out)
 
 

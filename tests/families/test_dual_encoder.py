@@ -77,12 +77,12 @@ def test_text_embedding_equals_transformers(folder: Path) -> None:
 
 
 def test_a_text_says_the_same_however_much_it_is_filled_up(folder: Path) -> None:
-    tower = open_checkpoint(folder).component("text_encoder").module
+    component = open_checkpoint(folder).component("text_encoder").module
     ids = random_ids()
     short = ids[(ids != PAD_ID).sum(1) <= 8]
     assert len(short) > 3
     with torch.no_grad():
-        torch.testing.assert_close(tower(short[:, :8]), tower(short), atol=1e-5, rtol=0)
+        torch.testing.assert_close(component(short[:, :8]), component(short), atol=1e-5, rtol=0)
 
 
 def test_half_precision_weights_open(tmp_path: Path) -> None:

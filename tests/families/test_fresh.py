@@ -1,4 +1,4 @@
-"""Fresh students: towers of other shapes with weights that know nothing, in the place of a checkpoint's."""
+"""Students with randomly initialised components of other shapes in place of a checkpoint's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return make_tiny_clip(tmp_path / "clip")
 
 
-def test_the_towers_have_the_shapes_asked_for_and_keep_the_space(folder: Path) -> None:
+def test_the_components_have_the_shapes_asked_for_and_keep_the_space(folder: Path) -> None:
     old, new = open_checkpoint(folder), _fresh(folder)
     state = new.model.state_dict()
     assert state["vision_model.encoder.layers.2.mlp.fc1.weight"].shape == (96, 24)

@@ -92,9 +92,9 @@ def test_what_fills_a_question_up_is_not_looked_at(folder: Path) -> None:
     pixels, ids = vilt_inputs(1)
     short = ids[:, : int((ids != checkpoint.tokenizer.pad_id).sum())]
     with torch.no_grad():
-        tower = checkpoint.component("fusion").module
+        component = checkpoint.component("fusion").module
         assert short.shape[1] < ids.shape[1]
-        assert (tower(pixels, ids) - tower(pixels, short)).abs().max() < 1e-5
+        assert (component(pixels, ids) - component(pixels, short)).abs().max() < 1e-5
 
 
 def test_everything_that_was_changed_is_there_again(folder: Path, tmp_path: Path) -> None:
@@ -139,26 +139,26 @@ def test_what_a_head_saves_is_not_overrated_where_attention_is_split(folder: Pat
     """What one more head less saves is at least what is counted on, and no less where nothing is split."""
     checkpoint, inputs = open_checkpoint(folder), vilt_inputs(1)
     split_attentions_(checkpoint.model, _segments(checkpoint), [Block(NAMES[0], "text", "image", 1)])
-    tower = checkpoint.component("fusion").module
-    groups = groups_of(tower, tower, [Units.HEADS], Score.MAGNITUDE, _segments(checkpoint).total)
+    component = checkpoint.component("fusion").module
+    groups = groups_of(component, component, [Units.HEADS], Score.MAGNITUDE, _segments(checkpoint).total)
     for group, attention, exact in zip(groups, attentions(checkpoint.model), (False, True), strict=True):
         for kept in ([0], [1]):
             smaller = deepcopy(checkpoint.model)
             prune_heads_(smaller, attention, kept)
             other = open_checkpoint(folder)
             other.model = smaller
-            saved = cost_of(tower, inputs).macs - cost_of(other.component("fusion").module, inputs).macs
+            saved = cost_of(component, inputs).macs - cost_of(other.component("fusion").module, inputs).macs
             assert saved == group.saves.macs if exact or kept == [0] else saved > group.saves.macs
 
 
 def test_a_second_round_counts_what_is_gone_already(folder: Path) -> None:
     checkpoint = open_checkpoint(folder)
-    tower = checkpoint.component("fusion").module
-    scores = block_scores(tower, [vilt_inputs()], _segments(checkpoint))
+    component = checkpoint.component("fusion").module
+    scores = block_scores(component, [vilt_inputs()], _segments(checkpoint))
     first = least_blocks(scores, 0.25)
     split_attentions_(checkpoint.model, _segments(checkpoint), first)
-    tower = checkpoint.component("fusion").module
-    again = block_scores(tower, [vilt_inputs()], _segments(checkpoint))
+    component = checkpoint.component("fusion").module
+    again = block_scores(component, [vilt_inputs()], _segments(checkpoint))
     assert all(again[block] == 0 for block in first)
     assert all(value > 0 for block, value in again.items() if block not in first)
     second = least_blocks(again, 0.5)

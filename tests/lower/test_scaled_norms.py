@@ -91,9 +91,9 @@ def equalised() -> Equalised:
             decided = equalize_(module, example, feeds)
         export_onnx(module, {"ids": example}, folder / f"{kind}.onnx")
         export_tflite(module, {"ids": example}, folder / f"{kind}.tflite")
-        tower = rounded(module, feeds)
-        write_quantized_onnx(folder / f"{kind}.onnx", tower, folder / f"{kind}8.onnx")
-        write_quantized_tflite(folder / f"{kind}.tflite", tower, folder / f"{kind}8.tflite")
+        component = rounded(module, feeds)
+        write_quantized_onnx(folder / f"{kind}.onnx", component, folder / f"{kind}8.onnx")
+        write_quantized_tflite(folder / f"{kind}.tflite", component, folder / f"{kind}8.tflite")
     return Equalised(module, decided, folder)
 
 

@@ -347,7 +347,7 @@ def test_colours_that_never_change_are_not_warned_of() -> None:
     assert calibrate(nn.Sequential(nn.Conv2d(3, 2, 2)), [values], MIN_MAX).warnings == ()
 
 
-# a whole tower
+# a whole component
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +360,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Calibration, set[str
     return calibrate(module, np.split(pictures, 10), settings), names
 
 
-def test_every_layer_of_a_clip_tower_is_seen(seen: tuple[Calibration, set[str]]) -> None:
+def test_every_layer_of_a_clip_component_is_seen(seen: tuple[Calibration, set[str]]) -> None:
     found, names = seen
     assert set(found.layers) == names
     assert found.warnings == ()

@@ -51,11 +51,11 @@ SEGMENTS = Segments({"text": TEXT_LENGTH, "image": IMAGE_LENGTH})
 MIN_MAX = CalibrationSettings(observer=Observer.MIN_MAX)
 IMAGE_PRODUCTS, TEXT_PRODUCTS = (
     tuple(
-        f"{tower}_model.encoder.layers.{layer}.self_attn.{kind}"
+        f"{component}_model.encoder.layers.{layer}.self_attn.{kind}"
         for layer in (0, 1)
         for kind in ("scores", "values")
     )
-    for tower in ("vision", "text")
+    for component in ("vision", "text")
 )
 VILT_PRODUCTS = tuple(
     f"model.encoder.layer.{layer}.attention.attention.{kind}"
@@ -133,7 +133,7 @@ def error(module: nn.Module, feeds: list[NDArray[Any]], products: Products) -> f
     return float((found - plain).square().mean() / plain.var(dim=0).mean())
 
 
-def towers() -> list[Any]:
+def components() -> list[Any]:
     return [
         pytest.param(lambda: clip().component("image_encoder").module, pictures, IMAGE_PRODUCTS, id="image"),
         pytest.param(lambda: clip().component("text_encoder").module, texts, TEXT_PRODUCTS, id="text"),
@@ -141,19 +141,19 @@ def towers() -> list[Any]:
     ]
 
 
-ALL_TOWERS = pytest.mark.parametrize(("module_of", "feeds_of", "names"), towers())
+ALL_COMPONENTS = pytest.mark.parametrize(("module_of", "feeds_of", "names"), components())
 ModuleOf = Callable[[], nn.Module]
 FeedsOf = Callable[..., list[NDArray[Any]]]
 
 
-@ALL_TOWERS
+@ALL_COMPONENTS
 def test_both_products_of_every_attention_are_found(
     module_of: ModuleOf, feeds_of: FeedsOf, names: tuple[str, ...]
 ) -> None:
     assert product_names(module_of(), feeds_of(1)[0]) == names
 
 
-@ALL_TOWERS
+@ALL_COMPONENTS
 def test_the_module_is_left_as_it_was(module_of: ModuleOf, feeds_of: FeedsOf, names: tuple[str, ...]) -> None:
     module, feeds = module_of(), feeds_of(3)
     before = answers(module, feeds)
@@ -166,7 +166,7 @@ def test_the_module_is_left_as_it_was(module_of: ModuleOf, feeds_of: FeedsOf, na
     assert not any(child._forward_hooks or child._forward_pre_hooks for child in module.modules())
 
 
-@ALL_TOWERS
+@ALL_COMPONENTS
 def test_what_is_not_changed_gives_the_very_same_answers(
     module_of: ModuleOf, feeds_of: FeedsOf, names: tuple[str, ...]
 ) -> None:
@@ -177,7 +177,7 @@ def test_what_is_not_changed_gives_the_very_same_answers(
     assert tuple(change.seen) == names * 2
 
 
-@ALL_TOWERS
+@ALL_COMPONENTS
 def test_each_bit_takes_three_quarters_of_the_squared_error_away(
     module_of: ModuleOf, feeds_of: FeedsOf, names: tuple[str, ...]
 ) -> None:
@@ -190,7 +190,7 @@ def test_each_bit_takes_three_quarters_of_the_squared_error_away(
     assert 3.3 < ratio < 4.8
 
 
-@ALL_TOWERS
+@ALL_COMPONENTS
 def test_grids_as_fine_as_can_be_leave_no_error(
     module_of: ModuleOf, feeds_of: FeedsOf, names: tuple[str, ...]
 ) -> None:
@@ -232,7 +232,7 @@ def test_the_operands_of_a_product_are_those_that_were_on_grids() -> None:
         torch.testing.assert_close(product, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_what_the_text_tower_masks_stays_masked() -> None:
+def test_what_the_text_component_masks_stays_masked() -> None:
     """What follows the eos is unseen by it, and must be with the coarsest grids too: 0 is a point of them."""
     module = clip().component("text_encoder").module
     products = quantized(module, texts(8), bits=2)

@@ -348,8 +348,8 @@ def tiny(seed: int = 0) -> tuple[Tiny, NDArray[np.int64], Calibration]:
     return module, ids, calibrate(module, [ids], CalibrationSettings(second_moments=True))
 
 
-def outputs(module: nn.Module, ids: NDArray[np.int64], tower: QuantizedComponent | None = None) -> FLOATS:
-    with torch.no_grad(), simulated(module, tower or QuantizedComponent({})):
+def outputs(module: nn.Module, ids: NDArray[np.int64], component: QuantizedComponent | None = None) -> FLOATS:
+    with torch.no_grad(), simulated(module, component or QuantizedComponent({})):
         found: FLOATS = module(torch.from_numpy(ids)).numpy()
     return found
 
@@ -391,13 +391,13 @@ def test_specifications_say_what_suits_each_layer() -> None:
     ("precision", "limit"),
     [(Precision.INT8, 0.03), (Precision.INT8DYN, 0.02), (Precision.INT4, 0.1)],
 )
-def test_a_quantized_tower_keeps_the_answers(precision: Precision, limit: float) -> None:
+def test_a_quantized_component_keeps_the_answers(precision: Precision, limit: float) -> None:
     module, ids, seen = tiny()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     spec = component_spec(module, precision, TABLES)
-    tower = quantize_component(module, spec, seen)
-    assert tower.spec == spec
-    for name, layer in tower.layers.items():
+    component = quantize_component(module, spec, seen)
+    assert component.spec == spec
+    for name, layer in component.layers.items():
         child, static = module.get_submodule(name), layer.spec.mode is Mode.STATIC
         assert layer.weights.shape == child.get_parameter("weight").shape
         assert (layer.input is not None, layer.output is not None) == (static, static)
@@ -407,7 +407,7 @@ def test_a_quantized_tower_keeps_the_answers(precision: Precision, limit: float)
             assert layer.bias is not None
             assert layer.bias.dtype == (np.int32 if static else np.float32)
     expected = outputs(module, ids)
-    error = outputs(module, ids, tower) - expected
+    error = outputs(module, ids, component) - expected
     assert 1e-4 < np.linalg.norm(error) / np.linalg.norm(expected - expected.mean((0, 1))) < limit
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -449,8 +449,8 @@ def test_a_layers_mean_output_is_kept() -> None:
             lambda layer, args, output, found=found: found.append(output.numpy())
         )
         one = ComponentSpec({name: spec.layers[name]})  # alone, so that what goes in is as it was
-        for tower in (None, quantize_component(module, one, seen)):
-            outputs(module, ids, tower)
+        for component in (None, quantize_component(module, one, seen)):
+            outputs(module, ids, component)
         hook.remove()
         axes = (0, 2, 3) if name == "mix" else (0, 1)
         np.testing.assert_allclose(found[0].mean(axes), found[1].mean(axes), atol=1e-5)

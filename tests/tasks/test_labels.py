@@ -166,9 +166,9 @@ def test_simulated_integers_answer_through_the_same_task(vilt: Checkpoint, data:
     grid = GridSpec(8, Scheme.SYMMETRIC, Granularity.PER_CHANNEL)
     names = [f"{LAYER}.{index}.intermediate.dense" for index in range(2)]
     spec = ComponentSpec(dict.fromkeys(names, LayerSpec(Mode.DYNAMIC, grid)))
-    tower = quantize_component(module, spec, Calibration({}), NEAREST)
+    component = quantize_component(module, spec, Calibration({}), NEAREST)
     reference = task.outputs(runner(vilt), data)
-    with simulated(module, tower):
+    with simulated(module, component):
         found = task.outputs(runner(vilt), data)
     with simulated(module, QuantizedComponent({})):
         same = task.outputs(runner(vilt), data)

@@ -1,4 +1,4 @@
-"""CLIP: two towers that meet in one embedding space.
+"""CLIP: an image and a text encoder with one embedding space.
 
 Source: Radford et al., 2021, "Learning Transferable Visual Models From Natural Language Supervision",
 arXiv 2103.00020; weights and configuration as transformers' `CLIPModel` stores them.

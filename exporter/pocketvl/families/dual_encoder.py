@@ -1,4 +1,4 @@
-"""VisionTextDualEncoder: two towers of other models, and a projection of each into one embedding space.
+"""VisionTextDualEncoder: encoders of two other models, each projected into one embedding space.
 
 The image tower is a ConvNeXt (Liu et al., 2022, "A ConvNet for the 2020s", arXiv 2201.03545), the text tower
 a BERT (Devlin et al., 2019, arXiv 1810.04805); weights and configuration as transformers'
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         VisionTextDualEncoderModel,
     )
 
-_TOWERS = (("vision_config", "convnext"), ("text_config", "bert"))
+_ENCODERS = (("vision_config", "convnext"), ("text_config", "bert"))
 _FAMILY = "VisionTextDualEncoder"
 
 
@@ -127,12 +127,12 @@ class DualEncoderArchitecture(Architecture):
         from transformers import VisionTextDualEncoderConfig
 
         path = folder / "config.json"
-        for section, known in _TOWERS:
+        for section, known in _ENCODERS:
             part = stored.get(section)
             kind = part.get("model_type") if isinstance(part, dict) else None
             if kind != known:
                 raise SourceError(
-                    f"{path}: {section}.model_type is {quoted(kind)}; of these towers only {known!r} is known"
+                    f"{path}: {section}.model_type is {quoted(kind)}; only {known!r} is supported there"
                 )
         config = parse_config(VisionTextDualEncoderConfig, stored, path, _FAMILY)
         text, vision = _sections(config)

@@ -90,7 +90,7 @@ class EngineBackend(ABC):
             LoweringError: the graph has nothing to cast, or a weight lies beyond fp16's range.
         """
 
-    def write_quantized(self, source: Path, tower: QuantizedComponent, target: Path) -> None:
+    def write_quantized(self, source: Path, component: QuantizedComponent, target: Path) -> None:
         """Writes integers into a graph that `export` wrote of the module that they were made of.
 
         Layers that are not among them stay in float.
@@ -98,17 +98,17 @@ class EngineBackend(ABC):
         Raises:
             LoweringError: the graph does not hold the layers, or the engine does not run one of them.
         """
-        for name, layer in tower.layers.items():
+        for name, layer in component.layers.items():
             form = form_of(name, layer.spec)
             if form not in self.forms:
                 known = ", ".join(sorted(self.forms))
                 raise LoweringError(
                     f"{name} is {form.value}, which {self.title} does not run: it runs {known}"
                 )
-        self._write_quantized(source, tower, target)
+        self._write_quantized(source, component, target)
 
     @abstractmethod
-    def _write_quantized(self, source: Path, tower: QuantizedComponent, target: Path) -> None:
+    def _write_quantized(self, source: Path, component: QuantizedComponent, target: Path) -> None:
         """As `write_quantized`, of forms that the engine runs."""
 
     @abstractmethod

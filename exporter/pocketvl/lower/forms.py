@@ -51,13 +51,13 @@ def form_of(name: str, spec: LayerSpec) -> Form:
     raise LoweringError(f"{name} is {_described(spec)}, which no engine runs: {_LOWERED}")
 
 
-def check_tower(tower: QuantizedComponent) -> None:
-    """Raises LoweringError, naming one, where a tower holds what no engine runs."""
-    for name in tower.products:
+def check_component(component: QuantizedComponent) -> None:
+    """Raises LoweringError, naming one, where a component holds what no engine runs."""
+    for name in component.products:
         raise LoweringError(
             f"{name} is a product of two quantized activations, which is not lowered: {_LOWERED}"
         )
-    for name, layer in tower.layers.items():
+    for name, layer in component.layers.items():
         if form_of(name, layer.spec) is Form.BLOCKS and not _is_half(layer):
             raise LoweringError(
                 f"{name}: engines hold a block's scale in 16 bits, which would round it; "

@@ -163,7 +163,7 @@ class QuantizedComponent:
             DataError: the files are missing, damaged or of another version.
         """
         spec = ComponentSpec.load(folder)
-        with reading(folder, "a quantized tower"):
+        with reading(folder, "a quantized component"):
             document = read_versioned(folder / _GRIDS, SCHEMA_VERSION)
             tensors = load_file(folder / _TENSORS)
             layers = {

@@ -50,8 +50,8 @@ class Saturation:
         return self.saturating / self.pairs if self.pairs else 0.0
 
 
-def saturating_layers(tower: QuantizedComponent) -> tuple[Saturation, ...]:
-    """What the weights of each layer allow whose integers are multiplied, in the tower's order.
+def saturating_layers(component: QuantizedComponent) -> tuple[Saturation, ...]:
+    """What the weights of each layer allow whose integers are multiplied, in the component's order.
 
     It is a proof for layers where nothing saturates, and an upper bound elsewhere: the activations that it
     takes may never come together. Token tables and other layers that are widened to floats are left out.
@@ -62,7 +62,7 @@ def saturating_layers(tower: QuantizedComponent) -> tuple[Saturation, ...]:
     """
     return tuple(
         _saturation(name, layer)
-        for name, layer in tower.layers.items()
+        for name, layer in component.layers.items()
         if layer.spec.mode is not Mode.WEIGHT_ONLY
     )
 

@@ -59,7 +59,7 @@ def component_spec(
     plan = PLANS[precision]
     if plan.layers is None:
         known = ", ".join(each.value for each in QUANTIZED)
-        raise RecipeError(f"no tower is quantized to {precision.value}; there are {known}")
+        raise RecipeError(f"no component is quantized to {precision.value}; there are {known}")
     layers = plan.layers
     if layers.linear.weights.granularity is Granularity.PER_GROUP:
         weights = replace(layers.linear.weights, group_size=group_size)

@@ -36,8 +36,9 @@ STRENGTHS: tuple[float, ...] = tuple(step / 20 for step in range(21))
 LEAST_GAIN = 0.5
 """A LayerNorm is left alone if its linears' expected error would fall by a smaller part than this.
 
-Channels always differ a little: of 80 LayerNorms in tiny towers drawn at random, without outliers, the search
-finds more than 5 % to gain in 61, and more than half in 2. A multiplication on the device is worth more.
+Channels always differ a little: of 80 LayerNorms in tiny components drawn at random, without outliers, the
+search finds more than 5 % to gain in 61, and more than half in 2. A multiplication on the device is worth
+more.
 """
 # A channel that reaches less than this part of the farthest one is below a step of a grid for both; were it
 # scaled up to the others, what calibration has not seen of it would go out of range.

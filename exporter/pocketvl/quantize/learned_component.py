@@ -1,4 +1,4 @@
-"""A tower that is trained on its grids: float weights beneath, and the forward pass that will ship."""
+"""Quantization-aware training of a component: float master weights under the forward pass that ships."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ _ANYWHERE, _WELL_WITHIN = 0.499, 0.25
 
 
 class Finished(NamedTuple):
-    """What a trained tower comes to.
+    """A component after quantization-aware training.
 
     Attributes:
         state: of the plain float module, by its own names; on the CPU.
-        tower: the integers that ship: the weights of `state` on their learned grids.
+        component: the integers that ship: the weights of `state` on their learned grids.
     """
 
     state: dict[str, torch.Tensor]
-    tower: QuantizedComponent
+    component: QuantizedComponent
 
 
 class QatComponent(nn.Module):
-    """A float module that computes with the grids of a quantized tower, and learns weights and grids at once.
+    """Fake-quantized copy of a module, whose weights and quantization scales are trained together.
 
-    It starts out as the calibrated tower, to the last bit: a layer's weights start as the module's own; where
-    the tower rounded some to another step than the nearest (GPTQ does), all of the layer's start well within
-    the steps it gave them, on the side of the module's own. Biases are the tower's, which may have been
-    corrected.
+    It starts out as the calibrated component, to the last bit: a layer's weights start as the module's own;
+    where the component rounded some to another step than the nearest (GPTQ does), all of the layer's start
+    well within the steps it gave them, on the side of the module's own. Biases are the component's, which may
+    have been corrected.
 
     A LayerNorm that scales by 1 and shifts by 0 has been folded, and stays so: one converter would fold
     whatever it learned into weights that are replaced by the integers. Activations that start on the very
@@ -61,32 +61,32 @@ class QatComponent(nn.Module):
     call; nothing in it is replaced. It stays in eval mode, as what ships has no dropout.
     """
 
-    def __init__(self, module: nn.Module, tower: QuantizedComponent, scale_rate: float = 1.0) -> None:
+    def __init__(self, module: nn.Module, component: QuantizedComponent, scale_rate: float = 1.0) -> None:
         """Wraps a copy.
 
         Args:
-            module: the float module that the tower was quantized from; left as it is.
-            tower: its integers and grids.
+            module: the float module that the component was quantized from; left as it is.
+            component: its integers and grids.
             scale_rate: how much faster scales and offsets learn than weights; a step of the optimizer moves
                 a scale by about its learning rate times this, relative to the scale.
 
         Raises:
-            RecipeError: the tower has grids that are not learned here.
+            RecipeError: the component has grids that are not learned here.
         """
         super().__init__()
-        _check(tower)
+        _check(component)
         self.module = deepcopy(module).eval()
         for parameter in self.module.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         _freeze_folded_(self.module)
-        self._tower = tower
-        places = [(layer.input, layer.output) for layer in tower.layers.values()]
-        places += [(product.left, product.right) for product in tower.products.values()]
+        self._component = component
+        places = [(layer.input, layer.output) for layer in component.layers.values()]
+        places += [(product.left, product.right) for product in component.products.values()]
         grids = dict.fromkeys(grid for both in places for grid in both if grid is not None)
         self._place = {grid: place for place, grid in enumerate(grids)}
         self.activations = nn.ModuleList(LearnedActivation(grid, scale_rate) for grid in grids)
-        self.weights = nn.ModuleList(LearnedWeights(layer, scale_rate) for layer in tower.layers.values())
-        for name, layer in tower.layers.items():
+        self.weights = nn.ModuleList(LearnedWeights(layer, scale_rate) for layer in component.layers.values())
+        for name, layer in component.layers.items():
             _start_(self.module.get_submodule(name), layer)
         self.units: torch.Tensor
         self.register_buffer(
@@ -126,13 +126,13 @@ class QatComponent(nn.Module):
             name: replace(
                 product, left=self._grid(product.left).grid(), right=self._grid(product.right).grid()
             )
-            for name, product in self._tower.products.items()
+            for name, product in self._component.products.items()
         }
         return Finished(state, QuantizedComponent(layers, products))
 
     def _learned(self) -> Iterator[tuple[str, QuantizedLayer, LearnedWeights, nn.Module]]:
         """Of each layer its name, what it started from, its grids and the layer itself."""
-        for (name, layer), learned in zip(self._tower.layers.items(), self.weights, strict=True):
+        for (name, layer), learned in zip(self._component.layers.items(), self.weights, strict=True):
             assert isinstance(learned, LearnedWeights)
             yield name, layer, learned, self.module.get_submodule(name)
 
@@ -140,7 +140,7 @@ class QatComponent(nn.Module):
         return None if initial is None else self._grid(initial)
 
     def _grid(self, initial: ActivationGrid) -> LearnedActivation:
-        """What has become of a grid of the tower that this started from."""
+        """The trained scale of one of the component's activation grids."""
         learned = self.activations[self._place[initial]]
         assert isinstance(learned, LearnedActivation)
         return learned
@@ -179,14 +179,14 @@ class QatComponent(nn.Module):
                     handles.append(child.register_forward_pre_hook(_Before(inputs)))
                 if outputs is not None:
                     handles.append(child.register_forward_hook(_After(outputs)))
-            with multiplied(self.module, self._multiply) if self._tower.products else nullcontext():
+            with multiplied(self.module, self._multiply) if self._component.products else nullcontext():
                 yield
         finally:
             for handle in handles:
                 handle.remove()
 
     def _multiply(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        product = self._tower.products.get(name)
+        product = self._component.products.get(name)
         if product is None:
             return torch.matmul(left, right)
         return torch.matmul(self._grid(product.left)(left), self._grid(product.right)(right))
@@ -219,11 +219,11 @@ def _dynamic(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tens
     return (straight_through(values, fake_quantize_dynamic(values.detach())), *inputs[1:])
 
 
-def _check(tower: QuantizedComponent) -> None:
-    for name in tower.products:
+def _check(component: QuantizedComponent) -> None:
+    for name in component.products:
         if name.rpartition(".")[2] not in ("scores", "values"):
             raise RecipeError(f"{name} is a block of a product; grids are learned of whole products alone")
-    for name, layer in tower.layers.items():
+    for name, layer in component.layers.items():
         if layer.spec.mode is Mode.STATIC and layer.spec.weights.granularity is Granularity.PER_GROUP:
             raise RecipeError(f"{name} is static, and its scales are of groups; engines add up per channel")
 
@@ -243,7 +243,7 @@ def _does_nothing(parameter: torch.Tensor | None, neutral: float) -> bool:
 
 
 def _start_(child: nn.Module, layer: QuantizedLayer) -> None:
-    """Moves weights into the steps that the tower gave them, and sets its bias."""
+    """Moves weights into the steps that the component gave them, and sets its bias."""
     with torch.no_grad():
         weight = child.get_parameter("weight")
         integers = torch.from_numpy(layer.weights).to(weight).reshape(len(weight), -1)

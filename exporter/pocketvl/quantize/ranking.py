@@ -53,15 +53,15 @@ class LayerSensitivity:
         return f"{parent}.{{{own}}}" if parent else f"{{{own}}}"
 
 
-def layer_groups(tower: QuantizedComponent) -> tuple[tuple[str, ...], ...]:
-    """The layers that are quantized together or not at all, as the tower orders them.
+def layer_groups(component: QuantizedComponent) -> tuple[tuple[str, ...], ...]:
+    """The layers that are quantized together or not at all, as the component orders them.
 
     Static layers of one parent that are quantized alike and have the very same input grid read the same
     tensor: an attention's queries, keys and values. As one of them in float keeps that tensor in float beside
     its grid, they belong together. Any other layer stands alone.
     """
     groups: dict[Hashable, list[str]] = {}
-    for name, layer in tower.layers.items():
+    for name, layer in component.layers.items():
         key = name if layer.input is None else (_parent(name), layer.spec, layer.input)
         groups.setdefault(key, []).append(name)
     return tuple(tuple(names) for names in groups.values())

@@ -1,4 +1,4 @@
-"""Which layers quantization hurts: what a tower loses by each of them, measured on its embeddings."""
+"""Which layers quantization hurts: what a component loses by each of them, measured on its embeddings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EmbeddingLoss:
 
 def measure_sensitivity(
     module: nn.Module,
-    tower: QuantizedComponent,
+    component: QuantizedComponent,
     feeds: Iterable[Feed],
     progress: Progress | None = None,
     ablation: Ablation = Ablation.ALONE,
@@ -49,7 +49,7 @@ def measure_sensitivity(
 
     Args:
         module: in float, in eval mode; left as it is.
-        tower: its quantized layers.
+        component: its quantized layers.
         feeds: inputs with a batch axis; of one shape but for it, they are run 64 at a time. All are kept.
         progress: called after each group.
         ablation: whether a group is quantized alone, or is all that is not.
@@ -71,16 +71,16 @@ def measure_sensitivity(
         with simulated(module, part):
             return embedding_loss(expected, _embed(module, batches))
 
-    groups = layer_groups(tower)
-    whole = loss_of(tower) if ablation is Ablation.ALL_BUT else None
+    groups = layer_groups(component)
+    whole = loss_of(component) if ablation is Ablation.ALL_BUT else None
     found = []
     for done, layers in enumerate(groups, 1):
         if whole is None:
-            loss = loss_of(QuantizedComponent({name: tower.layers[name] for name in layers}))
+            loss = loss_of(QuantizedComponent({name: component.layers[name] for name in layers}))
         else:
-            rest = loss_of(_without(tower, layers))
+            rest = loss_of(_without(component, layers))
             loss = EmbeddingLoss(whole.cosine - rest.cosine, whole.squared - rest.squared)
-        bits = tower.layers[layers[0]].spec.weights.bits
+        bits = component.layers[layers[0]].spec.weights.bits
         found.append(LayerSensitivity(layers, bits, ablation, loss.cosine, loss.squared))
         if progress is not None:
             progress(done, len(groups), "sensitivity")
@@ -88,10 +88,10 @@ def measure_sensitivity(
 
 
 def measure_relief(
-    module: nn.Module, tower: QuantizedComponent, feeds: Iterable[Feed], progress: Progress | None = None
+    module: nn.Module, component: QuantizedComponent, feeds: Iterable[Feed], progress: Progress | None = None
 ) -> tuple[LayerSensitivity, ...]:
     """What leaving each group of layers in float would win back: `measure_sensitivity` with `ALL_BUT`."""
-    return measure_sensitivity(module, tower, feeds, progress, Ablation.ALL_BUT)
+    return measure_sensitivity(module, component, feeds, progress, Ablation.ALL_BUT)
 
 
 def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) -> EmbeddingLoss:
@@ -112,9 +112,9 @@ def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) ->
     return EmbeddingLoss(float(1.0 - np.median(centred)), squared)
 
 
-def _without(tower: QuantizedComponent, layers: Sequence[str]) -> QuantizedComponent:
-    kept = {name: layer for name, layer in tower.layers.items() if name not in layers}
-    return QuantizedComponent(kept, tower.products)
+def _without(component: QuantizedComponent, layers: Sequence[str]) -> QuantizedComponent:
+    kept = {name: layer for name, layer in component.layers.items() if name not in layers}
+    return QuantizedComponent(kept, component.products)
 
 
 def _embed(module: nn.Module, batches: Sequence[tuple[torch.Tensor, ...]]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""How towers are calibrated and rounded. (Without torch, so that recipes can be read quickly.)"""
+"""How components are calibrated and rounded. (Without torch, so that recipes can be read quickly.)"""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class BitTrials:
         mine = tuple(bits for group, bits in chosen if group.component == component)
         if (component, mine) not in self._kept:
             choices = self._choices[component]
-            tower = choices.mixed(self.layer_widths(component, widths))
-            with simulated(self._runner.components[component].module, tower):
+            mixed = choices.mixed(self.layer_widths(component, widths))
+            with simulated(self._runner.components[component].module, mixed):
                 self._kept[component, mine] = run_feed(self._runner, choices.feed)
         return self._kept[component, mine]

@@ -101,7 +101,7 @@ class Trainer(Generic[BatchT]):
         )
         schedule = LambdaLR(optimizer, lambda step: _schedule(step, settings))
         # evaluation mode keeps DistributedDataParallel away, which wants gradients of all parameters at every
-        # step: towers have some that one phase trains and another one does not
+        # step: components have some that one phase trains and another one does not
         self._module = self._accelerator.prepare_model(module, evaluation_mode=True)
         self._optimizer = self._accelerator.prepare(optimizer)
         self._forward = _Forward(self._module, settings.precision)

@@ -121,8 +121,9 @@ def _constant(model: Any, graph: Any, op: Any) -> np.ndarray | None:
 def _scales_kept(module: nn.Module) -> Iterator[None]:
     """Inside, LayerNorms are computed so that the converter leaves their scale where it is.
 
-    It multiplies a LayerNorm's scale into the weights of the linear that follows; but a tower's integers are
-    those of the module's own weights. LayerNorms that scale by 1 have nothing to move, and stay as they are.
+    It multiplies a LayerNorm's scale into the weights of the linear that follows; but a component's integers
+    are those of the module's own weights. LayerNorms that scale by 1 have nothing to move, and stay as they
+    are.
     """
     scaling = [
         child
