@@ -101,8 +101,8 @@ def clip(seed: int, outliers: bool) -> CLIPModel:
 def pictures(count: int, seed: int) -> NDArray[np.uint8]:
     """Tabletop scenes of 224 x 224, uint8 [count, 224, 224, 3]."""
     found = []
-    for place in range(count):
-        rng = scene_rng(seed, place)
+    for index in range(count):
+        rng = scene_rng(seed, index)
         content, _ = draw_scene(sample_scene(rng), rng, 224)
         found.append(np.asarray(open_image(content)))
     return np.stack(found)
@@ -143,9 +143,9 @@ def components(names: list[str], calibration: int, unseen: int) -> list[Componen
 
 def make_graphs(component: Component, folder: Path) -> dict[str, Any]:
     """Writes every graph of a component that is not there yet; returns what quantization did."""
-    told = folder / "quantized.json"
-    if told.exists():
-        found: dict[str, Any] = json.loads(told.read_text())
+    document = folder / "quantized.json"
+    if document.exists():
+        found: dict[str, Any] = json.loads(document.read_text())
         return found
     folder.mkdir(parents=True, exist_ok=True)
     module, feeds = component.module, [row[None] for row in component.calibration]
@@ -180,7 +180,7 @@ def make_graphs(component: Component, folder: Path) -> dict[str, Any]:
         "lowering_s": round(lowered - begin, 1),
         "quantizing_s": round(done - quantizing, 1),
     }
-    told.write_text(json.dumps(found, indent=1))
+    document.write_text(json.dumps(found, indent=1))
     return found
 
 

@@ -58,7 +58,7 @@ class Chain(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = [OUTER if place % 2 == 0 else INNER for place in range(DEPTH + 1)]
+        widths = [OUTER if index % 2 == 0 else INNER for index in range(DEPTH + 1)]
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -112,8 +112,8 @@ def write_kinds(
         }
         mixed[f"dynamic {name}"] = QuantizedComponent(layers)
     paths = {}
-    for place, (name, component) in enumerate(mixed.items()):
-        paths[name] = folder / f"{place}.{kind}"
+    for index, (name, component) in enumerate(mixed.items()):
+        paths[name] = folder / f"{index}.{kind}"
         WRITE[kind](source, component, paths[name])
     return paths
 
@@ -127,7 +127,7 @@ def main(work: Path, names: str, runs: int) -> None:
     results: dict[str, Any] = {"machine": machine()}
     print(results["machine"])
 
-    def tell(what: str, kind: str, threads: int, found: dict[str, float]) -> None:
+    def print_times(what: str, kind: str, threads: int, found: dict[str, float]) -> None:
         results[f"{what}, {kind}, {threads} threads"] = found
         print(f"{what}, {kind}, {threads} threads; the dynamic graph takes 1", flush=True)
         for name, ratio in found.items():
@@ -136,7 +136,7 @@ def main(work: Path, names: str, runs: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for kind in WRITE:
             for threads in (1, 2):
-                tell("linears alone", kind, threads, time_chain(kind, Path(scratch), threads, runs))
+                print_times("linears alone", kind, threads, time_chain(kind, Path(scratch), threads, runs))
         for component in components(names.split(","), 4, 1):
             if component.name.endswith("-plain"):
                 example = torch.from_numpy(component.calibration[:1])
@@ -147,7 +147,7 @@ def main(work: Path, names: str, runs: int) -> None:
                     source = work / component.name / f"folded.{kind}"
                     paths = write_kinds(kind, source, both, Path(scratch))
                     for threads in (1, 2):
-                        tell(component.name, kind, threads, measured(paths, role, feed, threads, runs))
+                        print_times(component.name, kind, threads, measured(paths, role, feed, threads, runs))
     (work / "static_or_dynamic.json").write_text(json.dumps(results, indent=1))
 
 

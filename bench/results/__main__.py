@@ -96,10 +96,10 @@ def measure(
 ) -> None:
     """Exports and judges the rows whose checkpoint is there, and times all of them."""
     from bench.results.latency import measure_latency
-    from bench.results.measure import Places, measure_rows
+    from bench.results.measure import Folders, measure_rows
 
-    places = Places(judged, TrainingData(data, recipe_data or data), calibration, work, cache)
-    waiting = measure_rows(_rows(names, budget), places)
+    folders = Folders(judged, TrainingData(data, recipe_data or data), calibration, work, cache)
+    waiting = measure_rows(_rows(names, budget), folders)
     if waiting:
         click.echo(f"no checkpoint yet, train first: {', '.join(row.name for row in waiting)}", err=True)
     click.echo("timing every row's graphs in turns: some minutes", err=True)

@@ -116,8 +116,8 @@ def read_measured(work: Path, row: Row) -> Measured | None:
 
 def key_of(**ingredients: object) -> str:
     """One text for everything that a result depends on."""
-    told = json.dumps(ingredients, sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()
+    document = json.dumps(ingredients, sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()
 
 
 def versions_of(plan: Plan) -> list[list[object]]:

@@ -115,7 +115,7 @@ class Row:
     Attributes:
         name: of its folder.
         group: the heading it stands under.
-        label: what is said of it.
+        label: its name in tables.
         steps: what is done to the teacher, learning included; () for the teacher itself.
         teacher: what it starts from.
         curve: rows of one curve are joined in the picture, in this order.
@@ -163,8 +163,8 @@ class Row:
     def described(self) -> str:
         """Steps and precision as JSON, one text for one meaning."""
         steps = [{"kind": type(step.method).__name__, **encode(step)} for step in self.steps]
-        told: dict[str, Any] = {"steps": steps, "precision": self.precision.value}
-        return json.dumps(told, sort_keys=True)
+        document: dict[str, Any] = {"steps": steps, "precision": self.precision.value}
+        return json.dumps(document, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -397,7 +397,7 @@ def _students(budget: Budget) -> list[Row]:
     """The same student taught in several ways, and a smaller one that begins at random."""
     group = "Distillation: layers 6 and 3, neurons 50 %"
     small = (Step(_layers(6, 3)), Step(PruneUnits(ratio=0.5, score=Score.TAYLOR)))
-    ways: dict[str, tuple[str, LossWeights | None]] = {
+    losses_of: dict[str, tuple[str, LossWeights | None]] = {
         "none": ("not taught at all", None),
         "labels": ("by labels only", LABELS),
         "embedding": ("by response and embeddings", LossWeights()),
@@ -406,7 +406,7 @@ def _students(budget: Budget) -> list[Row]:
         "attention": ("by response and attention maps", LossWeights(embedding=0.0, attention=1.0)),
     }
     rows = []
-    for name, (label, losses) in ways.items():
+    for name, (label, losses) in losses_of.items():
         learned = () if losses is None else (Step(learn=budget.learning(losses)),)
         rows.append(Row(f"student-{name}", group, label, (*small, *learned)))
     learning = budget.learning()

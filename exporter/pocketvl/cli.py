@@ -122,7 +122,7 @@ def export(
     """Turn the checkpoint SOURCE into a verified bundle of ONNX and TFLite graphs."""
     from pocketvl.console import stage_lines
 
-    with stage_lines() as tell:
+    with stage_lines() as progress:
         result = api.export(
             source,
             out,
@@ -134,7 +134,7 @@ def export(
             gate=gate,
             keep_failing=keep_failing,
             cache=cache,
-            progress=tell,
+            progress=progress,
         )
     _print_result(result, as_json, keep_failing)
 
@@ -202,7 +202,7 @@ def search(
     """
     from pocketvl.console import stage_lines, trial_lines
 
-    with stage_lines() as tell:
+    with stage_lines() as progress:
         result = api.search(
             source,
             out,
@@ -219,7 +219,7 @@ def search(
             gate=gate,
             keep_failing=keep_failing,
             cache=cache,
-            progress=tell,
+            progress=progress,
             trial_progress=trial_lines,
         )
     _print_result(result, as_json, keep_failing)
@@ -258,8 +258,8 @@ def compress(source: Path, recipe: str, data: Path, out: Path, cache: Path, as_j
     """
     from pocketvl.console import stage_lines
 
-    with stage_lines() as tell:
-        result = api.compress(source, out, recipe=recipe, data=data, cache=cache, progress=tell)
+    with stage_lines() as progress:
+        result = api.compress(source, out, recipe=recipe, data=data, cache=cache, progress=progress)
     if not is_first():
         return
     if as_json:
@@ -328,9 +328,9 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, as_json: bool) -> 
     from pocketvl.console import stage_lines
     from pocketvl.errors import GateError
 
-    with stage_lines() as tell, tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as scratch:
+    with stage_lines() as progress, tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as scratch:
         _keep_caches_in(Path(scratch))
-        report = api.verify(bundle, source, data, gate=gate, progress=tell)
+        report = api.verify(bundle, source, data, gate=gate, progress=progress)
     _print_report(report, as_json)
     if not as_json:
         click.echo(f"report: {bundle / 'report.html'}")
@@ -356,8 +356,8 @@ def train(recipe: str, out: Path, work: Path | None, start: Path | None) -> None
     from pocketvl.console import bar
     from pocketvl.tabletop import train as pipeline
 
-    with bar() as tell:
-        pipeline.train(recipe, out, work or out.with_name(out.name + ".work"), tell, start)
+    with bar() as progress:
+        pipeline.train(recipe, out, work or out.with_name(out.name + ".work"), progress, start)
     if is_first():
         click.echo(str(out))
 
@@ -378,8 +378,8 @@ def tabletop(seed: int, count: int, out: Path, size: int, cache: Path) -> None:
     from pocketvl.console import stage_lines
     from pocketvl.tabletop.painting import PaintTabletop, make_tabletop
 
-    with stage_lines() as tell:
-        make_tabletop(PaintTabletop(seed, count, size), out, cache, tell)
+    with stage_lines() as progress:
+        make_tabletop(PaintTabletop(seed, count, size), out, cache, progress)
     click.echo(str(out))
 
 

@@ -56,8 +56,8 @@ class Settings:
         try:
             adapter.validate_python(tuple(getattr(self, name) for name in names))
         except ValidationError as error:
-            (place, *inner), reason = first_error(error)
-            raise RecipeError(f"{key_path([names[int(place)], *inner])}: {reason}") from error
+            (index, *inner), reason = first_error(error)
+            raise RecipeError(f"{key_path([names[int(index)], *inner])}: {reason}") from error
 
 
 def first_error(error: ValidationError) -> tuple[list[str | int], str]:

@@ -273,7 +273,7 @@ def grids_of(seen: Mapping[str, tuple[Range, Range]], bits: int) -> dict[str, Qu
 
 
 RANGES = (Range(-3, 3), Range(-2, 2))
-TEXT, IMAGE = (SEGMENTS.places()[name] for name in ("text", "image"))
+TEXT, IMAGE = (SEGMENTS.slices()[name] for name in ("text", "image"))
 
 
 def test_cross_modal_scores_leave_the_blocks_of_one_modality_bit_by_bit() -> None:
@@ -546,7 +546,7 @@ def test_segments_that_do_not_fit_the_sequence_are_refused() -> None:
     products = quantized(module, feeds, blocks=Blocks.CROSS)
     shorter = Segments({"text": TEXT_LENGTH, "image": IMAGE_LENGTH - 1})
     with (
-        pytest.raises(DataError, match="not over the 24 places"),
+        pytest.raises(DataError, match="not over the 24 positions"),
         simulated(module, QuantizedComponent({}, products), shorter),
     ):
         run(module, feeds[0])

@@ -87,10 +87,10 @@ class Question(NamedTuple):
     """A question about a picture.
 
     Attributes:
-        sample: the place of its sample in the dataset.
+        sample: index of its sample in the dataset.
         text: the question.
         answer: the right answer.
-        type: what kind of question it is; empty where nothing is said.
+        type: what kind of question it is; empty if unknown.
     """
 
     sample: int
@@ -106,14 +106,14 @@ def questions_of(dataset: Dataset) -> tuple[Question, ...]:
         DataError: an entry of `qa` has no question, or no answer.
     """
     found = []
-    for place, sample in enumerate(dataset.samples):
+    for index, sample in enumerate(dataset.samples):
         for qa in sample.qa:
-            said = [qa.get(key, "") for key in ("question", "answer", "type")]
-            if not all(isinstance(value, str) for value in said) or not all(v.strip() for v in said[:2]):
+            values = [qa.get(key, "") for key in ("question", "answer", "type")]
+            if not all(isinstance(value, str) for value in values) or not all(v.strip() for v in values[:2]):
                 raise DataError(
                     f"{sample.image}: an entry of `qa` needs a question and an answer, as strings"
                 )
-            found.append(Question(place, *said))
+            found.append(Question(index, *values))
     return tuple(found)
 
 

@@ -114,10 +114,10 @@ def _headline(variants: Sequence[VariantReport]) -> str:
         every = "The only variant passes" if len(judged) == 1 else f"All {len(judged)} variants pass"
         return f"{every} the gate"
     lost = [name for name in failed if name not in unproved]
-    told = [f"{', '.join(lost)} {'fails' if len(lost) == 1 else 'fail'} the gate"] if lost else []
+    parts = [f"{', '.join(lost)} {'fails' if len(lost) == 1 else 'fail'} the gate"] if lost else []
     if unproved:
-        told.append(f"{', '.join(unproved)} {'is' if len(unproved) == 1 else 'are'} not proved")
-    return f"{'; '.join(told)}; {len(judged) - len(failed)} of {len(judged)} variants pass"
+        parts.append(f"{', '.join(unproved)} {'is' if len(unproved) == 1 else 'are'} not proved")
+    return f"{'; '.join(parts)}; {len(judged) - len(failed)} of {len(judged)} variants pass"
 
 
 def _is_assumed(variant: VariantReport) -> bool:
@@ -257,7 +257,7 @@ def _sensitivity_caption(report: Report) -> str:
 
 
 def _legend(names: Sequence[str], other: str) -> str:
-    """How the first of several components or ports is told from the others."""
+    """The part of a name that distinguishes one of several components or ports."""
     labels = [plots.component_label(name) for name in names]
     return f"; filled: {labels[0]}, {other}: {', '.join(labels[1:])}" if len(labels) > 1 else ""
 

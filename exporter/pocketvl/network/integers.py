@@ -141,8 +141,8 @@ class QuantizedComponent:
             "schema_version": SCHEMA_VERSION,
             "layers": {
                 name: {
-                    place: vars(grid)
-                    for place, grid in (("input", layer.input), ("output", layer.output))
+                    side: vars(grid)
+                    for side, grid in (("input", layer.input), ("output", layer.output))
                     if grid is not None
                 }
                 for name, layer in self.layers.items()
@@ -172,7 +172,7 @@ class QuantizedComponent:
                     tensors[f"{name}/weights"],
                     tensors[f"{name}/scale"],
                     tensors.get(f"{name}/bias"),
-                    **{place: ActivationGrid(**grid) for place, grid in grids.items()},
+                    **{side: ActivationGrid(**grid) for side, grid in grids.items()},
                 )
                 for name, grids in document["layers"].items()
             }

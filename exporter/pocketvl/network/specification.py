@@ -174,16 +174,16 @@ class ComponentSpec:
         return _check(cls, document, path)
 
 
-def _check(kind: type[SpecT], document: object, path: Path, *place: str) -> SpecT:
+def _check(kind: type[SpecT], document: object, path: Path, *location: str) -> SpecT:
     """Makes a specification, or part of one, of JSON; says where it is wrong."""
     try:
         return TypeAdapter(kind).validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, (*place, *first["loc"])))
+        where = ".".join(map(str, (*location, *first["loc"])))
         raise DataError(f"{path}: {where}: {first['msg']}") from error
     except RecipeError as error:  # what a grid says of itself
-        raise DataError(f"{': '.join((str(path), *place))}: {error}") from error
+        raise DataError(f"{': '.join((str(path), *location))}: {error}") from error
 
 
 ACTIVATION_8 = GridSpec(8, Scheme.AFFINE, Granularity.PER_TENSOR)

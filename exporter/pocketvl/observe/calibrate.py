@@ -95,13 +95,13 @@ class _Samples:
     def count(self, inputs: tuple[NDArray[Any], ...]) -> int:
         """How many samples a feed holds."""
         count = len(inputs[0]) if inputs[0].ndim > 1 else 1
-        for place in range(count):
+        for index in range(count):
             if len(self._digests) == MOST_DIGESTS:
                 break
             content = hashlib.blake2b(digest_size=8)
             for values in inputs:
                 own = (
-                    values[place] if values.ndim and len(values) == count > 1 else values
+                    values[index] if values.ndim and len(values) == count > 1 else values
                 )  # or of all samples
                 content.update(np.ascontiguousarray(own).data)
             self._looked += 1

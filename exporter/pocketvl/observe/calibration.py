@@ -59,7 +59,7 @@ class Calibration:
         """Writes `ranges.json`, which a person can read, and `seen.safetensors`, each array once."""
         tensors: dict[str, NDArray[np.float64]] = {}
         names: dict[int, str] = {}
-        told: dict[str, dict[str, object]] = {}
+        layers: dict[str, dict[str, object]] = {}
         for name, layer in self.layers.items():
             own: dict[str, object] = {"input": vars(layer.input), "output": vars(layer.output)}
             for part, array in (("input_mean", layer.input_mean), ("second_moment", layer.second_moment)):
@@ -67,11 +67,11 @@ class Calibration:
                     key = names.setdefault(id(array), f"{name}/{part}")
                     tensors[key] = np.ascontiguousarray(array)
                     own[part] = key
-            told[name] = own
+            layers[name] = own
         save_file(tensors, folder / _TENSORS)
         document = {
             "schema_version": SCHEMA_VERSION,
-            "layers": told,
+            "layers": layers,
             "products": {name: [vars(left), vars(right)] for name, (left, right) in self.products.items()},
             "warnings": self.warnings,
         }

@@ -99,7 +99,7 @@ class FinishCheckpoint(Stage):
 
 
 def compress(
-    request: CompressRequest, cache: Path, tell: Callable[[Event], None] | None = None
+    request: CompressRequest, cache: Path, progress: Callable[[Event], None] | None = None
 ) -> Compressed:
     """Compresses a checkpoint; interrupted, it goes on.
 
@@ -119,7 +119,7 @@ def compress(
     costs = MeasureCosts(request.source), MeasureCosts(stages[-1])
     planned = plan([final, *costs])
     check_replaceable(request.out, read_record, (CARD_FILE,))
-    results = run(planned, cache, tell)
+    results = run(planned, cache, progress)
     if is_first():
         publish(results[final].folder, request.out, read_record, (CARD_FILE,))
     before, after = (read_costs(results[each].folder) for each in costs)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pocketvl.quantize.ranking import LayerSensitivity
     from pocketvl.select.gate import GateSettings
 
-Tell = Callable[[Event], None]
+StageProgress = Callable[[Event], None]
 _WORTH_IT = 0.5
 
 
@@ -43,7 +43,7 @@ class Trial:
         gate: what a variant may lose.
         most_growth: how many times as large its files may become.
         cache: where results of stages are kept.
-        tell: is told of every stage.
+        progress: called with every event of a stage.
     """
 
     base: MakeGoldenPack
@@ -52,7 +52,7 @@ class Trial:
     gate: GateSettings
     most_growth: float
     cache: Path
-    tell: Tell | None
+    progress: StageProgress | None
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class _Precision:
     def _ranked(self, precision: Precision) -> dict[str, tuple[LayerSensitivity, ...]]:
         """What each group of layers loses in a precision, by component."""
         rankings = self._rankings(precision)
-        results = run(plan(rankings), self.trial.cache, self.trial.tell)
+        results = run(plan(rankings), self.trial.cache, self.trial.progress)
         return {ranking.component: read_ranking(results[ranking].folder) for ranking in rankings}
 
     def _reports(self, fallbacks: Fallbacks) -> dict[str, VariantReport]:
@@ -187,7 +187,7 @@ class _Precision:
         }
         runs = {name: variant_run(trial.base, trial.data, name, each) for name, each in graphs.items()}
         lowered = [graph for each in graphs.values() for graph in each]
-        results = run(plan([reference, *lowered, *runs.values()]), trial.cache, trial.tell)
+        results = run(plan([reference, *lowered, *runs.values()]), trial.cache, trial.progress)
         expected = load_outputs(results[reference].folder / OUTPUTS_FILE)
         task = load_task(results[reference].folder / TASK_FILE)
         outcomes = self._outcomes(task, expected)

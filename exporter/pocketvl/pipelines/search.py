@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pocketvl.tasks.base import Task
     from pocketvl.tasks.torch_runner import TorchRunner
 
-Tell = Callable[[Event], None]
+StageProgress = Callable[[Event], None]
 _PRECISIONS = {
     plan.search_bits: precision for precision, plan in PLANS.items() if plan.search_bits is not None
 }
@@ -94,15 +94,18 @@ class SearchRequest:
 
 
 def search(
-    request: SearchRequest, cache: Path, tell: Tell | None = None, progress: Progress | None = None
+    request: SearchRequest,
+    cache: Path,
+    progress: StageProgress | None = None,
+    trial_progress: Progress | None = None,
 ) -> ExportResult:
     """Searches, and exports what was found: beside it the uniform widths, to compare with.
 
     Args:
         request: what to search.
         cache: where results of stages are kept.
-        tell: is told of every stage.
-        progress: is told of every trial.
+        progress: called with every event of a stage.
+        trial_progress: called after every trial.
 
     Raises:
         RecipeError: the budget cannot be met, or the study in `work` is of another search.
@@ -123,13 +126,13 @@ def search(
         parse_budget(request.budget), request.trials, Sampler(request.sampler), request.seed
     )
     check_replaceable(request.out, written_bundle)  # before the search, and not after hours of it
-    found = _Search(request, cache, tell)
+    found = _Search(request, cache, progress)
     journal = request.work / f"{found.key}-{_STUDY_FILE}"
     overhead = found.overhead_bytes
     found.check_budget(settings.budget)
     enqueue(journal, found.groups, settings, starting_points(found.groups, settings.budget, overhead))
     trials = search_bits(
-        found.groups, lambda widths: found.outcome(widths, settings.budget), settings, journal, progress
+        found.groups, lambda widths: found.outcome(widths, settings.budget), settings, journal, trial_progress
     )
     chosen = found.first_that_fits(best_first(trials, settings.budget), settings.budget)
     return found.export(chosen, trials, settings)
@@ -139,7 +142,7 @@ def search(
 class _Search:
     request: SearchRequest
     cache: Path
-    tell: Tell | None
+    progress: StageProgress | None
 
     @cached_property
     def stages(self) -> VariantStages:
@@ -150,7 +153,7 @@ class _Search:
     def split(self) -> Result:
         """The data in two parts."""
         stage = SplitDataset(self.request.data, _MOST_CHOOSING)
-        return run(plan([stage]), self.cache, self.tell)[stage]
+        return run(plan([stage]), self.cache, self.progress)[stage]
 
     @cached_property
     def key(self) -> str:
@@ -159,7 +162,7 @@ class _Search:
         lowered = [
             self.lowered_float(name) for name in self.components
         ]  # integers may fit another activation as well
-        said = [
+        ingredients = [
             *(self.results[stage].digest for stage in (*stages, *lowered)),
             self.split.digest,
             self.request.budget,
@@ -167,7 +170,7 @@ class _Search:
             self.request.widths,
             self.request.sampler,
         ]
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:12]
 
     @property
     def stored(self) -> tuple[int, ...]:
@@ -192,7 +195,7 @@ class _Search:
         wanted = [self.quantized(name, bits) for name, bits in pairs]
         rankings = [self.stages.ranking(name, _PRECISIONS[bits]) for name, bits in pairs]
         lowered = [self.lowered_float(name) for name in self.components]
-        return run(plan([*wanted, *rankings, *lowered]), self.cache, self.tell)
+        return run(plan([*wanted, *rankings, *lowered]), self.cache, self.progress)
 
     @cached_property
     def contract(self) -> Contract:
@@ -355,7 +358,7 @@ class _Search:
             request.recipe,
         )
         report = self.report(chosen, trials, settings)
-        result = export_chosen(exporting, fallbacks, report, self.cache, self.tell)
+        result = export_chosen(exporting, fallbacks, report, self.cache, self.progress)
         # the uniform widths are there to be compared with: that they fail is no failure of the search
         failures = tuple(f for f in result.failures if f"-{Precision.MIXED.value}:" in f)
         return replace(result, failures=failures)

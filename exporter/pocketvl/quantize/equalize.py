@@ -143,7 +143,7 @@ def equalize_(
     seen = _observe(module, [readers.norm for readers in found], feeds, progress)
     grid = GridSpec(bits, Scheme.SYMMETRIC, Granularity.PER_CHANNEL)
     decided = []
-    for place, readers in enumerate(found):
+    for index, readers in enumerate(found):
         linears = [module.get_submodule(name) for name in readers.linears]
         weights = [linear.get_parameter("weight").detach().double().numpy() for linear in linears]
         strength, factors, before, after = _search(weights, seen[readers.norm], grid)
@@ -151,7 +151,7 @@ def equalize_(
             _scale_(module.get_submodule(readers.norm), linears, factors)
         decided.append(Equalized(readers.norm, readers.linears, strength, before, after))
         if progress is not None:
-            progress(place + 1, len(found), "equalisation")
+            progress(index + 1, len(found), "equalisation")
     return tuple(decided)
 
 

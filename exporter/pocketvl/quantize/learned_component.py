@@ -80,10 +80,10 @@ class QatComponent(nn.Module):
             parameter.requires_grad_(parameter.is_floating_point())
         _freeze_folded_(self.module)
         self._component = component
-        places = [(layer.input, layer.output) for layer in component.layers.values()]
-        places += [(product.left, product.right) for product in component.products.values()]
-        grids = dict.fromkeys(grid for both in places for grid in both if grid is not None)
-        self._place = {grid: place for place, grid in enumerate(grids)}
+        pairs = [(layer.input, layer.output) for layer in component.layers.values()]
+        pairs += [(product.left, product.right) for product in component.products.values()]
+        grids = dict.fromkeys(grid for both in pairs for grid in both if grid is not None)
+        self._index = {grid: index for index, grid in enumerate(grids)}
         self.activations = nn.ModuleList(LearnedActivation(grid, scale_rate) for grid in grids)
         self.weights = nn.ModuleList(LearnedWeights(layer, scale_rate) for layer in component.layers.values())
         for name, layer in component.layers.items():
@@ -141,7 +141,7 @@ class QatComponent(nn.Module):
 
     def _grid(self, initial: ActivationGrid) -> LearnedActivation:
         """The trained scale of one of the component's activation grids."""
-        learned = self.activations[self._place[initial]]
+        learned = self.activations[self._index[initial]]
         assert isinstance(learned, LearnedActivation)
         return learned
 

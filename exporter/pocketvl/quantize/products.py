@@ -83,9 +83,9 @@ class _Interceptor(TorchFunctionMode):
     ) -> Any:
         named = dict(kwargs or {})
         if func in _OPAQUE and self._opaque(func, args):
-            place = self._running[-1][0] if self._running else "the module"
+            owner = self._running[-1][0] if self._running else "the module"
             raise DataError(
-                f"{place} computes attention in {func.__name__}, which cannot be seen into; {_OPAQUE[func]}"
+                f"{owner} computes attention in {func.__name__}, which cannot be seen into; {_OPAQUE[func]}"
             )
         if func in _PRODUCTS and self._running:
             operands = [*args, *(named[key] for key in ("input", "other", "mat2") if key in named)]
@@ -323,7 +323,7 @@ def on_grids(products: Mapping[str, QuantizedProduct], segments: Segments | None
             return torch.matmul(left, right)
         if not segments.span(name, left, right):
             shapes = f"{list(left.shape)} x {list(right.shape)}"
-            raise DataError(f"{name} is {shapes}, not over the {segments.total} places of the segments")
+            raise DataError(f"{name} is {shapes}, not over the {segments.total} positions of the segments")
         return _in_blocks(name, left, right, named, segments)
 
     return multiply
@@ -341,7 +341,7 @@ def _in_blocks(
     segments: Segments,
 ) -> torch.Tensor:
     """[..., M, N] of which the named blocks are of operands on their grids."""
-    result, places = torch.matmul(left, right), segments.places()
+    result, slices = torch.matmul(left, right), segments.slices()
 
     def block(pair: tuple[str, str]) -> torch.Tensor:
         operands = segments.block(name, pair, left, right)
@@ -349,9 +349,9 @@ def _in_blocks(
 
     if is_scores(name):
         for queries, keys in named:
-            result[..., places[queries], places[keys]] = block((queries, keys))
+            result[..., slices[queries], slices[keys]] = block((queries, keys))
         return result
     for queries in dict.fromkeys(queries for queries, _ in named):
         parts = [block((queries, values)) for values in segments.lengths]
-        result[..., places[queries], :] = torch.stack(parts).sum(0)
+        result[..., slices[queries], :] = torch.stack(parts).sum(0)
     return result

@@ -161,7 +161,7 @@ def search_bits(
         evaluate: from one width a group to its outcome.
         settings: budget, number of trials, sampler, seed.
         journal: the study's file; made if missing.
-        progress: told after every trial.
+        progress: called after every trial.
 
     Returns:
         All trials of the study, in order.
@@ -238,15 +238,15 @@ def _greedy(groups: Sequence[Group], limit: float) -> Widths:
     """Widens, from the least widths on, whatever saves most loss a byte, as long as it fits."""
     widths = [group.widths[0] for group in groups]
     steps = []
-    for place, group in enumerate(groups):
+    for index, group in enumerate(groups):
         for narrow, wide in zip(group.widths, group.widths[1:], strict=False):
             gain = group.loss_of[narrow] - group.loss_of[wide]
             added = group.bytes_of[wide] - group.bytes_of[narrow]
-            steps.append((gain / max(added, 1), place, narrow, wide, added))
+            steps.append((gain / max(added, 1), index, narrow, wide, added))
     used = layers_bytes(groups, tuple(widths))
-    for _, place, narrow, wide, added in sorted(steps, key=lambda step: (-step[0], step[1], step[2])):
-        if widths[place] == narrow and used + added <= limit:
-            widths[place], used = wide, used + added
+    for _, index, narrow, wide, added in sorted(steps, key=lambda step: (-step[0], step[1], step[2])):
+        if widths[index] == narrow and used + added <= limit:
+            widths[index], used = wide, used + added
     return tuple(widths)
 
 
@@ -289,13 +289,13 @@ def _open_study(groups: Sequence[Group], settings: SearchSettings, journal: Path
         load_if_exists=True,
     )
     # one attribute, so that no other process finds half of it
-    told = {
+    ingredients = {
         "groups": [[group.name, list(group.widths)] for group in groups],
         "budget": [settings.budget.kind.value, settings.budget.limit],
     }
-    if study.user_attrs.get(_SEARCHED, told) != told:
+    if study.user_attrs.get(_SEARCHED, ingredients) != ingredients:
         raise RecipeError(f"{journal} is the study of another search: name another folder, or delete it")
-    study.set_user_attr(_SEARCHED, told)
+    study.set_user_attr(_SEARCHED, ingredients)
     return study
 
 

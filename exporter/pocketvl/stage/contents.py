@@ -89,8 +89,8 @@ class Contents:
         Raises:
             StageError: something below cannot be read, or a link leads back up.
         """
-        place = folder.absolute()
-        return {name: self._file(f"{folder}/{name}", f"{place}/{name}") for name in list_files(folder)}
+        root = folder.absolute()
+        return {name: self._file(f"{folder}/{name}", f"{root}/{name}") for name in list_files(folder)}
 
     def of(self, path: Path) -> str:
         """Digest of a file's bytes, or of a folder's file names and bytes; its own name does not count.

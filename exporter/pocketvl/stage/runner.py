@@ -47,12 +47,12 @@ class EventKind(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """One thing to tell the user while a plan runs.
+    """An event while a plan runs, for the user to see.
 
     Attributes:
         kind: what happened.
         stage: to which stage.
-        number: its place in the plan, from 1.
+        number: its index in the plan, from 1.
         total: how many stages the plan has.
         seconds: how long it took, with DONE and CACHED.
         progress: (done, total, what) within the stage, with PROGRESS.
@@ -144,7 +144,7 @@ def run(
     Args:
         plan: from `plan()`.
         cache: folder for results; made if missing, may be shared by processes that run at the same time.
-        progress: is told what happens.
+        progress: called with every event.
         verify: read cached results and inputs byte by byte instead of trusting unchanged file times.
 
     Raises:
@@ -152,13 +152,13 @@ def run(
             cache cannot be used.
         PocketVLError: what a stage itself raised; its result is not kept.
     """
-    tell = progress or (lambda event: None)
+    report = progress or (lambda event: None)
     store = Store(cache, verify=verify)
     known: dict[int, str] = {}
     done: dict[str, Result] = {}
     try:
         for number, stage in enumerate(plan.stages, start=1):
-            desk = _Desk(store, stage, number, len(plan.stages), tell)
+            desk = _Desk(store, stage, number, len(plan.stages), report)
             done[_identity(stage, known)] = desk.result(_locate(stage, done, known))
     finally:
         store.contents.save()
@@ -173,7 +173,7 @@ class _Desk:
     stage: Stage
     number: int
     total: int
-    tell: Callable[[Event], None]
+    report: Callable[[Event], None]
 
     def result(self, inputs: dict[str, tuple[Path | Result, ...]]) -> Result:
         begin = time.perf_counter()
@@ -261,7 +261,7 @@ class _Desk:
     def _say(
         self, kind: EventKind, *, seconds: float = 0.0, progress: tuple[int, int, str] = (0, 0, "")
     ) -> None:
-        self.tell(Event(kind, self.stage, self.number, self.total, seconds, progress))
+        self.report(Event(kind, self.stage, self.number, self.total, seconds, progress))
 
 
 @contextmanager
@@ -282,8 +282,8 @@ def _stage_errors(stage: Stage, out: Path) -> Iterator[None]:
                 f"{stage.title} failed: {full}; free some space or name other folders with --cache and TMPDIR"
             ) from error
         if isinstance(error, OSError):
-            place = f"writing to {cache}" if error.filename is None else error.filename
-            raise StageError(f"{stage.title} failed: {reason(error)} ({place})") from error
+            where = f"writing to {cache}" if error.filename is None else error.filename
+            raise StageError(f"{stage.title} failed: {reason(error)} ({where})") from error
         if not isinstance(error, PocketVLError):
             error.add_note(f"while running the stage {stage.title}")
         raise

@@ -159,16 +159,16 @@ class Store:
             seal = json.loads((entry / _SEAL).read_bytes())
             if seal["format"] != SEAL_FORMAT or _canonical(seal["ingredients"]) != _canonical(ingredients):
                 return None
-            said = {name: FileDigest(at["sha256"], at["bytes"]) for name, at in seal["files"].items()}
+            files = {name: FileDigest(at["sha256"], at["bytes"]) for name, at in seal["files"].items()}
             folder = entry / _RESULT
-            sizes = {name: (folder / name).lstat().st_size for name in said}
-            if any(size != said[name].size_bytes for name, size in sizes.items()):
+            sizes = {name: (folder / name).lstat().st_size for name in files}
+            if any(size != files[name].size_bytes for name, size in sizes.items()):
                 return None
-            if self.contents.files(folder) != said or digest_of(said) != seal["digest"]:
+            if self.contents.files(folder) != files or digest_of(files) != seal["digest"]:
                 return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, StageError):
             return None
-        return Sealed(folder, digest_of(said), ingredients)
+        return Sealed(folder, digest_of(files), ingredients)
 
 
 @contextmanager
@@ -177,10 +177,10 @@ def cache_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = error.filename or where
+        path = error.filename or where
         full = full_disk(error, where)
         raise StageError(
-            f"cannot write the cache at {place}: {full or reason(error)}; "
+            f"cannot write the cache at {path}: {full or reason(error)}; "
             f"{'free some space or ' if full else ''}name another folder with --cache (POCKETVL_CACHE)"
         ) from error
 

@@ -129,16 +129,16 @@ class Trainer(Generic[BatchT]):
     def _step(self, step: int, batch: BatchT) -> dict[str, float]:
         losses = self._objective(self._forward, batch, step)
         total = torch.stack(list(losses.values())).sum()
-        told = {name: float(value.detach()) for name, value in losses.items()}
-        if not math.isfinite(sum(told.values())):
-            raise TrainingError(f"training diverged at step {step}: {told}; lower the learning rate")
+        parts = {name: float(value.detach()) for name, value in losses.items()}
+        if not math.isfinite(sum(parts.values())):
+            raise TrainingError(f"training diverged at step {step}: {parts}; lower the learning rate")
         self._optimizer.zero_grad()
         self._accelerator.backward(total)
         _average_gradients_(self._module)
         self._accelerator.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
         self._optimizer.step()
         self._schedule.step()
-        return told
+        return parts
 
     # --- state ---------------------------------------------------------------------------------------
 

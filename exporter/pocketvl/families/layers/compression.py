@@ -100,8 +100,8 @@ class Compression:
             path.unlink(missing_ok=True)
             return
         # versions before filters were pruned know linears only
-        told = {name: value for name, value in asdict(self).items() if value or name == "linears"}
-        path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        document = {name: value for name, value in asdict(self).items() if value or name == "linears"}
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def read_compression(folder: Path) -> Compression:

@@ -118,8 +118,8 @@ def _rename_(graph: onnx.GraphProto, names: dict[str, str]) -> None:
 
 
 def _replace_(names: Iterable[str], mapping: dict[str, str]) -> None:
-    for place, name in enumerate(list(names)):
-        names[place] = mapping.get(name, name)  # type: ignore[index]  # protobuf's repeated field
+    for index, name in enumerate(list(names)):
+        names[index] = mapping.get(name, name)  # type: ignore[index]  # protobuf's repeated field
 
 
 def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:

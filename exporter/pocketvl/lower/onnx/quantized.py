@@ -99,11 +99,11 @@ class _Rewriter:
         )
 
     def _layer(self, node: NodeProto) -> tuple[str, QuantizedLayer | None]:
-        place = 0 if node.op_type == "Gather" else 1
-        if node.op_type not in ("Gather", "MatMul", "Gemm", "Conv") or len(node.input) <= place:
+        index = 0 if node.op_type == "Gather" else 1
+        if node.op_type not in ("Gather", "MatMul", "Gemm", "Conv") or len(node.input) <= index:
             return "", None
-        name = node.input[place].removesuffix(".weight")
-        return name, self._component.layers.get(name) if name != node.input[place] else None
+        name = node.input[index].removesuffix(".weight")
+        return name, self._component.layers.get(name) if name != node.input[index] else None
 
     def _product(self, node: NodeProto, name: str, layer: QuantizedLayer, form: Form) -> None:
         _check_plain(node, name)

@@ -184,10 +184,10 @@ def name_tensors_(model: Any, module: nn.Module) -> None:
         fixed = {*(int(i) for i in graph.inputs), *(int(i) for i in graph.outputs)}
         layers = _layer_names(model, graph, modules, module)
         # first those that others are found by, so that they get their name without a number
-        for place in sorted(range(len(graph.tensors)), key=lambda i: (i not in fixed, i not in layers)):
-            tensor = graph.tensors[place]
-            wanted = layers.get(place) or _module_path(tensor, modules)
-            if place in fixed:
+        for index in sorted(range(len(graph.tensors)), key=lambda i: (i not in fixed, i not in layers)):
+            tensor = graph.tensors[index]
+            wanted = layers.get(index) or _module_path(tensor, modules)
+            if index in fixed:
                 wanted = text_of(tensor.name)
             name, count = wanted, 0
             while name in taken:

@@ -161,9 +161,9 @@ class _Writer:
             self._store_integers_(tensor, weights, layer.scale)
         if kind != _TABLE:
             self._store_bias_(op, name, layer)
-        for place, grid in ((op.inputs[0], layer.input), (op.outputs[0], layer.output)):
+        for index, grid in ((op.inputs[0], layer.input), (op.outputs[0], layer.output)):
             if grid is not None:
-                _set_grid_(self._graph.tensors[place], grid)
+                _set_grid_(self._graph.tensors[index], grid)
 
     def _store_integers_(
         self, tensor: Any, integers: NDArray[np.generic], scale: NDArray[np.float32]
@@ -206,10 +206,10 @@ class _Writer:
             tensor.shape = np.asarray(bias.shape, np.int32)
             tensor.quantization = schema.QuantizationParametersT()
         tensor.name, tensor.buffer = f"{name}.bias;own".encode(), self._new_buffer()
-        place = len(self._graph.tensors)
+        index = len(self._graph.tensors)
         self._graph.tensors.append(tensor)
-        op.inputs = np.asarray([*list(op.inputs)[:2], place], np.int32)
-        self._readers[place] = {name}
+        op.inputs = np.asarray([*list(op.inputs)[:2], index], np.int32)
+        self._readers[index] = {name}
         return tensor
 
     def _store_(self, tensor: Any, values: NDArray[np.generic], kind: str, shape: tuple[int, ...]) -> None:

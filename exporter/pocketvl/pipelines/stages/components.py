@@ -118,9 +118,9 @@ def write_pixels(path: Path, dataset: Dataset, spec: ImageProcessor, source: Inp
 
     threads = ThreadPoolExecutor(usable_processors())  # Pillow decodes and resizes outside of Python's lock
     try:
-        for place, row in enumerate(threads.map(pixels, dataset.samples)):
-            rows[place] = row
-            source.progress(place + 1, len(dataset), "preprocessing")
+        for index, row in enumerate(threads.map(pixels, dataset.samples)):
+            rows[index] = row
+            source.progress(index + 1, len(dataset), "preprocessing")
     finally:
         threads.shutdown(cancel_futures=True)  # where somebody interrupts, the rest is not read first
     rows.flush()

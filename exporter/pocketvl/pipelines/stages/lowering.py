@@ -32,12 +32,12 @@ class GraphStage(Stage):
 
     @property
     def engine(self) -> Engine:
-        """Which engine runs it."""
+        """The engine that runs it."""
         raise NotImplementedError
 
     @property
     def precision(self) -> Precision:
-        """What its weights are held in."""
+        """The precision of its weights."""
         raise NotImplementedError
 
     @property
@@ -57,7 +57,7 @@ class LowerGraph(GraphStage):
     tools: ClassVar[tuple[str, ...]] = (*TORCH, *TOOLS)
 
     prepared: PrepareComponent | EqualizeComponent | TrainedComponent
-    to: Engine
+    target: Engine
 
     @property
     def component(self) -> str:
@@ -65,7 +65,7 @@ class LowerGraph(GraphStage):
 
     @property
     def engine(self) -> Engine:
-        return self.to
+        return self.target
 
     @property
     def precision(self) -> Precision:
@@ -128,11 +128,11 @@ class LowerQuantized(_Rewritten):
     tools: ClassVar[tuple[str, ...]] = ("onnx", "ai-edge-quantizer", "ai-edge-litert", "numpy")
 
     integers: QuantizeComponent | ChooseLayers | TrainedComponent
-    called: Precision  # part of the file's name, so that it has to be part of the key
+    variant: Precision  # part of the file's name, so that it has to be part of the key
 
     @property
     def precision(self) -> Precision:
-        return self.called
+        return self.variant
 
     @property
     def title(self) -> str:

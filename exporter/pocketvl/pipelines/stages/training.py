@@ -86,8 +86,8 @@ class TrainingData(Stage):
         texts, index = SAMPLES[kind].select(dataset, opened.head)
         write_pixels(out / "pixels.npy", dataset, opened.preprocess, source)
         np.save(out / "ids.npy", ids_of(texts, opened.tokenizer_json, opened.tokenizer))
-        told = {"kind": kind.value, "index": index}
-        (out / _INDEX_FILE).write_text(json.dumps(told) + "\n", encoding="utf-8")
+        document = {"kind": kind.value, "index": index}
+        (out / _INDEX_FILE).write_text(json.dumps(document) + "\n", encoding="utf-8")
 
 
 def read_samples(folder: Path) -> TrainingSamples:
@@ -96,9 +96,9 @@ def read_samples(folder: Path) -> TrainingSamples:
     Raises:
         DataError: too few for a training.
     """
-    told = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
+    document = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
     pixels, ids = np.load(folder / "pixels.npy", mmap_mode="r"), np.load(folder / "ids.npy")
-    return SAMPLES[HeadKind(told["kind"])](pixels, ids, told["index"])
+    return SAMPLES[HeadKind(document["kind"])](pixels, ids, document["index"])
 
 
 @dataclass(frozen=True)
