@@ -233,7 +233,7 @@ def verify(
     gate: str | Mapping[str, float] = "",
     progress: StageProgress | None = None,
 ) -> Report:
-    """Measures a bundle anew against its checkpoint, and writes its reports.
+    """Measure a bundle against its checkpoint again, and write its reports.
 
     Args:
         bundle: the bundle's folder; report.json and report.html in it are replaced.

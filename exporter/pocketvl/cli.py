@@ -324,7 +324,7 @@ def _cost_line(cost: Cost) -> str:
 @_gate
 @_json
 def verify(bundle: Path, source: Path, data: Path, gate: str, as_json: bool) -> None:
-    """Measure BUNDLE anew against its checkpoint; fails where a variant lost more than it may."""
+    """Measure BUNDLE against its checkpoint again; fails where a variant lost more than it may."""
     from pocketvl.console import stage_lines
     from pocketvl.errors import GateError
 

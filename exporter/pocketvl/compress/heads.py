@@ -34,7 +34,7 @@ def head_scores(module: nn.Module, attention: Attention, score: Score = Score.MA
 def prune_heads_(
     module: nn.Module, attention: Attention, keep: Sequence[int], means: torch.Tensor | None = None
 ) -> None:
-    """Removes all heads but these: all four linears become smaller.
+    """Prune all heads except those to keep: all four linears become smaller.
 
     Args:
         module: changed in place.

@@ -35,7 +35,7 @@ def neuron_scores(module: nn.Module, layer: FeedForward, score: Score = Score.MA
 def prune_neurons_(
     module: nn.Module, layer: FeedForward, keep: Sequence[int], means: torch.Tensor | None = None
 ) -> None:
-    """Removes all neurons but these: both linears become smaller.
+    """Prune all neurons except those to keep: both linears become smaller.
 
     Args:
         module: changed in place.

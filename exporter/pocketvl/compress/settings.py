@@ -1,4 +1,4 @@
-"""What is pruned, and by what score.
+"""Settings of pruning: units, scores and schedules.
 
 Without torch, so that recipes can be read quickly.
 """
@@ -19,7 +19,7 @@ class Measure(StrEnum):
 
 
 class Score(StrEnum):
-    """What makes a weight matter, or a unit.
+    """The importance score of a weight or a unit.
 
     Source of both scores by gradients: Molchanov et al., 2019, "Importance Estimation for Neural Network
     Pruning", arXiv 1906.10771.
@@ -43,7 +43,7 @@ class Score(StrEnum):
 
 
 class Scope(StrEnum):
-    """Where the least of the weights are looked for: in each layer, or among all layers."""
+    """Whether the lowest scores are taken per layer or globally."""
 
     LAYER = "layer"
     GLOBAL = "global"
@@ -72,7 +72,7 @@ class Schedule(StrEnum):
 
 
 class BlockScore(StrEnum):
-    """What makes a block matter.
+    """The importance score of a block.
 
     With attention weights a_kl of query position k and key position l:
 

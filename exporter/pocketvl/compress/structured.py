@@ -1,4 +1,4 @@
-"""Which neurons and heads go: by their scores, within each layer or among all, to a ratio or to a target."""
+"""Structured pruning: select neurons and heads by score, per layer or globally, to a ratio or a target."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def select_to_target(groups: Sequence[Group], cost: Cost, measure: Measure, limi
 def prune_units_(
     module: nn.Module, group: Group, keep: Sequence[int], means: Mapping[str, torch.Tensor]
 ) -> None:
-    """Removes all of a group's units but these.
+    """Prune all units of a group except those to keep.
 
     Args:
         module: the component; changed in place.

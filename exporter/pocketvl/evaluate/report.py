@@ -123,7 +123,7 @@ class Fallback:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate said of one variant.
+    """The gate's verdict on one variant.
 
     Attributes:
         passed: whether the variant may be shipped.

@@ -32,7 +32,7 @@ def report_from_json(text: str | bytes, where: str = REPORT_FILE) -> Report:
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise BundleError(
             f"{where}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; "
-            "measure anew with `pocketvl verify`"
+            "measure again with `pocketvl verify`"
         )
     return decode(Report, value, where)
 

@@ -1,4 +1,4 @@
-"""Model families: what turns a checkpoint folder into a contract and components, one file a family."""
+"""Model families: read checkpoint folders into a contract and components; one file a family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every family gives: its contract, and its components as modules."""
+"""The interface of a family: its contract, and its components as modules."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Component:
 
     Attributes:
         name: "image_encoder".
-        module: THE forward, for training, calibration and export, in plain ops; its parameters are called as
+        module: THE forward, for training, calibration and export, in plain ops; its parameters are named as
             in the model.
         inputs: in the order of the forward's arguments.
         outputs: what it returns.
@@ -79,7 +79,7 @@ def example_inputs(component: Component | ComponentPorts) -> tuple[torch.Tensor,
 
 @dataclass(frozen=True, eq=False)
 class Contract:
-    """What a checkpoint takes and gives; read without its weights.
+    """Inputs, outputs and head of a checkpoint; read without its weights.
 
     Attributes:
         family: the family's name, "clip".
@@ -141,7 +141,7 @@ class Contract:
 
 
 class Architecture(ABC):
-    """What a family's file implements."""
+    """The interface that a family's file implements."""
 
     @abstractmethod
     def contract(self, folder: Path) -> Contract:
@@ -201,7 +201,7 @@ class Architecture(ABC):
 
 @dataclass(frozen=True)
 class Family:
-    """What is known of a family before torch is imported.
+    """A family, as known before torch is imported.
 
     Attributes:
         name: its name.

@@ -1,4 +1,4 @@
-"""What an engine needs of a lowering: one class, whose entries `backends.py` lists by engine."""
+"""The interface of an engine's lowering, which `backends.py` lists by engine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GraphIO:
 
 
 class EngineBackend(ABC):
-    """How modules become graph files of one engine, and what is in those.
+    """Export, quantization and inspection of one engine's graph files.
 
     Importing a backend imports no converter; its methods do.
 
@@ -58,7 +58,7 @@ class EngineBackend(ABC):
 
     @property
     def suffix(self) -> str:
-        """What graph files end in, ".onnx"."""
+        """The suffix of graph files, ".onnx"."""
         return f".{self.engine.value}"
 
     @abstractmethod
@@ -91,7 +91,7 @@ class EngineBackend(ABC):
         """
 
     def write_quantized(self, source: Path, component: QuantizedComponent, target: Path) -> None:
-        """Writes integers into a graph that `export` wrote of the module that they were made of.
+        """Write a quantized component into the float graph that `export` wrote of its module.
 
         Layers that are not among them stay in float.
 

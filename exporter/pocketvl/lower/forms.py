@@ -1,4 +1,4 @@
-"""The forms in which both engines run a quantized layer, and which of them a specification asks for."""
+"""The forms in which engines run quantized layers, and the form of a specification."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOWERED = "static int8, dynamic int8, dynamic int4 in blocks, int8 weights alon
 
 
 class Form(StrEnum):
-    """How a layer stands in a graph.
+    """How a layer is represented in a graph.
 
     Static: integers in, integers out. Dynamic: weights of 8 bits, inputs put on a grid at each run. Blocks:
     the same with weights of 4 bits and a scale a block. Widened: weights of 8 bits that become floats before

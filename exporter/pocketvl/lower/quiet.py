@@ -1,4 +1,4 @@
-"""Keeps the exporters' own chatter off the user's terminal while they work."""
+"""Silence the exporters' warnings and notes."""
 
 from __future__ import annotations
 

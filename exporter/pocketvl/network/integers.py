@@ -1,4 +1,4 @@
-"""The integers that leave torch: of every quantized layer the weights, scales, and the activations' grids.
+"""Quantized layers as they leave torch: integer weights, scales, and activation grids.
 
 Quantization makes a `QuantizedComponent` of a module; each lowering writes it into its own format, unchanged.
 """
@@ -70,13 +70,13 @@ class QuantizedLayer:
         return (self.weights.astype(np.float64) * spread(self.scale, self.weights.shape)).astype(np.float32)
 
     def bias_scale(self) -> NDArray[np.float32]:
-        """float32 [channels]: the step of a static layer's bias."""
+        """float32 [channels]: the scale of a static layer's bias."""
         if self.input is None:
             raise ValueError("only a static layer's bias has a step")
         return np.float32(self.input.scale) * self.scale
 
     def float_bias(self) -> NDArray[np.float32] | None:
-        """float32 [channels]: what the bias stands for."""
+        """float32 [channels]: the dequantized bias."""
         if self.bias is None or self.bias.dtype == np.float32:
             return None if self.bias is None else self.bias.astype(np.float32)
         return (self.bias * self.bias_scale().astype(np.float64)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What every precision of a variant means: one table, which all that depends on a precision reads."""
+"""The table of precisions: what weights are stored as, and how each kind of layer is quantized."""
 
 from __future__ import annotations
 

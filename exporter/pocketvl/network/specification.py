@@ -1,4 +1,4 @@
-"""What is quantized, and how finely: per layer the grids of weights and activations, for people to read.
+"""The quantization specification: bits, scheme and granularity of every layer's weights and activations.
 
 A specification says what was decided; `pocketvl.network.integers` holds what came of it.
 """
@@ -61,7 +61,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class GridSpec:
-    """The kind of one tensor's grid.
+    """Bits, scheme and granularity of one tensor.
 
     Attributes:
         bits: 2 to 8.

@@ -1,4 +1,4 @@
-"""What calibration saw of a module, in memory and on disk."""
+"""Calibration statistics of a module, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RANGES = "ranges.json"
 
 @dataclass(frozen=True, eq=False)
 class LayerCalibration:
-    """What calibration saw of a linear or a convolution.
+    """Calibration statistics of a linear or a convolution.
 
     Linears that read the very same tensor share the arrays.
 
@@ -43,7 +43,7 @@ class LayerCalibration:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What calibration saw of a module.
+    """Calibration statistics of a module.
 
     Attributes:
         layers: by their names in the module.
@@ -103,5 +103,5 @@ class Calibration:
 
 
 def read_warnings(folder: Path) -> tuple[str, ...]:
-    """What `Calibration.save` wrote of what is doubtful about the samples, without the arrays."""
+    """The warnings about the samples that `Calibration.save` wrote, without the arrays."""
     return tuple(json.loads((folder / _RANGES).read_text(encoding="utf-8"))["warnings"])

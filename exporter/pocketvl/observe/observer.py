@@ -1,4 +1,4 @@
-"""Observers: a tensor's values, streamed into fixed memory, and the range that a grid should cover."""
+"""Observers: streaming histograms of activations, and the clipping range chosen from them."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ class TensorObserver:
 
 
 def percentile_range(histogram: Histogram, percentile: float) -> Range:
-    """What holds this many per cent of the values, as many left out below as above; to within a bin."""
+    """The range of this percentile, clipped evenly at both ends; to within a bin."""
     beyond = (1 - percentile / 100) / 2
     return Range(histogram.quantile(beyond), histogram.quantile(1 - beyond))
 
@@ -333,7 +333,7 @@ def _divergence(
 
 
 def _levels(points: Points, low: Doubles, high: Doubles, bits: int) -> tuple[Doubles, NDArray[np.intp]]:
-    """What the levels of `activation_grid` stand for, and which points each takes.
+    """The dequantized levels of `activation_grid`, and the points that round to each.
 
     Args:
         points: of a histogram.

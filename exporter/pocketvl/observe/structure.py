@@ -1,4 +1,4 @@
-"""What a module is made of, as far as quantization asks: the layers with weights, and the token tables."""
+"""The structure of a module that quantization needs: its final linear and its token tables."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def _finish(
 def verify(
     bundle: Path, source: Path, data: Path, gate: str, progress: StageProgress | None = None
 ) -> Report:
-    """Measures an existing bundle anew against its checkpoint and writes its reports.
+    """Measure an existing bundle against its checkpoint again and write its reports.
 
     Args:
         bundle: the bundle's folder; report.json and report.html in it are replaced.

@@ -297,7 +297,7 @@ class _Search:
             )
 
     def outcome(self, widths: Widths, budget: Budget) -> Outcome:
-        """What a choice comes to; its graphs are made and timed only where latency is limited."""
+        """The outcome of a choice; its graphs are made and timed only where latency is limited."""
         from pocketvl.select.search import BudgetKind, Outcome, layers_bytes
 
         score = self.trials.score(widths)

@@ -1,4 +1,4 @@
-"""From a float module, what calibration saw of it and a specification to the integers that ship."""
+"""Quantize a float module by its calibration statistics and a specification."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def component_spec(
     final: str | None = None,
     group_size: int = 32,
 ) -> ComponentSpec:
-    """Every linear, convolution and token table as a precision's plan says; the rest in float.
+    """The specification of a precision: linears, convolutions and token tables by its plan, others in float.
 
     Args:
         module: what is to be quantized.
@@ -89,7 +89,7 @@ def quantize_component(
     calibration: Calibration,
     settings: QuantizeSettings = _SETTINGS,
 ) -> QuantizedComponent:
-    """Quantizes what a specification names.
+    """Quantize the layers that a specification names.
 
     Token tables are looked up, not multiplied: their rows are rounded to the nearest. So are layers of which
     calibration kept no second moments, as grouped convolutions.
@@ -174,7 +174,7 @@ def _needs_calibration(spec: LayerSpec, settings: QuantizeSettings, bias: Floats
 def _activation_grids(
     spec: LayerSpec, seen: LayerCalibration | None
 ) -> tuple[ActivationGrid, ActivationGrid] | tuple[None, None]:
-    """What goes into a static layer, and what comes out of it."""
+    """Input and output grids of a static layer."""
     if spec.input is None or spec.output is None:
         return None, None
     if seen is None:

@@ -47,7 +47,7 @@ _LEAST_REACH = 1e-3
 
 @dataclass(frozen=True)
 class Equalized:
-    """What was decided for one LayerNorm.
+    """The equalization of one LayerNorm.
 
     Attributes:
         norm: its name in the module.
@@ -66,7 +66,7 @@ class Equalized:
 
 
 class ChannelStatistics:
-    """What is kept of a LayerNorm's output, however many samples there were.
+    """Streaming statistics of a LayerNorm's output, in fixed memory.
 
     Attributes:
         low: float64 [channels], the least value of each channel.

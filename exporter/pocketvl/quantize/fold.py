@@ -1,4 +1,4 @@
-"""Folds what only scales and shifts into weights beside it: LayerNorms, pixel normalisation, layer scales.
+"""Fold LayerNorms, pixel normalisation and layer scales into adjacent weights.
 
 One converter does this by itself, for some of them, and the other does not; done here, before anything is
 quantized, both engines get the same weights, and int8 takes pixels as they are.

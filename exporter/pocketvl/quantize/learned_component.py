@@ -62,7 +62,7 @@ class QatComponent(nn.Module):
     """
 
     def __init__(self, module: nn.Module, component: QuantizedComponent, scale_rate: float = 1.0) -> None:
-        """Wraps a copy.
+        """Wrap a copy of a module.
 
         Args:
             module: the float module that the component was quantized from; left as it is.
@@ -97,13 +97,13 @@ class QatComponent(nn.Module):
                 child.get_parameter("weight").div_(unit)
 
     def train(self, mode: bool = True) -> QatComponent:
-        """Sets the mode of the grids; the module inside stays in eval mode."""
+        """Set the mode of the fake quantizers; the wrapped module stays in eval mode."""
         super().train(mode)
         self.module.eval()
         return self
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """What the module gives, computed with quantized weights and activations."""
+        """The module's outputs, with fake-quantized weights and activations."""
         changed: dict[str, torch.Tensor] = {}
         for (name, layer, learned, child), unit in zip(self._learned(), self.units, strict=True):
             scale, bias = self._weight_scale(child, layer, learned), getattr(child, "bias", None)
@@ -131,7 +131,7 @@ class QatComponent(nn.Module):
         return Finished(state, QuantizedComponent(layers, products))
 
     def _learned(self) -> Iterator[tuple[str, QuantizedLayer, LearnedWeights, nn.Module]]:
-        """Of each layer its name, what it started from, its grids and the layer itself."""
+        """For each layer: its name, initial integers, learned scales and the module."""
         for (name, layer), learned in zip(self._component.layers.items(), self.weights, strict=True):
             assert isinstance(learned, LearnedWeights)
             yield name, layer, learned, self.module.get_submodule(name)
@@ -193,7 +193,7 @@ class QatComponent(nn.Module):
 
 
 class _Before:
-    """A hook that puts a layer's first input on a grid."""
+    """A forward pre-hook that fake-quantizes a layer's first input."""
 
     def __init__(self, grid: LearnedActivation) -> None:
         self._grid = grid
@@ -203,7 +203,7 @@ class _Before:
 
 
 class _After:
-    """A hook that puts a layer's output on a grid."""
+    """A forward hook that fake-quantizes a layer's output."""
 
     def __init__(self, grid: LearnedActivation) -> None:
         self._grid = grid
@@ -214,7 +214,7 @@ class _After:
 
 
 def _dynamic(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """A hook that puts a layer's first input on the grid that just covers it; nothing lies outside that."""
+    """A forward pre-hook that fake-quantizes a layer's first input with its own range."""
     values = inputs[0].float()
     return (straight_through(values, fake_quantize_dynamic(values.detach())), *inputs[1:])
 
@@ -243,7 +243,7 @@ def _does_nothing(parameter: torch.Tensor | None, neutral: float) -> bool:
 
 
 def _start_(child: nn.Module, layer: QuantizedLayer) -> None:
-    """Moves weights into the steps that the component gave them, and sets its bias."""
+    """Move weights into the quantization steps that the component gave them, and set its bias."""
     with torch.no_grad():
         weight = child.get_parameter("weight")
         integers = torch.from_numpy(layer.weights).to(weight).reshape(len(weight), -1)

@@ -1,4 +1,4 @@
-"""Attention's products of two activations: found while a module runs, observed, and put on grids.
+"""Attention's activation-by-activation products: traced, observed and fake-quantized.
 
 Such a product has no weights and hides inside a forward method, so that no hook of a layer sees it. It is
 named after the attention that computes it: "<attention module>.scores" (queries x keys) is the first that a
@@ -279,7 +279,7 @@ def run(module: nn.Module, feed: Feed) -> torch.Tensor:
 def quantize_products(
     specs: Mapping[str, ProductSpec], seen: Mapping[str, tuple[Range, Range]]
 ) -> dict[str, QuantizedProduct]:
-    """The grids of products, from what calibration saw of their operands.
+    """Quantize products by the calibration statistics of their operands.
 
     Args:
         specs: by the product's name, or its block's; the grids are affine, and of whole tensors.
@@ -304,7 +304,7 @@ def quantize_products(
 
 
 def on_grids(products: Mapping[str, QuantizedProduct], segments: Segments | None = None) -> Multiply:
-    """Multiplies the named products with both operands on their grids, and all others as they are.
+    """Multiply the named products with fake-quantized operands, and all others in float.
 
     Where some blocks of a product are named, the others are those of the float product: of scores they keep
     every bit. Values add a row of blocks up, each with its attention weights and values on its own grids.
@@ -340,7 +340,7 @@ def _in_blocks(
     named: Mapping[tuple[str, str], QuantizedProduct],
     segments: Segments,
 ) -> torch.Tensor:
-    """[..., M, N] of which the named blocks are of operands on their grids."""
+    """[..., M, N], whose named blocks are of fake-quantized operands."""
     result, slices = torch.matmul(left, right), segments.slices()
 
     def block(pair: tuple[str, str]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Quantization-aware training: components are distilled, on their grids, from what they are in float."""
+"""Quantization-aware training: fake-quantized components are distilled from their float originals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def train_qat(
     work: Path,
     progress: Progress | None = None,
 ) -> dict[str, Finished]:
-    """Trains components, phase by phase, on the grids that will ship.
+    """Train fake-quantized components, phase by phase.
 
     Interrupted, it goes on where it last saved its state; a phase that is through is not run again.
 
@@ -67,7 +67,7 @@ def _identity(
     samples: TrainingSamples,
     settings: QatSettings,
 ) -> str:
-    """Differs for trainings that differ in anything."""
+    """A digest of everything that the training depends on."""
     digest = begun_digest([asdict(settings), repr(task)], [modules[name] for name in task.components])
     for name in task.components:
         for layer_name, layer in components[name].layers.items():

@@ -1,4 +1,4 @@
-"""Quantization-aware training as a step of a compression: weights stay floats, and lose less when rounded."""
+"""Quantization-aware training as a compression step, which leaves weights in float."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QuantizationAwareTraining(CompressionMethod):
-    """Trains components on the grids of a precision, distilled from what they are in float.
+    """Fake-quantize components to a precision and distil them from their float originals.
 
     Ranges are measured on the training data; those that ship are measured again by an export.
 
@@ -70,7 +70,7 @@ class QuantizationAwareTraining(CompressionMethod):
     def _quantize(
         self, checkpoint: Checkpoint, module: nn.Module, component: str, inputs: MethodInputs
     ) -> QuantizedComponent:
-        """A component with the grids that training starts from."""
+        """The calibrated, quantized component that training starts from."""
         from pocketvl.families.base import example_inputs
         from pocketvl.observe.calibrate import calibrate
         from pocketvl.observe.feeds import feeds_of

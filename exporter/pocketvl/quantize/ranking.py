@@ -1,4 +1,4 @@
-"""Groups of layers, and what quantizing each of them costs.
+"""Groups of layers and the sensitivity of each to quantization.
 
 Without torch, so that a ranking is read quickly.
 """
@@ -13,7 +13,7 @@ from pocketvl.network.integers import QuantizedComponent
 
 
 class Ablation(StrEnum):
-    """What a group of layers is held against.
+    """The model that a group of layers is compared with.
 
     Alone: only that group is quantized, and what is lost is its doing. All but: everything is quantized, and
     then everything but that group; the difference is what leaving it in float would win back. Losses do not
@@ -26,7 +26,7 @@ class Ablation(StrEnum):
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """What one group of layers costs.
+    """The sensitivity of one group of layers.
 
     Attributes:
         layers: the names of the group's layers.

@@ -1,4 +1,4 @@
-"""Which layers quantization hurts: what a component loses by each of them, measured on its embeddings."""
+"""Quantization sensitivity of layers: what a component's embeddings lose by each of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class EmbeddingLoss:
-    """How far embeddings are from those of the float module.
+    """The distance of embeddings from those of the float module.
 
     Attributes:
         cosine: 1 minus the median mean-centred cosine, in [0, 2].
@@ -90,7 +90,7 @@ def measure_sensitivity(
 def measure_relief(
     module: nn.Module, component: QuantizedComponent, feeds: Iterable[Feed], progress: Progress | None = None
 ) -> tuple[LayerSensitivity, ...]:
-    """What leaving each group of layers in float would win back: `measure_sensitivity` with `ALL_BUT`."""
+    """What keeping each group of layers in float would recover: `measure_sensitivity` with `ALL_BUT`."""
     return measure_sensitivity(module, component, feeds, progress, Ablation.ALL_BUT)
 
 

@@ -1,4 +1,4 @@
-"""A module that computes, in torch, what its lowered forms compute."""
+"""Simulate in torch what the lowered graphs compute."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pocketvl.quantize.products import check_names, multiplied, on_grids
 def simulated(
     module: nn.Module, component: QuantizedComponent, segments: Segments | None = None
 ) -> Iterator[None]:
-    """Inside, the module computes with the component's weights, biases and grids; after it, as before.
+    """Context in which the module is fake-quantized with the component's weights, biases and grids.
 
     Args:
         module: the float module that the component was made of.

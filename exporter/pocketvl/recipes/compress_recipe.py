@@ -86,7 +86,7 @@ class Step(StepSettings):
 
 @dataclass(frozen=True)
 class CompressRecipe:
-    """How a checkpoint becomes smaller.
+    """A compression recipe.
 
     Attributes:
         steps: what is done, in order.

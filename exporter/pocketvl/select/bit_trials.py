@@ -1,4 +1,4 @@
-"""What a choice of bits makes of a model's answers, by simulation."""
+"""Score choices of bits by simulation in torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ComponentChoices:
 
 
 class BitTrials:
-    """Answers of components whose layers have any of several widths; outputs are kept by those."""
+    """Outputs of components with mixed bit widths, cached by the widths."""
 
     def __init__(
         self,

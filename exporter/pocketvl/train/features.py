@@ -13,7 +13,7 @@ from pocketvl.errors import RecipeError
 
 
 class Features(NamedTuple):
-    """What a component made of a batch.
+    """A component's outputs, hidden states and attention maps for a batch.
 
     Attributes:
         output: float32 [B, ...].

@@ -118,7 +118,7 @@ def layer_influence(
 
 
 def drop_layers_(owner: nn.Module, name: str, keep: Sequence[int]) -> None:
-    """Removes all layers but these.
+    """Remove all layers except those to keep.
 
     Args:
         owner: holds the layers; changed in place.

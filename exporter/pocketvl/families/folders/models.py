@@ -65,7 +65,7 @@ def build_from(
     initialised: bool = False,
     attention: str | None = None,
 ) -> PretrainedT:
-    """Builds a model in fp32; its weights mean nothing.
+    """Build a model in fp32 with uninitialised weights.
 
     Args:
         kind: its class.

@@ -79,7 +79,7 @@ def check_ids(folder: Path, ours: Tokenizer) -> int | None:
         if text is not None:
             raise SourceError(
                 f"{_culprit(folder, copy, ours, text)}: with it transformers makes other ids of "
-                f"{quoted(text)} than tokenizer.json says; correct it, or save the tokenizer anew"
+                f"{quoted(text)} than tokenizer.json says; correct it, or save the tokenizer again"
             )
     pad_id: int | None = theirs.pad_token_id
     return pad_id

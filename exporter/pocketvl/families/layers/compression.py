@@ -75,7 +75,7 @@ class RemovedBlocks:
 @with_config(ConfigDict(extra="forbid", strict=True))
 @dataclass(frozen=True)
 class Compression:
-    """What differs from the model that config.json describes.
+    """The differences of a checkpoint's shapes from the model that config.json describes.
 
     Attributes:
         linears: by their names in the model, those of another shape.
@@ -186,7 +186,7 @@ def _split_(model: nn.Module, heads: Sequence[Attention], compression: Compressi
 
 
 def linear_of(shape: LinearShape, has_bias: bool) -> nn.Module:
-    """A linear of a shape, or the two that stand for one, with weights that mean nothing yet."""
+    """A linear of a shape, or the two that factorise it, with uninitialised weights."""
     if shape.rank is None:
         return _empty(shape.inputs, shape.outputs, has_bias)
     return nn.Sequential(_empty(shape.inputs, shape.rank, False), _empty(shape.rank, shape.outputs, has_bias))

@@ -19,7 +19,7 @@ from pocketvl.errors import RecipeError
 
 
 class Blocks(StrEnum):
-    """What of the products is quantized, and what shares a grid."""
+    """Which blocks of the products are quantized, and which share a grid."""
 
     WHOLE = "whole"
     """Each product, with one grid for each of its two operands."""

@@ -1,4 +1,4 @@
-"""The fp16 variant of a float ONNX graph: its weights stored in half, and widened when an engine loads it."""
+"""The fp16 variant of a float ONNX graph: weights stored as fp16, cast to float32 when an engine loads it."""
 
 from __future__ import annotations
 

@@ -256,7 +256,7 @@ class _Rewriter:
         return f"{stem}_dequantized"
 
     def _float_bias(self, name: str, layer: QuantizedLayer) -> str:
-        """The component's bias under a name of its own: the graph's may be other layers' too."""
+        """The component's bias as its own initializer: the graph's may be shared with other layers."""
         if layer.bias is not None:
             self._constants[f"{name}.bias_float"] = layer.bias
         return f"{name}.bias_float"

@@ -119,7 +119,7 @@ def _constant(model: Any, graph: Any, op: Any) -> np.ndarray | None:
 
 @contextmanager
 def _scales_kept(module: nn.Module) -> Iterator[None]:
-    """Inside, LayerNorms are computed so that the converter leaves their scale where it is.
+    """Context in which the converter does not fold LayerNorm scales into the next linear.
 
     It multiplies a LayerNorm's scale into the weights of the linear that follows; but a component's integers
     are those of the module's own weights. LayerNorms that scale by 1 have nothing to move, and stay as they
@@ -169,7 +169,7 @@ def _layer_norm(
 
 
 def name_tensors_(model: Any, module: nn.Module) -> None:
-    """Calls tensors after the module that made them ("encoder.layers.0.mlp.fc1"), weights and biases too.
+    """Name tensors after the module that made them ("encoder.layers.0.mlp.fc1"), weights and biases too.
 
     litert-torch writes the classes and attributes of the whole module stack, joined where ops were fused;
     those names are longer than many weights.
@@ -221,7 +221,7 @@ def _stack_names(module: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _paths(tensor: Any, modules: dict[str, str]) -> list[str]:
-    """Paths of the modules that a tensor's name tells of, in its order."""
+    """Paths of the modules in a tensor's name, in its order."""
     stacks = [part.split(";", 1)[0] for part in text_of(tensor.name).split(";;")]
     found = [modules.get(stack, modules.get(stack.rsplit("/", 1)[-1])) for stack in stacks]
     return [path for path in found if path is not None]

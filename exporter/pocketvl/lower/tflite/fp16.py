@@ -1,4 +1,4 @@
-"""A float TFLite graph with its weights in fp16, which an engine widens when it loads it."""
+"""The fp16 variant of a float TFLite graph: weights stored as fp16, dequantized when an engine loads it."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ class ComponentStage(Protocol):
 
 
 class OfComponent:
-    """Of a stage that works on another stage's component: which that is."""
+    """Mixin of a stage that works on another stage's component."""
 
     prepared: ComponentStage
 
@@ -219,7 +219,7 @@ class OfComponent:
 
 @dataclass(frozen=True)
 class EqualizeComponent(OfComponent, Stage):
-    """One prepared component with its outlier channels evened out: its weights, and what was done."""
+    """One prepared component with its outlier channels equalized: weights and a log of the factors."""
 
     version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = TORCH
@@ -255,7 +255,7 @@ def save_weights(state: Mapping[str, torch.Tensor], folder: Path) -> None:
 
 
 def open_component(source: Path, name: str, folder: Path) -> Component:
-    """A prepared component as it is quantized and lowered.
+    """Open a prepared component, to be quantized or lowered.
 
     The checkpoint's own weights are not read.
 

@@ -190,7 +190,7 @@ class ChooseLayers(Stage):
 
     @property
     def component(self) -> str:
-        """Whose layers they are."""
+        """The component's name."""
         return self.quantized[0].component
 
     @property
@@ -213,7 +213,7 @@ class ChooseLayers(Stage):
 
 @dataclass(frozen=True)
 class RankLayers(OfComponent, Stage):
-    """What quantizing each group of a component's layers alone costs, measured on calibration data."""
+    """Quantization sensitivity of each group of a component's layers, measured on calibration data."""
 
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = TORCH
