@@ -98,7 +98,7 @@ def clip(seed: int, outliers: bool) -> CLIPModel:
     return model
 
 
-def pictures(count: int, seed: int) -> NDArray[np.uint8]:
+def images(count: int, seed: int) -> NDArray[np.uint8]:
     """Tabletop scenes of 224 x 224, uint8 [count, 224, 224, 3]."""
     found = []
     for index in range(count):
@@ -127,7 +127,7 @@ def components(names: list[str], calibration: int, unseen: int) -> list[Componen
     preprocess = ImageProcessor.bicubic(ResizeMode.SHORTEST_EDGE, (224, 224), (224, 224), normalization)
     found = []
     shown: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
-        "image": (pictures(calibration, 1), pictures(unseen, 2)),
+        "image": (images(calibration, 1), images(unseen, 2)),
         "text": (texts(calibration, 1), texts(unseen, 2)),
     }
     for kind in ("plain", "outliers"):

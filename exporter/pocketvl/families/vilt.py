@@ -69,13 +69,13 @@ class ViltFusion(nn.Module):
         first = embeddings.cls_token.expand(len(pixels), -1, -1)
         kinds = embeddings.token_type_embeddings.weight
         text = embeddings.text_embeddings(input_ids=ids) + kinds[0]
-        picture = torch.cat([first, patches], dim=1) + embeddings.position_embeddings
+        image = torch.cat([first, patches], dim=1) + embeddings.position_embeddings
         if self.training:
-            picture = embeddings.dropout(picture)
-        picture = picture + kinds[1]
+            image = embeddings.dropout(image)
+        image = image + kinds[1]
         padding = (ids == self.pad_id).to(text.dtype) * MASKED
-        mask = torch.cat([padding, padding.new_zeros(picture.shape[:2])], dim=1)[:, None, None]
-        return torch.cat([text, picture], dim=1), mask
+        mask = torch.cat([padding, padding.new_zeros(image.shape[:2])], dim=1)[:, None, None]
+        return torch.cat([text, image], dim=1), mask
 
     def answer(self, hidden: torch.Tensor) -> torch.Tensor:
         """The logits, out of what the last layer gave; pooled at the first token."""

@@ -43,7 +43,7 @@ from pocketvl_runtime.obstacles import runnable_tasks
 from pocketvl_runtime.tasks import label_texts, probabilities, similarities
 
 if TYPE_CHECKING:
-    from pocketvl.evaluate.html import PictureMatches
+    from pocketvl.evaluate.html import ImageMatches
 
 _COMPARABLE_DIGITS = 4
 _TOLERANCE_MARGIN = 0.02
@@ -252,8 +252,8 @@ def _rounded_up(value: float) -> float:
     return float(np.ceil(1e4 * value) / 1e4)
 
 
-def _pictures(bundle: Bundle, answers: Mapping[str, Embeddings]) -> list[PictureMatches]:
-    from pocketvl.evaluate.html import PictureMatches
+def _pictures(bundle: Bundle, answers: Mapping[str, Embeddings]) -> list[ImageMatches]:
+    from pocketvl.evaluate.html import ImageMatches
 
     golden = bundle.golden()
     expected = golden_embeddings(golden)
@@ -265,7 +265,7 @@ def _pictures(bundle: Bundle, answers: Mapping[str, Embeddings]) -> list[Picture
         return tuple(float(p) for p in probabilities(similarity, scale))
 
     return [
-        PictureMatches(
+        ImageMatches(
             name=Path(image.file).name,
             image=bundle.read(image.file),
             texts=expected.texts[shown],
