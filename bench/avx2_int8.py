@@ -121,7 +121,7 @@ def timed(opened: Any, feed: Mapping[str, Array]) -> float:
 @click.option("--runs", default=60, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 def kernels(graph: Path, runs: int, threads: int) -> None:
-    """Times a static int8 GRAPH with the exact mode off and on, and compares the answers."""
+    """Time a static int8 GRAPH with the exact mode off and on, and compare the answers."""
     wrong = saturates()
     print(f"{cpu_name()}, {instruction_set()} as the system tells it, {threads} threads")
     print(f"plain int8 kernels saturate here: {'yes' if wrong else 'no, there is nothing to choose'}")
@@ -147,7 +147,7 @@ def kernels(graph: Path, runs: int, threads: int) -> None:
 @click.option("--inputs", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def answers(graph: Path, inputs: Path, out: Path) -> None:
-    """Writes what GRAPH answers to the rows of a .npy file: arrays "plain" and "exact" of a .npz file."""
+    """Write what GRAPH answers to the rows of a .npy file: arrays "plain" and "exact" of a .npz file."""
     rows, found = np.load(inputs), []
     for exact in (False, True):
         opened = session(graph.read_bytes(), exact, 1)

@@ -81,7 +81,7 @@ def component() -> nn.Module:
 
 
 def measure(count: int) -> dict[str, Any]:
-    """Calibrates over so many samples, in this process."""
+    """Calibrate over so many samples, in this process."""
     from pocketvl.observe.calibrate import calibrate
     from pocketvl.observe.settings import CalibrationSettings
 
@@ -98,7 +98,7 @@ def measure(count: int) -> dict[str, Any]:
 @click.option("--many", default=4096, show_default=True, help="Samples of the second.")
 @click.option("--alone", type=int, hidden=True, help="Measure this many in this process.")
 def main(few: int, many: int, alone: int | None) -> None:
-    """Prints the peak resident memory of both runs, and their ratio."""
+    """Print the peak resident memory of both runs, and their ratio."""
     if alone is not None:
         click.echo(json.dumps(measure(alone)))
         return

@@ -142,7 +142,7 @@ def components(names: list[str], calibration: int, unseen: int) -> list[Componen
 
 
 def make_graphs(component: Component, folder: Path) -> dict[str, Any]:
-    """Writes every graph of a component that is not there yet; returns what quantization did."""
+    """Write every graph of a component that is not there yet; return what quantization did."""
     document = folder / "quantized.json"
     if document.exists():
         found: dict[str, Any] = json.loads(document.read_text())

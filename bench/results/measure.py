@@ -84,7 +84,7 @@ class Export:
 
 
 def measure_rows(rows: Sequence[Row], folders: Folders) -> tuple[Row, ...]:
-    """Measures all rows whose checkpoint is there and that are not measured yet.
+    """Measure all rows whose checkpoint is there and that are not measured yet.
 
     Returns:
         The rows that have no checkpoint.
@@ -102,7 +102,7 @@ def is_trained(work: Path, row: Row) -> bool:
 
 
 def measure_row(row: Row, folders: Folders, progress: StageProgress | None = None) -> bool:
-    """Measures one row.
+    """Measure one row.
 
     Returns:
         Whether anything was to be done.
@@ -157,7 +157,7 @@ def _before(row: Row, folders: Folders, scratch: Path, progress: StageProgress |
 
 
 def _export(export: Export, scratch: Path, progress: StageProgress | None) -> dict[str, Files]:
-    """Leaves all graphs in the row's folder, and asks the small ones."""
+    """Leave all graphs in the row's folder, and run the small ones."""
     row = export.row
     variants = [(e, p) for e in Engine for p in (Precision.FP32, row.precision)]
     graphs = {pair: export.graphs(*pair) for pair in variants}

@@ -44,7 +44,7 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:
-    """Draws the panels side by side into a PNG; the same curves give the same bytes."""
+    """Draw the panels side by side into a PNG; the same curves give the same bytes."""
     figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     names = list(dict.fromkeys(curve.name for panel in panels for curve in panel.curves))

@@ -17,7 +17,7 @@ StageProgress = Callable[[Event], None]
 
 @contextmanager
 def rows_shown(rows: Sequence[Row], what: str) -> Iterator[Callable[[Row], StageProgress]]:
-    """Shows rows on stderr, one line each as it ends; the function given is called as each begins."""
+    """Show rows on stderr, one line each as it ends; the function given is called as each begins."""
     console, begin = Console(stderr=True, highlight=False), time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(28), MofNCompleteColumn(), TimeElapsedColumn())
     shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

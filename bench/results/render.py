@@ -67,7 +67,7 @@ Column = tuple[str, Callable[[Shown], str]]
 
 
 def write_results(rows: Sequence[Row], work: Path, out: Path) -> tuple[Row, ...]:
-    """Writes the page, and a picture a teacher beside it.
+    """Write the page, and a picture a teacher beside it.
 
     Args:
         rows: what is shown, in this order.

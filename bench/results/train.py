@@ -47,7 +47,7 @@ class Stopwatch:
         return self._before + time.perf_counter() - self._begin
 
     def tick(self) -> None:
-        """Writes down what was spent so far, at most once a second."""
+        """Write down what was spent so far, at most once a second."""
         if time.perf_counter() - self._written > 1:
             half = self.path.with_suffix(".new")
             half.write_text(f"{self.seconds:.3f}")
@@ -56,7 +56,7 @@ class Stopwatch:
 
 
 def train_rows(rows: Sequence[Row], data: TrainingData, work: Path, cache: Path) -> None:
-    """Makes the checkpoints of all rows that have none yet; interrupted, the same call goes on.
+    """Make the checkpoints of all rows that have none yet; interrupted, the same call goes on.
 
     Args:
         rows: which.
@@ -71,7 +71,7 @@ def train_rows(rows: Sequence[Row], data: TrainingData, work: Path, cache: Path)
 
 
 def train_row(row: Row, data: Path, work: Path, cache: Path, progress: StageProgress | None = None) -> bool:
-    """Makes one row's checkpoint.
+    """Make one row's checkpoint.
 
     Returns:
         Whether anything was to be done.

@@ -45,7 +45,7 @@ def default_cache() -> Path:
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
-    """Opens a checkpoint: its contract, transformers' own model, and its components as torch modules.
+    """Open a checkpoint: its contract, transformers' own model, and its components as torch modules.
 
     Args:
         source: the checkpoint folder.
@@ -59,7 +59,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def inspect(source: str | Path) -> Inspection:
-    """Says what a checkpoint is made of, what it costs, and what can be done with it.
+    """Say what a checkpoint is made of, what it costs, and what can be done with it.
 
     Args:
         source: the checkpoint folder.
@@ -86,7 +86,7 @@ def export(
     cache: str | Path | None = None,
     progress: StageProgress | None = None,
 ) -> ExportResult:
-    """Turns a checkpoint into a verified bundle of ONNX and TFLite graphs.
+    """Turn a checkpoint into a verified bundle of ONNX and TFLite graphs.
 
     Args:
         source: the checkpoint folder.
@@ -203,7 +203,7 @@ def compress(
     cache: str | Path | None = None,
     progress: StageProgress | None = None,
 ) -> Compressed:
-    """Makes a checkpoint smaller: prunes, factorises and distils it as a recipe says.
+    """Make a checkpoint smaller: prune, factorise and distil it as a recipe says.
 
     Args:
         source: the checkpoint folder; the teacher, too.

@@ -35,7 +35,7 @@ def _default_cache() -> Path:
 
 
 def _keep_caches_in(folder: Path) -> None:
-    """Makes libraries that keep something of their own do so there, not in the home or temporary folder."""
+    """Make libraries that keep something of their own do so there, not in the home or temporary folder."""
     for name, below in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "torchinductor")):
         os.environ.setdefault(name, str(folder.absolute() / below))
 

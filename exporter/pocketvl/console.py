@@ -39,7 +39,7 @@ def _progress(console: Console) -> Progress:
 
 @contextmanager
 def stage_lines() -> Iterator[Callable[[Event], None]]:
-    """Prints every stage on stderr as it ends, with a live bar where somebody watches."""
+    """Print every stage on stderr as it ends, with a live bar where somebody watches."""
     console = _console()
     with _progress(console) as shown:
         task = shown.add_task("", total=None)
@@ -80,5 +80,5 @@ def bar() -> Iterator[Callable[[int, int, str], None]]:
 
 
 def trial_lines(done: int, total: int, what: str) -> None:
-    """Prints a search's progress on stderr, a line a trial."""
+    """Print a search's progress on stderr, a line a trial."""
     Console(stderr=True, highlight=False).print(f"trial {done}/{total}: {what}", markup=False)

@@ -53,7 +53,7 @@ class Cost:
 
 
 def cost_of(module: nn.Module, example: Example) -> Cost:
-    """Measures a module by running it once.
+    """Measure the cost of a module by running it once.
 
     Args:
         module: a component.

@@ -36,7 +36,7 @@ def train_student(
     work: Path,
     progress: Progress | None = None,
 ) -> dict[str, TrainReport]:
-    """Trains a student in place, phase by phase; interrupted, it goes on where it last saved its state.
+    """Train a student in place, phase by phase; interrupted, it goes on where it last saved its state.
 
     Args:
         task: of its head.

@@ -37,7 +37,7 @@ class Score(StrEnum):
     GATE = "gate"
 
     def check_of_weights(self) -> None:
-        """Raises RecipeError where single weights have no such score."""
+        """Raise RecipeError where single weights have no such score."""
         if self is Score.GATE:
             raise RecipeError("score: magnitude or taylor; a gate is for neurons and heads")
 

@@ -51,7 +51,7 @@ class Dataset:
 
     @classmethod
     def open(cls, root: Path | str) -> Dataset:
-        """Reads `samples.jsonl` and checks that every picture it names is there.
+        """Read `samples.jsonl` and check that every picture it names is there.
 
         Raises:
             DataError: there is no such folder or file, a line is malformed (the message names file and
@@ -118,7 +118,7 @@ def questions_of(dataset: Dataset) -> tuple[Question, ...]:
 
 
 def write_samples(root: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes `samples.jsonl`, one JSON object a line, keys in the order given."""
+    """Write `samples.jsonl`, one JSON object a line, keys in the order given."""
     with (root / SAMPLES_FILE).open("w", encoding="utf-8", newline="\n") as out:
         for row in rows:
             out.write(json.dumps(row, ensure_ascii=False, separators=(", ", ": ")) + "\n")

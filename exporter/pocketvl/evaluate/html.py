@@ -48,7 +48,7 @@ class ImageMatches:
 
 
 def render_html(report: Report, images: Sequence[ImageMatches] = (), training: bytes | None = None) -> str:
-    """Renders the report as one HTML page that needs nothing from outside.
+    """Render the report as one HTML page that needs nothing from outside.
 
     The same report and pictures give the same page, byte for byte.
 

@@ -394,7 +394,7 @@ def _draw_losses(axes: Axes, losses: LossHistogram, base: float, colour: str, *,
 def _label_apart(
     axes: Axes, marks: Sequence[tuple[str, float, float, str]], reserved: Sequence[Annotation]
 ) -> None:
-    """Writes each mark's name beside it, at the first of eight positions that no other name or mark takes."""
+    """Write each mark's name beside it, at the first of eight positions that no other name or mark takes."""
     figure = axes.get_figure(root=True)
     if figure is None:
         return

@@ -303,6 +303,6 @@ class Report:
 
 
 def describe_data(dataset: Dataset, texts: int) -> DataReport:
-    """Names a dataset in a report: by folder name and content, never by where it lies."""
+    """Name a dataset in a report: by folder name and content, never by where it lies."""
     digest = hashlib.sha256((dataset.root / SAMPLES_FILE).read_bytes()).hexdigest()
     return DataReport(dataset.root.name, len(dataset), texts, digest)

@@ -38,12 +38,12 @@ def report_from_json(text: str | bytes, where: str = REPORT_FILE) -> Report:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Writes report.json."""
+    """Write report.json."""
     path.write_text(report_to_json(report), encoding="utf-8", newline="\n")
 
 
 def read_report(path: Path) -> Report:
-    """Reads report.json.
+    """Read report.json.
 
     Raises:
         BundleError: it is missing, not JSON, or not of this schema.

@@ -145,7 +145,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def contract(self, folder: Path) -> Contract:
-        """Reads and checks everything in a folder but its weights.
+        """Read and check everything in a folder but its weights.
 
         Raises:
             SourceError: something in the folder is missing, broken, or does not fit the rest.
@@ -153,7 +153,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def parse(self, stored: dict[str, Any], folder: Path) -> PreTrainedConfig:
-        """Reads and checks the content of a config.json.
+        """Read and check the content of a config.json.
 
         Args:
             stored: the content.
@@ -191,7 +191,7 @@ class Architecture(ABC):
         return type(self).reshape_config_ is not Architecture.reshape_config_
 
     def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:
-        """Writes other shapes of components into the content of a config.json.
+        """Write other shapes of components into the content of a config.json.
 
         Raises:
             RecipeError: the family has no components of such shapes.
@@ -227,7 +227,7 @@ class Family:
         return found
 
     def contract(self, folder: Path) -> Contract:
-        """Reads a folder's contract, without its weights.
+        """Read a folder's contract, without its weights.
 
         Raises:
             SourceError: something in the folder is missing, broken, or does not fit the rest.
@@ -235,7 +235,7 @@ class Family:
         return self.architecture().contract(folder)
 
     def open(self, folder: Path) -> Checkpoint:
-        """Opens a folder; its weights are read once.
+        """Open a folder; its weights are read once.
 
         Raises:
             SourceError: something in the folder is missing, broken, or does not fit the rest.

@@ -75,7 +75,7 @@ class Checkpoint:
             return self._build()
 
     def reinitialize_(self, shapes: Mapping[str, ComponentShape], seed: int) -> None:
-        """Puts randomly initialised components of other shapes in the place of these.
+        """Replace the components by randomly initialised ones of other shapes.
 
         What a head stores among the weights stays as it is.
 
@@ -113,7 +113,7 @@ class Checkpoint:
         return f"sha256:{digest.hexdigest()}"
 
     def save(self, out: Path) -> None:
-        """Writes the checkpoint folder `out`: weights, configuration, what differs from it, tokenizer.
+        """Write the checkpoint folder `out`: weights, configuration, what differs from it, tokenizer.
 
         Raises:
             SourceError: a weight is not finite.
@@ -202,7 +202,7 @@ class Checkpoint:
 
 
 def open_checkpoint(architecture: Architecture, folder: Path) -> Checkpoint:
-    """Opens a folder of a family; its weights are read once.
+    """Open a folder of a family; its weights are read once.
 
     Raises:
         SourceError: something in the folder is missing, broken, or does not fit the rest.

@@ -57,7 +57,7 @@ class ClipImageEncoder(nn.Module):
         self.normalize: nn.Module = NormalizePixels(preprocess)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embeds a batch of images."""
+        """Embed a batch of images."""
         return self.embed(self.encode(pixels))
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -105,7 +105,7 @@ class ClipTextEncoder(nn.Module):
         return (order == order.amin(-1, keepdim=True)).to(torch.float32)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Embeds a batch of texts."""
+        """Embed a batch of texts."""
         embeddings, length = self.text_model.embeddings, ids.shape[1]
         hidden = embeddings.token_embedding(ids) + embeddings.position_embedding.weight[:length]
         mask = self.mask if length == self.length else self.mask[:, :, :length, :length]

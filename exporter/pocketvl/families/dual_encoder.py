@@ -57,7 +57,7 @@ class ConvNextImageEncoder(nn.Module):
         self.normalize: nn.Module = NormalizePixels(preprocess)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embeds a batch of images."""
+        """Embed a batch of images."""
         return self.embed(self.encode(pixels))
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -84,7 +84,7 @@ class BertTextEncoder(nn.Module):
         self.pad_id = pad_id
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Embeds a batch of texts."""
+        """Embed a batch of texts."""
         tables = self.text_model.embeddings
         hidden = tables.word_embeddings(ids) + tables.token_type_embeddings.weight[0]
         hidden = tables.LayerNorm(hidden + tables.position_embeddings.weight[: ids.shape[1]])

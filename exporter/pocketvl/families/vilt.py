@@ -51,7 +51,7 @@ class ViltFusion(nn.Module):
         self.normalize: nn.Module = NormalizePixels(preprocess)
 
     def forward(self, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Answers a batch of questions, each about its own picture."""
+        """Answer a batch of questions, each about its own picture."""
         hidden, mask = self.embed(pixels, ids)
         for layer in self.layers:
             hidden = layer(hidden, mask)[0]
@@ -161,7 +161,7 @@ def _patch_count(config: ViltConfig) -> int:
 
 
 def _check_segments(folder: Path, segments: Segments) -> None:
-    """Raises SourceError where compression.json splits attentions by other segments."""
+    """Raise SourceError where compression.json splits attentions by other segments."""
     compression = read_compression(folder)
     found, wanted = dict(compression.segments), dict(segments.lengths)
     if compression.removed and list(found.items()) != list(wanted.items()):

@@ -69,7 +69,7 @@ class EngineBackend(ABC):
         path: Path,
         outputs: Sequence[str] = DEFAULT_OUTPUTS,
     ) -> None:
-        """Writes a module as a float graph of static shapes; the same module gives the same bytes.
+        """Write a module as a float graph of static shapes; the same module gives the same bytes.
 
         Args:
             module: in eval mode.
@@ -84,7 +84,7 @@ class EngineBackend(ABC):
 
     @abstractmethod
     def cast_fp16(self, source: Path, target: Path) -> None:
-        """Stores the weights of a graph that `export` wrote as fp16.
+        """Store the weights of a graph that `export` wrote as fp16.
 
         Raises:
             LoweringError: the graph has nothing to cast, or a weight lies beyond fp16's range.
@@ -113,7 +113,7 @@ class EngineBackend(ABC):
 
     @abstractmethod
     def graph_io(self, path: Path) -> GraphIO:
-        """Reads a graph's inputs and outputs.
+        """Read a graph's inputs and outputs.
 
         Raises:
             LoweringError: the file cannot be read, or has dynamic shapes.
@@ -121,7 +121,7 @@ class EngineBackend(ABC):
 
     @abstractmethod
     def op_counts(self, path: Path) -> dict[str, int]:
-        """Counts a graph's ops by type, sorted; an op that not every engine runs shows that in its name.
+        """Count a graph's ops by type, sorted; an op that not every engine runs shows that in its name.
 
         Raises:
             LoweringError: the file cannot be read.
@@ -129,7 +129,7 @@ class EngineBackend(ABC):
 
     @abstractmethod
     def check_ops(self, path: Path) -> None:
-        """Raises LoweringError, naming them, where a graph holds ops that not every engine runs."""
+        """Raise LoweringError, naming them, where a graph holds ops that not every engine runs."""
 
     @abstractmethod
     def dataflow(self, path: Path) -> Dataflow:
@@ -140,13 +140,13 @@ class EngineBackend(ABC):
         """
 
     def check(self, path: Path) -> None:
-        """Raises LoweringError where an engine may not run a graph, or token ids become floats in it."""
+        """Raise LoweringError where an engine may not run a graph, or token ids become floats in it."""
         self.check_ops(path)
         check_ids(path.name, self.dataflow(path))
 
 
 def refuse_ops(path: Path, foreign: Sequence[str]) -> None:
-    """Raises LoweringError where there are ops that not every engine runs."""
+    """Raise LoweringError where there are ops that not every engine runs."""
     if foreign:
         raise LoweringError(
             f"{path.name} holds ops that the device's engine does not run: {', '.join(foreign)}; "

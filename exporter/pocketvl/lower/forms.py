@@ -52,7 +52,7 @@ def form_of(name: str, spec: LayerSpec) -> Form:
 
 
 def check_component(component: QuantizedComponent) -> None:
-    """Raises LoweringError, naming one, where a component holds what no engine runs."""
+    """Raise LoweringError, naming one, where a component holds what no engine runs."""
     for name in component.products:
         raise LoweringError(
             f"{name} is a product of two quantized activations, which is not lowered: {_LOWERED}"

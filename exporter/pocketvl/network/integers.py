@@ -130,7 +130,7 @@ class QuantizedComponent:
         )
 
     def save(self, folder: Path) -> None:
-        """Writes `integers.safetensors`, and `grids.json`, which a person can read."""
+        """Write `integers.safetensors`, and `grids.json`, which a person can read."""
         tensors: dict[str, NDArray[np.generic]] = {}
         for name, layer in self.layers.items():
             tensors[f"{name}/weights"], tensors[f"{name}/scale"] = layer.weights, layer.scale
@@ -157,7 +157,7 @@ class QuantizedComponent:
 
     @classmethod
     def load(cls, folder: Path) -> QuantizedComponent:
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             DataError: the files are missing, damaged or of another version.

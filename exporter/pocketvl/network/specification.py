@@ -148,13 +148,13 @@ class ComponentSpec:
     schema_version: int = SCHEMA_VERSION
 
     def save(self, folder: Path) -> None:
-        """Writes `specification.json`."""
+        """Write `specification.json`."""
         text = json.dumps(asdict(self), indent=1) + "\n"
         (folder / SPECIFICATION_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> ComponentSpec:
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             DataError: the file is missing, damaged or of another version.
@@ -175,7 +175,7 @@ class ComponentSpec:
 
 
 def _check(kind: type[SpecT], document: object, path: Path, *location: str) -> SpecT:
-    """Makes a specification, or part of one, of JSON; says where it is wrong."""
+    """Make a specification, or part of one, of JSON; say where it is wrong."""
     try:
         return TypeAdapter(kind).validate_python(document)
     except ValidationError as error:

@@ -56,7 +56,7 @@ class Calibration:
     warnings: tuple[str, ...] = ()
 
     def save(self, folder: Path) -> None:
-        """Writes `ranges.json`, which a person can read, and `seen.safetensors`, each array once."""
+        """Write `ranges.json`, which a person can read, and `seen.safetensors`, each array once."""
         tensors: dict[str, NDArray[np.float64]] = {}
         names: dict[int, str] = {}
         layers: dict[str, dict[str, object]] = {}
@@ -79,7 +79,7 @@ class Calibration:
 
     @classmethod
     def load(cls, folder: Path) -> Calibration:
-        """Reads what `save` wrote; layers that shared arrays share them again.
+        """Read what `save` wrote; layers that shared arrays share them again.
 
         Raises:
             DataError: the files are missing, damaged or of another version.

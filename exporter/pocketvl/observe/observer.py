@@ -91,7 +91,7 @@ class Histogram:
         return self.counts.nbytes + self._excess.nbytes
 
     def add(self, values: torch.Tensor) -> None:
-        """Counts finite values, of any shape."""
+        """Count finite values, of any shape."""
         if values.numel() == 0:
             return
         low, high = (float(value) for value in torch.aminmax(values.detach()))
@@ -119,7 +119,7 @@ class Histogram:
         return min(max((self.first + index + inside) * self.width, self.low), self.high)
 
     def _reach_(self, low: float, high: float) -> None:
-        """Merges and moves bins until they span a range that holds all that was seen before."""
+        """Merge and move bins until they span a range that holds all that was seen before."""
         exponent = _exponent_of(low, high)
         first = math.floor(math.ldexp(low, -exponent))
         if self.high >= self.low and (exponent, first) != (self._exponent, self.first):
@@ -164,7 +164,7 @@ class TensorObserver:
         return 0 if self._histogram is None else self._histogram.nbytes
 
     def observe(self, values: torch.Tensor, samples: int = 1) -> None:
-        """Adds values.
+        """Add values.
 
         Args:
             values: of any shape; an empty tensor is not seen.

@@ -203,7 +203,7 @@ def export_chosen(
     cache: Path,
     progress: StageProgress | None = None,
 ) -> ExportResult:
-    """Exports what a search chose, as variants of mixed precision, beside those of the settings.
+    """Export what a search chose, as variants of mixed precision, beside those of the settings.
 
     Args:
         settings: what to export.
@@ -224,7 +224,7 @@ def export_chosen(
 def _finish(
     settings: ExportSettings, last: JudgeBundle, cache: Path, progress: StageProgress | None
 ) -> ExportResult:
-    """Runs the last stage and puts the bundle in its place."""
+    """Run the last stage and put the bundle in its place."""
     from pocketvl.evaluate.report_json import read_report
 
     result = run(plan([last]), cache, progress)[last]
@@ -291,7 +291,7 @@ def _samples(folder: Path) -> bytes:
 
 
 def _check_inputs(settings: ExportSettings) -> None:
-    """Says of a wrong folder once what every stage of the plan would say of it."""
+    """Say of a wrong folder once what every stage of the plan would say of it."""
     check_source(settings.source)
     for folder in filter(None, (settings.calibration, settings.data, settings.train)):
         Dataset.open(folder)
@@ -346,7 +346,7 @@ class _Export:
         return self.settings.data or self.settings.calibration
 
     def settle(self) -> FallbackResult:
-        """Finds out which layers must be moved to a higher precision."""
+        """Find out which layers must be moved to a higher precision."""
         settings = self.settings
         trial = Trial(
             self.base,

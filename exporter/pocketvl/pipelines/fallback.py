@@ -76,7 +76,7 @@ def variant_run(base: MakeGoldenPack, data: Path, variant: str, graphs: Iterable
 
 
 def fall_back_until_accepted(stages: VariantStages, variants: Variants, trial: Trial) -> FallbackResult:
-    """Tries every quantized precision of the variants, and moves layers of those that fail to a higher one.
+    """Try every quantized precision of the variants, and move layers of those that fail to a higher one.
 
     The engines of one precision carry the same integers, so that what fails in one is moved in all.
     """

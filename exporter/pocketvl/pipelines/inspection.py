@@ -74,7 +74,7 @@ class Inspection:
 
 
 def inspect(source: Path) -> Inspection:
-    """Opens a checkpoint and says what it is.
+    """Open a checkpoint and say what it is.
 
     Raises:
         SourceError: it cannot be opened.

@@ -285,7 +285,7 @@ class _Search:
         return sum(len(content) for content in files.values()) - layers_bytes(self.groups, widths)
 
     def check_budget(self, budget: Budget) -> None:
-        """Says at once where no choice can be small enough."""
+        """Say at once where no choice can be small enough."""
         from pocketvl.select.search import BudgetKind, layers_bytes
 
         narrowest = tuple(group.widths[0] for group in self.groups)

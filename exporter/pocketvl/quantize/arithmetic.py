@@ -138,7 +138,7 @@ def least_weight_scale(bias: Floats, input_scale: float) -> Floats:
 
 
 def quantize_bias(bias: Floats, input_scale: float, weight_scale: Floats) -> NDArray[np.int32]:
-    """Rounds a bias to the integers in which products of an input and a weight are added up.
+    """Round a bias to the integers in which products of an input and a weight are added up.
 
     Args:
         bias: [channels].

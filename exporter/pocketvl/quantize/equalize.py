@@ -82,7 +82,7 @@ class ChannelStatistics:
         self._products: Floats = np.zeros((channels, channels))
 
     def observe(self, values: torch.Tensor) -> None:
-        """Takes in values [..., channels]."""
+        """Observe values [..., channels]."""
         rows = values.detach().flatten(0, -2)  # [vectors, channels]
         if len(rows) == 0:
             return
@@ -120,7 +120,7 @@ def equalize_(
     bits: int = 8,
     progress: Progress | None = None,
 ) -> tuple[Equalized, ...]:
-    """Scales channels of LayerNorms, and the linears that read them against it, where int8 gains by it.
+    """Scale channels of LayerNorms, and the linears that read them against it, where int8 gains by it.
 
     The module computes the same as before, but for float rounding. Only LayerNorms that nothing but linears
     reads are looked at; they should have been folded, for then those that are left alone multiply nothing.

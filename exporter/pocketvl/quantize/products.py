@@ -128,7 +128,7 @@ def attention_modules(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def check_names(module: nn.Module, names: Iterable[str], segments: Segments | None = None) -> None:
-    """Refuses names of products that the module's attention cannot have, and a product beside its blocks.
+    """Refuse names of products that the module's attention cannot have, and a product beside its blocks.
 
     Raises:
         DataError: such a name is among them.
@@ -210,7 +210,7 @@ def calibrate_products(
     blocks: Blocks = Blocks.WHOLE,
     progress: Progress | None = None,
 ) -> dict[str, tuple[Range, Range]]:
-    """Runs a module and observes both operands of the products that `product_names` finds.
+    """Run a module and observe both operands of the products that `product_names` finds.
 
     Attention weights lie within 0 to 1, but are given the range that was seen: most stay far below 1.
 

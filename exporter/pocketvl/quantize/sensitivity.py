@@ -43,7 +43,7 @@ def measure_sensitivity(
     progress: Progress | None = None,
     ablation: Ablation = Ablation.ALONE,
 ) -> tuple[LayerSensitivity, ...]:
-    """Measures what every group of layers costs, on the embeddings of the very same inputs.
+    """Measure what every group of layers costs, on the embeddings of the very same inputs.
 
     Products of two activations are part of the whole and of no group.
 

@@ -96,7 +96,7 @@ class CompressRecipe:
 
 
 def read_compress_recipe(recipe: str) -> CompressRecipe:
-    """Reads a recipe by its name or from a .toml file.
+    """Read a recipe by its name or from a .toml file.
 
     Raises:
         RecipeError: there is none, it is not TOML, or a key is unknown, missing or of the wrong type; the

@@ -69,7 +69,7 @@ class ExportRecipe(Settings):
 
 
 def read_export_recipe(recipe: str) -> ExportRecipe:
-    """Reads a recipe by its name or from a .toml file.
+    """Read a recipe by its name or from a .toml file.
 
     Raises:
         RecipeError: there is none, it is not TOML, or a key is unknown, missing or of the wrong type; the

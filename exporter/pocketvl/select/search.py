@@ -151,7 +151,7 @@ def search_bits(
     journal: Path,
     progress: Progress | None = None,
 ) -> tuple[Trial, ...]:
-    """Tries choices of bits until as many as wanted have been tried, by this process or others.
+    """Try choices of bits until as many as wanted have been tried, by this process or others.
 
     Every process that searches with the same journal takes part in one study; one that is killed loses the
     trial that it was at.
@@ -258,7 +258,7 @@ def layers_bytes(groups: Sequence[Group], widths: Widths) -> int:
 def enqueue(
     study_journal: Path, groups: Sequence[Group], settings: SearchSettings, points: Sequence[Widths]
 ) -> None:
-    """Puts choices at the head of a study, or back there where a process was killed while it tried them."""
+    """Put choices at the head of a study, or back there where a process was killed while it tried them."""
     study = _open_study(groups, settings, study_journal)
     names = [group.name for group in groups]
     states = (_states().COMPLETE, _states().WAITING)

@@ -114,7 +114,7 @@ class Stage:
         """
 
     def run(self, source: Inputs, out: Path) -> None:
-        """Does the work.
+        """Do the work.
 
         Args:
             source: where the inputs are.
@@ -126,7 +126,7 @@ class Stage:
         raise NotImplementedError
 
     def ensures(self, source: Inputs, result: Path) -> None:
-        """Checks a result before it is sealed.
+        """Check a result before it is sealed.
 
         Args:
             source: where the inputs are.

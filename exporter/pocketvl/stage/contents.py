@@ -105,7 +105,7 @@ class Contents:
         return self.file(path).sha256
 
     def save(self) -> None:
-        """Writes the memo, if it learned anything; failing to is not an error, for it only saves time."""
+        """Write the memo, if it learned anything; failing to is not an error, for it only saves time."""
         if self._memo is None or not self._changed:
             return
         if len(self._known) > MEMO_LIMIT:

@@ -27,7 +27,7 @@ _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 def check_replaceable(destination: Path, written: Written, keep: Collection[str] = ()) -> None:
-    """Says early whether `publish` and `replace_dir` would refuse a destination.
+    """Say early whether `publish` and `replace_dir` would refuse a destination.
 
     Args:
         destination: where a folder is to go. Missing and empty are fine.
@@ -51,7 +51,7 @@ def check_replaceable(destination: Path, written: Written, keep: Collection[str]
 
 
 def replace_dir(new: Path, destination: Path, written: Written, keep: Collection[str] = ()) -> None:
-    """Moves the folder `new` to `destination`; what stood there is deleted after it has been replaced.
+    """Move the folder `new` to `destination`; what stood there is deleted after it has been replaced.
 
     Whenever the process is killed, `destination` is the old folder or the new one, whole.
 
@@ -80,7 +80,7 @@ def replace_dir(new: Path, destination: Path, written: Written, keep: Collection
 
 
 def publish(result: Path, destination: Path, written: Written, keep: Collection[str] = ()) -> None:
-    """Copies a finished folder to where the user wants it, in one step; see `replace_dir`.
+    """Copy a finished folder to where the user wants it, in one step; see `replace_dir`.
 
     Does nothing where the two hold the same.
 
@@ -126,7 +126,7 @@ def _is_same(result: Path, target: Path, keep: Collection[str]) -> bool:
 
 
 def clean_up(destination: Path) -> None:
-    """Removes what a `publish` to `destination` that was killed left beside it."""
+    """Remove what a `publish` to `destination` that was killed left beside it."""
     target = destination.resolve()
     reclaim(target.parent, _scratch_prefix(target))
 
@@ -136,7 +136,7 @@ def _scratch_prefix(target: Path) -> str:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Swaps the folders behind two existing names, at once where the system can.
+    """Swap the folders behind two existing names, at once where the system can.
 
     Raises:
         OSError: the system refuses; both are as they were.

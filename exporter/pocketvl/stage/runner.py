@@ -114,7 +114,7 @@ class Results:
 
 
 def plan(stages: Sequence[Stage]) -> Plan:
-    """Orders stages with all that they need, and checks every one of them.
+    """Order stages with all that they need, and check every one of them.
 
     Args:
         stages: the ones whose results are wanted; what they need comes along by itself.
@@ -136,7 +136,7 @@ def plan(stages: Sequence[Stage]) -> Plan:
 def run(
     plan: Plan, cache: Path, progress: Callable[[Event], None] | None = None, *, verify: bool = False
 ) -> Results:
-    """Runs what is not in the cache, in order; after a kill, the next run goes on from the last one sealed.
+    """Run what is not in the cache, in order; after a kill, the next run goes on from the last one sealed.
 
     Of a launch of several processes the first does that; the others join in the stages that resume, and wait
     for the results of all.
@@ -195,7 +195,7 @@ class _Desk:
         return self._resume(inputs, ingredients) if self.stage.resumes else self._seal(inputs, ingredients)
 
     def _follow(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
-        """Waits for what the launch's first process makes; helps where all of them are needed."""
+        """Wait for what the launch's first process makes; help where all of them are needed."""
         work, helped = self.store.work_of(self.stage.name, ingredients), not self.stage.resumes
         while (found := self.store.find(self.stage.name, ingredients)) is None:
             if not helped and is_called(work):
@@ -207,7 +207,7 @@ class _Desk:
         return found
 
     def _resume(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
-        """Goes on in the stage's work folder, unless another process came to the end there meanwhile."""
+        """Go on in the stage's work folder, unless another process came to the end there meanwhile."""
         with self.store.work_folder(self.stage.name, ingredients) as work:
             found = self.store.find(self.stage.name, ingredients)
             if found is not None:

@@ -109,11 +109,11 @@ class Store:
             os.close(handle)
 
     def drop_work(self, stage: str, ingredients: dict[str, object]) -> None:
-        """Removes what a stage that resumes kept, now that its result is sealed."""
+        """Remove what a stage that resumes kept, now that its result is sealed."""
         shutil.rmtree(self.work_of(stage, ingredients), ignore_errors=True)
 
     def seal(self, stage: str, ingredients: dict[str, object], result: Path) -> Sealed:
-        """Makes a draft a result.
+        """Seal a draft as a result.
 
         Where another process sealed the same result meanwhile, that one stands and the draft is dropped.
 
@@ -173,7 +173,7 @@ class Store:
 
 @contextmanager
 def cache_errors(where: Path) -> Iterator[None]:
-    """Turns an OSError about the cache into one line that says where and what to do."""
+    """Turn an OSError about the cache into one line that says where and what to do."""
     try:
         yield
     except OSError as error:

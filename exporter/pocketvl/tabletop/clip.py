@@ -73,13 +73,13 @@ class ClipSettings(ModelSettings):
 
 
 def check_heads(heads: int, width: int) -> None:
-    """Raises RecipeError where attention heads cannot share a width."""
+    """Raise RecipeError where attention heads cannot share a width."""
     if width % heads:
         raise RecipeError(f"heads: {heads} heads do not divide a width of {width}")
 
 
 def check_patches(patch_size: int, image_size: int) -> None:
-    """Raises RecipeError where a picture has not one patch."""
+    """Raise RecipeError where a picture has not one patch."""
     if patch_size > image_size:
         raise RecipeError(f"patch_size: {patch_size} pixels are more than the {image_size} of a picture")
 
@@ -122,7 +122,7 @@ class TaughtTower(nn.Module):
         self.patch_head = nn.Linear(width, 1 + sum(len(v) for v in VOCABULARIES))
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Embeds pictures and, for the training, what lies under each patch.
+        """Embed pictures and, for the training, what lies under each patch.
 
         Args:
             pixels: uint8 [B, H, W, 3].

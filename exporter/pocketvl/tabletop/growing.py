@@ -20,7 +20,7 @@ _LAST_LINEARS = ("self_attn.out_proj", "mlp.fc2")
 
 
 def grow_(model: CLIPModel, start: CLIPModel) -> None:
-    """Gives a model the weights of a shallower or equally deep one, and the answers of that.
+    """Give a model the weights of a shallower or equally deep one, and the answers of that.
 
     Args:
         model: changed in place; each of its towers has a whole multiple of the other's layers.
@@ -46,7 +46,7 @@ def _layers(model: CLIPModel, tower: str) -> int:
 
 
 def _expand_(state: dict[str, torch.Tensor], prefix: str, times: int) -> None:
-    """Puts in place of each layer itself, and then copies of it that add nothing."""
+    """Put in place of each layer itself, and then copies of it that add nothing."""
     old = {name: state.pop(name) for name in list(state) if name.startswith(prefix)}
     for name, value in old.items():
         place, _, inner = name.removeprefix(prefix).partition(".")

@@ -68,7 +68,7 @@ def open_pool(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> ScenePool:
-    """Opens the pool in `folder`, painting what is missing; an interrupted painting goes on where it stopped.
+    """Open the pool in `folder`, painting what is missing; an interrupted painting goes on where it stopped.
 
     Args:
         folder: where it is kept.

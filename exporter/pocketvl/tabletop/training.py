@@ -158,7 +158,7 @@ def train_tabletop_clip(
     progress: Progress | None = None,
     start: Path | None = None,
 ) -> dict[str, TrainReport]:
-    """Trains a CLIP or another dual encoder, or goes on, and writes the checkpoint folder `out` when done.
+    """Train a CLIP or another dual encoder, or go on, and write the checkpoint folder `out` when done.
 
     Args:
         settings: see `TabletopSettings`.
@@ -252,7 +252,7 @@ def preprocess_spec(model: PictureSettings) -> ImageProcessor:
 def save_checkpoint(
     trained: PreTrainedModel, tokenizer: Tokenizer, model: PictureSettings, out: Path
 ) -> None:
-    """Writes a model in 16 bits into the Hugging Face folder `out`."""
+    """Write a model in 16 bits into the Hugging Face folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     nn.Module.to(trained, device="cpu", dtype=torch.float16)
     trained.save_pretrained(out)
@@ -261,14 +261,14 @@ def save_checkpoint(
 
 
 def check_out(out: Path) -> None:
-    """Raises StageError where a checkpoint at `out` would cost somebody what no training wrote."""
+    """Raise StageError where a checkpoint at `out` would cost somebody what no training wrote."""
     check_replaceable(out, read_record, (CARD_FILE,))
 
 
 def publish_checkpoint(
     trained: PreTrainedModel, tokenizer: Tokenizer, model: PictureSettings, work: Path, out: Path
 ) -> None:
-    """Puts a trained model's checkpoint to `out` in one step; of what stands there, its card stays."""
+    """Put a trained model's checkpoint to `out` in one step; of what stands there, its card stays."""
     half = work / "checkpoint"
     shutil.rmtree(half, ignore_errors=True)
     save_checkpoint(trained, tokenizer, model, half)

@@ -161,7 +161,7 @@ class LearningTower(nn.Module):
     def forward(
         self, pixels: torch.Tensor, ids: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Answers questions, and says for the training what each patch is taken for.
+        """Answer questions, and say for the training what each patch is taken for.
 
         Args:
             pixels: uint8 [B, H, W, 3].

@@ -110,7 +110,7 @@ class Trainer(Generic[BatchT]):
         self._losses: list[dict[str, float]] = []
 
     def run(self, progress: Progress | None = None) -> TrainReport:
-        """Trains to the end.
+        """Train to the end.
 
         Raises:
             TrainingError: a loss is not finite, or the state in `state_dir` is of other settings.
@@ -276,7 +276,7 @@ def _schedule(step: int, settings: LoopSettings) -> float:
 
 
 def _ahead(batches: Callable[[int], BatchT], steps: range) -> Iterator[tuple[int, BatchT]]:
-    """Makes the next batch in a second thread while the present one is trained on."""
+    """Make the next batch in a second thread while the present one is trained on."""
     if not steps:
         return
     with ThreadPoolExecutor(1) as thread:

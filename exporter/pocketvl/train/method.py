@@ -101,7 +101,7 @@ class CompressionMethod(Settings, ABC):
 
     @abstractmethod
     def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
-        """Changes a checkpoint in place.
+        """Change a checkpoint in place.
 
         Returns:
             What was done, as JSON.
@@ -143,12 +143,12 @@ class ComponentwiseMethod(CompressionMethod):
 
 
 def no_stack(checkpoint: Checkpoint, component: str) -> str | None:
-    """Says so where a component is no stack of transformer layers."""
+    """Say so where a component is no stack of transformer layers."""
     return None if component in checkpoint.stacks else "is no stack of transformer layers"
 
 
 def check_components(asked: Sequence[str], components: Sequence[str]) -> None:
-    """Raises RecipeError where a model has no component that is asked for."""
+    """Raise RecipeError where a model has no component that is asked for."""
     for name in asked:
         if name not in components:
             raise RecipeError(

@@ -40,7 +40,7 @@ class TrainingSamples(ABC):
     @staticmethod
     @abstractmethod
     def check(dataset: Dataset) -> None:
-        """Raises DataError where a model cannot be trained on a dataset."""
+        """Raise DataError where a model cannot be trained on a dataset."""
 
     @staticmethod
     @abstractmethod

@@ -101,7 +101,7 @@ def block_scores(
     segments: Segments,
     score: BlockScore = BlockScore.VALUE,
 ) -> dict[Block, float]:
-    """Measures every block of every attention, those of a segment with itself too, on data.
+    """Measure every block of every attention, those of a segment with itself too, on data.
 
     Args:
         module: in eval mode.

@@ -147,7 +147,7 @@ def filter_groups(
 def prune_filters_(
     module: nn.Module, example: torch.Tensor, keep: Mapping[str, Sequence[int]], fixed: Sequence[str] = ()
 ) -> None:
-    """Removes all filters but these, and what is coupled to them: tensors become smaller.
+    """Remove all filters but these, and what is coupled to them: tensors become smaller.
 
     Args:
         module: changed in place.

@@ -94,7 +94,7 @@ class Compression:
     schema_version: int = SCHEMA_VERSION
 
     def save(self, folder: Path) -> None:
-        """Writes compression.json, or removes it where nothing differs."""
+        """Write compression.json, or remove it where nothing differs."""
         path = folder / COMPRESSION_FILE
         if not (self.linears or self.convolutions or self.channels or self.removed):
             path.unlink(missing_ok=True)
@@ -105,7 +105,7 @@ class Compression:
 
 
 def read_compression(folder: Path) -> Compression:
-    """Reads compression.json; without one, nothing differs.
+    """Read compression.json; without one, nothing differs.
 
     Raises:
         SourceError: it cannot be read, is of another version or says what makes no sense.
@@ -134,7 +134,7 @@ def read_compression(folder: Path) -> Compression:
 
 
 def reshape_(model: nn.Module, compression: Compression, where: Path) -> None:
-    """Gives a model that was built from config.json the shapes of its compressed weights.
+    """Give a model that was built from config.json the shapes of its compressed weights.
 
     Args:
         model: changed in place; what its new linears hold is to be loaded.
@@ -169,7 +169,7 @@ def reshape_(model: nn.Module, compression: Compression, where: Path) -> None:
 
 
 def _split_(model: nn.Module, heads: Sequence[Attention], compression: Compression, where: Path) -> None:
-    """Splits attentions again, whose linears may be two of a lower rank by now."""
+    """Split attentions again, whose linears may be two of a lower rank by now."""
     by_name = {attention.name: attention for attention in heads}
     lost: dict[str, list[Block]] = {}
     for each in compression.removed:

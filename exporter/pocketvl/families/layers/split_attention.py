@@ -37,7 +37,7 @@ class Block:
 
 
 def split_attentions_(module: nn.Module, segments: Segments, removed: Sequence[Block]) -> None:
-    """Puts split attentions in the place of those that lose blocks; they share the linears.
+    """Replace the attentions that lose blocks by split ones; they share the linears.
 
     What an attention that is split already has lost before stays lost.
 
@@ -82,7 +82,7 @@ class SplitAttention(nn.Module):
         segments: Segments,
         removed: Sequence[Block],
     ) -> None:
-        """Builds it.
+        """Build it.
 
         Args:
             owner: the attention in whose place it comes: ViLT's own, or one that is split already.

@@ -25,7 +25,7 @@ _ZERO_POINT = 8  # MatMulNBits' own where it is given none: weights are stored a
 
 
 def write_quantized_onnx(source: Path, component: QuantizedComponent, target: Path) -> None:
-    """Writes the component's integers into a float graph that keeps its weights under the module's names.
+    """Write the component's integers into a float graph that keeps its weights under the module's names.
 
     Layers that the component does not name stay as they are. Static activations are uint8, what ONNX Runtime
     runs fastest: the component's own grids. A token table becomes the lookup of an int8 row and of its scale.
@@ -68,7 +68,7 @@ class _Rewriter:
         self._absorbed: set[str] = set()  # outputs of additions that their layer has taken in
 
     def add(self, node: NodeProto) -> None:
-        """Appends a node of the float graph, or what stands for it."""
+        """Append a node of the float graph, or what stands for it."""
         if node.output[0] in self._absorbed:
             return
         copy = NodeProto()
@@ -87,7 +87,7 @@ class _Rewriter:
             self._product(copy, name, layer, form)
 
     def finish_(self, graph: onnx.GraphProto) -> None:
-        """Puts the new nodes and constants into the graph, and drops constants that nothing reads now."""
+        """Put the new nodes and constants into the graph, and drops constants that nothing reads now."""
         del graph.node[:]
         graph.node.extend(self._nodes)
         read = {name for node in self._nodes for name in node.input} | {value.name for value in graph.output}
@@ -318,7 +318,7 @@ def _is_transposed(node: NodeProto) -> bool:
 
 
 def _check_plain(node: NodeProto, name: str) -> None:
-    """Raises LoweringError where a Gemm does more than multiply by weights and add a bias."""
+    """Raise LoweringError where a Gemm does more than multiply by weights and add a bias."""
     plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
     if node.op_type == "Gemm" and any(_attribute(node, key, value) != value for key, value in plain.items()):
         raise LoweringError(

@@ -47,7 +47,7 @@ def export_tflite(
     path: Path,
     outputs: Sequence[str] = DEFAULT_OUTPUTS,
 ) -> None:
-    """Lowers a module to TFLite with the examples' static shapes.
+    """Lower a module to TFLite with the examples' static shapes.
 
     The one signature is called serving_default; its inputs and outputs carry the names given here. Tensors
     are called after their module, as parameters are in torch. Nothing of the machine or the moment goes
@@ -91,7 +91,7 @@ def _convert(
 
 
 def _put_back_(model: Any, stand_ins: StandIns, path: Path) -> None:
-    """Replaces stand-ins by the weights that they stand for."""
+    """Replace stand-ins by the weights that they stand for."""
     for graph in model.subgraphs:
         for op in graph.operators:
             values = _constant(model, graph, op)
@@ -264,14 +264,14 @@ def _layer_names(model: Any, graph: Any, modules: dict[str, str], module: nn.Mod
 
 
 def strip_(model: Any) -> None:
-    """Removes the converter's metadata, but for the least runtime version, and its description."""
+    """Remove the converter's metadata, but for the least runtime version, and its description."""
     model.description = _DESCRIPTION.encode()
     kept = [entry for entry in model.metadata or [] if entry.name == b"min_runtime_version"]
     model.metadata = kept
 
 
 def write_tflite(model: Any, path: Path) -> None:
-    """Writes flatbuffers' object tree of a TFLite file."""
+    """Write flatbuffers' object tree of a TFLite file."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     path.write_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))

@@ -13,7 +13,7 @@ from pocketvl.lower.tflite.graph import check_ops_tflite, op_counts_tflite
 
 
 def cast_fp16_tflite(source: Path, target: Path) -> None:
-    """Stores the weights of a float TFLite graph as fp16; engines widen them, once, when they load it.
+    """Store the weights of a float TFLite graph as fp16; engines widen them, once, when they load it.
 
     Args:
         source: a float graph as `export_tflite` writes it.

@@ -98,7 +98,7 @@ def _layers(model: Any, component: QuantizedComponent) -> Iterator[tuple[str, An
 
 
 def _check_bias(model: Any, op: Any, name: str, layer: QuantizedLayer) -> None:
-    """Raises LoweringError where an op adds something that is not its layer's bias, which would be lost."""
+    """Raise LoweringError where an op adds something that is not its layer's bias, which would be lost."""
     if layer.bias is None and _has_bias(op):
         buffer = model.buffers[model.subgraphs[0].tensors[op.inputs[2]].buffer]
         if buffer.data is None or np.any(buffer.data):
@@ -149,7 +149,7 @@ class _Writer:
                 self._readers.setdefault(int(tensor), set()).add(layers.get(id(op), ""))
 
     def write_(self, kind: str, op: Any, name: str) -> None:
-        """Replaces the numbers of one op by its layer's."""
+        """Replace the numbers of one op by its layer's."""
         layer = self._component.layers[name]
         weights = layer.weights
         if kind in FROM_TORCH:
@@ -213,7 +213,7 @@ class _Writer:
         return tensor
 
     def _store_(self, tensor: Any, values: NDArray[np.generic], kind: str, shape: tuple[int, ...]) -> None:
-        """Writes a tensor's bytes, into a buffer that no other tensor has.
+        """Write a tensor's bytes, into a buffer that no other tensor has.
 
         Raises:
             LoweringError: the tensor is of another type or shape.

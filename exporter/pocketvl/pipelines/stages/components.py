@@ -39,7 +39,7 @@ _MOST_TEXTS = 1024
 
 
 def check_source(folder: Path) -> None:
-    """Raises SourceError where a folder cannot be a checkpoint."""
+    """Raise SourceError where a folder cannot be a checkpoint."""
     if not (folder / "config.json").is_file():
         raise SourceError(f"{folder} is not a Hugging Face model folder: it has no config.json")
 
@@ -109,7 +109,7 @@ def calibration_texts(dataset: Dataset) -> tuple[str, ...]:
 
 
 def write_pixels(path: Path, dataset: Dataset, spec: ImageProcessor, source: Inputs) -> None:
-    """Writes a dataset's pictures as uint8 [N, H, W, 3], preprocessed as on the device."""
+    """Write a dataset's pictures as uint8 [N, H, W, 3], preprocessed as on the device."""
     shape = (len(dataset), spec.height, spec.width, 3)
     rows = open_array(path, np.uint8, shape)
 
@@ -243,12 +243,12 @@ class EqualizeComponent(OfComponent, Stage):
 
 
 def save_component(module: nn.Module, folder: Path) -> None:
-    """Writes a component's weights."""
+    """Write a component's weights."""
     save_weights(module.state_dict(), folder)
 
 
 def save_weights(state: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Writes a component's weights, given as a state dict."""
+    """Write a component's weights, given as a state dict."""
     from safetensors.torch import save_file
 
     save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / _WEIGHTS)
