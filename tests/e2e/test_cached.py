@@ -29,7 +29,7 @@ learn = { phases = [{ steps = 2 }], batch_size = 8 }
 
 [[steps]]
 kind = "qat"
-learn = { phases = [{ components = ["image_encoder"], steps = 1 }], batch_size = 8 }
+training = { phases = [{ components = ["image_encoder"], steps = 1 }], batch_size = 8 }
 """
 
 

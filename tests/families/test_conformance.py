@@ -14,22 +14,36 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from pocketvl.errors import SourceError
+from pocketvl import api
+from pocketvl.compress.costs import costs_of
+from pocketvl.compress.distil import train_student
+from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitialised_component
 from pocketvl.families.base import Component, Contract
 from pocketvl.families.checkpoint import Checkpoint
+from pocketvl.families.component_shape import ComponentShape
 from pocketvl.lower.backends import backend_of
 from pocketvl.network.integers import QuantizedComponent
-from pocketvl.network.ports import PortKind
+from pocketvl.network.ports import ComponentPorts, PortKind
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.network.tolerances import ParityLimits
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.component import component_spec, quantize_component
 from pocketvl.quantize.fold import fold_, load_folded_
+from pocketvl.quantize.settings import QatSettings
 from pocketvl.quantize.simulate import simulated
+from pocketvl.recipes.compress_recipe import METHODS
+from pocketvl.tabletop.folder import write_tabletop
 from pocketvl.tasks.parity import measure_parity
+from pocketvl.tasks.training import teacher_outputs
+from pocketvl.tasks.training_tasks import training_task
+from pocketvl.train.method import MethodInputs
+from pocketvl.train.samples import SAMPLES, TrainingSamples
+from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
+from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.manifest import Engine, Precision
+from pocketvl_runtime.selftest import selftest
 from pocketvl_runtime.text import Tokenizer
 from tests.families.cases import CASES, FamilyCase, Inputs
 
@@ -53,6 +67,9 @@ _WORDS = (
     "cats",
     "on",
 )
+_TRAINING = 12
+_STORED = {torch.float32: 1e-6, torch.float16: 2e-2}
+"""What outputs may move by when weights are saved in a type."""
 _SIMULATED_FLOORS = {Precision.INT8: 0.999}
 _SIMULATED_FLOOR = 0.995
 """Centred cosine, median, of an engine's outputs to torch's simulation of the same integers; lower where
@@ -108,6 +125,19 @@ class Tried:
     @cached_property
     def inputs(self) -> Inputs:
         return inputs_of(self.contract, _SAMPLES, seed=1)
+
+    @cached_property
+    def training(self) -> TrainingSamples:
+        """Rows of images and texts of which each belongs with one, and not with the next."""
+        fed = inputs_of(self.contract, _TRAINING, seed=3)
+        by_kind = {port.kind: fed[port.name] for ports in self.ports for port in ports.inputs}
+        pixels, ids = by_kind[PortKind.PIXELS], by_kind[PortKind.TOKEN_IDS]
+        pairs = [(row, (row + 1) % _TRAINING) for row in range(_TRAINING)]
+        return SAMPLES[self.contract.head.kind](pixels.astype(np.uint8), ids.astype(np.int32), pairs)
+
+    @property
+    def ports(self) -> tuple[ComponentPorts, ...]:
+        return tuple(self.contract.components.values())
 
     @cached_property
     def prepared(self) -> dict[str, Component]:
@@ -282,6 +312,93 @@ def test_engines_compute_what_torch_simulates(tried: Tried, engine: Engine, prec
         parity = measure_parity(wanted, tried.run(name, engine, precision))
         floor = _SIMULATED_FLOORS.get(precision, _SIMULATED_FLOOR)
         assert parity.centred_cosine_median > floor, name
+
+
+PHASE = (Phase(2),)
+METHOD_SETTINGS: Mapping[str, Callable[[str], dict[str, object]]] = {
+    "reinitialize": lambda name: {},
+    "prune": lambda name: {"ratio": 0.5, "components": (name,)},
+    "prune-filters": lambda name: {"ratio": 0.25, "component": name},
+    "prune-cross-modal": lambda name: {"ratio": 0.5, "component": name},
+    "sparsify": lambda name: {"sparsity": 0.5, "components": (name,)},
+    "drop-layers": lambda name: {"keep": {name: 1}},
+    "low-rank": lambda name: {"ratio": 0.5, "components": (name,)},
+    "qat": lambda name: {"training": QatSettings(PHASE, batch_size=4)},
+}
+SAVES = ("prune", "prune-filters", "prune-cross-modal", "drop-layers", "low-rank")
+"""Methods after which a component has fewer multiply-adds."""
+
+
+def test_every_method_is_tried() -> None:
+    assert set(METHOD_SETTINGS) == set(METHODS)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_method_either_works_on_a_component_or_says_why_not(
+    tried: Tried, kind: str, tmp_path: Path
+) -> None:
+    for name in tried.contract.components:
+        checkpoint = open_checkpoint(tried.folder)
+        before = costs_of(checkpoint)[name]
+        settings = METHOD_SETTINGS[kind](name)
+        if kind == "reinitialize":
+            shape = ComponentShape(width=16, layers=1, heads=2)
+            settings = {"shapes": dict.fromkeys(tried.contract.components, shape)}
+        method = METHODS[kind](**settings)
+        method.check(tuple(tried.contract.components))
+        inputs = MethodInputs(tried.training, tried.folder, work=tmp_path / f"{name}-work")
+        if method.obstacle(checkpoint, name) is not None:
+            with pytest.raises(RecipeError) as caught:
+                method.apply(checkpoint, inputs)
+            assert "\n" not in str(caught.value)
+            continue
+        method.apply(checkpoint, inputs)
+        checkpoint.save(tmp_path / name)
+        again = open_checkpoint(tmp_path / name)
+        assert (costs_of(again)[name].macs < before.macs) == (kind in (*SAVES, "reinitialize"))
+        changed, stored = (run_torch(each.component(name), tried.inputs) for each in (checkpoint, again))
+        np.testing.assert_allclose(stored, changed, atol=_STORED[checkpoint.dtype])
+
+
+def test_a_student_is_distilled_a_step(tried: Tried, tmp_path: Path) -> None:
+    student, teacher = open_checkpoint(tried.folder), tried.opened
+    task = training_task(tried.contract)
+    modules = {name: teacher.component(name).module for name in task.components}
+    wanted = teacher_outputs(task, modules, tried.training, mirrored=True)
+    before = {name: value.clone() for name, value in student.model.state_dict().items()}
+    losses = LossWeights(hidden=1.0) if set(task.components) == set(teacher.stacks) else LossWeights()
+    settings = TrainingSettings(PHASE, batch_size=4, losses=losses)
+    reports = train_student(task, student, teacher, tried.training, wanted, settings, tmp_path / "work")
+    assert all(np.isfinite(list(row.values())).all() for each in reports.values() for row in each.losses)
+    changed = [
+        name for name, value in student.model.state_dict().items() if not torch.equal(value, before[name])
+    ]
+    assert changed
+
+
+def test_a_bundle_passes_its_golden_self_test_or_the_export_says_why_there_is_none(
+    tried: Tried, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    write_tabletop(tmp_path / "data", 21, 12, size=40)
+    variants = api.inspect(tried.folder).variants
+    if not variants:
+        with pytest.raises(SourceError, match="not exported yet"):
+            api.export(
+                tried.folder, tmp_path / "out", calibration=tmp_path / "data", cache=tmp_path / "cache"
+            )
+        return
+    result = api.export(
+        tried.folder,
+        tmp_path / "out",
+        calibration=tmp_path / "data",
+        variants=("onnx-fp32", "tflite-fp32"),
+        cache=tmp_path / "cache",
+    )
+    assert result.failures == ()
+    report = selftest(Bundle.open(tmp_path / "out"), ("onnx-fp32", "tflite-fp32"))
+    assert report.failures == ()
+    assert report.answers > 0
 
 
 def _remove(name: str) -> Callable[[Path], None]:

@@ -69,12 +69,12 @@ class PruneFilters(CompressionMethod):
         from pocketvl.families.base import example_inputs
         from pocketvl.observe.structure import final_linear
 
-        component = checkpoint.component(self.component)
-        module, (example,) = component.module, example_inputs(component)
         obstacle = self.obstacle(checkpoint, self.component)
         if obstacle is not None:
             advice = 'prune its neurons and heads instead (kind = "prune")'
             raise RecipeError(f"the {self.component} {obstacle}; {advice}")
+        component = checkpoint.component(self.component)
+        module, (example,) = component.module, example_inputs(component)
         if self.score is Score.TAYLOR:
             loss_gradients_(checkpoint, inputs.data)
         projection = final_linear(module, example)
