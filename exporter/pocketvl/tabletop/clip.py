@@ -1,6 +1,6 @@
 """The CLIP of the tabletop world, and what each phase of its training asks of it.
 
-First the oracle (`tabletop_oracle`) learns where scenes and statements belong; then each tower learns, by
+First the oracle (`tabletop_oracle`) learns where scenes and statements belong; then each encoder learns, by
 itself, to land there. The two meet for the first time when the checkpoint is used.
 """
 
@@ -35,8 +35,8 @@ VocabularySize = Annotated[int, Field(ge=LEAST_VOCABULARY, le=2**24)]
 
 
 @dataclass(frozen=True)
-class TowerSettings(Settings):
-    """Width, depth and heads of a transformer tower."""
+class EncoderSettings(Settings):
+    """Width, depth and heads of a transformer encoder."""
 
     width: Width
     layers: Layers
@@ -49,7 +49,7 @@ class TowerSettings(Settings):
 
 @dataclass(frozen=True)
 class ModelSettings(Settings):
-    """What is to be said of a model, whatever its towers are."""
+    """Settings of a model, whatever its encoders are."""
 
     image_size: Pixels
     text_length: TextLength
@@ -64,8 +64,8 @@ class ClipSettings(ModelSettings):
     """The shape of a CLIP."""
 
     patch_size: Pixels
-    image: TowerSettings
-    text: TowerSettings
+    image: EncoderSettings
+    text: EncoderSettings
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +87,7 @@ def check_patches(patch_size: int, image_size: int) -> None:
 def build_clip(settings: ClipSettings) -> CLIPModel:
     """A CLIPModel with random weights (of torch's present random state)."""
 
-    def tower(shape: TowerSettings) -> dict[str, object]:
+    def section(shape: EncoderSettings) -> dict[str, object]:
         return {
             "hidden_size": shape.width,
             "intermediate_size": 4 * shape.width,
@@ -98,22 +98,22 @@ def build_clip(settings: ClipSettings) -> CLIPModel:
         }
 
     text = {
-        **tower(settings.text),
+        **section(settings.text),
         "vocab_size": settings.vocab_size,
         "max_position_embeddings": settings.text_length,
         "pad_token_id": PAD_ID,
         "bos_token_id": BOS_ID,
         "eos_token_id": EOS_ID,
     }
-    image = {**tower(settings.image), "image_size": settings.image_size, "patch_size": settings.patch_size}
+    image = {**section(settings.image), "image_size": settings.image_size, "patch_size": settings.patch_size}
     config = CLIPConfig(text_config=text, vision_config=image, projection_dim=settings.embedding_dim)
     # Eager attention: under bfloat16 on a CPU the fused kernel's backward pass takes 1.6 times as long.
     config._attn_implementation = "eager"
     return CLIPModel(config)
 
 
-class TaughtTower(nn.Module):
-    """The image side of a model, with the head on its patches that training alone needs."""
+class PatchHeadEncoder(nn.Module):
+    """The image encoder of a model, with the head on its patches that only training needs."""
 
     def __init__(self, encoder: ClipImageEncoder | ConvNextImageEncoder, width: int) -> None:
         """Args: encoder: shared. width: of the patches' hidden states."""
@@ -141,7 +141,7 @@ class TaughtTower(nn.Module):
         raise NotImplementedError
 
 
-class ImageTower(TaughtTower):
+class ClipPatchHeadEncoder(PatchHeadEncoder):
     """Of a CLIPModel: its pooled token comes before the patches."""
 
     def patches(self, hidden: torch.Tensor) -> tuple[torch.Tensor, nn.Module]:
@@ -211,7 +211,7 @@ class ImageObjective:
 
 @dataclass(frozen=True, eq=False)
 class JointObjective:
-    """Pictures against captions and false captions, as both towers embed them.
+    """Pictures against captions and false captions, as both encoders embed them.
 
     Attributes:
         scale: factor on the similarities; not trained any more.

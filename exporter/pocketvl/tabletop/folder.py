@@ -33,7 +33,7 @@ def write_tabletop(
         seed: of the world; scene k of a seed is the same whatever the count.
         count: number of scenes, at least 1.
         size: side of the square pictures in pixels, 32 to 1024.
-        progress: told after every scene.
+        progress: called after every scene.
 
     Raises:
         DataError: count, seed or size is out of range.

@@ -74,7 +74,7 @@ def open_pool(
         folder: where it is kept.
         settings: which scenes.
         spec: how pictures become pixels.
-        progress: told after every shard.
+        progress: called after every shard.
         workers: processes that paint; as many as there are processors where nothing is said.
 
     Raises:
