@@ -1,4 +1,4 @@
-"""What the host's command line shows while it works: one line a stage, a bar for what takes long."""
+"""Progress output of the command line: one line a stage, a bar for long work."""
 
 from __future__ import annotations
 

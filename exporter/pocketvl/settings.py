@@ -1,4 +1,4 @@
-"""What settings are made of: frozen dataclasses that check every field, and the types of their numbers.
+"""Base class of settings: frozen dataclasses with checked fields, and constrained number types.
 
 A field's type says which values it can have, once, for recipes (`recipes/toml.py`) and for Python alike.
 Types are strict: no text is taken for a number and no number for true or false, but an int may stand for a

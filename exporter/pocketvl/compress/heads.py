@@ -15,7 +15,7 @@ from pocketvl.families.layers.split_attention import SplitAttention
 
 
 def head_scores(module: nn.Module, attention: Attention, score: Score = Score.MAGNITUDE) -> torch.Tensor:
-    """How much each head matters: the sum over its weights in queries, keys, values and the projection.
+    """Importance of each head: the sum of scores over its weights in queries, keys, values and projection.
 
     Args:
         module: holds the attention.

@@ -14,7 +14,7 @@ from pocketvl.families.layers.blocks import FeedForward
 
 
 def neuron_scores(module: nn.Module, layer: FeedForward, score: Score = Score.MAGNITUDE) -> torch.Tensor:
-    """How much each neuron matters: the sum over its incoming and its outgoing weights.
+    """Importance of each neuron: the sum of scores over its incoming and outgoing weights.
 
     score(n_i) = sum over j of s(w_ij) + sum over k of s(w_ki), with s as `weight_scores` says. Biases are
     left out, for a neuron that nothing but its bias moves is a constant.

@@ -11,7 +11,7 @@ from pocketvl.errors import RecipeError
 
 
 class Measure(StrEnum):
-    """What a target is set for."""
+    """The cost that a target limits."""
 
     PARAMETERS = "parameters"
     MACS = "macs"
@@ -50,14 +50,14 @@ class Scope(StrEnum):
 
 
 class Units(StrEnum):
-    """What is pruned."""
+    """The units that are pruned."""
 
     NEURONS = "neurons"
     HEADS = "heads"
 
 
 class Schedule(StrEnum):
-    """How far pruning has gone after part of its rounds.
+    """The pruning schedule over rounds.
 
     Cubic: fast while there is much to spare, slow at the end; Zhu & Gupta, 2017, "To prune, or not to prune"
     (arXiv 1710.01878), equation 1.
@@ -93,7 +93,7 @@ class BlockScore(StrEnum):
 
 
 class Grain(StrEnum):
-    """What goes at a time: a block of one head, or of all heads of a layer."""
+    """Granularity of pruning: a block of one head, or of all heads of a layer."""
 
     HEAD = "head"
     LAYER = "layer"

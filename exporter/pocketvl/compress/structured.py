@@ -79,7 +79,7 @@ def groups_of(
 
 
 def gate_gradients(module: nn.Module, group: Group) -> torch.Tensor:
-    """dL/dz of a gate z = 1 on what each unit gives, float64 [units], out of the gradients that are there.
+    """dL/dz of a gate z = 1 on each unit's output, float64 [units], from the accumulated gradients.
 
     It is the sum over the unit's outgoing weights of w * dL/dw.
 

@@ -1,4 +1,4 @@
-"""From two models' right and wrong answers on the same data to the figures of a report."""
+"""Metrics and paired differences of two models on the same data, for the report."""
 
 from __future__ import annotations
 

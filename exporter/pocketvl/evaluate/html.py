@@ -230,7 +230,7 @@ class _Bits:
 
 
 def _bits(search: SearchReport) -> list[_Bits]:
-    """What was chosen, by component and bits; layers of a group as "parent.{k_proj,q_proj}"."""
+    """The chosen layers, by component and bits; layers of a group as "parent.{k_proj,q_proj}"."""
     found: dict[tuple[str, int], list[str]] = {}
     for name, bits in search.bits.items():
         component, _, layers = name.partition("/")

@@ -165,7 +165,7 @@ def latency_bars(report: Report, stage: str) -> str | None:
 
 
 def accuracy_by_kind(report: Report) -> str | None:
-    """Right answers by kind of negative or type of question; None where none are known."""
+    """Accuracy by kind of negative or type of question; None where none are known."""
     metric = next(
         (each for each in Metric if each in report.reference and report.reference[each].by_kind), None
     )
@@ -233,7 +233,7 @@ def worst_first(rows: Sequence[Sensitivity]) -> list[Sensitivity]:
 
 
 def sensitivities(report: Report) -> str | None:
-    """What the worst layers cost, quantized alone; None where that was not measured."""
+    """Sensitivity of the worst layers, quantized alone; None where that was not measured."""
     by_loss = any(row.loss is not None for row in report.sensitivity)
     rows = [row for row in worst_first(report.sensitivity) if by_loss == (row.loss is not None)][:MOST_LAYERS]
     if not rows:

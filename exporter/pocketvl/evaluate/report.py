@@ -192,7 +192,7 @@ class VariantReport:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What it costs to quantize one layer alone, or layers that read the same input together.
+    """Loss from quantizing one layer alone, or layers that read the same input together.
 
     Attributes:
         layer: its name in the component; layers that go together are written "parent.{k_proj,q_proj,v_proj}".
@@ -254,7 +254,7 @@ class SearchReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured of a bundle.
+    """All measurements of a bundle.
 
     Attributes:
         name: of the model.

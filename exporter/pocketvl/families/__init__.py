@@ -74,7 +74,7 @@ def family_named(name: str) -> Family:
 
 
 def read_contract(folder: Path) -> Contract:
-    """Read what a checkpoint takes and gives, without its weights; never touches the network.
+    """Read a checkpoint's contract, without its weights; never accesses the network.
 
     Args:
         folder: holds config.json, tokenizer.json and, mostly, preprocessor_config.json.

@@ -183,7 +183,7 @@ class Checkpoint:
 
     @property
     def logit_scale(self) -> float:
-        """What a cosine is multiplied by before a softmax; 1 where no cosine is.
+        """The scale of cosines before a softmax; 1 for heads without one.
 
         Raises:
             SourceError: what is stored is not the logarithm of anything sensible.

@@ -61,7 +61,7 @@ class ClipImageEncoder(nn.Module):
         return self.embed(self.encode(pixels))
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What the last layer gives, float [B, 1 + patches, width]; first stands the token that is pooled."""
+        """The last layer's hidden states, float [B, 1 + patches, width]; the pooled token is first."""
         embeddings, batch = self.vision_model.embeddings, pixels.shape[0]
         values = self.normalize(pixels)  # [B, 3, H, W]
         patches = embeddings.patch_embedding(values).flatten(2).transpose(1, 2)  # [B, patches, width]
@@ -72,7 +72,7 @@ class ClipImageEncoder(nn.Module):
         return found
 
     def embed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The embedding of what `encode` gave."""
+        """The embedding of `encode`'s hidden states."""
         return l2_normalize(self.visual_projection(self.vision_model.post_layernorm(hidden[:, 0])))
 
 

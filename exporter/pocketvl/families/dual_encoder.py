@@ -61,7 +61,7 @@ class ConvNextImageEncoder(nn.Module):
         return self.embed(self.encode(pixels))
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What the last stage gives, float [B, channels, h, w]."""
+        """The last stage's feature maps, float [B, channels, h, w]."""
         embeddings = self.vision_model.embeddings
         hidden: torch.Tensor = embeddings.layernorm(embeddings.patch_embeddings(self.normalize(pixels)))
         for stage in self.vision_model.encoder.stages:
@@ -69,7 +69,7 @@ class ConvNextImageEncoder(nn.Module):
         return hidden
 
     def embed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The embedding of what `encode` gave."""
+        """The embedding of `encode`'s feature maps."""
         return l2_normalize(self.visual_projection(self.vision_model.layernorm(hidden.mean((-2, -1)))))
 
 

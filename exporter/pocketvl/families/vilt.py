@@ -1,4 +1,4 @@
-"""ViLT: text and picture in one stream of tokens, and answers to questions.
+"""ViLT: a single-stream encoder over text and image tokens that answers questions.
 
 Source: Kim, Son and Kim, 2021, "ViLT: Vision-and-Language Transformer Without Convolution or Region
 Supervision", arXiv 2102.03334; weights and configuration as transformers' `ViltForQuestionAnswering` stores
@@ -59,11 +59,11 @@ class ViltFusion(nn.Module):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """Each takes hidden states and mask, and gives hidden states first in a tuple."""
+        """The transformer layers: (hidden states, mask) -> a tuple with hidden states first."""
         return self.vilt.encoder.layer
 
     def embed(self, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the first layer takes: float [B, T + 1 + patches, width], and what is added to scores."""
+        """The first layer's inputs: states float [B, T + 1 + patches, width], and the additive mask."""
         embeddings = self.vilt.embeddings
         patches = embeddings.patch_embeddings(self.normalize(pixels)).flatten(2).transpose(1, 2)
         first = embeddings.cls_token.expand(len(pixels), -1, -1)
@@ -78,7 +78,7 @@ class ViltFusion(nn.Module):
         return torch.cat([text, image], dim=1), mask
 
     def answer(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The logits, out of what the last layer gave; pooled at the first token."""
+        """The logits from the last layer's hidden states, pooled at the first token."""
         pooler = cast("nn.Module", self.vilt.pooler)
         pooled = pooler(self.vilt.layernorm(hidden[:, :1]))
         logits: torch.Tensor = self.classifier(pooled)

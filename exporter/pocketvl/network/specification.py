@@ -40,7 +40,7 @@ class Scheme(StrEnum):
 
 
 class Granularity(StrEnum):
-    """What shares one scale: a tensor, an output channel, or a group of weights within an output channel."""
+    """What shares one scale: a tensor, an output channel, or a group (block) within an output channel."""
 
     PER_TENSOR = "per_tensor"
     PER_CHANNEL = "per_channel"

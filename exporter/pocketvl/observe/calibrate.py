@@ -163,7 +163,7 @@ class _Input:
                     self._multiply()
 
     def result(self) -> _Seen:
-        """What was seen. To be asked for once: the sum of products is turned into their mean.
+        """The statistics. Call once: the sum of products is turned into their mean in place.
 
         Raises:
             DataError: nothing was seen.
@@ -196,7 +196,7 @@ class _Input:
 
 
 def _rows(layer: nn.Module, values: torch.Tensor) -> Iterator[torch.Tensor]:
-    """What each output position is made of, [positions, inputs]; of a convolution a sample at a time."""
+    """The im2col rows of each output position, [positions, inputs]; of a convolution a sample at a time."""
     if not isinstance(layer, nn.Conv2d):
         yield values.reshape(-1, values.shape[-1])
         return

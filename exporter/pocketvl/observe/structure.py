@@ -25,7 +25,7 @@ def token_tables(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, 
 
 
 def final_linear(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> str | None:
-    """Name of the linear that gives the module's output, but for what follows without weights; None for none.
+    """Name of the linear that computes the module's output, up to ops without weights; None for none.
 
     It is the last to run, and gives as many numbers as the module: a projection into the embedding space.
     """

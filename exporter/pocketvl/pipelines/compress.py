@@ -37,7 +37,7 @@ LOG_FILE = "compress.json"
 
 @dataclass(frozen=True)
 class CompressRequest:
-    """What to compress.
+    """A compression request.
 
     Attributes:
         source: the checkpoint folder; the teacher, too.
@@ -54,7 +54,7 @@ class CompressRequest:
 
 @dataclass(frozen=True)
 class Compressed:
-    """What came out: the components' costs together, before and after."""
+    """The result of a compression: the total cost before and after."""
 
     before: Cost
     after: Cost

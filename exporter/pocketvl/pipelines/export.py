@@ -42,7 +42,7 @@ StageProgress = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What to export.
+    """Settings of an export.
 
     Attributes:
         source: the checkpoint folder.
@@ -69,7 +69,7 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What came out.
+    """The result of an export.
 
     Attributes:
         bundle: its place; None where no variant passed, so that there is nothing to ship.
@@ -291,14 +291,14 @@ def _samples(folder: Path) -> bytes:
 
 
 def _check_inputs(settings: ExportSettings) -> None:
-    """Say of a wrong folder once what every stage of the plan would say of it."""
+    """Check the input folders once, before every stage of the plan would."""
     check_source(settings.source)
     for folder in filter(None, (settings.calibration, settings.data, settings.train)):
         Dataset.open(folder)
 
 
 def written_bundle(folder: Path) -> Mapping[str, str | None] | None:
-    """What `export` wrote into a folder: what its manifest lists, the manifest itself, and reports."""
+    """The files that `export` wrote into a folder: those in its manifest, the manifest, and reports."""
     try:
         files = Manifest.read(folder / MANIFEST_FILE).files
     except PocketVLError:

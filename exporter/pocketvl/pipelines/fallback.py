@@ -1,4 +1,4 @@
-"""Fallback: moves layers to a higher precision, one group at a time, until the answers of a variant hold."""
+"""Fallback: move layers to a higher precision, group by group, until a variant passes the gate."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WORTH_IT = 0.5
 
 @dataclass(frozen=True)
 class Trial:
-    """What a variant is tried with.
+    """The inputs of a variant's trial runs.
 
     Attributes:
         base: the bundle without graphs.
@@ -57,7 +57,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class FallbackResult:
-    """What came of it, by precision.
+    """The fallbacks by precision.
 
     Attributes:
         layers: those that were moved to a higher precision.
@@ -71,7 +71,7 @@ class FallbackResult:
 
 
 def variant_run(base: MakeGoldenPack, data: Path, variant: str, graphs: Iterable[GraphStage]) -> RunVariant:
-    """What a variant gives for a dataset, measured through a bundle that holds it alone."""
+    """The stage that runs a variant on a dataset, in a bundle of its own."""
     return RunVariant(RunReference(base.source, data), AssembleBundle(base, tuple(graphs)), data, variant)
 
 
@@ -135,7 +135,7 @@ class _Precision:
         return _Settled(fallbacks, tuple(steps), self._rankings(self.precision) if asked else ())
 
     def _lost(self, reports: Mapping[str, VariantReport]) -> bool:
-        """Whether a variant failed by what it answered, and not by what could not be measured."""
+        """Whether a variant failed by its measured answers, and not by what could not be measured."""
         from pocketvl.select.gate import judge
 
         if self.trial.gate.parity[self.precision].by_answers_alone and not self.trial.is_task_data:
@@ -169,7 +169,7 @@ class _Precision:
         return first + last
 
     def _ranked(self, precision: Precision) -> dict[str, tuple[LayerSensitivity, ...]]:
-        """What each group of layers loses in a precision, by component."""
+        """The sensitivity of each group of layers in a precision, by component."""
         rankings = self._rankings(precision)
         results = run(plan(rankings), self.trial.cache, self.trial.progress)
         return {ranking.component: read_ranking(results[ranking].folder) for ranking in rankings}

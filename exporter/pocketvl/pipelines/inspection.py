@@ -1,4 +1,4 @@
-"""`pocketvl inspect`: what a checkpoint is made of, what it costs, and what can be done with it."""
+"""`pocketvl inspect`: components, ports and costs of a checkpoint, and the commands that apply to it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ComponentInspection:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a checkpoint is.
+    """A checkpoint's inspection.
 
     Attributes:
         name: of its folder.

@@ -54,7 +54,7 @@ _SIMULATED_BATCH = 100
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What to search.
+    """A search request.
 
     Attributes:
         source: the checkpoint folder.
@@ -204,7 +204,7 @@ class _Search:
 
     @cached_property
     def task(self) -> Task:
-        """What is asked of the checkpoint."""
+        """The task of the checkpoint."""
         return task_of(self.contract)
 
     @cached_property
@@ -221,7 +221,7 @@ class _Search:
 
     @cached_property
     def choices(self) -> Mapping[str, ComponentChoices]:
-        """The components in every stored width, and what they are shown."""
+        """The components in every stored width, with their inputs."""
         from pocketvl.network.integers import QuantizedComponent
         from pocketvl.select.bit_trials import ComponentChoices
 
@@ -236,7 +236,7 @@ class _Search:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """What is chosen by."""
+        """The dataset that choices are scored on."""
         return Dataset.open(self.split.folder / CHOOSING)
 
     @cached_property
@@ -264,7 +264,7 @@ class _Search:
         return tuple(found)
 
     def _losses(self, component: str, bits: int) -> dict[str, float]:
-        """What each layer loses at a width."""
+        """The sensitivity of each layer at a width."""
         ranking = self.stages.ranking(component, _PRECISIONS[bits])
         return loss_by_layer(read_ranking(self.results[ranking].folder))
 
@@ -277,7 +277,7 @@ class _Search:
 
     @cached_property
     def overhead_bytes(self) -> int:
-        """What graph files hold beside the weights and scales that are chosen."""
+        """Bytes of graph files beside the weights and scales that are chosen."""
         from pocketvl.select.search import layers_bytes
 
         widths = (8,) * len(self.groups)
@@ -364,7 +364,7 @@ class _Search:
         return replace(result, failures=failures)
 
     def report(self, chosen: Trial, trials: Sequence[Trial], settings: SearchSettings) -> SearchReport:
-        """What report.json says of the search."""
+        """The search section of report.json."""
         from pocketvl.evaluate.report import SearchReport, SearchTrial
 
         return SearchReport(

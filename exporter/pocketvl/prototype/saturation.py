@@ -1,4 +1,4 @@
-"""Which layers can go wrong in int8 kernels that add two products in 16 bits: x86 before VNNI.
+"""Layers that can saturate in int8 kernels that add two products in 16 bits: x86 before VNNI.
 
 Such a kernel (`vpmaddubsw`) multiplies uint8 activations by int8 weights, adds the products of two neighbours
 along the input axis, and clamps that sum to -32768..32767; from there on it adds in 32 bits. The sum of the
@@ -25,7 +25,7 @@ SAFE_WEIGHT = min(_MOST_ABOVE, _MOST_BELOW) // 2
 
 @dataclass(frozen=True)
 class Saturation:
-    """What a layer's weights allow.
+    """Possible saturation of one layer.
 
     Attributes:
         name: the module's name for the layer.

@@ -49,7 +49,7 @@ class Grid:
         return clamped.astype(np.int16)
 
     def dequantize(self, integers: NDArray[np.integer]) -> Floats:
-        """What integers of this grid stand for; shape is kept."""
+        """Dequantize integers; shape is kept."""
         return (integers * self.scale.astype(np.float64) + self.offset).astype(np.float32)
 
     def with_integer_zero_point(self) -> Grid:

@@ -95,7 +95,7 @@ def measure_relief(
 
 
 def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) -> EmbeddingLoss:
-    """How far embeddings are from others of the same inputs.
+    """The distance between two embeddings of the same inputs.
 
     The mean of what is expected is taken off both: a shift of all embeddings is a loss too.
 

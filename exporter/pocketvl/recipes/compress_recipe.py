@@ -1,4 +1,4 @@
-"""What a compression recipe (TOML) says: steps, each a method with its settings, a training, or both."""
+"""The compression recipe (TOML): steps, each a method with its settings, a training, or both."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _RENAMED_KINDS = {"fresh": Reinitialize.kind}
 
 @dataclass(frozen=True, kw_only=True)
 class StepSettings(Settings):
-    """What a step of every kind may say.
+    """Settings that steps of every kind have.
 
     Attributes:
         learn: the training after each round.

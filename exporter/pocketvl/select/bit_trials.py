@@ -61,7 +61,7 @@ class BitTrials:
         return self._task.soft_score(self._dataset, self.outputs(widths))
 
     def outputs(self, widths: Widths) -> Outputs:
-        """What the components give for the dataset."""
+        """The components' outputs on the dataset."""
         arrays: dict[str, NDArray[np.float32]] = {}
         for component in self._choices:
             arrays |= self._run(component, widths)

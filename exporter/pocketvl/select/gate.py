@@ -41,7 +41,7 @@ FEW_EMBEDDINGS_MEDIAN = 0.95
 
 @dataclass(frozen=True)
 class GateSettings:
-    """What a variant may lose.
+    """Allowances of the gate.
 
     Attributes:
         allowance_pp: per metric, the loss allowed against the reference, in percentage points; a metric
@@ -101,7 +101,7 @@ def parse_gate(
 
 
 class Decision(StrEnum):
-    """What the samples say of a loss.
+    """The statistical decision on a loss.
 
     Within: no more is lost than allowed. Lost: more is. Undecided: the estimate is within the allowance, and
     what is known with 95 % confidence is not.

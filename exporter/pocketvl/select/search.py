@@ -28,7 +28,7 @@ _STARTUP_SHARE = 0.25
 
 
 class BudgetKind(StrEnum):
-    """What is limited: the sum of a variant's graph files, or what one picture and one text take."""
+    """The limited quantity: total size of graph files, or latency of one picture and one text."""
 
     SIZE = "size"
     LATENCY_MS = "latency_ms"
@@ -36,7 +36,7 @@ class BudgetKind(StrEnum):
 
 @dataclass(frozen=True)
 class Budget:
-    """What a variant may cost: bytes or milliseconds."""
+    """A budget in bytes or milliseconds."""
 
     kind: BudgetKind
     limit: float
@@ -69,13 +69,13 @@ class Group:
 
     @property
     def name(self) -> str:
-        """What the study calls it."""
+        """The parameter name in the Optuna study."""
         return f"{self.component}/{'+'.join(self.layers)}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one choice of bits came to.
+    """Score and cost of one choice of bits.
 
     Attributes:
         score: the objective, higher is better.
@@ -88,7 +88,7 @@ class Outcome:
     latency_ms: float | None = None
 
     def cost(self, budget: Budget) -> float:
-        """What the budget limits."""
+        """The cost that the budget limits."""
         if budget.kind is BudgetKind.SIZE:
             return float(self.size_bytes)
         if self.latency_ms is None:
@@ -251,7 +251,7 @@ def _greedy(groups: Sequence[Group], limit: float) -> Widths:
 
 
 def layers_bytes(groups: Sequence[Group], widths: Widths) -> int:
-    """What the groups' weights and scales take."""
+    """Bytes of the groups' weights and scales."""
     return sum(group.bytes_of[width] for group, width in zip(groups, widths, strict=True))
 
 
@@ -300,7 +300,7 @@ def _open_study(groups: Sequence[Group], settings: SearchSettings, journal: Path
 
 
 def _sampler(settings: SearchSettings, number: int) -> optuna.samplers.BaseSampler:
-    """What proposes the trial of a number; a seed of its own keeps processes from proposing the same."""
+    """The Optuna sampler of a trial number; a seed of its own keeps processes from proposing the same."""
     import warnings
 
     import optuna

@@ -1,4 +1,4 @@
-"""What is in a file or a folder, as one sha256; remembered, so that asking again costs a `stat`.
+"""SHA-256 digests of files and folders, cached by `stat`.
 
 A remembered digest is used only while device, inode, size, mtime and ctime are all unchanged, and is
 remembered only of a file that had been left alone for `SETTLED_NS` when it was read: a file changed twice

@@ -37,7 +37,7 @@ class PlanError(StageError):
 
 
 class EventKind(enum.StrEnum):
-    """What happened to a stage."""
+    """Kinds of events."""
 
     STARTED = "started"
     PROGRESS = "progress"
@@ -79,7 +79,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What a stage gave.
+    """The result of a stage.
 
     Attributes:
         stage: the stage.
@@ -167,7 +167,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Desk:
-    """One stage being dealt with."""
+    """One stage being run."""
 
     store: Store
     stage: Stage

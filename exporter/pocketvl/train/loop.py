@@ -56,7 +56,7 @@ def launched() -> PartialState:
 
 
 class Objective(Protocol[BatchInT]):
-    """What is minimised: named losses of one batch, already weighted; their sum is the loss.
+    """Objective: named, weighted losses of one batch; their sum is minimised.
 
     The module may be wrapped (for several processes, for precision): an objective calls it and takes nothing
     else from it but its parameters.
@@ -67,7 +67,7 @@ class Objective(Protocol[BatchInT]):
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a run of the loop did: the losses by name at every step, earlier sessions included."""
+    """The losses by name at every step, earlier sessions included."""
 
     steps: int
     losses: tuple[Mapping[str, float], ...]

@@ -1,4 +1,4 @@
-"""compression.json: the shapes of a compressed checkpoint that its config.json cannot say."""
+"""compression.json: the shapes of a compressed checkpoint that config.json cannot express."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ConvolutionShape:
 @with_config(ConfigDict(extra="forbid", strict=True))
 @dataclass(frozen=True)
 class RemovedBlocks:
-    """What some heads of an attention no longer do: one segment's queries do not read another's keys.
+    """Attention blocks removed from some heads: one segment's queries do not read another's keys.
 
     Attributes:
         attention: its name in the model.
@@ -204,7 +204,7 @@ def shape_of(child: nn.Module) -> LinearShape | None:
 
 
 def compression_of(model: nn.Module, original: nn.Module) -> Compression:
-    """What a compressed model's shapes differ in from those of the model that config.json describes.
+    """The differences between a compressed model's shapes and those that config.json describes.
 
     Raises:
         SourceError: something has become what compression.json cannot say.

@@ -1,4 +1,4 @@
-"""What forwards of several families share, in ops that every engine has."""
+"""Modules shared by several families, in ops that every engine has."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pocketvl.families.layers.segments import Segments
 
 @dataclass(frozen=True)
 class Block:
-    """What one head of an attention does for an ordered pair of segments.
+    """One head's attention from one segment to another.
 
     Attributes:
         attention: name of the attention.

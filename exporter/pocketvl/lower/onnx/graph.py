@@ -1,4 +1,4 @@
-"""What an ONNX file holds: its inputs and outputs, its ops with counts, the types of its tensors."""
+"""Inspect an ONNX file: inputs and outputs, op counts, tensor types."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class _Rewriter:
             self._dequantized[output, layer.output] = output
 
     def _dynamic_product(self, node: NodeProto, name: str, layer: QuantizedLayer, bias: str) -> None:
-        """What ONNX Runtime fuses into MatMulIntegerToFloat or DynamicQuantizeMatMul."""
+        """The pattern that ONNX Runtime fuses into MatMulIntegerToFloat or DynamicQuantizeMatMul."""
         integers, scale, zero_point = self._dynamic_input(node.input[0])
         stem, weight = node.output[0], f"{name}.weight"
         total, wide, step = f"{stem}_integer", f"{stem}_wide", f"{stem}_scale"

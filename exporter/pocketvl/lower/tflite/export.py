@@ -28,7 +28,7 @@ FROM_TORCH: Mapping[str, tuple[int, ...]] = {"CONV_2D": (0, 2, 3, 1), "DEPTHWISE
 
 
 class _Named(nn.Module):
-    """Gives a module's inputs and outputs names, which litert-torch then gives those of the signature."""
+    """Wrapper that names a module's inputs and outputs; litert-torch takes the signature's names from it."""
 
     def __init__(self, inner: nn.Module, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         super().__init__()

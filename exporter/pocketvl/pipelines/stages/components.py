@@ -45,7 +45,7 @@ def check_source(folder: Path) -> None:
 
 
 def this_machine() -> Mapping[str, str]:
-    """What measured or floating-point results depend on beside their inputs."""
+    """The machine properties that measured or floating-point results depend on."""
     return {"isa": instruction_set(), "processors": str(usable_processors())}
 
 

@@ -161,7 +161,7 @@ class TrainedComponent(Stage):
 
     @property
     def precision(self) -> Precision:
-        """What it was trained for."""
+        """The precision that it was trained for."""
         return self.training.precision
 
     @property
@@ -240,7 +240,7 @@ class RankLayers(OfComponent, Stage):
 
 
 def read_ranking(folder: Path) -> tuple[LayerSensitivity, ...]:
-    """What a `RankLayers` found, worst first."""
+    """Read the result of `RankLayers`, worst first."""
     from pocketvl.quantize.ranking import LayerSensitivity
 
     text = (folder / _SENSITIVITY_FILE).read_text(encoding="utf-8")
@@ -248,5 +248,5 @@ def read_ranking(folder: Path) -> tuple[LayerSensitivity, ...]:
 
 
 def loss_by_layer(ranking: Iterable[LayerSensitivity]) -> dict[str, float]:
-    """What each layer loses; layers that were measured together share their loss."""
+    """The loss of each layer; layers that were measured together share theirs."""
     return {layer: group.loss / len(group.layers) for group in ranking for layer in group.layers}

@@ -1,4 +1,4 @@
-"""Training: a dataset as arrays, what a teacher gives for it, and students that are distilled from that."""
+"""Training: a dataset as arrays, teacher outputs, and distilled students."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def teacher_device() -> str:
 
 
 def teacher_machine() -> Mapping[str, str]:
-    """What a teacher's outputs depend on beside its inputs: the last digits differ from device to device."""
+    """The machine properties that teacher outputs depend on: last digits differ between devices."""
     return {**this_machine(), "accelerator": _accelerator()}
 
 
@@ -56,7 +56,7 @@ def _accelerator() -> str:
 
 
 def training_machine() -> Mapping[str, str]:
-    """What a training's result depends on beside its inputs."""
+    """The machine properties that a training's result depends on."""
     return {**teacher_machine(), "processes": str(processes())}
 
 
@@ -91,7 +91,7 @@ class TrainingData(Stage):
 
 
 def read_samples(folder: Path) -> TrainingSamples:
-    """What a `TrainingData` made; images stay on disk.
+    """Read the result of `TrainingData`; images stay on disk.
 
     Raises:
         DataError: too few for a training.
@@ -103,7 +103,7 @@ def read_samples(folder: Path) -> TrainingSamples:
 
 @dataclass(frozen=True)
 class TeacherOutputs(Stage):
-    """What a model gives for all of the training data, by component.
+    """Teacher outputs for all of the training data, by component.
 
     Attributes:
         teacher: a checkpoint.
@@ -139,7 +139,7 @@ class TeacherOutputs(Stage):
 
 
 def read_outputs(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """What a `TeacherOutputs` found, by port; it stays on disk."""
+    """Read the result of `TeacherOutputs`, by port; memory-mapped."""
     files = sorted(folder.glob("*.npy"))
     return {path.name.removesuffix(".npy"): np.load(path, mmap_mode="r") for path in files}
 
