@@ -249,11 +249,11 @@ def under_patches(rows: torch.Tensor, patches: int) -> tuple[torch.Tensor, torch
 
 
 def naming_loss(
-    logits: torch.Tensor, rows: torch.Tensor, covered: torch.Tensor, which: torch.Tensor
+    logits: torch.Tensor, rows: torch.Tensor, covered: torch.Tensor, owner: torch.Tensor
 ) -> torch.Tensor:
     """Whether an object lies under each patch and what it looks like; logits [B, P, 1 + attributes]."""
     loss = F.binary_cross_entropy_with_logits(logits[..., 0], covered.float())
-    attributes = rows[..., :4].long().gather(1, which[..., None].expand(-1, -1, 4))[covered]  # [M, 4]
+    attributes = rows[..., :4].long().gather(1, owner[..., None].expand(-1, -1, 4))[covered]  # [M, 4]
     start = 1
     for k, values in enumerate(VOCABULARIES):
         named = logits[..., start : start + len(values)][covered]
@@ -263,8 +263,8 @@ def naming_loss(
 
 
 def _placing_loss(
-    tokens: torch.Tensor, things: torch.Tensor, covered: torch.Tensor, which: torch.Tensor
+    tokens: torch.Tensor, things: torch.Tensor, covered: torch.Tensor, owner: torch.Tensor
 ) -> torch.Tensor:
     """How far the patches' tokens [B, P, D] are from the vectors [B, 5, D] of the objects under them."""
-    target = things.gather(1, which[..., None].expand(-1, -1, things.shape[-1]))  # [B, P, D]
+    target = things.gather(1, owner[..., None].expand(-1, -1, things.shape[-1]))  # [B, P, D]
     return _apart(tokens[covered], target[covered])
