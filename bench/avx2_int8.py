@@ -11,7 +11,7 @@ installed, for the answers, not for the times:
     qemu-x86_64 -cpu Haswell PYTHON -m bench.avx2_int8 kernels GRAPH.onnx --runs 2 --threads 1
 
 `weights` proves from the integers which layers can saturate, and compares 8-bit weights with 7-bit weights,
-in all layers and in just those, against the float towers on samples that calibration has not seen.
+in all layers and in just those, against the float components on samples that calibration has not seen.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pocketvl.families.checkpoint import Checkpoint
-    from pocketvl.network.integers import QuantizedTower
-    from pocketvl.network.specification import TowerSpec
+    from pocketvl.network.integers import QuantizedComponent
+    from pocketvl.network.specification import ComponentSpec
 
 EXACT_MODE = "session.x64quantprecision"
 Array = NDArray[Any]
@@ -121,7 +121,7 @@ def timed(opened: Any, feed: Mapping[str, Array]) -> float:
 @click.option("--runs", default=60, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 def kernels(graph: Path, runs: int, threads: int) -> None:
-    """Times a static int8 GRAPH with the exact mode off and on, and compares the answers."""
+    """Time a static int8 GRAPH with the exact mode off and on, and compare the answers."""
     wrong = saturates()
     print(f"{cpu_name()}, {instruction_set()} as the system tells it, {threads} threads")
     print(f"plain int8 kernels saturate here: {'yes' if wrong else 'no, there is nothing to choose'}")
@@ -147,7 +147,7 @@ def kernels(graph: Path, runs: int, threads: int) -> None:
 @click.option("--inputs", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def answers(graph: Path, inputs: Path, out: Path) -> None:
-    """Writes what GRAPH answers to the rows of a .npy file: arrays "plain" and "exact" of a .npz file."""
+    """Write what GRAPH answers to the rows of a .npy file: arrays "plain" and "exact" of a .npz file."""
     rows, found = np.load(inputs), []
     for exact in (False, True):
         opened = session(graph.read_bytes(), exact, 1)
@@ -157,8 +157,8 @@ def answers(graph: Path, inputs: Path, out: Path) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Tower:
-    """A float tower with its LayerNorms folded, what calibrates it, and what it is judged on."""
+class Component:
+    """A float component with its LayerNorms folded, what calibrates it, and what it is judged on."""
 
     name: str
     module: nn.Module
@@ -184,8 +184,8 @@ def inputs_of(source: Checkpoint, folder: Path, count: int) -> tuple[Array, Arra
     return pixels, Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts[:1024]).ids
 
 
-def towers_of(checkpoint: Path, calibration: Path, samples: Path, count: int) -> Iterator[Tower]:
-    """Both towers of a checkpoint."""
+def components_of(checkpoint: Path, calibration: Path, samples: Path, count: int) -> Iterator[Component]:
+    """Both components of a checkpoint."""
     import torch
 
     from pocketvl.families import open_checkpoint
@@ -193,14 +193,17 @@ def towers_of(checkpoint: Path, calibration: Path, samples: Path, count: int) ->
 
     source = open_checkpoint(checkpoint)
     seen, unseen = inputs_of(source, calibration, 512), inputs_of(source, samples, count)
-    modules = {"image": source.tower("image_encoder"), "text": source.tower("text_encoder")}
+    modules = {
+        "image": source.component("image_encoder").module,
+        "text": source.component("text_encoder").module,
+    }
     for (name, module), rows, judged in zip(modules.items(), seen, unseen, strict=True):
         example = torch.from_numpy(rows[:1])
         fold_(module, example)
-        yield Tower(name, module, example, rows, judged)
+        yield Component(name, module, example, rows, judged)
 
 
-def in_7_bits(spec: TowerSpec, names: frozenset[str]) -> TowerSpec:
+def in_7_bits(spec: ComponentSpec, names: frozenset[str]) -> ComponentSpec:
     """The specification, with the weights of the named layers in -63..63."""
     layers = {
         name: replace(layer, weights=replace(layer.weights, bits=7)) if name in names else layer
@@ -217,8 +220,8 @@ def embedded(module: nn.Module, rows: Array) -> NDArray[np.float32]:
         return torch.cat([module(torch.from_numpy(batch)) for batch in batches(rows)]).numpy()
 
 
-def with_dynamic(spec: TowerSpec, tower: Tower, patterns: tuple[str, ...]) -> TowerSpec:
-    """The specification, with linears dynamic whose "<tower>:<layer>" fits a pattern."""
+def with_dynamic(spec: ComponentSpec, component: Component, patterns: tuple[str, ...]) -> ComponentSpec:
+    """The specification, with linears dynamic whose "<component>:<layer>" fits a pattern."""
     from torch import nn
 
     from pocketvl.network.specification import INT8_DYNAMIC
@@ -226,33 +229,33 @@ def with_dynamic(spec: TowerSpec, tower: Tower, patterns: tuple[str, ...]) -> To
     fits = {
         name: INT8_DYNAMIC
         for name in spec.layers
-        if isinstance(tower.module.get_submodule(name), nn.Linear)
-        and any(fnmatch(f"{tower.name}:{name}", pattern) for pattern in patterns)
+        if isinstance(component.module.get_submodule(name), nn.Linear)
+        and any(fnmatch(f"{component.name}:{name}", pattern) for pattern in patterns)
     }
     return replace(spec, layers={**spec.layers, **fits})
 
 
-def quantized_towers(tower: Tower, dynamic: tuple[str, ...]) -> Mapping[str, QuantizedTower]:
+def quantized_components(component: Component, dynamic: tuple[str, ...]) -> Mapping[str, QuantizedComponent]:
     """Int8 with 8-bit weights, with 7-bit weights, and with 7 bits in layers that can saturate."""
     from pocketvl.observe.calibrate import calibrate
     from pocketvl.observe.settings import CalibrationSettings
     from pocketvl.observe.structure import token_tables
     from pocketvl.prototype.saturation import saturating_layers
-    from pocketvl.quantize.tower import quantize_tower, tower_spec
+    from pocketvl.quantize.component import component_spec, quantize_component
     from pocketvl_runtime.manifest import Precision
 
-    spec = tower_spec(tower.module, Precision.INT8, token_tables(tower.module, tower.example))
-    spec = with_dynamic(spec, tower, dynamic)
+    spec = component_spec(component.module, Precision.INT8, token_tables(component.module, component.example))
+    spec = with_dynamic(spec, component, dynamic)
     settings = CalibrationSettings(second_moments=True)
-    seen = calibrate(tower.module, list(batches(tower.calibration)), settings)
-    plain = quantize_tower(tower.module, spec, seen)
+    seen = calibrate(component.module, list(batches(component.calibration)), settings)
+    plain = quantize_component(component.module, spec, seen)
     reports = saturating_layers(plain)
     every = in_7_bits(spec, frozenset(report.name for report in reports))
     some = in_7_bits(spec, frozenset(report.name for report in reports if report.possible))
     return {
         "8 bits": plain,
-        "7 bits": quantize_tower(tower.module, every, seen),
-        "7 bits where it can saturate": quantize_tower(tower.module, some, seen),
+        "7 bits": quantize_component(component.module, every, seen),
+        "7 bits where it can saturate": quantize_component(component.module, some, seen),
     }
 
 
@@ -270,15 +273,16 @@ def weights(checkpoint: Path, calibration: Path, samples: Path, count: int, dyna
     from pocketvl.quantize.simulate import simulated
     from pocketvl.tasks.parity import measure_parity
 
-    for tower in towers_of(checkpoint, calibration, samples, count):
-        reference = embedded(tower.module, tower.samples)
-        for name, quantized in quantized_towers(tower, dynamic).items():
+    for component in components_of(checkpoint, calibration, samples, count):
+        reference = embedded(component.module, component.samples)
+        for name, quantized in quantized_components(component, dynamic).items():
             reports = saturating_layers(quantized)
-            with simulated(tower.module, quantized):
-                parity = measure_parity(reference, embedded(tower.module, tower.samples))
+            with simulated(component.module, quantized):
+                parity = measure_parity(reference, embedded(component.module, component.samples))
             saturating, pairs = (sum(getattr(r, n) for r in reports) for n in ("saturating", "pairs"))
             print(
-                f"{tower.name:5}  {name:29} {sum(each.possible for each in reports)} of {len(reports)} layers"
+                f"{component.name:5}  {name:29} "
+                f"{sum(each.possible for each in reports)} of {len(reports)} layers"
                 f" can saturate, {saturating / pairs:.2%} of pairs; centred cosine"
                 f" {parity.centred_cosine_median:.5f}, least {parity.centred_cosine_min:.5f} (n={parity.n})",
                 flush=True,

@@ -1,4 +1,4 @@
-"""Peak memory of calibrating a small CLIP-like tower over few and over many streamed samples.
+"""Peak memory of calibrating a small CLIP-like component over few and over many streamed samples.
 
 Each count runs in a process of its own, since a process's peak never falls.
 
@@ -38,7 +38,7 @@ def stream(count: int) -> Iterator[NDArray[np.uint8]]:
         yield random.integers(0, 256, (1, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
 
 
-def tower() -> nn.Module:
+def component() -> nn.Module:
     """A seeded vision transformer: patches, attention with separate projections, GELU, a projection."""
     import torch
     from torch import nn
@@ -64,7 +64,7 @@ def tower() -> nn.Module:
             out: torch.Tensor = hidden + self.fc2(nn.functional.gelu(self.fc1(self.norm2(hidden))))
             return out
 
-    class Tower(nn.Module):
+    class Encoder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.patches = nn.Conv2d(3, HIDDEN, PATCH_SIZE, PATCH_SIZE)
@@ -77,15 +77,15 @@ def tower() -> nn.Module:
             return out
 
     torch.manual_seed(0)
-    return Tower().eval().requires_grad_(False)
+    return Encoder().eval().requires_grad_(False)
 
 
 def measure(count: int) -> dict[str, Any]:
-    """Calibrates over so many samples, in this process."""
+    """Calibrate over so many samples, in this process."""
     from pocketvl.observe.calibrate import calibrate
     from pocketvl.observe.settings import CalibrationSettings
 
-    module = tower()
+    module = component()
     before = peak_mb()
     start = time.perf_counter()
     found = calibrate(module, stream(count), CalibrationSettings(second_moments=True))
@@ -98,7 +98,7 @@ def measure(count: int) -> dict[str, Any]:
 @click.option("--many", default=4096, show_default=True, help="Samples of the second.")
 @click.option("--alone", type=int, hidden=True, help="Measure this many in this process.")
 def main(few: int, many: int, alone: int | None) -> None:
-    """Prints the peak resident memory of both runs, and their ratio."""
+    """Print the peak resident memory of both runs, and their ratio."""
     if alone is not None:
         click.echo(json.dumps(measure(alone)))
         return

@@ -1,10 +1,10 @@
 """CLIP ViT-B/32 from its configuration, random weights: what static int8 costs and what it is worth.
 
-Fidelity: both towers, plain and with eight outlier channels at 20x, against the float module, in both
+Fidelity: both components, plain and with eight outlier channels at 20x, against the float module, in both
 engines, on samples that calibration did not see. Latency: against what the engines' own tools make of the
 same float graphs, all of them timed in turns in one process, as medians of paired ratios.
 
-    python -m bench.clip_b32 --work build/bench/clip-b32 [--towers image,text-plain,text-outliers] [--runs 60]
+    python -m bench.clip_b32 --work build/bench/clip-b32 [--components image,text-outliers] [--runs 60]
 
 The graphs stay in the work folder, so that a second call only measures.
 """
@@ -36,10 +36,10 @@ from pocketvl.lower.tflite.quantized import write_quantized_tflite
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.observe.structure import final_linear, token_tables
+from pocketvl.quantize.component import component_spec, quantize_component
 from pocketvl.quantize.equalize import equalize_
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.settings import QuantizeSettings
-from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl.tabletop.draw import draw_scene
 from pocketvl.tabletop.scene import sample_scene, scene_rng
 from pocketvl.tasks.parity import measure_parity
@@ -61,8 +61,8 @@ EOS = 49407
 
 
 @dataclass(frozen=True)
-class Tower:
-    """One tower, plain or with outliers, and what it is shown."""
+class Component:
+    """One component, plain or with outliers, and what it is shown."""
 
     name: str
     module: nn.Module
@@ -98,11 +98,11 @@ def clip(seed: int, outliers: bool) -> CLIPModel:
     return model
 
 
-def pictures(count: int, seed: int) -> NDArray[np.uint8]:
+def images(count: int, seed: int) -> NDArray[np.uint8]:
     """Tabletop scenes of 224 x 224, uint8 [count, 224, 224, 3]."""
     found = []
-    for place in range(count):
-        rng = scene_rng(seed, place)
+    for index in range(count):
+        rng = scene_rng(seed, index)
         content, _ = draw_scene(sample_scene(rng), rng, 224)
         found.append(np.asarray(open_image(content)))
     return np.stack(found)
@@ -119,72 +119,72 @@ def texts(count: int, seed: int) -> NDArray[np.int32]:
     return ids
 
 
-def towers(names: list[str], calibration: int, unseen: int) -> list[Tower]:
-    """The towers that were asked for, plain and with outliers."""
+def components(names: list[str], calibration: int, unseen: int) -> list[Component]:
+    """The components that were asked for, plain and with outliers."""
     normalization = Normalization(
         (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), 1 / 255
     )
     preprocess = ImageProcessor.bicubic(ResizeMode.SHORTEST_EDGE, (224, 224), (224, 224), normalization)
     found = []
     shown: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
-        "image": (pictures(calibration, 1), pictures(unseen, 2)),
+        "image": (images(calibration, 1), images(unseen, 2)),
         "text": (texts(calibration, 1), texts(unseen, 2)),
     }
     for kind in ("plain", "outliers"):
         model = clip(0, kind == "outliers")
         modules = {"image": ClipImageEncoder(model, preprocess), "text": ClipTextEncoder(model, 77)}
         found += [
-            Tower(f"{name}-{kind}", modules[name].eval(), *shown[name])
+            Component(f"{name}-{kind}", modules[name].eval(), *shown[name])
             for name in INPUTS
             if name in names or f"{name}-{kind}" in names
         ]
     return found
 
 
-def make_graphs(tower: Tower, folder: Path) -> dict[str, Any]:
-    """Writes every graph of a tower that is not there yet; returns what quantization did."""
-    told = folder / "quantized.json"
-    if told.exists():
-        found: dict[str, Any] = json.loads(told.read_text())
+def make_graphs(component: Component, folder: Path) -> dict[str, Any]:
+    """Write every graph of a component that is not there yet; return what quantization did."""
+    document = folder / "quantized.json"
+    if document.exists():
+        found: dict[str, Any] = json.loads(document.read_text())
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    module, feeds = tower.module, [row[None] for row in tower.calibration]
+    module, feeds = component.module, [row[None] for row in component.calibration]
     example = torch.from_numpy(feeds[0])
     begin = time.perf_counter()
     fold_(module, example)
     plain_onnx, plain_tflite = folder / "folded.onnx", folder / "folded.tflite"
-    export_onnx(module, {tower.input_name: example}, plain_onnx)
-    export_tflite(module, {tower.input_name: example}, plain_tflite)
+    export_onnx(module, {component.input_name: example}, plain_onnx)
+    export_tflite(module, {component.input_name: example}, plain_tflite)
     lowered = time.perf_counter()
     equalized = equalize_(module, example, feeds)
     moved = [each for each in equalized if each.strength is not None]
     onnx, tflite = plain_onnx, plain_tflite
     if moved:
         onnx, tflite = folder / "equalized.onnx", folder / "equalized.tflite"
-        export_onnx(module, {tower.input_name: example}, onnx)
-        export_tflite(module, {tower.input_name: example}, tflite)
+        export_onnx(module, {component.input_name: example}, onnx)
+        export_tflite(module, {component.input_name: example}, tflite)
     quantizing = time.perf_counter()
     seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
-    integers = quantize_tower(
+    integers = quantize_component(
         module,
-        tower_spec(module, Precision.INT8, token_tables(module, example), final_linear(module, example)),
+        component_spec(module, Precision.INT8, token_tables(module, example), final_linear(module, example)),
         seen,
         QuantizeSettings(),
     )
     done = time.perf_counter()
     write_quantized_onnx(onnx, integers, folder / "static.onnx")
     write_quantized_tflite(tflite, integers, folder / "static.tflite")
-    _own_tools(plain_onnx, plain_tflite, tower, folder)
+    _own_tools(plain_onnx, plain_tflite, component, folder)
     found = {
         "equalized": {each.norm: each.strength for each in moved},
         "lowering_s": round(lowered - begin, 1),
         "quantizing_s": round(done - quantizing, 1),
     }
-    told.write_text(json.dumps(found, indent=1))
+    document.write_text(json.dumps(found, indent=1))
     return found
 
 
-def _own_tools(onnx: Path, tflite: Path, tower: Tower, folder: Path) -> None:
+def _own_tools(onnx: Path, tflite: Path, component: Component, folder: Path) -> None:
     """The same float graphs, quantized by the engines' own tools."""
     from ai_edge_quantizer import qtyping, quantizer
     from onnxruntime.quantization import (
@@ -197,11 +197,11 @@ def _own_tools(onnx: Path, tflite: Path, tower: Tower, folder: Path) -> None:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._rows = iter(tower.calibration[:32])
+            self._rows = iter(component.calibration[:32])
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             row = next(self._rows, None)
-            return None if row is None else {tower.input_name: row[None]}
+            return None if row is None else {component.input_name: row[None]}
 
     layers = ["MatMul", "Gemm", "Conv"]
     quantize_dynamic(
@@ -224,23 +224,24 @@ def _own_tools(onnx: Path, tflite: Path, tower: Tower, folder: Path) -> None:
             else:
                 tool.add_static_config(".*", op, activation_num_bits=8, weight_num_bits=8)
         if name == "aeq-static":
-            rows = [{tower.input_name: row[None]} for row in tower.calibration[:32]]
+            rows = [{component.input_name: row[None]} for row in component.calibration[:32]]
             statistics = tool.calibrate({"serving_default": rows})
         (folder / f"{name}.tflite").write_bytes(bytes(tool.quantize(statistics).quantized_model))
 
 
-def fidelity(tower: Tower, folder: Path) -> dict[str, dict[str, float]]:
+def fidelity(component: Component, folder: Path) -> dict[str, dict[str, float]]:
     """Mean-centred cosines of the int8 graphs to the float module, and to each other."""
     with torch.inference_mode():
         rows = [
-            tower.module(torch.from_numpy(tower.unseen[k : k + 16])) for k in range(0, len(tower.unseen), 16)
+            component.module(torch.from_numpy(component.unseen[k : k + 16]))
+            for k in range(0, len(component.unseen), 16)
         ]
     expected = torch.cat(rows).numpy()
-    role, found = ROLES[tower.name.split("-")[0]], {}
+    role, found = ROLES[component.name.split("-")[0]], {}
     answers = {}
     for name in GRAPHS:
         run = open_graph(folder / name, role, 2)
-        answers[name] = np.concatenate([run({tower.input_name: row[None]}) for row in tower.unseen])
+        answers[name] = np.concatenate([run({component.input_name: row[None]}) for row in component.unseen])
         parity = measure_parity(expected, answers[name])
         found[name] = {
             "centred_min": parity.centred_cosine_min,
@@ -254,14 +255,14 @@ def fidelity(tower: Tower, folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def latency(tower: Tower, folder: Path, threads: int, runs: int) -> dict[str, dict[str, float]]:
+def latency(component: Component, folder: Path, threads: int, runs: int) -> dict[str, dict[str, float]]:
     """Milliseconds of every graph, and the share of it that static int8 takes: medians of paired ratios."""
-    role = ROLES[tower.name.split("-")[0]]
+    role = ROLES[component.name.split("-")[0]]
     names = sorted(
         p.name for p in folder.iterdir() if p.suffix in (".onnx", ".tflite") and "equalized" not in p.name
     )
     running = {name: open_graph(folder / name, role, threads) for name in names}
-    times = interleaved(running, {tower.input_name: tower.unseen[:1]}, runs)
+    times = interleaved(running, {component.input_name: component.unseen[:1]}, runs)
     found = {}
     for name in names:
         own, other = times["static" + Path(name).suffix], times[name]
@@ -275,7 +276,7 @@ def latency(tower: Tower, folder: Path, threads: int, runs: int) -> dict[str, di
 
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), required=True)
-@click.option("--towers", "names", default="image,text", show_default=True)
+@click.option("--components", "names", default="image,text", show_default=True)
 @click.option("--calibration-samples", default=128, show_default=True)
 @click.option("--fidelity-samples", default=256, show_default=True)
 @click.option("--runs", default=60, show_default=True)
@@ -283,15 +284,15 @@ def main(work: Path, names: str, calibration_samples: int, fidelity_samples: int
     """Measure, print, and write results.json into the work folder."""
     results: dict[str, Any] = {"machine": machine()}
     print(results["machine"])
-    for tower in towers(names.split(","), calibration_samples, fidelity_samples):
-        folder = work / tower.name
-        results[tower.name] = {"quantized": make_graphs(tower, folder)}
-        print(f"\n{tower.name}: {results[tower.name]['quantized']}", flush=True)
-        results[tower.name]["fidelity"] = fidelity(tower, folder)
-        for name, row in results[tower.name]["fidelity"].items():
+    for component in components(names.split(","), calibration_samples, fidelity_samples):
+        folder = work / component.name
+        results[component.name] = {"quantized": make_graphs(component, folder)}
+        print(f"\n{component.name}: {results[component.name]['quantized']}", flush=True)
+        results[component.name]["fidelity"] = fidelity(component, folder)
+        for name, row in results[component.name]["fidelity"].items():
             print(f"  {name:<22} centred cosine {row['centred_median']:.5f}, least {row['centred_min']:.5f}")
         for threads in (1, 2):
-            timed = results[tower.name][f"latency_{threads}"] = latency(tower, folder, threads, runs)
+            timed = results[component.name][f"latency_{threads}"] = latency(component, folder, threads, runs)
             for name, row in timed.items():
                 print(
                     f"  {threads} threads {name:<20} {row['median_ms']:7.2f} ms (p10 {row['p10_ms']:.2f}); "

@@ -39,8 +39,8 @@ def main(source: Path, calibration: Path, data: Path, train: Path, work: Path, c
         settings = ExportSettings(
             source, work / name, calibration, data, VARIANTS, keep_failing=True, recipe=recipe, train=train
         )
-        with stage_lines() as tell:
-            report = export(settings, cache, tell).report
+        with stage_lines() as progress:
+            report = export(settings, cache, progress).report
         for variant in report.ordered_variants():
             losses = {
                 metric.value: (each.drop_pp, each.drop_ci95, each.n)

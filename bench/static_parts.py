@@ -1,8 +1,8 @@
 """Which part of static int8 costs answers: weights, inputs or outputs, and of which kind of layer.
 
-Computed in torch on the towers of CLIP ViT-B/32, each part alone; losses do not add up.
+Computed in torch on the components of CLIP ViT-B/32, each part alone; losses do not add up.
 
-    python -m bench.static_parts [--towers image,text] [--samples 128]
+    python -m bench.static_parts [--components image,text] [--samples 128]
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bench.clip_b32 import Tower, towers
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
-from pocketvl.network.specification import TowerSpec
+from bench.clip_b32 import Component, components
+from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
+from pocketvl.network.specification import ComponentSpec
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.calibration import Calibration
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.observe.structure import final_linear, token_tables
+from pocketvl.quantize.component import component_spec, quantize_component
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.rounding import Rounding
 from pocketvl.quantize.sensitivity import embedding_loss
 from pocketvl.quantize.settings import QuantizeSettings
-from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 
 KINDS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -43,9 +43,9 @@ class Part(Flag):
     ALL = WEIGHTS | INPUT | OUTPUT
 
 
-def embed(tower: Tower, layers: dict[str, QuantizedLayer], part: Part) -> NDArray[np.float64]:
+def embed(component: Component, layers: dict[str, QuantizedLayer], part: Part) -> NDArray[np.float64]:
     """The unseen samples' embeddings, with that part of these layers quantized."""
-    module, handles = tower.module, []
+    module, handles = component.module, []
     floats = {name: value.detach().clone() for name, value in module.state_dict().items()}
     with torch.no_grad():
         for name, layer in layers.items():
@@ -62,8 +62,8 @@ def embed(tower: Tower, layers: dict[str, QuantizedLayer], part: Part) -> NDArra
                 after = lambda _, args, output, grid=layer.output: fake_quantize(output, grid)  # noqa: E731
                 handles.append(child.register_forward_hook(after))
         rows = [
-            module(torch.from_numpy(tower.unseen[k : k + 16])).numpy()
-            for k in range(0, len(tower.unseen), 16)
+            module(torch.from_numpy(component.unseen[k : k + 16])).numpy()
+            for k in range(0, len(component.unseen), 16)
         ]
     for handle in handles:
         handle.remove()
@@ -72,19 +72,19 @@ def embed(tower: Tower, layers: dict[str, QuantizedLayer], part: Part) -> NDArra
 
 
 @click.command()
-@click.option("--towers", "names", default="image,text", show_default=True)
+@click.option("--components", "names", default="image,text", show_default=True)
 @click.option("--samples", default=128, show_default=True)
 def main(names: str, samples: int) -> None:
     """Measure and print."""
-    for tower in towers(names.split(","), samples, samples):
-        if not tower.name.endswith("-plain"):
+    for component in components(names.split(","), samples, samples):
+        if not component.name.endswith("-plain"):
             continue
-        module, example = tower.module, torch.from_numpy(tower.calibration[:1])
+        module, example = component.module, torch.from_numpy(component.calibration[:1])
         fold_(module, example)
-        expected = embed(tower, {}, Part.ALL)
-        feeds = [row[None] for row in tower.calibration]
+        expected = embed(component, {}, Part.ALL)
+        feeds = [row[None] for row in component.calibration]
         seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
-        spec = tower_spec(
+        spec = component_spec(
             module, Precision.INT8, token_tables(module, example), final_linear(module, example)
         )
 
@@ -98,14 +98,16 @@ def main(names: str, samples: int) -> None:
             rows += [(f"{kind} {_word(part)}", some, part) for part in Part]
         rest = {name: layer for name, layer in layers.items() if not name.endswith(KINDS)}
         rows += [(f"{', '.join(rest)} {_word(part)}", rest, part) for part in Part]
-        print(tower.name)
+        print(component.name)
         for what, some, part in rows:
-            loss = embedding_loss(expected, embed(tower, some, part)).cosine
+            loss = embedding_loss(expected, embed(component, some, part)).cosine
             print(f"  {what:<50} loses {loss:.5f} of centred cosine", flush=True)
 
 
-def _quantized(module: nn.Module, spec: TowerSpec, seen: Calibration, rounding: Rounding) -> QuantizedTower:
-    return quantize_tower(module, spec, seen, replace(QuantizeSettings(), rounding=rounding))
+def _quantized(
+    module: nn.Module, spec: ComponentSpec, seen: Calibration, rounding: Rounding
+) -> QuantizedComponent:
+    return quantize_component(module, spec, seen, replace(QuantizeSettings(), rounding=rounding))
 
 
 def _word(part: Part) -> str:

@@ -27,7 +27,7 @@ def machine() -> str:
 
 
 def open_graph(path: Path, role: str, threads: int) -> Graph:
-    """Runs a graph as the device does."""
+    """Open a graph as the device does."""
     backend = backend_of_file(path)
     tensors = backend.graph_io(path)
     spec = GraphSpec(role, backend.engine, Precision.INT8, path.name, tensors.inputs, tensors.outputs)

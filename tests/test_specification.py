@@ -23,16 +23,16 @@ from pocketvl.network.specification import (
     INT8_STATIC,
     INT8_TABLE,
     SPECIFICATION_FILE,
+    ComponentSpec,
     Granularity,
     GridSpec,
     LayerSpec,
     Mode,
     ProductSpec,
     Scheme,
-    TowerSpec,
 )
 
-SPEC = TowerSpec(
+SPEC = ComponentSpec(
     {"blocks.0.fc": INT8_STATIC, "blocks.1.fc": INT4_DYNAMIC, "table": INT8_TABLE, "head": INT8_DYNAMIC},
     {"blocks.0.attention.scores": ProductSpec(ACTIVATION_8, replace(ACTIVATION_8, bits=6))},
 )
@@ -55,9 +55,9 @@ LAYERS = st.builds(LayerSpec, st.just(Mode.STATIC), GRIDS, GRIDS, GRIDS) | st.bu
 
 def test_a_specification_comes_back_as_it_was(tmp_path: Path) -> None:
     SPEC.save(tmp_path)
-    assert TowerSpec.load(tmp_path) == SPEC
+    assert ComponentSpec.load(tmp_path) == SPEC
     first = (tmp_path / SPECIFICATION_FILE).read_bytes()
-    TowerSpec.load(tmp_path).save(tmp_path)
+    ComponentSpec.load(tmp_path).save(tmp_path)
     assert (tmp_path / SPECIFICATION_FILE).read_bytes() == first
 
 
@@ -66,9 +66,9 @@ def test_any_specification_comes_back(
     tmp_path_factory: pytest.TempPathFactory, layers: dict[str, LayerSpec], grids: tuple[GridSpec, GridSpec]
 ) -> None:
     folder = tmp_path_factory.mktemp("spec")
-    spec = TowerSpec(layers, {"attention.values": ProductSpec(*grids)})
+    spec = ComponentSpec(layers, {"attention.values": ProductSpec(*grids)})
     spec.save(folder)
-    assert TowerSpec.load(folder) == spec
+    assert ComponentSpec.load(folder) == spec
 
 
 @given(GRIDS)
@@ -149,7 +149,7 @@ def test_a_value_of_the_wrong_type_is_named_with_its_place(
     edit: Callable[[Any], None], where: str, why: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=f"{SPECIFICATION_FILE}: {where}: .*({why})") as caught:
-        TowerSpec.load(edited(tmp_path, edit))
+        ComponentSpec.load(edited(tmp_path, edit))
     assert "\n" not in str(caught.value)
 
 
@@ -167,7 +167,7 @@ def test_values_that_do_not_go_together_are_refused(
     edit: Callable[[Any], None], why: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=f"{SPECIFICATION_FILE}: .*{why}") as caught:
-        TowerSpec.load(edited(tmp_path, edit))
+        ComponentSpec.load(edited(tmp_path, edit))
     assert "\n" not in str(caught.value)
 
 
@@ -175,19 +175,19 @@ def test_values_that_do_not_go_together_are_refused(
 def test_another_version_is_refused(version: object, tmp_path: Path) -> None:
     folder = edited(tmp_path, put("schema_version", value=version))
     with pytest.raises(DataError, match=f"is of version {version}, and 1 is known here"):
-        TowerSpec.load(folder)
+        ComponentSpec.load(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', '{"schema_version": 1}'])
 def test_what_is_no_specification_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / SPECIFICATION_FILE).write_text(text)
     with pytest.raises(DataError, match=SPECIFICATION_FILE):
-        TowerSpec.load(tmp_path)
+        ComponentSpec.load(tmp_path)
 
 
 def test_a_missing_file_and_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
-        TowerSpec.load(tmp_path)
+        ComponentSpec.load(tmp_path)
     (tmp_path / SPECIFICATION_FILE).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="cannot be read"):
-        TowerSpec.load(tmp_path)
+        ComponentSpec.load(tmp_path)

@@ -44,13 +44,13 @@ def _rows(names: str, budget: str) -> tuple[Row, ...]:
 
 @click.group()
 def cli() -> None:
-    """Measures every compression method, alone and together."""
+    """Measure every compression method, alone and together."""
 
 
 @cli.command("list")
 @_budget
 def show(budget: str) -> None:
-    """Lists the rows with their training steps."""
+    """List the rows with their training steps."""
     for row in _rows("", budget):
         click.echo(f"{row.name:<22} {row.training_steps:>6}  {row.group}: {row.label}")
 
@@ -63,7 +63,7 @@ def show(budget: str) -> None:
 @_budget
 @_cache
 def train(data: Path, recipe_data: Path | None, work: Path, names: str, budget: str, cache: Path) -> None:
-    """Makes the rows' checkpoints."""
+    """Make the rows' checkpoints."""
     from bench.results.train import train_rows
 
     train_rows(_rows(names, budget), TrainingData(data, recipe_data or data), work, cache)
@@ -94,12 +94,12 @@ def measure(
     runs: int,
     cache: Path,
 ) -> None:
-    """Exports and judges the rows whose checkpoint is there, and times all of them."""
+    """Export and judge the rows whose checkpoint is there, and time all of them."""
     from bench.results.latency import measure_latency
-    from bench.results.measure import Places, measure_rows
+    from bench.results.measure import Folders, measure_rows
 
-    places = Places(judged, TrainingData(data, recipe_data or data), calibration, work, cache)
-    waiting = measure_rows(_rows(names, budget), places)
+    folders = Folders(judged, TrainingData(data, recipe_data or data), calibration, work, cache)
+    waiting = measure_rows(_rows(names, budget), folders)
     if waiting:
         click.echo(f"no checkpoint yet, train first: {', '.join(row.name for row in waiting)}", err=True)
     click.echo("timing every row's graphs in turns: some minutes", err=True)
@@ -111,7 +111,7 @@ def measure(
 @_budget
 @click.option("--out", type=_folder, default=Path("docs/RESULTS.md"), show_default=True)
 def render(work: Path, budget: str, out: Path) -> None:
-    """Writes the tables, and the picture beside them."""
+    """Write the tables, and the picture beside them."""
     from bench.results.render import write_results
 
     missing = write_results(_rows("", budget), work, out)

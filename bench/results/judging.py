@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.results.progress import Tell
+from bench.results.progress import StageProgress
 from bench.results.record import Answers, packed
 from bench.results.rows import Teacher
 from pocketvl.data.dataset import Dataset
@@ -15,7 +15,7 @@ from pocketvl.tasks.outputs import OUTPUTS_FILE, load_outputs
 
 
 def answers_of(
-    teacher: Teacher, checkpoint: Path, data: Path, cache: Path, tell: Tell | None = None
+    teacher: Teacher, checkpoint: Path, data: Path, cache: Path, progress: StageProgress | None = None
 ) -> Answers:
     """What a checkpoint answers in torch, in float.
 
@@ -24,10 +24,10 @@ def answers_of(
         checkpoint: its folder.
         data: a dataset folder that nobody trained on.
         cache: where results of stages are kept.
-        tell: is told of stages.
+        progress: called with every event of a stage.
     """
     stage = RunReference(checkpoint, data)
-    folder = run(plan([stage]), cache, tell)[stage].folder
+    folder = run(plan([stage]), cache, progress)[stage].folder
     return measured_answers(teacher, folder, folder, data)
 
 

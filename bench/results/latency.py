@@ -94,7 +94,7 @@ class Timed:
 
 
 def measure_latency(rows: Sequence[Row], judged: Path, work: Path, threads: int, runs: int) -> bool:
-    """Times all measured rows that have graphs, those of each teacher against it.
+    """Time all measured rows that have graphs, those of each teacher against it.
 
     Args:
         rows: which; of each teacher the row of the teacher itself is the reference.
@@ -135,7 +135,7 @@ def feeds_of(checkpoint: Path, judged: Path) -> dict[str, NDArray[Any]]:
 def time_engine(
     engine: Engine, variants: Sequence[Timed], reference: Timed, feeds: Feeds, threads: int, runs: int
 ) -> dict[tuple[str, Precision], VariantLatency]:
-    """Times one engine's graphs in this process."""
+    """Time one engine's graphs in this process."""
     times: dict[str, dict[tuple[str, Precision], NDArray[np.float64]]] = {}
     for role, feed in _ROLES.items():
         graphs = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.results.judging import answers_of, measured_answers
-from bench.results.progress import Tell, rows_shown
+from bench.results.progress import StageProgress, rows_shown
 from bench.results.record import (
     ROW_FILE,
     TRAINED_FILE,
@@ -44,8 +44,8 @@ _NOT_TRAINED = Trained("", 0.0, "", 0, 0)
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where measuring finds things.
+class Folders:
+    """The folders that measuring reads and writes.
 
     Attributes:
         judged: a dataset folder that nobody trained on.
@@ -68,31 +68,31 @@ class Export:
 
     row: Row
     checkpoint: Path
-    places: Places
+    folders: Folders
 
     def graphs(self, engine: Engine, precision: Precision) -> tuple[GraphStage, ...]:
         """One a component."""
         recipe = read_export_recipe(DEFAULT)
-        stages = VariantStages(self.checkpoint, self.places.calibration, recipe, is_quantized=True)
+        stages = VariantStages(self.checkpoint, self.folders.calibration, recipe, is_quantized=True)
         return stages.graphs(engine, precision, Fallbacks())
 
     def run_of(self, engine: Engine) -> RunVariant:
         """What the small graphs give for the judged data."""
-        base = MakeGoldenPack(self.checkpoint, self.places.calibration, self.row.name)
+        base = MakeGoldenPack(self.checkpoint, self.folders.calibration, self.row.name)
         name = variant_name(engine, self.row.precision)
-        return variant_run(base, self.places.judged, name, self.graphs(engine, self.row.precision))
+        return variant_run(base, self.folders.judged, name, self.graphs(engine, self.row.precision))
 
 
-def measure_rows(rows: Sequence[Row], places: Places) -> tuple[Row, ...]:
-    """Measures all rows whose checkpoint is there and that are not measured yet.
+def measure_rows(rows: Sequence[Row], folders: Folders) -> tuple[Row, ...]:
+    """Measure all rows whose checkpoint is there and that are not measured yet.
 
     Returns:
         The rows that have no checkpoint.
     """
-    there = [row for row in rows if is_trained(places.work, row)]
+    there = [row for row in rows if is_trained(folders.work, row)]
     with rows_shown(there, "measure") as started:
         for row in there:
-            measure_row(row, places, started(row))
+            measure_row(row, folders, started(row))
     return tuple(row for row in rows if row not in there)
 
 
@@ -101,27 +101,27 @@ def is_trained(work: Path, row: Row) -> bool:
     return not row.steps or (row_folder(work, row) / TRAINED_FILE).is_file()
 
 
-def measure_row(row: Row, places: Places, tell: Tell | None = None) -> bool:
-    """Measures one row.
+def measure_row(row: Row, folders: Folders, progress: StageProgress | None = None) -> bool:
+    """Measure one row.
 
     Returns:
         Whether anything was to be done.
     """
-    checkpoint, folder = checkpoint_of(places.work, row), row_folder(places.work, row)
+    checkpoint, folder = checkpoint_of(folders.work, row), row_folder(folders.work, row)
     trained = read_record(Trained, folder / TRAINED_FILE) if row.steps else _NOT_TRAINED
     if trained is None:
         raise DataError(f"{folder / TRAINED_FILE} cannot be read: train {row.name} again")
-    export = Export(row, checkpoint, places)
+    export = Export(row, checkpoint, folders)
     key = _key(export, trained)
     found = read_record(Measured, folder / ROW_FILE)
     if found is not None and found.key == key and (folder / "graphs").is_dir() == row.teacher.exported:
         return False
     folder.mkdir(parents=True, exist_ok=True)
     begin, scratch = time.perf_counter(), folder / "cache"
-    before = _before(row, places, scratch, tell)
-    after = answers_of(row.teacher, checkpoint, places.judged, scratch, tell)
+    before = _before(row, folders, scratch, progress)
+    after = answers_of(row.teacher, checkpoint, folders.judged, scratch, progress)
     cost = total_cost(open_checkpoint(checkpoint))
-    files = _export(export, scratch, tell) if row.teacher.exported else {}
+    files = _export(export, scratch, progress) if row.teacher.exported else {}
     seconds = time.perf_counter() - begin
     record = Measured(
         key, row.described(), cost.parameters, cost.macs, before, after, files, trained, seconds
@@ -133,38 +133,38 @@ def measure_row(row: Row, places: Places, tell: Tell | None = None) -> bool:
 
 def _key(export: Export, trained: Trained) -> str:
     """Of all that a row's figures depend on."""
-    row, places = export.row, export.places
-    stages = [RunReference(export.checkpoint, places.judged)]
+    row, folders = export.row, export.folders
+    stages = [RunReference(export.checkpoint, folders.judged)]
     planned = plan([*stages, *map(export.run_of, Engine)] if row.teacher.exported else stages)
     return key_of(
         described=row.described(),
         checkpoint=checkpoint_digest(export.checkpoint),
         trained=trained.key,
-        judged=dataset_digest(places.judged),
-        calibration=dataset_digest(places.calibration),
+        judged=dataset_digest(folders.judged),
+        calibration=dataset_digest(folders.calibration),
         versions=versions_of(planned),
     )
 
 
-def _before(row: Row, places: Places, scratch: Path, tell: Tell | None) -> Answers:
+def _before(row: Row, folders: Folders, scratch: Path, progress: StageProgress | None) -> Answers:
     """What the same steps without any learning answer."""
     recipe = row.recipe_before
     if recipe is None:
         return {}
-    stages = stages_of(row.teacher.checkpoint, places.train.of(row), recipe)
-    checkpoint = run(plan(stages), places.cache, tell)[stages[-1]].folder
-    return answers_of(row.teacher, checkpoint, places.judged, scratch, tell)
+    stages = stages_of(row.teacher.checkpoint, folders.train.of(row), recipe)
+    checkpoint = run(plan(stages), folders.cache, progress)[stages[-1]].folder
+    return answers_of(row.teacher, checkpoint, folders.judged, scratch, progress)
 
 
-def _export(export: Export, scratch: Path, tell: Tell | None) -> dict[str, Files]:
-    """Leaves all graphs in the row's folder, and asks the small ones."""
+def _export(export: Export, scratch: Path, progress: StageProgress | None) -> dict[str, Files]:
+    """Leave all graphs in the row's folder, and run the small ones."""
     row = export.row
     variants = [(e, p) for e in Engine for p in (Precision.FP32, row.precision)]
     graphs = {pair: export.graphs(*pair) for pair in variants}
     runs = {engine: export.run_of(engine) for engine in Engine}
     wanted = [stage for each in graphs.values() for stage in each]
-    results = run(plan([*wanted, *runs.values()]), scratch, tell)
-    target = row_folder(export.places.work, row) / "graphs"
+    results = run(plan([*wanted, *runs.values()]), scratch, progress)
+    target = row_folder(export.folders.work, row) / "graphs"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     files = {}
@@ -175,7 +175,7 @@ def _export(export: Export, scratch: Path, tell: Tell | None) -> dict[str, Files
         files[variant_name(engine, precision)] = Files(sum(path.stat().st_size for path in paths))
     for engine, stage in runs.items():
         answers = measured_answers(
-            row.teacher, results[stage.reference].folder, results[stage].folder, export.places.judged
+            row.teacher, results[stage.reference].folder, results[stage].folder, export.folders.judged
         )
         name = variant_name(engine, row.precision)
         files[name] = replace(files[name], answers=answers)

@@ -44,7 +44,7 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:
-    """Draws the panels side by side into a PNG; the same curves give the same bytes."""
+    """Draw the panels side by side into a PNG; the same curves give the same bytes."""
     figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     names = list(dict.fromkeys(curve.name for panel in panels for curve in panel.curves))
@@ -69,7 +69,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
 def _plot(axis: Axes, panel: Panel, names: Sequence[str]) -> None:
     axis.axhline(100 * panel.teacher, color="0.6", linewidth=1, linestyle="--", label="teacher, torch")
     for curve in panel.curves:
-        place = names.index(curve.name)
+        index = names.index(curve.name)
         rates = [100 * point.rate for point in curve.points]
         below = [100 * (point.rate - point.low) for point in curve.points]
         above = [100 * (point.high - point.rate) for point in curve.points]
@@ -77,8 +77,8 @@ def _plot(axis: Axes, panel: Panel, names: Sequence[str]) -> None:
             [point.megabytes for point in curve.points],
             rates,
             yerr=(below, above),
-            color=_COLOURS[place % len(_COLOURS)],
-            marker=_MARKERS[place % len(_MARKERS)],
+            color=_COLOURS[index % len(_COLOURS)],
+            marker=_MARKERS[index % len(_MARKERS)],
             markersize=5,
             linewidth=1.4 if curve.joined else 0,
             elinewidth=1,

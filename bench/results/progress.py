@@ -12,25 +12,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.results.rows import Row
 from pocketvl.stage import Event, EventKind
 
-Tell = Callable[[Event], None]
+StageProgress = Callable[[Event], None]
 
 
 @contextmanager
-def rows_shown(rows: Sequence[Row], what: str) -> Iterator[Callable[[Row], Tell]]:
-    """Shows rows on stderr, one line each as it ends; the function given is called as each begins."""
+def rows_shown(rows: Sequence[Row], what: str) -> Iterator[Callable[[Row], StageProgress]]:
+    """Show rows on stderr, one line each as it ends; the function given is called as each begins."""
     console, begin = Console(stderr=True, highlight=False), time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(28), MofNCompleteColumn(), TimeElapsedColumn())
     shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with shown:
         over_rows, over_stage = shown.add_task(what, total=len(rows)), shown.add_task("", total=None)
 
-        def started(row: Row) -> Tell:
-            place = rows.index(row)
-            shown.update(over_rows, completed=place, description=f"{what} {row.name}")
+        def started(row: Row) -> StageProgress:
+            index = rows.index(row)
+            shown.update(over_rows, completed=index, description=f"{what} {row.name}")
             if not console.is_terminal:
-                console.print(f"[{place + 1}/{len(rows)}] {what} {row.name}", markup=False)
+                console.print(f"[{index + 1}/{len(rows)}] {what} {row.name}", markup=False)
 
-            def tell(event: Event) -> None:
+            def progress(event: Event) -> None:
                 title = event.stage.title
                 if event.kind is EventKind.STARTED:
                     shown.reset(over_stage, description=title, total=None)
@@ -40,7 +40,7 @@ def rows_shown(rows: Sequence[Row], what: str) -> Iterator[Callable[[Row], Tell]
                 elif event.kind is EventKind.DONE:
                     console.print(f"  {row.name}: {title}: {event.seconds:.1f} s", markup=False)
 
-            return tell
+            return progress
 
         yield started
         shown.update(over_rows, completed=len(rows))

@@ -94,14 +94,14 @@ def checkpoint_of(work: Path, row: Row) -> Path:
 
 
 def write_record(path: Path, record: object) -> None:
-    """Writes a record in one step."""
+    """Write a record in one step."""
     half = path.with_name(f"{path.name}.new")
     half.write_text(dump_json(record), encoding="utf-8", newline="\n")
     half.replace(path)
 
 
 def read_record(kind: type[T], path: Path) -> T | None:
-    """Reads a record; None where there is none, or one of another form."""
+    """Read a record; None where there is none, or one of another form."""
     try:
         return decode(kind, parse_json(path.read_bytes(), str(path)), str(path))
     except (OSError, PocketVLError):
@@ -116,8 +116,8 @@ def read_measured(work: Path, row: Row) -> Measured | None:
 
 def key_of(**ingredients: object) -> str:
     """One text for everything that a result depends on."""
-    told = json.dumps(ingredients, sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()
+    document = json.dumps(ingredients, sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()
 
 
 def versions_of(plan: Plan) -> list[list[object]]:

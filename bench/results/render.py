@@ -27,7 +27,7 @@ from pocketvl_runtime.manifest import Engine, Precision, variant_name
 
 _ENGINES = {engine: backend_of(engine).title for engine in reversed(Engine)}
 _ASKED = {
-    Metric.MATCH_HARD: "Of so many pictures (%) the caption beats all of its near misses.\n",
+    Metric.MATCH_HARD: "Of so many pictures (%) the caption ranks above all of its hard negatives.\n",
     Metric.RETRIEVAL_R1: "So many captions (%) find their own picture before 99 others.\n",
     Metric.CLASSIFY: "So many pictures (%) are nearest to their own label.\n",
     Metric.ASK: "So many questions (%) are answered right.\n",
@@ -67,7 +67,7 @@ Column = tuple[str, Callable[[Shown], str]]
 
 
 def write_results(rows: Sequence[Row], work: Path, out: Path) -> tuple[Row, ...]:
-    """Writes the page, and a picture a teacher beside it.
+    """Write the page, and a picture a teacher beside it.
 
     Args:
         rows: what is shown, in this order.
@@ -84,10 +84,10 @@ def write_results(rows: Sequence[Row], work: Path, out: Path) -> tuple[Row, ...]
     if not measured:
         raise DataError(f"nothing is measured in {work}: train and measure rows first")
     parts = [_head()]
-    for place, teacher in enumerate(dict.fromkeys(row.teacher for row in measured)):
+    for index, teacher in enumerate(dict.fromkeys(row.teacher for row in measured)):
         timed = read_record(LatencyReport, work / teacher.name / LATENCY_FILE)
         shown = _shown(teacher, measured, timed)
-        picture = out.with_name(f"{out.stem.lower()}{f'-{teacher.name}' if place else ''}.png")
+        picture = out.with_name(f"{out.stem.lower()}{f'-{teacher.name}' if index else ''}.png")
         if teacher.exported:
             draw(panels_of(shown), picture)
         parts.append(_section(teacher, shown, timed, picture.name))
@@ -114,10 +114,10 @@ def panels_of(shown: Sequence[Shown]) -> tuple[Panel, Panel]:
             before.setdefault(each.row.curve, [begin]).append(_point(files, each.measured.before[metric]))
         begin = _point(start, start.answers[metric])
         after.setdefault(each.row.curve, [begin]).append(_point(files, files.answers[metric]))
-    told = f"{metric} of {len(own.measured.after[metric]):,} (%)"
+    label = f"{metric} of {len(own.measured.after[metric]):,} (%)"
     return (
-        Panel("before learning, in torch", told, right, _curves(before)),
-        Panel("after learning, in these files", told, right, _curves(after)),
+        Panel("before learning, in torch", label, right, _curves(before)),
+        Panel("after learning, in these files", label, right, _curves(after)),
     )
 
 
@@ -161,8 +161,8 @@ def _section(teacher: Teacher, shown: Sequence[Shown], timed: LatencyReport | No
     if teacher.exported:
         parts += [f"![accuracy against size, a curve a method]({picture})\n"]
     parts += ["### Size and speed\n", _timing_told(timed), _table(_size_columns(), shown)]
-    for place, metric in enumerate(teacher.metrics):
-        columns = _metric_columns(metric) + ([] if place else _training_columns())
+    for index, metric in enumerate(teacher.metrics):
+        columns = _metric_columns(metric) + ([] if index else _training_columns())
         parts += [f"### {metric.value}\n", _ASKED[metric], _table(columns, shown)]
     contrasts = [line for each in CONTRASTS if (line := _contrast(each, shown)) is not None]
     if contrasts:
@@ -171,8 +171,8 @@ def _section(teacher: Teacher, shown: Sequence[Shown], timed: LatencyReport | No
     if zeros := _zeros(shown):
         parts += ["### Zeros\n", zeros]
     if timed is not None:
-        told = "Medians, and in brackets tenth percentiles, of one picture, of one text.\n"
-        parts += ["### Milliseconds\n", told, _table(_latency_columns(), shown)]
+        caption = "Medians, and in brackets tenth percentiles, of one picture, of one text.\n"
+        parts += ["### Milliseconds\n", caption, _table(_latency_columns(), shown)]
     return "\n".join(parts)
 
 
@@ -209,9 +209,9 @@ def _size_columns() -> list[Column]:
         ("multiply-adds (M)", lambda each: f"{each.measured.macs / 1e6:.0f}"),
         *((f"{engine.value} (MB)", _megabytes_in(engine)) for engine in _ENGINES),
         *(
-            (f"{name} {called}", _ratio_in(engine, precision))
+            (f"{name} {label}", _ratio_in(engine, precision))
             for engine, name in _ENGINES.items()
-            for called, precision in _TIMED.items()
+            for label, precision in _TIMED.items()
         ),
     ]
 
@@ -233,11 +233,11 @@ def _metric_columns(metric: Metric) -> list[Column]:
         return _difference(_compared(each.measured.after[name], each.teacher.after[name]))
 
     def of_files(engine: Engine) -> Callable[[Shown], str]:
-        def told(each: Shown) -> str:
+        def cell(each: Shown) -> str:
             files = each.files(engine)
             return _percent(files.answers, name, interval=False) if files is not None else ""
 
-        return told
+        return cell
 
     return [
         ("before", lambda each: _percent(each.measured.before, name)),
@@ -250,23 +250,23 @@ def _metric_columns(metric: Metric) -> list[Column]:
 
 def _latency_columns() -> list[Column]:
     return [
-        (f"{name} {called}", _milliseconds_in(engine, precision))
+        (f"{name} {label}", _milliseconds_in(engine, precision))
         for engine, name in _ENGINES.items()
-        for called, precision in _TIMED.items()
+        for label, precision in _TIMED.items()
     ]
 
 
 def _table(columns: Sequence[Column], shown: Sequence[Shown]) -> str:
     """A table with a line above each group; a column that says nothing of any row is left out."""
-    cells = [[told(each) for _, told in columns] for each in shown]
-    kept = [place for place in range(len(columns)) if any(line[place] for line in cells)]
-    lines = ["| | " + " | ".join(columns[place][0] for place in kept) + " |", "|---" * (len(kept) + 1) + "|"]
+    cells = [[cell(each) for _, cell in columns] for each in shown]
+    kept = [index for index in range(len(columns)) if any(line[index] for line in cells)]
+    lines = ["| | " + " | ".join(columns[index][0] for index in kept) + " |", "|---" * (len(kept) + 1) + "|"]
     group = ""
     for each, line in zip(shown, cells, strict=True):
         if each.row.group != group:
             group = each.row.group
             lines.append(f"| **{group}** |" + " |" * len(kept))
-        lines.append(f"| {each.row.label} | " + " | ".join(line[place] for place in kept) + " |")
+        lines.append(f"| {each.row.label} | " + " | ".join(line[index] for index in kept) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -303,9 +303,9 @@ def _zeros(shown: Sequence[Shown]) -> str:
     if not ratios:
         return ""
     faster = "do not run faster here" if min(ratios) >= _AS_FAST else "run faster in some of these"
-    told = f"""Zeros between other weights **{faster}**: graphs keep their shapes, and neither engine skips a
+    text = f"""Zeros between other weights **{faster}**: graphs keep their shapes, and neither engine skips a
         product by zero. Time as part of the teacher's in the same precision:"""
-    return _prose(told) + "\n" + "\n".join(lines) + "\n"
+    return _prose(text) + "\n" + "\n".join(lines) + "\n"
 
 
 def _compared(one: str, other: str) -> PairedDifference:
@@ -331,26 +331,26 @@ def _difference(found: PairedDifference) -> str:
 
 
 def _megabytes_in(engine: Engine) -> Callable[[Shown], str]:
-    def told(each: Shown) -> str:
+    def cell(each: Shown) -> str:
         files = each.files(engine)
         return "" if files is None else f"{files.size_bytes / 1e6:.2f}"
 
-    return told
+    return cell
 
 
 def _ratio_in(engine: Engine, precision: Precision | None) -> Callable[[Shown], str]:
-    def told(each: Shown) -> str:
+    def cell(each: Shown) -> str:
         timed = each.timed(engine, precision)
         return "" if timed is None else f"{timed.ratio:.2f}"
 
-    return told
+    return cell
 
 
 def _milliseconds_in(engine: Engine, precision: Precision | None) -> Callable[[Shown], str]:
-    def told(each: Shown) -> str:
+    def cell(each: Shown) -> str:
         timed = each.timed(engine, precision)
         if timed is None:
             return ""
         return ", ".join(f"{took.median:.2f} ({took.p10:.2f})" for took in (timed.image, timed.text))
 
-    return told
+    return cell

@@ -22,7 +22,7 @@ from pocketvl.compress.methods.prune_units import PruneUnits
 from pocketvl.compress.methods.reinitialize import Reinitialize
 from pocketvl.compress.methods.sparsify import Sparsify
 from pocketvl.compress.settings import BlockScore, Schedule, Scope, Score, Units
-from pocketvl.families.tower_shape import TowerShape
+from pocketvl.families.component_shape import ComponentShape
 from pocketvl.quantize.qat_method import QuantizationAwareTraining
 from pocketvl.recipes.compress_recipe import CompressRecipe, Step, read_compress_recipe
 from pocketvl.tasks.metrics import Metric
@@ -115,7 +115,7 @@ class Row:
     Attributes:
         name: of its folder.
         group: the heading it stands under.
-        label: what is said of it.
+        label: its name in tables.
         steps: what is done to the teacher, learning included; () for the teacher itself.
         teacher: what it starts from.
         curve: rows of one curve are joined in the picture, in this order.
@@ -163,8 +163,8 @@ class Row:
     def described(self) -> str:
         """Steps and precision as JSON, one text for one meaning."""
         steps = [{"kind": type(step.method).__name__, **encode(step)} for step in self.steps]
-        told: dict[str, Any] = {"steps": steps, "precision": self.precision.value}
-        return json.dumps(told, sort_keys=True)
+        document: dict[str, Any] = {"steps": steps, "precision": self.precision.value}
+        return json.dumps(document, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -397,7 +397,7 @@ def _students(budget: Budget) -> list[Row]:
     """The same student taught in several ways, and a smaller one that begins at random."""
     group = "Distillation: layers 6 and 3, neurons 50 %"
     small = (Step(_layers(6, 3)), Step(PruneUnits(ratio=0.5, score=Score.TAYLOR)))
-    ways: dict[str, tuple[str, LossWeights | None]] = {
+    losses_of: dict[str, tuple[str, LossWeights | None]] = {
         "none": ("not taught at all", None),
         "labels": ("by labels only", LABELS),
         "embedding": ("by response and embeddings", LossWeights()),
@@ -406,7 +406,7 @@ def _students(budget: Budget) -> list[Row]:
         "attention": ("by response and attention maps", LossWeights(embedding=0.0, attention=1.0)),
     }
     rows = []
-    for name, (label, losses) in ways.items():
+    for name, (label, losses) in losses_of.items():
         learned = () if losses is None else (Step(learn=budget.learning(losses)),)
         rows.append(Row(f"student-{name}", group, label, (*small, *learned)))
     learning = budget.learning()
@@ -415,7 +415,7 @@ def _students(budget: Budget) -> list[Row]:
     label = "by response and embeddings, a tenth of the rate where both learn"
     rows.append(Row("student-slow", group, label, (*small, Step(learn=slow))))
     group = "Distillation: fresh, 6 layers of 128 and 3 of 96"
-    shapes = {"image_encoder": TowerShape(128, 6, 4), "text_encoder": TowerShape(96, 3, 3)}
+    shapes = {"image_encoder": ComponentShape(128, 6, 4), "text_encoder": ComponentShape(96, 3, 3)}
     fresh = Step(Reinitialize(shapes))
     for name, label, losses in (
         ("distilled", "by response and embeddings", LossWeights()),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.results.progress import Tell, rows_shown
+from bench.results.progress import StageProgress, rows_shown
 from bench.results.record import (
     TRAINED_FILE,
     Trained,
@@ -47,7 +47,7 @@ class Stopwatch:
         return self._before + time.perf_counter() - self._begin
 
     def tick(self) -> None:
-        """Writes down what was spent so far, at most once a second."""
+        """Write down what was spent so far, at most once a second."""
         if time.perf_counter() - self._written > 1:
             half = self.path.with_suffix(".new")
             half.write_text(f"{self.seconds:.3f}")
@@ -56,7 +56,7 @@ class Stopwatch:
 
 
 def train_rows(rows: Sequence[Row], data: TrainingData, work: Path, cache: Path) -> None:
-    """Makes the checkpoints of all rows that have none yet; interrupted, the same call goes on.
+    """Make the checkpoints of all rows that have none yet; interrupted, the same call goes on.
 
     Args:
         rows: which.
@@ -70,8 +70,8 @@ def train_rows(rows: Sequence[Row], data: TrainingData, work: Path, cache: Path)
             train_row(row, data.of(row), work, cache, started(row))
 
 
-def train_row(row: Row, data: Path, work: Path, cache: Path, tell: Tell | None = None) -> bool:
-    """Makes one row's checkpoint.
+def train_row(row: Row, data: Path, work: Path, cache: Path, progress: StageProgress | None = None) -> bool:
+    """Make one row's checkpoint.
 
     Returns:
         Whether anything was to be done.
@@ -83,13 +83,13 @@ def train_row(row: Row, data: Path, work: Path, cache: Path, tell: Tell | None =
     if trained is not None and trained.key == key and checkpoint_of(work, row).is_dir():
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    run(plan(_shared(planned)), cache, tell)  # what rows share is no row's time
+    run(plan(_shared(planned)), cache, progress)  # what rows share is no row's time
     watch = Stopwatch(folder / _SPENT_FILE)
 
     def ticking(event: Event) -> None:
         watch.tick()
-        if tell is not None:
-            tell(event)
+        if progress is not None:
+            progress(event)
 
     last = run(planned, cache, ticking)[stages[-1]].folder
     copy, kept = folder / "checkpoint.new", checkpoint_of(work, row)

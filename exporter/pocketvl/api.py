@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pocketvl.stage import Event
     from pocketvl_runtime.manifest import Engine
 
-Tell = Callable[["Event"], None]
+StageProgress = Callable[["Event"], None]
 CALIBRATION = Path("calibration_data")
 """The dataset folder that graphs are calibrated with where none is named."""
 
@@ -45,7 +45,7 @@ def default_cache() -> Path:
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
-    """Opens a checkpoint: its contract, transformers' own model, and its components as torch modules.
+    """Open a checkpoint: its contract, transformers' own model, and its components as torch modules.
 
     Args:
         source: the checkpoint folder.
@@ -59,7 +59,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def inspect(source: str | Path) -> Inspection:
-    """Says what a checkpoint is made of, what it costs, and what can be done with it.
+    """Say what a checkpoint is made of, what it costs, and what can be done with it.
 
     Args:
         source: the checkpoint folder.
@@ -84,9 +84,9 @@ def export(
     gate: str | Mapping[str, float] = "",
     keep_failing: bool = False,
     cache: str | Path | None = None,
-    progress: Tell | None = None,
+    progress: StageProgress | None = None,
 ) -> ExportResult:
-    """Turns a checkpoint into a verified bundle of ONNX and TFLite graphs.
+    """Turn a checkpoint into a verified bundle of ONNX and TFLite graphs.
 
     Args:
         source: the checkpoint folder.
@@ -99,10 +99,10 @@ def export(
         gate: allowed losses in percentage points, {"match_hard": 0.5} or "match_hard=0.5".
         keep_failing: put variants that fail the gate in too, as experimental.
         cache: where results of stages are kept; by default `default_cache()`.
-        progress: is told of every stage.
+        progress: called with every event of a stage.
 
     Returns:
-        The bundle's place, None where no variant passed; the report, and what failed in it.
+        The bundle's path, None where no variant passed; the report, and what failed in it.
 
     Raises:
         PocketVLError: something is wrong with the inputs.
@@ -141,7 +141,7 @@ def search(
     gate: str | Mapping[str, float] = "",
     keep_failing: bool = False,
     cache: str | Path | None = None,
-    progress: Tell | None = None,
+    progress: StageProgress | None = None,
     trial_progress: Progress | None = None,
 ) -> ExportResult:
     """Searches bits per layer under a budget, and exports what was found.
@@ -162,8 +162,8 @@ def search(
         gate: as in `export`.
         keep_failing: as in `export`.
         cache: as in `export`.
-        progress: is told of every stage.
-        trial_progress: is told of every trial.
+        progress: called with every event of a stage.
+        trial_progress: called after every trial.
 
     Returns:
         As `export`.
@@ -174,11 +174,11 @@ def search(
     from pocketvl.pipelines import search as pipeline
     from pocketvl_runtime.manifest import Engine
 
-    place = Path(out)
+    target = Path(out)
     request = pipeline.SearchRequest(
         Path(source),
-        place,
-        place.with_name(place.name + ".search") if work is None else Path(work),
+        target,
+        target.with_name(target.name + ".search") if work is None else Path(work),
         Path(calibration),
         Path(data),
         budget,
@@ -201,9 +201,9 @@ def compress(
     recipe: str,
     data: str | Path,
     cache: str | Path | None = None,
-    progress: Tell | None = None,
+    progress: StageProgress | None = None,
 ) -> Compressed:
-    """Makes a checkpoint smaller: prunes, factorises and distils it as a recipe says.
+    """Make a checkpoint smaller: prune, factorise and distil it as a recipe says.
 
     Args:
         source: the checkpoint folder; the teacher, too.
@@ -211,7 +211,7 @@ def compress(
         recipe: a shipped name ("gentle", "balanced", "tiny", "cross-modal"), or a .toml file.
         data: a dataset folder to learn from.
         cache: as in `export`.
-        progress: is told of every stage.
+        progress: called with every event of a stage.
 
     Returns:
         Parameters, multiply-adds and bytes in int8, before and after.
@@ -231,16 +231,16 @@ def verify(
     data: str | Path,
     *,
     gate: str | Mapping[str, float] = "",
-    progress: Tell | None = None,
+    progress: StageProgress | None = None,
 ) -> Report:
-    """Measures a bundle anew against its checkpoint, and writes its reports.
+    """Measure a bundle against its checkpoint again, and write its reports.
 
     Args:
         bundle: the bundle's folder; report.json and report.html in it are replaced.
         source: the checkpoint that it was exported from.
         data: a dataset folder that neither training nor calibration saw.
         gate: as in `export`.
-        progress: is told of every stage.
+        progress: called with every event of a stage.
 
     Returns:
         The report; `report.failures` has one line for every figure over its allowance.

@@ -15,7 +15,7 @@ from pocketvl_runtime.disk import NoSpaceError
 
 
 def open_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Any:
-    """Opens a .npy file to be written through memory; one that is missing is made, all zeros.
+    """Open a .npy file to be written through memory; one that is missing is made, all zeros.
 
     Room on the disk is taken at once: where there is none, a later assignment would end the process without
     an exception (SIGBUS).

@@ -35,7 +35,7 @@ def _default_cache() -> Path:
 
 
 def _keep_caches_in(folder: Path) -> None:
-    """Makes libraries that keep something of their own do so there, not in the home or temporary folder."""
+    """Make libraries that keep something of their own do so there, not in the home or temporary folder."""
     for name, below in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "torchinductor")):
         os.environ.setdefault(name, str(folder.absolute() / below))
 
@@ -99,7 +99,7 @@ def cli(context: click.Context) -> None:
     default="default",
     show_default=True,
     metavar="NAME|FILE.toml",
-    help="How towers are calibrated, rounded and trained: default, min-max, qat-int8, qat-int4, or a file.",
+    help="How weights and activations are quantized: default, min-max, qat-int8, qat-int4, or a file.",
 )
 @click.option("--train", type=_folder, help="Dataset folder to train on, for recipes that train.")
 @_gate
@@ -122,7 +122,7 @@ def export(
     """Turn the checkpoint SOURCE into a verified bundle of ONNX and TFLite graphs."""
     from pocketvl.console import stage_lines
 
-    with stage_lines() as tell:
+    with stage_lines() as progress:
         result = api.export(
             source,
             out,
@@ -134,7 +134,7 @@ def export(
             gate=gate,
             keep_failing=keep_failing,
             cache=cache,
-            progress=tell,
+            progress=progress,
         )
     _print_result(result, as_json, keep_failing)
 
@@ -202,7 +202,7 @@ def search(
     """
     from pocketvl.console import stage_lines, trial_lines
 
-    with stage_lines() as tell:
+    with stage_lines() as progress:
         result = api.search(
             source,
             out,
@@ -219,7 +219,7 @@ def search(
             gate=gate,
             keep_failing=keep_failing,
             cache=cache,
-            progress=tell,
+            progress=progress,
             trial_progress=trial_lines,
         )
     _print_result(result, as_json, keep_failing)
@@ -258,8 +258,8 @@ def compress(source: Path, recipe: str, data: Path, out: Path, cache: Path, as_j
     """
     from pocketvl.console import stage_lines
 
-    with stage_lines() as tell:
-        result = api.compress(source, out, recipe=recipe, data=data, cache=cache, progress=tell)
+    with stage_lines() as progress:
+        result = api.compress(source, out, recipe=recipe, data=data, cache=cache, progress=progress)
     if not is_first():
         return
     if as_json:
@@ -324,13 +324,13 @@ def _cost_line(cost: Cost) -> str:
 @_gate
 @_json
 def verify(bundle: Path, source: Path, data: Path, gate: str, as_json: bool) -> None:
-    """Measure BUNDLE anew against its checkpoint; fails where a variant lost more than it may."""
+    """Measure BUNDLE against its checkpoint again; fails where a variant lost more than it may."""
     from pocketvl.console import stage_lines
     from pocketvl.errors import GateError
 
-    with stage_lines() as tell, tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as scratch:
+    with stage_lines() as progress, tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as scratch:
         _keep_caches_in(Path(scratch))
-        report = api.verify(bundle, source, data, gate=gate, progress=tell)
+        report = api.verify(bundle, source, data, gate=gate, progress=progress)
     _print_report(report, as_json)
     if not as_json:
         click.echo(f"report: {bundle / 'report.html'}")
@@ -356,8 +356,8 @@ def train(recipe: str, out: Path, work: Path | None, start: Path | None) -> None
     from pocketvl.console import bar
     from pocketvl.tabletop import train as pipeline
 
-    with bar() as tell:
-        pipeline.train(recipe, out, work or out.with_name(out.name + ".work"), tell, start)
+    with bar() as progress:
+        pipeline.train(recipe, out, work or out.with_name(out.name + ".work"), progress, start)
     if is_first():
         click.echo(str(out))
 
@@ -378,8 +378,8 @@ def tabletop(seed: int, count: int, out: Path, size: int, cache: Path) -> None:
     from pocketvl.console import stage_lines
     from pocketvl.tabletop.painting import PaintTabletop, make_tabletop
 
-    with stage_lines() as tell:
-        make_tabletop(PaintTabletop(seed, count, size), out, cache, tell)
+    with stage_lines() as progress:
+        make_tabletop(PaintTabletop(seed, count, size), out, cache, progress)
     click.echo(str(out))
 
 

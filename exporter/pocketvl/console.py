@@ -1,4 +1,4 @@
-"""What the host's command line shows while it works: one line a stage, a bar for what takes long."""
+"""Progress output of the command line: one line a stage, a bar for long work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pocketvl.stage import Event, EventKind
 
 
 def _console() -> Console:
-    """Of several processes in one launch, only the first tells what it does."""
+    """A console on stderr; of several processes in one launch, only the first prints."""
     return Console(stderr=True, highlight=False, quiet=not is_first())
 
 
@@ -39,26 +39,26 @@ def _progress(console: Console) -> Progress:
 
 @contextmanager
 def stage_lines() -> Iterator[Callable[[Event], None]]:
-    """Prints every stage on stderr as it ends, with a live bar where somebody watches."""
+    """Print every stage on stderr as it ends, with a live bar where somebody watches."""
     console = _console()
     with _progress(console) as shown:
         task = shown.add_task("", total=None)
 
-        def tell(event: Event) -> None:
-            place = f"[{event.number}/{event.total}] {event.stage.title}"
+        def show(event: Event) -> None:
+            label = f"[{event.number}/{event.total}] {event.stage.title}"
             if event.kind is EventKind.STARTED:
-                shown.reset(task, description=place, total=None)
+                shown.reset(task, description=label, total=None)
                 if not console.is_terminal:
-                    console.print(f"{place} ...", markup=False)
+                    console.print(f"{label} ...", markup=False)
             elif event.kind is EventKind.PROGRESS:
                 done, total, what = event.progress
                 shown.update(
-                    task, completed=done, total=total, description=f"{place}: {what}" if what else place
+                    task, completed=done, total=total, description=f"{label}: {what}" if what else label
                 )
             elif event.kind is EventKind.DONE:
-                console.print(f"{place}: done in {event.seconds:.1f} s", markup=False)
+                console.print(f"{label}: done in {event.seconds:.1f} s", markup=False)
 
-        yield tell
+        yield show
 
 
 @contextmanager
@@ -69,16 +69,16 @@ def bar() -> Iterator[Callable[[int, int, str], None]]:
         task = shown.add_task("", total=None)
         last = {"tenth": -1, "total": -1}
 
-        def tell(done: int, total: int, what: str) -> None:
+        def show(done: int, total: int, what: str) -> None:
             shown.update(task, completed=done, total=total, description=what)
             tenth = 20 * done // max(total, 1)
             if not console.is_terminal and (tenth, total) != (last["tenth"], last["total"]):
                 last.update(tenth=tenth, total=total)
                 console.print(f"{done}/{total} {what}", markup=False)
 
-        yield tell
+        yield show
 
 
 def trial_lines(done: int, total: int, what: str) -> None:
-    """Prints a search's progress on stderr, a line a trial."""
+    """Print a search's progress on stderr, a line a trial."""
     Console(stderr=True, highlight=False).print(f"trial {done}/{total}: {what}", markup=False)

@@ -1,4 +1,4 @@
-"""What can go wrong on the host, under the one error root of the runtime."""
+"""Exceptions of the exporter, under the runtime's base class."""
 
 from __future__ import annotations
 

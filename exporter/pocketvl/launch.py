@@ -35,7 +35,7 @@ def is_first() -> bool:
 
 
 def call_others(work: Path) -> None:
-    """Tells the other processes of this launch to work in a folder, too."""
+    """Tell the other processes of this launch to work in a folder, too."""
     if processes() > 1:
         (work / _CALL).write_text(_launch(), encoding="utf-8")
 
@@ -74,7 +74,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _launch() -> str:
-    """Tells this launch from those before it."""
+    """Identify this launch among those before it."""
     return " ".join(os.environ.get(name, "") for name in _OF_A_LAUNCH)
 
 

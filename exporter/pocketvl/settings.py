@@ -1,4 +1,4 @@
-"""What settings are made of: frozen dataclasses that check every field, and the types of their numbers.
+"""Base class of settings: frozen dataclasses with checked fields, and constrained number types.
 
 A field's type says which values it can have, once, for recipes (`recipes/toml.py`) and for Python alike.
 Types are strict: no text is taken for a number and no number for true or false, but an int may stand for a
@@ -30,7 +30,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
 """Of hidden states, embeddings or feed-forward layers; heads of an attention; channels."""
 Layers = Annotated[int, Field(ge=1, le=2**10)]
-"""Of a tower."""
+"""Of a component."""
 Pixels = Annotated[int, Field(ge=1, le=2**13)]
 """The side of a picture or of a patch; the runtime reads no larger pictures."""
 Positive = Annotated[float, Field(gt=0)]
@@ -56,8 +56,8 @@ class Settings:
         try:
             adapter.validate_python(tuple(getattr(self, name) for name in names))
         except ValidationError as error:
-            (place, *inner), reason = first_error(error)
-            raise RecipeError(f"{key_path([names[int(place)], *inner])}: {reason}") from error
+            (index, *inner), reason = first_error(error)
+            raise RecipeError(f"{key_path([names[int(index)], *inner])}: {reason}") from error
 
 
 def first_error(error: ValidationError) -> tuple[list[str | int], str]:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bench.results.latency import LatencyReport, Took, VariantLatency
-from bench.results.measure import Places, is_trained, measure_row, measure_rows
+from bench.results.measure import Folders, is_trained, measure_row, measure_rows
 from bench.results.record import (
     LATENCY_FILE,
     ROW_FILE,
@@ -174,7 +174,7 @@ def test_time_spent_before_an_interruption_counts(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, Places]:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, Folders]:
     """A row of a tiny model, none of whose graphs are exported, and what it is measured with."""
     root = tmp_path_factory.mktemp("tiny")
     for name, seed, count in (("train", 31, 12), ("judged", 32, 100)):
@@ -184,7 +184,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, Places]:
     phases = (Phase(2, ("image_encoder",)), Phase(2, ("text_encoder",)), Phase(2))
     learn = Step(learn=TrainingSettings(phases, batch_size=4))
     row = Row("half", "Neurons", "half gone", (Step(PruneUnits(ratio=0.5)), learn), teacher)
-    return row, Places(
+    return row, Folders(
         root / "judged",
         TrainingData(root / "train", root / "train"),
         root / "train",
@@ -193,49 +193,49 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, Places]:
     )
 
 
-def test_no_row_is_trained_or_measured_twice(tiny: tuple[Row, Places], tmp_path: Path) -> None:
-    row, places = tiny
-    places = replace(places, work=tmp_path)
-    train = places.train.rows, places.work, places.cache
-    assert not is_trained(places.work, row)
-    assert measure_rows([row], places) == (row,)
+def test_no_row_is_trained_or_measured_twice(tiny: tuple[Row, Folders], tmp_path: Path) -> None:
+    row, folders = tiny
+    folders = replace(folders, work=tmp_path)
+    train = folders.train.rows, folders.work, folders.cache
+    assert not is_trained(folders.work, row)
+    assert measure_rows([row], folders) == (row,)
     assert train_row(row, *train)
     assert not train_row(row, *train)
-    assert measure_row(row, places)
-    measured = read_measured(places.work, row)
+    assert measure_row(row, folders)
+    measured = read_measured(folders.work, row)
     assert measured is not None
     assert len(measured.before["match_hard"]) == len(measured.after["retrieval_r1"]) == 100
     assert measured.files == {}
     assert measured.trained.optimizer_steps == 6
     assert measured.trained.samples == 12
-    assert not measure_row(row, places)
+    assert not measure_row(row, folders)
 
     other = replace(row, steps=(Step(PruneUnits(ratio=0.25)), *row.steps[1:]))
     assert train_row(other, *train)
-    assert measure_row(other, places)
-    smaller = read_measured(places.work, other)
+    assert measure_row(other, folders)
+    smaller = read_measured(folders.work, other)
     assert smaller is not None
     assert smaller.parameters > measured.parameters
-    assert read_measured(places.work, row) is None
+    assert read_measured(folders.work, row) is None
 
 
-def test_a_checkpoint_made_elsewhere_is_measured_here(tiny: tuple[Row, Places], tmp_path: Path) -> None:
-    row, places = tiny
-    there, here = replace(places, work=tmp_path / "there"), replace(places, work=tmp_path / "here")
+def test_a_checkpoint_made_elsewhere_is_measured_here(tiny: tuple[Row, Folders], tmp_path: Path) -> None:
+    row, folders = tiny
+    there, here = replace(folders, work=tmp_path / "there"), replace(folders, work=tmp_path / "here")
     train_row(row, there.train.rows, there.work, there.cache)
     shutil.copytree(there.work, here.work)
     assert not train_row(row, here.train.rows, here.work, tmp_path / "another cache")
     assert measure_row(row, here)
 
 
-def test_a_row_stopped_before_its_record_is_made_again(tiny: tuple[Row, Places], tmp_path: Path) -> None:
-    row, places = tiny
-    train_row(row, places.train.rows, tmp_path, places.cache)
+def test_a_row_stopped_before_its_record_is_made_again(tiny: tuple[Row, Folders], tmp_path: Path) -> None:
+    row, folders = tiny
+    train_row(row, folders.train.rows, tmp_path, folders.cache)
     first = checkpoint_of(tmp_path, row) / "model.safetensors"
     weights = first.read_bytes()
     (row_folder(tmp_path, row) / TRAINED_FILE).unlink()
     (checkpoint_of(tmp_path, row) / "model.safetensors").write_bytes(b"half")
-    assert train_row(row, places.train.rows, tmp_path, places.cache)
+    assert train_row(row, folders.train.rows, tmp_path, folders.cache)
     assert first.read_bytes() == weights
     assert read_record(Trained, row_folder(tmp_path, row) / TRAINED_FILE) is not None
 

@@ -44,8 +44,8 @@ def _models(clip_folder: Path) -> dict[str, Model]:
     vilt = make_tiny_vilt()
     floats = torch.randn(5, 3, VILT_IMAGE_SIZE, VILT_IMAGE_SIZE, generator=generator)
     return {
-        "image": Model(source.tower("image_encoder"), pixels),
-        "text": Model(source.tower("text_encoder"), ids),
+        "image": Model(source.component("image_encoder").module, pixels),
+        "text": Model(source.component("text_encoder").module, ids),
         "vilt": Model(vilt, floats),
     }
 

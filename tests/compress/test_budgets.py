@@ -34,14 +34,16 @@ def _group(*scores: float, saves: int = 1, original: int | None = None) -> Group
 def _groups(checkpoint: Checkpoint, units: tuple[Units, ...] = BOTH) -> dict[str, tuple[Group, ...]]:
     found = {}
     for role, example in EXAMPLES.items():
-        tower = checkpoint.tower(role)
-        rows = positions(tower, example, feed_forwards(tower)[0].up)
-        found[role] = groups_of(tower, checkpoint.original(), units, Score.MAGNITUDE, rows)
+        component = checkpoint.component(role).module
+        rows = positions(component, example, feed_forwards(component)[0].up)
+        found[role] = groups_of(component, checkpoint.original(), units, Score.MAGNITUDE, rows)
     return found
 
 
 def _cost(checkpoint: Checkpoint) -> Cost:
-    return sum((cost_of(checkpoint.tower(role), example) for role, example in EXAMPLES.items()), Cost())
+    return sum(
+        (cost_of(checkpoint.component(role).module, example) for role, example in EXAMPLES.items()), Cost()
+    )
 
 
 def test_a_layer_loses_its_least_and_keeps_one() -> None:

@@ -58,7 +58,7 @@ def _attention(
         for part in ("query", "key", "value")
     )
     scores = query @ key.transpose(-1, -2) / math.sqrt(SIZE) + mask
-    places = SEGMENTS.places()
+    places = SEGMENTS.slices()
     for block in gone:
         scores[:, block.head, places[block.queries], places[block.keys]] = -torch.inf
     found: torch.Tensor = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)

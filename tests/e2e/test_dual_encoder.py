@@ -52,10 +52,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def _halve(folder: Path, out: Path) -> None:
     """Takes half of every group of filters away."""
     checkpoint = open_checkpoint(folder)
-    tower = checkpoint.tower("image_encoder")
+    component = checkpoint.component("image_encoder").module
     example = torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
-    groups = filter_groups(tower, example, [PROJECTION])
-    prune_filters_(tower, example, {each.root: each.select(0.5, len(each)) for each in groups}, [PROJECTION])
+    groups = filter_groups(component, example, [PROJECTION])
+    prune_filters_(
+        component, example, {each.root: each.select(0.5, len(each)) for each in groups}, [PROJECTION]
+    )
     checkpoint.save(out)
 
 
@@ -68,7 +70,7 @@ def test_every_variant_passes_its_gate_and_answers_like_torch(exported: Exported
     sample = Dataset.open(exported.calibration).samples[0]
     pixels = preprocess(open_image(sample.image), source.preprocess)
     with torch.inference_mode():
-        expected = source.tower("image_encoder")(torch.from_numpy(pixels[None]))[0].numpy()
+        expected = source.component("image_encoder").module(torch.from_numpy(pixels[None]))[0].numpy()
     for variant in VARIANTS:
         found = load(exported.bundle, variant).embed_image(sample.image)
         if variant.endswith("fp32"):

@@ -93,7 +93,7 @@ def test_every_variant_answers_like_torch(exported: Exported, variant: str) -> N
 
     pixels = preprocess(open_image(sample.image), source.preprocess)
     with torch.inference_mode():
-        expected = source.tower("image_encoder")(torch.from_numpy(pixels[None]))[0].numpy()
+        expected = source.component("image_encoder").module(torch.from_numpy(pixels[None]))[0].numpy()
     got = model.embed_image(sample.image)
     assert got @ expected > 0.98
     if manifest_of(exported.bundle).variants[variant].precision is Precision.FP32:

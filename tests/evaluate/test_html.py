@@ -11,7 +11,7 @@ import pytest
 
 from pocketvl.errors import DataError
 from pocketvl.evaluate.compare import reference_metrics, variant_metrics
-from pocketvl.evaluate.html import PictureMatches, render_html
+from pocketvl.evaluate.html import ImageMatches, render_html
 from pocketvl.evaluate.plots import pareto_front, search_front
 from pocketvl.evaluate.report import Fallback, Report, SearchReport, SearchTrial, Sensitivity
 from pocketvl.evaluate.report_json import report_from_json, report_to_json
@@ -358,7 +358,7 @@ def test_pictures_are_shown_small_and_bad_ones_are_refused() -> None:
     with pytest.raises(DataError, match=r"bad\.png"):
         render_html(synthetic_report(), [bad])
     with pytest.raises(DataError, match="equally many"):
-        PictureMatches("a", b"", ("x", "y"), (1.0,))
+        ImageMatches("a", b"", ("x", "y"), (1.0,))
 
 
 def answering_report() -> Report:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pocketvl.data.dataset import Dataset, Sample
 from pocketvl.evaluate.compare import reference_metrics, variant_metrics
-from pocketvl.evaluate.html import PictureMatches
+from pocketvl.evaluate.html import ImageMatches
 from pocketvl.evaluate.report import DataReport, Latency, MachineReport, Report, Sensitivity, VariantReport
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl.tasks.contrastive_metrics import Embeddings
@@ -95,8 +95,8 @@ def synthetic_report(lost: int = 1, samples: int = 200) -> Report:
     return judge_report(report, GateSettings())
 
 
-def picture(name: str = "a.png", size: tuple[int, int] = (800, 400)) -> PictureMatches:
+def picture(name: str = "a.png", size: tuple[int, int] = (800, 400)) -> ImageMatches:
     out = io.BytesIO()
     Image.new("RGB", size, (200, 30, 40)).save(out, format="PNG")
     texts = ("a red wall", "a <script>alert(1)</script> cat", "a blue cube")
-    return PictureMatches(name, out.getvalue(), texts, (0.7, 0.2, 0.1), {"tflite-int8": (0.3, 0.6, 0.1)})
+    return ImageMatches(name, out.getvalue(), texts, (0.7, 0.2, 0.1), {"tflite-int8": (0.3, 0.6, 0.1)})

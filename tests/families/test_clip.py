@@ -45,7 +45,7 @@ def test_image_embedding_equals_transformers(folder: Path) -> None:
     values = CLIPImageProcessorPil.from_pretrained(folder)(picture, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         expected = unit(CLIPModel.from_pretrained(folder).get_image_features(values).pooler_output)
-        found = source.tower("image_encoder")(torch.from_numpy(np.array(picture)[None]))
+        found = source.component("image_encoder").module(torch.from_numpy(np.array(picture)[None]))
     assert found.dtype == torch.float32
     assert found.shape == (1, EMBEDDING_DIM)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
@@ -59,7 +59,7 @@ def test_text_embedding_equals_transformers_for_both_ways_of_pooling(
     ids = random_ids(source.tokenizer.pad_id)
     with torch.no_grad():
         expected = unit(CLIPModel.from_pretrained(tmp_path).get_text_features(ids).pooler_output)
-        torch.testing.assert_close(source.tower("text_encoder")(ids), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(source.component("text_encoder").module(ids), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("legacy_eos", [False, True])
@@ -68,7 +68,7 @@ def test_text_without_eos_is_pooled_where_transformers_pools_it(tmp_path: Path, 
     ids = random_ids(source.tokenizer.pad_id) % 100
     with torch.no_grad():
         expected = unit(CLIPModel.from_pretrained(tmp_path).get_text_features(ids).pooler_output)
-        torch.testing.assert_close(source.tower("text_encoder")(ids), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(source.component("text_encoder").module(ids), expected, atol=1e-6, rtol=0)
 
 
 def test_what_stands_after_eos_changes_nothing(folder: Path) -> None:
@@ -78,7 +78,7 @@ def test_what_stands_after_eos_changes_nothing(folder: Path) -> None:
     ids[:, :4] = torch.tensor([eos - 1, 5, 6, eos])
     ids[1, 4:] = 7
     with torch.no_grad():
-        one, other = source.tower("text_encoder")(ids)
+        one, other = source.component("text_encoder").module(ids)
     torch.testing.assert_close(one, other, atol=0, rtol=0)
 
 
@@ -86,10 +86,14 @@ def test_embeddings_are_normalised_and_a_zero_vector_stays_finite(folder: Path) 
     source = open_checkpoint(folder)
     ids = random_ids(source.tokenizer.pad_id)
     with torch.no_grad():
-        torch.testing.assert_close(source.tower("text_encoder")(ids).norm(dim=-1), torch.ones(len(ids)))
-        for parameter in source.tower("text_encoder").get_submodule("text_projection").parameters():
+        torch.testing.assert_close(
+            source.component("text_encoder").module(ids).norm(dim=-1), torch.ones(len(ids))
+        )
+        for parameter in (
+            source.component("text_encoder").module.get_submodule("text_projection").parameters()
+        ):
             parameter.zero_()
-        assert torch.equal(source.tower("text_encoder")(ids), torch.zeros(len(ids), EMBEDDING_DIM))
+        assert torch.equal(source.component("text_encoder").module(ids), torch.zeros(len(ids), EMBEDDING_DIM))
 
 
 def test_contract_is_read_from_the_folder(folder: Path) -> None:
@@ -107,7 +111,7 @@ def test_contract_is_read_from_the_folder(folder: Path) -> None:
     assert resize.mode is ResizeMode.SHORTEST_EDGE
     assert (source.preprocess.height, source.preprocess.width) == (IMAGE_SIZE, IMAGE_SIZE)
     assert source.contract.notes == ()
-    assert not source.tower("image_encoder").training
+    assert not source.component("image_encoder").module.training
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(7, 7), (1e30, TEXT_LENGTH), (99, TEXT_LENGTH)])
@@ -122,7 +126,9 @@ def test_text_length_is_the_smaller_of_tokenizer_and_positions(
     ids = random_ids(source.tokenizer.pad_id)[:, :expected]
     with torch.no_grad():
         expected_values = unit(CLIPModel.from_pretrained(tmp_path).get_text_features(ids).pooler_output)
-        torch.testing.assert_close(source.tower("text_encoder")(ids), expected_values, atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            source.component("text_encoder").module(ids), expected_values, atol=1e-6, rtol=0
+        )
 
 
 def test_missing_tokenizer_config_pads_with_eos(tmp_path: Path) -> None:
@@ -140,11 +146,11 @@ def test_fp16_and_sharded_weights_load_to_fp32(tmp_path: Path) -> None:
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
     ids = random_ids(full.tokenizer.pad_id)
     with torch.no_grad():
-        expected = full.tower("text_encoder")(ids)
-        assert torch.equal(sharded.tower("text_encoder")(ids), expected)
-        assert half.tower("text_encoder")(ids).dtype == torch.float32
-        torch.testing.assert_close(half.tower("text_encoder")(ids), expected, atol=5e-3, rtol=0)
-        assert not torch.equal(half.tower("text_encoder")(ids), expected)
+        expected = full.component("text_encoder").module(ids)
+        assert torch.equal(sharded.component("text_encoder").module(ids), expected)
+        assert half.component("text_encoder").module(ids).dtype == torch.float32
+        torch.testing.assert_close(half.component("text_encoder").module(ids), expected, atol=5e-3, rtol=0)
+        assert not torch.equal(half.component("text_encoder").module(ids), expected)
 
 
 def test_space_follows_what_an_embedding_depends_on(tmp_path: Path) -> None:

@@ -140,10 +140,10 @@ def preprocessor(**values: Any) -> Callable[[Path], None]:
     return changed("preprocessor_config.json", **values)
 
 
-def config(tower: str = "", **values: Any) -> Callable[[Path], None]:
+def config(section: str = "", **values: Any) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         stored = json.loads((folder / "config.json").read_text())
-        (stored[tower] if tower else stored).update(values)
+        (stored[section] if section else stored).update(values)
         (folder / "config.json").write_text(json.dumps(stored))
 
     return apply

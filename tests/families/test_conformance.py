@@ -21,18 +21,18 @@ from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitialised_component
 from pocketvl.families.base import Component, Contract
 from pocketvl.families.checkpoint import Checkpoint
-from pocketvl.families.tower_shape import TowerShape
+from pocketvl.families.component_shape import ComponentShape
 from pocketvl.lower.backends import backend_of
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
 from pocketvl.network.ports import ComponentPorts, PortKind
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.network.tolerances import ParityLimits
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.structure import final_linear, token_tables
+from pocketvl.quantize.component import component_spec, quantize_component
 from pocketvl.quantize.fold import fold_, load_folded_
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl.recipes.compress_recipe import METHODS
 from pocketvl.tabletop.folder import write_tabletop
 from pocketvl.tasks.parity import measure_parity
@@ -149,7 +149,7 @@ class Tried:
         return found
 
     @cached_property
-    def integers(self) -> dict[tuple[str, Precision], QuantizedTower]:
+    def integers(self) -> dict[tuple[str, Precision], QuantizedComponent]:
         fed = inputs_of(self.contract, _CALIBRATION, seed=2)
         found = {}
         for name, component in self.prepared.items():
@@ -158,8 +158,8 @@ class Tried:
             seen = calibrate(module, feeds)
             tables, final = token_tables(module, examples), final_linear(module, examples)
             for precision in QUANTIZED:
-                spec = tower_spec(module, precision, tables, final, _GROUP)
-                found[name, precision] = quantize_tower(module, spec, seen)
+                spec = component_spec(module, precision, tables, final, _GROUP)
+                found[name, precision] = quantize_component(module, spec, seen)
         return found
 
     def examples(self, component: Component) -> tuple[torch.Tensor, ...]:
@@ -342,7 +342,7 @@ def test_a_method_either_works_on_a_component_or_says_why_not(
         before = costs_of(checkpoint)[name]
         settings = METHOD_SETTINGS[kind](name)
         if kind == "reinitialize":
-            shape = TowerShape(width=16, layers=1, heads=2)
+            shape = ComponentShape(width=16, layers=1, heads=2)
             settings = {"shapes": dict.fromkeys(tried.contract.components, shape)}
         method = METHODS[kind](**settings)
         method.check(tuple(tried.contract.components))

@@ -55,7 +55,10 @@ def test_image_embedding_equals_transformers(folder: Path) -> None:
     with torch.no_grad():
         model = VisionTextDualEncoderModel.from_pretrained(folder)
         expected = unit(model.get_image_features(values).pooler_output)
-        for encoder in (source.tower("image_encoder"), checkpoint.tower("image_encoder")):
+        for encoder in (
+            source.component("image_encoder").module,
+            checkpoint.component("image_encoder").module,
+        ):
             found = encoder(torch.from_numpy(np.array(picture)[None]))
             assert found.dtype == torch.float32
             assert found.shape == (1, EMBEDDING_DIM)
@@ -69,17 +72,17 @@ def test_text_embedding_equals_transformers(folder: Path) -> None:
         model = VisionTextDualEncoderModel.from_pretrained(folder)
         mask = (ids != PAD_ID).long()
         expected = unit(model.get_text_features(ids.long(), attention_mask=mask).pooler_output)
-        for encoder in (source.tower("text_encoder"), checkpoint.tower("text_encoder")):
+        for encoder in (source.component("text_encoder").module, checkpoint.component("text_encoder").module):
             torch.testing.assert_close(encoder(ids), expected, atol=1e-5, rtol=0)
 
 
 def test_a_text_says_the_same_however_much_it_is_filled_up(folder: Path) -> None:
-    tower = open_checkpoint(folder).tower("text_encoder")
+    component = open_checkpoint(folder).component("text_encoder").module
     ids = random_ids()
     short = ids[(ids != PAD_ID).sum(1) <= 8]
     assert len(short) > 3
     with torch.no_grad():
-        torch.testing.assert_close(tower(short[:, :8]), tower(short), atol=1e-5, rtol=0)
+        torch.testing.assert_close(component(short[:, :8]), component(short), atol=1e-5, rtol=0)
 
 
 def test_half_precision_weights_open(tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_the_space_is_of_weights_and_contract(folder: Path, tmp_path: Path) -> N
 
 def test_the_text_towers_neurons_and_heads_are_known(folder: Path) -> None:
     checkpoint = open_checkpoint(folder)
-    assert checkpoint.roles == ("image_encoder", "text_encoder")
+    assert tuple(checkpoint.components) == ("image_encoder", "text_encoder")
     layer = "text_model.encoder.layer.1"
     assert checkpoint.stack("text_encoder").name == "text_model.encoder.layer"
     assert [each.up for each in feed_forwards(checkpoint.model)][1] == f"{layer}.intermediate.dense"

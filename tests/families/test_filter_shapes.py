@@ -38,17 +38,17 @@ def _pixels(count: int) -> torch.Tensor:
 
 def _embed(checkpoint: Checkpoint) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = checkpoint.tower("image_encoder")(_pixels(3))
+        found: torch.Tensor = checkpoint.component("image_encoder").module(_pixels(3))
     return found
 
 
 def _halved(folder: Path) -> Checkpoint:
     """Of every group of filters half is gone: stages' channels, their layers' neurons."""
     checkpoint = open_checkpoint(folder)
-    tower = checkpoint.tower("image_encoder")
-    groups = filter_groups(tower, _pixels(1), [PROJECTION])
+    component = checkpoint.component("image_encoder").module
+    groups = filter_groups(component, _pixels(1), [PROJECTION])
     kept = {group.root: group.select(0.5, len(group)) for group in groups}
-    prune_filters_(tower, _pixels(1), kept, [PROJECTION])
+    prune_filters_(component, _pixels(1), kept, [PROJECTION])
     return checkpoint
 
 
@@ -66,7 +66,7 @@ def small(folder: Path, tmp_path: Path) -> Path:
 def test_dead_filters_go_without_a_trace(folder: Path, tmp_path: Path) -> None:
     """Neurons that give 0, for whatever reads them, through a file and back, in both ways of opening it."""
     checkpoint = open_checkpoint(folder)
-    tower = checkpoint.tower("image_encoder")
+    component = checkpoint.component("image_encoder").module
     dead = [k for k in range(64) if k % 3 == 0]
     up = checkpoint.model.get_submodule(NEURONS)
     assert isinstance(up, nn.Linear)
@@ -74,13 +74,13 @@ def test_dead_filters_go_without_a_trace(folder: Path, tmp_path: Path) -> None:
         up.weight[dead], up.bias[dead] = 0, 0  # and GELU(0) is 0
     expected = _embed(checkpoint)
     kept = {NEURONS: [k for k in range(64) if k not in dead]}
-    prune_filters_(tower, _pixels(1), kept, [PROJECTION])
+    prune_filters_(component, _pixels(1), kept, [PROJECTION])
     assert (_embed(checkpoint) - expected).abs().max() < 1e-5
     checkpoint.save(tmp_path / "small")
     assert read_compression(tmp_path / "small").linears[NEURONS].outputs == 64 - len(dead)
     assert (_embed(open_checkpoint(tmp_path / "small")) - expected).abs().max() < 1e-5
     assert (
-        open_checkpoint(tmp_path / "small").tower("image_encoder")(_pixels(3)) - expected
+        open_checkpoint(tmp_path / "small").component("image_encoder").module(_pixels(3)) - expected
     ).abs().max() < 1e-5
 
 
@@ -89,7 +89,7 @@ def test_saved_and_opened_again_it_is_the_same(folder: Path, small: Path, tmp_pa
     assert torch.equal(_embed(checkpoint), _embed(again))
     assert not torch.allclose(_embed(open_checkpoint(folder)), _embed(again), atol=1e-2)
     torch.testing.assert_close(
-        open_checkpoint(small).tower("image_encoder")(_pixels(3)), _embed(again), atol=1e-5, rtol=0
+        open_checkpoint(small).component("image_encoder").module(_pixels(3)), _embed(again), atol=1e-5, rtol=0
     )
     told = read_compression(small)
     assert told.convolutions["vision_model.embeddings.patch_embeddings"] == ConvolutionShape(3, 8)
@@ -104,8 +104,8 @@ def test_saved_and_opened_again_it_is_the_same(folder: Path, small: Path, tmp_pa
 
 def test_without_filters_the_file_is_as_it_was_before_they_were_known(folder: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(folder)
-    tower = checkpoint.tower("image_encoder")
-    prune_filters_(tower, _pixels(1), {NEURONS: list(range(32))}, [PROJECTION])
+    component = checkpoint.component("image_encoder").module
+    prune_filters_(component, _pixels(1), {NEURONS: list(range(32))}, [PROJECTION])
     checkpoint.save(tmp_path / "small")
     assert json.loads((tmp_path / "small" / COMPRESSION_FILE).read_text()) == {
         "linears": {

@@ -29,7 +29,7 @@ from pocketvl.families.layers.compression import read_compression
 from pocketvl.families.layers.segments import Segments
 from pocketvl.families.layers.split_attention import Block, removed_blocks, split_attentions_
 from pocketvl.network.heads import LabelHead
-from pocketvl.pipelines.stages.towers import exported_components
+from pocketvl.pipelines.stages.components import exported_components
 from pocketvl.tabletop.language import ANSWERS
 from tests.families.tiny import make_tiny_clip
 from tests.families.vilt_folder import (
@@ -58,7 +58,7 @@ def _segments(checkpoint: Checkpoint) -> Segments:
 
 def _answer(checkpoint: Checkpoint) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = checkpoint.tower("fusion")(*vilt_inputs())
+        found: torch.Tensor = checkpoint.component("fusion").module(*vilt_inputs())
     return found
 
 
@@ -83,7 +83,7 @@ def test_it_answers_like_transformers(folder: Path) -> None:
     assert wanted.std() > 0.1
     assert (_answer(checkpoint) - wanted).abs().max() < 1e-5
     assert checkpoint.contract.head == LabelHead("fusion", ANSWERS)
-    assert checkpoint.roles == ("fusion",)
+    assert tuple(checkpoint.components) == ("fusion",)
     assert answers_questions(folder)
 
 
@@ -92,9 +92,9 @@ def test_what_fills_a_question_up_is_not_looked_at(folder: Path) -> None:
     pixels, ids = vilt_inputs(1)
     short = ids[:, : int((ids != checkpoint.tokenizer.pad_id).sum())]
     with torch.no_grad():
-        tower = checkpoint.tower("fusion")
+        component = checkpoint.component("fusion").module
         assert short.shape[1] < ids.shape[1]
-        assert (tower(pixels, ids) - tower(pixels, short)).abs().max() < 1e-5
+        assert (component(pixels, ids) - component(pixels, short)).abs().max() < 1e-5
 
 
 def test_everything_that_was_changed_is_there_again(folder: Path, tmp_path: Path) -> None:
@@ -126,11 +126,11 @@ def test_everything_that_was_changed_is_there_again(folder: Path, tmp_path: Path
 
 def test_a_removed_block_saves_its_multiply_adds(folder: Path, tmp_path: Path) -> None:
     checkpoint, inputs = open_checkpoint(folder), vilt_inputs(1)
-    before = cost_of(checkpoint.tower("fusion"), inputs)
+    before = cost_of(checkpoint.component("fusion").module, inputs)
     gone = [Block(NAMES[0], "text", "image", 0), Block(NAMES[1], "image", "text", 1)]
     split_attentions_(checkpoint.model, _segments(checkpoint), gone)
     checkpoint.save(tmp_path / "split")
-    after = cost_of(open_checkpoint(tmp_path / "split").tower("fusion"), inputs)
+    after = cost_of(open_checkpoint(tmp_path / "split").component("fusion").module, inputs)
     assert before.macs - after.macs == 2 * 2 * TEXT_LENGTH * (1 + PATCHES) * HEAD_SIZE
     assert before.parameters == after.parameters
 
@@ -139,26 +139,26 @@ def test_what_a_head_saves_is_not_overrated_where_attention_is_split(folder: Pat
     """What one more head less saves is at least what is counted on, and no less where nothing is split."""
     checkpoint, inputs = open_checkpoint(folder), vilt_inputs(1)
     split_attentions_(checkpoint.model, _segments(checkpoint), [Block(NAMES[0], "text", "image", 1)])
-    tower = checkpoint.tower("fusion")
-    groups = groups_of(tower, tower, [Units.HEADS], Score.MAGNITUDE, _segments(checkpoint).total)
+    component = checkpoint.component("fusion").module
+    groups = groups_of(component, component, [Units.HEADS], Score.MAGNITUDE, _segments(checkpoint).total)
     for group, attention, exact in zip(groups, attentions(checkpoint.model), (False, True), strict=True):
         for kept in ([0], [1]):
             smaller = deepcopy(checkpoint.model)
             prune_heads_(smaller, attention, kept)
             other = open_checkpoint(folder)
             other.model = smaller
-            saved = cost_of(tower, inputs).macs - cost_of(other.tower("fusion"), inputs).macs
+            saved = cost_of(component, inputs).macs - cost_of(other.component("fusion").module, inputs).macs
             assert saved == group.saves.macs if exact or kept == [0] else saved > group.saves.macs
 
 
 def test_a_second_round_counts_what_is_gone_already(folder: Path) -> None:
     checkpoint = open_checkpoint(folder)
-    tower = checkpoint.tower("fusion")
-    scores = block_scores(tower, [vilt_inputs()], _segments(checkpoint))
+    component = checkpoint.component("fusion").module
+    scores = block_scores(component, [vilt_inputs()], _segments(checkpoint))
     first = least_blocks(scores, 0.25)
     split_attentions_(checkpoint.model, _segments(checkpoint), first)
-    tower = checkpoint.tower("fusion")
-    again = block_scores(tower, [vilt_inputs()], _segments(checkpoint))
+    component = checkpoint.component("fusion").module
+    again = block_scores(component, [vilt_inputs()], _segments(checkpoint))
     assert all(again[block] == 0 for block in first)
     assert all(value > 0 for block, value in again.items() if block not in first)
     second = least_blocks(again, 0.5)

@@ -88,7 +88,7 @@ def make_tiny_clip(
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer()
-    tower = {
+    shared = {
         "hidden_size": HIDDEN,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
@@ -96,14 +96,14 @@ def make_tiny_clip(
         "projection_dim": EMBEDDING_DIM,
     }
     text = {
-        **tower,
+        **shared,
         "vocab_size": tokenizer.get_vocab_size(),
         "max_position_embeddings": TEXT_LENGTH,
         "bos_token_id": tokenizer.token_to_id(BOS),
         "eos_token_id": 2 if legacy_eos else tokenizer.token_to_id(EOS),
         "pad_token_id": tokenizer.token_to_id(EOS),
     }
-    vision = {**tower, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
+    vision = {**shared, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=EMBEDDING_DIM))
     _randomize_(model, seed)
     nn.Module.to(model, dtype)

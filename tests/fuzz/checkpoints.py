@@ -178,9 +178,9 @@ class Checkpoints:
 def _ours(source: Checkpoint, image: Image.Image) -> tuple[NDArray[Any], NDArray[Any]]:
     pixels = torch.from_numpy(load_pixels(image, source.preprocess))[None]
     ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode([_TEXT]).ids
-    return source.tower("image_encoder")(pixels)[0].numpy(), source.tower("text_encoder")(
-        torch.from_numpy(ids)
-    )[0].numpy()
+    return source.component("image_encoder").module(pixels)[0].numpy(), source.component(
+        "text_encoder"
+    ).module(torch.from_numpy(ids))[0].numpy()
 
 
 @torch.no_grad()

@@ -21,16 +21,16 @@ from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.onnx.fp16 import cast_fp16_onnx
 from pocketvl.lower.tflite.export import export_tflite
 from pocketvl.lower.tflite.fp16 import cast_fp16_tflite
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.structure import token_tables
+from pocketvl.quantize.component import component_spec, quantize_component
 from pocketvl.quantize.fold import fold_
-from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH, make_tiny_clip
 from tests.lower.readers import FORMATS, MIXED, WRITE, in_forms
 
-TOWERS = ("pixels", "ids")
+COMPONENTS = ("pixels", "ids")
 SUFFIXES = tuple(
     f"{each}.{kind}" for each in ("fp32", "fp16", "int8", "mixed") for kind in ("onnx", "tflite")
 )
@@ -40,34 +40,34 @@ _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """The model, folded, and the folder with `<input name>.<suffix>` for TOWERS and SUFFIXES.
+    """The model, folded, and the folder with `<input name>.<suffix>` for COMPONENTS and SUFFIXES.
 
-    The integers of a tower lie in the folder `<input name>`.
+    The integers of a component lie in the folder `<input name>`.
     """
 
     modules: Mapping[str, torch.nn.Module]
     folder: Path
 
-    def path(self, tower: str, suffix: str) -> Path:
-        return self.folder / f"{tower}.{suffix}"
+    def path(self, component: str, suffix: str) -> Path:
+        return self.folder / f"{component}.{suffix}"
 
-    def module(self, tower: str) -> torch.nn.Module:
-        return self.modules[tower]
+    def module(self, component: str) -> torch.nn.Module:
+        return self.modules[component]
 
-    def integers(self, tower: str) -> QuantizedTower:
-        return QuantizedTower.load(self.folder / tower)
+    def integers(self, component: str) -> QuantizedComponent:
+        return QuantizedComponent.load(self.folder / component)
 
-    def torch_embedding(self, tower: str, value: NDArray[np.generic]) -> FLOATS:
-        module = self.module(tower)
+    def torch_embedding(self, component: str, value: NDArray[np.generic]) -> FLOATS:
+        module = self.module(component)
         with torch.no_grad():
             embedding: FLOATS = module(torch.from_numpy(value)).numpy()
         return embedding
 
 
-def samples(tower: str, count: int, seed: int) -> list[dict[str, NDArray[np.generic]]]:
+def samples(component: str, count: int, seed: int) -> list[dict[str, NDArray[np.generic]]]:
     """Feeds of batch 1: smooth random pictures, or texts of random ids that end with eos."""
     random = np.random.default_rng(seed)
-    if tower == "ids":
+    if component == "ids":
         ids = random.integers(0, 380, (count, 1, TEXT_LENGTH), dtype=np.int32)
         ids[np.arange(TEXT_LENGTH) >= random.integers(3, TEXT_LENGTH, (count, 1, 1))] = 381
         ids[:, :, 0] = 380
@@ -83,24 +83,26 @@ def lower_all(folder: Path) -> Lowered:
     components = open_checkpoint(make_tiny_clip(folder / "tiny")).components.values()
     modules = {each.inputs[0].name: each.module.requires_grad_(False) for each in components}
     lowered = Lowered(modules, folder)
-    for tower in TOWERS:
-        module, example = lowered.module(tower), torch.from_numpy(samples(tower, 1, 0)[0][tower])
+    for component in COMPONENTS:
+        module, example = lowered.module(component), torch.from_numpy(samples(component, 1, 0)[0][component])
         fold_(module, example)
-        export_onnx(module, {tower: example}, lowered.path(tower, "fp32.onnx"))
-        export_tflite(module, {tower: example}, lowered.path(tower, "fp32.tflite"))
-        cast_fp16_onnx(lowered.path(tower, "fp32.onnx"), lowered.path(tower, "fp16.onnx"))
-        cast_fp16_tflite(lowered.path(tower, "fp32.tflite"), lowered.path(tower, "fp16.tflite"))
-        seen = calibrate(module, [feed[tower] for feed in samples(tower, 64, 1)])
-        integers = quantize_tower(
-            module, tower_spec(module, Precision.INT8, token_tables(module, example)), seen
+        export_onnx(module, {component: example}, lowered.path(component, "fp32.onnx"))
+        export_tflite(module, {component: example}, lowered.path(component, "fp32.tflite"))
+        cast_fp16_onnx(lowered.path(component, "fp32.onnx"), lowered.path(component, "fp16.onnx"))
+        cast_fp16_tflite(lowered.path(component, "fp32.tflite"), lowered.path(component, "fp16.tflite"))
+        seen = calibrate(module, [feed[component] for feed in samples(component, 64, 1)])
+        integers = quantize_component(
+            module, component_spec(module, Precision.INT8, token_tables(module, example)), seen
         )
-        (folder / tower).mkdir()
-        integers.save(folder / tower)
+        (folder / component).mkdir()
+        integers.save(folder / component)
         mixed = in_forms(module, integers, MIXED)
         for kind in FORMATS:
             for written, name in ((integers, "int8"), (mixed, "mixed")):
                 WRITE[kind](
-                    lowered.path(tower, f"fp32.{kind}"), written, lowered.path(tower, f"{name}.{kind}")
+                    lowered.path(component, f"fp32.{kind}"),
+                    written,
+                    lowered.path(component, f"{name}.{kind}"),
                 )
     return lowered
 

@@ -16,7 +16,7 @@ from torch import nn
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
 from pocketvl.lower.tflite.graph import op_name, read_tflite
 from pocketvl.lower.tflite.quantized import weights_of, write_quantized_tflite
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import (
     CHANNELS_8,
     INT4_DYNAMIC,
@@ -44,13 +44,17 @@ def quantized(module: nn.Module, name: str, spec: LayerSpec) -> QuantizedLayer:
 
 
 def in_forms(
-    module: nn.Module, static: QuantizedTower, specs: Iterable[LayerSpec | None], *, linears_only: bool = True
-) -> QuantizedTower:
-    """A static tower with other specifications for its linears, or all its layers, one after the other.
+    module: nn.Module,
+    static: QuantizedComponent,
+    specs: Iterable[LayerSpec | None],
+    *,
+    linears_only: bool = True,
+) -> QuantizedComponent:
+    """A static component with other specifications for its linears, or all its layers, one after the other.
 
     Args:
-        module: what the tower was quantized from.
-        static: the tower.
+        module: what the component was quantized from.
+        static: the component.
         specs: begun anew where they end; None leaves a layer in float.
         linears_only: whether the others stay as they are.
     """
@@ -61,7 +65,7 @@ def in_forms(
         spec = next(wanted) if changes else layer.spec
         if spec is not None:
             layers[name] = layer if spec == layer.spec else quantized(module, name, spec)
-    return QuantizedTower(layers)
+    return QuantizedComponent(layers)
 
 
 def unpacked(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
@@ -69,7 +73,7 @@ def unpacked(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1).astype(np.int8)
 
 
-def onnx_integers(path: Path, tower: QuantizedTower) -> dict[str, QuantizedLayer]:
+def onnx_integers(path: Path, component: QuantizedComponent) -> dict[str, QuantizedLayer]:
     """Weights, scales and biases of every layer as an ONNX file holds them, in torch's layout."""
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     axes = {
@@ -78,7 +82,7 @@ def onnx_integers(path: Path, tower: QuantizedTower) -> dict[str, QuantizedLayer
         if node.op_type == "DequantizeLinear" and node.input[0].endswith(".weight_quantized")
     }
     found = {}
-    for name, layer in tower.layers.items():
+    for name, layer in component.layers.items():
         scale = stored[f"{name}.weight_scale"]
         bias = stored.get(f"{name}.bias_quantized", stored.get(f"{name}.bias_float"))
         if layer.spec == INT4_DYNAMIC:
@@ -91,7 +95,7 @@ def onnx_integers(path: Path, tower: QuantizedTower) -> dict[str, QuantizedLayer
     return found
 
 
-def tflite_integers(path: Path, tower: QuantizedTower) -> dict[str, QuantizedLayer]:
+def tflite_integers(path: Path, component: QuantizedComponent) -> dict[str, QuantizedLayer]:
     """Weights, scales and biases of every layer as a TFLite file holds them, in torch's layout."""
     from ai_edge_litert.tools.flatbuffer_utils import type_to_name
 
@@ -112,18 +116,18 @@ def tflite_integers(path: Path, tower: QuantizedTower) -> dict[str, QuantizedLay
             continue
         weight = weights_of(model, op)
         name = weight.name.decode().split(";", 1)[0].removesuffix(".weight")
-        if name not in tower.layers:
+        if name not in component.layers:
             continue
         details = weight.quantization.details
         scale = np.asarray(weight.quantization.scale, np.float32) if details is None else None
         if scale is None:
-            assert details.blockSize == tower.layers[name].spec.weights.group_size
+            assert details.blockSize == component.layers[name].spec.weights.group_size
             scale = values(tensors[details.scales])
             assert scale.dtype == np.float16
         weights = values(weight)
         has_bias = len(op.inputs) > 2 and op.inputs[2] >= 0
         found[name] = QuantizedLayer(
-            tower.layers[name].spec,
+            component.layers[name].spec,
             weights.transpose(0, 3, 1, 2) if weights.ndim == 4 else weights,
             scale,
             values(tensors[op.inputs[2]]) if has_bias else None,

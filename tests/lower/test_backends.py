@@ -15,7 +15,7 @@ from pocketvl.lower import backends
 from pocketvl.lower.backends import BACKENDS, backend_of, backend_of_file
 from pocketvl.lower.forms import Form
 from pocketvl.lower.onnx.backend import OnnxBackend
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
 from pocketvl.network.specification import INT8_DYNAMIC
 from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.manifest import Engine, GraphSpec, Precision
@@ -57,11 +57,11 @@ def test_forms_that_an_engine_does_not_run_are_refused(tmp_path: Path) -> None:
 
     module = lowered().module("pixels")
     name = next(name for name, child in module.named_modules() if isinstance(child, nn.Linear))
-    tower = QuantizedTower({name: quantized(module, name, INT8_DYNAMIC)})
+    component = QuantizedComponent({name: quantized(module, name, INT8_DYNAMIC)})
     source, target = lowered().path("pixels", "fp32.onnx"), tmp_path / "q.onnx"
     with pytest.raises(LoweringError, match="dynamic, which ONNX Runtime does not run: it runs static"):
-        WithoutDynamic().write_quantized(source, tower, target)
-    OnnxBackend().write_quantized(source, tower, target)
+        WithoutDynamic().write_quantized(source, component, target)
+    OnnxBackend().write_quantized(source, component, target)
     assert run(target, samples("pixels", 1, 0)).shape[0] == 1
 
 

@@ -14,7 +14,7 @@ from pocketvl.errors import LoweringError
 from pocketvl.lower.distinct_weights import distinct_weights
 from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.tflite.export import export_tflite
-from pocketvl.network.integers import ActivationGrid, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent
 from pocketvl.network.specification import INT8_DYNAMIC, INT8_STATIC, LayerSpec
 from pocketvl.quantize.arithmetic import quantize_bias
 from pocketvl.quantize.simulate import simulated
@@ -88,7 +88,7 @@ def fan(kind: str) -> Fan:
     return module
 
 
-def tower_of(module: nn.Module, names: tuple[str, ...], spec: LayerSpec) -> QuantizedTower:
+def component_of(module: nn.Module, names: tuple[str, ...], spec: LayerSpec) -> QuantizedComponent:
     layers = {}
     grid = ActivationGrid(0.04, 128)
     for name in names:
@@ -97,7 +97,7 @@ def tower_of(module: nn.Module, names: tuple[str, ...], spec: LayerSpec) -> Quan
             bias = quantize_bias(layer.bias.astype(np.float32), grid.scale, layer.scale)
             layer = replace(layer, bias=bias)
         layers[name] = replace(layer, input=grid, output=grid) if spec == INT8_STATIC else layer
-    return QuantizedTower(layers)
+    return QuantizedComponent(layers)
 
 
 def check(module: nn.Module, names: tuple[str, ...], shape: tuple[int, ...], kind: str, folder: Path) -> None:
@@ -112,16 +112,16 @@ def check(module: nn.Module, names: tuple[str, ...], shape: tuple[int, ...], kin
     found = run(folder / f"f.{kind}", feeds).reshape(expected.shape)
     np.testing.assert_allclose(found, expected, atol=2e-6)
     for spec in (INT8_STATIC, INT8_DYNAMIC) if len(shape) == 3 else (INT8_STATIC,):
-        tower = tower_of(module, names, spec)
-        WRITE[kind](folder / f"f.{kind}", tower, folder / f"q.{kind}")
-        stored = READ[kind](folder / f"q.{kind}", tower)
+        component = component_of(module, names, spec)
+        WRITE[kind](folder / f"f.{kind}", component, folder / f"q.{kind}")
+        stored = READ[kind](folder / f"q.{kind}", component)
         assert set(stored) == set(names)
-        for name, layer in tower.layers.items():
+        for name, layer in component.layers.items():
             np.testing.assert_array_equal(stored[name].weights, layer.weights)
             np.testing.assert_array_equal(stored[name].scale, layer.scale)
             if layer.bias is not None:
                 np.testing.assert_array_equal(stored[name].bias, layer.bias)
-        with simulated(module, tower), torch.no_grad():
+        with simulated(module, component), torch.no_grad():
             expected = np.stack([module(torch.from_numpy(value)).numpy() for value in values])
         found = run(folder / f"q.{kind}", feeds).reshape(expected.shape)
         assert np.abs(found - expected).max() < 0.06, spec  # a step of the output's grid is 0.04

@@ -16,12 +16,16 @@ from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.onnx.fp16 import cast_fp16_onnx
 from pocketvl.lower.onnx.graph import graph_io_onnx, op_counts_onnx
 from tests.lower.engines import run_onnx
-from tests.lower.lowered import TOWERS, lowered, samples
+from tests.lower.lowered import COMPONENTS, lowered, samples
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_weights_are_halved_and_computed_with_in_float(tower: str, tmp_path: Path) -> None:
-    source, half, again = (lowered().path(tower, "fp32.onnx"), tmp_path / "h.onnx", tmp_path / "again.onnx")
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_weights_are_halved_and_computed_with_in_float(component: str, tmp_path: Path) -> None:
+    source, half, again = (
+        lowered().path(component, "fp32.onnx"),
+        tmp_path / "h.onnx",
+        tmp_path / "again.onnx",
+    )
     cast_fp16_onnx(source, half)
     cast_fp16_onnx(source, again)
     assert half.read_bytes() == again.read_bytes()
@@ -33,7 +37,7 @@ def test_weights_are_halved_and_computed_with_in_float(tower: str, tmp_path: Pat
         np.testing.assert_array_equal(numpy_helper.to_array(stored[f"{tensor.name}_fp16"]), expected)
     numbers = sum(int(np.prod(tensor.dims)) for tensor in matrices)
     assert source.stat().st_size - half.stat().st_size == pytest.approx(2 * numbers, rel=0.1)
-    feeds = samples(tower, 8, 2)
+    feeds = samples(component, 8, 2)
     found = run_onnx(half, feeds, optimized=tmp_path / "o.onnx")
     floats = run_onnx(source, feeds)
     assert 0 < np.abs(found - floats).max() < 2e-3

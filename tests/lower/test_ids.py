@@ -18,16 +18,16 @@ from pocketvl.lower.tflite.export import export_tflite
 from pocketvl.lower.tflite.graph import read_tflite
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
-from tests.lower.lowered import SUFFIXES, TOWERS, lowered
+from tests.lower.lowered import COMPONENTS, SUFFIXES, lowered
 
 EXPORT = {"onnx": export_onnx, "tflite": export_tflite}
 LEAST = -6e4  # what fp16 can still hold, with room
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("tower", TOWERS)
-def test_ids_never_become_floats(tower: str, suffix: str) -> None:
-    path = lowered().path(tower, suffix)
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_ids_never_become_floats(component: str, suffix: str) -> None:
+    path = lowered().path(component, suffix)
     backend_of_file(path).check(path)
 
 
@@ -44,7 +44,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         example = torch.full((1, opened.tokenizer.max_length), opened.tokenizer.pad_id, dtype=torch.int32)
         for kind, export in EXPORT.items():
             made[f"{name}.{kind}"] = root / f"{name}.{kind}"
-            export(opened.tower("text_encoder"), {"ids": example}, made[f"{name}.{kind}"])
+            export(opened.component("text_encoder").module, {"ids": example}, made[f"{name}.{kind}"])
     return made
 
 

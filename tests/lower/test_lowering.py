@@ -23,7 +23,7 @@ from pocketvl.lower.tflite.graph import read_tflite
 from pocketvl_runtime.manifest import Engine, TensorSpec
 from tests.families.tiny import EMBEDDING_DIM, IMAGE_SIZE, TEXT_LENGTH
 from tests.lower.engines import run, run_litert, run_tensorflow_reference
-from tests.lower.lowered import SUFFIXES, TOWERS, lowered, samples
+from tests.lower.lowered import COMPONENTS, SUFFIXES, lowered, samples
 
 REPOSITORY = Path(__file__).parents[2]
 TFLITE = [suffix for suffix in SUFFIXES if suffix.endswith("tflite")]
@@ -33,34 +33,36 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize(
     ("suffix", "tolerance"), [("fp32.onnx", 2e-6), ("fp32.tflite", 2e-6), ("fp16.tflite", 2e-3)]
 )
-def test_float_graphs_give_torchs_embeddings(tower: str, suffix: str, tolerance: float) -> None:
-    model, feeds = lowered(), samples(tower, 16, 2)
-    expected = np.concatenate([model.torch_embedding(tower, feed[tower]) for feed in feeds])
-    assert np.abs(run(model.path(tower, suffix), feeds) - expected).max() < tolerance
+def test_float_graphs_give_torchs_embeddings(component: str, suffix: str, tolerance: float) -> None:
+    model, feeds = lowered(), samples(component, 16, 2)
+    expected = np.concatenate([model.torch_embedding(component, feed[component]) for feed in feeds])
+    assert np.abs(run(model.path(component, suffix), feeds) - expected).max() < tolerance
 
 
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize(
     ("suffix", "tolerance"), [("fp32.tflite", 2e-6), ("fp16.tflite", 2e-6), ("int8.tflite", 2e-2)]
 )
-def test_tensorflows_reference_kernels_agree_with_litert(tower: str, suffix: str, tolerance: float) -> None:
+def test_tensorflows_reference_kernels_agree_with_litert(
+    component: str, suffix: str, tolerance: float
+) -> None:
     # int8: a rounding tie that falls the other way moves one activation by one step
-    path, feeds = lowered().path(tower, suffix), samples(tower, 8, 2)
+    path, feeds = lowered().path(component, suffix), samples(component, 8, 2)
     mine, second = run_litert(path, feeds), run_tensorflow_reference(path, feeds)
     assert np.abs(mine - second).max() < tolerance
     assert (mine * second).sum(1).min() > 0.9995
 
 
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_inputs_and_outputs_carry_the_contracts_names(tower: str, suffix: str) -> None:
-    path = lowered().path(tower, suffix)
+def test_inputs_and_outputs_carry_the_contracts_names(component: str, suffix: str) -> None:
+    path = lowered().path(component, suffix)
     found = backend_of_file(path).graph_io(path)
-    assert found.inputs == (INPUTS[tower],)
+    assert found.inputs == (INPUTS[component],)
     assert found.outputs == (TensorSpec("embedding", "float32", (1, EMBEDDING_DIM)),)
 
 
@@ -73,18 +75,18 @@ def test_every_file_is_the_same_from_another_process(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     model = lowered()
     differing = [
-        f"{tower}.{suffix}"
-        for tower in TOWERS
+        f"{component}.{suffix}"
+        for component in COMPONENTS
         for suffix in SUFFIXES
-        if (folder / f"{tower}.{suffix}").read_bytes() != model.path(tower, suffix).read_bytes()
+        if (folder / f"{component}.{suffix}").read_bytes() != model.path(component, suffix).read_bytes()
     ]
     assert differing == []
 
 
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_files_tell_of_no_path_source_or_moment(tower: str, suffix: str) -> None:
-    content = lowered().path(tower, suffix).read_bytes()
+def test_files_tell_of_no_path_source_or_moment(component: str, suffix: str) -> None:
+    content = lowered().path(component, suffix).read_bytes()
     traces = [
         *re.findall(rb"/(?:home|root|tmp|usr|opt|work|Users)/[\w./-]+", content),
         *re.findall(rb"[\w/.-]*\.py\b|File \"|0x[0-9a-f]{8,}|20\d\d-\d\d-\d\d", content),
@@ -95,12 +97,12 @@ def test_files_tell_of_no_path_source_or_moment(tower: str, suffix: str) -> None
 
 def test_weights_are_called_as_in_torch() -> None:
     model = lowered()
-    for tower, module in model.modules.items():
+    for component, module in model.modules.items():
         expected = {name for name, parameter in module.named_parameters() if parameter.ndim > 1}
         expected -= {name for name in expected if "position_embedding" in name}  # added: no layer's weight
-        graph = onnx.load(model.path(tower, "fp32.onnx")).graph
+        graph = onnx.load(model.path(component, "fp32.onnx")).graph
         assert expected <= {tensor.name for tensor in graph.initializer}
-        tensors = read_tflite(model.path(tower, "fp32.tflite")).subgraphs[0].tensors
+        tensors = read_tflite(model.path(component, "fp32.tflite")).subgraphs[0].tensors
         names = [tensor.name.decode() for tensor in tensors]
         assert expected <= set(names)
         assert len(set(names)) == len(names)
@@ -108,28 +110,28 @@ def test_weights_are_called_as_in_torch() -> None:
 
 def test_fp16_halves_the_weights() -> None:
     model = lowered()
-    for tower in TOWERS:
-        full, half = (model.path(tower, f"{kind}.tflite") for kind in ("fp32", "fp16"))
+    for component in COMPONENTS:
+        full, half = (model.path(component, f"{kind}.tflite") for kind in ("fp32", "fp16"))
         weights = sum(
             parameter.numel()
-            for name, parameter in model.module(tower).named_parameters()
+            for name, parameter in model.module(component).named_parameters()
             if parameter.ndim > 1 and "position" not in name
         )
         saved = full.stat().st_size - half.stat().st_size
         assert saved == pytest.approx(2 * weights, rel=0.1)
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_op_counts_are_the_graphs(tower: str) -> None:
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_op_counts_are_the_graphs(component: str) -> None:
     model = lowered()
-    paths = [model.path(tower, f"fp32.{kind}") for kind in ("onnx", "tflite")]
+    paths = [model.path(component, f"fp32.{kind}") for kind in ("onnx", "tflite")]
     onnx_counts, tflite_counts = (backend_of_file(path).op_counts(path) for path in paths)
     linears = 13  # 2 layers of q, k, v, out, fc1, fc2, and the projection
     assert onnx_counts["Gemm"] == tflite_counts["FULLY_CONNECTED"] == linears
     assert tflite_counts["BATCH_MATMUL"] == onnx_counts["MatMul"] == 4  # activation x activation
-    assert onnx_counts.get("Conv", 0) == tflite_counts.get("CONV_2D", 0) == (tower == "pixels")
-    assert tflite_counts.get("EMBEDDING_LOOKUP", 0) == (tower == "ids")
-    assert sum(onnx_counts.values()) == len(onnx.load(model.path(tower, "fp32.onnx")).graph.node)
+    assert onnx_counts.get("Conv", 0) == tflite_counts.get("CONV_2D", 0) == (component == "pixels")
+    assert tflite_counts.get("EMBEDDING_LOOKUP", 0) == (component == "ids")
+    assert sum(onnx_counts.values()) == len(onnx.load(model.path(component, "fp32.onnx")).graph.node)
 
 
 class Sorts(nn.Module):

@@ -1,4 +1,4 @@
-"""Layers of every form and towers that mix them: the same integers in both files, run by both engines."""
+"""Layers of every form and components that mix them: the same integers in both files, run by both engines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pocketvl.lower.backends import backend_of_file
 from pocketvl.lower.onnx.graph import op_counts_onnx
 from pocketvl.lower.onnx.quantized import packed_blocks
 from pocketvl.lower.tflite.graph import read_tflite
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer, QuantizedProduct
 from pocketvl.network.specification import (
     ACTIVATION_8,
     BLOCKS_4,
@@ -39,7 +39,7 @@ from pocketvl.network.specification import (
 from pocketvl.quantize.fake import fake_quantize_dynamic
 from pocketvl.quantize.simulate import simulated
 from tests.lower.engines import run, run_onnx
-from tests.lower.lowered import FLOATS, TOWERS, lowered, samples
+from tests.lower.lowered import COMPONENTS, FLOATS, lowered, samples
 from tests.lower.readers import (
     FORMATS,
     INT8_WIDENED,
@@ -55,18 +55,18 @@ MODES = ("dynamic", "int4", "widened", "mixed")
 
 
 @cache
-def tower_of(tower: str, mode: str) -> QuantizedTower:
+def component_of(component: str, mode: str) -> QuantizedComponent:
     """Linears as the mode says, the convolution static and the table's rows in int8; mixed: some in float."""
     specs = {"dynamic": (INT8_DYNAMIC,), "int4": (INT4_DYNAMIC,), "widened": (INT8_WIDENED,), "mixed": MIXED}
-    static = lowered().integers(tower)
-    return in_forms(lowered().module(tower), static, specs[mode], linears_only=mode != "widened")
+    static = lowered().integers(component)
+    return in_forms(lowered().module(component), static, specs[mode], linears_only=mode != "widened")
 
 
 @cache
-def written(tower: str, mode: str, kind: str) -> Path:
-    path = lowered().path(tower, f"{mode}.{kind}")
+def written(component: str, mode: str, kind: str) -> Path:
+    path = lowered().path(component, f"{mode}.{kind}")
     if not path.exists():
-        WRITE[kind](lowered().path(tower, f"fp32.{kind}"), tower_of(tower, mode), path)
+        WRITE[kind](lowered().path(component, f"fp32.{kind}"), component_of(component, mode), path)
     return path
 
 
@@ -83,17 +83,17 @@ def rowwise(values: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def computing_as(module: nn.Module, tower: QuantizedTower, kind: str) -> Iterator[None]:
+def computing_as(module: nn.Module, component: QuantizedComponent, kind: str) -> Iterator[None]:
     """Like `simulated`, but with the very grids that an engine finds for dynamic inputs."""
     weights_only = {
         name: replace(layer, spec=LayerSpec(Mode.WEIGHT_ONLY, layer.spec.weights))
         if layer.spec.mode is Mode.DYNAMIC
         else layer
-        for name, layer in tower.layers.items()
+        for name, layer in component.layers.items()
     }
     with ExitStack() as stack:
-        stack.enter_context(simulated(module, QuantizedTower(weights_only)))
-        for name, layer in tower.layers.items():
+        stack.enter_context(simulated(module, QuantizedComponent(weights_only)))
+        for name, layer in component.layers.items():
             if layer.spec.mode is Mode.DYNAMIC:
                 onnx_grid = blockwise if layer.spec == INT4_DYNAMIC else fake_quantize_dynamic
                 put = rowwise if kind == "tflite" else onnx_grid
@@ -102,35 +102,35 @@ def computing_as(module: nn.Module, tower: QuantizedTower, kind: str) -> Iterato
         yield
 
 
-def embeddings(tower: str, feeds: list[dict[str, NDArray[Any]]]) -> FLOATS:
-    return np.concatenate([lowered().torch_embedding(tower, feed[tower]) for feed in feeds])
+def embeddings(component: str, feeds: list[dict[str, NDArray[Any]]]) -> FLOATS:
+    return np.concatenate([lowered().torch_embedding(component, feed[component]) for feed in feeds])
 
 
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", FORMATS)
-def test_engines_compute_what_torch_simulates(tower: str, mode: str, kind: str) -> None:
+def test_engines_compute_what_torch_simulates(component: str, mode: str, kind: str) -> None:
     """Dynamic grids are finer in the engines than simulated; on the engines' own, only ties differ."""
-    feeds, integers = samples(tower, 32, 5), tower_of(tower, mode)
-    module = lowered().module(tower)
-    plain = embeddings(tower, feeds)
+    feeds, integers = samples(component, 32, 5), component_of(component, mode)
+    module = lowered().module(component)
+    plain = embeddings(component, feeds)
     with simulated(module, integers):
-        simulation = embeddings(tower, feeds)
+        simulation = embeddings(component, feeds)
     with computing_as(module, integers, kind):
-        expected = embeddings(tower, feeds)
-    found = run(written(tower, mode, kind), feeds)
+        expected = embeddings(component, feeds)
+    found = run(written(component, mode, kind), feeds)
     moved = np.median(np.abs(plain - expected).max(axis=1))
     assert np.median(np.abs(found - expected).max(axis=1)) < 0.1 * moved
     assert np.abs(found - simulation).max() < 0.03
 
 
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", FORMATS)
-def test_files_hold_the_integers_that_left_torch(tower: str, mode: str, kind: str) -> None:
-    expected = tower_of(tower, mode)
+def test_files_hold_the_integers_that_left_torch(component: str, mode: str, kind: str) -> None:
+    expected = component_of(component, mode)
     read = onnx_integers if kind == "onnx" else tflite_integers
-    found = read(written(tower, mode, kind), expected)
+    found = read(written(component, mode, kind), expected)
     assert found.keys() == expected.layers.keys()
     for name, layer in expected.layers.items():
         np.testing.assert_array_equal(found[name].weights, layer.weights, err_msg=name)
@@ -142,9 +142,9 @@ def test_files_hold_the_integers_that_left_torch(tower: str, mode: str, kind: st
             assert bias.dtype == layer.bias.dtype
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_layers_that_the_tower_does_not_name_stay_in_float(tower: str) -> None:
-    module, quantized_names = lowered().module(tower), tower_of(tower, "mixed").layers
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_layers_that_the_component_does_not_name_stay_in_float(component: str) -> None:
+    module, quantized_names = lowered().module(component), component_of(component, "mixed").layers
     floats = {
         f"{name}.weight": child.weight.detach().numpy()
         for name, child in module.named_modules()
@@ -153,9 +153,9 @@ def test_layers_that_the_tower_does_not_name_stay_in_float(tower: str) -> None:
     assert len(floats) == 3
     stored = {
         tensor.name: numpy_helper.to_array(tensor)
-        for tensor in onnx.load(written(tower, "mixed", "onnx")).graph.initializer
+        for tensor in onnx.load(written(component, "mixed", "onnx")).graph.initializer
     }
-    model = read_tflite(written(tower, "mixed", "tflite"))
+    model = read_tflite(written(component, "mixed", "tflite"))
     tensors = {tensor.name.decode(): tensor for tensor in model.subgraphs[0].tensors}
     for name, weights in floats.items():
         assert any(np.array_equal(stored[name], each) for each in (weights, weights.T))
@@ -163,10 +163,12 @@ def test_layers_that_the_tower_does_not_name_stay_in_float(tower: str) -> None:
         np.testing.assert_array_equal(content.reshape(tensors[name].shape), weights)
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_onnxruntime_multiplies_integers_in_dynamic_layers(tower: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_onnxruntime_multiplies_integers_in_dynamic_layers(component: str, tmp_path: Path) -> None:
     for mode in ("dynamic", "int4", "widened"):
-        run_onnx(written(tower, mode, "onnx"), samples(tower, 1, 0), optimized=tmp_path / f"{mode}.onnx")
+        run_onnx(
+            written(component, mode, "onnx"), samples(component, 1, 0), optimized=tmp_path / f"{mode}.onnx"
+        )
     dynamic, blocks, widened = (
         op_counts_onnx(tmp_path / f"{mode}.onnx") for mode in ("dynamic", "int4", "widened")
     )
@@ -175,47 +177,51 @@ def test_onnxruntime_multiplies_integers_in_dynamic_layers(tower: str, tmp_path:
     assert "MatMulInteger" not in dynamic
     assert blocks["com.microsoft::MatMulNBits"] == widened["Gemm"] == 13
     assert not {"com.microsoft::MatMulNBits", "DequantizeLinear"} & widened.keys()
-    assert op_counts_onnx(written(tower, "int4", "onnx"))["com.microsoft::MatMulNBits"] == 13
+    assert op_counts_onnx(written(component, "int4", "onnx"))["com.microsoft::MatMulNBits"] == 13
 
 
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("kind", FORMATS)
-def test_files_shrink_with_the_bits_of_their_weights(tower: str, kind: str) -> None:
-    whole = lowered().path(tower, f"fp32.{kind}").stat().st_size
-    dynamic, blocks = (written(tower, mode, kind).stat().st_size for mode in ("dynamic", "int4"))
+def test_files_shrink_with_the_bits_of_their_weights(component: str, kind: str) -> None:
+    whole = lowered().path(component, f"fp32.{kind}").stat().st_size
+    dynamic, blocks = (written(component, mode, kind).stat().st_size for mode in ("dynamic", "int4"))
     linears = sum(
-        child.weight.numel() for child in lowered().module(tower).modules() if isinstance(child, nn.Linear)
+        child.weight.numel()
+        for child in lowered().module(component).modules()
+        if isinstance(child, nn.Linear)
     )
     assert whole - dynamic > 2 * linears
     # half a byte less a weight, 2 or 4 bytes more a block of 32, none for a channel's scale or zero point
     assert dynamic - blocks > 0.25 * linears
 
 
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("kind", FORMATS)
-def test_the_same_tower_gives_the_same_bytes(tower: str, kind: str, tmp_path: Path) -> None:
-    backwards = QuantizedTower(dict(reversed(list(tower_of(tower, "mixed").layers.items()))))
-    WRITE[kind](lowered().path(tower, f"fp32.{kind}"), backwards, tmp_path / f"again.{kind}")
-    first = written(tower, "mixed", kind)
+def test_the_same_component_gives_the_same_bytes(component: str, kind: str, tmp_path: Path) -> None:
+    backwards = QuantizedComponent(dict(reversed(list(component_of(component, "mixed").layers.items()))))
+    WRITE[kind](lowered().path(component, f"fp32.{kind}"), backwards, tmp_path / f"again.{kind}")
+    first = written(component, "mixed", kind)
     assert (tmp_path / f"again.{kind}").read_bytes() == first.read_bytes()
     backend = backend_of_file(first)
-    assert backend.graph_io(first) == backend.graph_io(lowered().path(tower, f"fp32.{kind}"))
+    assert backend.graph_io(first) == backend.graph_io(lowered().path(component, f"fp32.{kind}"))
     backend.check_ops(first)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_tower_without_layers_is_the_float_graph(kind: str, tmp_path: Path) -> None:
+def test_a_component_without_layers_is_the_float_graph(kind: str, tmp_path: Path) -> None:
     feeds = samples("ids", 4, 0)
-    WRITE[kind](lowered().path("ids", f"fp32.{kind}"), QuantizedTower({}), tmp_path / f"g.{kind}")
+    WRITE[kind](lowered().path("ids", f"fp32.{kind}"), QuantizedComponent({}), tmp_path / f"g.{kind}")
     floats = run(lowered().path("ids", f"fp32.{kind}"), feeds)
     np.testing.assert_array_equal(run(tmp_path / f"g.{kind}", feeds), floats)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_layer_that_the_graph_lacks_is_named(kind: str, tmp_path: Path) -> None:
-    layer = next(iter(tower_of("ids", "dynamic").layers.values()))
+    layer = next(iter(component_of("ids", "dynamic").layers.values()))
     with pytest.raises(LoweringError, match=r"1 layers, no\.such for one"):
-        WRITE[kind](lowered().path("ids", f"fp32.{kind}"), QuantizedTower({"no.such": layer}), tmp_path / "g")
+        WRITE[kind](
+            lowered().path("ids", f"fp32.{kind}"), QuantizedComponent({"no.such": layer}), tmp_path / "g"
+        )
 
 
 ACTIVATION_4 = replace(ACTIVATION_8, bits=4)
@@ -241,10 +247,12 @@ CONVOLUTION = "vision_model.embeddings.patch_embedding"
 def test_what_no_engine_runs_is_named(
     kind: str, name: str, spec: LayerSpec, said: str, tmp_path: Path
 ) -> None:
-    tower = "pixels" if name == CONVOLUTION else "ids"
-    layer = replace(lowered().integers(tower).layers[name], spec=spec)
+    component = "pixels" if name == CONVOLUTION else "ids"
+    layer = replace(lowered().integers(component).layers[name], spec=spec)
     with pytest.raises(LoweringError, match=f"^{name} is .*{said}.*float are lowered$"):
-        WRITE[kind](lowered().path(tower, f"fp32.{kind}"), QuantizedTower({name: layer}), tmp_path / "g")
+        WRITE[kind](
+            lowered().path(component, f"fp32.{kind}"), QuantizedComponent({name: layer}), tmp_path / "g"
+        )
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -253,12 +261,12 @@ def test_products_and_scales_that_would_be_rounded_are_refused(kind: str, tmp_pa
     grid = ActivationGrid(0.1, 128)
     product = QuantizedProduct(ProductSpec(ACTIVATION_8, ACTIVATION_8), grid, grid)
     with pytest.raises(LoweringError, match=r"^attention\.scores is a product"):
-        WRITE[kind](source, QuantizedTower({}, {"attention.scores": product}), tmp_path / "g")
-    layer = tower_of("ids", "int4").layers[LINEAR]
+        WRITE[kind](source, QuantizedComponent({}, {"attention.scores": product}), tmp_path / "g")
+    layer = component_of("ids", "int4").layers[LINEAR]
     for step in (2**-9, 2**-12):  # a number of fp16 but not of bfloat16, and of neither
-        tower = QuantizedTower({LINEAR: replace(layer, scale=layer.scale * np.float32(1 + step))})
+        component = QuantizedComponent({LINEAR: replace(layer, scale=layer.scale * np.float32(1 + step))})
         with pytest.raises(LoweringError, match=f"^{LINEAR}: .*16 bits"):
-            WRITE[kind](source, tower, tmp_path / "g")
+            WRITE[kind](source, component, tmp_path / "g")
 
 
 @given(arrays.arrays(np.int8, (3, 64), elements=st.integers(-7, 7)))

@@ -22,7 +22,7 @@ from pocketvl.lower.onnx.quantized import write_quantized_onnx
 from pocketvl.lower.tflite.export import export_tflite
 from pocketvl.lower.tflite.graph import op_name, read_tflite
 from pocketvl.lower.tflite.quantized import write_quantized_tflite
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import CHANNELS_8, INT8_STATIC, INT8_TABLE
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings, Observer
@@ -51,7 +51,7 @@ class Equalised:
     folder: Path
 
 
-def rounded(module: nn.Module, feeds: list[NDArray[np.generic]]) -> QuantizedTower:
+def rounded(module: nn.Module, feeds: list[NDArray[np.generic]]) -> QuantizedComponent:
     """Static int8 of all layers, weights to their nearest."""
     table = module.get_submodule(TABLE).get_parameter("weight").detach().numpy()
     scale = weight_scale(table, CHANNELS_8)
@@ -68,7 +68,7 @@ def rounded(module: nn.Module, feeds: list[NDArray[np.generic]]) -> QuantizedTow
         layers[name] = QuantizedLayer(
             INT8_STATIC, integers, scale, steps, inputs, activation_grid(seen.output)
         )
-    return QuantizedTower(layers)
+    return QuantizedComponent(layers)
 
 
 @cache
@@ -76,7 +76,11 @@ def equalised() -> Equalised:
     """Made at the first call."""
     _KEPT.append(tempfile.TemporaryDirectory(prefix="equalised-"))
     folder = Path(_KEPT[0].name)
-    module = open_checkpoint(make_tiny_clip(folder / "tiny")).tower("text_encoder").requires_grad_(False)
+    module = (
+        open_checkpoint(make_tiny_clip(folder / "tiny"))
+        .component("text_encoder")
+        .module.requires_grad_(False)
+    )
     feeds = [feed["ids"] for feed in samples("ids", 64, 1)]
     example = torch.from_numpy(feeds[0])
     fold_(module, example)
@@ -87,9 +91,9 @@ def equalised() -> Equalised:
             decided = equalize_(module, example, feeds)
         export_onnx(module, {"ids": example}, folder / f"{kind}.onnx")
         export_tflite(module, {"ids": example}, folder / f"{kind}.tflite")
-        tower = rounded(module, feeds)
-        write_quantized_onnx(folder / f"{kind}.onnx", tower, folder / f"{kind}8.onnx")
-        write_quantized_tflite(folder / f"{kind}.tflite", tower, folder / f"{kind}8.tflite")
+        component = rounded(module, feeds)
+        write_quantized_onnx(folder / f"{kind}.onnx", component, folder / f"{kind}8.onnx")
+        write_quantized_tflite(folder / f"{kind}.tflite", component, folder / f"{kind}8.tflite")
     return Equalised(module, decided, folder)
 
 

@@ -1,4 +1,4 @@
-"""Each layer gets the numbers of the tower, whatever constants the float graph or a tool shares."""
+"""Each layer gets the numbers of the component, whatever constants the float graph or a tool shares."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
 from pocketvl.lower.tflite.export import export_tflite
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import (
     INT4_DYNAMIC,
     INT8_DYNAMIC,
@@ -53,7 +53,7 @@ def static_layer(module: nn.Module, name: str, bias: FLOATS) -> QuantizedLayer:
 
 @pytest.mark.parametrize("bias", [0.0, 0.5])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_each_layer_gets_the_towers_bias_whatever_the_float_graph_shares(
+def test_each_layer_gets_the_components_bias_whatever_the_float_graph_shares(
     bias: float, kind: str, tmp_path: Path
 ) -> None:
     module = Pair(bias).eval()
@@ -67,9 +67,9 @@ def test_each_layer_gets_the_towers_bias_whatever_the_float_graph_shares(
             if spec is INT8_STATIC
             else replace(quantized(module, "first", spec), bias=biases)
         )
-        tower = QuantizedTower({"first": first})  # the second one stays in float, with its own bias
-        WRITE[kind](tmp_path / f"f.{kind}", tower, tmp_path / f"q.{kind}")
-        with simulated(module, tower), torch.no_grad():
+        component = QuantizedComponent({"first": first})  # the second one stays in float, with its own bias
+        WRITE[kind](tmp_path / f"f.{kind}", component, tmp_path / f"q.{kind}")
+        with simulated(module, component), torch.no_grad():
             expected = np.concatenate([module(torch.from_numpy(value)).numpy() for value in values])
         found = run(tmp_path / f"q.{kind}", feeds).reshape(expected.shape)
         assert np.abs(found - expected).max() < 0.06, spec  # a step of the output's grid is 0.04
@@ -77,7 +77,7 @@ def test_each_layer_gets_the_towers_bias_whatever_the_float_graph_shares(
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_equal_scales_of_two_layers_are_not_one_buffer(kind: str, tmp_path: Path) -> None:
-    """ai-edge-quantizer derives the same scales for both, and the tower holds others for one."""
+    """ai-edge-quantizer derives the same scales for both, and the component holds others for one."""
     module = Pair(0.5).eval()
     module.second.load_state_dict({**module.second.state_dict(), "weight": -module.first.weight.detach()})
     values = np.random.default_rng(0).normal(size=(4, 1, 3, 32)).astype(np.float32)
@@ -85,11 +85,13 @@ def test_equal_scales_of_two_layers_are_not_one_buffer(kind: str, tmp_path: Path
     export(module, {"x": torch.from_numpy(values[0])}, tmp_path / f"f.{kind}")
     first, second = (quantized(module, name, INT4_DYNAMIC) for name in ("first", "second"))
     np.testing.assert_array_equal(first.scale, second.scale)
-    tower = QuantizedTower({"first": first, "second": replace(second, scale=second.scale / np.float32(2))})
-    WRITE[kind](tmp_path / f"f.{kind}", tower, tmp_path / f"q.{kind}")
+    component = QuantizedComponent(
+        {"first": first, "second": replace(second, scale=second.scale / np.float32(2))}
+    )
+    WRITE[kind](tmp_path / f"f.{kind}", component, tmp_path / f"q.{kind}")
     read = onnx_integers if kind == "onnx" else tflite_integers
-    found = read(tmp_path / f"q.{kind}", tower)
-    for name, layer in tower.layers.items():
+    found = read(tmp_path / f"q.{kind}", component)
+    for name, layer in component.layers.items():
         np.testing.assert_array_equal(found[name].scale, layer.scale)
         np.testing.assert_array_equal(found[name].weights, layer.weights)
 
@@ -114,9 +116,9 @@ def test_a_bias_that_onnx_adds_in_a_node_of_its_own_is_replaced(spec: LayerSpec,
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "f.onnx")
     bias = np.linspace(-2, 2, 32, dtype=np.float32)
     layer = static_layer(module, "first", bias) if spec is INT8_STATIC else quantized(module, "first", spec)
-    tower = QuantizedTower({"first": layer if spec is INT8_STATIC else replace(layer, bias=bias)})
-    write_quantized_onnx(tmp_path / "f.onnx", tower, tmp_path / "q.onnx")
+    component = QuantizedComponent({"first": layer if spec is INT8_STATIC else replace(layer, bias=bias)})
+    write_quantized_onnx(tmp_path / "f.onnx", component, tmp_path / "q.onnx")
     x = np.random.default_rng(0).normal(size=(2, 3, 32)).astype(np.float32)
-    with simulated(module, tower), torch.no_grad():
+    with simulated(module, component), torch.no_grad():
         expected = module.first(torch.from_numpy(x)).numpy()
     assert np.abs(run_onnx(tmp_path / "q.onnx", [{"x": x}]) - expected).max() < 0.06

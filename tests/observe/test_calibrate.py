@@ -347,20 +347,20 @@ def test_colours_that_never_change_are_not_warned_of() -> None:
     assert calibrate(nn.Sequential(nn.Conv2d(3, 2, 2)), [values], MIN_MAX).warnings == ()
 
 
-# a whole tower
+# a whole component
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Calibration, set[str]]:
     folder: Path = make_tiny_clip(tmp_path_factory.mktemp("clip"))
-    module = open_checkpoint(folder).tower("image_encoder")
+    module = open_checkpoint(folder).component("image_encoder").module
     pictures = np.random.default_rng(0).integers(0, 256, (40, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     settings = CalibrationSettings(second_moments=True)
     names = {name for name, part in module.named_modules() if isinstance(part, (nn.Linear, nn.Conv2d))}
     return calibrate(module, np.split(pictures, 10), settings), names
 
 
-def test_every_layer_of_a_clip_tower_is_seen(seen: tuple[Calibration, set[str]]) -> None:
+def test_every_layer_of_a_clip_component_is_seen(seen: tuple[Calibration, set[str]]) -> None:
     found, names = seen
     assert set(found.layers) == names
     assert found.warnings == ()

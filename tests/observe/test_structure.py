@@ -45,8 +45,8 @@ def test_the_last_linear_gives_the_output_if_it_is_as_large(module: nn.Module, e
 def test_of_a_clip_it_is_the_projection(tmp_path: Path) -> None:
     source = open_checkpoint(make_tiny_clip(tmp_path / "clip"))
     pixels = torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
-    assert final_linear(source.tower("image_encoder"), pixels) == "visual_projection"
+    assert final_linear(source.component("image_encoder").module, pixels) == "visual_projection"
     assert (
-        final_linear(source.tower("text_encoder"), torch.zeros(1, TEXT_LENGTH, dtype=torch.int32))
+        final_linear(source.component("text_encoder").module, torch.zeros(1, TEXT_LENGTH, dtype=torch.int32))
         == "text_projection"
     )

@@ -137,7 +137,7 @@ def test_a_compressed_vilt_can_be_compressed_again(world: World, tmp_path: Path)
     }
     with torch.no_grad():
         for each in (small, smaller):
-            assert torch.isfinite(each.tower("fusion")(*vilt_inputs())).all()
+            assert torch.isfinite(each.component("fusion").module(*vilt_inputs())).all()
     assert len(removed_blocks(small.model)) >= 1
 
 
@@ -231,7 +231,7 @@ def test_what_makes_no_sense_for_a_vilt(
         ),
     ],
 )
-def test_what_makes_no_sense_for_two_towers(tmp_path: Path, step: str, complaint: str) -> None:
+def test_what_makes_no_sense_for_two_encoders(tmp_path: Path, step: str, complaint: str) -> None:
     with pytest.raises(RecipeError, match=complaint):
         _steps(tmp_path, make_tiny_clip(tmp_path / "clip"), step)
 

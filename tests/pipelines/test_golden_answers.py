@@ -62,8 +62,8 @@ def by_torch(source: Checkpoint, bundle: Bundle, texts: list[str]) -> tuple[np.n
     pixels = [load_pixels(bundle.file(image.file), source.preprocess) for image in golden.images]
     ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
     with torch.inference_mode():
-        images = source.tower("image_encoder")(torch.from_numpy(np.stack(pixels))).double()
-        read = source.tower("text_encoder")(torch.from_numpy(ids)).double()
+        images = source.component("image_encoder").module(torch.from_numpy(np.stack(pixels))).double()
+        read = source.component("text_encoder").module(torch.from_numpy(ids)).double()
         similarity = images @ read.T
         return similarity.numpy(), torch.softmax(source.logit_scale * similarity, dim=1).numpy()
 
@@ -105,7 +105,7 @@ def labels_read(source: Checkpoint) -> np.ndarray:
         .ids
     )
     with torch.inference_mode():
-        return np.asarray(source.tower("text_encoder")(torch.from_numpy(ids)).numpy())
+        return np.asarray(source.component("text_encoder").module(torch.from_numpy(ids)).numpy())
 
 
 def off_by(golden: Golden, labels: np.ndarray, noise: float) -> Outputs:

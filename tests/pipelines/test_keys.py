@@ -20,9 +20,9 @@ from pocketvl.families import open_checkpoint
 from pocketvl.families.base import Component, example_inputs
 from pocketvl.pipelines.compress import CompressRequest, compress
 from pocketvl.pipelines.export import ExportSettings, export
+from pocketvl.pipelines.stages.components import OfComponent, PrepareComponent, open_component
 from pocketvl.pipelines.stages.lowering import LowerGraph
 from pocketvl.pipelines.stages.quantizing import TrainQat
-from pocketvl.pipelines.stages.towers import OfTower, PrepareTower, open_component
 from pocketvl.stage import Inputs, Stage, plan, run
 from pocketvl.stage.runner import _Desk
 from pocketvl.tabletop.folder import write_tabletop
@@ -37,7 +37,7 @@ TOLERANCE = 2e-5  # what folding LayerNorms changes is a tenth of it
 
 
 def noise(component: Component) -> torch.Tensor:
-    """A few inputs of a tower."""
+    """A few inputs of a component."""
     (example,), rng = example_inputs(component), np.random.default_rng(0)
     is_text = component.name == "text_encoder"
     feed = rng.integers(0, 300 if is_text else 256, (4, *example.shape[1:]))
@@ -47,15 +47,15 @@ def noise(component: Component) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class EmbedNoise(OfTower, Stage):
-    """What a tower makes of random inputs: a stage that opens the module and is handed weights alone."""
+class EmbedNoise(OfComponent, Stage):
+    """Outputs of a component on random inputs: a stage that opens the module and is handed weights alone."""
 
     version: ClassVar[int] = 1
 
-    tower: PrepareTower
+    prepared: PrepareComponent
 
     def run(self, source: Inputs, out: Path) -> None:
-        component = open_component(self.source, self.component, source["tower"])
+        component = open_component(self.source, self.component, source["prepared"])
         with torch.inference_mode():
             found = component.module(noise(component))
         np.save(out / "embeddings.npy", found.numpy())
@@ -63,7 +63,7 @@ class EmbedNoise(OfTower, Stage):
 
 def cached(checkpoint: Path, name: str, cache: Path) -> Floats:
     """The embeddings by way of stages, from the cache where nothing seems to have changed."""
-    stage = EmbedNoise(PrepareTower(checkpoint, name))
+    stage = EmbedNoise(PrepareComponent(checkpoint, name))
     found: Floats = np.load(run(plan([stage]), cache)[stage].folder / "embeddings.npy")
     return found
 
@@ -161,17 +161,17 @@ def test_no_key_of_a_checkpoint_can_change_and_leave_a_stale_result(tmp_path: Pa
 
 def test_an_added_file_is_noticed_too(tmp_path: Path) -> None:
     checkpoint = make_tiny_clip(tmp_path / "tiny")
-    stage = LowerGraph(PrepareTower(checkpoint, COMPONENTS[0]), Engine.ONNX)
+    stage = LowerGraph(PrepareComponent(checkpoint, COMPONENTS[0]), Engine.ONNX)
     before = set(stage.reads())
     (checkpoint / "compression.json").write_text("{}")
     assert set(stage.reads()) == before | {"compression.json"}
 
 
 def test_a_training_for_few_bits_depends_on_the_weights_too(tmp_path: Path) -> None:
-    """The scale of similarities is one of them, and no tower's."""
+    """The scale of similarities is one of them, and no component's."""
     checkpoint = make_tiny_clip(tmp_path / "tiny", max_shard_size="40KB")
-    towers = tuple(PrepareTower(checkpoint, role) for role in COMPONENTS)
-    reads = TrainQat(towers, (), (), ()).reads()  # type: ignore[arg-type]
+    prepared = tuple(PrepareComponent(checkpoint, role) for role in COMPONENTS)
+    reads = TrainQat(prepared, (), (), ()).reads()  # type: ignore[arg-type]
     assert {path.name for path in checkpoint.glob("*safetensors*")} <= set(reads)
 
 
@@ -239,7 +239,7 @@ def test_stages_of_an_export_open_nothing_that_is_not_in_their_keys(
     assert (
         reads.of(settings.source) == 4
     )  # two components are prepared; golden pack and reference run the model
-    assert {"quantize-tower", "rank-layers", "lower-graph", "judge-bundle"} <= set(stages)
+    assert {"quantize-component", "rank-layers", "lower-graph", "judge-bundle"} <= set(stages)
     assert undeclared == {}
 
 

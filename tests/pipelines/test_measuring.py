@@ -13,12 +13,12 @@ from pocketvl.evaluate.compare import reference_metrics, variant_metrics
 from pocketvl.evaluate.html import render_html
 from pocketvl.evaluate.report import MachineReport, Report, VariantReport, describe_data
 from pocketvl.families import open_checkpoint
-from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme, TowerSpec
+from pocketvl.network.specification import ComponentSpec, Granularity, GridSpec, LayerSpec, Mode, Scheme
 from pocketvl.observe.calibration import Calibration
 from pocketvl.pipelines.stages.measuring import NOTES_FILE, RunReference
+from pocketvl.quantize.component import quantize_component
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.tower import quantize_tower
 from pocketvl.select.gate import judge_report, parse_gate
 from pocketvl.stage import PlanError, plan, run
 from pocketvl.tabletop.folder import write_tabletop
@@ -65,13 +65,13 @@ def test_a_model_that_answers_is_measured_reported_and_judged(vilt: Path, tmp_pa
     for bits, passed in ((8, True), (2, False)):
         grid = GridSpec(bits, Scheme.SYMMETRIC, Granularity.PER_CHANNEL)
         names = [f"{LAYER}.{k}.{part}.dense" for k in range(2) for part in ("intermediate", "output")]
-        tower = quantize_tower(
+        component = quantize_component(
             module,
-            TowerSpec(dict.fromkeys(names, LayerSpec(Mode.DYNAMIC, grid))),
+            ComponentSpec(dict.fromkeys(names, LayerSpec(Mode.DYNAMIC, grid))),
             Calibration({}),
             NEAREST,
         )
-        with simulated(module, tower):
+        with simulated(module, component):
             found = task.outputs(runner, data)
         variant = VariantReport(
             Engine.ONNX,

@@ -69,7 +69,7 @@ def test_filters_neurons_heads_and_layers_go(folder: Path, tmp_path: Path) -> No
     assert model.get_parameter(f"{text}.attention.self.query.weight").shape == (16, 32)
     source = open_checkpoint(tmp_path / "small")
     pixels = torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
-    assert source.tower("image_encoder")(pixels).norm().item() == pytest.approx(1, abs=1e-5)
+    assert source.component("image_encoder").module(pixels).norm().item() == pytest.approx(1, abs=1e-5)
     log = json.loads((tmp_path / "small" / "compress.json").read_text())["steps"]
     assert [each["step"] for each in log] == [
         "prune 44% of filters",
@@ -102,7 +102,7 @@ def test_filters_neurons_heads_and_layers_go(folder: Path, tmp_path: Path) -> No
         ),
     ],
 )
-def test_what_a_tower_is_not_made_for_is_one_clear_line(
+def test_what_a_component_is_not_made_for_is_one_clear_line(
     folder: Path, tmp_path: Path, source: str, step: str, complaint: str
 ) -> None:
     with pytest.raises(RecipeError, match=complaint) as caught:

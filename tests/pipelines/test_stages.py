@@ -1,4 +1,4 @@
-"""Stages of export and search: towers come back with all their biases, layers are chosen, data is split."""
+"""Stages of export and search: components keep all their biases, layers are chosen, data is split."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from pocketvl.data.dataset import SAMPLES_FILE, Dataset, write_samples
 from pocketvl.errors import RecipeError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.base import Component, Contract, example_inputs
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import INT8_DYNAMIC, INT8_TABLE
-from pocketvl.pipelines.stages.measuring import RunReference
-from pocketvl.pipelines.stages.quantizing import CalibrateTower, ChooseLayers, QuantizeTower
-from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
-from pocketvl.pipelines.stages.towers import (
+from pocketvl.pipelines.stages.components import (
     CalibrationFeeds,
     Feeds,
-    PrepareTower,
+    PrepareComponent,
     ids_of,
     open_component,
-    save_tower,
+    save_component,
 )
+from pocketvl.pipelines.stages.measuring import RunReference
+from pocketvl.pipelines.stages.quantizing import CalibrateComponent, ChooseLayers, QuantizeComponent
+from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
 from pocketvl.quantize.fold import fold_
 from pocketvl.stage import Inputs, PlanError, Result, plan, run
 from pocketvl.tasks.contrastive import calibration_texts
@@ -64,7 +64,7 @@ def test_a_prepared_component_computes_what_the_checkpoint_does(
     name: str, make: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     checkpoint = make(tmp_path / "tiny")
-    stage = PrepareTower(checkpoint, name)
+    stage = PrepareComponent(checkpoint, name)
     component = open_component(checkpoint, name, run(plan([stage]), tmp_path / "cache")[stage].folder)
     plain = open_checkpoint(checkpoint).component(name)
     assert (component.inputs, component.outputs) == (plain.inputs, plain.outputs)
@@ -93,7 +93,7 @@ def test_biases_that_folding_made_come_back(
     fold_(module, (feed[:1],))
     made = [name for name, _ in module.named_parameters() if name.endswith(("q_proj.bias", "fc1.bias"))]
     assert made
-    save_tower(module, tmp_path)
+    save_component(module, tmp_path)
     again = open_component(checkpoint, name, tmp_path).module
     assert set(made) <= {name for name, _ in again.named_parameters()}
     with torch.inference_mode():
@@ -107,52 +107,56 @@ def layer(value: int, *, table: bool = False) -> QuantizedLayer:
 
 
 @dataclass(frozen=True)
-class Towers:
-    """Three towers on disk, whose weights say which one they are, and the stage that chooses among them."""
+class Components:
+    """Three quantized components on disk, known by their weights, and the stage that chooses among them."""
 
     folders: tuple[Path, ...]
-    stages: tuple[QuantizeTower, ...]
+    stages: tuple[QuantizeComponent, ...]
 
     def choose(self, out: Path, *changes: tuple[str, int]) -> dict[str, int]:
-        """By layer, the tower that it came from."""
+        """By layer, the component that it came from."""
         out.mkdir()
         stage = ChooseLayers(self.stages, changes)
-        stage.run(Inputs({"towers": self.folders}), out)
-        layers = QuantizedTower.load(out).layers
+        stage.run(Inputs({"quantized": self.folders}), out)
+        layers = QuantizedComponent.load(out).layers
         return {name: int(each.weights[0, 0]) for name, each in layers.items()}
 
 
 @pytest.fixture
-def towers(tmp_path: Path) -> Towers:
+def components(tmp_path: Path) -> Components:
     names, folders = ("a", "b", "c"), []
     for number in range(3):
-        folder = tmp_path / f"tower{number}"
+        folder = tmp_path / f"component{number}"
         folder.mkdir()
         layers = {name: layer(number) for name in names} | {"table": layer(number, table=True)}
-        QuantizedTower(layers).save(folder)
+        QuantizedComponent(layers).save(folder)
         folders.append(folder)
-    prepared = PrepareTower(tmp_path, "text_encoder")
-    calibration = CalibrateTower(prepared, CalibrationFeeds(tmp_path, tmp_path))
+    prepared = PrepareComponent(tmp_path, "text_encoder")
+    calibration = CalibrateComponent(prepared, CalibrationFeeds(tmp_path, tmp_path))
     precisions = (Precision.INT8, Precision.INT4, Precision.INT8DYN)
-    return Towers(tuple(folders), tuple(QuantizeTower(prepared, calibration, each) for each in precisions))
+    return Components(
+        tuple(folders), tuple(QuantizeComponent(prepared, calibration, each) for each in precisions)
+    )
 
 
-def test_layers_come_from_where_they_are_taken_or_stay_in_float(towers: Towers, tmp_path: Path) -> None:
-    found = towers.choose(tmp_path / "out", ("c", 2), ("a", -1), ("table", 1))
+def test_layers_come_from_where_they_are_taken_or_stay_in_float(
+    components: Components, tmp_path: Path
+) -> None:
+    found = components.choose(tmp_path / "out", ("c", 2), ("a", -1), ("table", 1))
     assert found == {"b": 0, "c": 2, "table": 1}
 
 
-def test_without_changes_it_is_the_first_tower(towers: Towers, tmp_path: Path) -> None:
-    assert towers.choose(tmp_path / "out") == {"a": 0, "b": 0, "c": 0, "table": 0}
-    kept = QuantizedTower.load(towers.folders[0])
-    again = QuantizedTower.load(tmp_path / "out")
+def test_without_changes_it_is_the_first_component(components: Components, tmp_path: Path) -> None:
+    assert components.choose(tmp_path / "out") == {"a": 0, "b": 0, "c": 0, "table": 0}
+    kept = QuantizedComponent.load(components.folders[0])
+    again = QuantizedComponent.load(tmp_path / "out")
     assert again.spec == kept.spec
     np.testing.assert_array_equal(again.layers["a"].weights, kept.layers["a"].weights)
 
 
-def test_a_layer_that_is_not_there_is_named(towers: Towers, tmp_path: Path) -> None:
+def test_a_layer_that_is_not_there_is_named(components: Components, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="text_encoder has no quantized layer 'zzz'"):
-        towers.choose(tmp_path / "out", ("a", 1), ("zzz", -1))
+        components.choose(tmp_path / "out", ("a", 1), ("zzz", -1))
 
 
 @pytest.fixture
@@ -256,7 +260,7 @@ def test_labels_stand_for_the_captions_of_samples_that_have_none(tmp_path: Path)
     assert calibration_texts(labelled(tmp_path, *rows)) == ("a photo of a dog", "b", "a", "c")
 
 
-def test_a_tower_is_calibrated_with_labels(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_component_is_calibrated_with_labels(checkpoint: Path, tmp_path: Path) -> None:
     data = labelled(tmp_path / "data", {"label": "dog"}, {"label": "cat"}, {"label": "dog"})
     stage = CalibrationFeeds(checkpoint, data.root)
     result = run(plan([stage]), tmp_path / "cache")[stage].folder

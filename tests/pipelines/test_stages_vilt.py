@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pocketvl.data.dataset import Dataset, questions_of, write_samples
 from pocketvl.families import open_checkpoint, read_contract
 from pocketvl.lower.backends import backend_of
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
+from pocketvl.pipelines.stages.components import CalibrationFeeds, Feeds, PrepareComponent, open_component
 from pocketvl.pipelines.stages.lowering import GraphStage, LowerGraph, LowerQuantized
-from pocketvl.pipelines.stages.quantizing import CalibrateTower, QuantizeTower
-from pocketvl.pipelines.stages.towers import CalibrationFeeds, Feeds, PrepareTower, open_component
+from pocketvl.pipelines.stages.quantizing import CalibrateComponent, QuantizeComponent
 from pocketvl.quantize.simulate import simulated
 from pocketvl.stage import PlanError, plan, run
 from pocketvl.tabletop.folder import write_tabletop
@@ -75,9 +75,9 @@ def test_a_dataset_without_questions_is_refused_before_anything_runs(
 def test_stages_lower_it_in_float_and_in_integers(
     engine: Engine, vilt: Path, data: Dataset, tmp_path: Path
 ) -> None:
-    feeds, prepared = CalibrationFeeds(vilt, data.root, 32), PrepareTower(vilt, "fusion")
-    calibration = CalibrateTower(prepared, feeds)
-    integers = QuantizeTower(prepared, calibration, Precision.INT8)
+    feeds, prepared = CalibrationFeeds(vilt, data.root, 32), PrepareComponent(vilt, "fusion")
+    calibration = CalibrateComponent(prepared, feeds)
+    integers = QuantizeComponent(prepared, calibration, Precision.INT8)
     plain = LowerGraph(prepared, engine)
     quantized = LowerQuantized(plain, integers, Precision.INT8)
     results = run(plan([quantized]), tmp_path / "cache")
@@ -94,7 +94,7 @@ def test_stages_lower_it_in_float_and_in_integers(
 
     with torch.inference_mode():
         reference = open_checkpoint(vilt).component("fusion").module(*inputs).numpy()
-        with simulated(component.module, QuantizedTower.load(results[integers].folder)):
+        with simulated(component.module, QuantizedComponent.load(results[integers].folder)):
             expected = component.module(*inputs).numpy()
     np.testing.assert_allclose(found(plain), reference, atol=1e-4)
     assert measure_parity(expected, found(quantized)).centred_cosine_median > 0.995

@@ -23,7 +23,7 @@ from torch import nn
 
 from pocketvl.lower.onnx.export import export_onnx
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import (
     BLOCKS_4,
     INT4_DYNAMIC,
@@ -51,7 +51,7 @@ def layer_of(
 
 
 def report_of(weights: NDArray[np.int8], spec: LayerSpec = INT8_STATIC) -> Saturation:
-    (report,) = saturating_layers(QuantizedTower({"layer": layer_of(weights, spec)}))
+    (report,) = saturating_layers(QuantizedComponent({"layer": layer_of(weights, spec)}))
     return report
 
 
@@ -108,7 +108,7 @@ def test_a_convolution_pairs_channels_of_one_place_before_places() -> None:
 def test_dynamic_layers_multiply_integers_too_and_tables_do_not() -> None:
     weights = np.full((2, 4), 127, np.int8)
     assert report_of(weights, INT8_DYNAMIC).possible
-    assert saturating_layers(QuantizedTower({"table": layer_of(weights, INT8_TABLE)})) == ()
+    assert saturating_layers(QuantizedComponent({"table": layer_of(weights, INT8_TABLE)})) == ()
     blocks = replace(INT4_DYNAMIC, weights=BLOCKS_4)
     assert not report_of(np.full((2, 32), BLOCKS_4.highest, np.int8), blocks).possible
 
@@ -142,12 +142,12 @@ def make_cases() -> dict[str, Case]:
 CASES = make_cases()
 
 
-def write_graph(case: Case, path: Path) -> QuantizedTower:
-    """Lowers the case's layer, as any tower is lowered."""
-    tower = QuantizedTower({"0": layer_of(case.weights, case.spec, case.largest)})
+def write_graph(case: Case, path: Path) -> QuantizedComponent:
+    """Lowers the case's layer, as any component is lowered."""
+    component = QuantizedComponent({"0": layer_of(case.weights, case.spec, case.largest)})
     export_onnx(nn.Sequential(case.module).eval(), {"x": torch.zeros(case.shape)}, path)
-    write_quantized_onnx(path, tower, path)
-    return tower
+    write_quantized_onnx(path, component, path)
+    return component
 
 
 # Emulation changes the instructions, and not what the system tells of the processor: that is handed in.
@@ -177,7 +177,7 @@ np.savez(folder / "answers.npz", **answers)
 class Emulated:
     """What the runtime answers without VNNI, by case: told of it, and believing that there is VNNI."""
 
-    towers: Mapping[str, QuantizedTower]
+    components: Mapping[str, QuantizedComponent]
     exact: Mapping[str, NDArray[np.float32]]
     saturated: Mapping[str, NDArray[np.float32]]
 
@@ -194,7 +194,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
     if platform.machine() != "x86_64" or EMULATOR is None or not has_avx2(EMULATOR):
         pytest.skip("needs qemu-x86_64 7.2 or later (package qemu-user) for an x86 without VNNI")
     folder = tmp_path_factory.mktemp("emulated")
-    towers = {name: write_graph(case, folder / f"{name}.onnx") for name, case in CASES.items()}
+    components = {name: write_graph(case, folder / f"{name}.onnx") for name, case in CASES.items()}
     shapes = {}
     for name, case in CASES.items():
         with torch.no_grad():
@@ -207,7 +207,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
     assert done.returncode == 0, done.stderr[-2000:]
     with np.load(folder / "answers.npz") as answers:
         exact, saturated = ({n: answers[f"{n}/{flags}"] for n in CASES} for flags in ("avx2", "avx512_vnni"))
-    return Emulated(towers, exact, saturated)
+    return Emulated(components, exact, saturated)
 
 
 @pytest.mark.slow
@@ -227,8 +227,8 @@ def test_without_vnni_plain_kernels_answer_half_of_what_is_right(emulated: Emula
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if name != "full"])
 def test_plain_kernels_saturate_just_the_pairs_that_are_named(emulated: Emulated, name: str) -> None:
-    tower = emulated.towers[name].layers["0"]
-    named = [report_of(row[None], tower.spec).possible for row in tower.weights]  # by output
+    component = emulated.components[name].layers["0"]
+    named = [report_of(row[None], component.spec).possible for row in component.weights]  # by output
     answers = emulated.saturated[name]
     channels_last = np.moveaxis(answers, 1, -1) if name == "conv" else answers
     wrong = np.abs(channels_last - CASES[name].expected) > 0.5

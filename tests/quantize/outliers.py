@@ -1,4 +1,4 @@
-"""Plants outlier channels in a CLIP tower's residual stream, as large models have them."""
+"""Plants outlier channels in a CLIP component's residual stream, as large models have them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def plant_outliers_(module: nn.Module, example: torch.Tensor, channels: list[int
     """Scales channels of what is added to the residual stream, and divides the weights that read them.
 
     Args:
-        module: a tower of which the LayerNorms are folded.
+        module: a component of which the LayerNorms are folded.
         example: an input of it.
         channels: which.
         times: by how much.

@@ -29,7 +29,7 @@ from pocketvl.quantize.equalize import (
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.fold import fold_
 from tests.families.tiny import make_tiny_clip
-from tests.lower.lowered import TOWERS, samples
+from tests.lower.lowered import COMPONENTS, samples
 from tests.quantize.outliers import plant_outliers_
 
 CHANNELS = 32
@@ -213,11 +213,11 @@ def test_weights_that_are_all_zero_are_no_error() -> None:
     assert expected_error([np.zeros((3, 4))], statistics, np.ones(4), CHANNELS_8) == 0
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_a_clip_without_outliers_is_left_alone_and_one_with_is_not(tower: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_clip_without_outliers_is_left_alone_and_one_with_is_not(component: str, tmp_path: Path) -> None:
     source = open_checkpoint(make_tiny_clip(tmp_path / "clip"))
-    module = source.tower("image_encoder") if tower == "pixels" else source.tower("text_encoder")
-    inputs = [feed[tower] for feed in samples(tower, 32, 3)]
+    module = source.component("image_encoder" if component == "pixels" else "text_encoder").module
+    inputs = [feed[component] for feed in samples(component, 32, 3)]
     example = torch.from_numpy(inputs[0])
     fold_(module, example)
     decided = equalize_(module, example, inputs)

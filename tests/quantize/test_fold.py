@@ -16,7 +16,7 @@ from pocketvl.quantize.fold import NormReaders, fold_, norm_readers
 from pocketvl_runtime.manifest import ImageProcessor, Normalization, ResizeMode
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
-from tests.lower.lowered import TOWERS, samples
+from tests.lower.lowered import COMPONENTS, samples
 
 NORMALIZATION = Normalization((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 1 / 255)
 PREPROCESS = ImageProcessor.bicubic(ResizeMode.EXACT, (8, 8), (8, 8), NORMALIZATION)
@@ -56,11 +56,11 @@ def test_a_norm_that_something_else_reads_stays() -> None:
     assert torch.equal(module.norm.weight, before)
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_a_clip_tower_computes_the_same(tower: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_clip_component_computes_the_same(component: str, tmp_path: Path) -> None:
     source = open_checkpoint(make_tiny_clip(tmp_path / "clip"))
-    module = source.tower("image_encoder") if tower == "pixels" else source.tower("text_encoder")
-    data = torch.from_numpy(np.concatenate([feed[tower] for feed in samples(tower, 8, 3)]))
+    module = source.component("image_encoder" if component == "pixels" else "text_encoder").module
+    data = torch.from_numpy(np.concatenate([feed[component] for feed in samples(component, 8, 3)]))
     with torch.no_grad():
         expected = module(data)
         folded = fold_(module, data[:1])
@@ -205,5 +205,5 @@ def test_layer_scales_go_into_the_linears_before_them(tmp_path: Path) -> None:
     assert getattr(new, "layer_scale_parameter", None) is None
     pixels = torch.randint(0, 256, (2, *example_inputs(component)[0].shape[1:]), dtype=torch.uint8)
     with torch.no_grad():
-        found, wanted = component.module(pixels), plain.tower("image_encoder")(pixels)
+        found, wanted = component.module(pixels), plain.component("image_encoder").module(pixels)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)

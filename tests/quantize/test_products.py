@@ -21,7 +21,7 @@ from pocketvl.errors import DataError, RecipeError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.layers.segments import Blocks, Segments, block_name
-from pocketvl.network.integers import QuantizedProduct, QuantizedTower
+from pocketvl.network.integers import QuantizedComponent, QuantizedProduct
 from pocketvl.network.specification import (
     ACTIVATION_8,
     CHANNELS_8,
@@ -51,11 +51,11 @@ SEGMENTS = Segments({"text": TEXT_LENGTH, "image": IMAGE_LENGTH})
 MIN_MAX = CalibrationSettings(observer=Observer.MIN_MAX)
 IMAGE_PRODUCTS, TEXT_PRODUCTS = (
     tuple(
-        f"{tower}_model.encoder.layers.{layer}.self_attn.{kind}"
+        f"{component}_model.encoder.layers.{layer}.self_attn.{kind}"
         for layer in (0, 1)
         for kind in ("scores", "values")
     )
-    for tower in ("vision", "text")
+    for component in ("vision", "text")
 )
 VILT_PRODUCTS = tuple(
     f"model.encoder.layer.{layer}.attention.attention.{kind}"
@@ -128,32 +128,32 @@ def answers(module: nn.Module, feeds: list[NDArray[Any]]) -> torch.Tensor:
 def error(module: nn.Module, feeds: list[NDArray[Any]], products: Products) -> float:
     """Squared error of the answers, as a part of their variance over the feeds."""
     plain = answers(module, feeds)
-    with simulated(module, QuantizedTower({}, products), SEGMENTS):
+    with simulated(module, QuantizedComponent({}, products), SEGMENTS):
         found = answers(module, feeds)
     return float((found - plain).square().mean() / plain.var(dim=0).mean())
 
 
-def towers() -> list[Any]:
+def components() -> list[Any]:
     return [
-        pytest.param(lambda: clip().tower("image_encoder"), pictures, IMAGE_PRODUCTS, id="image"),
-        pytest.param(lambda: clip().tower("text_encoder"), texts, TEXT_PRODUCTS, id="text"),
+        pytest.param(lambda: clip().component("image_encoder").module, pictures, IMAGE_PRODUCTS, id="image"),
+        pytest.param(lambda: clip().component("text_encoder").module, texts, TEXT_PRODUCTS, id="text"),
         pytest.param(vilt, pixels, VILT_PRODUCTS, id="vilt"),
     ]
 
 
-ALL_TOWERS = pytest.mark.parametrize(("module_of", "feeds_of", "names"), towers())
+ALL_COMPONENTS = pytest.mark.parametrize(("module_of", "feeds_of", "names"), components())
 ModuleOf = Callable[[], nn.Module]
 FeedsOf = Callable[..., list[NDArray[Any]]]
 
 
-@ALL_TOWERS
+@ALL_COMPONENTS
 def test_both_products_of_every_attention_are_found(
     module_of: ModuleOf, feeds_of: FeedsOf, names: tuple[str, ...]
 ) -> None:
     assert product_names(module_of(), feeds_of(1)[0]) == names
 
 
-@ALL_TOWERS
+@ALL_COMPONENTS
 def test_the_module_is_left_as_it_was(module_of: ModuleOf, feeds_of: FeedsOf, names: tuple[str, ...]) -> None:
     module, feeds = module_of(), feeds_of(3)
     before = answers(module, feeds)
@@ -166,7 +166,7 @@ def test_the_module_is_left_as_it_was(module_of: ModuleOf, feeds_of: FeedsOf, na
     assert not any(child._forward_hooks or child._forward_pre_hooks for child in module.modules())
 
 
-@ALL_TOWERS
+@ALL_COMPONENTS
 def test_what_is_not_changed_gives_the_very_same_answers(
     module_of: ModuleOf, feeds_of: FeedsOf, names: tuple[str, ...]
 ) -> None:
@@ -177,7 +177,7 @@ def test_what_is_not_changed_gives_the_very_same_answers(
     assert tuple(change.seen) == names * 2
 
 
-@ALL_TOWERS
+@ALL_COMPONENTS
 def test_each_bit_takes_three_quarters_of_the_squared_error_away(
     module_of: ModuleOf, feeds_of: FeedsOf, names: tuple[str, ...]
 ) -> None:
@@ -190,7 +190,7 @@ def test_each_bit_takes_three_quarters_of_the_squared_error_away(
     assert 3.3 < ratio < 4.8
 
 
-@ALL_TOWERS
+@ALL_COMPONENTS
 def test_grids_as_fine_as_can_be_leave_no_error(
     module_of: ModuleOf, feeds_of: FeedsOf, names: tuple[str, ...]
 ) -> None:
@@ -211,7 +211,7 @@ def test_grids_as_fine_as_can_be_leave_no_error(
 
 def test_the_operands_of_a_product_are_those_that_were_on_grids() -> None:
     """The simulation is torch.matmul of the two dequantized operands, and of nothing else."""
-    module, feed = clip().tower("image_encoder"), pictures(1)[0]
+    module, feed = clip().component("image_encoder").module, pictures(1)[0]
     products = quantized(module, [feed], bits=4)
     seen: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
     on = on_grids(products)
@@ -232,14 +232,14 @@ def test_the_operands_of_a_product_are_those_that_were_on_grids() -> None:
         torch.testing.assert_close(product, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_what_the_text_tower_masks_stays_masked() -> None:
+def test_what_the_text_component_masks_stays_masked() -> None:
     """What follows the eos is unseen by it, and must be with the coarsest grids too: 0 is a point of them."""
-    module = clip().tower("text_encoder")
+    module = clip().component("text_encoder").module
     products = quantized(module, texts(8), bits=2)
     feed = texts(1, seed=5)[0]
     other = feed.copy()
     other[:, 10:] = np.arange(6) + 40
-    with simulated(module, QuantizedTower({}, products)):
+    with simulated(module, QuantizedComponent({}, products)):
         assert torch.equal(answers(module, [feed]), answers(module, [other]))
     earlier = feed.copy()
     earlier[:, 3] += 1
@@ -250,7 +250,7 @@ def test_what_the_text_tower_masks_stays_masked() -> None:
 def test_padding_stays_masked_in_a_fusion_model(blocks: Blocks) -> None:
     module, feeds = make_tiny_vilt(seed=3), pixels(4)
     products = quantized(module, feeds, bits=2, blocks=blocks)
-    with simulated(module, QuantizedTower({}, products), SEGMENTS):
+    with simulated(module, QuantizedComponent({}, products), SEGMENTS):
         before = answers(module, feeds)
         table = module.model.embeddings.text_embeddings.word_embeddings.weight
         table[PAD] = -table[PAD]
@@ -273,7 +273,7 @@ def grids_of(seen: Mapping[str, tuple[Range, Range]], bits: int) -> dict[str, Qu
 
 
 RANGES = (Range(-3, 3), Range(-2, 2))
-TEXT, IMAGE = (SEGMENTS.places()[name] for name in ("text", "image"))
+TEXT, IMAGE = (SEGMENTS.slices()[name] for name in ("text", "image"))
 
 
 def test_cross_modal_scores_leave_the_blocks_of_one_modality_bit_by_bit() -> None:
@@ -388,7 +388,7 @@ def test_blocks_on_fine_grids_change_a_fusion_model_little(blocks: Blocks) -> No
 
 
 def test_the_worst_product_is_known_by_its_loss() -> None:
-    module, feeds = clip().tower("image_encoder"), pictures(24)
+    module, feeds = clip().component("image_encoder").module, pictures(24)
     fine, coarse = quantized(module, feeds, 8), quantized(module, feeds, 2)
     bad = IMAGE_PRODUCTS[2]
     losses = product_sensitivity(module, feeds, fine | {bad: coarse[bad]})
@@ -526,17 +526,17 @@ def test_a_forward_that_fails_leaves_no_module_running() -> None:
 
 
 def test_names_that_no_attention_has_are_refused() -> None:
-    module = clip().tower("image_encoder")
+    module = clip().component("image_encoder").module
     products = quantized(module, pictures(1))
     one = next(iter(products.values()))
     block = block_name(IMAGE_PRODUCTS[0], ("text", "image"))
     for wrong in ("vision_model.encoder.layers.9.self_attn.scores", f"{IMAGE_PRODUCTS[0]}2", block):
         with (
             pytest.raises(DataError, match="is no product"),
-            simulated(module, QuantizedTower({}, {wrong: one})),
+            simulated(module, QuantizedComponent({}, {wrong: one})),
         ):
             pass
-    both = QuantizedTower({}, {IMAGE_PRODUCTS[0]: one, block: one})
+    both = QuantizedComponent({}, {IMAGE_PRODUCTS[0]: one, block: one})
     with pytest.raises(DataError, match="named beside its block"), simulated(module, both, SEGMENTS):
         pass
 
@@ -546,8 +546,8 @@ def test_segments_that_do_not_fit_the_sequence_are_refused() -> None:
     products = quantized(module, feeds, blocks=Blocks.CROSS)
     shorter = Segments({"text": TEXT_LENGTH, "image": IMAGE_LENGTH - 1})
     with (
-        pytest.raises(DataError, match="not over the 24 places"),
-        simulated(module, QuantizedTower({}, products), shorter),
+        pytest.raises(DataError, match="not over the 24 positions"),
+        simulated(module, QuantizedComponent({}, products), shorter),
     ):
         run(module, feeds[0])
     assert product_names(module, feeds[0], shorter, Blocks.EACH) == ()
@@ -585,5 +585,5 @@ def test_calibration_of_products_needs_samples_that_are_whole() -> None:
 
 def test_quantized_blocks_are_saved_and_come_back(tmp_path: Path) -> None:
     products = quantized(vilt(), pixels(2), 4, Blocks.EACH)
-    QuantizedTower({}, products).save(tmp_path)
-    assert QuantizedTower.load(tmp_path).products == products
+    QuantizedComponent({}, products).save(tmp_path)
+    assert QuantizedComponent.load(tmp_path).products == products

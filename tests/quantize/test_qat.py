@@ -18,7 +18,7 @@ from torch import nn
 from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families import open_checkpoint, read_contract
 from pocketvl.families.base import example_inputs
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedProduct, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer, QuantizedProduct
 from pocketvl.network.specification import (
     ACTIVATION_8,
     BLOCKS_4,
@@ -44,7 +44,7 @@ from pocketvl.quantize.arithmetic import (
 from pocketvl.quantize.fake import straight_through
 from pocketvl.quantize.fold import fold_
 from pocketvl.quantize.learned import LearnedActivation, LearnedWeights, learned_fake_quantize
-from pocketvl.quantize.learned_tower import QatTower
+from pocketvl.quantize.learned_component import QatComponent
 from pocketvl.quantize.qat import train_qat
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.quantize.simulate import simulated
@@ -69,7 +69,7 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def quantized(module: nn.Module, *feeds: torch.Tensor, **specs: LayerSpec) -> QuantizedTower:
+def quantized(module: nn.Module, *feeds: torch.Tensor, **specs: LayerSpec) -> QuantizedComponent:
     """Round-to-nearest on the ranges of one batch; layers that `specs` does not name get the "default"."""
     seen: dict[str, list[Range]] = {}
 
@@ -94,7 +94,7 @@ def quantized(module: nn.Module, *feeds: torch.Tensor, **specs: LayerSpec) -> Qu
             spec = INT8_STATIC
         assert spec is not None
         layers[name] = rounded(child, spec, ranges)
-    return QuantizedTower(layers)
+    return QuantizedComponent(layers)
 
 
 def rounded(child: nn.Module, spec: LayerSpec, ranges: list[Range]) -> QuantizedLayer:
@@ -245,7 +245,7 @@ def test_a_straight_through_value_is_exact_and_has_the_gradient_of_what_it_stand
     assert torch.equal(values.grad, torch.ones(10))
 
 
-# --- a tower -------------------------------------------------------------------------------------
+# --- a component -------------------------------------------------------------------------------------
 
 SPECS = [
     static(8),
@@ -260,15 +260,15 @@ SPECS = [
 @pytest.mark.parametrize("spec", SPECS)
 def test_training_starts_at_the_calibrated_model(spec: LayerSpec) -> None:
     module, x = two_layers(), drawn(64, 32)
-    tower = quantized(module, x, default=spec)
-    with simulated(module, tower), torch.no_grad():
+    component = quantized(module, x, default=spec)
+    with simulated(module, component), torch.no_grad():
         expected = module(x)
-    assert torch.equal(QatTower(module, tower)(x), expected)
+    assert torch.equal(QatComponent(module, component)(x), expected)
 
 
 def test_weights_start_as_the_modules_own_where_they_were_rounded_to_the_nearest() -> None:
     module, x = two_layers(), drawn(64, 32)
-    student = QatTower(module, quantized(module, x, default=static(4)))
+    student = QatComponent(module, quantized(module, x, default=static(4)))
     step = student.weights[0].scale().detach()[:, None]  # type: ignore[operator]
     moved = (student.finish().state["0.weight"] - module.get_parameter("0.weight")).abs() / step
     assert float(moved.detach().max()) <= 0.0011  # those that lay all but halfway between two steps
@@ -277,24 +277,27 @@ def test_weights_start_as_the_modules_own_where_they_were_rounded_to_the_nearest
 def test_weights_rounded_to_other_steps_start_there() -> None:
     """As GPTQ rounds; the first forward pass must be that of its integers, and of the corrected bias."""
     module, x = two_layers(), drawn(64, 32)
-    tower = quantized(module, x, default=INT4_DYNAMIC)
-    shift = np.random.default_rng(0).integers(-1, 2, tower.layers["0"].weights.shape)
-    moved = (tower.layers["0"].weights + shift).clip(-7, 7).astype(np.int8)
-    bias = tower.layers["0"].bias
+    component = quantized(module, x, default=INT4_DYNAMIC)
+    shift = np.random.default_rng(0).integers(-1, 2, component.layers["0"].weights.shape)
+    moved = (component.layers["0"].weights + shift).clip(-7, 7).astype(np.int8)
+    bias = component.layers["0"].bias
     assert bias is not None
-    layers = {**tower.layers, "0": replace(tower.layers["0"], weights=moved, bias=bias + np.float32(0.1))}
-    tower = QuantizedTower(layers)
-    student = QatTower(module, tower)
+    layers = {
+        **component.layers,
+        "0": replace(component.layers["0"], weights=moved, bias=bias + np.float32(0.1)),
+    }
+    component = QuantizedComponent(layers)
+    student = QatComponent(module, component)
     state, started = student.finish()
     np.testing.assert_array_equal(started.layers["0"].weights, moved)
     middle = np.abs(moved) < 7  # weights beyond the ends stay where they are
-    within = state["0.weight"].numpy().reshape(64, -1) / tower.layers["0"].scale - moved
+    within = state["0.weight"].numpy().reshape(64, -1) / component.layers["0"].scale - moved
     assert 0.2 < np.abs(within[middle]).max() <= 0.2501  # not at a border, to be undone at the first step
-    with simulated(module, tower), torch.no_grad():
+    with simulated(module, component), torch.no_grad():
         assert torch.equal(student(x), module(x))
 
 
-def disturb_(student: QatTower) -> None:
+def disturb_(student: QatComponent) -> None:
     """Moves every parameter, as training would."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -306,15 +309,15 @@ def disturb_(student: QatTower) -> None:
 @pytest.mark.parametrize("spec", SPECS)
 def test_what_ships_is_what_the_forward_pass_used(spec: LayerSpec) -> None:
     module, x = two_layers(), drawn(64, 32)
-    student = QatTower(module, quantized(module, x, default=spec), scale_rate=3.0).eval()
+    student = QatComponent(module, quantized(module, x, default=spec), scale_rate=3.0).eval()
     disturb_(student)
     with torch.no_grad():
         expected = student(x)
-    state, tower = student.finish()
+    state, component = student.finish()
     module.load_state_dict(state)
-    with simulated(module, tower), torch.no_grad():
+    with simulated(module, component), torch.no_grad():
         torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-5)
-    for name, layer in tower.layers.items():
+    for name, layer in component.layers.items():
         steps = state[f"{name}.weight"].reshape(*layer.scale.reshape(len(layer.scale), -1).shape, -1)
         steps = steps / torch.from_numpy(layer.scale).reshape(*steps.shape[:2], 1)
         ends = layer.spec.weights
@@ -325,31 +328,31 @@ def test_what_ships_is_what_the_forward_pass_used(spec: LayerSpec) -> None:
         assert (layer.bias.dtype == np.int32) == (spec.mode is Mode.STATIC)
 
 
-def test_a_finished_tower_can_be_saved_and_read(tmp_path: Path) -> None:
+def test_a_finished_component_can_be_saved_and_read(tmp_path: Path) -> None:
     module, x = two_layers(), drawn(64, 32)
-    student = QatTower(module, quantized(module, x, default=static(4)))
+    student = QatComponent(module, quantized(module, x, default=static(4)))
     disturb_(student)
-    tower = student.finish().tower
-    tower.save(tmp_path)
-    again = QuantizedTower.load(tmp_path)
-    assert again.layers["2"].output == tower.layers["2"].output
-    np.testing.assert_array_equal(again.layers["2"].scale, tower.layers["2"].scale)
+    component = student.finish().component
+    component.save(tmp_path)
+    again = QuantizedComponent.load(tmp_path)
+    assert again.layers["2"].output == component.layers["2"].output
+    np.testing.assert_array_equal(again.layers["2"].scale, component.layers["2"].scale)
 
 
 def test_a_static_layers_scales_stay_coarse_enough_for_its_bias() -> None:
     module, x = two_layers(), drawn(64, 32)
-    student = QatTower(module, quantized(module, x, default=static(8)))
+    student = QatComponent(module, quantized(module, x, default=static(8)))
     with torch.no_grad():
         student.weights[0].change.fill_(-80.0)  # type: ignore[operator]
         student.module.get_parameter("0.bias").fill_(1000.0)
-    layer = student.finish().tower.layers["0"]
+    layer = student.finish().component.layers["0"]
     assert layer.bias is not None
     assert np.abs(layer.bias).max() <= 2**30 * 1.01
 
 
 def test_a_copy_learns_by_itself_and_a_state_comes_back() -> None:
     module, x = two_layers(), drawn(64, 32)
-    student = QatTower(module, quantized(module, x, default=static(4))).eval()
+    student = QatComponent(module, quantized(module, x, default=static(4))).eval()
     before = student(x).detach()
     copy = deepcopy(student)
     disturb_(copy)
@@ -362,7 +365,7 @@ def test_a_copy_learns_by_itself_and_a_state_comes_back() -> None:
 def test_the_module_and_its_modes_are_left_alone() -> None:
     module, x = nn.Sequential(nn.Linear(32, 64), nn.Dropout(0.5), nn.Linear(64, 16)).eval(), drawn(8, 32)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    student = QatTower(module, quantized(module, x, default=static(4)))
+    student = QatComponent(module, quantized(module, x, default=static(4)))
     student.train()
     assert torch.equal(student(x), student(x))  # no dropout: what ships has none
     disturb_(student)
@@ -374,7 +377,7 @@ def test_the_module_and_its_modes_are_left_alone() -> None:
 
 def test_weight_decay_passes_over_scales_and_offsets() -> None:
     module = two_layers()
-    student = QatTower(module, quantized(module, drawn(64, 32), default=INT4_DYNAMIC))
+    student = QatComponent(module, quantized(module, drawn(64, 32), default=INT4_DYNAMIC))
     grids = [p for name, p in student.named_parameters() if not name.startswith("module.")]
     assert grids
     assert all(parameter.ndim == 1 for parameter in grids)
@@ -386,7 +389,7 @@ def test_layers_of_small_weights_are_kept_in_a_larger_unit_and_come_out_in_their
     with torch.no_grad():
         module.get_parameter("0.weight").mul_(1e-3)
         expected = module.get_parameter("0.weight").clone()
-    student = QatTower(module, quantized(module, 1000 * x, default=static(8)))
+    student = QatComponent(module, quantized(module, 1000 * x, default=static(8)))
     kept = [student.module.get_parameter(f"{layer}.weight").detach().square().mean() for layer in (0, 2)]
     assert 0.2 < float(kept[0] / kept[1]) < 5
     torch.testing.assert_close(student.finish().state["0.weight"], expected, rtol=0, atol=1e-7)
@@ -396,7 +399,7 @@ def test_folded_layer_norms_stay_folded() -> None:
     module = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 8), nn.LayerNorm(8)).eval()
     with torch.no_grad():
         module.get_parameter("2.weight").mul_(1.5)
-    student = QatTower(module, quantized(module, drawn(16, 32), default=static(8)))
+    student = QatComponent(module, quantized(module, drawn(16, 32), default=static(8)))
     learns = {name: p.requires_grad for name, p in student.module.named_parameters()}
     assert learns == {
         "0.weight": False,
@@ -419,9 +422,9 @@ def test_linears_that_read_one_tensor_keep_one_grid() -> None:
             return found
 
     module = Three().eval()
-    student = QatTower(module, quantized(module, drawn(16, 8), default=static(8)))
+    student = QatComponent(module, quantized(module, drawn(16, 8), default=static(8)))
     disturb_(student)
-    layers = student.finish().tower.layers
+    layers = student.finish().component.layers
     assert layers["q"].input == layers["k"].input == layers["v"].input
     assert layers["q"].output != layers["v"].output
 
@@ -429,24 +432,24 @@ def test_linears_that_read_one_tensor_keep_one_grid() -> None:
 def test_pixels_stay_as_they_are() -> None:
     pixels = torch.arange(256.0).reshape(8, 32)
     module = two_layers()
-    student = QatTower(module, quantized(module, pixels, default=static(8)))
+    student = QatComponent(module, quantized(module, pixels, default=static(8)))
     disturb_(student)
-    layers = student.finish().tower.layers
+    layers = student.finish().component.layers
     assert layers["0"].input == ActivationGrid(1.0, 0)
     assert layers["2"].input != quantized(module, pixels, default=static(8)).layers["2"].input
 
 
 def test_static_grids_of_groups_and_blocks_of_products_are_refused() -> None:
     module = two_layers()
-    tower = quantized(module, drawn(4, 32), default=static(8))
-    layer = replace(tower.layers["0"], spec=replace(tower.layers["0"].spec, weights=BLOCKS_4))
+    component = quantized(module, drawn(4, 32), default=static(8))
+    layer = replace(component.layers["0"], spec=replace(component.layers["0"].spec, weights=BLOCKS_4))
     with pytest.raises(RecipeError, match="0 is static"):
-        QatTower(module, QuantizedTower({"0": layer}))
+        QatComponent(module, QuantizedComponent({"0": layer}))
     product = QuantizedProduct(
         ProductSpec(ACTIVATION_8, ACTIVATION_8), ActivationGrid(0.1, 0), ActivationGrid(0.1, 0)
     )
     with pytest.raises(RecipeError, match="block of a product"):
-        QatTower(module, QuantizedTower(tower.layers, {"attn.scores.text_image": product}))
+        QatComponent(module, QuantizedComponent(component.layers, {"attn.scores.text_image": product}))
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -455,8 +458,8 @@ def test_static_grids_of_groups_and_blocks_of_products_are_refused() -> None:
 def test_training_beats_rounding_to_the_nearest(tmp_path: Path) -> None:
     """4-bit weights and activations, on new samples: nearly half of the error is gone."""
     module, unseen = two_layers(), drawn(256, 32, seed=99)
-    tower = quantized(module, drawn(256, 32), default=static(4, 4))
-    student = QatTower(module, tower, scale_rate=10.0)
+    component = quantized(module, drawn(256, 32), default=static(4, 4))
+    student = QatComponent(module, component, scale_rate=10.0)
 
     teacher = module
 
@@ -476,7 +479,7 @@ def test_training_beats_rounding_to_the_nearest(tmp_path: Path) -> None:
     errors = []
     with torch.no_grad():
         expected = module(unseen)
-        for weights, integers in ((module.state_dict(), tower), (state, trained)):
+        for weights, integers in ((module.state_dict(), component), (state, trained)):
             copy = deepcopy(module)
             copy.load_state_dict(weights)
             with simulated(copy, integers):
@@ -516,7 +519,7 @@ def data() -> PairSamples:
     return PairSamples(images, ids, [(row, 24 + row) if row % 2 else (row,) for row in range(24)])
 
 
-def towers_of(clip: Modules, data: PairSamples, spec: LayerSpec) -> dict[str, QuantizedTower]:
+def components_of(clip: Modules, data: PairSamples, spec: LayerSpec) -> dict[str, QuantizedComponent]:
     images, ids = torch.from_numpy(data.images), torch.from_numpy(data.ids)
     return {
         "image_encoder": quantized(clip["image_encoder"], images, default=spec, **{PATCHES: static(8)}),
@@ -525,14 +528,14 @@ def towers_of(clip: Modules, data: PairSamples, spec: LayerSpec) -> dict[str, Qu
 
 
 @pytest.mark.parametrize("spec", [static(8), INT4_DYNAMIC])
-def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
+def test_components_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
     clip: Modules, data: PairSamples, spec: LayerSpec
 ) -> None:
     feeds = (torch.from_numpy(data.images), torch.from_numpy(data.ids))
-    towers = towers_of(clip, data, spec).values()
-    for module, tower, feed in zip(clip.values(), towers, feeds, strict=True):
-        student = QatTower(module, tower).eval()
-        with torch.no_grad(), simulated(module, tower):
+    components = components_of(clip, data, spec).values()
+    for module, component, feed in zip(clip.values(), components, feeds, strict=True):
+        student = QatComponent(module, component).eval()
+        with torch.no_grad(), simulated(module, component):
             torch.testing.assert_close(student(feed), module(feed), rtol=0, atol=1e-6)
         disturb_(student)
         state, trained = student.finish()
@@ -543,12 +546,12 @@ def test_towers_of_a_clip_start_as_calibrated_and_ship_what_they_computed(
 
 
 def test_grids_of_products_are_learned_too(clip: Modules, data: PairSamples) -> None:
-    tower, feed = towers_of(clip, data, static(8))["text_encoder"], torch.from_numpy(data.ids)
+    component, feed = components_of(clip, data, static(8))["text_encoder"], torch.from_numpy(data.ids)
     names = [f"text_model.encoder.layers.0.self_attn.{kind}" for kind in ("scores", "values")]
     grids = [activation_grid(Range(-3, 4)), activation_grid(Range(0, 1))]
     spec = ProductSpec(ACTIVATION_8, ACTIVATION_8)
-    tower = QuantizedTower(tower.layers, {name: QuantizedProduct(spec, *grids) for name in names})
-    student = QatTower(clip["text_encoder"], tower).eval()
+    component = QuantizedComponent(component.layers, {name: QuantizedProduct(spec, *grids) for name in names})
+    student = QatComponent(clip["text_encoder"], component).eval()
     backward_(embedding_losses(student(feed), drawn(60, 24))["cosine"])
     changes = [p for name, p in student.activations.named_parameters() if name.endswith("change")]
     assert all(change.grad is not None and bool(change.grad.any()) for change in changes)
@@ -579,10 +582,10 @@ class StopError(Exception):
 def test_an_interrupted_training_ends_as_an_undisturbed_one(
     clip: Modules, task: TrainingTask, data: PairSamples, tmp_path: Path
 ) -> None:
-    towers = towers_of(clip, data, static(4))
+    components = components_of(clip, data, static(4))
     told: list[str] = []
     expected = train_qat(
-        task, clip, towers, data, SETTINGS, tmp_path / "a", lambda d, t, news: told.append(news)
+        task, clip, components, data, SETTINGS, tmp_path / "a", lambda d, t, news: told.append(news)
     )
     assert len(told) == 21
     assert told[0].startswith("1-image_encoder: cosine")
@@ -594,29 +597,29 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(
                 raise StopError
 
         with pytest.raises(StopError):
-            train_qat(task, clip, towers, data, SETTINGS, tmp_path / "b", watch)
+            train_qat(task, clip, components, data, SETTINGS, tmp_path / "b", watch)
 
     stop("1-", 5)
     stop("2-", 4)
     stop("3-", 5)
     told.clear()
     found = train_qat(
-        task, clip, towers, data, SETTINGS, tmp_path / "b", lambda d, t, news: told.append(news)
+        task, clip, components, data, SETTINGS, tmp_path / "b", lambda d, t, news: told.append(news)
     )
     assert [news.split("-")[0] for news in told] == ["3"] * 3  # finished phases are not run again
     for name, one in expected.items():
         assert all(torch.equal(value, found[name].state[key]) for key, value in one.state.items())
-        for key, layer in one.tower.layers.items():
-            assert layer.input == found[name].tower.layers[key].input
-            np.testing.assert_array_equal(layer.weights, found[name].tower.layers[key].weights)
+        for key, layer in one.component.layers.items():
+            assert layer.input == found[name].component.layers[key].input
+            np.testing.assert_array_equal(layer.weights, found[name].component.layers[key].weights)
     with pytest.raises(TrainingError, match="holds a training of another"):
-        train_qat(task, clip, towers, data, replace(SETTINGS, seed=1), tmp_path / "b")
+        train_qat(task, clip, components, data, replace(SETTINGS, seed=1), tmp_path / "b")
 
 
 def test_distillation_brings_a_clip_nearer_to_its_float_self(
     clip: Modules, task: TrainingTask, data: PairSamples, tmp_path: Path
 ) -> None:
-    towers = towers_of(clip, data, static(3))
+    components = components_of(clip, data, static(3))
     settings = replace(
         SETTINGS,
         phases=(Phase(40, IMAGE), Phase(40, TEXT), Phase(20, losses=TOGETHER)),
@@ -624,12 +627,12 @@ def test_distillation_brings_a_clip_nearer_to_its_float_self(
         scale_rate=3.0,
         save_every=100,
     )
-    results = train_qat(task, clip, towers, data, settings, tmp_path)
+    results = train_qat(task, clip, components, data, settings, tmp_path)
     feeds = dict(zip(clip, (torch.from_numpy(data.images), torch.from_numpy(data.ids)), strict=True))
     for name, module in clip.items():
         copy, losses = deepcopy(module), []
         with torch.no_grad():
-            for state, integers in ((module.state_dict(), towers[name]), results[name]):
+            for state, integers in ((module.state_dict(), components[name]), results[name]):
                 copy.load_state_dict(state)
                 with simulated(copy, integers):
                     losses.append(float(embedding_losses(copy(feeds[name]), module(feeds[name]))["centred"]))
@@ -639,37 +642,37 @@ def test_distillation_brings_a_clip_nearer_to_its_float_self(
 def test_components_that_no_phase_trains_stay_as_they_are(
     clip: Modules, task: TrainingTask, data: PairSamples, tmp_path: Path
 ) -> None:
-    towers = towers_of(clip, data, static(8))
+    components = components_of(clip, data, static(8))
     settings = replace(SETTINGS, phases=(Phase(2, TEXT),))
-    image, text = train_qat(task, clip, towers, data, settings, tmp_path).values()
+    image, text = train_qat(task, clip, components, data, settings, tmp_path).values()
     assert [each.name for each in tmp_path.iterdir() if each.is_dir()] == ["1-text_encoder"]
-    before = towers["image_encoder"].layers["visual_projection"].scale
-    np.testing.assert_array_equal(image.tower.layers["visual_projection"].scale, before)
-    before = towers["text_encoder"].layers["text_projection"].scale
-    assert np.any(text.tower.layers["text_projection"].scale != before)
+    before = components["image_encoder"].layers["visual_projection"].scale
+    np.testing.assert_array_equal(image.component.layers["visual_projection"].scale, before)
+    before = components["text_encoder"].layers["text_projection"].scale
+    assert np.any(text.component.layers["text_projection"].scale != before)
 
 
 @pytest.mark.parametrize("spec", [static(4), INT4_DYNAMIC], ids=["static", "int4"])
 def test_distillation_brings_a_vilt_nearer_to_its_float_self(spec: LayerSpec, tmp_path: Path) -> None:
     opened = open_checkpoint(make_vilt_folder(tmp_path / "vilt"))
-    samples, module = question_samples(), opened.tower("fusion")
+    samples, module = question_samples(), opened.component("fusion").module
     inputs = (torch.from_numpy(samples.images[samples.image_rows]), torch.from_numpy(samples.ids))
     patches = "vilt.embeddings.patch_embeddings.projection"
-    tower = quantized(module, *inputs, default=spec, **{patches: static(8)})
+    component = quantized(module, *inputs, default=spec, **{patches: static(8)})
     settings = QatSettings(
         (Phase(30),), batch_size=12, learning_rate=3e-4, scale_rate=3.0, losses=LossWeights(answer=0.01)
     )
     (result,) = train_qat(
         training_task(opened.contract),
         {"fusion": module},
-        {"fusion": tower},
+        {"fusion": component},
         samples,
         settings,
         tmp_path / "work",
     ).values()
     copy, errors = deepcopy(module), []
     with torch.no_grad():
-        for state, integers in ((module.state_dict(), tower), result):
+        for state, integers in ((module.state_dict(), component), result):
             copy.load_state_dict(state)
             with simulated(copy, integers):
                 errors.append(float(answer_response_loss(copy(*inputs), module(*inputs))))
@@ -725,6 +728,6 @@ def test_grid_specs_reach_two_bits() -> None:
     module, x = two_layers(), drawn(64, 32)
     narrow: GridSpec = static(2).weights
     assert (narrow.lowest, narrow.highest) == (-1, 1)
-    student = QatTower(module, quantized(module, x, default=static(2)))
+    student = QatComponent(module, quantized(module, x, default=static(2)))
     disturb_(student)
-    assert set(np.unique(student.finish().tower.layers["0"].weights)) == {-1, 0, 1}
+    assert set(np.unique(student.finish().component.layers["0"].weights)) == {-1, 0, 1}

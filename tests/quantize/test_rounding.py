@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.network.integers import QuantizedTower, spread
+from pocketvl.network.integers import QuantizedComponent, spread
 from pocketvl.network.specification import (
     ACTIVATION_8,
     BLOCKS_4,
@@ -23,6 +23,7 @@ from pocketvl.network.specification import (
     INT8_DYNAMIC,
     INT8_STATIC,
     INT8_TABLE,
+    ComponentSpec,
     Granularity,
     GridSpec,
     LayerSpec,
@@ -30,11 +31,11 @@ from pocketvl.network.specification import (
     ProductSpec,
     Range,
     Scheme,
-    TowerSpec,
 )
 from pocketvl.observe.calibrate import Calibration, LayerCalibration, calibrate
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.quantize.arithmetic import group_scale, quantize_weights, weight_scale
+from pocketvl.quantize.component import QuantizeSettings, component_spec, quantize_component
 from pocketvl.quantize.rounding import (
     Feedback,
     Rounding,
@@ -45,7 +46,6 @@ from pocketvl.quantize.rounding import (
     round_weights,
 )
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.tower import QuantizeSettings, quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 
 FLOATS = NDArray[np.float32]
@@ -348,8 +348,8 @@ def tiny(seed: int = 0) -> tuple[Tiny, NDArray[np.int64], Calibration]:
     return module, ids, calibrate(module, [ids], CalibrationSettings(second_moments=True))
 
 
-def outputs(module: nn.Module, ids: NDArray[np.int64], tower: QuantizedTower | None = None) -> FLOATS:
-    with torch.no_grad(), simulated(module, tower or QuantizedTower({})):
+def outputs(module: nn.Module, ids: NDArray[np.int64], component: QuantizedComponent | None = None) -> FLOATS:
+    with torch.no_grad(), simulated(module, component or QuantizedComponent({})):
         found: FLOATS = module(torch.from_numpy(ids)).numpy()
     return found
 
@@ -357,47 +357,47 @@ def outputs(module: nn.Module, ids: NDArray[np.int64], tower: QuantizedTower | N
 def test_specifications_say_what_suits_each_layer() -> None:
     module = Tiny()
     fixed = {"mix": INT8_STATIC, "table": INT8_TABLE}
-    assert tower_spec(module, Precision.INT8, TABLES).layers == {
+    assert component_spec(module, Precision.INT8, TABLES).layers == {
         **fixed,
         **dict.fromkeys(LINEARS, INT8_STATIC),
     }
-    assert tower_spec(module, Precision.INT8DYN, TABLES).layers == {
+    assert component_spec(module, Precision.INT8DYN, TABLES).layers == {
         **fixed,
         **dict.fromkeys(LINEARS, INT8_DYNAMIC),
     }
     blocks = {"left": INT4_DYNAMIC, "right": INT4_DYNAMIC, "out": INT8_STATIC}  # 32 does not divide 20
-    assert tower_spec(module, Precision.INT4, TABLES).layers == {**fixed, **blocks}
+    assert component_spec(module, Precision.INT4, TABLES).layers == {**fixed, **blocks}
     last = {"out": INT8_DYNAMIC}
-    assert tower_spec(module, Precision.INT8, TABLES, "out").layers == {
+    assert component_spec(module, Precision.INT8, TABLES, "out").layers == {
         **fixed,
         **dict.fromkeys(LINEARS, INT8_STATIC),
         **last,
     }
-    assert tower_spec(module, Precision.INT4, TABLES, "out").layers == {**fixed, **blocks, **last}
-    first = tower_spec(module, Precision.INT4, TABLES, "left").layers
+    assert component_spec(module, Precision.INT4, TABLES, "out").layers == {**fixed, **blocks, **last}
+    first = component_spec(module, Precision.INT4, TABLES, "left").layers
     assert first["left"] == INT8_DYNAMIC  # though 32 divides it
-    wide = tower_spec(nn.Linear(128, 2), Precision.INT4, group_size=64).layers[""]
+    wide = component_spec(nn.Linear(128, 2), Precision.INT4, group_size=64).layers[""]
     assert wide == LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, group_size=64))
     with pytest.raises(RecipeError, match="group_size is 16"):
-        tower_spec(module, Precision.INT4, group_size=16)
+        component_spec(module, Precision.INT4, group_size=16)
     for precision in (Precision.FP32, Precision.FP16, Precision.MIXED):
         with pytest.raises(
             RecipeError, match=f"quantized to {precision.value}; there are int8, int8dyn, int4"
         ):
-            tower_spec(module, precision)
+            component_spec(module, precision)
 
 
 @pytest.mark.parametrize(
     ("precision", "limit"),
     [(Precision.INT8, 0.03), (Precision.INT8DYN, 0.02), (Precision.INT4, 0.1)],
 )
-def test_a_quantized_tower_keeps_the_answers(precision: Precision, limit: float) -> None:
+def test_a_quantized_component_keeps_the_answers(precision: Precision, limit: float) -> None:
     module, ids, seen = tiny()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    spec = tower_spec(module, precision, TABLES)
-    tower = quantize_tower(module, spec, seen)
-    assert tower.spec == spec
-    for name, layer in tower.layers.items():
+    spec = component_spec(module, precision, TABLES)
+    component = quantize_component(module, spec, seen)
+    assert component.spec == spec
+    for name, layer in component.layers.items():
         child, static = module.get_submodule(name), layer.spec.mode is Mode.STATIC
         assert layer.weights.shape == child.get_parameter("weight").shape
         assert (layer.input is not None, layer.output is not None) == (static, static)
@@ -407,7 +407,7 @@ def test_a_quantized_tower_keeps_the_answers(precision: Precision, limit: float)
             assert layer.bias is not None
             assert layer.bias.dtype == (np.int32 if static else np.float32)
     expected = outputs(module, ids)
-    error = outputs(module, ids, tower) - expected
+    error = outputs(module, ids, component) - expected
     assert 1e-4 < np.linalg.norm(error) / np.linalg.norm(expected - expected.mean((0, 1))) < limit
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -415,9 +415,9 @@ def test_a_quantized_tower_keeps_the_answers(precision: Precision, limit: float)
 
 def test_all_that_the_settings_offer_helps_at_4_bits() -> None:
     module, ids, seen = tiny()
-    spec, expected = tower_spec(module, Precision.INT4, TABLES), outputs(module, ids)
+    spec, expected = component_spec(module, Precision.INT4, TABLES), outputs(module, ids)
     plain, default = (
-        np.square(outputs(module, ids, quantize_tower(module, spec, seen, settings)) - expected).mean()
+        np.square(outputs(module, ids, quantize_component(module, spec, seen, settings)) - expected).mean()
         for settings in (PLAIN, QuantizeSettings())
     )
     assert default < 0.6 * plain
@@ -425,16 +425,16 @@ def test_all_that_the_settings_offer_helps_at_4_bits() -> None:
 
 def test_settings_switch_off_what_they_name() -> None:
     module, _, seen = tiny()
-    spec = tower_spec(module, Precision.INT4, TABLES)
+    spec = component_spec(module, Precision.INT4, TABLES)
     weights = module.left.weight.detach().numpy()
-    plain = quantize_tower(module, spec, seen, PLAIN).layers["left"]
+    plain = quantize_component(module, spec, seen, PLAIN).layers["left"]
     np.testing.assert_array_equal(plain.scale, weight_scale(weights, BLOCKS_4))
     np.testing.assert_array_equal(plain.weights, quantize_weights(weights, plain.scale, BLOCKS_4))
     np.testing.assert_array_equal(plain.bias, module.left.bias.detach().numpy())
-    clipped = quantize_tower(module, spec, seen, replace(PLAIN, clip_weights=True)).layers["left"]
+    clipped = quantize_component(module, spec, seen, replace(PLAIN, clip_weights=True)).layers["left"]
     moment = seen.layers["left"].second_moment
     np.testing.assert_array_equal(clipped.scale, clipped_scale(weights, BLOCKS_4, moment))
-    learned = quantize_tower(module, spec, seen, replace(PLAIN, rounding=Rounding.GPTQ)).layers["left"]
+    learned = quantize_component(module, spec, seen, replace(PLAIN, rounding=Rounding.GPTQ)).layers["left"]
     expected = round_weights(weights, plain.scale, BLOCKS_4, Rounding.GPTQ, moment)
     np.testing.assert_array_equal(learned.weights, expected)
     assert (learned.weights != plain.weights).any()
@@ -442,15 +442,15 @@ def test_settings_switch_off_what_they_name() -> None:
 
 def test_a_layers_mean_output_is_kept() -> None:
     module, ids, seen = tiny()
-    spec = TowerSpec({name: LayerSpec(Mode.WEIGHT_ONLY, CHANNELS_4) for name in ("mix", "left")})
+    spec = ComponentSpec({name: LayerSpec(Mode.WEIGHT_ONLY, CHANNELS_4) for name in ("mix", "left")})
     for name in ("mix", "left"):
         found: list[FLOATS] = []
         hook = module.get_submodule(name).register_forward_hook(
             lambda layer, args, output, found=found: found.append(output.numpy())
         )
-        one = TowerSpec({name: spec.layers[name]})  # alone, so that what goes in is as it was
-        for tower in (None, quantize_tower(module, one, seen)):
-            outputs(module, ids, tower)
+        one = ComponentSpec({name: spec.layers[name]})  # alone, so that what goes in is as it was
+        for component in (None, quantize_component(module, one, seen)):
+            outputs(module, ids, component)
         hook.remove()
         axes = (0, 2, 3) if name == "mix" else (0, 1)
         np.testing.assert_allclose(found[0].mean(axes), found[1].mean(axes), atol=1e-5)
@@ -465,17 +465,17 @@ def test_layers_that_share_their_input_are_factorised_once(monkeypatch: pytest.M
         factorised.append(id(moment))
         return error_feedback(moment)
 
-    monkeypatch.setattr("pocketvl.quantize.tower.error_feedback", counted)
-    quantize_tower(module, tower_spec(module, Precision.INT8), seen)
+    monkeypatch.setattr("pocketvl.quantize.component.error_feedback", counted)
+    quantize_component(module, component_spec(module, Precision.INT8), seen)
     moments = [seen.layers[name].second_moment for name in ("left", "out")]
     assert factorised == [id(moment) for moment in moments]  # once for left and right; never for mix
 
 
 def test_tables_need_no_calibration_and_are_rounded_to_the_nearest() -> None:
-    module, spec = Tiny(), TowerSpec({"table": INT8_TABLE})
+    module, spec = Tiny(), ComponentSpec({"table": INT8_TABLE})
     rows = module.table.weight.detach().numpy()
     for clips, make_scale in ((False, weight_scale), (True, clipped_scale)):
-        (layer,) = quantize_tower(
+        (layer,) = quantize_component(
             module, spec, Calibration({}), QuantizeSettings(clip_weights=clips)
         ).layers.values()
         np.testing.assert_array_equal(layer.scale, make_scale(rows, CHANNELS_8))
@@ -485,35 +485,44 @@ def test_tables_need_no_calibration_and_are_rounded_to_the_nearest() -> None:
 def test_a_layer_that_calibration_has_not_seen_is_named() -> None:
     module, _, seen = tiny()
     without = Calibration({name: layer for name, layer in seen.layers.items() if name != "right"})
-    for spec in (tower_spec(module, Precision.INT8), tower_spec(module, Precision.INT8DYN)):
+    for spec in (component_spec(module, Precision.INT8), component_spec(module, Precision.INT8DYN)):
         with pytest.raises(DataError, match="right: calibration has not seen this layer"):
-            quantize_tower(module, spec, without)
+            quantize_component(module, spec, without)
     with pytest.raises(DataError, match="right"):
-        quantize_tower(module, tower_spec(module, Precision.INT8), without, PLAIN)
-    assert "right" in quantize_tower(module, tower_spec(module, Precision.INT8DYN), without, PLAIN).layers
+        quantize_component(module, component_spec(module, Precision.INT8), without, PLAIN)
+    assert (
+        "right"
+        in quantize_component(module, component_spec(module, Precision.INT8DYN), without, PLAIN).layers
+    )
 
 
 def test_what_calibration_saw_of_another_layer_is_refused_by_name() -> None:
     module, _, seen = tiny()
     swapped = Calibration({**seen.layers, "right": seen.layers["out"]})
     with pytest.raises(DataError, match=r"right: 32 inputs have a second moment of shape \[20, 20\]"):
-        quantize_tower(module, tower_spec(module, Precision.INT8), swapped)
+        quantize_component(module, component_spec(module, Precision.INT8), swapped)
     with pytest.raises(DataError, match=r"right: .* means of 20 inputs"):
-        quantize_tower(module, tower_spec(module, Precision.INT8), swapped, replace(PLAIN, correct_bias=True))
+        quantize_component(
+            module, component_spec(module, Precision.INT8), swapped, replace(PLAIN, correct_bias=True)
+        )
 
 
 def test_a_correction_beyond_all_bounds_is_refused_by_name() -> None:
     module, _, seen = tiny()
     far = replace(seen.layers["left"], input=Range(0, 1e-6), input_mean=np.full(32, 1e6))
     with pytest.raises(DataError, match="left: a bias is too large"):
-        quantize_tower(module, tower_spec(module, Precision.INT8), Calibration({**seen.layers, "left": far}))
+        quantize_component(
+            module, component_spec(module, Precision.INT8), Calibration({**seen.layers, "left": far})
+        )
 
 
 def test_weights_of_a_static_layer_are_coarse_enough_for_its_bias() -> None:
     layer = nn.Linear(4, 2)
     nn.init.constant_(layer.bias, 5.0)
     seen = LayerCalibration(Range(0, 1e-5), Range(0, 6), np.full(4, 5e-6), 1e-10 * np.eye(4))
-    found = quantize_tower(layer, tower_spec(layer, Precision.INT8), Calibration({"": seen})).layers[""]
+    found = quantize_component(layer, component_spec(layer, Precision.INT8), Calibration({"": seen})).layers[
+        ""
+    ]
     assert found.float_bias() == pytest.approx([5.0, 5.0], rel=1e-6)
 
 
@@ -526,17 +535,17 @@ def test_specifications_that_no_layer_can_have_are_refused_by_name() -> None:
         ("out", INT4_DYNAMIC, "out: groups of 32 do not divide"),
     ):
         with pytest.raises(RecipeError, match=message):
-            quantize_tower(module, TowerSpec({name: spec}), seen)
+            quantize_component(module, ComponentSpec({name: spec}), seen)
 
 
 def test_products_get_the_grids_of_their_ranges() -> None:
     module, _, seen = tiny()
     spec = replace(
-        tower_spec(module, Precision.INT8), products={"a.scores": ProductSpec(ACTIVATION_8, ACTIVATION_8)}
+        component_spec(module, Precision.INT8), products={"a.scores": ProductSpec(ACTIVATION_8, ACTIVATION_8)}
     )
     with pytest.raises(DataError, match=r"a\.scores"):
-        quantize_tower(module, spec, seen)
+        quantize_component(module, spec, seen)
     known = replace(seen, products={"a.scores": (Range(-1, 1), Range(0, 2))})
-    product = quantize_tower(module, spec, known).products["a.scores"]
+    product = quantize_component(module, spec, known).products["a.scores"]
     assert (product.left.scale, product.right.scale) == pytest.approx((2 / 255, 2 / 255))
     assert product.right.zero_point == 0

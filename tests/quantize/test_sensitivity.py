@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import INT8_DYNAMIC, INT8_STATIC, INT8_TABLE, Range
 from pocketvl.quantize.arithmetic import (
     activation_grid,
@@ -39,7 +39,7 @@ class Block(nn.Module):
         return y
 
 
-class Tower(nn.Module):
+class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block() for _ in range(3))
@@ -54,10 +54,10 @@ class Tower(nn.Module):
         return y
 
 
-def make_tower(seed: int = 0) -> Tower:
+def make_encoder(seed: int = 0) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = Tower().eval()
+        module = Encoder().eval()
         for parameter in module.blocks.parameters():
             nn.init.normal_(parameter, std=WIDTH**-0.5)
         return module
@@ -68,7 +68,7 @@ def samples(count: int = SAMPLES) -> FLOATS:
     return drawn
 
 
-def quantize(module: nn.Module, feed: FLOATS) -> QuantizedTower:
+def quantize(module: nn.Module, feed: FLOATS) -> QuantizedComponent:
     """Static int8 of every linear, on the ranges that one feed shows."""
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     linears = {name: child for name, child in module.named_modules() if isinstance(child, nn.Linear)}
@@ -80,7 +80,7 @@ def quantize(module: nn.Module, feed: FLOATS) -> QuantizedTower:
         module(torch.from_numpy(feed))
     for handle in handles:
         handle.remove()
-    return QuantizedTower({name: static_layer(child, *seen[name]) for name, child in linears.items()})
+    return QuantizedComponent({name: static_layer(child, *seen[name]) for name, child in linears.items()})
 
 
 def static_layer(child: nn.Linear, inputs: torch.Tensor, outputs: torch.Tensor) -> QuantizedLayer:
@@ -92,7 +92,7 @@ def static_layer(child: nn.Linear, inputs: torch.Tensor, outputs: torch.Tensor) 
     return QuantizedLayer(INT8_STATIC, integers, scale, steps, before, after)
 
 
-def sabotage_(module: Tower, block: int) -> None:
+def sabotage_(module: Encoder, block: int) -> None:
     """One large weight makes the grids of its channel's other weights and of the layer's output coarse."""
     weights = module.blocks[block].get_submodule("left").get_parameter("weight")
     with torch.no_grad():
@@ -106,7 +106,7 @@ def by_layers(found: tuple[LayerSensitivity, ...]) -> dict[tuple[str, ...], Laye
 @pytest.mark.parametrize("ablation", list(Ablation))
 @pytest.mark.parametrize("block", [0, 2])
 def test_a_layer_with_a_coarse_grid_is_the_worst(ablation: Ablation, block: int) -> None:
-    module, feed = make_tower(), samples()
+    module, feed = make_encoder(), samples()
     sabotage_(module, block)
     found = measure_sensitivity(module, quantize(module, feed), [feed], ablation=ablation)
     assert found[0].layers == (f"blocks.{block}.left", f"blocks.{block}.right")
@@ -116,34 +116,34 @@ def test_a_layer_with_a_coarse_grid_is_the_worst(ablation: Ablation, block: int)
 
 @pytest.mark.parametrize("ablation", list(Ablation))
 def test_every_group_is_measured_once_and_the_worst_comes_first(ablation: Ablation) -> None:
-    module, feed = make_tower(), samples()
-    tower = quantize(module, feed)
-    found = measure_sensitivity(module, tower, [feed], ablation=ablation)
-    assert sorted(each.layers for each in found) == sorted(layer_groups(tower))
+    module, feed = make_encoder(), samples()
+    component = quantize(module, feed)
+    found = measure_sensitivity(module, component, [feed], ablation=ablation)
+    assert sorted(each.layers for each in found) == sorted(layer_groups(component))
     assert [each.loss for each in found] == sorted((each.loss for each in found), reverse=True)
     assert {(each.bits, each.ablation) for each in found} == {(8, ablation)}
-    assert measure_sensitivity(module, tower, [feed], ablation=ablation) == found
+    assert measure_sensitivity(module, component, [feed], ablation=ablation) == found
 
 
-def test_a_group_alone_costs_what_a_tower_of_these_layers_does() -> None:
-    module, feed = make_tower(), samples()
-    tower = quantize(module, feed)
-    found = by_layers(measure_sensitivity(module, tower, [feed]))
+def test_a_group_alone_costs_what_a_component_of_these_layers_does() -> None:
+    module, feed = make_encoder(), samples()
+    component = quantize(module, feed)
+    found = by_layers(measure_sensitivity(module, component, [feed]))
     with torch.inference_mode():
         expected = module(torch.from_numpy(feed)).numpy().astype(np.float64)
-        with simulated(module, QuantizedTower({"blocks.1.out": tower.layers["blocks.1.out"]})):
+        with simulated(module, QuantizedComponent({"blocks.1.out": component.layers["blocks.1.out"]})):
             got = module(torch.from_numpy(feed)).numpy().astype(np.float64)
     assert found["blocks.1.out",].squared == pytest.approx(np.square(expected - got).mean(), rel=1e-9)
     assert found["blocks.1.out",].squared > 0
 
 
 def test_what_a_group_wins_back_is_the_loss_of_the_whole_less_that_of_the_rest() -> None:
-    module, feed = make_tower(), samples()
+    module, feed = make_encoder(), samples()
     whole = quantize(module, feed)
-    only = QuantizedTower({"projection": whole.layers["projection"]})
+    only = QuantizedComponent({"projection": whole.layers["projection"]})
     (alone,), (relief,) = (measure(module, only, [feed]) for measure in (measure_sensitivity, measure_relief))
     assert (relief.loss, relief.squared) == (alone.loss, alone.squared)  # of one layer, nothing is the rest
-    pair = QuantizedTower({name: whole.layers[name] for name in ("blocks.0.out", "projection")})
+    pair = QuantizedComponent({name: whole.layers[name] for name in ("blocks.0.out", "projection")})
     losses, reliefs = (
         by_layers(measure(module, pair, [feed])) for measure in (measure_sensitivity, measure_relief)
     )
@@ -154,29 +154,29 @@ def test_what_a_group_wins_back_is_the_loss_of_the_whole_less_that_of_the_rest()
 
 @pytest.mark.parametrize("ablation", list(Ablation))
 def test_the_module_is_left_as_it_was(ablation: Ablation) -> None:
-    module, feed = make_tower(), samples()
-    tower = quantize(module, feed)
+    module, feed = make_encoder(), samples()
+    component = quantize(module, feed)
     before = {name: value.clone() for name, value in module.state_dict().items()}
 
     def stop(done: int, total: int, what: str) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
-    measure_sensitivity(module, tower, [feed], ablation=ablation)
+    measure_sensitivity(module, component, [feed], ablation=ablation)
     with pytest.raises(KeyboardInterrupt):
-        measure_sensitivity(module, tower, [feed], stop, ablation)
+        measure_sensitivity(module, component, [feed], stop, ablation)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert not any(child._forward_hooks or child._forward_pre_hooks for child in module.modules())
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 
 def test_samples_are_run_64_at_a_time_and_their_batches_do_not_matter() -> None:
-    module, feed = make_tower(), samples(150)
-    tower = quantize(module, feed)
+    module, feed = make_encoder(), samples(150)
+    component = quantize(module, feed)
     module.sizes.clear()
-    singly = measure_sensitivity(module, tower, (row[None] for row in feed))
-    assert module.sizes == [64, 64, 22] * (len(layer_groups(tower)) + 1)
-    together = measure_sensitivity(module, tower, [feed[:100], feed[100:]])
+    singly = measure_sensitivity(module, component, (row[None] for row in feed))
+    assert module.sizes == [64, 64, 22] * (len(layer_groups(component)) + 1)
+    together = measure_sensitivity(module, component, [feed[:100], feed[100:]])
     for one, other in zip(singly, together, strict=True):
         assert one.layers == other.layers
         assert one.squared == pytest.approx(other.squared, rel=1e-3)
@@ -194,21 +194,21 @@ def test_modules_of_several_inputs_are_fed_all_of_them() -> None:
 
     module, feed = Pair().eval(), samples()
     seen = torch.from_numpy(feed)
-    tower = QuantizedTower({"two": static_layer(module.two, seen, module.two(seen).detach())})
-    (found,) = measure_sensitivity(module, tower, [(feed, feed[::-1].copy())])
+    component = QuantizedComponent({"two": static_layer(module.two, seen, module.two(seen).detach())})
+    (found,) = measure_sensitivity(module, component, [(feed, feed[::-1].copy())])
     assert found.layers == ("two",)
     assert found.squared > 0
 
 
 def test_progress_tells_of_every_group() -> None:
-    module, feed = make_tower(), samples()
+    module, feed = make_encoder(), samples()
     told: list[tuple[int, int, str]] = []
     measure_sensitivity(module, quantize(module, feed), [feed], lambda *news: told.append(news))
     assert told == [(done, 7, "sensitivity") for done in range(1, 8)]
 
 
 def test_layers_that_read_the_same_tensor_belong_together() -> None:
-    module, feed = make_tower(), samples()
+    module, feed = make_encoder(), samples()
     groups = layer_groups(quantize(module, feed))
     blocks = [((f"blocks.{i}.left", f"blocks.{i}.right"), (f"blocks.{i}.out",)) for i in range(3)]
     assert groups == (*(group for block in blocks for group in block), ("projection",))
@@ -221,14 +221,14 @@ def test_equal_grids_alone_do_not_make_a_group() -> None:
     dynamic, table = QuantizedLayer(INT8_DYNAMIC, zeros, ones), QuantizedLayer(INT8_TABLE, zeros, ones)
     coarse = QuantizedLayer(INT8_STATIC, zeros, ones, None, activation_grid(Range(-1, 2)), grid)
     layers = {"a.q": static, "a.out": coarse, "a.k": static, "b.q": static, "c.q": dynamic, "c.k": dynamic}
-    assert layer_groups(QuantizedTower(layers)) == (
+    assert layer_groups(QuantizedComponent(layers)) == (
         ("a.q", "a.k"),
         ("a.out",),
         ("b.q",),
         ("c.q",),
         ("c.k",),
     )
-    top = QuantizedTower({"table": table, "one": static, "two": static})
+    top = QuantizedComponent({"table": table, "one": static, "two": static})
     assert layer_groups(top) == (("table",), ("one", "two"))
 
 
@@ -245,15 +245,15 @@ def test_a_group_has_one_name(layers: tuple[str, ...], name: str) -> None:
 
 
 def test_too_few_samples_and_a_broken_model_are_refused() -> None:
-    module, feed = make_tower(), samples()
-    tower = quantize(module, feed)
+    module, feed = make_encoder(), samples()
+    component = quantize(module, feed)
     for few in ([], [feed[:1]]):
         with pytest.raises(DataError, match="at least two samples"):
-            measure_sensitivity(module, tower, few)
+            measure_sensitivity(module, component, few)
     broken = feed.copy()
     broken[3, 3] = np.nan
     with pytest.raises(DataError, match="the float model itself"):
-        measure_sensitivity(module, tower, [broken])
+        measure_sensitivity(module, component, [broken])
 
 
 def test_the_loss_by_hand() -> None:

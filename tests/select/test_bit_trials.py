@@ -11,12 +11,12 @@ from torch import nn
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.families.base import Component
-from pocketvl.network.integers import QuantizedTower
-from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme, TowerSpec
+from pocketvl.network.integers import QuantizedComponent
+from pocketvl.network.specification import ComponentSpec, Granularity, GridSpec, LayerSpec, Mode, Scheme
 from pocketvl.observe.calibrate import Calibration
+from pocketvl.quantize.component import quantize_component
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.tower import quantize_tower
 from pocketvl.select.bit_trials import FLOAT, BitTrials, ComponentChoices
 from pocketvl.select.search import Group
 from pocketvl.tasks.contrastive import ContrastiveTask
@@ -33,7 +33,7 @@ IMAGE, TEXT = "image_encoder", "text_encoder"
 NEAREST = QuantizeSettings(clip_weights=False, rounding=Rounding.NEAREST, correct_bias=False)
 
 
-class Tower(nn.Module):
+class Linears(nn.Module):
     """Three linears; it counts the rows that it was shown."""
 
     def __init__(self, seed: int) -> None:
@@ -54,22 +54,22 @@ class Tower(nn.Module):
 class Known:
     """A component, and what it is shown."""
 
-    module: Tower
+    module: Linears
     choices: ComponentChoices
     inputs: np.ndarray
 
 
 def known(component: str, seed: int) -> Known:
-    module, towers = Tower(seed), {}
+    module, components = Linears(seed), {}
     module.eval()
     for bits in (4, 8):
         grid = GridSpec(bits, Scheme.SYMMETRIC, Granularity.PER_CHANNEL)
-        spec = TowerSpec(dict.fromkeys(LAYERS, LayerSpec(Mode.DYNAMIC, grid)))
-        towers[bits] = quantize_tower(module, spec, Calibration({}), NEAREST)
+        spec = ComponentSpec(dict.fromkeys(LAYERS, LayerSpec(Mode.DYNAMIC, grid)))
+        components[bits] = quantize_component(module, spec, Calibration({}), NEAREST)
     inputs = np.random.default_rng(seed).normal(size=(SAMPLES, WIDTH)).astype(np.float32)
     port = next(iter(contract().components[component].inputs)).name
     feed = Feed(component, SAMPLES, lambda start, stop: {port: inputs[start:stop]})
-    return Known(module, ComponentChoices(towers, feed), inputs)
+    return Known(module, ComponentChoices(components, feed), inputs)
 
 
 def group(component: str, *layers: str) -> Group:
@@ -101,10 +101,13 @@ def rows(components: dict[str, Known]) -> tuple[int, int]:
     return components[IMAGE].module.rows, components[TEXT].module.rows
 
 
-def test_each_layer_is_taken_from_the_tower_of_its_width_and_32_bits_are_float() -> None:
+def test_each_layer_is_taken_from_the_component_of_its_width_and_32_bits_are_float() -> None:
     of = known(IMAGE, 0).choices
     mixed = of.mixed({"first": 4, "second": 8, "last": FLOAT})
-    assert mixed.layers == {"first": of.towers[4].layers["first"], "second": of.towers[8].layers["second"]}
+    assert mixed.layers == {
+        "first": of.quantized[4].layers["first"],
+        "second": of.quantized[8].layers["second"],
+    }
 
 
 def test_widths_go_to_the_layers_of_their_group_and_component() -> None:
@@ -126,16 +129,16 @@ def test_all_in_float_is_the_module_itself() -> None:
 
 def test_a_score_is_that_of_the_simulated_components() -> None:
     found, components = trials()
-    image, text = components[IMAGE].choices.towers, components[TEXT].choices.towers
+    image, text = components[IMAGE].choices.quantized, components[TEXT].choices.quantized
     picked = {
         IMAGE: {"first": image[4], "second": image[4]},
         TEXT: {"first": text[8], "last": text[4]},
     }
     rows = {}
     for name, layers in picked.items():
-        tower = QuantizedTower({layer: each.layers[layer] for layer, each in layers.items()})
+        component = QuantizedComponent({layer: each.layers[layer] for layer, each in layers.items()})
         module = components[name].module
-        with torch.inference_mode(), simulated(module, tower):
+        with torch.inference_mode(), simulated(module, component):
             rows[name] = module(torch.from_numpy(components[name].inputs)).numpy()
     texts = tuple(f"caption {index}" for index in range(SAMPLES))
     expected = soft_accuracy(world(), Embeddings(rows[IMAGE], rows[TEXT], texts), SCALE)

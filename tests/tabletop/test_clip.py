@@ -14,7 +14,13 @@ from pocketvl.errors import RecipeError, StageError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.clip import ClipImageEncoder
 from pocketvl.tabletop.batches import Batch, TabletopBatches, statement_row
-from pocketvl.tabletop.clip import ClipSettings, ImageObjective, ImageTower, TowerSettings, build_clip
+from pocketvl.tabletop.clip import (
+    ClipPatchHeadEncoder,
+    ClipSettings,
+    EncoderSettings,
+    ImageObjective,
+    build_clip,
+)
 from pocketvl.tabletop.language import (
     FULL_FORMS,
     LABEL_FORM,
@@ -46,8 +52,8 @@ TINY = TabletopClipSettings(
     model=ClipSettings(
         image_size=32,
         patch_size=8,
-        image=TowerSettings(32, 1, 2),
-        text=TowerSettings(32, 1, 2),
+        image=EncoderSettings(32, 1, 2),
+        text=EncoderSettings(32, 1, 2),
         text_length=32,
         vocab_size=512,
         embedding_dim=16,
@@ -68,7 +74,7 @@ def test_a_trained_folder_opens_as_a_source(tmp_path: Path) -> None:
     assert source.preprocess.height == 32
     assert source.tokenizer.max_length == 32
     ids = torch.full((1, 32), source.tokenizer.pad_id, dtype=torch.int32)
-    assert source.tower("text_encoder")(ids).shape == (1, 16)
+    assert source.component("text_encoder").module(ids).shape == (1, 16)
 
 
 @pytest.mark.parametrize("phase", ["text", "image"])
@@ -183,7 +189,7 @@ def test_the_auxiliary_losses_are_gone_at_the_end() -> None:
     objective = ImageObjective(oracle, steps=100)
     first, last = (
         objective(
-            ImageTower(ClipImageEncoder(clip, preprocess_spec(TINY.model)), TINY.model.image.width),
+            ClipPatchHeadEncoder(ClipImageEncoder(clip, preprocess_spec(TINY.model)), TINY.model.image.width),
             batch,
             step,
         )

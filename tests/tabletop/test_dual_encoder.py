@@ -13,10 +13,10 @@ from transformers import VisionTextDualEncoderModel
 from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.dual_encoder import ConvNextImageEncoder
-from pocketvl.tabletop.clip import TowerSettings
+from pocketvl.tabletop.clip import EncoderSettings
 from pocketvl.tabletop.dual_encoder import (
+    ConvNextPatchHeadEncoder,
     ConvNextSettings,
-    ConvNextTower,
     DualEncoderSettings,
     build_dual_encoder,
 )
@@ -33,7 +33,7 @@ from pocketvl.train.settings import LoopSettings, Precision
 MODEL = DualEncoderSettings(
     image_size=32,
     image=ConvNextSettings(patch_size=4, channels=(16, 24), depths=(1, 1)),
-    text=TowerSettings(32, 1, 2),
+    text=EncoderSettings(32, 1, 2),
     text_length=32,
     vocab_size=512,
     embedding_dim=16,
@@ -69,7 +69,7 @@ def test_losses_go_down_and_the_folder_opens(tmp_path: Path) -> None:
         wanted = torch.nn.functional.normalize(
             model.get_image_features(torch.full((1, 3, 32, 32), -1.0)).pooler_output, dim=-1
         )
-        found = source.tower("image_encoder")(pixels)
+        found = source.component("image_encoder").module(pixels)
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
@@ -89,12 +89,14 @@ def test_a_training_stopped_in_the_image_phase_ends_in_the_same_bytes(tmp_path: 
 
 def test_places_are_given_row_by_row() -> None:
     torch.manual_seed(0)
-    tower = ConvNextTower(ConvNextImageEncoder(build_dual_encoder(MODEL), preprocess_spec(MODEL)), 24)
-    tower.train(False)
+    encoder = ConvNextPatchHeadEncoder(
+        ConvNextImageEncoder(build_dual_encoder(MODEL), preprocess_spec(MODEL)), 24
+    )
+    encoder.train(False)
     pixels = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     pixels[:, 2:6, 26:30] = 255  # top right, in the last of the first row's 4 places
     with torch.no_grad():
-        lit, dark = tower(pixels), tower(torch.zeros_like(pixels))
+        lit, dark = encoder(pixels), encoder(torch.zeros_like(pixels))
     assert [value.shape for value in lit] == [(1, 16), (1, 16, 22), (1, 16, 16)]
     assert (lit[2] - dark[2])[0].norm(dim=-1).argmax() == 3
 

@@ -12,14 +12,14 @@ from transformers import CLIPModel
 
 from pocketvl.errors import TrainingError
 from pocketvl.families import open_checkpoint
-from pocketvl.tabletop.clip import ClipSettings, TowerSettings, build_clip
+from pocketvl.tabletop.clip import ClipSettings, EncoderSettings, build_clip
 from pocketvl.tabletop.growing import grow_
 from pocketvl.tabletop.tokenizer import build_tokenizer
 from pocketvl.tabletop.training import corpus, save_checkpoint, train_tabletop_clip
 from tests.tabletop.test_clip import PHASE, TINY
 
-SHALLOW = replace(TINY.model, image=TowerSettings(32, 2, 2))
-DEEP = replace(SHALLOW, image=TowerSettings(32, 6, 2), text=TowerSettings(32, 2, 2))
+SHALLOW = replace(TINY.model, image=EncoderSettings(32, 2, 2))
+DEEP = replace(SHALLOW, image=EncoderSettings(32, 6, 2), text=EncoderSettings(32, 2, 2))
 
 
 def _built(settings: ClipSettings, seed: int) -> CLIPModel:
@@ -48,9 +48,9 @@ def test_the_deeper_model_answers_the_same_and_can_learn_in_every_layer() -> Non
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        (replace(SHALLOW, image=TowerSettings(32, 3, 2)), "from 2 to 3 layers"),
-        (replace(SHALLOW, image=TowerSettings(64, 2, 2)), "cannot grow: "),
-        (replace(SHALLOW, image=TowerSettings(32, 1, 2)), "from 2 to 1 layers"),
+        (replace(SHALLOW, image=EncoderSettings(32, 3, 2)), "from 2 to 3 layers"),
+        (replace(SHALLOW, image=EncoderSettings(64, 2, 2)), "cannot grow: "),
+        (replace(SHALLOW, image=EncoderSettings(32, 1, 2)), "from 2 to 1 layers"),
     ],
 )
 def test_what_is_not_deeper_is_refused(settings: ClipSettings, complaint: str) -> None:
@@ -62,7 +62,7 @@ def test_a_training_grows_from_a_checkpoint_and_from_no_other_when_it_goes_on(tm
     tokenizer = build_tokenizer(corpus(1), 512)
     save_checkpoint(_built(TINY.model, 0), tokenizer, TINY.model, tmp_path / "small")
     still = replace(PHASE, loop=replace(PHASE.loop, learning_rate=0.0))
-    model = replace(TINY.model, image=TowerSettings(32, 2, 2))
+    model = replace(TINY.model, image=EncoderSettings(32, 2, 2))
     deep = replace(TINY, model=model, oracle=None, text=None, image=None, joint=still)
     train_tabletop_clip(deep, tmp_path / "deep", tmp_path / "deep.work", start=tmp_path / "small")
     small, grown = (cast(CLIPModel, open_checkpoint(tmp_path / name).model) for name in ("small", "deep"))

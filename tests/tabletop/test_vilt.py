@@ -28,7 +28,7 @@ from pocketvl.tabletop.training import corpus, preprocess_spec
 from pocketvl.tabletop.vilt import (
     AnswerObjective,
     AnswerPhase,
-    LearningTower,
+    FusionWithPatchHeads,
     TabletopViltSettings,
     build_vilt,
     things_meant,
@@ -202,7 +202,7 @@ def test_it_learns_colours_it_is_shown(pool: ScenePool, questions: Questions) ->
     torch.manual_seed(0)
     phase = replace(PHASE, naming=0.1, referring=0.1, loop=replace(PHASE.loop, steps=80))
     spec = preprocess_spec(SHAPE)
-    module = LearningTower(ViltFusion(build_vilt(SHAPE), spec, PAD_ID), SHAPE, phase)
+    module = FusionWithPatchHeads(ViltFusion(build_vilt(SHAPE), spec, PAD_ID), SHAPE, phase)
     optimizer = torch.optim.AdamW(module.parameters(), 3e-3)
     found = []
     for step in range(phase.loop.steps):
@@ -215,7 +215,7 @@ def test_it_learns_colours_it_is_shown(pool: ScenePool, questions: Questions) ->
 
 
 def test_what_helps_has_faded_at_the_end(pool: ScenePool, questions: Questions) -> None:
-    module = LearningTower(ViltFusion(build_vilt(SHAPE), preprocess_spec(SHAPE), PAD_ID), SHAPE, PHASE)
+    module = FusionWithPatchHeads(ViltFusion(build_vilt(SHAPE), preprocess_spec(SHAPE), PAD_ID), SHAPE, PHASE)
     batch = _batches(pool, questions, size=8)(0)
     first, last = (AnswerObjective(PHASE)(module, batch, step) for step in (0, 6))
     for name in ("naming", "referring"):

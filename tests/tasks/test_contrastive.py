@@ -55,7 +55,7 @@ def test_a_dataset_needs_two_images_and_two_texts() -> None:
     task().check(dataset(sample(0, captions=("a",)), sample(1, captions=("b",))))
 
 
-def test_a_checkpoint_of_two_towers_has_it_and_its_score_takes_the_stored_scale(tmp_path: Path) -> None:
+def test_a_checkpoint_of_two_components_has_it_and_its_score_takes_the_stored_scale(tmp_path: Path) -> None:
     folder = make_tiny_clip(tmp_path / "clip")
     found = task_of(read_contract(folder))
     assert isinstance(found, ContrastiveTask)

@@ -15,12 +15,12 @@ from pocketvl.errors import DataError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.network.heads import LabelHead
-from pocketvl.network.integers import QuantizedTower
-from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme, TowerSpec
+from pocketvl.network.integers import QuantizedComponent
+from pocketvl.network.specification import ComponentSpec, Granularity, GridSpec, LayerSpec, Mode, Scheme
 from pocketvl.observe.calibration import Calibration
+from pocketvl.quantize.component import quantize_component
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.tower import quantize_tower
 from pocketvl.tabletop.folder import write_tabletop
 from pocketvl.tasks import load_task, save_task, task_of
 from pocketvl.tasks.base import Task
@@ -165,12 +165,12 @@ def test_simulated_integers_answer_through_the_same_task(vilt: Checkpoint, data:
     task, module = task_of(vilt.contract), vilt.components["fusion"].module
     grid = GridSpec(8, Scheme.SYMMETRIC, Granularity.PER_CHANNEL)
     names = [f"{LAYER}.{index}.intermediate.dense" for index in range(2)]
-    spec = TowerSpec(dict.fromkeys(names, LayerSpec(Mode.DYNAMIC, grid)))
-    tower = quantize_tower(module, spec, Calibration({}), NEAREST)
+    spec = ComponentSpec(dict.fromkeys(names, LayerSpec(Mode.DYNAMIC, grid)))
+    component = quantize_component(module, spec, Calibration({}), NEAREST)
     reference = task.outputs(runner(vilt), data)
-    with simulated(module, tower):
+    with simulated(module, component):
         found = task.outputs(runner(vilt), data)
-    with simulated(module, QuantizedTower({})):
+    with simulated(module, QuantizedComponent({})):
         same = task.outputs(runner(vilt), data)
     parity = task.parity(reference, found)[LOGITS]
     assert parity.n == len(questions_of(data))

@@ -30,7 +30,7 @@ def question_samples() -> LabelSamples:
 
 def components_of(checkpoint: Checkpoint) -> dict[str, nn.Module]:
     names = training_task(checkpoint.contract).components
-    return {name: checkpoint.tower(name) for name in names}
+    return {name: checkpoint.component(name).module for name in names}
 
 
 def outputs_of(checkpoint: Checkpoint, samples: TrainingSamples, mirrored: bool = True) -> TeacherOutputs:

@@ -27,7 +27,7 @@ WIDTH, LENGTH = HEADS * HEAD_SIZE, TEXT_LENGTH + 1 + PATCHES
 
 
 def test_layers_and_maps_of_an_image_encoder(tmp_path: Path) -> None:
-    component = open_checkpoint(make_tiny_clip(tmp_path / "clip")).tower("image_encoder")
+    component = open_checkpoint(make_tiny_clip(tmp_path / "clip")).component("image_encoder").module
     pixels = torch.randint(0, 256, (2, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8)
     layers = ["vision_model.encoder.layers.0", "vision_model.encoder.layers.1"]
     names = [attentions(component)[1].name]
@@ -42,7 +42,7 @@ def test_layers_and_maps_of_an_image_encoder(tmp_path: Path) -> None:
 
 
 def test_layers_and_maps_of_text_and_image_in_one_sequence(tmp_path: Path) -> None:
-    component = open_checkpoint(make_vilt_folder(tmp_path / "vilt")).tower("fusion")
+    component = open_checkpoint(make_vilt_folder(tmp_path / "vilt")).component("fusion").module
     names = [each.name for each in attentions(component)]
     found = FeatureExtractor(component, [f"{LAYER}.1"], names)(*vilt_inputs(3))
     assert [tuple(each.shape) for each in found.hidden] == [(3, LENGTH, WIDTH)]
@@ -58,6 +58,6 @@ def test_a_split_attention_has_no_map(tmp_path: Path) -> None:
     assert segments is not None
     name = f"{LAYER}.0.attention.attention"
     split_attentions_(opened.model, segments, [Block(name, "text", "image", 0)])
-    extractor = FeatureExtractor(opened.tower("fusion"), attentions=[name])
+    extractor = FeatureExtractor(opened.component("fusion").module, attentions=[name])
     with pytest.raises(RecipeError, match=f"attention: {name} gives no attention map"):
         extractor(*vilt_inputs(2))

@@ -1,4 +1,4 @@
-"""What a module costs: parameters, multiply-adds, and bytes once its weights are 8 bits wide.
+"""Costs of a module: parameters, multiply-adds, and bytes with 8-bit weights.
 
 Torch is imported inside functions, so that costs which were measured before can be shown without it.
 """
@@ -24,7 +24,7 @@ Example: TypeAlias = "torch.Tensor | tuple[torch.Tensor, ...]"
 
 @dataclass(frozen=True)
 class Cost:
-    """What a module, or a part of it, costs.
+    """Parameters, multiply-adds and bytes of a module or of a part of it.
 
     Attributes:
         parameters: numbers that were learned.
@@ -53,7 +53,7 @@ class Cost:
 
 
 def cost_of(module: nn.Module, example: Example) -> Cost:
-    """Measures a module by running it once.
+    """Measure the cost of a module by running it once.
 
     Args:
         module: a component.
@@ -70,7 +70,7 @@ def cost_of(module: nn.Module, example: Example) -> Cost:
 
 
 def costs_of(checkpoint: Checkpoint) -> dict[str, Cost]:
-    """What each of a checkpoint's components costs, by its name."""
+    """The cost of each component of a checkpoint, by name."""
     from pocketvl.families.base import example_inputs
 
     return {
@@ -80,12 +80,12 @@ def costs_of(checkpoint: Checkpoint) -> dict[str, Cost]:
 
 
 def total_cost(checkpoint: Checkpoint) -> Cost:
-    """What all components of a checkpoint cost together."""
+    """The summed cost of all components of a checkpoint."""
     return sum(costs_of(checkpoint).values(), Cost())
 
 
 def positions(module: nn.Module, example: Example, name: str) -> int:
-    """How many rows of one sample a linear sees.
+    """The number of rows that a linear multiplies per sample.
 
     Args:
         module: a component.
@@ -108,7 +108,7 @@ def _inputs(example: Example) -> tuple[torch.Tensor, ...]:
 
 
 def linear_cost(inputs: int, outputs: int, rows: int, bias: bool = True) -> Cost:
-    """What a linear of this shape costs that sees so many rows of one sample."""
+    """The cost of a linear of this shape, given its rows per sample."""
     weights = inputs * outputs
     return Cost(weights + outputs * bias, weights * rows, weights + outputs * _CHANNEL_BYTES)
 
@@ -133,5 +133,5 @@ def _int8_bytes(module: nn.Module) -> int:
 
 
 def _is_looked_up(table: nn.Embedding) -> bool:
-    """Whether a table is one of tokens, and not one of places, which is added as a whole."""
+    """Whether an embedding table is looked up by token, and not a table of position embeddings."""
     return table.num_embeddings > 256

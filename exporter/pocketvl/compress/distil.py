@@ -1,4 +1,4 @@
-"""Distillation: a student is trained to give what its teacher gives, component by component, then as a whole.
+"""Distillation of a student from a teacher: component by component, then the whole model.
 
 Sources: Hinton et al., 2015 (arXiv 1503.02531); for dual encoders Wu et al., 2023, "TinyCLIP" (arXiv
 2309.12314); each loss names its own. Fine-tuning on the data's labels is the same training without a teacher.
@@ -36,7 +36,7 @@ def train_student(
     work: Path,
     progress: Progress | None = None,
 ) -> dict[str, TrainReport]:
-    """Trains a student in place, phase by phase; interrupted, it goes on where it last saved its state.
+    """Train a student in place, phase by phase; interrupted, it goes on where it last saved its state.
 
     Args:
         task: of its head.
@@ -77,8 +77,8 @@ def train_student(
 def _learner(
     student: Checkpoint, teacher: Checkpoint | None, name: str, settings: TrainingSettings
 ) -> Learner:
-    """A component, and its teacher's where that runs along, observed at the layers that correspond."""
-    module = student.tower(name)
+    """A student component and, where it runs, its teacher's, with hooks on the matched layers."""
+    module = student.component(name).module
     if teacher is None or not settings.runs_teacher:
         return Learner(FeatureExtractor(module))
     weights = [settings.losses_of(phase) for phase in settings.phases]
@@ -91,7 +91,7 @@ def _learner(
         own, matched = [], []
     widths = tuple(each.stack(name).width for each in (student, teacher))
     extractor = FeatureExtractor(module, own, maps[0], [(widths[0], widths[1])] * len(own))
-    shown = FeatureExtractor(teacher.tower(name), matched, maps[1])
+    shown = FeatureExtractor(teacher.component(name).module, matched, maps[1])
     shown.train(False)
     return Learner(extractor, shown.requires_grad_(False), student.stack(name).segments)
 
@@ -104,7 +104,7 @@ def _layer_names(checkpoint: Checkpoint, name: str) -> list[str]:
 
 
 def _attention_names(checkpoint: Checkpoint, layers: list[str]) -> list[str]:
-    """The attentions in these layers, found in the model before anything was factorised."""
+    """Names of the attentions in these layers, found in the model before factorisation."""
     names = [each.name for each in attentions(checkpoint.original())]
     return [name for layer in layers for name in names if name.startswith(f"{layer}.")]
 
@@ -116,7 +116,7 @@ def _identity(
     outputs: TeacherOutputs | None,
     settings: TrainingSettings,
 ) -> str:
-    """Differs for trainings that differ in anything."""
+    """A digest of everything that the training depends on."""
     models = [checkpoint.model for checkpoint in (student, teacher) if checkpoint is not None]
     digest = begun_digest(asdict(settings), models)
     digest.update(samples.identity())

@@ -25,7 +25,7 @@ def loss_gradients_(
     batch: int = BATCH,
     each: Callable[[], None] | None = None,
 ) -> None:
-    """Leaves in a model's parameters the gradients of the loss on the data's own labels, summed over batches.
+    """Accumulate in a model's parameters the gradients of the loss on the data's own labels.
 
     Args:
         checkpoint: its weights stay as they are.

@@ -15,7 +15,7 @@ from pocketvl.families.layers.split_attention import SplitAttention
 
 
 def head_scores(module: nn.Module, attention: Attention, score: Score = Score.MAGNITUDE) -> torch.Tensor:
-    """How much each head matters: the sum over its weights in queries, keys, values and the projection.
+    """Importance of each head: the sum of scores over its weights in queries, keys, values and projection.
 
     Args:
         module: holds the attention.
@@ -34,7 +34,7 @@ def head_scores(module: nn.Module, attention: Attention, score: Score = Score.MA
 def prune_heads_(
     module: nn.Module, attention: Attention, keep: Sequence[int], means: torch.Tensor | None = None
 ) -> None:
-    """Removes all heads but these: all four linears become smaller.
+    """Prune all heads except those to keep: all four linears become smaller.
 
     Args:
         module: changed in place.

@@ -14,7 +14,7 @@ from pocketvl.families.layers.blocks import FeedForward
 
 
 def neuron_scores(module: nn.Module, layer: FeedForward, score: Score = Score.MAGNITUDE) -> torch.Tensor:
-    """How much each neuron matters: the sum over its incoming and its outgoing weights.
+    """Importance of each neuron: the sum of scores over its incoming and outgoing weights.
 
     score(n_i) = sum over j of s(w_ij) + sum over k of s(w_ki), with s as `weight_scores` says. Biases are
     left out, for a neuron that nothing but its bias moves is a constant.
@@ -35,7 +35,7 @@ def neuron_scores(module: nn.Module, layer: FeedForward, score: Score = Score.MA
 def prune_neurons_(
     module: nn.Module, layer: FeedForward, keep: Sequence[int], means: torch.Tensor | None = None
 ) -> None:
-    """Removes all neurons but these: both linears become smaller.
+    """Prune all neurons except those to keep: both linears become smaller.
 
     Args:
         module: changed in place.

@@ -1,4 +1,4 @@
-"""How much a unit (a neuron, a head) matters: by its weights, or by what the loss says of them."""
+"""Importance scores of units (neurons, heads): by magnitude, or by the loss's gradient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pocketvl.compress.settings import Score
 
 
 def weight_scores(parameter: torch.Tensor, score: Score) -> torch.Tensor:
-    """What each weight matters, float64 of the parameter's shape, 0 or above.
+    """The importance of each weight, float64 of the parameter's shape, 0 or above.
 
     Args:
         parameter: a weight of a module; for Taylor scores with the gradient of a loss in `grad`.

@@ -1,4 +1,4 @@
-"""What is pruned, and by what score.
+"""Settings of pruning: units, scores and schedules.
 
 Without torch, so that recipes can be read quickly.
 """
@@ -11,7 +11,7 @@ from pocketvl.errors import RecipeError
 
 
 class Measure(StrEnum):
-    """What a target is set for."""
+    """The cost that a target limits."""
 
     PARAMETERS = "parameters"
     MACS = "macs"
@@ -19,7 +19,7 @@ class Measure(StrEnum):
 
 
 class Score(StrEnum):
-    """What makes a weight matter, or a unit.
+    """The importance score of a weight or a unit.
 
     Source of both scores by gradients: Molchanov et al., 2019, "Importance Estimation for Neural Network
     Pruning", arXiv 1906.10771.
@@ -37,27 +37,27 @@ class Score(StrEnum):
     GATE = "gate"
 
     def check_of_weights(self) -> None:
-        """Raises RecipeError where single weights have no such score."""
+        """Raise RecipeError where single weights have no such score."""
         if self is Score.GATE:
             raise RecipeError("score: magnitude or taylor; a gate is for neurons and heads")
 
 
 class Scope(StrEnum):
-    """Where the least of the weights are looked for: in each layer, or among all layers."""
+    """Whether the lowest scores are taken per layer or globally."""
 
     LAYER = "layer"
     GLOBAL = "global"
 
 
 class Units(StrEnum):
-    """What is pruned."""
+    """The units that are pruned."""
 
     NEURONS = "neurons"
     HEADS = "heads"
 
 
 class Schedule(StrEnum):
-    """How far pruning has gone after part of its rounds.
+    """The pruning schedule over rounds.
 
     Cubic: fast while there is much to spare, slow at the end; Zhu & Gupta, 2017, "To prune, or not to prune"
     (arXiv 1710.01878), equation 1.
@@ -72,7 +72,7 @@ class Schedule(StrEnum):
 
 
 class BlockScore(StrEnum):
-    """What makes a block matter.
+    """The importance score of a block.
 
     With attention weights a_kl of query position k and key position l:
 
@@ -93,7 +93,7 @@ class BlockScore(StrEnum):
 
 
 class Grain(StrEnum):
-    """What goes at a time: a block of one head, or of all heads of a layer."""
+    """Granularity of pruning: a block of one head, or of all heads of a layer."""
 
     HEAD = "head"
     LAYER = "layer"

@@ -37,7 +37,7 @@ def layer_linears(checkpoint: Checkpoint, component: str) -> list[str]:
 
 
 def prune_outputs_(module: nn.Module, name: str, keep: Sequence[int]) -> None:
-    """Removes all outputs of a linear but these, and orders them so."""
+    """Remove all outputs of a linear but these, and order them so."""
     child, rows = linear(module, name), torch.tensor(keep, dtype=torch.long)
     bias = None if child.bias is None else child.bias.detach()[rows]
     module.set_submodule(name, linear_with(child.weight.detach()[rows], bias, child))
@@ -46,7 +46,7 @@ def prune_outputs_(module: nn.Module, name: str, keep: Sequence[int]) -> None:
 def prune_inputs_(
     module: nn.Module, name: str, keep: Sequence[int], means: torch.Tensor | None = None
 ) -> None:
-    """Removes all inputs of a linear but these, and orders them so.
+    """Remove all inputs of a linear but these, and order them so.
 
     Args:
         module: holds the linear; changed in place.
@@ -65,7 +65,7 @@ def prune_inputs_(
 
 
 def check_keep(keep: Sequence[int], count: int, what: str) -> None:
-    """Raises RecipeError unless `keep` are indices below `count`, at least one, each once and in order."""
+    """Raise RecipeError unless `keep` are indices below `count`, at least one, each once and in order."""
     if not keep:
         raise RecipeError(f"all {count} {what} would go; at least one has to stay")
     if list(keep) != sorted(set(keep)) or keep[0] < 0 or keep[-1] >= count:

@@ -13,7 +13,7 @@ from pocketvl.compress.shrink import linear
 
 
 def hold_masks_(module: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
-    """Keeps weights at 0 while the module is trained; `release_masks_` makes them plain parameters again."""
+    """Keep weights at 0 while the module is trained; `release_masks_` makes them plain parameters again."""
     for name, mask in masks.items():
         parametrize.register_parametrization(linear(module, name), "weight", _Masked(mask))
 
@@ -36,7 +36,7 @@ class _Masked(nn.Module):
 
 @contextmanager
 def held_zeros(module: nn.Module, hold: bool = True) -> Iterator[None]:
-    """Keeps all linears' weights at 0 that are so now, while the module is trained.
+    """Keep all linears' weights at 0 that are so now, while the module is trained.
 
     Args:
         module: whose linears.

@@ -1,4 +1,4 @@
-"""Which neurons and heads go: by their scores, within each layer or among all, to a ratio or to a target."""
+"""Structured pruning: select neurons and heads by score, per layer or globally, to a ratio or a target."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def groups_of(
 
 
 def gate_gradients(module: nn.Module, group: Group) -> torch.Tensor:
-    """dL/dz of a gate z = 1 on what each unit gives, float64 [units], out of the gradients that are there.
+    """dL/dz of a gate z = 1 on each unit's output, float64 [units], from the accumulated gradients.
 
     It is the sum over the unit's outgoing weights of w * dL/dw.
 
@@ -164,7 +164,7 @@ def select_to_target(groups: Sequence[Group], cost: Cost, measure: Measure, limi
 def prune_units_(
     module: nn.Module, group: Group, keep: Sequence[int], means: Mapping[str, torch.Tensor]
 ) -> None:
-    """Removes all of a group's units but these.
+    """Prune all units of a group except those to keep.
 
     Args:
         module: the component; changed in place.

@@ -51,7 +51,7 @@ class Dataset:
 
     @classmethod
     def open(cls, root: Path | str) -> Dataset:
-        """Reads `samples.jsonl` and checks that every picture it names is there.
+        """Read `samples.jsonl` and check that every picture it names is there.
 
         Raises:
             DataError: there is no such folder or file, a line is malformed (the message names file and
@@ -87,10 +87,10 @@ class Question(NamedTuple):
     """A question about a picture.
 
     Attributes:
-        sample: the place of its sample in the dataset.
+        sample: index of its sample in the dataset.
         text: the question.
         answer: the right answer.
-        type: what kind of question it is; empty where nothing is said.
+        type: what kind of question it is; empty if unknown.
     """
 
     sample: int
@@ -106,19 +106,19 @@ def questions_of(dataset: Dataset) -> tuple[Question, ...]:
         DataError: an entry of `qa` has no question, or no answer.
     """
     found = []
-    for place, sample in enumerate(dataset.samples):
+    for index, sample in enumerate(dataset.samples):
         for qa in sample.qa:
-            said = [qa.get(key, "") for key in ("question", "answer", "type")]
-            if not all(isinstance(value, str) for value in said) or not all(v.strip() for v in said[:2]):
+            values = [qa.get(key, "") for key in ("question", "answer", "type")]
+            if not all(isinstance(value, str) for value in values) or not all(v.strip() for v in values[:2]):
                 raise DataError(
                     f"{sample.image}: an entry of `qa` needs a question and an answer, as strings"
                 )
-            found.append(Question(place, *said))
+            found.append(Question(index, *values))
     return tuple(found)
 
 
 def write_samples(root: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes `samples.jsonl`, one JSON object a line, keys in the order given."""
+    """Write `samples.jsonl`, one JSON object a line, keys in the order given."""
     with (root / SAMPLES_FILE).open("w", encoding="utf-8", newline="\n") as out:
         for row in rows:
             out.write(json.dumps(row, ensure_ascii=False, separators=(", ", ": ")) + "\n")

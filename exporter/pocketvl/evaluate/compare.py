@@ -1,4 +1,4 @@
-"""From two models' right and wrong answers on the same data to the figures of a report."""
+"""Metrics and paired differences of two models on the same data, for the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def variant_metrics(reference: TaskOutcomes, variant: TaskOutcomes) -> dict[Metr
         DataError: the two were not measured on the same samples.
     """
     if reference.tasks.keys() != variant.tasks.keys():
-        raise DataError("reference and variant were measured on different data; measure both anew")
+        raise DataError("reference and variant were measured on different data; measure both again")
     metrics: dict[Metric, MetricReport] = {}
     for metric, task in variant.tasks.items():
         plain = _metric(task)

@@ -24,7 +24,7 @@ _TOP_MATCHES = 5
 
 
 @dataclass(frozen=True)
-class PictureMatches:
+class ImageMatches:
     """One golden picture with what each model says of it.
 
     Attributes:
@@ -47,16 +47,14 @@ class PictureMatches:
             raise DataError(f"picture {self.name}: texts and probabilities must be equally many, 1 or more")
 
 
-def render_html(
-    report: Report, pictures: Sequence[PictureMatches] = (), training: bytes | None = None
-) -> str:
-    """Renders the report as one HTML page that needs nothing from outside.
+def render_html(report: Report, images: Sequence[ImageMatches] = (), training: bytes | None = None) -> str:
+    """Render the report as one HTML page that needs nothing from outside.
 
     The same report and pictures give the same page, byte for byte.
 
     Args:
         report: what was measured.
-        pictures: shown in this order with their best matches.
+        images: shown in this order with their best matches.
         training: a PNG of the checkpoint's training curves.
 
     Raises:
@@ -97,7 +95,7 @@ def render_html(
         assumed={variant.name for variant in variants if _is_assumed(variant)},
         sensitivity=plots.worst_first(report.sensitivity),
         bits=[] if report.search is None else _bits(report.search),
-        pictures=[_picture(picture) for picture in pictures],
+        images=[_shown(image) for image in images],
         ports=[plots.component_label(port) for port in plots.ports_of(report)],
         graph=next(iter(plots.graph_stages(report)), ""),
         training=None if training is None else f"data:image/png;base64,{base64.b64encode(training).decode()}",
@@ -114,10 +112,10 @@ def _headline(variants: Sequence[VariantReport]) -> str:
         every = "The only variant passes" if len(judged) == 1 else f"All {len(judged)} variants pass"
         return f"{every} the gate"
     lost = [name for name in failed if name not in unproved]
-    told = [f"{', '.join(lost)} {'fails' if len(lost) == 1 else 'fail'} the gate"] if lost else []
+    parts = [f"{', '.join(lost)} {'fails' if len(lost) == 1 else 'fail'} the gate"] if lost else []
     if unproved:
-        told.append(f"{', '.join(unproved)} {'is' if len(unproved) == 1 else 'are'} not proved")
-    return f"{'; '.join(told)}; {len(judged) - len(failed)} of {len(judged)} variants pass"
+        parts.append(f"{', '.join(unproved)} {'is' if len(unproved) == 1 else 'are'} not proved")
+    return f"{'; '.join(parts)}; {len(judged) - len(failed)} of {len(judged)} variants pass"
 
 
 def _is_assumed(variant: VariantReport) -> bool:
@@ -232,7 +230,7 @@ class _Bits:
 
 
 def _bits(search: SearchReport) -> list[_Bits]:
-    """What was chosen, by component and bits; layers of a group as "parent.{k_proj,q_proj}"."""
+    """The chosen layers, by component and bits; layers of a group as "parent.{k_proj,q_proj}"."""
     found: dict[tuple[str, int], list[str]] = {}
     for name, bits in search.bits.items():
         component, _, layers = name.partition("/")
@@ -257,7 +255,7 @@ def _sensitivity_caption(report: Report) -> str:
 
 
 def _legend(names: Sequence[str], other: str) -> str:
-    """How the first of several components or ports is told from the others."""
+    """The part of a name that distinguishes one of several components or ports."""
     labels = [plots.component_label(name) for name in names]
     return f"; filled: {labels[0]}, {other}: {', '.join(labels[1:])}" if len(labels) > 1 else ""
 
@@ -277,7 +275,7 @@ class _Match:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _ShownImage:
     name: str
     source: str
     size: str
@@ -286,30 +284,30 @@ class _Picture:
     compared: int
 
 
-def _picture(picture: PictureMatches) -> _Picture:
-    order = sorted(range(len(picture.texts)), key=lambda index: (-picture.reference[index], index))
+def _shown(image: ImageMatches) -> _ShownImage:
+    order = sorted(range(len(image.texts)), key=lambda index: (-image.reference[index], index))
     matches = []
     for index in order[:_TOP_MATCHES]:
-        others = [probabilities[index] for probabilities in picture.variants.values()]
+        others = [probabilities[index] for probabilities in image.variants.values()]
         low, high = (min(others), max(others)) if others else (0.0, 0.0)
-        matches.append(_Match(picture.texts[index], picture.reference[index], low, high, bool(others)))
+        matches.append(_Match(image.texts[index], image.reference[index], low, high, bool(others)))
     dissent = []
-    for name in sorted(picture.variants):
-        probabilities = picture.variants[name]
-        best = max(range(len(picture.texts)), key=lambda index: (probabilities[index], -index))
+    for name in sorted(image.variants):
+        probabilities = image.variants[name]
+        best = max(range(len(image.texts)), key=lambda index: (probabilities[index], -index))
         if best != order[0]:
-            dissent.append(f"{name} answers \u201c{picture.texts[best]}\u201d")
-    source, size = _thumbnail(picture)
-    return _Picture(picture.name, source, size, tuple(matches), tuple(dissent), len(picture.variants))
+            dissent.append(f"{name} answers \u201c{image.texts[best]}\u201d")
+    source, size = _thumbnail(image)
+    return _ShownImage(image.name, source, size, tuple(matches), tuple(dissent), len(image.variants))
 
 
-def _thumbnail(picture: PictureMatches) -> tuple[str, str]:
+def _thumbnail(image: ImageMatches) -> tuple[str, str]:
     try:
-        with Image.open(io.BytesIO(picture.image)) as opened:
+        with Image.open(io.BytesIO(image.image)) as opened:
             width, height = opened.size
             upright = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        what = f"picture {picture.name} cannot be opened ({error})"
+        what = f"picture {image.name} cannot be opened ({error})"
         raise DataError(f"{what}; is the golden pack whole?") from error
     upright.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
     out = io.BytesIO()

@@ -22,7 +22,7 @@ def measure_latency_and_memory(
     runs: int,
     progress: Progress | None = None,
 ) -> BenchResult:
-    """Times all variants in one process, interleaved, and takes the peak memory of each from one of its own.
+    """Time all variants in one process, interleaved, and take the peak memory of each from one of its own.
 
     Raises:
         BackendError: the bench failed; the message holds its last line.
@@ -38,7 +38,7 @@ def measure_latency_and_memory(
 
 
 def measure_latency(bundle: Path, variants: Sequence[str], threads: Sequence[int], runs: int) -> BenchResult:
-    """Times all variants in one fresh process, interleaved.
+    """Time all variants in one fresh process, interleaved.
 
     Raises:
         BackendError: the bench failed; the message holds its last line.

@@ -50,7 +50,7 @@ _WIDTH_INCHES = 5.2
 MOST_LAYERS = 30
 _LONGEST_LAYER_NAME = 38
 _SMALL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5}
-_LABEL_PLACES = (
+_LABEL_POSITIONS = (
     (8, 6, "left"), (8, -13, "left"), (-8, 6, "right"), (-8, -13, "right"),
     (8, 20, "left"), (8, -27, "left"), (-8, 20, "right"), (-8, -27, "right"),
 )  # fmt: skip
@@ -165,7 +165,7 @@ def latency_bars(report: Report, stage: str) -> str | None:
 
 
 def accuracy_by_kind(report: Report) -> str | None:
-    """Right answers by kind of negative or type of question; None where none are known."""
+    """Accuracy by kind of negative or type of question; None where none are known."""
     metric = next(
         (each for each in Metric if each in report.reference and report.reference[each].by_kind), None
     )
@@ -233,7 +233,7 @@ def worst_first(rows: Sequence[Sensitivity]) -> list[Sensitivity]:
 
 
 def sensitivities(report: Report) -> str | None:
-    """What the worst layers cost, quantized alone; None where that was not measured."""
+    """Sensitivity of the worst layers, quantized alone; None where that was not measured."""
     by_loss = any(row.loss is not None for row in report.sensitivity)
     rows = [row for row in worst_first(report.sensitivity) if by_loss == (row.loss is not None)][:MOST_LAYERS]
     if not rows:
@@ -241,12 +241,12 @@ def sensitivities(report: Report) -> str | None:
     components = components_of(report.sensitivity)
 
     def draw(axes: Axes) -> None:
-        for place, row in enumerate(rows):
+        for y, row in enumerate(rows):
             cost = _cost(row)
             face = "none" if row.component in components[1:] else MUTED
-            axes.barh(place, cost, 0.66, facecolor=face, edgecolor=MUTED, linewidth=1)
+            axes.barh(y, cost, 0.66, facecolor=face, edgecolor=MUTED, linewidth=1)
             figure = f"{cost:.1e}" if by_loss else f"{cost:.2f}"
-            axes.annotate(figure, (max(cost, 0), place), (4, 0), va="center", color=MUTED, **_SMALL)
+            axes.annotate(figure, (max(cost, 0), y), (4, 0), va="center", color=MUTED, **_SMALL)
         axes.set_yticks(range(len(rows)), [_shortened(row.layer) for row in rows], fontsize=8)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.margins(x=0.16)
@@ -298,7 +298,7 @@ def budget_of(search: SearchReport) -> tuple[float, str]:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of pairs of cost and score those that no other one beats in both, the cheapest first."""
+    """The Pareto front of pairs of cost and score, the cheapest first."""
     front: list[tuple[float, float]] = []
     for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or score > front[-1][1]:
@@ -394,7 +394,7 @@ def _draw_losses(axes: Axes, losses: LossHistogram, base: float, colour: str, *,
 def _label_apart(
     axes: Axes, marks: Sequence[tuple[str, float, float, str]], reserved: Sequence[Annotation]
 ) -> None:
-    """Writes each mark's name beside it, at the first of eight places that no other name or mark takes."""
+    """Write each mark's name beside it, at the first of eight positions that no other name or mark takes."""
     figure = axes.get_figure(root=True)
     if figure is None:
         return
@@ -404,13 +404,13 @@ def _label_apart(
     taken += [label.get_window_extent() for label in reserved]
     frame = axes.get_window_extent()
     for name, x, y, colour in marks:
-        for place in _LABEL_PLACES:
-            right, up, align = place
+        for position in _LABEL_POSITIONS:
+            right, up, align = position
             label = axes.annotate(name, (x, y), (right, up), ha=align, color=colour, bbox=_HALO, **_SMALL)
             box = label.get_window_extent()
             inside = box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0
             free = inside and not any(box.overlaps(other) for other in taken)
-            if free or place == _LABEL_PLACES[-1]:
+            if free or position == _LABEL_POSITIONS[-1]:
                 taken.append(box)
                 break
             label.remove()

@@ -123,7 +123,7 @@ class Fallback:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate said of one variant.
+    """The gate's verdict on one variant.
 
     Attributes:
         passed: whether the variant may be shipped.
@@ -192,7 +192,7 @@ class VariantReport:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What it costs to quantize one layer alone, or layers that read the same input together.
+    """Loss from quantizing one layer alone, or layers that read the same input together.
 
     Attributes:
         layer: its name in the component; layers that go together are written "parent.{k_proj,q_proj,v_proj}".
@@ -254,7 +254,7 @@ class SearchReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured of a bundle.
+    """All measurements of a bundle.
 
     Attributes:
         name: of the model.
@@ -303,6 +303,6 @@ class Report:
 
 
 def describe_data(dataset: Dataset, texts: int) -> DataReport:
-    """Names a dataset in a report: by folder name and content, never by where it lies."""
+    """Name a dataset in a report: by folder name and content, never by where it lies."""
     digest = hashlib.sha256((dataset.root / SAMPLES_FILE).read_bytes()).hexdigest()
     return DataReport(dataset.root.name, len(dataset), texts, digest)

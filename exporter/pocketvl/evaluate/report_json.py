@@ -32,18 +32,18 @@ def report_from_json(text: str | bytes, where: str = REPORT_FILE) -> Report:
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise BundleError(
             f"{where}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; "
-            "measure anew with `pocketvl verify`"
+            "measure again with `pocketvl verify`"
         )
     return decode(Report, value, where)
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Writes report.json."""
+    """Write report.json."""
     path.write_text(report_to_json(report), encoding="utf-8", newline="\n")
 
 
 def read_report(path: Path) -> Report:
-    """Reads report.json.
+    """Read report.json.
 
     Raises:
         BundleError: it is missing, not JSON, or not of this schema.

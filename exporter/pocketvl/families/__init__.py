@@ -1,4 +1,4 @@
-"""Model families: what turns a checkpoint folder into a contract and components, one file a family."""
+"""Model families: read checkpoint folders into a contract and components; one file a family."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def family_named(name: str) -> Family:
 
 
 def read_contract(folder: Path) -> Contract:
-    """Reads what a checkpoint takes and gives, without its weights; never touches the network.
+    """Read a checkpoint's contract, without its weights; never accesses the network.
 
     Args:
         folder: holds config.json, tokenizer.json and, mostly, preprocessor_config.json.
@@ -86,7 +86,7 @@ def read_contract(folder: Path) -> Contract:
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Opens a Hugging Face model folder of a family that pocketvl knows; never touches the network.
+    """Open a Hugging Face model folder of a family that pocketvl knows; never touches the network.
 
     Args:
         folder: as `read_contract` takes it, and with safetensors weights, which are read once.

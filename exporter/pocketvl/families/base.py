@@ -1,4 +1,4 @@
-"""What every family gives: its contract, and its components as modules."""
+"""The interface of a family: its contract, and its components as modules."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from pocketvl.families.checkpoint import Checkpoint
+    from pocketvl.families.component_shape import ComponentShape
     from pocketvl.families.layers.segments import Segments
-    from pocketvl.families.tower_shape import TowerShape
 
 Processor: TypeAlias = ImageProcessor | TextProcessor
 IMAGE, TEXT = "image", "text"
@@ -52,7 +52,7 @@ class Component:
 
     Attributes:
         name: "image_encoder".
-        module: THE forward, for training, calibration and export, in plain ops; its parameters are called as
+        module: THE forward, for training, calibration and export, in plain ops; its parameters are named as
             in the model.
         inputs: in the order of the forward's arguments.
         outputs: what it returns.
@@ -79,7 +79,7 @@ def example_inputs(component: Component | ComponentPorts) -> tuple[torch.Tensor,
 
 @dataclass(frozen=True, eq=False)
 class Contract:
-    """What a checkpoint takes and gives; read without its weights.
+    """Inputs, outputs and head of a checkpoint; read without its weights.
 
     Attributes:
         family: the family's name, "clip".
@@ -141,11 +141,11 @@ class Contract:
 
 
 class Architecture(ABC):
-    """What a family's file implements."""
+    """The interface that a family's file implements."""
 
     @abstractmethod
     def contract(self, folder: Path) -> Contract:
-        """Reads and checks everything in a folder but its weights.
+        """Read and check everything in a folder but its weights.
 
         Raises:
             SourceError: something in the folder is missing, broken, or does not fit the rest.
@@ -153,7 +153,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def parse(self, stored: dict[str, Any], folder: Path) -> PreTrainedConfig:
-        """Reads and checks the content of a config.json.
+        """Read and check the content of a config.json.
 
         Args:
             stored: the content.
@@ -190,8 +190,8 @@ class Architecture(ABC):
         """Whether `reshape_config_` can do anything."""
         return type(self).reshape_config_ is not Architecture.reshape_config_
 
-    def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, TowerShape]) -> None:
-        """Writes other shapes of components into the content of a config.json.
+    def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:
+        """Write other shapes of components into the content of a config.json.
 
         Raises:
             RecipeError: the family has no components of such shapes.
@@ -201,7 +201,7 @@ class Architecture(ABC):
 
 @dataclass(frozen=True)
 class Family:
-    """What is known of a family before torch is imported.
+    """A family, as known before torch is imported.
 
     Attributes:
         name: its name.
@@ -227,7 +227,7 @@ class Family:
         return found
 
     def contract(self, folder: Path) -> Contract:
-        """Reads a folder's contract, without its weights.
+        """Read a folder's contract, without its weights.
 
         Raises:
             SourceError: something in the folder is missing, broken, or does not fit the rest.
@@ -235,7 +235,7 @@ class Family:
         return self.architecture().contract(folder)
 
     def open(self, folder: Path) -> Checkpoint:
-        """Opens a folder; its weights are read once.
+        """Open a folder; its weights are read once.
 
         Raises:
             SourceError: something in the folder is missing, broken, or does not fit the rest.

@@ -17,11 +17,11 @@ from torch import nn
 
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families.base import Architecture, Component, Contract, LayerStack
+from pocketvl.families.component_shape import ComponentShape
 from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES
 from pocketvl.families.folders.hf import read_json, read_weights, scalar_value
 from pocketvl.families.folders.models import check_layers, load_model
 from pocketvl.families.layers.compression import compression_of, read_compression, reshape_
-from pocketvl.families.tower_shape import TowerShape
 from pocketvl.network.heads import ContrastiveHead, StoredScalar, stored_scalars
 from pocketvl.network.ports import PortKind
 from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
@@ -74,8 +74,8 @@ class Checkpoint:
         with torch.device("meta"):
             return self._build()
 
-    def reinitialize_(self, shapes: Mapping[str, TowerShape], seed: int) -> None:
-        """Puts randomly initialised components of other shapes in the place of these.
+    def reinitialize_(self, shapes: Mapping[str, ComponentShape], seed: int) -> None:
+        """Replace the components by randomly initialised ones of other shapes.
 
         What a head stores among the weights stays as it is.
 
@@ -113,7 +113,7 @@ class Checkpoint:
         return f"sha256:{digest.hexdigest()}"
 
     def save(self, out: Path) -> None:
-        """Writes the checkpoint folder `out`: weights, configuration, what differs from it, tokenizer.
+        """Write the checkpoint folder `out`: weights, configuration, what differs from it, tokenizer.
 
         Raises:
             SourceError: a weight is not finite.
@@ -142,15 +142,6 @@ class Checkpoint:
         return self.architecture.build(config, self.folder, initialised)
 
     # Shorthands
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """Names of the components."""
-        return tuple(self.contract.components)
-
-    def tower(self, name: str) -> nn.Module:
-        """A component's module, of the model as it is now."""
-        return self.component(name).module
 
     @property
     def stacks(self) -> Mapping[str, LayerStack]:
@@ -192,7 +183,7 @@ class Checkpoint:
 
     @property
     def logit_scale(self) -> float:
-        """What a cosine is multiplied by before a softmax; 1 where no cosine is.
+        """The scale of cosines before a softmax; 1 for heads without one.
 
         Raises:
             SourceError: what is stored is not the logarithm of anything sensible.
@@ -211,7 +202,7 @@ class Checkpoint:
 
 
 def open_checkpoint(architecture: Architecture, folder: Path) -> Checkpoint:
-    """Opens a folder of a family; its weights are read once.
+    """Open a folder of a family; its weights are read once.
 
     Raises:
         SourceError: something in the folder is missing, broken, or does not fit the rest.

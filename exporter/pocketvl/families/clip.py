@@ -1,4 +1,4 @@
-"""CLIP: two towers that meet in one embedding space.
+"""CLIP: an image and a text encoder with one embedding space.
 
 Source: Radford et al., 2021, "Learning Transferable Visual Models From Natural Language Supervision",
 arXiv 2103.00020; weights and configuration as transformers' `CLIPModel` stores them.
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         PreTrainedModel,
     )
 
-    from pocketvl.families.tower_shape import TowerShape
+    from pocketvl.families.component_shape import ComponentShape
 
 # Before transformers' pull request 24773 CLIP configs said eos_token_id 2 whatever the tokenizer said, and
 # text was pooled at the highest id; transformers still does so for them.
@@ -57,11 +57,11 @@ class ClipImageEncoder(nn.Module):
         self.normalize: nn.Module = NormalizePixels(preprocess)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embeds a batch of images."""
+        """Embed a batch of images."""
         return self.embed(self.encode(pixels))
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What the last layer gives, float [B, 1 + patches, width]; first stands the token that is pooled."""
+        """The last layer's hidden states, float [B, 1 + patches, width]; the pooled token is first."""
         embeddings, batch = self.vision_model.embeddings, pixels.shape[0]
         values = self.normalize(pixels)  # [B, 3, H, W]
         patches = embeddings.patch_embedding(values).flatten(2).transpose(1, 2)  # [B, patches, width]
@@ -72,7 +72,7 @@ class ClipImageEncoder(nn.Module):
         return found
 
     def embed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The embedding of what `encode` gave."""
+        """The embedding of `encode`'s hidden states."""
         return l2_normalize(self.visual_projection(self.vision_model.post_layernorm(hidden[:, 0])))
 
 
@@ -105,7 +105,7 @@ class ClipTextEncoder(nn.Module):
         return (order == order.amin(-1, keepdim=True)).to(torch.float32)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Embeds a batch of texts."""
+        """Embed a batch of texts."""
         embeddings, length = self.text_model.embeddings, ids.shape[1]
         hidden = embeddings.token_embedding(ids) + embeddings.position_embedding.weight[:length]
         mask = self.mask if length == self.length else self.mask[:, :, :length, :length]
@@ -189,7 +189,7 @@ class ClipArchitecture(Architecture):
             ),
         )
 
-    def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, TowerShape]) -> None:
+    def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:
         sections = {IMAGE_ENCODER: "vision_config", TEXT_ENCODER: "text_config"}
         for name, shape in shapes.items():
             changed = {

@@ -1,4 +1,4 @@
-"""VisionTextDualEncoder: two towers of other models, and a projection of each into one embedding space.
+"""VisionTextDualEncoder: encoders of two other models, each projected into one embedding space.
 
 The image tower is a ConvNeXt (Liu et al., 2022, "A ConvNet for the 2020s", arXiv 2201.03545), the text tower
 a BERT (Devlin et al., 2019, arXiv 1810.04805); weights and configuration as transformers'
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         VisionTextDualEncoderModel,
     )
 
-_TOWERS = (("vision_config", "convnext"), ("text_config", "bert"))
+_ENCODERS = (("vision_config", "convnext"), ("text_config", "bert"))
 _FAMILY = "VisionTextDualEncoder"
 
 
@@ -57,11 +57,11 @@ class ConvNextImageEncoder(nn.Module):
         self.normalize: nn.Module = NormalizePixels(preprocess)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embeds a batch of images."""
+        """Embed a batch of images."""
         return self.embed(self.encode(pixels))
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What the last stage gives, float [B, channels, h, w]."""
+        """The last stage's feature maps, float [B, channels, h, w]."""
         embeddings = self.vision_model.embeddings
         hidden: torch.Tensor = embeddings.layernorm(embeddings.patch_embeddings(self.normalize(pixels)))
         for stage in self.vision_model.encoder.stages:
@@ -69,7 +69,7 @@ class ConvNextImageEncoder(nn.Module):
         return hidden
 
     def embed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The embedding of what `encode` gave."""
+        """The embedding of `encode`'s feature maps."""
         return l2_normalize(self.visual_projection(self.vision_model.layernorm(hidden.mean((-2, -1)))))
 
 
@@ -84,7 +84,7 @@ class BertTextEncoder(nn.Module):
         self.pad_id = pad_id
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Embeds a batch of texts."""
+        """Embed a batch of texts."""
         tables = self.text_model.embeddings
         hidden = tables.word_embeddings(ids) + tables.token_type_embeddings.weight[0]
         hidden = tables.LayerNorm(hidden + tables.position_embeddings.weight[: ids.shape[1]])
@@ -127,12 +127,12 @@ class DualEncoderArchitecture(Architecture):
         from transformers import VisionTextDualEncoderConfig
 
         path = folder / "config.json"
-        for section, known in _TOWERS:
+        for section, known in _ENCODERS:
             part = stored.get(section)
             kind = part.get("model_type") if isinstance(part, dict) else None
             if kind != known:
                 raise SourceError(
-                    f"{path}: {section}.model_type is {quoted(kind)}; of these towers only {known!r} is known"
+                    f"{path}: {section}.model_type is {quoted(kind)}; only {known!r} is supported there"
                 )
         config = parse_config(VisionTextDualEncoderConfig, stored, path, _FAMILY)
         text, vision = _sections(config)

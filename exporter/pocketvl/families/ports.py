@@ -42,7 +42,7 @@ def embedding_ports(
 
 
 def contrastive_head() -> ContrastiveHead:
-    """Softmax over cosines, with the logarithm of their scale among the weights."""
+    """A head of softmax over cosines, with the logarithm of their scale among the weights."""
     return ContrastiveHead(
         first=f"{IMAGE_ENCODER}.{_EMBEDDING}",
         second=f"{TEXT_ENCODER}.{_EMBEDDING}",

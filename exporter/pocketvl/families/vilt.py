@@ -1,4 +1,4 @@
-"""ViLT: text and picture in one stream of tokens, and answers to questions.
+"""ViLT: a single-stream encoder over text and image tokens that answers questions.
 
 Source: Kim, Son and Kim, 2021, "ViLT: Vision-and-Language Transformer Without Convolution or Region
 Supervision", arXiv 2102.03334; weights and configuration as transformers' `ViltForQuestionAnswering` stores
@@ -51,7 +51,7 @@ class ViltFusion(nn.Module):
         self.normalize: nn.Module = NormalizePixels(preprocess)
 
     def forward(self, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Answers a batch of questions, each about its own picture."""
+        """Answer a batch of questions, each about its own picture."""
         hidden, mask = self.embed(pixels, ids)
         for layer in self.layers:
             hidden = layer(hidden, mask)[0]
@@ -59,26 +59,26 @@ class ViltFusion(nn.Module):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """Each takes hidden states and mask, and gives hidden states first in a tuple."""
+        """The transformer layers: (hidden states, mask) -> a tuple with hidden states first."""
         return self.vilt.encoder.layer
 
     def embed(self, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the first layer takes: float [B, T + 1 + patches, width], and what is added to scores."""
+        """The first layer's inputs: states float [B, T + 1 + patches, width], and the additive mask."""
         embeddings = self.vilt.embeddings
         patches = embeddings.patch_embeddings(self.normalize(pixels)).flatten(2).transpose(1, 2)
         first = embeddings.cls_token.expand(len(pixels), -1, -1)
         kinds = embeddings.token_type_embeddings.weight
         text = embeddings.text_embeddings(input_ids=ids) + kinds[0]
-        picture = torch.cat([first, patches], dim=1) + embeddings.position_embeddings
+        image = torch.cat([first, patches], dim=1) + embeddings.position_embeddings
         if self.training:
-            picture = embeddings.dropout(picture)
-        picture = picture + kinds[1]
+            image = embeddings.dropout(image)
+        image = image + kinds[1]
         padding = (ids == self.pad_id).to(text.dtype) * MASKED
-        mask = torch.cat([padding, padding.new_zeros(picture.shape[:2])], dim=1)[:, None, None]
-        return torch.cat([text, picture], dim=1), mask
+        mask = torch.cat([padding, padding.new_zeros(image.shape[:2])], dim=1)[:, None, None]
+        return torch.cat([text, image], dim=1), mask
 
     def answer(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The logits, out of what the last layer gave; pooled at the first token."""
+        """The logits from the last layer's hidden states, pooled at the first token."""
         pooler = cast("nn.Module", self.vilt.pooler)
         pooled = pooler(self.vilt.layernorm(hidden[:, :1]))
         logits: torch.Tensor = self.classifier(pooled)
@@ -161,7 +161,7 @@ def _patch_count(config: ViltConfig) -> int:
 
 
 def _check_segments(folder: Path, segments: Segments) -> None:
-    """Raises SourceError where compression.json splits attentions by other segments."""
+    """Raise SourceError where compression.json splits attentions by other segments."""
     compression = read_compression(folder)
     found, wanted = dict(compression.segments), dict(segments.lengths)
     if compression.removed and list(found.items()) != list(wanted.items()):

@@ -1,4 +1,4 @@
-"""What an engine needs of a lowering: one class, whose entries `backends.py` lists by engine."""
+"""The interface of an engine's lowering, which `backends.py` lists by engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.network.integers import QuantizedTower
+    from pocketvl.network.integers import QuantizedComponent
 
 DEFAULT_OUTPUTS = ("embedding",)
 
@@ -38,7 +38,7 @@ class GraphIO:
 
 
 class EngineBackend(ABC):
-    """How modules become graph files of one engine, and what is in those.
+    """Export, quantization and inspection of one engine's graph files.
 
     Importing a backend imports no converter; its methods do.
 
@@ -58,7 +58,7 @@ class EngineBackend(ABC):
 
     @property
     def suffix(self) -> str:
-        """What graph files end in, ".onnx"."""
+        """The suffix of graph files, ".onnx"."""
         return f".{self.engine.value}"
 
     @abstractmethod
@@ -69,7 +69,7 @@ class EngineBackend(ABC):
         path: Path,
         outputs: Sequence[str] = DEFAULT_OUTPUTS,
     ) -> None:
-        """Writes a module as a float graph of static shapes; the same module gives the same bytes.
+        """Write a module as a float graph of static shapes; the same module gives the same bytes.
 
         Args:
             module: in eval mode.
@@ -84,36 +84,36 @@ class EngineBackend(ABC):
 
     @abstractmethod
     def cast_fp16(self, source: Path, target: Path) -> None:
-        """Stores the weights of a graph that `export` wrote as fp16.
+        """Store the weights of a graph that `export` wrote as fp16.
 
         Raises:
             LoweringError: the graph has nothing to cast, or a weight lies beyond fp16's range.
         """
 
-    def write_quantized(self, source: Path, tower: QuantizedTower, target: Path) -> None:
-        """Writes integers into a graph that `export` wrote of the module that they were made of.
+    def write_quantized(self, source: Path, component: QuantizedComponent, target: Path) -> None:
+        """Write a quantized component into the float graph that `export` wrote of its module.
 
         Layers that are not among them stay in float.
 
         Raises:
             LoweringError: the graph does not hold the layers, or the engine does not run one of them.
         """
-        for name, layer in tower.layers.items():
+        for name, layer in component.layers.items():
             form = form_of(name, layer.spec)
             if form not in self.forms:
                 known = ", ".join(sorted(self.forms))
                 raise LoweringError(
                     f"{name} is {form.value}, which {self.title} does not run: it runs {known}"
                 )
-        self._write_quantized(source, tower, target)
+        self._write_quantized(source, component, target)
 
     @abstractmethod
-    def _write_quantized(self, source: Path, tower: QuantizedTower, target: Path) -> None:
+    def _write_quantized(self, source: Path, component: QuantizedComponent, target: Path) -> None:
         """As `write_quantized`, of forms that the engine runs."""
 
     @abstractmethod
     def graph_io(self, path: Path) -> GraphIO:
-        """Reads a graph's inputs and outputs.
+        """Read a graph's inputs and outputs.
 
         Raises:
             LoweringError: the file cannot be read, or has dynamic shapes.
@@ -121,7 +121,7 @@ class EngineBackend(ABC):
 
     @abstractmethod
     def op_counts(self, path: Path) -> dict[str, int]:
-        """Counts a graph's ops by type, sorted; an op that not every engine runs shows that in its name.
+        """Count a graph's ops by type, sorted; an op that not every engine runs shows that in its name.
 
         Raises:
             LoweringError: the file cannot be read.
@@ -129,7 +129,7 @@ class EngineBackend(ABC):
 
     @abstractmethod
     def check_ops(self, path: Path) -> None:
-        """Raises LoweringError, naming them, where a graph holds ops that not every engine runs."""
+        """Raise LoweringError, naming them, where a graph holds ops that not every engine runs."""
 
     @abstractmethod
     def dataflow(self, path: Path) -> Dataflow:
@@ -140,13 +140,13 @@ class EngineBackend(ABC):
         """
 
     def check(self, path: Path) -> None:
-        """Raises LoweringError where an engine may not run a graph, or token ids become floats in it."""
+        """Raise LoweringError where an engine may not run a graph, or token ids become floats in it."""
         self.check_ops(path)
         check_ids(path.name, self.dataflow(path))
 
 
 def refuse_ops(path: Path, foreign: Sequence[str]) -> None:
-    """Raises LoweringError where there are ops that not every engine runs."""
+    """Raise LoweringError where there are ops that not every engine runs."""
     if foreign:
         raise LoweringError(
             f"{path.name} holds ops that the device's engine does not run: {', '.join(foreign)}; "

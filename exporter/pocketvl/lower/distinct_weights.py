@@ -28,7 +28,7 @@ class StandIns:
         self._pairs = dict(pairs)
 
     def own_weights(self, name: str, found: Floats, axes: tuple[int, ...]) -> Floats | None:
-        """What belongs in the place of a constant, if that is a layer's stand-in.
+        """The layer's own weights for a constant that is their stand-in; None for others.
 
         Args:
             name: the layer's.

@@ -1,4 +1,4 @@
-"""The forms in which both engines run a quantized layer, and which of them a specification asks for."""
+"""The forms in which engines run quantized layers, and the form of a specification."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pocketvl.errors import LoweringError
 from pocketvl.network.specification import Granularity, GridSpec, LayerSpec, Mode, Scheme
 
 if TYPE_CHECKING:
-    from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+    from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 
 _ENGINE_BITS = 8
 _LOWERED = "static int8, dynamic int8, dynamic int4 in blocks, int8 weights alone, and float are lowered"
 
 
 class Form(StrEnum):
-    """How a layer stands in a graph.
+    """How a layer is represented in a graph.
 
     Static: integers in, integers out. Dynamic: weights of 8 bits, inputs put on a grid at each run. Blocks:
     the same with weights of 4 bits and a scale a block. Widened: weights of 8 bits that become floats before
@@ -51,13 +51,13 @@ def form_of(name: str, spec: LayerSpec) -> Form:
     raise LoweringError(f"{name} is {_described(spec)}, which no engine runs: {_LOWERED}")
 
 
-def check_tower(tower: QuantizedTower) -> None:
-    """Raises LoweringError, naming one, where a tower holds what no engine runs."""
-    for name in tower.products:
+def check_component(component: QuantizedComponent) -> None:
+    """Raise LoweringError, naming one, where a component holds what no engine runs."""
+    for name in component.products:
         raise LoweringError(
             f"{name} is a product of two quantized activations, which is not lowered: {_LOWERED}"
         )
-    for name, layer in tower.layers.items():
+    for name, layer in component.layers.items():
         if form_of(name, layer.spec) is Form.BLOCKS and not _is_half(layer):
             raise LoweringError(
                 f"{name}: engines hold a block's scale in 16 bits, which would round it; "

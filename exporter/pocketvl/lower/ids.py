@@ -1,4 +1,4 @@
-"""Token ids stay integers: they index tables and are compared, and nothing else becomes of them.
+"""Check that token ids stay integers: they only index tables and are compared.
 
 An engine that computes fp32 graphs in bf16 or fp16 (OpenVINO on processors with AVX512-BF16, delegates for
 GPUs) cannot tell id 49,407 from 49,408 once it is a float, and silently answers by another token.

@@ -1,4 +1,4 @@
-"""Keeps the exporters' own chatter off the user's terminal while they work."""
+"""Silence the exporters' warnings and notes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ENVIRONMENT = {"LITERT_TORCH_SHOW_PROGRESS": "n", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hides warnings and notes of torch's and LiteRT's exporters, which no caller can act on; not errors."""
+    """Hide warnings and notes of torch's and LiteRT's exporters, which no caller can act on; not errors."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [logger.level for logger in loggers]

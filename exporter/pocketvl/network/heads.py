@@ -1,4 +1,4 @@
-"""Heads: how a model's components answer."""
+"""Heads: how component outputs become a model's predictions."""
 
 from __future__ import annotations
 

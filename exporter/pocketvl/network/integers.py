@@ -1,6 +1,6 @@
-"""The integers that leave torch: of every quantized layer the weights, scales, and the activations' grids.
+"""Quantized layers as they leave torch: integer weights, scales, and activation grids.
 
-Quantization makes a `QuantizedTower` out of a module; each lowering writes it into its own format, unchanged.
+Quantization makes a `QuantizedComponent` of a module; each lowering writes it into its own format, unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from pocketvl.network.saved import read_versioned, reading
-from pocketvl.network.specification import LayerSpec, ProductSpec, TowerSpec
+from pocketvl.network.specification import ComponentSpec, LayerSpec, ProductSpec
 
 SCHEMA_VERSION = 2
 _TENSORS, _GRIDS = "integers.safetensors", "grids.json"
@@ -70,13 +70,13 @@ class QuantizedLayer:
         return (self.weights.astype(np.float64) * spread(self.scale, self.weights.shape)).astype(np.float32)
 
     def bias_scale(self) -> NDArray[np.float32]:
-        """float32 [channels]: the step of a static layer's bias."""
+        """float32 [channels]: the scale of a static layer's bias."""
         if self.input is None:
             raise ValueError("only a static layer's bias has a step")
         return np.float32(self.input.scale) * self.scale
 
     def float_bias(self) -> NDArray[np.float32] | None:
-        """float32 [channels]: what the bias stands for."""
+        """float32 [channels]: the dequantized bias."""
         if self.bias is None or self.bias.dtype == np.float32:
             return None if self.bias is None else self.bias.astype(np.float32)
         return (self.bias * self.bias_scale().astype(np.float64)).astype(np.float32)
@@ -110,7 +110,7 @@ def spread(scale: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.fl
 
 
 @dataclass(frozen=True, eq=False)
-class QuantizedTower:
+class QuantizedComponent:
     """The quantized layers of one module, by the module's names for them; all others stay in float.
 
     Attributes:
@@ -122,15 +122,15 @@ class QuantizedTower:
     products: Mapping[str, QuantizedProduct] = field(default_factory=dict)
 
     @property
-    def spec(self) -> TowerSpec:
+    def spec(self) -> ComponentSpec:
         """How the module is quantized."""
-        return TowerSpec(
+        return ComponentSpec(
             {name: layer.spec for name, layer in self.layers.items()},
             {name: product.spec for name, product in self.products.items()},
         )
 
     def save(self, folder: Path) -> None:
-        """Writes `integers.safetensors`, and `grids.json`, which a person can read."""
+        """Write `integers.safetensors`, and `grids.json`, which a person can read."""
         tensors: dict[str, NDArray[np.generic]] = {}
         for name, layer in self.layers.items():
             tensors[f"{name}/weights"], tensors[f"{name}/scale"] = layer.weights, layer.scale
@@ -141,8 +141,8 @@ class QuantizedTower:
             "schema_version": SCHEMA_VERSION,
             "layers": {
                 name: {
-                    place: vars(grid)
-                    for place, grid in (("input", layer.input), ("output", layer.output))
+                    side: vars(grid)
+                    for side, grid in (("input", layer.input), ("output", layer.output))
                     if grid is not None
                 }
                 for name, layer in self.layers.items()
@@ -156,14 +156,14 @@ class QuantizedTower:
         self.spec.save(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> QuantizedTower:
-        """Reads what `save` wrote.
+    def load(cls, folder: Path) -> QuantizedComponent:
+        """Read what `save` wrote.
 
         Raises:
             DataError: the files are missing, damaged or of another version.
         """
-        spec = TowerSpec.load(folder)
-        with reading(folder, "a quantized tower"):
+        spec = ComponentSpec.load(folder)
+        with reading(folder, "a quantized component"):
             document = read_versioned(folder / _GRIDS, SCHEMA_VERSION)
             tensors = load_file(folder / _TENSORS)
             layers = {
@@ -172,7 +172,7 @@ class QuantizedTower:
                     tensors[f"{name}/weights"],
                     tensors[f"{name}/scale"],
                     tensors.get(f"{name}/bias"),
-                    **{place: ActivationGrid(**grid) for place, grid in grids.items()},
+                    **{side: ActivationGrid(**grid) for side, grid in grids.items()},
                 )
                 for name, grids in document["layers"].items()
             }

@@ -1,4 +1,4 @@
-"""Ports: what goes into a component and comes out of it, with its type, shape and meaning."""
+"""Ports: inputs and outputs of components, with dtype, shape and meaning."""
 
 from __future__ import annotations
 

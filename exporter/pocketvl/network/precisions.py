@@ -1,4 +1,4 @@
-"""What every precision of a variant means: one table, which all that depends on a precision reads."""
+"""The table of precisions: what weights are stored as, and how each kind of layer is quantized."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pocketvl_runtime.manifest import Precision
 
 
 class Storage(StrEnum):
-    """What a graph's weights are stored as, and so how the graph is written.
+    """The storage type of a graph's weights, which decides how the graph is written.
 
     Float32: as it is exported. Float16: the exported graph, its weights cast. Integers: the exported graph
     with integers written into it.

@@ -13,7 +13,7 @@ from pocketvl.errors import DataError
 
 @contextmanager
 def reading(folder: Path, what: str) -> Iterator[None]:
-    """Inside, whatever goes wrong is a DataError: the folder does not hold `what`."""
+    """Context that turns any error into a DataError: the folder does not hold `what`."""
     try:
         yield
     except DataError:

@@ -1,4 +1,4 @@
-"""What is quantized, and how finely: per layer the grids of weights and activations, for people to read.
+"""The quantization specification: bits, scheme and granularity of every layer's weights and activations.
 
 A specification says what was decided; `pocketvl.network.integers` holds what came of it.
 """
@@ -40,7 +40,7 @@ class Scheme(StrEnum):
 
 
 class Granularity(StrEnum):
-    """What shares one scale: a tensor, an output channel, or a group of weights within an output channel."""
+    """What shares one scale: a tensor, an output channel, or a group (block) within an output channel."""
 
     PER_TENSOR = "per_tensor"
     PER_CHANNEL = "per_channel"
@@ -61,7 +61,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class GridSpec:
-    """The kind of one tensor's grid.
+    """Bits, scheme and granularity of one tensor.
 
     Attributes:
         bits: 2 to 8.
@@ -134,7 +134,7 @@ class ProductSpec:
 
 
 @dataclass(frozen=True)
-class TowerSpec:
+class ComponentSpec:
     """How a module is quantized; what it does not name stays in float.
 
     Attributes:
@@ -148,13 +148,13 @@ class TowerSpec:
     schema_version: int = SCHEMA_VERSION
 
     def save(self, folder: Path) -> None:
-        """Writes `specification.json`."""
+        """Write `specification.json`."""
         text = json.dumps(asdict(self), indent=1) + "\n"
         (folder / SPECIFICATION_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> TowerSpec:
-        """Reads what `save` wrote.
+    def load(cls, folder: Path) -> ComponentSpec:
+        """Read what `save` wrote.
 
         Raises:
             DataError: the file is missing, damaged or of another version.
@@ -174,16 +174,16 @@ class TowerSpec:
         return _check(cls, document, path)
 
 
-def _check(kind: type[SpecT], document: object, path: Path, *place: str) -> SpecT:
-    """Makes a specification, or part of one, of JSON; says where it is wrong."""
+def _check(kind: type[SpecT], document: object, path: Path, *location: str) -> SpecT:
+    """Make a specification, or part of one, of JSON; say where it is wrong."""
     try:
         return TypeAdapter(kind).validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, (*place, *first["loc"])))
+        where = ".".join(map(str, (*location, *first["loc"])))
         raise DataError(f"{path}: {where}: {first['msg']}") from error
     except RecipeError as error:  # what a grid says of itself
-        raise DataError(f"{': '.join((str(path), *place))}: {error}") from error
+        raise DataError(f"{': '.join((str(path), *location))}: {error}") from error
 
 
 ACTIVATION_8 = GridSpec(8, Scheme.AFFINE, Granularity.PER_TENSOR)

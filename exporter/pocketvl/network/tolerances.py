@@ -1,4 +1,4 @@
-"""How far a variant's outputs may be from torch's, by precision: what the gate, tests and docs cite."""
+"""Parity tolerances by precision: how far a variant's outputs may be from torch's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pocketvl_runtime.manifest import Precision
 
 @dataclass(frozen=True)
 class ParityLimits:
-    """What an embedding may differ by; a limit that is None is not judged.
+    """Limits on the difference of embeddings; a limit that is None is not judged.
 
     Attributes:
         max_abs: largest absolute difference of a component.

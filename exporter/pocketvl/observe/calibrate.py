@@ -1,4 +1,4 @@
-"""Calibration: runs a module over samples and keeps, in fixed memory, what its layers saw."""
+"""Calibration: run a module over samples and keep activation statistics in fixed memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def calibrate(
     settings: CalibrationSettings = _SETTINGS,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Runs a module and observes every linear and convolution in it.
+    """Run a module and observe the inputs and outputs of every linear and convolution.
 
     What is kept does not grow with the samples. Layers that read the same tensor in the first forward must do
     so in all, as in whatever can be exported.
@@ -95,13 +95,13 @@ class _Samples:
     def count(self, inputs: tuple[NDArray[Any], ...]) -> int:
         """How many samples a feed holds."""
         count = len(inputs[0]) if inputs[0].ndim > 1 else 1
-        for place in range(count):
+        for index in range(count):
             if len(self._digests) == MOST_DIGESTS:
                 break
             content = hashlib.blake2b(digest_size=8)
             for values in inputs:
                 own = (
-                    values[place] if values.ndim and len(values) == count > 1 else values
+                    values[index] if values.ndim and len(values) == count > 1 else values
                 )  # or of all samples
                 content.update(np.ascontiguousarray(own).data)
             self._looked += 1
@@ -111,7 +111,7 @@ class _Samples:
         return count
 
     def warnings(self) -> Iterator[str]:
-        """What is doubtful about them."""
+        """Warnings about them."""
         if self.seen < FEW_SAMPLES:
             yield f"calibration saw {self.seen} samples only; give it {FEW_SAMPLES} or more"
         if self._repeated:
@@ -130,7 +130,7 @@ class _Seen(NamedTuple):
 
 
 class _Input:
-    """What is kept of the tensors that go into a layer."""
+    """Streaming statistics of a layer's input."""
 
     def __init__(self, name: str, layer: nn.Module, settings: CalibrationSettings) -> None:
         self.layer = layer
@@ -144,7 +144,7 @@ class _Input:
         self._ends: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def observe(self, values: torch.Tensor, samples: int) -> None:
-        """Adds what goes into a layer."""
+        """Add an input of the layer."""
         self.observer.observe(values, samples)
         if values.numel() == 0:
             return
@@ -163,7 +163,7 @@ class _Input:
                     self._multiply()
 
     def result(self) -> _Seen:
-        """What was seen. To be asked for once: the sum of products is turned into their mean.
+        """The statistics. Call once: the sum of products is turned into their mean in place.
 
         Raises:
             DataError: nothing was seen.
@@ -176,7 +176,7 @@ class _Input:
         return _Seen(seen, self._sum / self.count, self._moment)
 
     def constant_channels(self) -> tuple[int, int]:
-        """How many of a linear's inputs never changed, and how many there are.
+        """The number of a linear's input channels that never changed, and of all.
 
         A convolution's are not looked at: pixels beside a border, or a colour that no picture has, may well
         be the same in all.
@@ -196,7 +196,7 @@ class _Input:
 
 
 def _rows(layer: nn.Module, values: torch.Tensor) -> Iterator[torch.Tensor]:
-    """What each output position is made of, [positions, inputs]; of a convolution a sample at a time."""
+    """The im2col rows of each output position, [positions, inputs]; of a convolution a sample at a time."""
     if not isinstance(layer, nn.Conv2d):
         yield values.reshape(-1, values.shape[-1])
         return
@@ -212,7 +212,7 @@ def _rows(layer: nn.Module, values: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 class _Watch:
-    """Hooks on layers, and what they saw.
+    """Forward hooks on layers, and their statistics.
 
     Layers that read the same tensors have one `_Input`, that of the first of them. Which they are is known
     after the first forward; until then each has its own.
@@ -230,7 +230,7 @@ class _Watch:
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """Inside, the layers are watched."""
+        """Context in which the hooks are registered."""
         handles = []
         try:
             for name, layer in self._layers.items():
@@ -266,7 +266,7 @@ class _Watch:
                 )
 
     def result(self) -> dict[str, LayerCalibration]:
-        """What was seen of each layer.
+        """The statistics of each layer.
 
         Raises:
             DataError: one never ran.
@@ -279,7 +279,7 @@ class _Watch:
         }
 
     def warnings(self) -> Iterator[str]:
-        """What is doubtful about what goes into the layers."""
+        """Warnings about the layers' inputs."""
         readers: dict[int, list[str]] = {}
         for name, seen in self._inputs.items():
             readers.setdefault(id(seen), []).append(name)

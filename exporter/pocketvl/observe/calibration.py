@@ -1,4 +1,4 @@
-"""What calibration saw of a module, in memory and on disk."""
+"""Calibration statistics of a module, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RANGES = "ranges.json"
 
 @dataclass(frozen=True, eq=False)
 class LayerCalibration:
-    """What calibration saw of a linear or a convolution.
+    """Calibration statistics of a linear or a convolution.
 
     Linears that read the very same tensor share the arrays.
 
@@ -43,7 +43,7 @@ class LayerCalibration:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What calibration saw of a module.
+    """Calibration statistics of a module.
 
     Attributes:
         layers: by their names in the module.
@@ -56,10 +56,10 @@ class Calibration:
     warnings: tuple[str, ...] = ()
 
     def save(self, folder: Path) -> None:
-        """Writes `ranges.json`, which a person can read, and `seen.safetensors`, each array once."""
+        """Write `ranges.json`, which a person can read, and `seen.safetensors`, each array once."""
         tensors: dict[str, NDArray[np.float64]] = {}
         names: dict[int, str] = {}
-        told: dict[str, dict[str, object]] = {}
+        layers: dict[str, dict[str, object]] = {}
         for name, layer in self.layers.items():
             own: dict[str, object] = {"input": vars(layer.input), "output": vars(layer.output)}
             for part, array in (("input_mean", layer.input_mean), ("second_moment", layer.second_moment)):
@@ -67,11 +67,11 @@ class Calibration:
                     key = names.setdefault(id(array), f"{name}/{part}")
                     tensors[key] = np.ascontiguousarray(array)
                     own[part] = key
-            told[name] = own
+            layers[name] = own
         save_file(tensors, folder / _TENSORS)
         document = {
             "schema_version": SCHEMA_VERSION,
-            "layers": told,
+            "layers": layers,
             "products": {name: [vars(left), vars(right)] for name, (left, right) in self.products.items()},
             "warnings": self.warnings,
         }
@@ -79,7 +79,7 @@ class Calibration:
 
     @classmethod
     def load(cls, folder: Path) -> Calibration:
-        """Reads what `save` wrote; layers that shared arrays share them again.
+        """Read what `save` wrote; layers that shared arrays share them again.
 
         Raises:
             DataError: the files are missing, damaged or of another version.
@@ -103,5 +103,5 @@ class Calibration:
 
 
 def read_warnings(folder: Path) -> tuple[str, ...]:
-    """What `Calibration.save` wrote of what is doubtful about the samples, without the arrays."""
+    """The warnings about the samples that `Calibration.save` wrote, without the arrays."""
     return tuple(json.loads((folder / _RANGES).read_text(encoding="utf-8"))["warnings"])

@@ -1,4 +1,4 @@
-"""What a checkpoint's components are shown of its training data, to be observed, scored or calibrated."""
+"""Calibration inputs of a checkpoint's components, from its training data."""
 
 from __future__ import annotations
 

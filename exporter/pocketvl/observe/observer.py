@@ -1,4 +1,4 @@
-"""Observers: a tensor's values, streamed into fixed memory, and the range that a grid should cover."""
+"""Observers: streaming histograms of activations, and the clipping range chosen from them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Histogram:
         return self.counts.nbytes + self._excess.nbytes
 
     def add(self, values: torch.Tensor) -> None:
-        """Counts finite values, of any shape."""
+        """Count finite values, of any shape."""
         if values.numel() == 0:
             return
         low, high = (float(value) for value in torch.aminmax(values.detach()))
@@ -99,9 +99,9 @@ class Histogram:
         for chunk in torch.split(values.detach().flatten(), _CHUNK):
             steps = chunk.double().numpy() * (1.0 / self.width)
             floors = np.floor(steps)
-            places = (floors - self.first).astype(np.int64)
-            self.counts += np.bincount(places, minlength=BINS)
-            self._excess += np.bincount(places, weights=steps - floors, minlength=BINS)
+            bins = (floors - self.first).astype(np.int64)
+            self.counts += np.bincount(bins, minlength=BINS)
+            self._excess += np.bincount(bins, weights=steps - floors, minlength=BINS)
 
     def points(self) -> Points:
         """The bins that hold something."""
@@ -114,12 +114,12 @@ class Histogram:
         """The value below which a share (0 to 1) of the values lies, to within a bin."""
         below = np.cumsum(self.counts)
         target = share * float(below[-1])
-        place = int(np.searchsorted(below, target)) if target > 0 else int(np.argmax(self.counts > 0))
-        inside = (target - float(below[place] - self.counts[place])) / float(self.counts[place])
-        return min(max((self.first + place + inside) * self.width, self.low), self.high)
+        index = int(np.searchsorted(below, target)) if target > 0 else int(np.argmax(self.counts > 0))
+        inside = (target - float(below[index] - self.counts[index])) / float(self.counts[index])
+        return min(max((self.first + index + inside) * self.width, self.low), self.high)
 
     def _reach_(self, low: float, high: float) -> None:
-        """Merges and moves bins until they span a range that holds all that was seen before."""
+        """Merge and move bins until they span a range that holds all that was seen before."""
         exponent = _exponent_of(low, high)
         first = math.floor(math.ldexp(low, -exponent))
         if self.high >= self.low and (exponent, first) != (self._exponent, self.first):
@@ -164,7 +164,7 @@ class TensorObserver:
         return 0 if self._histogram is None else self._histogram.nbytes
 
     def observe(self, values: torch.Tensor, samples: int = 1) -> None:
-        """Adds values.
+        """Add values.
 
         Args:
             values: of any shape; an empty tensor is not seen.
@@ -219,7 +219,7 @@ class TensorObserver:
 
 
 def percentile_range(histogram: Histogram, percentile: float) -> Range:
-    """What holds this many per cent of the values, as many left out below as above; to within a bin."""
+    """The range of this percentile, clipped evenly at both ends; to within a bin."""
     beyond = (1 - percentile / 100) / 2
     return Range(histogram.quantile(beyond), histogram.quantile(1 - beyond))
 
@@ -286,12 +286,12 @@ def entropy_range(histogram: Histogram, bits: int) -> Range:
 
 def _without_spike(points: Points) -> Points:
     """The bin that begins at 0 is cut down to the fuller of its neighbours."""
-    place = int(np.searchsorted(points.values, 0.0))
-    beside = np.concatenate([points.counts[max(place - 1, 0) : place], points.counts[place + 1 : place + 2]])
-    if place == len(points.values) or points.values[place] >= points.width or len(beside) == 0:
+    index = int(np.searchsorted(points.values, 0.0))
+    beside = np.concatenate([points.counts[max(index - 1, 0) : index], points.counts[index + 1 : index + 2]])
+    if index == len(points.values) or points.values[index] >= points.width or len(beside) == 0:
         return points
     counts = points.counts.copy()
-    counts[place] = min(counts[place], beside.max())
+    counts[index] = min(counts[index], beside.max())
     return replace(points, counts=counts)
 
 
@@ -333,7 +333,7 @@ def _divergence(
 
 
 def _levels(points: Points, low: Doubles, high: Doubles, bits: int) -> tuple[Doubles, NDArray[np.intp]]:
-    """What the levels of `activation_grid` stand for, and which points each takes.
+    """The dequantized levels of `activation_grid`, and the points that round to each.
 
     Args:
         points: of a histogram.
@@ -364,8 +364,8 @@ def _search(points: Points, cost: Cost) -> Range:
     for _ in range(_ROUNDS + 1):
         below, above = (parts.ravel() for parts in np.meshgrid(lows, highs, indexing="ij"))
         above, below = (parts[(low * below != 0) | (high * above != 0)] for parts in (above, below))
-        place = int(np.argmin(cost(low * below, high * above)))
-        best = float(below[place]), float(above[place])
+        index = int(np.argmin(cost(low * below, high * above)))
+        best = float(below[index]), float(above[index])
         step /= _FINER
         lows, highs = (
             _around(part, step) if end else np.ones(1) for part, end in zip(best, (low, high), strict=True)

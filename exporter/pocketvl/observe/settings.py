@@ -1,4 +1,4 @@
-"""How activations are observed. (Without torch, so that recipes can be read quickly.)"""
+"""Settings of calibration. (Without torch, so that recipes can be read quickly.)"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pocketvl.settings import Settings
 
 
 class Observer(StrEnum):
-    """How an activation's range is chosen out of what was seen of it.
+    """How an activation's range is chosen from its histogram.
 
     The whole range; a moving average of each sample's; the one that holds a percentile of the values; the one
     whose grid loses least information (Kullback-Leibler); the one whose grid has the least squared error.
@@ -28,7 +28,7 @@ class Observer(StrEnum):
 
 @dataclass(frozen=True)
 class CalibrationSettings(Settings):
-    """How activations are observed.
+    """Settings of calibration.
 
     Attributes:
         observer: how their ranges are chosen.

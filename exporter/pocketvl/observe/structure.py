@@ -1,4 +1,4 @@
-"""What a module is made of, as far as quantization asks: the layers with weights, and the token tables."""
+"""The structure of a module that quantization needs: its final linear and its token tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def token_tables(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, 
 
 
 def final_linear(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> str | None:
-    """Name of the linear that gives the module's output, but for what follows without weights; None for none.
+    """Name of the linear that computes the module's output, up to ops without weights; None for none.
 
     It is the last to run, and gives as many numbers as the module: a projection into the embedding space.
     """

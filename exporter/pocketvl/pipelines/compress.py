@@ -37,7 +37,7 @@ LOG_FILE = "compress.json"
 
 @dataclass(frozen=True)
 class CompressRequest:
-    """What to compress.
+    """A compression request.
 
     Attributes:
         source: the checkpoint folder; the teacher, too.
@@ -54,7 +54,7 @@ class CompressRequest:
 
 @dataclass(frozen=True)
 class Compressed:
-    """What came out: the towers' costs together, before and after."""
+    """The result of a compression: the total cost before and after."""
 
     before: Cost
     after: Cost
@@ -99,7 +99,7 @@ class FinishCheckpoint(Stage):
 
 
 def compress(
-    request: CompressRequest, cache: Path, tell: Callable[[Event], None] | None = None
+    request: CompressRequest, cache: Path, progress: Callable[[Event], None] | None = None
 ) -> Compressed:
     """Compresses a checkpoint; interrupted, it goes on.
 
@@ -119,7 +119,7 @@ def compress(
     costs = MeasureCosts(request.source), MeasureCosts(stages[-1])
     planned = plan([final, *costs])
     check_replaceable(request.out, read_record, (CARD_FILE,))
-    results = run(planned, cache, tell)
+    results = run(planned, cache, progress)
     if is_first():
         publish(results[final].folder, request.out, read_record, (CARD_FILE,))
     before, after = (read_costs(results[each].folder) for each in costs)

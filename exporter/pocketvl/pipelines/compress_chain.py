@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pocketvl.errors import RecipeError
+from pocketvl.pipelines.stages.components import check_source
 from pocketvl.pipelines.stages.compressing import CompressByTraining, CompressCheckpoint
-from pocketvl.pipelines.stages.towers import check_source
 from pocketvl.pipelines.stages.training import TeacherOutputs, TrainingData, TrainStudent, head_training
 from pocketvl.quantize.qat_method import QuantizationAwareTraining
 from pocketvl.recipes.compress_recipe import CompressRecipe
@@ -49,7 +49,7 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
 
 
 def _check_method(method: CompressionMethod, head: HeadTraining, traits: frozenset[Trait]) -> None:
-    """Raises RecipeError for a step that makes no sense for such a model, or after what came before."""
+    """Raise RecipeError for a step that makes no sense for such a model, or after what came before."""
     method.check(head.components)
     if isinstance(method, QuantizationAwareTraining):
         head.check(method.training)
@@ -68,16 +68,16 @@ class _Chain:
         self._start: Path | Stage = source
 
     def begin_step(self) -> None:
-        """Makes the last checkpoint the one that rounds are counted from."""
+        """Make the last checkpoint the one that rounds are counted from."""
         self._start = self._last
 
     def compress(self, method: CompressionMethod, fraction: float) -> None:
-        """Appends a round of a method."""
+        """Append a round of a method."""
         stage = CompressByTraining if method.trains else CompressCheckpoint
         self._append(stage(self._last, self._data, self._start, method, fraction))
 
     def learn(self, settings: TrainingSettings, hold_zeros: bool) -> None:
-        """Appends a training."""
+        """Append a training."""
         outputs: tuple[TeacherOutputs, ...] = ()
         if self._head.needs_teacher(settings):
             outputs = (TeacherOutputs(self._source, self._data, self._head.needs_mirrored(settings)),)

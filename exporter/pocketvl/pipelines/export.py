@@ -17,9 +17,9 @@ from pocketvl.network.precisions import QUANTIZED
 from pocketvl.pipelines.bundle import REPORT_FILES
 from pocketvl.pipelines.fallback import FallbackResult, Trial, fall_back_until_accepted, variant_run
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
+from pocketvl.pipelines.stages.components import check_source, this_machine
 from pocketvl.pipelines.stages.measuring import MeasureLatency, RunReference, RunVariant
-from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers
-from pocketvl.pipelines.stages.towers import check_source, this_machine
+from pocketvl.pipelines.stages.quantizing import CalibrateComponent, RankLayers
 from pocketvl.pipelines.variants import (
     DEFAULT_VARIANTS,
     Fallbacks,
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from pocketvl.evaluate.report import Fallback, Report, SearchReport
     from pocketvl.select.gate import GateSettings
 
-Tell = Callable[[Event], None]
+StageProgress = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What to export.
+    """Settings of an export.
 
     Attributes:
         source: the checkpoint folder.
@@ -69,7 +69,7 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What came out.
+    """The result of an export.
 
     Attributes:
         bundle: its place; None where no variant passed, so that there is nothing to ship.
@@ -104,7 +104,7 @@ class JudgeBundle(Stage):
     reference: RunReference
     runs: tuple[RunVariant, ...]
     latency: MeasureLatency
-    calibrations: tuple[CalibrateTower, ...]
+    calibrations: tuple[CalibrateComponent, ...]
     rankings: tuple[RankLayers, ...]
     fallbacks: Mapping[str, tuple[Fallback, ...]]
     calibration: Path
@@ -176,7 +176,7 @@ class JudgeBundle(Stage):
         write_reports(out, report, candidate, task, outputs, measured.reference)
 
 
-def export(settings: ExportSettings, cache: Path, tell: Tell | None = None) -> ExportResult:
+def export(settings: ExportSettings, cache: Path, progress: StageProgress | None = None) -> ExportResult:
     """Lowers, quantizes, measures, judges and puts the bundle in its place.
 
     Where no variant passed there is nothing to ship, and the bundle's place is left as it is.
@@ -184,44 +184,50 @@ def export(settings: ExportSettings, cache: Path, tell: Tell | None = None) -> E
     Args:
         settings: what to export.
         cache: where results of stages are kept.
-        tell: is told of every stage.
+        progress: called with every event of a stage.
 
     Raises:
         PocketVLError: something is wrong with the inputs.
     """
     _check_inputs(settings)
-    planned = _Export(settings, read_export_recipe(settings.recipe), cache, tell)
+    planned = _Export(settings, read_export_recipe(settings.recipe), cache, progress)
     check_replaceable(settings.out, written_bundle)
     plan([planned.last_stage(FallbackResult())])  # so that what is wrong with the inputs is said at once
-    return _finish(settings, planned.last_stage(planned.settle()), cache, tell)
+    return _finish(settings, planned.last_stage(planned.settle()), cache, progress)
 
 
 def export_chosen(
-    settings: ExportSettings, chosen: Fallbacks, search: SearchReport, cache: Path, tell: Tell | None = None
+    settings: ExportSettings,
+    chosen: Fallbacks,
+    search: SearchReport,
+    cache: Path,
+    progress: StageProgress | None = None,
 ) -> ExportResult:
-    """Exports what a search chose, as variants of mixed precision, beside those of the settings.
+    """Export what a search chose, as variants of mixed precision, beside those of the settings.
 
     Args:
         settings: what to export.
         chosen: the layers that are not in 8 bits.
         search: what the report says of the search.
         cache: where results of stages are kept.
-        tell: is told of every stage.
+        progress: called with every event of a stage.
 
     Raises:
         PocketVLError: something is wrong with the inputs.
     """
     mixed = {variant_name(engine, Precision.MIXED): (engine, Precision.MIXED) for engine in Engine}
-    planned = _Export(settings, read_export_recipe(settings.recipe), cache, tell, mixed, search)
+    planned = _Export(settings, read_export_recipe(settings.recipe), cache, progress, mixed, search)
     check_replaceable(settings.out, written_bundle)
-    return _finish(settings, planned.last_stage(FallbackResult({Precision.MIXED: chosen})), cache, tell)
+    return _finish(settings, planned.last_stage(FallbackResult({Precision.MIXED: chosen})), cache, progress)
 
 
-def _finish(settings: ExportSettings, last: JudgeBundle, cache: Path, tell: Tell | None) -> ExportResult:
-    """Runs the last stage and puts the bundle in its place."""
+def _finish(
+    settings: ExportSettings, last: JudgeBundle, cache: Path, progress: StageProgress | None
+) -> ExportResult:
+    """Run the last stage and put the bundle in its place."""
     from pocketvl.evaluate.report_json import read_report
 
-    result = run(plan([last]), cache, tell)[last]
+    result = run(plan([last]), cache, progress)[last]
     report = read_report(result.folder / "report.json")
     if all(variant.status is None for variant in report.variants.values()):
         return ExportResult(None, result.folder / "report.html", report, report.failures)
@@ -229,15 +235,17 @@ def _finish(settings: ExportSettings, last: JudgeBundle, cache: Path, tell: Tell
     return ExportResult(settings.out, settings.out / "report.html", report, report.failures)
 
 
-def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None = None) -> Report:
-    """Measures an existing bundle anew against its checkpoint and writes its reports.
+def verify(
+    bundle: Path, source: Path, data: Path, gate: str, progress: StageProgress | None = None
+) -> Report:
+    """Measure an existing bundle against its checkpoint again and write its reports.
 
     Args:
         bundle: the bundle's folder; report.json and report.html in it are replaced.
         source: the checkpoint it was exported from.
         data: a dataset folder.
         gate: as in `ExportSettings`.
-        tell: is told of every stage.
+        progress: called with every event of a stage.
 
     Raises:
         RecipeError: the bundle is not of this checkpoint.
@@ -257,7 +265,7 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, tell: Tell | None 
     runs = {name: RunVariant(reference, bundle, data, name) for name in names}
     latency = MeasureLatency(bundle, names)
     with tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as cache:
-        results = run(plan([reference, *runs.values(), latency]), Path(cache), tell)
+        results = run(plan([reference, *runs.values(), latency]), Path(cache), progress)
         measured = Measured(
             results[reference].folder,
             {name: results[stage].folder for name, stage in runs.items()},
@@ -284,14 +292,14 @@ def _samples(folder: Path) -> bytes:
 
 
 def _check_inputs(settings: ExportSettings) -> None:
-    """Says of a wrong folder once what every stage of the plan would say of it."""
+    """Check the input folders once, before every stage of the plan would."""
     check_source(settings.source)
     for folder in filter(None, (settings.calibration, settings.data, settings.train)):
         Dataset.open(folder)
 
 
 def written_bundle(folder: Path) -> Mapping[str, str | None] | None:
-    """What `export` wrote into a folder: what its manifest lists, the manifest itself, and reports."""
+    """The files that `export` wrote into a folder: those in its manifest, the manifest, and reports."""
     try:
         files = Manifest.read(folder / MANIFEST_FILE).files
     except PocketVLError:
@@ -310,7 +318,7 @@ class _Export:
     settings: ExportSettings
     recipe: ExportRecipe
     cache: Path
-    tell: Tell | None
+    progress: StageProgress | None
     mixed: Variants = field(default_factory=dict)
     search: SearchReport | None = None
 
@@ -339,7 +347,7 @@ class _Export:
         return self.settings.data or self.settings.calibration
 
     def settle(self) -> FallbackResult:
-        """Finds out which layers must be moved to a higher precision."""
+        """Find out which layers must be moved to a higher precision."""
         settings = self.settings
         trial = Trial(
             self.base,
@@ -348,7 +356,7 @@ class _Export:
             _gate_of(settings.gate, family_of(settings.source)),
             self.recipe.most_growth,
             self.cache,
-            self.tell,
+            self.progress,
         )
         return fall_back_until_accepted(self.stages, self.variants, trial)
 

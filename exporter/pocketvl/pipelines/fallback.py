@@ -1,4 +1,4 @@
-"""Fallback: moves layers to a higher precision, one group at a time, until the answers of a variant hold."""
+"""Fallback: move layers to a higher precision, group by group, until a variant passes the gate."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from pocketvl.quantize.ranking import LayerSensitivity
     from pocketvl.select.gate import GateSettings
 
-Tell = Callable[[Event], None]
+StageProgress = Callable[[Event], None]
 _WORTH_IT = 0.5
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a variant is tried with.
+    """The inputs of a variant's trial runs.
 
     Attributes:
         base: the bundle without graphs.
@@ -43,7 +43,7 @@ class Trial:
         gate: what a variant may lose.
         most_growth: how many times as large its files may become.
         cache: where results of stages are kept.
-        tell: is told of every stage.
+        progress: called with every event of a stage.
     """
 
     base: MakeGoldenPack
@@ -52,12 +52,12 @@ class Trial:
     gate: GateSettings
     most_growth: float
     cache: Path
-    tell: Tell | None
+    progress: StageProgress | None
 
 
 @dataclass(frozen=True)
 class FallbackResult:
-    """What came of it, by precision.
+    """The fallbacks by precision.
 
     Attributes:
         layers: those that were moved to a higher precision.
@@ -71,12 +71,12 @@ class FallbackResult:
 
 
 def variant_run(base: MakeGoldenPack, data: Path, variant: str, graphs: Iterable[GraphStage]) -> RunVariant:
-    """What a variant gives for a dataset, measured through a bundle that holds it alone."""
+    """The stage that runs a variant on a dataset, in a bundle of its own."""
     return RunVariant(RunReference(base.source, data), AssembleBundle(base, tuple(graphs)), data, variant)
 
 
 def fall_back_until_accepted(stages: VariantStages, variants: Variants, trial: Trial) -> FallbackResult:
-    """Tries every quantized precision of the variants, and moves layers of those that fail to a higher one.
+    """Try every quantized precision of the variants, and move layers of those that fail to a higher one.
 
     The engines of one precision carry the same integers, so that what fails in one is moved in all.
     """
@@ -135,7 +135,7 @@ class _Precision:
         return _Settled(fallbacks, tuple(steps), self._rankings(self.precision) if asked else ())
 
     def _lost(self, reports: Mapping[str, VariantReport]) -> bool:
-        """Whether a variant failed by what it answered, and not by what could not be measured."""
+        """Whether a variant failed by its measured answers, and not by what could not be measured."""
         from pocketvl.select.gate import judge
 
         if self.trial.gate.parity[self.precision].by_answers_alone and not self.trial.is_task_data:
@@ -169,9 +169,9 @@ class _Precision:
         return first + last
 
     def _ranked(self, precision: Precision) -> dict[str, tuple[LayerSensitivity, ...]]:
-        """What each group of layers loses in a precision, by component."""
+        """The sensitivity of each group of layers in a precision, by component."""
         rankings = self._rankings(precision)
-        results = run(plan(rankings), self.trial.cache, self.trial.tell)
+        results = run(plan(rankings), self.trial.cache, self.trial.progress)
         return {ranking.component: read_ranking(results[ranking].folder) for ranking in rankings}
 
     def _reports(self, fallbacks: Fallbacks) -> dict[str, VariantReport]:
@@ -187,7 +187,7 @@ class _Precision:
         }
         runs = {name: variant_run(trial.base, trial.data, name, each) for name, each in graphs.items()}
         lowered = [graph for each in graphs.values() for graph in each]
-        results = run(plan([reference, *lowered, *runs.values()]), trial.cache, trial.tell)
+        results = run(plan([reference, *lowered, *runs.values()]), trial.cache, trial.progress)
         expected = load_outputs(results[reference].folder / OUTPUTS_FILE)
         task = load_task(results[reference].folder / TASK_FILE)
         outcomes = self._outcomes(task, expected)

@@ -1,4 +1,4 @@
-"""`pocketvl inspect`: what a checkpoint is made of, what it costs, and what can be done with it."""
+"""`pocketvl inspect`: components, ports and costs of a checkpoint, and the commands that apply to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pocketvl.families import open_checkpoint
 from pocketvl.families.base import Component
 from pocketvl.network.heads import Head
 from pocketvl.network.ports import Port
-from pocketvl.pipelines.stages.towers import exported_components
+from pocketvl.pipelines.stages.components import exported_components
 from pocketvl.pipelines.variants import DEFAULT_VARIANTS
 from pocketvl.recipes.compress_recipe import METHODS
 
@@ -43,7 +43,7 @@ class ComponentInspection:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a checkpoint is.
+    """A checkpoint's inspection.
 
     Attributes:
         name: of its folder.
@@ -74,7 +74,7 @@ class Inspection:
 
 
 def inspect(source: Path) -> Inspection:
-    """Opens a checkpoint and says what it is.
+    """Open a checkpoint and say what it is.
 
     Raises:
         SourceError: it cannot be opened.

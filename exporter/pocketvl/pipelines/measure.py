@@ -24,7 +24,7 @@ from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.lower.backends import BACKENDS, backend_of
 from pocketvl.pipelines.bundle import REPORT_FILES
 from pocketvl.pipelines.stages.measuring import BENCH_FILE, NOTES_FILE
-from pocketvl.pipelines.stages.quantizing import CalibrateTower, RankLayers, read_ranking
+from pocketvl.pipelines.stages.quantizing import CalibrateComponent, RankLayers, read_ranking
 from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl.tasks.base import Task
@@ -40,7 +40,7 @@ from pocketvl_runtime.manifest import Comparable, Manifest, Precision, Status, V
 from pocketvl_runtime.obstacles import task_obstacle
 
 if TYPE_CHECKING:
-    from pocketvl.evaluate.html import PictureMatches
+    from pocketvl.evaluate.html import ImageMatches
 
 _COMPARABLE_DIGITS = 4
 
@@ -113,8 +113,8 @@ def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tupl
     return tuple(sorted(found, key=lambda each: -(each.loss or 0.0)))
 
 
-def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateTower]) -> tuple[str, ...]:
-    """What `CalibrateTower` found doubtful about the calibration data."""
+def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateComponent]) -> tuple[str, ...]:
+    """What `CalibrateComponent` found doubtful about the calibration data."""
     from pocketvl.observe.calibration import read_warnings
 
     return tuple(
@@ -184,13 +184,13 @@ def write_reports(
         half.replace(out / name)
 
 
-def _pictures(bundle: Bundle, task: Task, outputs: Mapping[str, Outputs]) -> list[PictureMatches]:
-    from pocketvl.evaluate.html import PictureMatches
+def _pictures(bundle: Bundle, task: Task, outputs: Mapping[str, Outputs]) -> list[ImageMatches]:
+    from pocketvl.evaluate.html import ImageMatches
 
     golden, tasks = bundle.golden(), bundle.manifest.tasks
     shown = {name: task.golden.shown(golden, each, tasks) for name, each in outputs.items()}
     return [
-        PictureMatches(
+        ImageMatches(
             name=Path(golden.images[expected.image].file).name,
             image=bundle.read(golden.images[expected.image].file),
             texts=expected.texts,

@@ -21,10 +21,10 @@ from pocketvl.families.base import Contract
 from pocketvl.lower.backends import backend_of
 from pocketvl.network.precisions import PLANS
 from pocketvl.pipelines.export import ExportResult, ExportSettings, export_chosen, written_bundle
+from pocketvl.pipelines.stages.components import open_component
 from pocketvl.pipelines.stages.lowering import LowerGraph
-from pocketvl.pipelines.stages.quantizing import QuantizeTower, loss_by_layer, read_ranking
+from pocketvl.pipelines.stages.quantizing import QuantizeComponent, loss_by_layer, read_ranking
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
-from pocketvl.pipelines.stages.towers import open_component
 from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import Event, Result, Results, check_replaceable, plan, run
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pocketvl.tasks.base import Task
     from pocketvl.tasks.torch_runner import TorchRunner
 
-Tell = Callable[[Event], None]
+StageProgress = Callable[[Event], None]
 _PRECISIONS = {
     plan.search_bits: precision for precision, plan in PLANS.items() if plan.search_bits is not None
 }
@@ -54,7 +54,7 @@ _SIMULATED_BATCH = 100
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What to search.
+    """A search request.
 
     Attributes:
         source: the checkpoint folder.
@@ -94,15 +94,18 @@ class SearchRequest:
 
 
 def search(
-    request: SearchRequest, cache: Path, tell: Tell | None = None, progress: Progress | None = None
+    request: SearchRequest,
+    cache: Path,
+    progress: StageProgress | None = None,
+    trial_progress: Progress | None = None,
 ) -> ExportResult:
     """Searches, and exports what was found: beside it the uniform widths, to compare with.
 
     Args:
         request: what to search.
         cache: where results of stages are kept.
-        tell: is told of every stage.
-        progress: is told of every trial.
+        progress: called with every event of a stage.
+        trial_progress: called after every trial.
 
     Raises:
         RecipeError: the budget cannot be met, or the study in `work` is of another search.
@@ -123,13 +126,13 @@ def search(
         parse_budget(request.budget), request.trials, Sampler(request.sampler), request.seed
     )
     check_replaceable(request.out, written_bundle)  # before the search, and not after hours of it
-    found = _Search(request, cache, tell)
+    found = _Search(request, cache, progress)
     journal = request.work / f"{found.key}-{_STUDY_FILE}"
     overhead = found.overhead_bytes
     found.check_budget(settings.budget)
     enqueue(journal, found.groups, settings, starting_points(found.groups, settings.budget, overhead))
     trials = search_bits(
-        found.groups, lambda widths: found.outcome(widths, settings.budget), settings, journal, progress
+        found.groups, lambda widths: found.outcome(widths, settings.budget), settings, journal, trial_progress
     )
     chosen = found.first_that_fits(best_first(trials, settings.budget), settings.budget)
     return found.export(chosen, trials, settings)
@@ -139,7 +142,7 @@ def search(
 class _Search:
     request: SearchRequest
     cache: Path
-    tell: Tell | None
+    progress: StageProgress | None
 
     @cached_property
     def stages(self) -> VariantStages:
@@ -150,7 +153,7 @@ class _Search:
     def split(self) -> Result:
         """The data in two parts."""
         stage = SplitDataset(self.request.data, _MOST_CHOOSING)
-        return run(plan([stage]), self.cache, self.tell)[stage]
+        return run(plan([stage]), self.cache, self.progress)[stage]
 
     @cached_property
     def key(self) -> str:
@@ -159,7 +162,7 @@ class _Search:
         lowered = [
             self.lowered_float(name) for name in self.components
         ]  # integers may fit another activation as well
-        said = [
+        ingredients = [
             *(self.results[stage].digest for stage in (*stages, *lowered)),
             self.split.digest,
             self.request.budget,
@@ -167,7 +170,7 @@ class _Search:
             self.request.widths,
             self.request.sampler,
         ]
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:12]
 
     @property
     def stored(self) -> tuple[int, ...]:
@@ -178,13 +181,13 @@ class _Search:
     def components(self) -> tuple[str, ...]:
         return self.stages.components
 
-    def quantized(self, component: str, bits: int) -> QuantizeTower:
+    def quantized(self, component: str, bits: int) -> QuantizeComponent:
         stage = self.stages.integers(component, _PRECISIONS[bits])
-        assert isinstance(stage, QuantizeTower)
+        assert isinstance(stage, QuantizeComponent)
         return stage
 
     def lowered_float(self, component: str) -> LowerGraph:
-        return LowerGraph(self.stages.tower(component), self.request.engine)
+        return LowerGraph(self.stages.prepared(component), self.request.engine)
 
     @cached_property
     def results(self) -> Results:
@@ -192,7 +195,7 @@ class _Search:
         wanted = [self.quantized(name, bits) for name, bits in pairs]
         rankings = [self.stages.ranking(name, _PRECISIONS[bits]) for name, bits in pairs]
         lowered = [self.lowered_float(name) for name in self.components]
-        return run(plan([*wanted, *rankings, *lowered]), self.cache, self.tell)
+        return run(plan([*wanted, *rankings, *lowered]), self.cache, self.progress)
 
     @cached_property
     def contract(self) -> Contract:
@@ -201,7 +204,7 @@ class _Search:
 
     @cached_property
     def task(self) -> Task:
-        """What is asked of the checkpoint."""
+        """The task of the checkpoint."""
         return task_of(self.contract)
 
     @cached_property
@@ -209,7 +212,7 @@ class _Search:
         """The prepared components in float."""
         from pocketvl.tasks.torch_runner import TorchRunner
 
-        folders = {name: self.results[self.stages.tower(name)].folder for name in self.components}
+        folders = {name: self.results[self.stages.prepared(name)].folder for name in self.components}
         components = {
             name: open_component(self.request.source, name, folder) for name, folder in folders.items()
         }
@@ -218,50 +221,50 @@ class _Search:
 
     @cached_property
     def choices(self) -> Mapping[str, ComponentChoices]:
-        """The components in every stored width, and what they are shown."""
-        from pocketvl.network.integers import QuantizedTower
+        """The components in every stored width, with their inputs."""
+        from pocketvl.network.integers import QuantizedComponent
         from pocketvl.select.bit_trials import ComponentChoices
 
         found = {}
         for feed in self.task.feeds(self.runner.encoder, self.dataset):
-            towers = {
-                bits: QuantizedTower.load(self.results[self.quantized(feed.component, bits)].folder)
+            quantized = {
+                bits: QuantizedComponent.load(self.results[self.quantized(feed.component, bits)].folder)
                 for bits in self.stored
             }
-            found[feed.component] = ComponentChoices(towers, feed)
+            found[feed.component] = ComponentChoices(quantized, feed)
         return found
 
     @cached_property
     def dataset(self) -> Dataset:
-        """What is chosen by."""
+        """The dataset that choices are scored on."""
         return Dataset.open(self.split.folder / CHOOSING)
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        """The layers of both towers that get the same bits, with what each width costs."""
+        """The layers of all components that get the same bits, with what each width costs."""
         from pocketvl.quantize.ranking import layer_groups
         from pocketvl.select.search import Group
 
         found = []
         for component, choices in self.choices.items():
-            towers = choices.towers
+            quantized = choices.quantized
             losses = {bits: self._losses(component, bits) for bits in self.stored}
-            for layers in layer_groups(towers[8]):
+            for layers in layer_groups(quantized[8]):
                 bytes_of, loss_of = {}, {}
                 for bits in self.stored:
-                    stored = [towers[bits].layers[name] for name in layers]
+                    stored = [quantized[bits].layers[name] for name in layers]
                     if all(layer.spec.weights.bits == bits for layer in stored):
                         bytes_of[bits] = sum(_bytes_of(layer) for layer in stored)
                         loss_of[bits] = sum(losses[bits].get(name, 0.0) for name in layers)
                 if 32 in self.request.widths:
-                    bytes_of[32] = 4 * sum(towers[8].layers[name].weights.size for name in layers)
+                    bytes_of[32] = 4 * sum(quantized[8].layers[name].weights.size for name in layers)
                     loss_of[32] = 0.0
                 widths = tuple(b for b in sorted(bytes_of) if b in self.request.widths) or (8,)
                 found.append(Group(component, layers, widths, bytes_of, loss_of))
         return tuple(found)
 
     def _losses(self, component: str, bits: int) -> dict[str, float]:
-        """What each layer loses at a width."""
+        """The sensitivity of each layer at a width."""
         ranking = self.stages.ranking(component, _PRECISIONS[bits])
         return loss_by_layer(read_ranking(self.results[ranking].folder))
 
@@ -274,7 +277,7 @@ class _Search:
 
     @cached_property
     def overhead_bytes(self) -> int:
-        """What graph files hold beside the weights and scales that are chosen."""
+        """Bytes of graph files beside the weights and scales that are chosen."""
         from pocketvl.select.search import layers_bytes
 
         widths = (8,) * len(self.groups)
@@ -282,7 +285,7 @@ class _Search:
         return sum(len(content) for content in files.values()) - layers_bytes(self.groups, widths)
 
     def check_budget(self, budget: Budget) -> None:
-        """Says at once where no choice can be small enough."""
+        """Say at once where no choice can be small enough."""
         from pocketvl.select.search import BudgetKind, layers_bytes
 
         narrowest = tuple(group.widths[0] for group in self.groups)
@@ -294,7 +297,7 @@ class _Search:
             )
 
     def outcome(self, widths: Widths, budget: Budget) -> Outcome:
-        """What a choice comes to; its graphs are made and timed only where latency is limited."""
+        """The outcome of a choice; its graphs are made and timed only where latency is limited."""
         from pocketvl.select.search import BudgetKind, Outcome, layers_bytes
 
         score = self.trials.score(widths)
@@ -311,8 +314,8 @@ class _Search:
                 lowered = self.lowered_float(name)
                 source = self.results[lowered].folder / lowered.file
                 target = Path(folder) / f"{name}{source.suffix}"
-                tower = choices.mixed(self.trials.layer_widths(name, widths))
-                backend_of(self.request.engine).write_quantized(source, tower, target)
+                mixed = choices.mixed(self.trials.layer_widths(name, widths))
+                backend_of(self.request.engine).write_quantized(source, mixed, target)
                 files[name] = target.read_bytes()
         return files
 
@@ -355,13 +358,13 @@ class _Search:
             request.recipe,
         )
         report = self.report(chosen, trials, settings)
-        result = export_chosen(exporting, fallbacks, report, self.cache, self.tell)
+        result = export_chosen(exporting, fallbacks, report, self.cache, self.progress)
         # the uniform widths are there to be compared with: that they fail is no failure of the search
         failures = tuple(f for f in result.failures if f"-{Precision.MIXED.value}:" in f)
         return replace(result, failures=failures)
 
     def report(self, chosen: Trial, trials: Sequence[Trial], settings: SearchSettings) -> SearchReport:
-        """What report.json says of the search."""
+        """The search section of report.json."""
         from pocketvl.evaluate.report import SearchReport, SearchTrial
 
         return SearchReport(

@@ -9,20 +9,20 @@ from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
 from pocketvl.network.precisions import PLANS, QUANTIZED, Storage
+from pocketvl.pipelines.stages.components import (
+    CalibrationFeeds,
+    EqualizeComponent,
+    PrepareComponent,
+    exported_components,
+)
 from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import (
-    CalibrateTower,
+    CalibrateComponent,
     ChooseLayers,
-    QuantizeTower,
+    QuantizeComponent,
     RankLayers,
-    TrainedTower,
+    TrainedComponent,
     TrainQat,
-)
-from pocketvl.pipelines.stages.towers import (
-    CalibrationFeeds,
-    EqualizeTower,
-    PrepareTower,
-    exported_components,
 )
 from pocketvl.pipelines.stages.training import TrainingData
 from pocketvl.quantize.settings import Rounding
@@ -31,7 +31,7 @@ from pocketvl_runtime.manifest import Engine, Precision, variant_name
 
 DEFAULT_VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
 Variants = Mapping[str, tuple[Engine, Precision]]
-Tower = PrepareTower | EqualizeTower
+Prepared = PrepareComponent | EqualizeComponent
 
 _EVERY: Variants = MappingProxyType(
     {
@@ -79,8 +79,8 @@ class VariantStages:
     Attributes:
         source: the checkpoint.
         calibration: a dataset folder.
-        recipe: how towers are quantized.
-        is_quantized: whether any variant is, so that towers are worth equalizing.
+        recipe: how components are quantized.
+        is_quantized: whether any variant is, so that components are worth equalizing.
         train: a dataset folder to train on, where the recipe trains.
     """
 
@@ -97,40 +97,44 @@ class VariantStages:
 
     @property
     def feeds(self) -> CalibrationFeeds:
-        """What calibration shows the towers."""
+        """Calibration samples for every component."""
         return CalibrationFeeds(self.source, self.calibration)
 
-    def tower(self, component: str) -> Tower:
-        """A tower that is to be lowered in float, or quantized."""
-        prepared = PrepareTower(self.source, component)
-        return EqualizeTower(prepared, self.feeds) if self.is_quantized and self.recipe.equalize else prepared
+    def prepared(self, component: str) -> Prepared:
+        """A component ready to be lowered in float, or quantized."""
+        prepared = PrepareComponent(self.source, component)
+        return (
+            EqualizeComponent(prepared, self.feeds)
+            if self.is_quantized and self.recipe.equalize
+            else prepared
+        )
 
-    def calibration_of(self, component: str) -> CalibrateTower:
-        """What a tower's layers see of the calibration data."""
+    def calibration_of(self, component: str) -> CalibrateComponent:
+        """Activation statistics of a component's layers on the calibration data."""
         needs_moments = self.recipe.weights.rounding is Rounding.GPTQ
         settings = replace(self.recipe.calibration, second_moments=needs_moments)
-        return CalibrateTower(self.tower(component), self.feeds, settings)
+        return CalibrateComponent(self.prepared(component), self.feeds, settings)
 
-    def integers(self, component: str, precision: Precision) -> QuantizeTower | TrainedTower:
-        """A tower in integers, every layer of it that the precision quantizes."""
+    def integers(self, component: str, precision: Precision) -> QuantizeComponent | TrainedComponent:
+        """A component quantized to a precision, without fallbacks."""
         qat = self.recipe.qat
         if qat is not None and qat.precision is precision:
             if self.train is None:
                 raise RecipeError("the recipe trains: give it a dataset folder with --train")
-            towers = tuple(self.tower(each) for each in self.components)
+            prepared = tuple(self.prepared(each) for each in self.components)
             quantized = tuple(self._quantized(each, precision) for each in self.components)
-            return TrainedTower(
-                TrainQat(towers, quantized, TrainingData(self.source, self.train), qat.training), component
+            return TrainedComponent(
+                TrainQat(prepared, quantized, TrainingData(self.source, self.train), qat.training), component
             )
         return self._quantized(component, precision)
 
-    def floats(self, component: str, precision: Precision) -> Tower | TrainedTower:
-        """The float tower that integers of a precision belong to."""
+    def floats(self, component: str, precision: Precision) -> Prepared | TrainedComponent:
+        """The float component that the integers of a precision belong to."""
         integers = self.integers(component, precision) if precision in QUANTIZED else None
-        return integers if isinstance(integers, TrainedTower) else self.tower(component)
+        return integers if isinstance(integers, TrainedComponent) else self.prepared(component)
 
     def ranking(self, component: str, precision: Precision) -> RankLayers:
-        """Which layers of a quantized tower cost most."""
+        """The layers of a quantized component by how much they cost."""
         return RankLayers(self.floats(component, precision), self.integers(component, precision), self.feeds)
 
     def graph(self, component: str, engine: Engine, precision: Precision, fallbacks: Fallbacks) -> GraphStage:
@@ -145,20 +149,20 @@ class VariantStages:
         changes = fallbacks.of(component)
         if not changes and plan.base is None:
             return LowerQuantized(lowered, integers, precision)
-        others = tuple(p for p in QUANTIZED if p in {to for _, to in changes})
-        towers = (integers, *(self._quantized(component, other) for other in others))
-        places = {other: place for place, other in enumerate(others, start=1)}
-        chosen = tuple((layer, places.get(to, -1)) for layer, to in changes)
-        return LowerQuantized(lowered, ChooseLayers(towers, chosen), precision)
+        others = tuple(p for p in QUANTIZED if p in {fallback for _, fallback in changes})
+        choices = (integers, *(self._quantized(component, other) for other in others))
+        indices = {other: k for k, other in enumerate(others, start=1)}
+        chosen = tuple((layer, indices.get(fallback, -1)) for layer, fallback in changes)
+        return LowerQuantized(lowered, ChooseLayers(choices, chosen), precision)
 
     def graphs(self, engine: Engine, precision: Precision, fallbacks: Fallbacks) -> tuple[GraphStage, ...]:
         """The graphs of a variant, one a component."""
         return tuple(self.graph(name, engine, precision, fallbacks) for name in self.components)
 
-    def _quantized(self, component: str, precision: Precision) -> QuantizeTower:
+    def _quantized(self, component: str, precision: Precision) -> QuantizeComponent:
         recipe = self.recipe
-        return QuantizeTower(
-            self.tower(component),
+        return QuantizeComponent(
+            self.prepared(component),
             self.calibration_of(component),
             precision,
             recipe.weights,

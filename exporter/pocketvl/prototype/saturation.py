@@ -1,4 +1,4 @@
-"""Which layers can go wrong in int8 kernels that add two products in 16 bits: x86 before VNNI.
+"""Layers that can saturate in int8 kernels that add two products in 16 bits: x86 before VNNI.
 
 Such a kernel (`vpmaddubsw`) multiplies uint8 activations by int8 weights, adds the products of two neighbours
 along the input axis, and clamps that sum to -32768..32767; from there on it adds in 32 bits. The sum of the
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import Mode
 
 _LARGEST_ACTIVATION = 255
@@ -25,7 +25,7 @@ SAFE_WEIGHT = min(_MOST_ABOVE, _MOST_BELOW) // 2
 
 @dataclass(frozen=True)
 class Saturation:
-    """What a layer's weights allow.
+    """Possible saturation of one layer.
 
     Attributes:
         name: the module's name for the layer.
@@ -50,8 +50,8 @@ class Saturation:
         return self.saturating / self.pairs if self.pairs else 0.0
 
 
-def saturating_layers(tower: QuantizedTower) -> tuple[Saturation, ...]:
-    """What the weights of each layer allow whose integers are multiplied, in the tower's order.
+def saturating_layers(component: QuantizedComponent) -> tuple[Saturation, ...]:
+    """What the weights of each layer allow whose integers are multiplied, in the component's order.
 
     It is a proof for layers where nothing saturates, and an upper bound elsewhere: the activations that it
     takes may never come together. Token tables and other layers that are widened to floats are left out.
@@ -62,7 +62,7 @@ def saturating_layers(tower: QuantizedTower) -> tuple[Saturation, ...]:
     """
     return tuple(
         _saturation(name, layer)
-        for name, layer in tower.layers.items()
+        for name, layer in component.layers.items()
         if layer.spec.mode is not Mode.WEIGHT_ONLY
     )
 

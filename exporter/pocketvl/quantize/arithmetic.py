@@ -1,4 +1,4 @@
-"""The arithmetic of grids: x is held as the integer q nearest to (x - z) / s, and read as s * q + z."""
+"""Quantization arithmetic: x is stored as the integer q nearest to (x - z) / s, and read as s * q + z."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Grid:
         return clamped.astype(np.int16)
 
     def dequantize(self, integers: NDArray[np.integer]) -> Floats:
-        """What integers of this grid stand for; shape is kept."""
+        """Dequantize integers; shape is kept."""
         return (integers * self.scale.astype(np.float64) + self.offset).astype(np.float32)
 
     def with_integer_zero_point(self) -> Grid:
@@ -72,7 +72,7 @@ def activation_grid(seen: Range, bits: int = 8) -> ActivationGrid:
 
 
 def weight_scale(weights: Floats, spec: GridSpec, least_scale: Floats | float = 0.0) -> Floats:
-    """The scales with which symmetric grids reach the largest weight of each channel or group.
+    """Symmetric scales that cover the largest weight of each channel or group.
 
     A channel of zeros gets scale 1.
 
@@ -111,7 +111,7 @@ def grouped(weights: NDArray[np.generic], spec: GridSpec) -> NDArray[np.generic]
 
 
 def quantize_weights(weights: Floats, scale: Floats, spec: GridSpec) -> NDArray[np.int8]:
-    """Rounds weights to the nearest point of their grid.
+    """Round weights to nearest.
 
     Args:
         weights: [channels, ...].
@@ -138,7 +138,7 @@ def least_weight_scale(bias: Floats, input_scale: float) -> Floats:
 
 
 def quantize_bias(bias: Floats, input_scale: float, weight_scale: Floats) -> NDArray[np.int32]:
-    """Rounds a bias to the integers in which products of an input and a weight are added up.
+    """Round a bias to the integers in which products of an input and a weight are added up.
 
     Args:
         bias: [channels].

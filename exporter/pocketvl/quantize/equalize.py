@@ -36,8 +36,9 @@ STRENGTHS: tuple[float, ...] = tuple(step / 20 for step in range(21))
 LEAST_GAIN = 0.5
 """A LayerNorm is left alone if its linears' expected error would fall by a smaller part than this.
 
-Channels always differ a little: of 80 LayerNorms in tiny towers drawn at random, without outliers, the search
-finds more than 5 % to gain in 61, and more than half in 2. A multiplication on the device is worth more.
+Channels always differ a little: of 80 LayerNorms in tiny components drawn at random, without outliers, the
+search finds more than 5 % to gain in 61, and more than half in 2. A multiplication on the device is worth
+more.
 """
 # A channel that reaches less than this part of the farthest one is below a step of a grid for both; were it
 # scaled up to the others, what calibration has not seen of it would go out of range.
@@ -46,7 +47,7 @@ _LEAST_REACH = 1e-3
 
 @dataclass(frozen=True)
 class Equalized:
-    """What was decided for one LayerNorm.
+    """The equalization of one LayerNorm.
 
     Attributes:
         norm: its name in the module.
@@ -65,7 +66,7 @@ class Equalized:
 
 
 class ChannelStatistics:
-    """What is kept of a LayerNorm's output, however many samples there were.
+    """Streaming statistics of a LayerNorm's output, in fixed memory.
 
     Attributes:
         low: float64 [channels], the least value of each channel.
@@ -81,7 +82,7 @@ class ChannelStatistics:
         self._products: Floats = np.zeros((channels, channels))
 
     def observe(self, values: torch.Tensor) -> None:
-        """Takes in values [..., channels]."""
+        """Observe values [..., channels]."""
         rows = values.detach().flatten(0, -2)  # [vectors, channels]
         if len(rows) == 0:
             return
@@ -119,7 +120,7 @@ def equalize_(
     bits: int = 8,
     progress: Progress | None = None,
 ) -> tuple[Equalized, ...]:
-    """Scales channels of LayerNorms, and the linears that read them against it, where int8 gains by it.
+    """Scale channels of LayerNorms, and the linears that read them against it, where int8 gains by it.
 
     The module computes the same as before, but for float rounding. Only LayerNorms that nothing but linears
     reads are looked at; they should have been folded, for then those that are left alone multiply nothing.
@@ -142,7 +143,7 @@ def equalize_(
     seen = _observe(module, [readers.norm for readers in found], feeds, progress)
     grid = GridSpec(bits, Scheme.SYMMETRIC, Granularity.PER_CHANNEL)
     decided = []
-    for place, readers in enumerate(found):
+    for index, readers in enumerate(found):
         linears = [module.get_submodule(name) for name in readers.linears]
         weights = [linear.get_parameter("weight").detach().double().numpy() for linear in linears]
         strength, factors, before, after = _search(weights, seen[readers.norm], grid)
@@ -150,7 +151,7 @@ def equalize_(
             _scale_(module.get_submodule(readers.norm), linears, factors)
         decided.append(Equalized(readers.norm, readers.linears, strength, before, after))
         if progress is not None:
-            progress(place + 1, len(found), "equalisation")
+            progress(index + 1, len(found), "equalisation")
     return tuple(decided)
 
 

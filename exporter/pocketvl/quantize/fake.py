@@ -1,4 +1,4 @@
-"""Fake quantization in torch: values are moved to the nearest point of a grid, and stay floats."""
+"""Fake quantization in torch: values are rounded to a quantization grid and stay float."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pocketvl.network.integers import ActivationGrid
 
 
 def fake_quantize(values: torch.Tensor, grid: ActivationGrid) -> torch.Tensor:
-    """Each value's nearest on an activation's grid; shape and dtype are kept."""
+    """Fake-quantize with a static activation's scale and zero point; shape and dtype are kept."""
     steps = torch.round(values / grid.scale) + grid.zero_point
     return (steps.clamp(0, grid.highest) - grid.zero_point) * grid.scale
 
 
 def fake_quantize_dynamic(values: torch.Tensor, bits: int = 8) -> torch.Tensor:
-    """Each value's nearest on the affine grid that just covers its sample and 0, as a dynamic layer's input.
+    """Fake-quantize with the affine range of each sample, widened to 0, as a dynamic layer does.
 
     ONNX Runtime does so for a whole sample; LiteRT for each row of it, which is finer.
 
@@ -35,7 +35,7 @@ def fake_quantize_dynamic(values: torch.Tensor, bits: int = 8) -> torch.Tensor:
 
 
 def straight_through(values: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
-    """`rounded`, bit by bit, with a gradient as if it were `values`.
+    """Straight-through estimator: the value of `rounded`, bit by bit, with the gradient of `values`.
 
     Args:
         values: whose gradient is wanted.

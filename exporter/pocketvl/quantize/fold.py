@@ -1,4 +1,4 @@
-"""Folds what only scales and shifts into weights beside it: LayerNorms, pixel normalisation, layer scales.
+"""Fold LayerNorms, pixel normalisation and layer scales into adjacent weights.
 
 One converter does this by itself, for some of them, and the other does not; done here, before anything is
 quantized, both engines get the same weights, and int8 takes pixels as they are.
@@ -69,7 +69,7 @@ def _norm_readers(program: ExportedProgram, module: nn.Module) -> tuple[NormRead
 
 
 def fold_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[str, ...]:
-    """Folds LayerNorms that only linears read, pixel normalisation and layer scales.
+    """Fold LayerNorms that only linears read, pixel normalisation and layer scales.
 
     The module computes the same as before. A linear without a bias gets one; of two that stand for one of a
     lower rank the second takes it, so that the first stays without: a converter would move it there.
@@ -95,7 +95,7 @@ def fold_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -
 
 
 def load_folded_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Gives a component that is not folded the structure and the weights of one that was.
+    """Give a component that is not folded the structure and the weights of one that was.
 
     Args:
         module: as its family builds it, with any weights; changed in place.
@@ -118,7 +118,7 @@ def _exported(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...
 
 
 def _fold_pixels_(program: ExportedProgram, module: nn.Module) -> None:
-    """Moves pixel normalisation into the convolution that reads it, where nothing else does."""
+    """Move pixel normalisation into the convolution that reads it, where nothing else does."""
     parameters = program.graph_signature.inputs_to_parameters
     buffers = program.graph_signature.inputs_to_buffers
     for name, child in [*module.named_modules()]:
@@ -140,7 +140,7 @@ def _fold_pixels_(program: ExportedProgram, module: nn.Module) -> None:
 
 
 def _fold_normalization_(normalize: NormalizePixels, convolution: nn.Conv2d) -> None:
-    """Makes a convolution of normalised pixels the same convolution of pixels 0 to 255."""
+    """Make a convolution of normalised pixels the same convolution of pixels 0 to 255."""
     weight = convolution.weight.detach().double()  # [width, 3, P, P]
     mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (normalize.mean, normalize.std))
     bias = -(weight * (mean / std)).sum(dim=(1, 2, 3))
@@ -152,7 +152,7 @@ def _fold_normalization_(normalize: NormalizePixels, convolution: nn.Conv2d) -> 
 
 
 def _fold_layer_scales_(module: nn.Module) -> None:
-    """Moves what a ConvNeXt's layers scale their outputs by into the linears that give them."""
+    """Move what a ConvNeXt's layers scale their outputs by into the linears that give them."""
     name, linear = _LAYER_SCALE
     for layer in module.modules():
         scale = getattr(layer, name, None)
@@ -201,7 +201,7 @@ def _owner(argument: object, names: dict[str, str]) -> str | None:
 
 
 def _fold_(norm: nn.LayerNorm, module: nn.Module, name: str) -> None:
-    """Moves a LayerNorm's scale and shift into one of its readers; the LayerNorm itself is left as it is."""
+    """Move a LayerNorm's scale and shift into one of its readers; the LayerNorm itself is left as it is."""
     linear = module.get_submodule(name)
     assert isinstance(linear, nn.Linear)
     with torch.no_grad():

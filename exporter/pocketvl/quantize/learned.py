@@ -1,4 +1,4 @@
-"""Grids whose scale and offset are learned with the weights: LSQ for weights, LSQ+ for activations.
+"""Fake quantization with learned step sizes: LSQ for weights, LSQ+ for activations.
 
 What is stored is how far a grid has moved from where calibration put it, in numbers that begin at 0 and lie
 in vectors: so the first forward pass is the calibrated one to the last bit, scales stay positive whatever the
@@ -30,7 +30,7 @@ def learned_fake_quantize(
     highest: int,
     gradient_scale: float = 1.0,
 ) -> torch.Tensor:
-    """Each value's nearest on a grid, with gradients for values, scale and offset.
+    """Fake-quantize, with gradients for values, scale and offset.
 
     With t = (x - z) / s and q = clamp(round(t), lowest, highest), the answer is s * q + z. Inside the ends,
     lowest < t < highest, its derivatives are 1 by x, q - t by s and 0 by z; outside 0 by x, q by s and 1 by
@@ -56,12 +56,12 @@ def learned_fake_quantize(
 
 
 def zero_point_of(scale: torch.Tensor, offset: torch.Tensor, lowest: int, highest: int) -> torch.Tensor:
-    """The integer, still a float, that stands for 0 on the grid whose offset is rounded."""
+    """The zero point, as a float, of the grid whose offset is rounded."""
     return torch.round(-offset / scale).clamp(lowest, highest)
 
 
 class _LearnedFakeQuantize(torch.autograd.Function):
-    """See `learned_fake_quantize`; only inputs are kept for the way back, and steps are found anew there."""
+    """See `learned_fake_quantize`; saves only the inputs for backward, which recomputes the steps."""
 
     @staticmethod
     def forward(
@@ -101,7 +101,7 @@ class _LearnedFakeQuantize(torch.autograd.Function):
 
 
 class _LearnedScale(torch.autograd.Function):
-    """initial * exp(rate * change); the gradient is not multiplied by initial * rate on its way back.
+    """initial * exp(rate * change); backward does not multiply the gradient by initial * rate.
 
     Adam's steps do not depend on a positive factor, so long as gradients stand clear of its epsilon of 1e-8.
     Scales of a few thousandths, times LSQ's own factor, would not.
@@ -120,14 +120,14 @@ class _LearnedScale(torch.autograd.Function):
 
 
 class LearnedWeights(nn.Module):
-    """The symmetric grids of one layer's weights, per channel or per group.
+    """Learned symmetric scales of one layer's weights, per channel or per group.
 
     Source: Esser et al., 2019 (arXiv 1902.08153); the gradient's factor 1 / sqrt(N * Qp) from section 2.2,
     N being the weights that share a scale.
     """
 
     def __init__(self, layer: QuantizedLayer, rate: float) -> None:
-        """Args: layer: whose scales are the first. rate: how much faster scales learn than weights."""
+        """Args: layer: gives the initial scales. rate: learning rate of scales relative to weights."""
         super().__init__()
         self._spec, self._shape, self._rate = layer.spec.weights, layer.scale.shape, rate
         self.initial: torch.Tensor
@@ -150,7 +150,7 @@ class LearnedWeights(nn.Module):
         return learned if least is None else straight_through(learned, torch.maximum(learned, least))
 
     def forward(self, weights: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """The weights' nearest on the grid of `scale`; shape is kept."""
+        """Fake-quantize the weights; shape is kept."""
         channels, groups = len(weights), scale.numel() // len(weights)
         split = weights.reshape(channels, groups, -1)  # [channels, groups, weights of a group]
         factor = 1 / math.sqrt(split.shape[-1] * self._spec.highest)
@@ -167,7 +167,7 @@ class LearnedWeights(nn.Module):
 
 
 class LearnedActivation(nn.Module):
-    """The affine grid of one activation tensor.
+    """Learned affine scale and offset of one activation tensor.
 
     A grid of scale 1 from 0 on holds whole numbers as they are, which are pixels; nothing is learned of it.
 
@@ -176,7 +176,7 @@ class LearnedActivation(nn.Module):
     """
 
     def __init__(self, grid: ActivationGrid, rate: float) -> None:
-        """Args: grid: the first. rate: how much faster scale and offset learn than weights."""
+        """Args: grid: the initial one. rate: learning rate of scale and offset relative to weights."""
         super().__init__()
         self._bits, self._highest, self._rate = grid.bits, grid.highest, rate
         self.initial: torch.Tensor

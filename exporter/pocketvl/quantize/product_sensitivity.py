@@ -1,4 +1,4 @@
-"""Which products of two activations quantization hurts: each alone, measured on the module's answers."""
+"""Quantization sensitivity of attention's products: each alone, measured on the module's outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def product_sensitivity(
     segments: Segments | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """What the module's answers lose by each product alone, everything else in float.
+    """The loss of the module's outputs with one product quantized and everything else in float.
 
     Args:
         module: in eval mode; left as it is. Its output is [B, ...].

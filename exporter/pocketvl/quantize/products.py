@@ -1,4 +1,4 @@
-"""Attention's products of two activations: found while a module runs, observed, and put on grids.
+"""Attention's activation-by-activation products: traced, observed and fake-quantized.
 
 Such a product has no weights and hides inside a forward method, so that no hook of a layer sees it. It is
 named after the attention that computes it: "<attention module>.scores" (queries x keys) is the first that a
@@ -83,9 +83,9 @@ class _Interceptor(TorchFunctionMode):
     ) -> Any:
         named = dict(kwargs or {})
         if func in _OPAQUE and self._opaque(func, args):
-            place = self._running[-1][0] if self._running else "the module"
+            owner = self._running[-1][0] if self._running else "the module"
             raise DataError(
-                f"{place} computes attention in {func.__name__}, which cannot be seen into; {_OPAQUE[func]}"
+                f"{owner} computes attention in {func.__name__}, which cannot be seen into; {_OPAQUE[func]}"
             )
         if func in _PRODUCTS and self._running:
             operands = [*args, *(named[key] for key in ("input", "other", "mat2") if key in named)]
@@ -128,7 +128,7 @@ def attention_modules(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def check_names(module: nn.Module, names: Iterable[str], segments: Segments | None = None) -> None:
-    """Refuses names of products that the module's attention cannot have, and a product beside its blocks.
+    """Refuse names of products that the module's attention cannot have, and a product beside its blocks.
 
     Raises:
         DataError: such a name is among them.
@@ -210,7 +210,7 @@ def calibrate_products(
     blocks: Blocks = Blocks.WHOLE,
     progress: Progress | None = None,
 ) -> dict[str, tuple[Range, Range]]:
-    """Runs a module and observes both operands of the products that `product_names` finds.
+    """Run a module and observe both operands of the products that `product_names` finds.
 
     Attention weights lie within 0 to 1, but are given the range that was seen: most stay far below 1.
 
@@ -279,7 +279,7 @@ def run(module: nn.Module, feed: Feed) -> torch.Tensor:
 def quantize_products(
     specs: Mapping[str, ProductSpec], seen: Mapping[str, tuple[Range, Range]]
 ) -> dict[str, QuantizedProduct]:
-    """The grids of products, from what calibration saw of their operands.
+    """Quantize products by the calibration statistics of their operands.
 
     Args:
         specs: by the product's name, or its block's; the grids are affine, and of whole tensors.
@@ -304,7 +304,7 @@ def quantize_products(
 
 
 def on_grids(products: Mapping[str, QuantizedProduct], segments: Segments | None = None) -> Multiply:
-    """Multiplies the named products with both operands on their grids, and all others as they are.
+    """Multiply the named products with fake-quantized operands, and all others in float.
 
     Where some blocks of a product are named, the others are those of the float product: of scores they keep
     every bit. Values add a row of blocks up, each with its attention weights and values on its own grids.
@@ -323,7 +323,7 @@ def on_grids(products: Mapping[str, QuantizedProduct], segments: Segments | None
             return torch.matmul(left, right)
         if not segments.span(name, left, right):
             shapes = f"{list(left.shape)} x {list(right.shape)}"
-            raise DataError(f"{name} is {shapes}, not over the {segments.total} places of the segments")
+            raise DataError(f"{name} is {shapes}, not over the {segments.total} positions of the segments")
         return _in_blocks(name, left, right, named, segments)
 
     return multiply
@@ -340,8 +340,8 @@ def _in_blocks(
     named: Mapping[tuple[str, str], QuantizedProduct],
     segments: Segments,
 ) -> torch.Tensor:
-    """[..., M, N] of which the named blocks are of operands on their grids."""
-    result, places = torch.matmul(left, right), segments.places()
+    """[..., M, N], whose named blocks are of fake-quantized operands."""
+    result, slices = torch.matmul(left, right), segments.slices()
 
     def block(pair: tuple[str, str]) -> torch.Tensor:
         operands = segments.block(name, pair, left, right)
@@ -349,9 +349,9 @@ def _in_blocks(
 
     if is_scores(name):
         for queries, keys in named:
-            result[..., places[queries], places[keys]] = block((queries, keys))
+            result[..., slices[queries], slices[keys]] = block((queries, keys))
         return result
     for queries in dict.fromkeys(queries for queries, _ in named):
         parts = [block((queries, values)) for values in segments.lengths]
-        result[..., places[queries], :] = torch.stack(parts).sum(0)
+        result[..., slices[queries], :] = torch.stack(parts).sum(0)
     return result

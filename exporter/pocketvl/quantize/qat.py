@@ -1,4 +1,4 @@
-"""Quantization-aware training: components are distilled, on their grids, from what they are in float."""
+"""Quantization-aware training: fake-quantized components are distilled from their float originals."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
-from pocketvl.network.integers import QuantizedTower
-from pocketvl.quantize.learned_tower import Finished, QatTower
+from pocketvl.network.integers import QuantizedComponent
+from pocketvl.quantize.learned_component import Finished, QatComponent
 from pocketvl.quantize.settings import QatSettings
 from pocketvl.tasks.training import Learner, TrainingTask, train_phases
 from pocketvl.train.features import FeatureExtractor
@@ -22,13 +22,13 @@ from pocketvl_runtime.progress import Progress
 def train_qat(
     task: TrainingTask,
     modules: Mapping[str, nn.Module],
-    towers: Mapping[str, QuantizedTower],
+    components: Mapping[str, QuantizedComponent],
     samples: TrainingSamples,
     settings: QatSettings,
     work: Path,
     progress: Progress | None = None,
 ) -> dict[str, Finished]:
-    """Trains components, phase by phase, on the grids that will ship.
+    """Train fake-quantized components, phase by phase.
 
     Interrupted, it goes on where it last saved its state; a phase that is through is not run again.
 
@@ -36,7 +36,7 @@ def train_qat(
         task: of the head.
         modules: by component, the float modules that the integers were made of, folded; left as they are,
             they are the teachers.
-        towers: their integers, calibrated.
+        components: their integers, calibrated.
         samples: what they are trained on.
         settings: how.
         work: the folder of states; made if it does not exist, and of this training alone.
@@ -50,10 +50,10 @@ def train_qat(
         RecipeError: a phase is not for such a model, or a component has grids that are not learned.
     """
     task.check(settings)
-    claim(work, _identity(task, modules, towers, samples, settings))
+    claim(work, _identity(task, modules, components, samples, settings))
     students, learners = {}, {}
     for name in task.components:
-        students[name] = QatTower(modules[name], towers[name], settings.scale_rate)
+        students[name] = QatComponent(modules[name], components[name], settings.scale_rate)
         teacher = FeatureExtractor(deepcopy(modules[name])).eval().requires_grad_(False)
         learners[name] = Learner(FeatureExtractor(students[name]), teacher)
     train_phases(task, learners, samples, None, settings, work, progress)
@@ -63,17 +63,17 @@ def train_qat(
 def _identity(
     task: TrainingTask,
     modules: Mapping[str, nn.Module],
-    towers: Mapping[str, QuantizedTower],
+    components: Mapping[str, QuantizedComponent],
     samples: TrainingSamples,
     settings: QatSettings,
 ) -> str:
-    """Differs for trainings that differ in anything."""
+    """A digest of everything that the training depends on."""
     digest = begun_digest([asdict(settings), repr(task)], [modules[name] for name in task.components])
     for name in task.components:
-        for layer_name, layer in towers[name].layers.items():
+        for layer_name, layer in components[name].layers.items():
             digest.update(f"{layer_name}{layer.spec}{layer.input}{layer.output}".encode())
             digest.update(layer.weights.tobytes() + layer.scale.tobytes())
             digest.update(b"" if layer.bias is None else layer.bias.tobytes())
-        digest.update(f"{sorted(towers[name].products.items())}".encode())
+        digest.update(f"{sorted(components[name].products.items())}".encode())
     digest.update(samples.identity())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Quantization-aware training as a step of a compression: weights stay floats, and lose less when rounded."""
+"""Quantization-aware training as a compression step, which leaves weights in float."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pocketvl.families.checkpoint import Checkpoint
-    from pocketvl.network.integers import QuantizedTower
+    from pocketvl.network.integers import QuantizedComponent
 
 
 @dataclass(frozen=True)
 class QuantizationAwareTraining(CompressionMethod):
-    """Trains components on the grids of a precision, distilled from what they are in float.
+    """Fake-quantize components to a precision and distil them from their float originals.
 
     Ranges are measured on the training data; those that ship are measured again by an export.
 
@@ -69,19 +69,19 @@ class QuantizationAwareTraining(CompressionMethod):
 
     def _quantize(
         self, checkpoint: Checkpoint, module: nn.Module, component: str, inputs: MethodInputs
-    ) -> QuantizedTower:
-        """A component with the grids that training starts from."""
+    ) -> QuantizedComponent:
+        """The calibrated, quantized component that training starts from."""
         from pocketvl.families.base import example_inputs
         from pocketvl.observe.calibrate import calibrate
         from pocketvl.observe.feeds import feeds_of
         from pocketvl.observe.settings import CalibrationSettings
         from pocketvl.observe.structure import final_linear, token_tables
-        from pocketvl.quantize.tower import quantize_tower, tower_spec
+        from pocketvl.quantize.component import component_spec, quantize_component
 
         example = example_inputs(checkpoint.contract.components[component])
         tables, final = token_tables(module, example), final_linear(module, example)
-        spec = tower_spec(module, self.precision, tables, final)
+        spec = component_spec(module, self.precision, tables, final)
         feeds = feeds_of(checkpoint, inputs.data, component)
-        return quantize_tower(
+        return quantize_component(
             module, spec, calibrate(module, feeds, CalibrationSettings(second_moments=True))
         )

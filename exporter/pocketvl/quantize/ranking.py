@@ -1,4 +1,4 @@
-"""Groups of layers, and what quantizing each of them costs.
+"""Groups of layers and the sensitivity of each to quantization.
 
 Without torch, so that a ranking is read quickly.
 """
@@ -9,11 +9,11 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
 
 
 class Ablation(StrEnum):
-    """What a group of layers is held against.
+    """The model that a group of layers is compared with.
 
     Alone: only that group is quantized, and what is lost is its doing. All but: everything is quantized, and
     then everything but that group; the difference is what leaving it in float would win back. Losses do not
@@ -26,7 +26,7 @@ class Ablation(StrEnum):
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """What one group of layers costs.
+    """The sensitivity of one group of layers.
 
     Attributes:
         layers: the names of the group's layers.
@@ -53,15 +53,15 @@ class LayerSensitivity:
         return f"{parent}.{{{own}}}" if parent else f"{{{own}}}"
 
 
-def layer_groups(tower: QuantizedTower) -> tuple[tuple[str, ...], ...]:
-    """The layers that are quantized together or not at all, as the tower orders them.
+def layer_groups(component: QuantizedComponent) -> tuple[tuple[str, ...], ...]:
+    """The layers that are quantized together or not at all, as the component orders them.
 
     Static layers of one parent that are quantized alike and have the very same input grid read the same
     tensor: an attention's queries, keys and values. As one of them in float keeps that tensor in float beside
     its grid, they belong together. Any other layer stands alone.
     """
     groups: dict[Hashable, list[str]] = {}
-    for name, layer in tower.layers.items():
+    for name, layer in component.layers.items():
         key = name if layer.input is None else (_parent(name), layer.spec, layer.input)
         groups.setdefault(key, []).append(name)
     return tuple(tuple(names) for names in groups.values())

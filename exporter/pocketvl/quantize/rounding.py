@@ -1,4 +1,4 @@
-"""How weights become integers: scales with the least error, GPTQ, and what a bias gives back."""
+"""Weight rounding: least-error scales, GPTQ and bias correction."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _search(
 
 @dataclass(frozen=True, eq=False)
 class Feedback:
-    """How a layer's weights make up for the rounding of those before them.
+    """GPTQ's error feedback: how later weights compensate for the rounding of earlier ones.
 
     Attributes:
         order: int [inputs]: in which order inputs are rounded.
@@ -166,7 +166,7 @@ def round_weights(
     second_moment: Doubles | None = None,
     feedback: Callable[[Doubles], Feedback] = error_feedback,
 ) -> NDArray[np.int8]:
-    """Rounds weights to integers of their grid.
+    """Round weights to integers, to nearest or by GPTQ.
 
     GPTQ keeps an output channel's nearest integers where its own have a larger output error, as may come of
     weights beyond the ends of the grid.

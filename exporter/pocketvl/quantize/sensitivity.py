@@ -1,4 +1,4 @@
-"""Which layers quantization hurts: what a tower loses by each of them, measured on its embeddings."""
+"""Quantization sensitivity of layers: what a component's embeddings lose by each of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from pocketvl.cosines import cosines
 from pocketvl.errors import DataError
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
 from pocketvl.quantize.ranking import Ablation, LayerSensitivity, layer_groups
 from pocketvl.quantize.simulate import simulated
 from pocketvl_runtime.progress import Progress
@@ -25,7 +25,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class EmbeddingLoss:
-    """How far embeddings are from those of the float module.
+    """The distance of embeddings from those of the float module.
 
     Attributes:
         cosine: 1 minus the median mean-centred cosine, in [0, 2].
@@ -38,18 +38,18 @@ class EmbeddingLoss:
 
 def measure_sensitivity(
     module: nn.Module,
-    tower: QuantizedTower,
+    component: QuantizedComponent,
     feeds: Iterable[Feed],
     progress: Progress | None = None,
     ablation: Ablation = Ablation.ALONE,
 ) -> tuple[LayerSensitivity, ...]:
-    """Measures what every group of layers costs, on the embeddings of the very same inputs.
+    """Measure what every group of layers costs, on the embeddings of the very same inputs.
 
     Products of two activations are part of the whole and of no group.
 
     Args:
         module: in float, in eval mode; left as it is.
-        tower: its quantized layers.
+        component: its quantized layers.
         feeds: inputs with a batch axis; of one shape but for it, they are run 64 at a time. All are kept.
         progress: called after each group.
         ablation: whether a group is quantized alone, or is all that is not.
@@ -67,20 +67,20 @@ def measure_sensitivity(
     if not np.isfinite(expected).all():
         raise DataError("sensitivity: the float model itself gives NaN or infinity; is the checkpoint whole?")
 
-    def loss_of(part: QuantizedTower) -> EmbeddingLoss:
+    def loss_of(part: QuantizedComponent) -> EmbeddingLoss:
         with simulated(module, part):
             return embedding_loss(expected, _embed(module, batches))
 
-    groups = layer_groups(tower)
-    whole = loss_of(tower) if ablation is Ablation.ALL_BUT else None
+    groups = layer_groups(component)
+    whole = loss_of(component) if ablation is Ablation.ALL_BUT else None
     found = []
     for done, layers in enumerate(groups, 1):
         if whole is None:
-            loss = loss_of(QuantizedTower({name: tower.layers[name] for name in layers}))
+            loss = loss_of(QuantizedComponent({name: component.layers[name] for name in layers}))
         else:
-            rest = loss_of(_without(tower, layers))
+            rest = loss_of(_without(component, layers))
             loss = EmbeddingLoss(whole.cosine - rest.cosine, whole.squared - rest.squared)
-        bits = tower.layers[layers[0]].spec.weights.bits
+        bits = component.layers[layers[0]].spec.weights.bits
         found.append(LayerSensitivity(layers, bits, ablation, loss.cosine, loss.squared))
         if progress is not None:
             progress(done, len(groups), "sensitivity")
@@ -88,14 +88,14 @@ def measure_sensitivity(
 
 
 def measure_relief(
-    module: nn.Module, tower: QuantizedTower, feeds: Iterable[Feed], progress: Progress | None = None
+    module: nn.Module, component: QuantizedComponent, feeds: Iterable[Feed], progress: Progress | None = None
 ) -> tuple[LayerSensitivity, ...]:
-    """What leaving each group of layers in float would win back: `measure_sensitivity` with `ALL_BUT`."""
-    return measure_sensitivity(module, tower, feeds, progress, Ablation.ALL_BUT)
+    """What keeping each group of layers in float would recover: `measure_sensitivity` with `ALL_BUT`."""
+    return measure_sensitivity(module, component, feeds, progress, Ablation.ALL_BUT)
 
 
 def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) -> EmbeddingLoss:
-    """How far embeddings are from others of the same inputs.
+    """The distance between two embeddings of the same inputs.
 
     The mean of what is expected is taken off both: a shift of all embeddings is a loss too.
 
@@ -112,9 +112,9 @@ def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) ->
     return EmbeddingLoss(float(1.0 - np.median(centred)), squared)
 
 
-def _without(tower: QuantizedTower, layers: Sequence[str]) -> QuantizedTower:
-    kept = {name: layer for name, layer in tower.layers.items() if name not in layers}
-    return QuantizedTower(kept, tower.products)
+def _without(component: QuantizedComponent, layers: Sequence[str]) -> QuantizedComponent:
+    kept = {name: layer for name, layer in component.layers.items() if name not in layers}
+    return QuantizedComponent(kept, component.products)
 
 
 def _embed(module: nn.Module, batches: Sequence[tuple[torch.Tensor, ...]]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""How towers are calibrated and rounded. (Without torch, so that recipes can be read quickly.)"""
+"""Settings of quantization. (Without torch, so that recipes can be read quickly.)"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pocketvl.train.settings import BatchSize, Precision, TrainingSettings
 
 
 class Rounding(StrEnum):
-    """Each weight to its nearest integer, or GPTQ: later weights make up for what earlier ones lost."""
+    """Round to nearest, or GPTQ: later weights compensate for the rounding error of earlier ones."""
 
     NEAREST = "nearest"
     GPTQ = "gptq"
@@ -19,7 +19,7 @@ class Rounding(StrEnum):
 
 @dataclass(frozen=True)
 class QuantizeSettings(Settings):
-    """How weights become integers.
+    """Settings of weight rounding and bias correction.
 
     Attributes:
         clip_weights: take the scales with the least error instead of those that reach the largest weight.
@@ -34,7 +34,7 @@ class QuantizeSettings(Settings):
 
 @dataclass(frozen=True)
 class QatSettings(TrainingSettings):
-    """How components are trained on their grids, distilled from what they are in float.
+    """Settings of quantization-aware training, distilled from the float components.
 
     Attributes:
         scale_rate: of scales and offsets, as a factor on the learning rate: what a step moves, relative to

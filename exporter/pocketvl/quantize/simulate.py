@@ -1,4 +1,4 @@
-"""A module that computes, in torch, what its lowered forms compute."""
+"""Simulate in torch what the lowered graphs compute."""
 
 from __future__ import annotations
 
@@ -10,37 +10,43 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from pocketvl.families.layers.segments import Segments
-from pocketvl.network.integers import QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import Mode
 from pocketvl.quantize.fake import fake_quantize, fake_quantize_dynamic
 from pocketvl.quantize.products import check_names, multiplied, on_grids
 
 
 @contextmanager
-def simulated(module: nn.Module, tower: QuantizedTower, segments: Segments | None = None) -> Iterator[None]:
-    """Inside, the module computes with the tower's weights, biases and grids; after it, as before.
+def simulated(
+    module: nn.Module, component: QuantizedComponent, segments: Segments | None = None
+) -> Iterator[None]:
+    """Context in which the module is fake-quantized with the component's weights, biases and grids.
 
     Args:
-        module: the float module that the tower was made of.
-        tower: its integers.
-        segments: of a fusion model's sequence, where the tower quantizes blocks of products.
+        module: the float module that the component was made of.
+        component: its integers.
+        segments: of a fusion model's sequence, where the component quantizes blocks of products.
 
     Raises:
-        DataError: the tower names a product that the module does not have.
+        DataError: the component names a product that the module does not have.
     """
-    check_names(module, tower.products, segments)
+    check_names(module, component.products, segments)
     floats = {name: value.detach().clone() for name, value in module.state_dict().items()}
     handles: list[RemovableHandle] = []
     try:
         with torch.no_grad():
-            for name, layer in tower.layers.items():
+            for name, layer in component.layers.items():
                 child = module.get_submodule(name)
                 child.get_parameter("weight").copy_(torch.from_numpy(layer.dequantized()))
                 bias = layer.float_bias()
                 if bias is not None:
                     child.get_parameter("bias").copy_(torch.from_numpy(bias))
                 handles.extend(_hooks(child, layer))
-        products = multiplied(module, on_grids(tower.products, segments)) if tower.products else nullcontext()
+        products = (
+            multiplied(module, on_grids(component.products, segments))
+            if component.products
+            else nullcontext()
+        )
         with products:
             yield
     finally:

@@ -1,4 +1,4 @@
-"""What a compression recipe (TOML) says: steps, each a method with its settings, a training, or both."""
+"""The compression recipe (TOML): steps, each a method with its settings, a training, or both."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _RENAMED_KINDS = {"fresh": Reinitialize.kind}
 
 @dataclass(frozen=True, kw_only=True)
 class StepSettings(Settings):
-    """What a step of every kind may say.
+    """Settings that steps of every kind have.
 
     Attributes:
         learn: the training after each round.
@@ -86,7 +86,7 @@ class Step(StepSettings):
 
 @dataclass(frozen=True)
 class CompressRecipe:
-    """How a checkpoint becomes smaller.
+    """A compression recipe.
 
     Attributes:
         steps: what is done, in order.
@@ -96,7 +96,7 @@ class CompressRecipe:
 
 
 def read_compress_recipe(recipe: str) -> CompressRecipe:
-    """Reads a recipe by its name or from a .toml file.
+    """Read a recipe by its name or from a .toml file.
 
     Raises:
         RecipeError: there is none, it is not TOML, or a key is unknown, missing or of the wrong type; the

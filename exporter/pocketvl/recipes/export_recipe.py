@@ -1,4 +1,4 @@
-"""What an export recipe (TOML) says: how towers are calibrated, rounded and trained, and what fails moved."""
+"""The export recipe (TOML): calibration, rounding, quantization-aware training and fallback."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class QatRecipe(Settings):
 
 @dataclass(frozen=True)
 class ExportRecipe(Settings):
-    """How towers become integers.
+    """How components are quantized.
 
     Attributes:
         equalize: even out outlier channels first.
@@ -50,7 +50,7 @@ class ExportRecipe(Settings):
         group_size: 4-bit weights that share a scale.
         most_growth: where the gate fails, layers move to a higher precision until it passes, or until the
             variant's files are this many times as large as they were.
-        qat: trains one precision's towers with their quantization in them.
+        qat: trains one precision's components with their quantization in them.
     """
 
     equalize: bool = True
@@ -69,7 +69,7 @@ class ExportRecipe(Settings):
 
 
 def read_export_recipe(recipe: str) -> ExportRecipe:
-    """Reads a recipe by its name or from a .toml file.
+    """Read a recipe by its name or from a .toml file.
 
     Raises:
         RecipeError: there is none, it is not TOML, or a key is unknown, missing or of the wrong type; the

@@ -28,7 +28,7 @@ def shipped_recipes(folder: str) -> tuple[str, ...]:
 
 
 def read_toml(recipe: str, folder: str) -> dict[str, Any]:
-    """Reads a shipped recipe by its name, or the user's own from a .toml file.
+    """Read a shipped recipe by its name, or the user's own from a .toml file.
 
     Raises:
         RecipeError: there is none, it cannot be read, or it is not TOML.
@@ -54,7 +54,7 @@ def read_toml(recipe: str, folder: str) -> dict[str, Any]:
 
 
 def check_recipe(kind: type[RecipeT], values: dict[str, Any], recipe: str, where: str = "") -> RecipeT:
-    """Makes settings of what a recipe, or a part of it, says.
+    """Make settings of what a recipe, or a part of it, says.
 
     Args:
         kind: the dataclass.
@@ -82,7 +82,7 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], recipe: str, where
 
 
 def _check_values(values: dict[str, Any]) -> None:
-    """Raises ValueError at integers that TOML does not have, and at tables in tables without end."""
+    """Raise ValueError at integers that TOML does not have, and at tables in tables without end."""
     layer: list[Any] = [values]
     for _ in range(_MOST_DEPTH):
         if any(isinstance(each, int) and not -(2**63) <= each < 2**63 for each in layer):

@@ -1,4 +1,4 @@
-"""What a choice of bits makes of a model's answers, by simulation."""
+"""Score choices of bits by simulation in torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset
-from pocketvl.network.integers import QuantizedTower
+from pocketvl.network.integers import QuantizedComponent
 from pocketvl.quantize.simulate import simulated
 from pocketvl.select.search import Group, Widths
 from pocketvl.tasks.base import Task, run_feed
@@ -25,22 +25,22 @@ class ComponentChoices:
     """One component, in the widths that its layers may have.
 
     Attributes:
-        towers: by bits, the component quantized to them.
+        quantized: by bits, the component quantized to them.
         feed: what it is shown.
     """
 
-    towers: Mapping[int, QuantizedTower]
+    quantized: Mapping[int, QuantizedComponent]
     feed: Feed
 
-    def mixed(self, widths: Mapping[str, int]) -> QuantizedTower:
+    def mixed(self, widths: Mapping[str, int]) -> QuantizedComponent:
         """The component with these bits a layer; a layer of 32 bits stays in float."""
-        return QuantizedTower(
-            {name: self.towers[bits].layers[name] for name, bits in widths.items() if bits != FLOAT}
+        return QuantizedComponent(
+            {name: self.quantized[bits].layers[name] for name, bits in widths.items() if bits != FLOAT}
         )
 
 
 class BitTrials:
-    """Answers of components whose layers have any of several widths; outputs are kept by those."""
+    """Outputs of components with mixed bit widths, cached by the widths."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class BitTrials:
         return self._task.soft_score(self._dataset, self.outputs(widths))
 
     def outputs(self, widths: Widths) -> Outputs:
-        """What the components give for the dataset."""
+        """The components' outputs on the dataset."""
         arrays: dict[str, NDArray[np.float32]] = {}
         for component in self._choices:
             arrays |= self._run(component, widths)
@@ -81,7 +81,7 @@ class BitTrials:
         mine = tuple(bits for group, bits in chosen if group.component == component)
         if (component, mine) not in self._kept:
             choices = self._choices[component]
-            tower = choices.mixed(self.layer_widths(component, widths))
-            with simulated(self._runner.components[component].module, tower):
+            mixed = choices.mixed(self.layer_widths(component, widths))
+            with simulated(self._runner.components[component].module, mixed):
                 self._kept[component, mine] = run_feed(self._runner, choices.feed)
         return self._kept[component, mine]

@@ -41,7 +41,7 @@ FEW_EMBEDDINGS_MEDIAN = 0.95
 
 @dataclass(frozen=True)
 class GateSettings:
-    """What a variant may lose.
+    """Allowances of the gate.
 
     Attributes:
         allowance_pp: per metric, the loss allowed against the reference, in percentage points; a metric
@@ -101,7 +101,7 @@ def parse_gate(
 
 
 class Decision(StrEnum):
-    """What the samples say of a loss.
+    """The statistical decision on a loss.
 
     Within: no more is lost than allowed. Lost: more is. Undecided: the estimate is within the allowance, and
     what is known with 95 % confidence is not.
@@ -113,7 +113,7 @@ class Decision(StrEnum):
 
 
 def decide(drop_pp: float, limit_pp: float, n: int, allowance_pp: float) -> Decision:
-    """Holds a loss and its upper limit against an allowance.
+    """Compare a loss and its upper limit with an allowance.
 
     With fewer samples than could ever prove the allowance, the estimate decides alone.
 
@@ -129,7 +129,7 @@ def decide(drop_pp: float, limit_pp: float, n: int, allowance_pp: float) -> Deci
 
 
 def judge(variant: VariantReport, settings: GateSettings) -> GateResult:
-    """Judges one variant: what it lost with 95 % confidence, and how far its outputs are.
+    """Judge one variant: what it lost with 95 % confidence, and how far its outputs are.
 
     The upper limit of the paired loss of every metric that has an allowance is compared with it, and the
     parity of every port with the limits of the variant's precision. Without task metrics parity alone is
@@ -215,7 +215,7 @@ def _too_few(n: int, allowance_pp: float) -> str:
 
 
 def _judge_parity(variant: VariantReport, settings: GateSettings, *, alone: bool) -> _Finding:
-    """Holds the embeddings against the limits; `alone` where no task was measured beside them."""
+    """Compare the embeddings with the limits; `alone` where no task was measured beside them."""
     notes: list[str] = []
     failures: list[str] = []
     limits = settings.parity[variant.precision]

@@ -28,7 +28,7 @@ _STARTUP_SHARE = 0.25
 
 
 class BudgetKind(StrEnum):
-    """What is limited: the sum of a variant's graph files, or what one picture and one text take."""
+    """The limited quantity: total size of graph files, or latency of one picture and one text."""
 
     SIZE = "size"
     LATENCY_MS = "latency_ms"
@@ -36,7 +36,7 @@ class BudgetKind(StrEnum):
 
 @dataclass(frozen=True)
 class Budget:
-    """What a variant may cost: bytes or milliseconds."""
+    """A budget in bytes or milliseconds."""
 
     kind: BudgetKind
     limit: float
@@ -69,13 +69,13 @@ class Group:
 
     @property
     def name(self) -> str:
-        """What the study calls it."""
+        """The parameter name in the Optuna study."""
         return f"{self.component}/{'+'.join(self.layers)}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one choice of bits came to.
+    """Score and cost of one choice of bits.
 
     Attributes:
         score: the objective, higher is better.
@@ -88,7 +88,7 @@ class Outcome:
     latency_ms: float | None = None
 
     def cost(self, budget: Budget) -> float:
-        """What the budget limits."""
+        """The cost that the budget limits."""
         if budget.kind is BudgetKind.SIZE:
             return float(self.size_bytes)
         if self.latency_ms is None:
@@ -151,7 +151,7 @@ def search_bits(
     journal: Path,
     progress: Progress | None = None,
 ) -> tuple[Trial, ...]:
-    """Tries choices of bits until as many as wanted have been tried, by this process or others.
+    """Try choices of bits until as many as wanted have been tried, by this process or others.
 
     Every process that searches with the same journal takes part in one study; one that is killed loses the
     trial that it was at.
@@ -161,7 +161,7 @@ def search_bits(
         evaluate: from one width a group to its outcome.
         settings: budget, number of trials, sampler, seed.
         journal: the study's file; made if missing.
-        progress: told after every trial.
+        progress: called after every trial.
 
     Returns:
         All trials of the study, in order.
@@ -238,27 +238,27 @@ def _greedy(groups: Sequence[Group], limit: float) -> Widths:
     """Widens, from the least widths on, whatever saves most loss a byte, as long as it fits."""
     widths = [group.widths[0] for group in groups]
     steps = []
-    for place, group in enumerate(groups):
+    for index, group in enumerate(groups):
         for narrow, wide in zip(group.widths, group.widths[1:], strict=False):
             gain = group.loss_of[narrow] - group.loss_of[wide]
             added = group.bytes_of[wide] - group.bytes_of[narrow]
-            steps.append((gain / max(added, 1), place, narrow, wide, added))
+            steps.append((gain / max(added, 1), index, narrow, wide, added))
     used = layers_bytes(groups, tuple(widths))
-    for _, place, narrow, wide, added in sorted(steps, key=lambda step: (-step[0], step[1], step[2])):
-        if widths[place] == narrow and used + added <= limit:
-            widths[place], used = wide, used + added
+    for _, index, narrow, wide, added in sorted(steps, key=lambda step: (-step[0], step[1], step[2])):
+        if widths[index] == narrow and used + added <= limit:
+            widths[index], used = wide, used + added
     return tuple(widths)
 
 
 def layers_bytes(groups: Sequence[Group], widths: Widths) -> int:
-    """What the groups' weights and scales take."""
+    """Bytes of the groups' weights and scales."""
     return sum(group.bytes_of[width] for group, width in zip(groups, widths, strict=True))
 
 
 def enqueue(
     study_journal: Path, groups: Sequence[Group], settings: SearchSettings, points: Sequence[Widths]
 ) -> None:
-    """Puts choices at the head of a study, or back there where a process was killed while it tried them."""
+    """Put choices at the head of a study, or back there where a process was killed while it tried them."""
     study = _open_study(groups, settings, study_journal)
     names = [group.name for group in groups]
     states = (_states().COMPLETE, _states().WAITING)
@@ -289,18 +289,18 @@ def _open_study(groups: Sequence[Group], settings: SearchSettings, journal: Path
         load_if_exists=True,
     )
     # one attribute, so that no other process finds half of it
-    told = {
+    ingredients = {
         "groups": [[group.name, list(group.widths)] for group in groups],
         "budget": [settings.budget.kind.value, settings.budget.limit],
     }
-    if study.user_attrs.get(_SEARCHED, told) != told:
+    if study.user_attrs.get(_SEARCHED, ingredients) != ingredients:
         raise RecipeError(f"{journal} is the study of another search: name another folder, or delete it")
-    study.set_user_attr(_SEARCHED, told)
+    study.set_user_attr(_SEARCHED, ingredients)
     return study
 
 
 def _sampler(settings: SearchSettings, number: int) -> optuna.samplers.BaseSampler:
-    """What proposes the trial of a number; a seed of its own keeps processes from proposing the same."""
+    """The Optuna sampler of a trial number; a seed of its own keeps processes from proposing the same."""
     import warnings
 
     import optuna

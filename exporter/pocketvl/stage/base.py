@@ -1,4 +1,4 @@
-"""What a stage is."""
+"""The base class of stages."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """What a person reads while it runs; may tell two stages of one class apart."""
+        """The title shown while it runs; may distinguish two stages of one class."""
         return self.name
 
     def reads(self) -> Mapping[str, Path]:
@@ -100,7 +100,7 @@ class Stage:
         return {}
 
     def environment(self) -> Mapping[str, str]:
-        """What else of this machine the result depends on, such as its instruction set; part of the key."""
+        """Machine properties that the result depends on, such as the instruction set; part of the key."""
         return {}
 
     def requires(self, source: Inputs) -> None:
@@ -114,7 +114,7 @@ class Stage:
         """
 
     def run(self, source: Inputs, out: Path) -> None:
-        """Does the work.
+        """Do the work.
 
         Args:
             source: where the inputs are.
@@ -126,7 +126,7 @@ class Stage:
         raise NotImplementedError
 
     def ensures(self, source: Inputs, result: Path) -> None:
-        """Checks a result before it is sealed.
+        """Check a result before it is sealed.
 
         Args:
             source: where the inputs are.
@@ -157,7 +157,7 @@ def links(stage: Stage) -> dict[str, tuple[Stage | Path, ...]]:
 
 
 def empty_fields(stage: Stage) -> dict[str, tuple[Path, ...]]:
-    """The tuple fields that hold nothing: settings or inputs, that cannot be told."""
+    """The empty tuple fields, of which it is not known whether they are settings or inputs."""
     return {name: () for name, value in _values(stage) if value in ((), [])}
 
 

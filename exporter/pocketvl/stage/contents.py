@@ -1,4 +1,4 @@
-"""What is in a file or a folder, as one sha256; remembered, so that asking again costs a `stat`.
+"""SHA-256 digests of files and folders, cached by `stat`.
 
 A remembered digest is used only while device, inode, size, mtime and ctime are all unchanged, and is
 remembered only of a file that had been left alone for `SETTLED_NS` when it was read: a file changed twice
@@ -89,8 +89,8 @@ class Contents:
         Raises:
             StageError: something below cannot be read, or a link leads back up.
         """
-        place = folder.absolute()
-        return {name: self._file(f"{folder}/{name}", f"{place}/{name}") for name in list_files(folder)}
+        root = folder.absolute()
+        return {name: self._file(f"{folder}/{name}", f"{root}/{name}") for name in list_files(folder)}
 
     def of(self, path: Path) -> str:
         """Digest of a file's bytes, or of a folder's file names and bytes; its own name does not count.
@@ -105,7 +105,7 @@ class Contents:
         return self.file(path).sha256
 
     def save(self) -> None:
-        """Writes the memo, if it learned anything; failing to is not an error, for it only saves time."""
+        """Write the memo, if it learned anything; failing to is not an error, for it only saves time."""
         if self._memo is None or not self._changed:
             return
         if len(self._known) > MEMO_LIMIT:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def link_or_copy(source: Path | str, target: Path | str) -> None:
-    """Puts a file of a sealed result into another result as a hard link, or as a copy where none can be made.
+    """Put a file of a sealed result into another result as a hard link, or as a copy where none can be made.
 
     For results of one cache alone: whoever may change one of the names would change what the other holds.
 

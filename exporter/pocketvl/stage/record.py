@@ -25,7 +25,7 @@ _MOST_NAMED = 3
 
 
 def write_record(folder: Path) -> None:
-    """Writes down every file of a folder as it is now."""
+    """Write down every file of a folder as it is now."""
     files = {name: digest.sha256 for name, digest in Contents().files(folder).items()}
     text = json.dumps({"format": 1, "files": files}, indent=1, sort_keys=True)
     (folder / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
@@ -41,7 +41,7 @@ def read_record(folder: Path) -> Mapping[str, str | None] | None:
 
 
 def check_owned(folder: Path, written: Written, keep: Collection[str] = ()) -> None:
-    """Checks that replacing a folder loses nothing that pocketvl did not write.
+    """Check that replacing a folder loses nothing that pocketvl did not write.
 
     Args:
         folder: an existing folder.

@@ -27,7 +27,7 @@ _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 def check_replaceable(destination: Path, written: Written, keep: Collection[str] = ()) -> None:
-    """Says early whether `publish` and `replace_dir` would refuse a destination.
+    """Say early whether `publish` and `replace_dir` would refuse a destination.
 
     Args:
         destination: where a folder is to go. Missing and empty are fine.
@@ -37,21 +37,21 @@ def check_replaceable(destination: Path, written: Written, keep: Collection[str]
     Raises:
         StageError: something else stands there, and would be lost; the message names it.
     """
-    place = destination.resolve()
-    if not place.exists():
+    target = destination.resolve()
+    if not target.exists():
         return
-    if not place.is_dir():
+    if not target.is_dir():
         raise StageError(
             f"{destination} exists and is not a folder; name another place or remove it yourself"
         )
     try:
-        check_owned(place, written, keep)
+        check_owned(target, written, keep)
     except OSError as error:
         raise StageError(f"cannot read {destination}: {error.strerror or error}") from error
 
 
 def replace_dir(new: Path, destination: Path, written: Written, keep: Collection[str] = ()) -> None:
-    """Moves the folder `new` to `destination`; what stood there is deleted after it has been replaced.
+    """Move the folder `new` to `destination`; what stood there is deleted after it has been replaced.
 
     Whenever the process is killed, `destination` is the old folder or the new one, whole.
 
@@ -64,23 +64,23 @@ def replace_dir(new: Path, destination: Path, written: Written, keep: Collection
     Raises:
         StageError: what stands there is not ours, one folder lies in the other, or the system refuses.
     """
-    place = destination.resolve()
+    target = destination.resolve()
     with _refusals(destination):
-        _put_back(place)
+        _put_back(target)
         check_replaceable(destination, written, keep)
-        if place.is_relative_to(new.resolve()) or new.resolve().is_relative_to(place):
+        if target.is_relative_to(new.resolve()) or new.resolve().is_relative_to(target):
             raise StageError(f"{new} and {destination} lie in each other")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists():
-            exchange(new, place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            exchange(new, target)
             _drop_old(new, destination)
         else:
-            new.rename(place)
-        sync_folder(place.parent)
+            new.rename(target)
+        sync_folder(target.parent)
 
 
 def publish(result: Path, destination: Path, written: Written, keep: Collection[str] = ()) -> None:
-    """Copies a finished folder to where the user wants it, in one step; see `replace_dir`.
+    """Copy a finished folder to where the user wants it, in one step; see `replace_dir`.
 
     Does nothing where the two hold the same.
 
@@ -93,48 +93,50 @@ def publish(result: Path, destination: Path, written: Written, keep: Collection[
     Raises:
         StageError: as `replace_dir`, or the copy cannot be written.
     """
-    place = destination.resolve()
+    target = destination.resolve()
     with _refusals(destination):
-        if _is_same(result, place, keep):
+        if _is_same(result, target, keep):
             return clean_up(destination)
         check_replaceable(destination, written, keep)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         clean_up(destination)
-        with scratch_folder(place.parent, _scratch_prefix(place)) as scratch:
-            copy = scratch / place.name
+        with scratch_folder(target.parent, _scratch_prefix(target)) as scratch:
+            copy = scratch / target.name
             shutil.copytree(result, copy, copy_function=shutil.copyfile)
             for name in keep:
-                if (place / name).is_file():
-                    shutil.copyfile(place / name, copy / name)
+                if (target / name).is_file():
+                    shutil.copyfile(target / name, copy / name)
             sync_tree(copy)
             return replace_dir(copy, destination, written, keep)
 
 
-def _is_same(result: Path, place: Path, keep: Collection[str]) -> bool:
+def _is_same(result: Path, target: Path, keep: Collection[str]) -> bool:
     """Whether a folder holds what another one does, files that are kept aside."""
-    names, there = (sorted(p.relative_to(at) for p in at.rglob("*") if p.is_file()) for at in (result, place))
+    names, there = (
+        sorted(p.relative_to(at) for p in at.rglob("*") if p.is_file()) for at in (result, target)
+    )
     if names != [name for name in there if name in names or name.as_posix() not in keep]:
         return False
     return all(
-        (result / name).stat().st_size == (place / name).stat().st_size
-        and (result / name).read_bytes() == (place / name).read_bytes()
+        (result / name).stat().st_size == (target / name).stat().st_size
+        and (result / name).read_bytes() == (target / name).read_bytes()
         for name in names
         if name.as_posix() not in keep
     )
 
 
 def clean_up(destination: Path) -> None:
-    """Removes what a `publish` to `destination` that was killed left beside it."""
-    place = destination.resolve()
-    reclaim(place.parent, _scratch_prefix(place))
+    """Remove what a `publish` to `destination` that was killed left beside it."""
+    target = destination.resolve()
+    reclaim(target.parent, _scratch_prefix(target))
 
 
-def _scratch_prefix(place: Path) -> str:
-    return f".{place.name}.new-"
+def _scratch_prefix(target: Path) -> str:
+    return f".{target.name}.new-"
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Swaps the folders behind two existing names, at once where the system can.
+    """Swap the folders behind two existing names, at once where the system can.
 
     Raises:
         OSError: the system refuses; both are as they were.
@@ -192,19 +194,19 @@ def _drop_old(old: Path, destination: Path) -> None:
         ) from error
 
 
-def _previous(place: Path) -> Path:
-    return place.with_name(f".{place.name}.pocketvl-previous")
+def _previous(target: Path) -> Path:
+    return target.with_name(f".{target.name}.pocketvl-previous")
 
 
-def _put_back(place: Path) -> None:
+def _put_back(target: Path) -> None:
     """Undoes an exchange by renames that was killed halfway."""
-    previous = _previous(place)
+    previous = _previous(target)
     if not previous.exists():
         return
-    if place.exists():
+    if target.exists():
         shutil.rmtree(previous)
     else:
-        previous.rename(place)
+        previous.rename(target)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class PlanError(StageError):
 
 
 class EventKind(enum.StrEnum):
-    """What happened to a stage."""
+    """Kinds of events."""
 
     STARTED = "started"
     PROGRESS = "progress"
@@ -47,12 +47,12 @@ class EventKind(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """One thing to tell the user while a plan runs.
+    """An event while a plan runs, for the user to see.
 
     Attributes:
         kind: what happened.
         stage: to which stage.
-        number: its place in the plan, from 1.
+        number: its index in the plan, from 1.
         total: how many stages the plan has.
         seconds: how long it took, with DONE and CACHED.
         progress: (done, total, what) within the stage, with PROGRESS.
@@ -79,7 +79,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What a stage gave.
+    """The result of a stage.
 
     Attributes:
         stage: the stage.
@@ -114,7 +114,7 @@ class Results:
 
 
 def plan(stages: Sequence[Stage]) -> Plan:
-    """Orders stages with all that they need, and checks every one of them.
+    """Order stages with all that they need, and check every one of them.
 
     Args:
         stages: the ones whose results are wanted; what they need comes along by itself.
@@ -136,7 +136,7 @@ def plan(stages: Sequence[Stage]) -> Plan:
 def run(
     plan: Plan, cache: Path, progress: Callable[[Event], None] | None = None, *, verify: bool = False
 ) -> Results:
-    """Runs what is not in the cache, in order; after a kill, the next run goes on from the last one sealed.
+    """Run what is not in the cache, in order; after a kill, the next run goes on from the last one sealed.
 
     Of a launch of several processes the first does that; the others join in the stages that resume, and wait
     for the results of all.
@@ -144,7 +144,7 @@ def run(
     Args:
         plan: from `plan()`.
         cache: folder for results; made if missing, may be shared by processes that run at the same time.
-        progress: is told what happens.
+        progress: called with every event.
         verify: read cached results and inputs byte by byte instead of trusting unchanged file times.
 
     Raises:
@@ -152,13 +152,13 @@ def run(
             cache cannot be used.
         PocketVLError: what a stage itself raised; its result is not kept.
     """
-    tell = progress or (lambda event: None)
+    report = progress or (lambda event: None)
     store = Store(cache, verify=verify)
     known: dict[int, str] = {}
     done: dict[str, Result] = {}
     try:
         for number, stage in enumerate(plan.stages, start=1):
-            desk = _Desk(store, stage, number, len(plan.stages), tell)
+            desk = _Desk(store, stage, number, len(plan.stages), report)
             done[_identity(stage, known)] = desk.result(_locate(stage, done, known))
     finally:
         store.contents.save()
@@ -167,13 +167,13 @@ def run(
 
 @dataclass(frozen=True)
 class _Desk:
-    """One stage being dealt with."""
+    """One stage being run."""
 
     store: Store
     stage: Stage
     number: int
     total: int
-    tell: Callable[[Event], None]
+    report: Callable[[Event], None]
 
     def result(self, inputs: dict[str, tuple[Path | Result, ...]]) -> Result:
         begin = time.perf_counter()
@@ -195,7 +195,7 @@ class _Desk:
         return self._resume(inputs, ingredients) if self.stage.resumes else self._seal(inputs, ingredients)
 
     def _follow(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
-        """Waits for what the launch's first process makes; helps where all of them are needed."""
+        """Wait for what the launch's first process makes; help where all of them are needed."""
         work, helped = self.store.work_of(self.stage.name, ingredients), not self.stage.resumes
         while (found := self.store.find(self.stage.name, ingredients)) is None:
             if not helped and is_called(work):
@@ -207,7 +207,7 @@ class _Desk:
         return found
 
     def _resume(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
-        """Goes on in the stage's work folder, unless another process came to the end there meanwhile."""
+        """Go on in the stage's work folder, unless another process came to the end there meanwhile."""
         with self.store.work_folder(self.stage.name, ingredients) as work:
             found = self.store.find(self.stage.name, ingredients)
             if found is not None:
@@ -261,7 +261,7 @@ class _Desk:
     def _say(
         self, kind: EventKind, *, seconds: float = 0.0, progress: tuple[int, int, str] = (0, 0, "")
     ) -> None:
-        self.tell(Event(kind, self.stage, self.number, self.total, seconds, progress))
+        self.report(Event(kind, self.stage, self.number, self.total, seconds, progress))
 
 
 @contextmanager
@@ -282,8 +282,8 @@ def _stage_errors(stage: Stage, out: Path) -> Iterator[None]:
                 f"{stage.title} failed: {full}; free some space or name other folders with --cache and TMPDIR"
             ) from error
         if isinstance(error, OSError):
-            place = f"writing to {cache}" if error.filename is None else error.filename
-            raise StageError(f"{stage.title} failed: {reason(error)} ({place})") from error
+            where = f"writing to {cache}" if error.filename is None else error.filename
+            raise StageError(f"{stage.title} failed: {reason(error)} ({where})") from error
         if not isinstance(error, PocketVLError):
             error.add_note(f"while running the stage {stage.title}")
         raise

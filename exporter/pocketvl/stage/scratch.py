@@ -22,7 +22,7 @@ _LOCK = ".lock"
 
 @contextmanager
 def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Makes an empty folder inside `parent`, and removes it and what is left in it at the end.
+    """Make an empty folder inside `parent`, and remove it and what is left in it at the end.
 
     Args:
         parent: existing folder; the scratch folder is on its file system.
@@ -41,7 +41,7 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def reclaim(parent: Path, prefix: str) -> None:
-    """Removes scratch folders of processes that are gone; those in use stay.
+    """Remove scratch folders of processes that are gone; those in use stay.
 
     Args:
         parent: where the folders are.
@@ -59,7 +59,7 @@ def reclaim(parent: Path, prefix: str) -> None:
 
 
 def claim_folder(folder: Path) -> int:
-    """Makes a folder if it is missing, and waits until no other process claims it.
+    """Make a folder if it is missing, and wait until no other process claims it.
 
     Returns:
         A handle: the folder is this process's until it is closed.

@@ -109,11 +109,11 @@ class Store:
             os.close(handle)
 
     def drop_work(self, stage: str, ingredients: dict[str, object]) -> None:
-        """Removes what a stage that resumes kept, now that its result is sealed."""
+        """Remove what a stage that resumes kept, now that its result is sealed."""
         shutil.rmtree(self.work_of(stage, ingredients), ignore_errors=True)
 
     def seal(self, stage: str, ingredients: dict[str, object], result: Path) -> Sealed:
-        """Makes a draft a result.
+        """Seal a draft as a result.
 
         Where another process sealed the same result meanwhile, that one stands and the draft is dropped.
 
@@ -159,28 +159,28 @@ class Store:
             seal = json.loads((entry / _SEAL).read_bytes())
             if seal["format"] != SEAL_FORMAT or _canonical(seal["ingredients"]) != _canonical(ingredients):
                 return None
-            said = {name: FileDigest(at["sha256"], at["bytes"]) for name, at in seal["files"].items()}
+            files = {name: FileDigest(at["sha256"], at["bytes"]) for name, at in seal["files"].items()}
             folder = entry / _RESULT
-            sizes = {name: (folder / name).lstat().st_size for name in said}
-            if any(size != said[name].size_bytes for name, size in sizes.items()):
+            sizes = {name: (folder / name).lstat().st_size for name in files}
+            if any(size != files[name].size_bytes for name, size in sizes.items()):
                 return None
-            if self.contents.files(folder) != said or digest_of(said) != seal["digest"]:
+            if self.contents.files(folder) != files or digest_of(files) != seal["digest"]:
                 return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, StageError):
             return None
-        return Sealed(folder, digest_of(said), ingredients)
+        return Sealed(folder, digest_of(files), ingredients)
 
 
 @contextmanager
 def cache_errors(where: Path) -> Iterator[None]:
-    """Turns an OSError about the cache into one line that says where and what to do."""
+    """Turn an OSError about the cache into one line that says where and what to do."""
     try:
         yield
     except OSError as error:
-        place = error.filename or where
+        path = error.filename or where
         full = full_disk(error, where)
         raise StageError(
-            f"cannot write the cache at {place}: {full or reason(error)}; "
+            f"cannot write the cache at {path}: {full or reason(error)}; "
             f"{'free some space or ' if full else ''}name another folder with --cache (POCKETVL_CACHE)"
         ) from error
 

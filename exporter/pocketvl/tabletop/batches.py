@@ -69,9 +69,9 @@ class TabletopBatches:
                 image, scene = image[:, ::-1], scene.mirrored()
             images.append(image)
             rows.append(row_of(scene))
-            form, said = self._speak(scene, rng)
-            texts += [form.write(statement) for statement in said]
-            statements += [statement_row(statement, form.tells) for statement in said]
+            form, spoken = self._speak(scene, rng)
+            texts += [form.write(statement) for statement in spoken]
+            statements += [statement_row(statement, form.tells) for statement in spoken]
         encoded = self._tokenizer.encode_batch(texts)
         longest = max(len(e.ids) for e in encoded)
         return Batch(
@@ -82,11 +82,11 @@ class TabletopBatches:
         )
 
     def _indices(self, step: int) -> list[int]:
-        """Walks through the pool in a new order every time around."""
+        """Indices of a step's scenes; a new order in every epoch."""
         size, per_pass = self._batch_size, len(self._pool.images) // self._batch_size
-        around, place = divmod(step, per_pass)
-        order = np.random.default_rng([self._seed, around, 1]).permutation(len(self._pool.images))
-        return sorted(order[place * size : (place + 1) * size].tolist())
+        epoch, index = divmod(step, per_pass)
+        order = np.random.default_rng([self._seed, epoch, 1]).permutation(len(self._pool.images))
+        return sorted(order[index * size : (index + 1) * size].tolist())
 
     def _speak(self, scene: Scene, rng: np.random.Generator) -> tuple[Form, list[Statement]]:
         """A form of words, and what is said in it: one true statement, then the hard negatives."""
@@ -125,8 +125,8 @@ def statement_row(statement: Statement, tells: Sequence[Kind]) -> list[int]:
     row = []
     for look in (statement.first, statement.second):
         for kind, values in zip(_ATTRIBUTES, VOCABULARIES, strict=True):
-            told = look is not None and kind in tells
-            row.append(1 + values.index(getattr(look, kind.value)) if told else 0)
+            is_known = look is not None and kind in tells
+            row.append(1 + values.index(getattr(look, kind.value)) if is_known else 0)
     relations = list(Relation)
     row.append(0 if statement.relation is None else 1 + relations.index(statement.relation))
     return row

@@ -1,6 +1,6 @@
 """The CLIP of the tabletop world, and what each phase of its training asks of it.
 
-First the oracle (`tabletop_oracle`) learns where scenes and statements belong; then each tower learns, by
+First the oracle (`tabletop_oracle`) learns where scenes and statements belong; then each encoder learns, by
 itself, to land there. The two meet for the first time when the checkpoint is used.
 """
 
@@ -35,8 +35,8 @@ VocabularySize = Annotated[int, Field(ge=LEAST_VOCABULARY, le=2**24)]
 
 
 @dataclass(frozen=True)
-class TowerSettings(Settings):
-    """Width, depth and heads of a transformer tower."""
+class EncoderSettings(Settings):
+    """Width, depth and heads of a transformer encoder."""
 
     width: Width
     layers: Layers
@@ -49,7 +49,7 @@ class TowerSettings(Settings):
 
 @dataclass(frozen=True)
 class ModelSettings(Settings):
-    """What is to be said of a model, whatever its towers are."""
+    """Settings of a model, whatever its encoders are."""
 
     image_size: Pixels
     text_length: TextLength
@@ -64,8 +64,8 @@ class ClipSettings(ModelSettings):
     """The shape of a CLIP."""
 
     patch_size: Pixels
-    image: TowerSettings
-    text: TowerSettings
+    image: EncoderSettings
+    text: EncoderSettings
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,13 +73,13 @@ class ClipSettings(ModelSettings):
 
 
 def check_heads(heads: int, width: int) -> None:
-    """Raises RecipeError where attention heads cannot share a width."""
+    """Raise RecipeError where attention heads cannot share a width."""
     if width % heads:
         raise RecipeError(f"heads: {heads} heads do not divide a width of {width}")
 
 
 def check_patches(patch_size: int, image_size: int) -> None:
-    """Raises RecipeError where a picture has not one patch."""
+    """Raise RecipeError where a picture has not one patch."""
     if patch_size > image_size:
         raise RecipeError(f"patch_size: {patch_size} pixels are more than the {image_size} of a picture")
 
@@ -87,7 +87,7 @@ def check_patches(patch_size: int, image_size: int) -> None:
 def build_clip(settings: ClipSettings) -> CLIPModel:
     """A CLIPModel with random weights (of torch's present random state)."""
 
-    def tower(shape: TowerSettings) -> dict[str, object]:
+    def section(shape: EncoderSettings) -> dict[str, object]:
         return {
             "hidden_size": shape.width,
             "intermediate_size": 4 * shape.width,
@@ -98,22 +98,22 @@ def build_clip(settings: ClipSettings) -> CLIPModel:
         }
 
     text = {
-        **tower(settings.text),
+        **section(settings.text),
         "vocab_size": settings.vocab_size,
         "max_position_embeddings": settings.text_length,
         "pad_token_id": PAD_ID,
         "bos_token_id": BOS_ID,
         "eos_token_id": EOS_ID,
     }
-    image = {**tower(settings.image), "image_size": settings.image_size, "patch_size": settings.patch_size}
+    image = {**section(settings.image), "image_size": settings.image_size, "patch_size": settings.patch_size}
     config = CLIPConfig(text_config=text, vision_config=image, projection_dim=settings.embedding_dim)
     # Eager attention: under bfloat16 on a CPU the fused kernel's backward pass takes 1.6 times as long.
     config._attn_implementation = "eager"
     return CLIPModel(config)
 
 
-class TaughtTower(nn.Module):
-    """The image side of a model, with the head on its patches that training alone needs."""
+class PatchHeadEncoder(nn.Module):
+    """The image encoder of a model, with the head on its patches that only training needs."""
 
     def __init__(self, encoder: ClipImageEncoder | ConvNextImageEncoder, width: int) -> None:
         """Args: encoder: shared. width: of the patches' hidden states."""
@@ -122,7 +122,7 @@ class TaughtTower(nn.Module):
         self.patch_head = nn.Linear(width, 1 + sum(len(v) for v in VOCABULARIES))
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Embeds pictures and, for the training, what lies under each patch.
+        """Embed pictures and, for the training, what lies under each patch.
 
         Args:
             pixels: uint8 [B, H, W, 3].
@@ -141,7 +141,7 @@ class TaughtTower(nn.Module):
         raise NotImplementedError
 
 
-class ImageTower(TaughtTower):
+class ClipPatchHeadEncoder(PatchHeadEncoder):
     """Of a CLIPModel: its pooled token comes before the patches."""
 
     def patches(self, hidden: torch.Tensor) -> tuple[torch.Tensor, nn.Module]:
@@ -211,7 +211,7 @@ class ImageObjective:
 
 @dataclass(frozen=True, eq=False)
 class JointObjective:
-    """Pictures against captions and false captions, as both towers embed them.
+    """Pictures against captions and false captions, as both encoders embed them.
 
     Attributes:
         scale: factor on the similarities; not trained any more.
@@ -249,11 +249,11 @@ def under_patches(rows: torch.Tensor, patches: int) -> tuple[torch.Tensor, torch
 
 
 def naming_loss(
-    logits: torch.Tensor, rows: torch.Tensor, covered: torch.Tensor, which: torch.Tensor
+    logits: torch.Tensor, rows: torch.Tensor, covered: torch.Tensor, owner: torch.Tensor
 ) -> torch.Tensor:
     """Whether an object lies under each patch and what it looks like; logits [B, P, 1 + attributes]."""
     loss = F.binary_cross_entropy_with_logits(logits[..., 0], covered.float())
-    attributes = rows[..., :4].long().gather(1, which[..., None].expand(-1, -1, 4))[covered]  # [M, 4]
+    attributes = rows[..., :4].long().gather(1, owner[..., None].expand(-1, -1, 4))[covered]  # [M, 4]
     start = 1
     for k, values in enumerate(VOCABULARIES):
         named = logits[..., start : start + len(values)][covered]
@@ -263,8 +263,8 @@ def naming_loss(
 
 
 def _placing_loss(
-    tokens: torch.Tensor, things: torch.Tensor, covered: torch.Tensor, which: torch.Tensor
+    tokens: torch.Tensor, things: torch.Tensor, covered: torch.Tensor, owner: torch.Tensor
 ) -> torch.Tensor:
     """How far the patches' tokens [B, P, D] are from the vectors [B, 5, D] of the objects under them."""
-    target = things.gather(1, which[..., None].expand(-1, -1, things.shape[-1]))  # [B, P, D]
+    target = things.gather(1, owner[..., None].expand(-1, -1, things.shape[-1]))  # [B, P, D]
     return _apart(tokens[covered], target[covered])

@@ -1,7 +1,7 @@
 """The dual encoder of the tabletop world: a ConvNeXt that sees and a BERT that reads.
 
-Its towers go through the phases of the CLIP (`tabletop_clip`). Where the transformer's pooled token adds up
-what the patches say, the ConvNeXt takes the mean over its places.
+Its encoders go through the phases of the CLIP (`tabletop_clip`). Where the transformer's pooled token adds up
+what the patches say, the ConvNeXt takes the mean over its positions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from transformers import VisionTextDualEncoderConfig, VisionTextDualEncoderModel
 
 from pocketvl.errors import RecipeError
 from pocketvl.settings import Layers, Pixels, Settings, Width
-from pocketvl.tabletop.clip import ModelSettings, TaughtTower, TowerSettings, check_patches
+from pocketvl.tabletop.clip import EncoderSettings, ModelSettings, PatchHeadEncoder, check_patches
 from pocketvl.tabletop.tokenizer import PAD_ID
 
 # What a layer's outputs are scaled by at first. ConvNeXt's 1e-6 is made for many layers and long trainings.
@@ -27,7 +27,7 @@ class ConvNextSettings(Settings):
     """Stages of layers; each but the first halves the sides of what it sees.
 
     Attributes:
-        patch_size: pixels a side of what becomes one place.
+        patch_size: pixels a side of what becomes one position.
         channels: of each stage.
         depths: layers of each stage.
     """
@@ -47,7 +47,7 @@ class DualEncoderSettings(ModelSettings):
     """The shape of a VisionTextDualEncoder."""
 
     image: ConvNextSettings
-    text: TowerSettings
+    text: EncoderSettings
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,8 +88,8 @@ def build_dual_encoder(settings: DualEncoderSettings) -> VisionTextDualEncoderMo
     return VisionTextDualEncoderModel(config)
 
 
-class ConvNextTower(TaughtTower):
-    """Of a ConvNeXt: the places of its last stage are the patches."""
+class ConvNextPatchHeadEncoder(PatchHeadEncoder):
+    """Of a ConvNeXt: the positions of its last stage are the patches."""
 
     def patches(self, hidden: torch.Tensor) -> tuple[torch.Tensor, nn.Module]:
         return hidden.flatten(2).transpose(1, 2), self.encoder.get_submodule("vision_model.layernorm")

@@ -26,14 +26,14 @@ _WORTH_PROCESSES = 1000
 def write_tabletop(
     out: Path, seed: int, count: int, size: int = DEFAULT_SIZE, progress: Progress | None = None
 ) -> None:
-    """Writes scenes 0 to `count` - 1 of world `seed` into the existing folder `out`.
+    """Write scenes 0 to `count` - 1 of world `seed` into the existing folder `out`.
 
     Args:
         out: where samples.jsonl and images/ go.
         seed: of the world; scene k of a seed is the same whatever the count.
         count: number of scenes, at least 1.
         size: side of the square pictures in pixels, 32 to 1024.
-        progress: told after every scene.
+        progress: called after every scene.
 
     Raises:
         DataError: count, seed or size is out of range.
@@ -64,7 +64,7 @@ def _samples(seed: int, count: int, size: int) -> Iterator[tuple[bytes, dict[str
 
 
 def check_tabletop(seed: int, count: int, size: int) -> None:
-    """Raises DataError where a world cannot be made so."""
+    """Raise DataError where a world cannot be made so."""
     if seed < 0 or count < 1 or not SMALLEST_SIZE <= size <= LARGEST_SIZE:
         raise DataError(
             f"a tabletop world needs a seed of 0 or more, a count of 1 or more and a size of "

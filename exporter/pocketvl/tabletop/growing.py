@@ -15,44 +15,44 @@ from transformers import CLIPModel
 
 from pocketvl.errors import TrainingError
 
-_TOWERS = ("vision_model", "text_model")
+_ENCODERS = ("vision_model", "text_model")
 _LAST_LINEARS = ("self_attn.out_proj", "mlp.fc2")
 
 
 def grow_(model: CLIPModel, start: CLIPModel) -> None:
-    """Gives a model the weights of a shallower or equally deep one, and the answers of that.
+    """Give a model the weights of a shallower or equally deep one, and the answers of that.
 
     Args:
-        model: changed in place; each of its towers has a whole multiple of the other's layers.
+        model: changed in place; each of its encoders has a whole multiple of the other's layers.
         start: of the same widths, heads, vocabulary and picture size.
 
     Raises:
         TrainingError: the two differ in anything but depth.
     """
     state = dict(start.state_dict())
-    for tower in _TOWERS:
-        shallow, deep = (_layers(each, tower) for each in (start, model))
+    for encoder in _ENCODERS:
+        shallow, deep = (_layers(each, encoder) for each in (start, model))
         if not shallow or deep % shallow:
-            raise TrainingError(f"{tower} cannot grow from {shallow} to {deep} layers: only to a multiple")
-        _expand_(state, f"{tower}.encoder.layers.", deep // shallow)
+            raise TrainingError(f"{encoder} cannot grow from {shallow} to {deep} layers: only to a multiple")
+        _expand_(state, f"{encoder}.encoder.layers.", deep // shallow)
     _check_shapes(model.state_dict(), state)
     model.load_state_dict(state)
 
 
-def _layers(model: CLIPModel, tower: str) -> int:
-    layers = model.get_submodule(f"{tower}.encoder.layers")
+def _layers(model: CLIPModel, encoder: str) -> int:
+    layers = model.get_submodule(f"{encoder}.encoder.layers")
     assert isinstance(layers, nn.ModuleList)
     return len(layers)
 
 
 def _expand_(state: dict[str, torch.Tensor], prefix: str, times: int) -> None:
-    """Puts in place of each layer itself, and then copies of it that add nothing."""
+    """Put in place of each layer itself, and then copies of it that add nothing."""
     old = {name: state.pop(name) for name in list(state) if name.startswith(prefix)}
     for name, value in old.items():
-        place, _, inner = name.removeprefix(prefix).partition(".")
+        index, _, inner = name.removeprefix(prefix).partition(".")
         silent = inner.startswith(_LAST_LINEARS)
         for copy in range(times):
-            new = f"{prefix}{int(place) * times + copy}.{inner}"
+            new = f"{prefix}{int(index) * times + copy}.{inner}"
             state[new] = torch.zeros_like(value) if silent and copy else value
 
 

@@ -52,25 +52,27 @@ class Statement(NamedTuple):
 Template = Callable[[Statement], str]
 
 
-def holds(statement: Statement, scene: Scene, told: Sequence[Kind] = tuple(ATTRIBUTES)) -> bool:
+def holds(statement: Statement, scene: Scene, mentioned: Sequence[Kind] = tuple(ATTRIBUTES)) -> bool:
     """Whether a generous observer could call the statement true of the scene.
 
     Args:
         statement: what is said.
         scene: what is there.
-        told: the attributes that the wording mentions; all others are not compared.
+        mentioned: the attributes that the wording mentions; all others are not compared.
     """
     first, second, relation = statement
     if second is None or relation is None:
-        return any(_alike(t.look, first, told) for t in scene.things)
+        return any(_alike(t.look, first, mentioned) for t in scene.things)
     return any(
-        _alike(a.look, first, told) and _alike(b.look, second, told) and possibly_related(a, b, relation)
+        _alike(a.look, first, mentioned)
+        and _alike(b.look, second, mentioned)
+        and possibly_related(a, b, relation)
         for a, b in permutations(scene.things, 2)
     )
 
 
-def _alike(look: Look, other: Look, told: Sequence[Kind]) -> bool:
-    return all(getattr(look, kind.value) == getattr(other, kind.value) for kind in told)
+def _alike(look: Look, other: Look, mentioned: Sequence[Kind]) -> bool:
+    return all(getattr(look, kind.value) == getattr(other, kind.value) for kind in mentioned)
 
 
 def sample_statement(scene: Scene, rng: np.random.Generator) -> Statement:

@@ -4,7 +4,7 @@ A dual encoder that learns from pictures and captions alone stays a bag of words
 it nothing at first, so nothing draws that into the embeddings. The oracle has no such trouble. It is handed
 the objects of a scene and the meaning of a text, and adds up one vector an object, made of its look and its
 place. A statement goes through the same encoder, as the scene that it describes: "A left of B" is an A on the
-left and a B on the right. So a relation and its reverse lie apart from the first step on. The towers of the
+left and a B on the right. So a relation and its reverse lie apart from the first step on. The encoders of the
 CLIP then learn to land where the oracle puts the same scene or text.
 
 (With an encoder of its own for statements, the oracle itself sat on the plateau: after 1,200 steps it told

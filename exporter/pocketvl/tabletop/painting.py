@@ -45,7 +45,7 @@ class PaintTabletop(Stage):
 
 
 def make_tabletop(
-    stage: PaintTabletop, out: Path, cache: Path, tell: Callable[[Event], None] | None = None
+    stage: PaintTabletop, out: Path, cache: Path, progress: Callable[[Event], None] | None = None
 ) -> None:
     """Paints the scenes, or takes them from the cache, and puts the folder in its place.
 
@@ -55,4 +55,4 @@ def make_tabletop(
     """
     planned = plan([stage])
     check_replaceable(out, read_record)
-    publish(run(planned, cache, tell)[stage].folder, out, read_record)
+    publish(run(planned, cache, progress)[stage].folder, out, read_record)

@@ -68,13 +68,13 @@ def open_pool(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> ScenePool:
-    """Opens the pool in `folder`, painting what is missing; an interrupted painting goes on where it stopped.
+    """Open the pool in `folder`, painting what is missing; an interrupted painting goes on where it stopped.
 
     Args:
         folder: where it is kept.
         settings: which scenes.
         spec: how pictures become pixels.
-        progress: told after every shard.
+        progress: called after every shard.
         workers: processes that paint; as many as there are processors where nothing is said.
 
     Raises:

@@ -33,7 +33,7 @@ class Questions:
 
     Attributes:
         texts: the different questions.
-        asked: int32 [M, 4], one row a question about a scene: the scene, the place in `texts`, that of the
+        asked: int32 [M, 4], one row a question about a scene: the scene, the index in `texts`, that of the
             answer in `ANSWERS`, that of its type in `QUESTION_TYPES`.
     """
 
@@ -50,7 +50,7 @@ def ask(
         rows: float32 [N, 5, 9], the scenes, as in `ScenePool`.
         seed: of what is asked.
         rounds: how often; what comes up twice is there twice.
-        progress: told scenes done and in all.
+        progress: called with scenes done and in all.
         workers: processes.
     """
     starts = range(0, len(rows), _CHUNK)
@@ -66,7 +66,7 @@ def mentions(question: str) -> list[int]:
     """The shape and the colour of the first thing that a question is about, and of the second.
 
     Returns:
-        Four numbers, shape, colour, shape, colour, that count from 1; 0 means that nothing is said.
+        Four numbers, shape, colour, shape, colour, that count from 1; 0 means unspecified.
     """
     found: list[list[int]] = []
     for word in re.findall("[a-z]+", question):
@@ -88,7 +88,7 @@ class AnswerBatch:
         pixels: uint8 [B, H, W, 3], as they are in the pool.
         mirrored: bool [B], whether to turn left and right round; all else is said of the picture thereafter.
         ids: int64 [B, T], the questions.
-        answers: int64 [B], places in `ANSWERS`.
+        answers: int64 [B], indices in `ANSWERS`.
         rows: float32 [B, 5, 9]: what stands in each scene (`tabletop_pool.ROW_WIDTH`).
         mentions: int64 [B, 4]: what each question is about, as `mentions` says it.
     """
@@ -145,8 +145,8 @@ class AnswerBatches:
     def __call__(self, step: int) -> AnswerBatch:
         rng = np.random.default_rng([self._seed, step])
         groups = rng.choice(len(self._chances), self._batch_size, p=self._chances)
-        places = self._starts[groups] + (rng.random(self._batch_size) * self._sizes[groups]).astype(np.int64)
-        chosen = self._asked[places]
+        indices = self._starts[groups] + (rng.random(self._batch_size) * self._sizes[groups]).astype(np.int64)
+        chosen = self._asked[indices]
         chosen = chosen[np.argsort(chosen[:, 0], kind="stable")]  # a memmap is read in order
         scenes, texts, answers = (chosen[:, k].astype(np.int64) for k in range(3))
         mirrored = rng.random(self._batch_size) < 0.5
@@ -163,7 +163,7 @@ class AnswerBatches:
 
 
 def _ask_chunk(seed: int, rounds: int, chunk: tuple[int, Floats]) -> _Asked:
-    """The different questions about some scenes, and the rows of `Questions.asked` by their places there."""
+    """The different questions about some scenes, and the rows of `Questions.asked` by their indices there."""
     start, rows = chunk
     texts: dict[str, int] = {}
     asked = []
@@ -180,8 +180,8 @@ def _merged(results: Iterable[_Asked], scenes: int, progress: Progress | None) -
     texts: dict[str, int] = {}
     parts = []
     for done, (own, asked) in enumerate(results, start=1):
-        places = np.array([texts.setdefault(text, len(texts)) for text in own], np.int32)
-        asked[:, 1] = places[asked[:, 1]]
+        indices = np.array([texts.setdefault(text, len(texts)) for text in own], np.int32)
+        asked[:, 1] = indices[asked[:, 1]]
         parts.append(asked)
         if progress is not None:
             progress(min(done * _CHUNK, scenes), scenes, "asking questions")

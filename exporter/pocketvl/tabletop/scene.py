@@ -133,7 +133,7 @@ def scene_rng(seed: int, index: int, purpose: int = 0) -> np.random.Generator:
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
-    """Draws a scene at random; where there are two things or more, at least one pair is clearly related."""
+    """Draw a scene at random; where there are two things or more, at least one pair is clearly related."""
     while True:
         count = int(rng.choice(MAX_THINGS, p=_COUNT_WEIGHTS)) + 1
         scene = _place(rng, count)

@@ -17,7 +17,7 @@ PAD_ID, BOS_ID, EOS_ID = (SPECIAL_TOKENS.index(t) for t in (PAD, BOS, EOS))
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Trains a byte-level BPE tokenizer on the texts.
+    """Train a byte-level BPE tokenizer on the texts.
 
     Any string can be encoded, because all 256 bytes are in the vocabulary; letter case, Unicode
     composition and runs of white space do not matter.
@@ -47,7 +47,7 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, length: int) -> None:
-    """Writes `tokenizer.json` and `tokenizer_config.json` as transformers expects them."""
+    """Write `tokenizer.json` and `tokenizer_config.json` as transformers expects them."""
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

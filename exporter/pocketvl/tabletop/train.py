@@ -19,7 +19,7 @@ KINDS = ("clip", "dual-encoder", "vilt")
 
 
 def read_training_recipe(recipe: str) -> TabletopSettings | TabletopViltSettings:
-    """Reads a recipe by its name or from a .toml file; `kind` in its model says of which kind that is.
+    """Read a recipe by its name or from a .toml file; `kind` in its model says of which kind that is.
 
     Raises:
         RecipeError: there is none, it is not TOML, or a key is unknown, missing or of the wrong type; the
@@ -45,7 +45,7 @@ def read_training_recipe(recipe: str) -> TabletopSettings | TabletopViltSettings
 def train(
     recipe: str, out: Path, work: Path, progress: Progress | None = None, start: Path | None = None
 ) -> None:
-    """Trains what the recipe says and writes the checkpoint `out`; an interrupted training goes on.
+    """Train what the recipe says and write the checkpoint `out`; an interrupted training goes on.
 
     Raises:
         RecipeError: the recipe is not valid.

@@ -27,15 +27,15 @@ from pocketvl.stage import check_replaceable, publish, read_record, write_record
 from pocketvl.tabletop.batches import Batch, TabletopBatches
 from pocketvl.tabletop.clip import (
     LARGEST_LOGIT_SCALE,
+    ClipPatchHeadEncoder,
     ClipSettings,
     ImageObjective,
-    ImageTower,
     JointObjective,
     ModelSettings,
     TextObjective,
     build_clip,
 )
-from pocketvl.tabletop.dual_encoder import ConvNextTower, DualEncoderSettings, build_dual_encoder
+from pocketvl.tabletop.dual_encoder import ConvNextPatchHeadEncoder, DualEncoderSettings, build_dual_encoder
 from pocketvl.tabletop.growing import grow_
 from pocketvl.tabletop.language import captions, questions, sample_statement
 from pocketvl.tabletop.oracle import OracleObjective, TabletopOracle
@@ -91,9 +91,9 @@ class TabletopSettings(Settings):
         scenes: what it learns from.
         oracle: learns where scenes and statements belong, from the scenes' own objects. The first three
             phases come together, or not at all, for a model that grows from another one.
-        text: the text tower learns to land there.
-        image: the image tower does.
-        joint: both towers learn from pictures, captions and false captions alone.
+        text: the text encoder is trained towards it.
+        image: the image encoder is.
+        joint: both encoders are trained on pictures, captions and false captions alone.
     """
 
     model: ModelSettings
@@ -108,7 +108,7 @@ class TabletopSettings(Settings):
         given = [phase is not None for phase in (self.oracle, self.text, self.image)]
         if any(given) != all(given):
             raise RecipeError(
-                "oracle, text and image come together: the towers learn to land in the oracle's space"
+                "oracle, text and image come together: the encoders are trained towards the oracle's space"
             )
         if not any(given) and self.joint is None:
             raise RecipeError("there is no phase: oracle, text and image, or joint, or all four")
@@ -130,10 +130,10 @@ class TabletopDualSettings(TabletopSettings):
 
 @dataclass(frozen=True, eq=False)
 class _Student:
-    """A model, and its towers as they are trained; `taught` is the image tower with its head for training."""
+    """A model and its encoders as they are trained; `supervised` is the image encoder with its patch head."""
 
     model: CLIPModel | VisionTextDualEncoderModel
-    taught: nn.Module
+    supervised: nn.Module
     image: nn.Module
     text: nn.Module
 
@@ -143,12 +143,12 @@ def _student(settings: ModelSettings) -> _Student:
     if isinstance(settings, DualEncoderSettings):
         dual = build_dual_encoder(settings)
         seeing = ConvNextImageEncoder(dual, spec)
-        taught = ConvNextTower(seeing, settings.image.channels[-1])
-        return _Student(dual, taught, seeing, BertTextEncoder(dual, PAD_ID))
+        supervised = ConvNextPatchHeadEncoder(seeing, settings.image.channels[-1])
+        return _Student(dual, supervised, seeing, BertTextEncoder(dual, PAD_ID))
     assert isinstance(settings, ClipSettings)
     clip = build_clip(settings)
     image, text = ClipImageEncoder(clip, spec), ClipTextEncoder(clip, settings.text_length)
-    return _Student(clip, ImageTower(image, settings.image.width), image, text)
+    return _Student(clip, ClipPatchHeadEncoder(image, settings.image.width), image, text)
 
 
 def train_tabletop_clip(
@@ -158,13 +158,13 @@ def train_tabletop_clip(
     progress: Progress | None = None,
     start: Path | None = None,
 ) -> dict[str, TrainReport]:
-    """Trains a CLIP or another dual encoder, or goes on, and writes the checkpoint folder `out` when done.
+    """Train a CLIP or another dual encoder, or go on, and write the checkpoint folder `out` when done.
 
     Args:
         settings: see `TabletopSettings`.
         out: the Hugging Face folder to write; replaced where a training wrote it and nobody added to it.
         work: keeps painted scenes and the state of the training between runs.
-        progress: told after every shard of scenes and every step.
+        progress: called after every shard of scenes and every step.
         start: a checkpoint of the same widths, from which the model grows; without one it starts from
             nothing, with an oracle.
 
@@ -208,7 +208,7 @@ def train_tabletop_clip(
         with torch.no_grad():
             model.logit_scale.copy_(oracle.logit_scale)
         run("text", settings.text, student.text, TextObjective(oracle))
-        run("image", settings.image, student.taught, ImageObjective(oracle, settings.image.loop.steps))
+        run("image", settings.image, student.supervised, ImageObjective(oracle, settings.image.loop.steps))
     if settings.joint is not None:
         scale = model.logit_scale.detach().exp()
         run(
@@ -252,7 +252,7 @@ def preprocess_spec(model: PictureSettings) -> ImageProcessor:
 def save_checkpoint(
     trained: PreTrainedModel, tokenizer: Tokenizer, model: PictureSettings, out: Path
 ) -> None:
-    """Writes a model in 16 bits into the Hugging Face folder `out`."""
+    """Write a model in 16 bits into the Hugging Face folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     nn.Module.to(trained, device="cpu", dtype=torch.float16)
     trained.save_pretrained(out)
@@ -261,14 +261,14 @@ def save_checkpoint(
 
 
 def check_out(out: Path) -> None:
-    """Raises StageError where a checkpoint at `out` would cost somebody what no training wrote."""
+    """Raise StageError where a checkpoint at `out` would cost somebody what no training wrote."""
     check_replaceable(out, read_record, (CARD_FILE,))
 
 
 def publish_checkpoint(
     trained: PreTrainedModel, tokenizer: Tokenizer, model: PictureSettings, work: Path, out: Path
 ) -> None:
-    """Puts a trained model's checkpoint to `out` in one step; of what stands there, its card stays."""
+    """Put a trained model's checkpoint to `out` in one step; of what stands there, its card stays."""
     half = work / "checkpoint"
     shutil.rmtree(half, ignore_errors=True)
     save_checkpoint(trained, tokenizer, model, half)

@@ -142,18 +142,18 @@ def build_vilt(settings: ViltSettings) -> ViltForQuestionAnswering:
             patch_size=settings.patch_size,
             pad_token_id=PAD_ID,
             id2label=dict(enumerate(ANSWERS)),
-            label2id={answer: place for place, answer in enumerate(ANSWERS)},
+            label2id={answer: index for index, answer in enumerate(ANSWERS)},
         )
     )
 
 
-class LearningTower(nn.Module):
-    """The model's tower, with the heads on its patches that training alone needs."""
+class FusionWithPatchHeads(nn.Module):
+    """The model's component, with the heads on its patches that only training needs."""
 
-    def __init__(self, tower: ViltFusion, settings: ViltSettings, phase: AnswerPhase) -> None:
-        """Args: tower: what is trained. settings: its shape. phase: which layers have heads."""
+    def __init__(self, fusion: ViltFusion, settings: ViltSettings, phase: AnswerPhase) -> None:
+        """Args: fusion: what is trained. settings: its shape. phase: which layers have heads."""
         super().__init__()
-        self.tower = tower
+        self.fusion = fusion
         self.naming = nn.Linear(settings.width, 1 + sum(len(v) for v in VOCABULARIES))
         self.referring = nn.Linear(settings.width, 2)
         self.naming_layer, self.referring_layer = phase.naming_layer, phase.referring_layer
@@ -161,7 +161,7 @@ class LearningTower(nn.Module):
     def forward(
         self, pixels: torch.Tensor, ids: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Answers questions, and says for the training what each patch is taken for.
+        """Answer questions, and say for the training what each patch is taken for.
 
         Args:
             pixels: uint8 [B, H, W, 3].
@@ -171,15 +171,15 @@ class LearningTower(nn.Module):
             Logits of the answers [B, answers]; of what lies under each patch [B, P, 1 + 21]; and of whether
             that is the first or the second thing that the question is about [B, P, 2].
         """
-        hidden, mask = self.tower.embed(pixels, ids)
+        hidden, mask = self.fusion.embed(pixels, ids)
         first = ids.shape[1] + 1
-        for place, layer in enumerate(self.tower.layers, start=1):
+        for index, layer in enumerate(self.fusion.layers, start=1):
             hidden = layer(hidden, mask)[0]
-            if place == self.naming_layer:
+            if index == self.naming_layer:
                 named = self.naming(hidden[:, first:]).float()
-            if place == self.referring_layer:
+            if index == self.referring_layer:
                 referred = self.referring(hidden[:, first:]).float()
-        return self.tower.answer(hidden), named, referred
+        return self.fusion.answer(hidden), named, referred
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def train_tabletop_vilt(
         settings: see `TabletopViltSettings`.
         out: the Hugging Face folder to write; replaced where a training wrote it and nobody added to it.
         work: keeps painted scenes and the state of the training between runs.
-        progress: told after every shard of scenes and every step.
+        progress: called after every shard of scenes and every step.
 
     Raises:
         TrainingError: the loss is not finite, or `work` belongs to something else.
@@ -234,7 +234,7 @@ def train_tabletop_vilt(
     )
     set_seed(phase.loop.seed)
     vilt = build_vilt(settings.model)
-    module = LearningTower(ViltFusion(vilt, spec, PAD_ID), settings.model, phase)
+    module = FusionWithPatchHeads(ViltFusion(vilt, spec, PAD_ID), settings.model, phase)
     trainer: Trainer[AnswerBatch] = Trainer(
         module, batches, AnswerObjective(phase), phase.loop, work / "answer"
     )
@@ -253,10 +253,10 @@ def things_meant(rows: torch.Tensor, mentioned: torch.Tensor) -> torch.Tensor:
     """
     shape, colour, present = rows[..., 0], rows[..., 1], rows[..., 8] > 0  # [B, 5]
     found = []
-    for place in (0, 2):
-        said = mentioned[:, place : place + 2, None]  # [B, 2, 1]
-        alike = ((said[:, 0] == 0) | (said[:, 0] == shape + 1)) & (
-            (said[:, 1] == 0) | (said[:, 1] == colour + 1)
+    for column in (0, 2):
+        words = mentioned[:, column : column + 2, None]  # [B, 2, 1]
+        alike = ((words[:, 0] == 0) | (words[:, 0] == shape + 1)) & (
+            (words[:, 1] == 0) | (words[:, 1] == colour + 1)
         )
-        found.append(alike & present & ((place == 0) | (said.amax(1) > 0)))
+        found.append(alike & present & ((column == 0) | (words.amax(1) > 0)))
     return torch.stack(found, dim=-1)

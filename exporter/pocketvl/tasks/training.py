@@ -256,7 +256,7 @@ class PhaseObjective:
         if segments is None:
             return token_mask(ids, self.task.pad_id)
         counted = torch.ones(len(ids), segments.total, dtype=torch.bool, device=ids.device)
-        counted[:, segments.places()["text"]] = ids != self.task.pad_id
+        counted[:, segments.slices()["text"]] = ids != self.task.pad_id
         return counted
 
 

@@ -1,4 +1,4 @@
-"""Which samples a step of a training sees, and mirrored images; functions of the step alone."""
+"""Sample order and image mirroring of training steps, as functions of the step alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MIRRORED_SHARE = 0.5
 
 @dataclass(frozen=True)
 class SampleOrder:
-    """Which samples a step sees, a function of the step alone: a new order in every epoch."""
+    """Sample order as a function of the step alone: reshuffled every epoch."""
 
     batch_size: int
     seed: int

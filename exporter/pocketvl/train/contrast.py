@@ -1,4 +1,4 @@
-"""Losses that pull a picture to its text and away from false ones."""
+"""Contrastive losses of pictures and texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 
 def contrastive_loss(image: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Softmax over the batch, both ways, with each picture's hard negatives among its wrong texts.
+    """Symmetric InfoNCE over the batch, with each picture's hard negatives among its wrong texts.
 
     Args:
         image: float [B, D], L2-normalised.

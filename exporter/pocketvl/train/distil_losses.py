@@ -1,4 +1,4 @@
-"""Losses by which a smaller model, the student, is distilled from another one, the teacher."""
+"""Distillation losses of a student against its teacher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TINY = 1e-12
 
 
 def embedding_losses(student: torch.Tensor, teacher: torch.Tensor) -> Losses:
-    """How far a component's embeddings are from the teacher's.
+    """Losses of a component's embeddings against the teacher's.
 
     Args:
         student: float [B, D].

@@ -13,7 +13,7 @@ from pocketvl.errors import RecipeError
 
 
 class Features(NamedTuple):
-    """What a component made of a batch.
+    """A component's outputs, hidden states and attention maps for a batch.
 
     Attributes:
         output: float32 [B, ...].
@@ -40,7 +40,7 @@ class FeatureExtractor(nn.Module):
         attentions: Sequence[str] = (),
         project: Sequence[tuple[int, int]] = (),
     ) -> None:
-        """Registers the hooks.
+        """Register the hooks.
 
         Args:
             component: what runs.
@@ -65,14 +65,14 @@ class FeatureExtractor(nn.Module):
             self._handles += self._map_hooks(name, component.get_submodule(name))
 
     def close(self) -> None:
-        """Removes the hooks; the component is as it was."""
+        """Remove the hooks; the component is as it was."""
         for handle in self._handles:
             handle.remove()
         self._hidden.clear()
         self._maps.clear()
 
     def forward(self, *inputs: torch.Tensor) -> Features:
-        """Runs the component on a batch.
+        """Run the component on a batch.
 
         Raises:
             RecipeError: an attention that was asked for gives no map.

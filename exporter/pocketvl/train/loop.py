@@ -56,7 +56,7 @@ def launched() -> PartialState:
 
 
 class Objective(Protocol[BatchInT]):
-    """What is minimised: named losses of one batch, already weighted; their sum is the loss.
+    """Objective: named, weighted losses of one batch; their sum is minimised.
 
     The module may be wrapped (for several processes, for precision): an objective calls it and takes nothing
     else from it but its parameters.
@@ -67,7 +67,7 @@ class Objective(Protocol[BatchInT]):
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a run of the loop did: the losses by name at every step, earlier sessions included."""
+    """The losses by name at every step, earlier sessions included."""
 
     steps: int
     losses: tuple[Mapping[str, float], ...]
@@ -101,7 +101,7 @@ class Trainer(Generic[BatchT]):
         )
         schedule = LambdaLR(optimizer, lambda step: _schedule(step, settings))
         # evaluation mode keeps DistributedDataParallel away, which wants gradients of all parameters at every
-        # step: towers have some that one phase trains and another one does not
+        # step: components have some that one phase trains and another one does not
         self._module = self._accelerator.prepare_model(module, evaluation_mode=True)
         self._optimizer = self._accelerator.prepare(optimizer)
         self._forward = _Forward(self._module, settings.precision)
@@ -110,7 +110,7 @@ class Trainer(Generic[BatchT]):
         self._losses: list[dict[str, float]] = []
 
     def run(self, progress: Progress | None = None) -> TrainReport:
-        """Trains to the end.
+        """Train to the end.
 
         Raises:
             TrainingError: a loss is not finite, or the state in `state_dir` is of other settings.
@@ -129,16 +129,16 @@ class Trainer(Generic[BatchT]):
     def _step(self, step: int, batch: BatchT) -> dict[str, float]:
         losses = self._objective(self._forward, batch, step)
         total = torch.stack(list(losses.values())).sum()
-        told = {name: float(value.detach()) for name, value in losses.items()}
-        if not math.isfinite(sum(told.values())):
-            raise TrainingError(f"training diverged at step {step}: {told}; lower the learning rate")
+        parts = {name: float(value.detach()) for name, value in losses.items()}
+        if not math.isfinite(sum(parts.values())):
+            raise TrainingError(f"training diverged at step {step}: {parts}; lower the learning rate")
         self._optimizer.zero_grad()
         self._accelerator.backward(total)
         _average_gradients_(self._module)
         self._accelerator.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
         self._optimizer.step()
         self._schedule.step()
-        return told
+        return parts
 
     # --- state ---------------------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ def _schedule(step: int, settings: LoopSettings) -> float:
 
 
 def _ahead(batches: Callable[[int], BatchT], steps: range) -> Iterator[tuple[int, BatchT]]:
-    """Makes the next batch in a second thread while the present one is trained on."""
+    """Make the next batch in a second thread while the present one is trained on."""
     if not steps:
         return
     with ThreadPoolExecutor(1) as thread:

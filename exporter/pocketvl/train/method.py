@@ -1,4 +1,4 @@
-"""What a compression method is, for recipes that name it and for the stage that runs it.
+"""The base class of compression methods, which recipes name and a stage runs.
 
 Without torch, so that recipes can be read quickly; a method imports what it works with inside `apply`.
 """
@@ -38,7 +38,7 @@ class Trait(StrEnum):
 
 @dataclass(frozen=True)
 class MethodInputs:
-    """What a method is given beside the checkpoint.
+    """The inputs of a method beside the checkpoint.
 
     Attributes:
         data: the training data, as arrays.
@@ -89,7 +89,7 @@ class CompressionMethod(Settings, ABC):
 
     @abstractmethod
     def title(self, fraction: float) -> str:
-        """What a person reads while it runs, and in the log: what is reached after a round."""
+        """The title shown while it runs and in the log, with the progress after a round."""
 
     @abstractmethod
     def check(self, components: Sequence[str]) -> None:
@@ -101,7 +101,7 @@ class CompressionMethod(Settings, ABC):
 
     @abstractmethod
     def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
-        """Changes a checkpoint in place.
+        """Change a checkpoint in place.
 
         Returns:
             What was done, as JSON.
@@ -143,12 +143,12 @@ class ComponentwiseMethod(CompressionMethod):
 
 
 def no_stack(checkpoint: Checkpoint, component: str) -> str | None:
-    """Says so where a component is no stack of transformer layers."""
+    """Say so where a component is no stack of transformer layers."""
     return None if component in checkpoint.stacks else "is no stack of transformer layers"
 
 
 def check_components(asked: Sequence[str], components: Sequence[str]) -> None:
-    """Raises RecipeError where a model has no component that is asked for."""
+    """Raise RecipeError where a model has no component that is asked for."""
     for name in asked:
         if name not in components:
             raise RecipeError(

@@ -56,7 +56,7 @@ def begun_digest(settings: object, models: Iterable[nn.Module]) -> hashlib._Hash
 
 
 def claim(work: Path, identity: str) -> None:
-    """Writes into `work` what is trained there, or checks that it is this.
+    """Write into `work` what is trained there, or check that it is this.
 
     Args:
         work: made if it does not exist.

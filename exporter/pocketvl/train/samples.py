@@ -1,4 +1,4 @@
-"""What models are trained on, as arrays: images, texts, and which belong together.
+"""Training samples as arrays: images, texts, and their pairing.
 
 Without torch, so that a plan is checked quickly.
 """
@@ -25,7 +25,7 @@ Index: TypeAlias = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, eq=False)
 class TrainingSamples(ABC):
-    """A dataset as a model of one kind of head is trained on it.
+    """Training samples for one kind of head.
 
     Attributes:
         images: uint8 [N, H, W, 3], as components take them; may be a memmap.
@@ -40,7 +40,7 @@ class TrainingSamples(ABC):
     @staticmethod
     @abstractmethod
     def check(dataset: Dataset) -> None:
-        """Raises DataError where a model cannot be trained on a dataset."""
+        """Raise DataError where a model cannot be trained on a dataset."""
 
     @staticmethod
     @abstractmethod

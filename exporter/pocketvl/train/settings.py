@@ -1,4 +1,4 @@
-"""How trainings go: the loop, the phases, the losses. (Without torch: recipes are read quickly.)"""
+"""Settings of training: loop, phases, losses. (Without torch: recipes are read quickly.)"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BatchSize = Annotated[Size, Field(ge=3)]
 
 
 class Precision(StrEnum):
-    """In which type matrices are multiplied; weights and optimizer are float32 either way."""
+    """The dtype of matrix products; weights and optimizer state are float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -25,7 +25,7 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True)
 class LoopSettings(Settings):
-    """How to train.
+    """Settings of the training loop.
 
     Attributes:
         steps: optimizer steps in all.
@@ -51,7 +51,7 @@ class LoopSettings(Settings):
 
 @dataclass(frozen=True)
 class LossWeights(Settings):
-    """What is minimised; 0 leaves a loss out.
+    """Weights of the losses; 0 leaves one out.
 
     Attributes:
         response: the KL divergence of what the head makes of a batch, teacher to student: the softmaxes over
@@ -116,7 +116,7 @@ class Phase(Settings):
 
 @dataclass(frozen=True)
 class TrainingSettings(Settings):
-    """How a model is trained, distilled from a teacher or on the data's labels: phase by phase.
+    """Settings of a training, by distillation or on labels, phase by phase.
 
     Attributes:
         phases: in order.

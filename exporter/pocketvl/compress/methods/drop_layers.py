@@ -118,7 +118,7 @@ def layer_influence(
 
 
 def drop_layers_(owner: nn.Module, name: str, keep: Sequence[int]) -> None:
-    """Removes all layers but these.
+    """Remove all layers except those to keep.
 
     Args:
         owner: holds the layers; changed in place.
@@ -139,7 +139,7 @@ def drop_layers_(owner: nn.Module, name: str, keep: Sequence[int]) -> None:
 
 
 def _set_layer_count_(config: dict[str, Any], where: tuple[str, str], count: int) -> None:
-    """Writes the number of layers into the content of a config.json."""
+    """Write the number of layers into the content of a config.json."""
     section, key = where
     if not section:
         config[key] = count

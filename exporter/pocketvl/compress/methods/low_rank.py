@@ -153,7 +153,7 @@ def largest_saving_rank(inputs: int, outputs: int) -> int:
 
 
 def factorise_(module: nn.Module, name: str, factors: Factors, rank: int) -> bool:
-    """Replaces a linear by two of a lower rank, where that saves weights.
+    """Replace a linear by two of a lower rank, where that saves weights.
 
     Args:
         module: changed in place, if at all.

@@ -101,7 +101,7 @@ def block_scores(
     segments: Segments,
     score: BlockScore = BlockScore.VALUE,
 ) -> dict[Block, float]:
-    """Measures every block of every attention, those of a segment with itself too, on data.
+    """Measure every block of every attention, those of a segment with itself too, on data.
 
     Args:
         module: in eval mode.
@@ -202,9 +202,9 @@ class _Watch:
         )  # [B, heads, T, size]
         scores = query @ key.transpose(-1, -2) / math.sqrt(size)
         counts = torch.ones(hidden.shape[:2], dtype=torch.bool)  # tokens that are not padding, [B, T]
-        places = self._segments.places()
+        slices = self._segments.slices()
         for gone in owner.removed if isinstance(owner, SplitAttention) else ():
-            scores[:, gone.head, places[gone.queries], places[gone.keys]] = -torch.inf
+            scores[:, gone.head, slices[gone.queries], slices[gone.keys]] = -torch.inf
         if mask is not None:
             scores = scores + mask
             counts = (mask[:, 0, 0] > _MASKED).expand(len(hidden), -1)
@@ -220,10 +220,10 @@ class _Watch:
             weights = weights * carried[:, :, None, :]
         tokens = counts.sum(1).clamp(min=1)
         for queries, keys in self._segments.pairs():
-            part = weights[:, :, places[queries], places[keys]].double().sum((-2, -1))  # [B, heads]
-            asking = counts[:, places[queries]].sum(1).clamp(min=1)
+            part = weights[:, :, slices[queries], slices[keys]].double().sum((-2, -1))  # [B, heads]
+            asking = counts[:, slices[queries]].sum(1).clamp(min=1)
             if self._score is BlockScore.POSITION:
-                there = counts[:, places[keys]].sum(1).clamp(min=1)
+                there = counts[:, slices[keys]].sum(1).clamp(min=1)
                 part = part * (tokens / (asking * there))[:, None]
             elif self._score is BlockScore.VALUE:
                 part = part / asking[:, None]

@@ -147,7 +147,7 @@ def filter_groups(
 def prune_filters_(
     module: nn.Module, example: torch.Tensor, keep: Mapping[str, Sequence[int]], fixed: Sequence[str] = ()
 ) -> None:
-    """Removes all filters but these, and what is coupled to them: tensors become smaller.
+    """Remove all filters but these, and what is coupled to them: tensors become smaller.
 
     Args:
         module: changed in place.
@@ -182,7 +182,7 @@ def _roots() -> tuple[type[nn.Module], ...]:
 
 
 def _of_scores(module: nn.Module, score: Score) -> nn.Module:
-    """A copy that has, in the place of its layers' weights, what each of them matters."""
+    """A copy with importance scores in place of its layers' weights."""
     from pocketvl.compress.scores import weight_scores
 
     scored = copy.deepcopy(module)  # without gradients

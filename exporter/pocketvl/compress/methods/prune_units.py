@@ -62,7 +62,7 @@ class PruneUnits(ComponentwiseMethod):
 
     @property
     def target(self) -> tuple[Measure, float] | None:
-        """What the model may cost, where no ratio is given."""
+        """The cost target of the model, where no ratio is given."""
         for measure in Measure:
             limit = getattr(self, measure.value)
             if limit is not None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.errors import RecipeError
-from pocketvl.families.tower_shape import TowerShape
+from pocketvl.families.component_shape import ComponentShape
 from pocketvl.settings import Seed
 from pocketvl.train.method import CompressionMethod, MethodInputs, Trait, check_components
 
@@ -33,7 +33,7 @@ class Reinitialize(CompressionMethod):
         "text": "shapes.text_encoder, as in shapes = { image_encoder = {...}, text_encoder = {...} }",
     }
 
-    shapes: Mapping[str, TowerShape] = field(hash=False)
+    shapes: Mapping[str, ComponentShape] = field(hash=False)
     seed: Seed = 0
 
     @classmethod

@@ -21,7 +21,7 @@ _INDEX = "model.safetensors.index.json"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object, with or without a byte order mark before it.
+    """Read a JSON object, with or without a byte order mark before it.
 
     Raises:
         SourceError: the file is missing, unreadable, not JSON, or not an object.
@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Reads model.safetensors, or the shards that model.safetensors.index.json names, into memory.
+    """Read model.safetensors, or the shards that model.safetensors.index.json names, into memory.
 
     Returns:
         Tensors by name, in the dtype they are stored in.
@@ -91,7 +91,7 @@ def _read_shard(path: Path) -> dict[str, torch.Tensor]:
 
 
 def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], where: Path) -> None:
-    """Holds the names and shapes of `weights` against a model.
+    """Compare the names and shapes of `weights` with a model's.
 
     Args:
         model: on any device, meta too.
@@ -121,7 +121,7 @@ def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], where: 
 
 
 def load_weights_(model: nn.Module, weights: Mapping[str, torch.Tensor], where: Path) -> None:
-    """Copies `weights` into `model`, which keeps its own dtype (fp16 files load into fp32 models).
+    """Copy `weights` into `model`, which keeps its own dtype (fp16 files load into fp32 models).
 
     Args:
         model: its parameters are overwritten in place.
@@ -146,7 +146,7 @@ def _parameters(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def read_scalar(folder: Path, stored: StoredScalar) -> float:
-    """Reads one number of a folder's weights, and nothing else of them.
+    """Read one number of a folder's weights, and nothing else of them.
 
     Raises:
         SourceError: no safetensors weights, broken ones, or no such number among them.

@@ -51,7 +51,7 @@ class _Stored:
 def read_preprocess(
     folder: Path, image_size: int, default: str | None = None
 ) -> tuple[ImageProcessor, tuple[str, ...]]:
-    """Reads the `image_processor` part of processor_config.json; without one, preprocessor_config.json.
+    """Read the `image_processor` part of processor_config.json; without one, preprocessor_config.json.
 
     Args:
         folder: the model folder.

@@ -27,7 +27,7 @@ _MOST_LABELS = 100_000
 
 
 def parse_config(kind: type[ConfigT], stored: dict[str, Any], path: Path, family: str) -> ConfigT:
-    """Makes a family's configuration of the content of a config.json.
+    """Make a family's configuration of the content of a config.json.
 
     Args:
         kind: its class.
@@ -50,7 +50,7 @@ def parse_config(kind: type[ConfigT], stored: dict[str, Any], path: Path, family
 
 
 def check_sizes(sizes: Mapping[str, object], path: Path) -> None:
-    """Raises SourceError where one of a config.json's sizes, by their names there, is no positive number."""
+    """Raise SourceError where one of a config.json's sizes, by their names there, is no positive number."""
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise SourceError(f"{path}: {name} is {quoted(value)}; one positive number is needed")
@@ -65,7 +65,7 @@ def build_from(
     initialised: bool = False,
     attention: str | None = None,
 ) -> PretrainedT:
-    """Builds a model in fp32; its weights mean nothing.
+    """Build a model in fp32 with uninitialised weights.
 
     Args:
         kind: its class.
@@ -95,7 +95,7 @@ def build_from(
 def load_model(
     build: Callable[[], ModelT], weights: Mapping[str, torch.Tensor], compression: Compression, folder: Path
 ) -> ModelT:
-    """Builds a model, gives it its compressed shapes and the folder's weights; in eval mode.
+    """Build a model, give it its compressed shapes and the folder's weights; in eval mode.
 
     Sizes are held against the weights first, in a model that takes no memory: config.json and
     compression.json can ask for more than any machine has.
@@ -125,7 +125,7 @@ def load_model(
 
 
 def check_layers(config: PreTrainedConfig, tensors: int, path: Path) -> None:
-    """Raises SourceError where a model has more layers than its weights have tensors."""
+    """Raise SourceError where a model has more layers than its weights have tensors."""
     for section in ("", "text_config", "vision_config"):
         part = getattr(config, section, None) if section else config
         for name in ("num_hidden_layers", "depths"):

@@ -49,7 +49,7 @@ _SIDES = {"padding_side": "right", "truncation_side": "right", "split_special_to
 
 
 def check_ids(folder: Path, ours: Tokenizer) -> int | None:
-    """Holds what transformers makes of texts, by all files of a folder, against tokenizer.json alone.
+    """Compare transformers' ids of texts, by all files of a folder, with those of tokenizer.json alone.
 
     Args:
         folder: a Hugging Face model folder.
@@ -79,14 +79,14 @@ def check_ids(folder: Path, ours: Tokenizer) -> int | None:
         if text is not None:
             raise SourceError(
                 f"{_culprit(folder, copy, ours, text)}: with it transformers makes other ids of "
-                f"{quoted(text)} than tokenizer.json says; correct it, or save the tokenizer anew"
+                f"{quoted(text)} than tokenizer.json says; correct it, or save the tokenizer again"
             )
     pad_id: int | None = theirs.pad_token_id
     return pad_id
 
 
 def _copy_small_files(folder: Path, copy: Path) -> None:
-    """Copies what transformers reads a tokenizer from, without byte order marks, which it does not read over.
+    """Copy what transformers reads a tokenizer from, without byte order marks, which it does not read over.
 
     A folder without tokenizer_config.json is one whose tokenizer.json says everything, of whatever class.
     """

@@ -42,7 +42,7 @@ class TokenizerFile:
 
 
 def read_tokenizer(folder: Path) -> TokenizerFile:
-    """Reads tokenizer.json and, where it exists, tokenizer_config.json.
+    """Read tokenizer.json and, where it exists, tokenizer_config.json.
 
     Raises:
         SourceError: tokenizer.json is missing or broken, texts do not end with one special token, or
@@ -105,7 +105,7 @@ def _pad_id(
 
 
 def check_vocabulary(tokenizer: TokenizerFile, size: int, folder: Path) -> None:
-    """Raises SourceError where the tokenizer knows ids that a model's `size` tokens do not hold."""
+    """Raise SourceError where the tokenizer knows ids that a model's `size` tokens do not hold."""
     if tokenizer.highest_id >= size:
         raise SourceError(
             f"{folder}: tokenizer.json has ids up to {tokenizer.highest_id}, but config.json's vocab_size is "

@@ -1,1 +1,1 @@
-"""What the models of several families are made of, and the shapes of it that a config.json cannot say."""
+"""Layers shared by families, and the shapes of compressed ones that config.json cannot express."""

@@ -76,7 +76,7 @@ def attentions(module: nn.Module) -> tuple[Attention, ...]:
 
 
 def set_head_count_(module: nn.Module, attention: Attention, heads: int) -> None:
-    """Makes what an attention says of its heads agree with its linears, after these have shrunk."""
+    """Update an attention's head counts after its linears have shrunk."""
     owner = module.get_submodule(attention.name)
     for name in _HEAD_COUNTS:
         if hasattr(owner, name):

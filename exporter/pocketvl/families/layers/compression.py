@@ -1,4 +1,4 @@
-"""compression.json: the shapes of a compressed checkpoint that its config.json cannot say."""
+"""compression.json: the shapes of a compressed checkpoint that config.json cannot express."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ConvolutionShape:
 @with_config(ConfigDict(extra="forbid", strict=True))
 @dataclass(frozen=True)
 class RemovedBlocks:
-    """What some heads of an attention no longer do: one segment's queries do not read another's keys.
+    """Attention blocks removed from some heads: one segment's queries do not read another's keys.
 
     Attributes:
         attention: its name in the model.
@@ -75,7 +75,7 @@ class RemovedBlocks:
 @with_config(ConfigDict(extra="forbid", strict=True))
 @dataclass(frozen=True)
 class Compression:
-    """What differs from the model that config.json describes.
+    """The differences of a checkpoint's shapes from the model that config.json describes.
 
     Attributes:
         linears: by their names in the model, those of another shape.
@@ -94,18 +94,18 @@ class Compression:
     schema_version: int = SCHEMA_VERSION
 
     def save(self, folder: Path) -> None:
-        """Writes compression.json, or removes it where nothing differs."""
+        """Write compression.json, or remove it where nothing differs."""
         path = folder / COMPRESSION_FILE
         if not (self.linears or self.convolutions or self.channels or self.removed):
             path.unlink(missing_ok=True)
             return
         # versions before filters were pruned know linears only
-        told = {name: value for name, value in asdict(self).items() if value or name == "linears"}
-        path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        document = {name: value for name, value in asdict(self).items() if value or name == "linears"}
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def read_compression(folder: Path) -> Compression:
-    """Reads compression.json; without one, nothing differs.
+    """Read compression.json; without one, nothing differs.
 
     Raises:
         SourceError: it cannot be read, is of another version or says what makes no sense.
@@ -134,7 +134,7 @@ def read_compression(folder: Path) -> Compression:
 
 
 def reshape_(model: nn.Module, compression: Compression, where: Path) -> None:
-    """Gives a model that was built from config.json the shapes of its compressed weights.
+    """Give a model that was built from config.json the shapes of its compressed weights.
 
     Args:
         model: changed in place; what its new linears hold is to be loaded.
@@ -169,7 +169,7 @@ def reshape_(model: nn.Module, compression: Compression, where: Path) -> None:
 
 
 def _split_(model: nn.Module, heads: Sequence[Attention], compression: Compression, where: Path) -> None:
-    """Splits attentions again, whose linears may be two of a lower rank by now."""
+    """Split attentions again, whose linears may be two of a lower rank by now."""
     by_name = {attention.name: attention for attention in heads}
     lost: dict[str, list[Block]] = {}
     for each in compression.removed:
@@ -186,7 +186,7 @@ def _split_(model: nn.Module, heads: Sequence[Attention], compression: Compressi
 
 
 def linear_of(shape: LinearShape, has_bias: bool) -> nn.Module:
-    """A linear of a shape, or the two that stand for one, with weights that mean nothing yet."""
+    """A linear of a shape, or the two that factorise it, with uninitialised weights."""
     if shape.rank is None:
         return _empty(shape.inputs, shape.outputs, has_bias)
     return nn.Sequential(_empty(shape.inputs, shape.rank, False), _empty(shape.rank, shape.outputs, has_bias))
@@ -204,7 +204,7 @@ def shape_of(child: nn.Module) -> LinearShape | None:
 
 
 def compression_of(model: nn.Module, original: nn.Module) -> Compression:
-    """What a compressed model's shapes differ in from those of the model that config.json describes.
+    """The differences between a compressed model's shapes and those that config.json describes.
 
     Raises:
         SourceError: something has become what compression.json cannot say.

@@ -1,4 +1,4 @@
-"""What forwards of several families share, in ops that every engine has."""
+"""Modules shared by several families, in ops that every engine has."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class NormalizePixels(nn.Module):
         self.register_buffer("shift", mean / std)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Normalises a batch of images."""
+        """Normalise a batch of images."""
         return pixels.to(torch.float32).permute(0, 3, 1, 2) * self.factor - self.shift
 
 
@@ -48,5 +48,5 @@ class RawPixels(nn.Module):
     """uint8 RGB [B, H, W, 3] -> float32 [B, 3, H, W], 0 to 255."""
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Reorders a batch of images."""
+        """Reorder a batch of images."""
         return pixels.to(torch.float32).permute(0, 3, 1, 2)

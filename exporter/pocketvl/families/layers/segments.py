@@ -19,7 +19,7 @@ from pocketvl.errors import RecipeError
 
 
 class Blocks(StrEnum):
-    """What of the products is quantized, and what shares a grid."""
+    """Which blocks of the products are quantized, and which share a grid."""
 
     WHOLE = "whole"
     """Each product, with one grid for each of its two operands."""
@@ -60,8 +60,8 @@ class Segments:
         pairs = product(self.lengths, repeat=2)
         return tuple((a, b) for a, b in pairs if a != b or blocks is Blocks.EACH)
 
-    def places(self) -> dict[str, slice]:
-        """Where in the sequence each segment stands."""
+    def slices(self) -> dict[str, slice]:
+        """The slice of the sequence that each segment takes."""
         ends = accumulate(self.lengths.values())
         return {
             name: slice(end - length, end)
@@ -77,7 +77,7 @@ class Segments:
         self, name: str, pair: tuple[str, str], left: torch.Tensor, right: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The operands of one block: scores [a, K] x [K, b], or weights [a, b] x values [b, N]."""
-        rows, keys = (self.places()[segment] for segment in pair)
+        rows, keys = (self.slices()[segment] for segment in pair)
         if is_scores(name):
             return left[..., rows, :], right[..., :, keys]
         return left[..., rows, keys], right[..., keys, :]

@@ -16,7 +16,7 @@ from pocketvl.families.layers.segments import Segments
 
 @dataclass(frozen=True)
 class Block:
-    """What one head of an attention does for an ordered pair of segments.
+    """One head's attention from one segment to another.
 
     Attributes:
         attention: name of the attention.
@@ -37,7 +37,7 @@ class Block:
 
 
 def split_attentions_(module: nn.Module, segments: Segments, removed: Sequence[Block]) -> None:
-    """Puts split attentions in the place of those that lose blocks; they share the linears.
+    """Replace the attentions that lose blocks by split ones; they share the linears.
 
     What an attention that is split already has lost before stays lost.
 
@@ -82,7 +82,7 @@ class SplitAttention(nn.Module):
         segments: Segments,
         removed: Sequence[Block],
     ) -> None:
-        """Builds it.
+        """Build it.
 
         Args:
             owner: the attention in whose place it comes: ViLT's own, or one that is split already.
@@ -153,13 +153,13 @@ class SplitAttention(nn.Module):
             part(hidden_states).unflatten(-1, (-1, self.attention_head_size)).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )  # [B, heads, T, size]
-        places, rows = self.segments.places(), []
+        slices, rows = self.segments.slices(), []
         for segment, groups in self.plan.items():
             mask = attention_mask
             if mask is not None and mask.shape[2] > 1:
-                mask = mask[:, :, places[segment]]
+                mask = mask[:, :, slices[segment]]
             found = [
-                self._attend(query[:, heads, places[segment]], key[:, heads], value[:, heads], read, mask)
+                self._attend(query[:, heads, slices[segment]], key[:, heads], value[:, heads], read, mask)
                 for heads, read in groups
             ]
             order = [head for heads, _ in groups for head in heads]
@@ -177,10 +177,10 @@ class SplitAttention(nn.Module):
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
         """Some heads' queries [B, h, K, size] over the segments that they read -> [B, h, K, size]."""
-        places = self.segments.places()
+        slices = self.segments.slices()
 
         def of(values: torch.Tensor, dim: int) -> torch.Tensor:
-            parts = [values[(slice(None),) * dim + (places[name],)] for name in read]
+            parts = [values[(slice(None),) * dim + (slices[name],)] for name in read]
             return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
         scores = query @ of(key, 2).transpose(-1, -2) / math.sqrt(self.attention_head_size)

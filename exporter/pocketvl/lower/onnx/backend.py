@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.network.integers import QuantizedTower
+    from pocketvl.network.integers import QuantizedComponent
 
 
 class OnnxBackend(EngineBackend):
@@ -43,10 +43,10 @@ class OnnxBackend(EngineBackend):
 
         cast_fp16_onnx(source, target)
 
-    def _write_quantized(self, source: Path, tower: QuantizedTower, target: Path) -> None:
+    def _write_quantized(self, source: Path, component: QuantizedComponent, target: Path) -> None:
         from pocketvl.lower.onnx.quantized import write_quantized_onnx
 
-        write_quantized_onnx(source, tower, target)
+        write_quantized_onnx(source, component, target)
 
     def graph_io(self, path: Path) -> GraphIO:
         from pocketvl.lower.onnx.graph import graph_io_onnx

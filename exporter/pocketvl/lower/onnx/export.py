@@ -30,7 +30,7 @@ def export_onnx(
     path: Path,
     outputs: Sequence[str] = DEFAULT_OUTPUTS,
 ) -> None:
-    """Lowers a module to ONNX with the examples' static shapes.
+    """Lower a module to ONNX with the examples' static shapes.
 
     Weights keep their module's parameter names. Nothing of the machine, the moment or the source code goes
     into the file: the same module gives the same bytes.
@@ -62,7 +62,7 @@ def export_onnx(
 
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Checks a model and writes it, bytes in a fixed order.
+    """Check a model and write it, bytes in a fixed order.
 
     Raises:
         LoweringError: the model is not valid ONNX, or larger than the 2 GB of one file.
@@ -102,7 +102,7 @@ def _export(
 
 
 def _rename_(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    """Renames values; where a new name is taken already, the value that has it gets a suffix first."""
+    """Rename values; where a new name is taken already, the value that has it gets a suffix first."""
     taken = {name for node in graph.node for name in node.output} | {
         tensor.name for tensor in graph.initializer
     }
@@ -118,8 +118,8 @@ def _rename_(graph: onnx.GraphProto, names: dict[str, str]) -> None:
 
 
 def _replace_(names: Iterable[str], mapping: dict[str, str]) -> None:
-    for place, name in enumerate(list(names)):
-        names[place] = mapping.get(name, name)  # type: ignore[index]  # protobuf's repeated field
+    for index, name in enumerate(list(names)):
+        names[index] = mapping.get(name, name)  # type: ignore[index]  # protobuf's repeated field
 
 
 def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -133,7 +133,7 @@ def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def name_weights_(graph: onnx.GraphProto, module: nn.Module) -> None:
-    """Gives back their module's name to weights that were transposed, and so renamed, on the way."""
+    """Give back their module's name to weights that were transposed, and so renamed, on the way."""
     names = {tensor.name for tensor in graph.initializer}
     by_content: dict[str, str] = {}
     for name, parameter in module.named_parameters():
@@ -151,7 +151,7 @@ def name_weights_(graph: onnx.GraphProto, module: nn.Module) -> None:
 
 
 def _put_back_(graph: onnx.GraphProto, stand_ins: StandIns, path: Path) -> None:
-    """Replaces stand-ins by the weights that they stand for, which some ops read transposed."""
+    """Replace stand-ins by the weights that they stand for, which some ops read transposed."""
     for tensor in graph.initializer:
         name, values = tensor.name.removesuffix(".weight"), numpy_helper.to_array(tensor)
         axes = tuple(range(values.ndim))
@@ -164,7 +164,7 @@ def _put_back_(graph: onnx.GraphProto, stand_ins: StandIns, path: Path) -> None:
 
 
 def strip_(model: onnx.ModelProto) -> None:
-    """Removes what tells of the machine, the source code or the run: stack traces, doc strings, versions."""
+    """Remove what tells of the machine, the source code or the run: stack traces, doc strings, versions."""
     graph = model.graph
     model.producer_name, model.producer_version, model.doc_string = "pocketvl", "", ""
     model.domain, model.model_version = "", 0

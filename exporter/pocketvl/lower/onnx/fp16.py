@@ -1,4 +1,4 @@
-"""The fp16 variant of a float ONNX graph: its weights stored in half, and widened when an engine loads it."""
+"""The fp16 variant of a float ONNX graph: weights stored as fp16, cast to float32 when an engine loads it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEAST_SIZE = 16
 
 
 def cast_fp16_onnx(source: Path, target: Path) -> None:
-    """Stores the weights of a float ONNX graph as fp16, each followed by a Cast to float32.
+    """Store the weights of a float ONNX graph as fp16, each followed by a Cast to float32.
 
     Engines fold the casts when they load the graph, so that all is computed in float32, with rounded weights.
     Vectors, as biases and what LayerNorms scale by, stay in float32.

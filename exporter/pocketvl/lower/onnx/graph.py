@@ -1,4 +1,4 @@
-"""What an ONNX file holds: its inputs and outputs, its ops with counts, the types of its tensors."""
+"""Inspect an ONNX file: inputs and outputs, op counts, tensor types."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INDEXED = {"Gather": 1}
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """Reads a .onnx file.
+    """Read a .onnx file.
 
     Raises:
         LoweringError: the file cannot be read.
@@ -43,7 +43,7 @@ def op_counts_onnx(path: Path) -> dict[str, int]:
 
 
 def check_ops_onnx(path: Path) -> None:
-    """Raises LoweringError, naming them, where a graph holds ops outside ai.onnx.
+    """Raise LoweringError, naming them, where a graph holds ops outside ai.onnx.
 
     One is let through: com.microsoft's MatMulNBits, which every official build of ONNX Runtime has.
     """
@@ -51,7 +51,7 @@ def check_ops_onnx(path: Path) -> None:
 
 
 def graph_io_onnx(path: Path) -> GraphIO:
-    """Reads the inputs and outputs of a .onnx file.
+    """Read the inputs and outputs of a .onnx file.
 
     Raises:
         LoweringError: the file cannot be read, or has dynamic shapes.

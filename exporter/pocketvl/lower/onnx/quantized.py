@@ -1,4 +1,4 @@
-"""Writes a quantized tower into a float ONNX graph: each of its layers in the ops that its form asks for."""
+"""Write a quantized component into a float ONNX graph: each layer in the ops of its form."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.forms import Form, check_tower, form_of, refuse
+from pocketvl.lower.forms import Form, check_component, form_of, refuse
 from pocketvl.lower.onnx.export import write_onnx
 from pocketvl.lower.onnx.graph import BLOCKS_DOMAIN, BLOCKS_OP, check_ops_onnx
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 
 # How MatMulNBits may compute. 0 widens the weights to floats and multiplies those; 4 puts the input on 8-bit
 # grids, a block at a time, and multiplies integers: what "dynamic" says, and near to what LiteRT does. On
@@ -24,27 +24,27 @@ _ACCURACY_LEVEL = 4
 _ZERO_POINT = 8  # MatMulNBits' own where it is given none: weights are stored as q + 8
 
 
-def write_quantized_onnx(source: Path, tower: QuantizedTower, target: Path) -> None:
-    """Writes the tower's integers into a float graph that keeps its weights under the module's names.
+def write_quantized_onnx(source: Path, component: QuantizedComponent, target: Path) -> None:
+    """Write the component's integers into a float graph that keeps its weights under the module's names.
 
-    Layers that the tower does not name stay as they are. Static activations are uint8, what ONNX Runtime runs
-    fastest: the tower's own grids. A token table becomes the lookup of an int8 row and of its scale. Weights
-    of 4 bits are read by com.microsoft's MatMulNBits, which ONNX Runtime has on every platform.
+    Layers that the component does not name stay as they are. Static activations are uint8, what ONNX Runtime
+    runs fastest: the component's own grids. A token table becomes the lookup of an int8 row and of its scale.
+    Weights of 4 bits are read by com.microsoft's MatMulNBits, which ONNX Runtime has on every platform.
 
     Args:
-        source: the float graph of the module that the tower was quantized from, as `export_onnx` writes it.
-        tower: its integers.
+        source: the float graph of the module that the component was quantized from, as `export_onnx` writes
+        it. component: its integers.
         target: where the quantized graph is written.
 
     Raises:
-        LoweringError: the graph does not hold the tower's layers, or no engine runs one of them.
+        LoweringError: the graph does not hold the component's layers, or no engine runs one of them.
     """
-    check_tower(tower)
+    check_component(component)
     model = onnx.load(source)
-    rewriter = _Rewriter(model.graph, tower)
+    rewriter = _Rewriter(model.graph, component)
     for node in model.graph.node:
         rewriter.add(node)
-    lost = sorted(set(tower.layers) - rewriter.written)
+    lost = sorted(set(component.layers) - rewriter.written)
     if lost:
         raise LoweringError(f"{source.name} holds no node for {len(lost)} layers, {lost[0]} for one")
     rewriter.finish_(model.graph)
@@ -57,18 +57,18 @@ def write_quantized_onnx(source: Path, tower: QuantizedTower, target: Path) -> N
 class _Rewriter:
     """Collects the nodes and constants of the quantized graph; each tensor is quantized once."""
 
-    def __init__(self, graph: onnx.GraphProto, tower: QuantizedTower) -> None:
+    def __init__(self, graph: onnx.GraphProto, component: QuantizedComponent) -> None:
         self.written: set[str] = set()
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, NDArray[np.generic]] = {}
-        self._tower = tower
+        self._component = component
         self._dequantized: dict[tuple[str, ActivationGrid], str] = {}
         self._dynamic: dict[str, tuple[str, str, str]] = {}  # by tensor: its integers, scale, zero point
         self._bias_adds = _bias_adds(graph)
         self._absorbed: set[str] = set()  # outputs of additions that their layer has taken in
 
     def add(self, node: NodeProto) -> None:
-        """Appends a node of the float graph, or what stands for it."""
+        """Append a node of the float graph, or what stands for it."""
         if node.output[0] in self._absorbed:
             return
         copy = NodeProto()
@@ -87,7 +87,7 @@ class _Rewriter:
             self._product(copy, name, layer, form)
 
     def finish_(self, graph: onnx.GraphProto) -> None:
-        """Puts the new nodes and constants into the graph, and drops constants that nothing reads now."""
+        """Put the new nodes and constants into the graph, and drops constants that nothing reads now."""
         del graph.node[:]
         graph.node.extend(self._nodes)
         read = {name for node in self._nodes for name in node.input} | {value.name for value in graph.output}
@@ -99,11 +99,11 @@ class _Rewriter:
         )
 
     def _layer(self, node: NodeProto) -> tuple[str, QuantizedLayer | None]:
-        place = 0 if node.op_type == "Gather" else 1
-        if node.op_type not in ("Gather", "MatMul", "Gemm", "Conv") or len(node.input) <= place:
+        index = 0 if node.op_type == "Gather" else 1
+        if node.op_type not in ("Gather", "MatMul", "Gemm", "Conv") or len(node.input) <= index:
             return "", None
-        name = node.input[place].removesuffix(".weight")
-        return name, self._tower.layers.get(name) if name != node.input[place] else None
+        name = node.input[index].removesuffix(".weight")
+        return name, self._component.layers.get(name) if name != node.input[index] else None
 
     def _product(self, node: NodeProto, name: str, layer: QuantizedLayer, form: Form) -> None:
         _check_plain(node, name)
@@ -144,7 +144,7 @@ class _Rewriter:
             self._dequantized[output, layer.output] = output
 
     def _dynamic_product(self, node: NodeProto, name: str, layer: QuantizedLayer, bias: str) -> None:
-        """What ONNX Runtime fuses into MatMulIntegerToFloat or DynamicQuantizeMatMul."""
+        """The pattern that ONNX Runtime fuses into MatMulIntegerToFloat or DynamicQuantizeMatMul."""
         integers, scale, zero_point = self._dynamic_input(node.input[0])
         stem, weight = node.output[0], f"{name}.weight"
         total, wide, step = f"{stem}_integer", f"{stem}_wide", f"{stem}_scale"
@@ -256,7 +256,7 @@ class _Rewriter:
         return f"{stem}_dequantized"
 
     def _float_bias(self, name: str, layer: QuantizedLayer) -> str:
-        """The tower's bias under a name of its own: the graph's may be other layers' too."""
+        """The component's bias as its own initializer: the graph's may be shared with other layers."""
         if layer.bias is not None:
             self._constants[f"{name}.bias_float"] = layer.bias
         return f"{name}.bias_float"
@@ -318,7 +318,7 @@ def _is_transposed(node: NodeProto) -> bool:
 
 
 def _check_plain(node: NodeProto, name: str) -> None:
-    """Raises LoweringError where a Gemm does more than multiply by weights and add a bias."""
+    """Raise LoweringError where a Gemm does more than multiply by weights and add a bias."""
     plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
     if node.op_type == "Gemm" and any(_attribute(node, key, value) != value for key, value in plain.items()):
         raise LoweringError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pocketvl.network.integers import QuantizedTower
+    from pocketvl.network.integers import QuantizedComponent
 
 
 class TfliteBackend(EngineBackend):
@@ -48,10 +48,10 @@ class TfliteBackend(EngineBackend):
 
         cast_fp16_tflite(source, target)
 
-    def _write_quantized(self, source: Path, tower: QuantizedTower, target: Path) -> None:
+    def _write_quantized(self, source: Path, component: QuantizedComponent, target: Path) -> None:
         from pocketvl.lower.tflite.quantized import write_quantized_tflite
 
-        write_quantized_tflite(source, tower, target)
+        write_quantized_tflite(source, component, target)
 
     def graph_io(self, path: Path) -> GraphIO:
         from pocketvl.lower.tflite.graph import graph_io_tflite

@@ -28,7 +28,7 @@ FROM_TORCH: Mapping[str, tuple[int, ...]] = {"CONV_2D": (0, 2, 3, 1), "DEPTHWISE
 
 
 class _Named(nn.Module):
-    """Gives a module's inputs and outputs names, which litert-torch then gives those of the signature."""
+    """Wrapper that names a module's inputs and outputs; litert-torch takes the signature's names from it."""
 
     def __init__(self, inner: nn.Module, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def export_tflite(
     path: Path,
     outputs: Sequence[str] = DEFAULT_OUTPUTS,
 ) -> None:
-    """Lowers a module to TFLite with the examples' static shapes.
+    """Lower a module to TFLite with the examples' static shapes.
 
     The one signature is called serving_default; its inputs and outputs carry the names given here. Tensors
     are called after their module, as parameters are in torch. Nothing of the machine or the moment goes
@@ -91,7 +91,7 @@ def _convert(
 
 
 def _put_back_(model: Any, stand_ins: StandIns, path: Path) -> None:
-    """Replaces stand-ins by the weights that they stand for."""
+    """Replace stand-ins by the weights that they stand for."""
     for graph in model.subgraphs:
         for op in graph.operators:
             values = _constant(model, graph, op)
@@ -119,10 +119,11 @@ def _constant(model: Any, graph: Any, op: Any) -> np.ndarray | None:
 
 @contextmanager
 def _scales_kept(module: nn.Module) -> Iterator[None]:
-    """Inside, LayerNorms are computed so that the converter leaves their scale where it is.
+    """Context in which the converter does not fold LayerNorm scales into the next linear.
 
-    It multiplies a LayerNorm's scale into the weights of the linear that follows; but a tower's integers are
-    those of the module's own weights. LayerNorms that scale by 1 have nothing to move, and stay as they are.
+    It multiplies a LayerNorm's scale into the weights of the linear that follows; but a component's integers
+    are those of the module's own weights. LayerNorms that scale by 1 have nothing to move, and stay as they
+    are.
     """
     scaling = [
         child
@@ -168,7 +169,7 @@ def _layer_norm(
 
 
 def name_tensors_(model: Any, module: nn.Module) -> None:
-    """Calls tensors after the module that made them ("encoder.layers.0.mlp.fc1"), weights and biases too.
+    """Name tensors after the module that made them ("encoder.layers.0.mlp.fc1"), weights and biases too.
 
     litert-torch writes the classes and attributes of the whole module stack, joined where ops were fused;
     those names are longer than many weights.
@@ -183,10 +184,10 @@ def name_tensors_(model: Any, module: nn.Module) -> None:
         fixed = {*(int(i) for i in graph.inputs), *(int(i) for i in graph.outputs)}
         layers = _layer_names(model, graph, modules, module)
         # first those that others are found by, so that they get their name without a number
-        for place in sorted(range(len(graph.tensors)), key=lambda i: (i not in fixed, i not in layers)):
-            tensor = graph.tensors[place]
-            wanted = layers.get(place) or _module_path(tensor, modules)
-            if place in fixed:
+        for index in sorted(range(len(graph.tensors)), key=lambda i: (i not in fixed, i not in layers)):
+            tensor = graph.tensors[index]
+            wanted = layers.get(index) or _module_path(tensor, modules)
+            if index in fixed:
                 wanted = text_of(tensor.name)
             name, count = wanted, 0
             while name in taken:
@@ -220,7 +221,7 @@ def _stack_names(module: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _paths(tensor: Any, modules: dict[str, str]) -> list[str]:
-    """Paths of the modules that a tensor's name tells of, in its order."""
+    """Paths of the modules in a tensor's name, in its order."""
     stacks = [part.split(";", 1)[0] for part in text_of(tensor.name).split(";;")]
     found = [modules.get(stack, modules.get(stack.rsplit("/", 1)[-1])) for stack in stacks]
     return [path for path in found if path is not None]
@@ -263,14 +264,14 @@ def _layer_names(model: Any, graph: Any, modules: dict[str, str], module: nn.Mod
 
 
 def strip_(model: Any) -> None:
-    """Removes the converter's metadata, but for the least runtime version, and its description."""
+    """Remove the converter's metadata, but for the least runtime version, and its description."""
     model.description = _DESCRIPTION.encode()
     kept = [entry for entry in model.metadata or [] if entry.name == b"min_runtime_version"]
     model.metadata = kept
 
 
 def write_tflite(model: Any, path: Path) -> None:
-    """Writes flatbuffers' object tree of a TFLite file."""
+    """Write flatbuffers' object tree of a TFLite file."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     path.write_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))

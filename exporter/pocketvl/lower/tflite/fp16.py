@@ -1,4 +1,4 @@
-"""A float TFLite graph with its weights in fp16, which an engine widens when it loads it."""
+"""The fp16 variant of a float TFLite graph: weights stored as fp16, dequantized when an engine loads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pocketvl.lower.tflite.graph import check_ops_tflite, op_counts_tflite
 
 
 def cast_fp16_tflite(source: Path, target: Path) -> None:
-    """Stores the weights of a float TFLite graph as fp16; engines widen them, once, when they load it.
+    """Store the weights of a float TFLite graph as fp16; engines widen them, once, when they load it.
 
     Args:
         source: a float graph as `export_tflite` writes it.

@@ -1,4 +1,4 @@
-"""What a TFLite file holds: its inputs and outputs, its ops with counts, the types of its tensors."""
+"""Inspect a TFLite file: inputs and outputs, op counts, tensor types."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INDEXED = {"EMBEDDING_LOOKUP": 0, "GATHER": 1}
 
 
 def read_tflite(path: Path) -> Any:
-    """Reads a .tflite file into flatbuffers' object tree (ModelT).
+    """Read a .tflite file into flatbuffers' object tree (ModelT).
 
     Raises:
         LoweringError: the file cannot be read.
@@ -62,12 +62,12 @@ def op_counts_tflite(path: Path) -> dict[str, int]:
 
 
 def check_ops_tflite(path: Path) -> None:
-    """Raises LoweringError, naming them, where a graph holds Flex or custom ops."""
+    """Raise LoweringError, naming them, where a graph holds Flex or custom ops."""
     refuse_ops(path, [name for name in op_counts_tflite(path) if name.startswith(_CUSTOM)])
 
 
 def graph_io_tflite(path: Path) -> GraphIO:
-    """Reads the inputs and outputs of the one signature of a .tflite file.
+    """Read the inputs and outputs of the one signature of a .tflite file.
 
     Raises:
         LoweringError: the file cannot be read, has dynamic shapes, or not exactly one signature.

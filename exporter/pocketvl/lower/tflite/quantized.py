@@ -1,4 +1,4 @@
-"""Writes a quantized tower into a float TFLite graph: each of its layers in the form that it asks for."""
+"""Write a quantized component into a float TFLite graph: each layer in its form."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.forms import Form, check_tower, form_of, refuse
+from pocketvl.lower.forms import Form, check_component, form_of, refuse
 from pocketvl.lower.quiet import quiet
 from pocketvl.lower.tflite.export import FROM_TORCH, write_tflite
 from pocketvl.lower.tflite.graph import check_ops_tflite, op_name, read_tflite, text_of
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 
 _LINEAR, _TABLE = "FULLY_CONNECTED", "EMBEDDING_LOOKUP"
 _FORMS: Mapping[str, tuple[Form, ...]] = {
@@ -33,31 +33,31 @@ _Scopes = dict[tuple[str, Form, int | None], list[str]]
 """By kind of op, form and size of a group: what the ops give out is called."""
 
 
-def write_quantized_tflite(source: Path, tower: QuantizedTower, target: Path) -> None:
-    """Writes the tower's integers into a float graph whose tensors are called after the module's parameters.
+def write_quantized_tflite(source: Path, component: QuantizedComponent, target: Path) -> None:
+    """Write the component's integers into a float graph whose tensors are named after the parameters.
 
-    Layers that the tower does not name stay as they are. ai-edge-quantizer changes the others' types and puts
-    quantizing ops where they belong; every number it derives is then replaced by the tower's.
+    Layers that the component does not name stay as they are. ai-edge-quantizer changes the others' types and
+    puts quantizing ops where they belong; every number it derives is then replaced by the component's.
 
     Args:
-        source: the float graph of the module that the tower was quantized from, as `export_tflite` writes it.
-        tower: its integers.
+        source: the float graph of the module that the component was quantized from, as `export_tflite` writes
+        it. component: its integers.
         target: where the quantized graph is written.
 
     Raises:
-        LoweringError: the graph does not hold the tower's layers, or no engine runs one of them.
+        LoweringError: the graph does not hold the component's layers, or no engine runs one of them.
     """
-    check_tower(tower)
+    check_component(component)
     model = read_tflite(source)
-    found = list(_layers(model, tower))
-    lost = sorted(set(tower.layers) - {name for _, _, name in found})
+    found = list(_layers(model, component))
+    lost = sorted(set(component.layers) - {name for _, _, name in found})
     if lost:
         raise LoweringError(f"{source.name} holds no op for {len(lost)} layers, {lost[0]} for one")
     scopes: _Scopes = {}
     statistics: dict[str, dict[str, Any]] = {}
     tensors = model.subgraphs[0].tensors
     for kind, op, name in found:
-        layer = tower.layers[name]
+        layer = component.layers[name]
         form = form_of(name, layer.spec)
         if form not in _FORMS[kind]:
             raise refuse(name, layer, kind)
@@ -69,8 +69,8 @@ def write_quantized_tflite(source: Path, tower: QuantizedTower, target: Path) ->
                 statistics[text_of(tensors[tensor].name)] = _statistics(grid)
     if scopes:
         model = _restructured(source, scopes, statistics)
-    writer = _Writer(model, tower)
-    for kind, op, name in _layers(model, tower):
+    writer = _Writer(model, component)
+    for kind, op, name in _layers(model, component):
         writer.write_(kind, op, name)
     write_tflite(model, target)
     check_ops_tflite(target)
@@ -85,20 +85,20 @@ def weights_of(model: Any, op: Any) -> Any:
     return graph.tensors[op.inputs[1]]
 
 
-def _layers(model: Any, tower: QuantizedTower) -> Iterator[tuple[str, Any, str]]:
-    """The ops that bear the tower's weights: their kind, the op, and the layer's name."""
+def _layers(model: Any, component: QuantizedComponent) -> Iterator[tuple[str, Any, str]]:
+    """The ops that bear the component's weights: their kind, the op, and the layer's name."""
     for op in model.subgraphs[0].operators:
         kind = op_name(model, op)
         if kind in _FORMS:
             weights = weights_of(model, op)
             name = text_of(weights.name).split(";", 1)[0].removesuffix(".weight")
             # the products of an attention of one head are linears, too, but of two activations
-            if name in tower.layers and model.buffers[weights.buffer].data is not None:
+            if name in component.layers and model.buffers[weights.buffer].data is not None:
                 yield kind, op, name
 
 
 def _check_bias(model: Any, op: Any, name: str, layer: QuantizedLayer) -> None:
-    """Raises LoweringError where an op adds something that is not its layer's bias, which would be lost."""
+    """Raise LoweringError where an op adds something that is not its layer's bias, which would be lost."""
     if layer.bias is None and _has_bias(op):
         buffer = model.buffers[model.subgraphs[0].tensors[op.inputs[2]].buffer]
         if buffer.data is None or np.any(buffer.data):
@@ -136,21 +136,21 @@ def _restructured(source: Path, scopes: _Scopes, statistics: dict[str, dict[str,
 
 
 class _Writer:
-    """Replaces the numbers of a restructured graph by a tower's."""
+    """Replaces the numbers of a restructured graph by a component's."""
 
-    def __init__(self, model: Any, tower: QuantizedTower) -> None:
+    def __init__(self, model: Any, component: QuantizedComponent) -> None:
         self._model = model
         self._graph = model.subgraphs[0]
-        self._tower = tower
+        self._component = component
         self._readers: dict[int, set[str]] = {}  # names of the layers that read a tensor, "" for other ops
-        layers = {id(op): name for _, op, name in _layers(model, tower)}
+        layers = {id(op): name for _, op, name in _layers(model, component)}
         for op in self._graph.operators:
             for tensor in op.inputs:
                 self._readers.setdefault(int(tensor), set()).add(layers.get(id(op), ""))
 
     def write_(self, kind: str, op: Any, name: str) -> None:
-        """Replaces the numbers of one op by its layer's."""
-        layer = self._tower.layers[name]
+        """Replace the numbers of one op by its layer's."""
+        layer = self._component.layers[name]
         weights = layer.weights
         if kind in FROM_TORCH:
             weights = np.ascontiguousarray(weights.transpose(FROM_TORCH[kind]))
@@ -161,9 +161,9 @@ class _Writer:
             self._store_integers_(tensor, weights, layer.scale)
         if kind != _TABLE:
             self._store_bias_(op, name, layer)
-        for place, grid in ((op.inputs[0], layer.input), (op.outputs[0], layer.output)):
+        for index, grid in ((op.inputs[0], layer.input), (op.outputs[0], layer.output)):
             if grid is not None:
-                _set_grid_(self._graph.tensors[place], grid)
+                _set_grid_(self._graph.tensors[index], grid)
 
     def _store_integers_(
         self, tensor: Any, integers: NDArray[np.generic], scale: NDArray[np.float32]
@@ -206,14 +206,14 @@ class _Writer:
             tensor.shape = np.asarray(bias.shape, np.int32)
             tensor.quantization = schema.QuantizationParametersT()
         tensor.name, tensor.buffer = f"{name}.bias;own".encode(), self._new_buffer()
-        place = len(self._graph.tensors)
+        index = len(self._graph.tensors)
         self._graph.tensors.append(tensor)
-        op.inputs = np.asarray([*list(op.inputs)[:2], place], np.int32)
-        self._readers[place] = {name}
+        op.inputs = np.asarray([*list(op.inputs)[:2], index], np.int32)
+        self._readers[index] = {name}
         return tensor
 
     def _store_(self, tensor: Any, values: NDArray[np.generic], kind: str, shape: tuple[int, ...]) -> None:
-        """Writes a tensor's bytes, into a buffer that no other tensor has.
+        """Write a tensor's bytes, into a buffer that no other tensor has.
 
         Raises:
             LoweringError: the tensor is of another type or shape.
@@ -223,8 +223,8 @@ class _Writer:
         found = flatbuffer_utils.type_to_name(tensor.type), [int(side) for side in tensor.shape]
         if found != (kind, list(shape)):
             raise LoweringError(
-                f"{text_of(tensor.name)} is {found[0]} {found[1]} after ai-edge-quantizer; the tower holds "
-                f"{kind} {list(shape)}"
+                f"{text_of(tensor.name)} is {found[0]} {found[1]} after ai-edge-quantizer; the component "
+                f"holds {kind} {list(shape)}"
             )
         if sum(other.buffer == tensor.buffer for other in self._graph.tensors) > 1:
             tensor.buffer = self._new_buffer()

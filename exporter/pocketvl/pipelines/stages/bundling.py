@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.pipelines.bundle import provenance_of, write_base, write_bundle
+from pocketvl.pipelines.stages.components import TORCH, check_source, this_machine
 from pocketvl.pipelines.stages.lowering import GraphStage
-from pocketvl.pipelines.stages.towers import TORCH, check_source, this_machine
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.schema import dump_json
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pocketvl.pipelines.stages.towers import TORCH, this_machine
+from pocketvl.pipelines.stages.components import TORCH, this_machine
 from pocketvl.pipelines.stages.training import TrainingData, read_samples, states_of, training_machine
 from pocketvl.stage import Inputs, Stage
 from pocketvl.train.method import CompressionMethod, MethodInputs

@@ -1,4 +1,4 @@
-"""What a checkpoint costs: parameters, multiply-adds, and bytes in int8."""
+"""Cost of a checkpoint: parameters, multiply-adds, and bytes in int8."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pocketvl.compress.costs import Cost, total_cost
-from pocketvl.pipelines.stages.towers import TORCH, check_source
+from pocketvl.pipelines.stages.components import TORCH, check_source
 from pocketvl.stage import Inputs, Stage
 
 _COSTS_FILE = "costs.json"
@@ -16,7 +16,7 @@ _COSTS_FILE = "costs.json"
 
 @dataclass(frozen=True)
 class MeasureCosts(Stage):
-    """What all components of a checkpoint cost together."""
+    """Measure the total cost of a checkpoint's components."""
 
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = TORCH
@@ -39,5 +39,5 @@ class MeasureCosts(Stage):
 
 
 def read_costs(folder: Path) -> Cost:
-    """What a `MeasureCosts` found."""
+    """Read the result of `MeasureCosts`."""
     return Cost(**json.loads((folder / _COSTS_FILE).read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""From towers and their integers to graph files."""
+"""Lowering components and their integers to graph files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import ClassVar
 from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.files import description_files
 from pocketvl.lower.backends import TOOLS, backend_of
-from pocketvl.pipelines.stages.quantizing import ChooseLayers, QuantizeTower, TrainedTower
-from pocketvl.pipelines.stages.towers import (
+from pocketvl.pipelines.stages.components import (
     TORCH,
-    EqualizeTower,
-    PrepareTower,
+    EqualizeComponent,
+    PrepareComponent,
     open_component,
 )
+from pocketvl.pipelines.stages.quantizing import ChooseLayers, QuantizeComponent, TrainedComponent
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Engine, Precision
 
@@ -27,17 +27,17 @@ class GraphStage(Stage):
 
     @property
     def component(self) -> str:
-        """Which tower."""
+        """The component's name."""
         raise NotImplementedError
 
     @property
     def engine(self) -> Engine:
-        """Which engine runs it."""
+        """The engine that runs it."""
         raise NotImplementedError
 
     @property
     def precision(self) -> Precision:
-        """What its weights are held in."""
+        """The precision of its weights."""
         raise NotImplementedError
 
     @property
@@ -51,21 +51,21 @@ class GraphStage(Stage):
 
 @dataclass(frozen=True)
 class LowerGraph(GraphStage):
-    """One tower as an fp32 graph of one engine."""
+    """One component as an fp32 graph of one engine."""
 
     version: ClassVar[int] = 5
     tools: ClassVar[tuple[str, ...]] = (*TORCH, *TOOLS)
 
-    tower: PrepareTower | EqualizeTower | TrainedTower
-    to: Engine
+    prepared: PrepareComponent | EqualizeComponent | TrainedComponent
+    target: Engine
 
     @property
     def component(self) -> str:
-        return self.tower.component
+        return self.prepared.component
 
     @property
     def engine(self) -> Engine:
-        return self.to
+        return self.target
 
     @property
     def precision(self) -> Precision:
@@ -76,10 +76,10 @@ class LowerGraph(GraphStage):
         return f"lower {self.component} to {self.engine.value}"
 
     def reads(self) -> Mapping[str, Path]:
-        return description_files(self.tower.source)
+        return description_files(self.prepared.source)
 
     def run(self, source: Inputs, out: Path) -> None:
-        component = open_component(self.tower.source, self.component, source["tower"])
+        component = open_component(self.prepared.source, self.component, source["prepared"])
         names = [port.name for port in component.inputs]
         examples = dict(zip(names, example_inputs(component), strict=True))
         outputs = [port.name for port in component.outputs]
@@ -122,25 +122,25 @@ class CastFp16(_Rewritten):
 
 @dataclass(frozen=True)
 class LowerQuantized(_Rewritten):
-    """A quantized graph: the float graph with a tower's integers in it."""
+    """A quantized graph: the float graph with a component's integers in it."""
 
     version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = ("onnx", "ai-edge-quantizer", "ai-edge-litert", "numpy")
 
-    integers: QuantizeTower | ChooseLayers | TrainedTower
-    called: Precision  # part of the file's name, so that it has to be part of the key
+    integers: QuantizeComponent | ChooseLayers | TrainedComponent
+    variant: Precision  # part of the file's name, so that it has to be part of the key
 
     @property
     def precision(self) -> Precision:
-        return self.called
+        return self.variant
 
     @property
     def title(self) -> str:
         return f"write {self.component} in {self.precision.value} for {self.engine.value}"
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.network.integers import QuantizedTower
+        from pocketvl.network.integers import QuantizedComponent
 
-        tower = QuantizedTower.load(source["integers"])
+        component = QuantizedComponent.load(source["integers"])
         graph = source["graph"] / self.graph.file
-        backend_of(self.engine).write_quantized(graph, tower, out / self.file)
+        backend_of(self.engine).write_quantized(graph, component, out / self.file)

@@ -1,4 +1,4 @@
-"""What torch and the variants give for a dataset, how fast they are, and how much memory they take."""
+"""Run torch and the variants on a dataset; measure latency and memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.families import family_of
-from pocketvl.pipelines.stages.towers import TORCH, check_source, this_machine
+from pocketvl.pipelines.stages.components import TORCH, check_source, this_machine
 from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks import TASK_FILE, load_task, save_task, task_class, task_of
@@ -24,7 +24,7 @@ NOTES_FILE = "notes.json"
 
 @dataclass(frozen=True)
 class RunReference(Stage):
-    """What torch in fp32 gives for a dataset, and what there is to know of how the model was read."""
+    """Outputs of torch in fp32 on a dataset, and notes on how the model was read."""
 
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = TORCH
@@ -60,7 +60,7 @@ class RunReference(Stage):
 
 @dataclass(frozen=True)
 class RunVariant(Stage):
-    """What one variant of a bundle gives for a dataset, through the runtime.
+    """Outputs of one variant of a bundle on a dataset, through the runtime.
 
     Attributes:
         reference: of the checkpoint that the bundle was exported from, on the same dataset; says what to ask.

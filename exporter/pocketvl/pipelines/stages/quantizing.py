@@ -1,4 +1,4 @@
-"""From prepared towers to their integers."""
+"""Calibrating, quantizing and training prepared components."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pocketvl.errors import RecipeError
 from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.files import checkpoint_files
 from pocketvl.observe.settings import CalibrationSettings
-from pocketvl.pipelines.stages.towers import (
+from pocketvl.pipelines.stages.components import (
     TORCH,
     CalibrationFeeds,
-    EqualizeTower,
+    EqualizeComponent,
     Feeds,
-    OfTower,
-    PrepareTower,
+    OfComponent,
+    PrepareComponent,
     open_component,
     save_weights,
 )
@@ -39,13 +39,13 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class CalibrateTower(OfTower, Stage):
-    """What a tower's layers saw of calibration data; every precision of the tower is made of it."""
+class CalibrateComponent(OfComponent, Stage):
+    """Activation statistics of a component's layers, from which every precision of it is quantized."""
 
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
 
-    tower: PrepareTower | EqualizeTower
+    prepared: PrepareComponent | EqualizeComponent
     feeds: CalibrationFeeds
     settings: CalibrationSettings = field(default_factory=CalibrationSettings)
 
@@ -56,19 +56,19 @@ class CalibrateTower(OfTower, Stage):
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.observe.calibrate import calibrate
 
-        module = open_component(self.source, self.component, source["tower"]).module
+        module = open_component(self.source, self.component, source["prepared"]).module
         calibrate(module, Feeds(source["feeds"], self.component), self.settings, source.progress).save(out)
 
 
 @dataclass(frozen=True)
-class QuantizeTower(OfTower, Stage):
-    """One tower's integers in one precision; both engines get them."""
+class QuantizeComponent(OfComponent, Stage):
+    """One component quantized to one precision, for all engines."""
 
     version: ClassVar[int] = 6
     tools: ClassVar[tuple[str, ...]] = TORCH
 
-    tower: PrepareTower | EqualizeTower
-    calibration: CalibrateTower
+    prepared: PrepareComponent | EqualizeComponent
+    calibration: CalibrateComponent
     precision: Precision
     weights: QuantizeSettings = field(default_factory=QuantizeSettings)
     group_size: int = 32
@@ -80,36 +80,36 @@ class QuantizeTower(OfTower, Stage):
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.observe.calibration import Calibration
         from pocketvl.observe.structure import final_linear, token_tables
-        from pocketvl.quantize.tower import quantize_tower, tower_spec
+        from pocketvl.quantize.component import component_spec, quantize_component
 
-        component = open_component(self.source, self.component, source["tower"])
+        component = open_component(self.source, self.component, source["prepared"])
         module, example = component.module, example_inputs(component)
         tables, final = token_tables(module, example), final_linear(module, example)
-        spec = tower_spec(module, self.precision, tables, final, self.group_size)
-        quantize_tower(module, spec, Calibration.load(source["calibration"]), self.weights).save(out)
+        spec = component_spec(module, self.precision, tables, final, self.group_size)
+        quantize_component(module, spec, Calibration.load(source["calibration"]), self.weights).save(out)
 
 
 @dataclass(frozen=True)
 class TrainQat(Stage):
-    """Components trained on their grids: weights and integers of each."""
+    """Quantization-aware training of the components: weights and integers of each."""
 
     version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "accelerate")
     resumes: ClassVar[bool] = True
 
-    towers: tuple[PrepareTower | EqualizeTower, ...]
-    integers: tuple[QuantizeTower, ...]
+    prepared: tuple[PrepareComponent | EqualizeComponent, ...]
+    integers: tuple[QuantizeComponent, ...]
     data: TrainingData
     settings: QatSettings
 
     @property
     def source(self) -> Path:
         """The checkpoint."""
-        return self.towers[0].source
+        return self.prepared[0].source
 
     @property
     def precision(self) -> Precision:
-        """What the towers are trained for."""
+        """The precision that the components are trained for."""
         return self.integers[0].precision
 
     @property
@@ -124,30 +124,30 @@ class TrainQat(Stage):
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.families import read_contract
-        from pocketvl.network.integers import QuantizedTower
+        from pocketvl.network.integers import QuantizedComponent
         from pocketvl.quantize.qat import train_qat
         from pocketvl.tasks.training_tasks import training_task
 
         states, samples = states_of(source), read_samples(source["data"])
-        names = [stage.component for stage in self.towers]
+        names = [stage.component for stage in self.prepared]
         modules = {
             name: open_component(self.source, name, folder).module
-            for name, folder in zip(names, source.all("towers"), strict=True)
+            for name, folder in zip(names, source.all("prepared"), strict=True)
         }
         integers = zip(names, source.all("integers"), strict=True)
-        towers = {name: QuantizedTower.load(folder) for name, folder in integers}
+        components = {name: QuantizedComponent.load(folder) for name, folder in integers}
         task = training_task(read_contract(self.source))
-        trained = train_qat(task, modules, towers, samples, self.settings, states, source.progress)
-        for name, (state, tower) in trained.items():
+        trained = train_qat(task, modules, components, samples, self.settings, states, source.progress)
+        for name, (state, component) in trained.items():
             folder = out / name
             folder.mkdir()
             save_weights(state, folder)
-            tower.save(folder)
+            component.save(folder)
 
 
 @dataclass(frozen=True)
-class TrainedTower(Stage):
-    """One of the towers of a training: its weights and its integers."""
+class TrainedComponent(Stage):
+    """One of the components of a training: its weights and its integers."""
 
     version: ClassVar[int] = 1
 
@@ -161,7 +161,7 @@ class TrainedTower(Stage):
 
     @property
     def precision(self) -> Precision:
-        """What it was trained for."""
+        """The precision that it was trained for."""
         return self.training.precision
 
     @property
@@ -175,51 +175,51 @@ class TrainedTower(Stage):
 
 @dataclass(frozen=True)
 class ChooseLayers(Stage):
-    """A tower of which some layers are taken from others, or stay in float.
+    """A quantized component with some layers in other precisions, or in float.
 
     Attributes:
-        towers: the tower, and then the same in other precisions.
-        changes: pairs of a layer's name and the place in `towers` from where it is taken; -1 for float.
+        quantized: the component, and then the same in other precisions.
+        changes: pairs of a layer's name and the index in `quantized` from where it is taken; -1 for float.
     """
 
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = ("numpy", "safetensors")
 
-    towers: tuple[QuantizeTower | TrainedTower, ...]
+    quantized: tuple[QuantizeComponent | TrainedComponent, ...]
     changes: tuple[tuple[str, int], ...]
 
     @property
     def component(self) -> str:
-        """Whose layers they are."""
-        return self.towers[0].component
+        """The component's name."""
+        return self.quantized[0].component
 
     @property
     def title(self) -> str:
         return f"choose layers of {self.component}"
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.network.integers import QuantizedTower
+        from pocketvl.network.integers import QuantizedComponent
 
-        first, *others = (QuantizedTower.load(folder) for folder in source.all("towers"))
+        first, *others = (QuantizedComponent.load(folder) for folder in source.all("quantized"))
         changes = dict(self.changes)
         unknown = sorted(set(changes) - set(first.layers))
         if unknown:
             raise RecipeError(f"{self.component} has no quantized layer {unknown[0]!r}")
-        towers = (first, *others)
-        places = {name: changes.get(name, 0) for name in first.layers}
-        chosen = {name: towers[place].layers[name] for name, place in places.items() if place >= 0}
-        QuantizedTower(chosen).save(out)
+        quantized = (first, *others)
+        indices = {name: changes.get(name, 0) for name in first.layers}
+        chosen = {name: quantized[k].layers[name] for name, k in indices.items() if k >= 0}
+        QuantizedComponent(chosen).save(out)
 
 
 @dataclass(frozen=True)
-class RankLayers(OfTower, Stage):
-    """What quantizing each group of a tower's layers alone costs, measured on calibration data."""
+class RankLayers(OfComponent, Stage):
+    """Quantization sensitivity of each group of a component's layers, measured on calibration data."""
 
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = TORCH
 
-    tower: PrepareTower | EqualizeTower | TrainedTower
-    integers: QuantizeTower | TrainedTower
+    prepared: PrepareComponent | EqualizeComponent | TrainedComponent
+    integers: QuantizeComponent | TrainedComponent
     feeds: CalibrationFeeds
     samples: int = 128
 
@@ -228,19 +228,19 @@ class RankLayers(OfTower, Stage):
         return f"rank the layers of {self.component} in {self.integers.precision.value}"
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.network.integers import QuantizedTower
+        from pocketvl.network.integers import QuantizedComponent
         from pocketvl.quantize.sensitivity import measure_sensitivity
 
-        module = open_component(self.source, self.component, source["tower"]).module
+        module = open_component(self.source, self.component, source["prepared"]).module
         feeds = Feeds(source["feeds"], self.component, _BATCH, self.samples)
-        tower = QuantizedTower.load(source["integers"])
-        ranked = measure_sensitivity(module, tower, feeds, source.progress)
-        told = [dataclasses.asdict(each) for each in ranked]
-        (out / _SENSITIVITY_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        component = QuantizedComponent.load(source["integers"])
+        ranked = measure_sensitivity(module, component, feeds, source.progress)
+        document = [dataclasses.asdict(each) for each in ranked]
+        (out / _SENSITIVITY_FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def read_ranking(folder: Path) -> tuple[LayerSensitivity, ...]:
-    """What a `RankLayers` found, worst first."""
+    """Read the result of `RankLayers`, worst first."""
     from pocketvl.quantize.ranking import LayerSensitivity
 
     text = (folder / _SENSITIVITY_FILE).read_text(encoding="utf-8")
@@ -248,5 +248,5 @@ def read_ranking(folder: Path) -> tuple[LayerSensitivity, ...]:
 
 
 def loss_by_layer(ranking: Iterable[LayerSensitivity]) -> dict[str, float]:
-    """What each layer loses; layers that were measured together share their loss."""
+    """The loss of each layer; layers that were measured together share theirs."""
     return {layer: group.loss / len(group.layers) for group in ranking for layer in group.layers}

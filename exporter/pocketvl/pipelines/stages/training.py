@@ -1,4 +1,4 @@
-"""Training: a dataset as arrays, what a teacher gives for it, and students that are distilled from that."""
+"""Training: a dataset as arrays, teacher outputs, and distilled students."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.errors import RecipeError
 from pocketvl.launch import processes
 from pocketvl.network.heads import HeadKind
-from pocketvl.pipelines.stages.towers import (
+from pocketvl.pipelines.stages.components import (
     TORCH,
     check_source,
     ids_of,
@@ -41,7 +41,7 @@ def teacher_device() -> str:
 
 
 def teacher_machine() -> Mapping[str, str]:
-    """What a teacher's outputs depend on beside its inputs: the last digits differ from device to device."""
+    """The machine properties that teacher outputs depend on: last digits differ between devices."""
     return {**this_machine(), "accelerator": _accelerator()}
 
 
@@ -56,7 +56,7 @@ def _accelerator() -> str:
 
 
 def training_machine() -> Mapping[str, str]:
-    """What a training's result depends on beside its inputs."""
+    """The machine properties that a training's result depends on."""
     return {**teacher_machine(), "processes": str(processes())}
 
 
@@ -86,24 +86,24 @@ class TrainingData(Stage):
         texts, index = SAMPLES[kind].select(dataset, opened.head)
         write_pixels(out / "pixels.npy", dataset, opened.preprocess, source)
         np.save(out / "ids.npy", ids_of(texts, opened.tokenizer_json, opened.tokenizer))
-        told = {"kind": kind.value, "index": index}
-        (out / _INDEX_FILE).write_text(json.dumps(told) + "\n", encoding="utf-8")
+        document = {"kind": kind.value, "index": index}
+        (out / _INDEX_FILE).write_text(json.dumps(document) + "\n", encoding="utf-8")
 
 
 def read_samples(folder: Path) -> TrainingSamples:
-    """What a `TrainingData` made; images stay on disk.
+    """Read the result of `TrainingData`; images stay on disk.
 
     Raises:
         DataError: too few for a training.
     """
-    told = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
+    document = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
     pixels, ids = np.load(folder / "pixels.npy", mmap_mode="r"), np.load(folder / "ids.npy")
-    return SAMPLES[HeadKind(told["kind"])](pixels, ids, told["index"])
+    return SAMPLES[HeadKind(document["kind"])](pixels, ids, document["index"])
 
 
 @dataclass(frozen=True)
 class TeacherOutputs(Stage):
-    """What a model gives for all of the training data, by component.
+    """Teacher outputs for all of the training data, by component.
 
     Attributes:
         teacher: a checkpoint.
@@ -132,14 +132,14 @@ class TeacherOutputs(Stage):
 
         opened, samples = open_checkpoint(source["teacher"]), read_samples(source["data"])
         task, device = training_task(opened.contract), teacher_device()
-        components = {name: opened.tower(name).train(False).to(device) for name in task.components}
+        components = {name: opened.component(name).module.train(False).to(device) for name in task.components}
         found = teacher_outputs(task, components, samples, self.mirrored, source.progress)
         for port, values in found.items():
             np.save(out / f"{port}.npy", values)
 
 
 def read_outputs(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """What a `TeacherOutputs` found, by port; it stays on disk."""
+    """Read the result of `TeacherOutputs`, by port; memory-mapped."""
     files = sorted(folder.glob("*.npy"))
     return {path.name.removesuffix(".npy"): np.load(path, mmap_mode="r") for path in files}
 

@@ -1,4 +1,4 @@
-"""Fresh students: towers of other shapes with weights that know nothing, in the place of a checkpoint's."""
+"""Students with randomly initialised components of other shapes in place of a checkpoint's."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from pocketvl.errors import RecipeError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
-from pocketvl.families.tower_shape import TowerShape
+from pocketvl.families.component_shape import ComponentShape
 from tests.families.tiny import IMAGE_SIZE, make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
 
-SHAPES: dict[str, TowerShape] = {
-    "image_encoder": TowerShape(width=24, layers=3, heads=2),
-    "text_encoder": TowerShape(width=12, layers=1, heads=3, neurons=20),
+SHAPES: dict[str, ComponentShape] = {
+    "image_encoder": ComponentShape(width=24, layers=3, heads=2),
+    "text_encoder": ComponentShape(width=12, layers=1, heads=3, neurons=20),
 }
 
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return make_tiny_clip(tmp_path / "clip")
 
 
-def test_the_towers_have_the_shapes_asked_for_and_keep_the_space(folder: Path) -> None:
+def test_the_components_have_the_shapes_asked_for_and_keep_the_space(folder: Path) -> None:
     old, new = open_checkpoint(folder), _fresh(folder)
     state = new.model.state_dict()
     assert state["vision_model.encoder.layers.2.mlp.fc1.weight"].shape == (96, 24)
@@ -43,7 +43,7 @@ def test_the_towers_have_the_shapes_asked_for_and_keep_the_space(folder: Path) -
     }
     assert torch.equal(state["logit_scale"], old.model.state_dict()["logit_scale"])
     pixels = torch.full((2, IMAGE_SIZE, IMAGE_SIZE, 3), 100, dtype=torch.uint8)
-    shapes = {each.tower("image_encoder")(pixels).shape for each in (old, new)}
+    shapes = {each.component("image_encoder").module(pixels).shape for each in (old, new)}
     assert len(shapes) == 1
 
 
@@ -62,7 +62,7 @@ def test_it_is_saved_and_opened_like_any_other(folder: Path, tmp_path: Path) -> 
     checkpoint.save(tmp_path / "fresh")
     again = open_checkpoint(tmp_path / "fresh")
     pixels = torch.full((2, IMAGE_SIZE, IMAGE_SIZE, 3), 100, dtype=torch.uint8)
-    found, wanted = (each.tower("image_encoder")(pixels) for each in (again, checkpoint))
+    found, wanted = (each.component("image_encoder").module(pixels) for each in (again, checkpoint))
     torch.testing.assert_close(found, wanted)
     assert not (tmp_path / "fresh" / "compression.json").exists()
 

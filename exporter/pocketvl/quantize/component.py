@@ -1,4 +1,4 @@
-"""From a float module, what calibration saw of it and a specification to the integers that ship."""
+"""Quantize a float module by its calibration statistics and a specification."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError, RecipeError
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 from pocketvl.network.precisions import PLANS, QUANTIZED, LayerPlan
-from pocketvl.network.specification import Granularity, LayerSpec, Mode, TowerSpec
+from pocketvl.network.specification import ComponentSpec, Granularity, LayerSpec, Mode
 from pocketvl.observe.calibrate import LAYERS, Calibration, LayerCalibration
 from pocketvl.quantize.arithmetic import (
     Floats,
@@ -32,19 +32,19 @@ from pocketvl.quantize.rounding import (
 from pocketvl.quantize.settings import QuantizeSettings
 from pocketvl_runtime.manifest import Precision
 
-__all__ = ["QuantizeSettings", "quantize_tower", "tower_spec"]
+__all__ = ["QuantizeSettings", "component_spec", "quantize_component"]
 
 _SETTINGS = QuantizeSettings()
 
 
-def tower_spec(
+def component_spec(
     module: nn.Module,
     precision: Precision,
     tables: tuple[str, ...] = (),
     final: str | None = None,
     group_size: int = 32,
-) -> TowerSpec:
-    """Every linear, convolution and token table as a precision's plan says; the rest in float.
+) -> ComponentSpec:
+    """The specification of a precision: linears, convolutions and token tables by its plan, others in float.
 
     Args:
         module: what is to be quantized.
@@ -59,7 +59,7 @@ def tower_spec(
     plan = PLANS[precision]
     if plan.layers is None:
         known = ", ".join(each.value for each in QUANTIZED)
-        raise RecipeError(f"no tower is quantized to {precision.value}; there are {known}")
+        raise RecipeError(f"no component is quantized to {precision.value}; there are {known}")
     layers = plan.layers
     if layers.linear.weights.granularity is Granularity.PER_GROUP:
         weights = replace(layers.linear.weights, group_size=group_size)
@@ -70,7 +70,7 @@ def tower_spec(
         for name, child in module.named_modules()
         if isinstance(child, LAYERS)
     }
-    return TowerSpec(specs | dict.fromkeys(tables, layers.table))
+    return ComponentSpec(specs | dict.fromkeys(tables, layers.table))
 
 
 def _layer_spec(child: nn.Module, layers: LayerPlan, higher: LayerPlan | None) -> LayerSpec:
@@ -83,13 +83,13 @@ def _layer_spec(child: nn.Module, layers: LayerPlan, higher: LayerPlan | None) -
     return higher.linear
 
 
-def quantize_tower(
+def quantize_component(
     module: nn.Module,
-    spec: TowerSpec,
+    spec: ComponentSpec,
     calibration: Calibration,
     settings: QuantizeSettings = _SETTINGS,
-) -> QuantizedTower:
-    """Quantizes what a specification names.
+) -> QuantizedComponent:
+    """Quantize the layers that a specification names.
 
     Token tables are looked up, not multiplied: their rows are rounded to the nearest. So are layers of which
     calibration kept no second moments, as grouped convolutions.
@@ -116,7 +116,7 @@ def quantize_tower(
             layers[name] = _quantize_layer(child, layer, seen, settings, feedback)
         except (DataError, RecipeError) as error:
             raise type(error)(f"{name}: {error}") from error
-    return QuantizedTower(layers, quantize_products(spec.products, calibration.products))
+    return QuantizedComponent(layers, quantize_products(spec.products, calibration.products))
 
 
 class _LastFeedback:
@@ -174,7 +174,7 @@ def _needs_calibration(spec: LayerSpec, settings: QuantizeSettings, bias: Floats
 def _activation_grids(
     spec: LayerSpec, seen: LayerCalibration | None
 ) -> tuple[ActivationGrid, ActivationGrid] | tuple[None, None]:
-    """What goes into a static layer, and what comes out of it."""
+    """Input and output grids of a static layer."""
     if spec.input is None or spec.output is None:
         return None, None
     if seen is None:

@@ -20,61 +20,65 @@ from pocketvl.lower.onnx.graph import op_counts_onnx
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
 from pocketvl.lower.tflite.graph import op_name, read_tflite
 from pocketvl.lower.tflite.quantized import weights_of
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import INT8_STATIC, INT8_TABLE
 from pocketvl.observe.calibrate import Calibration, calibrate
 from pocketvl.observe.structure import token_tables
+from pocketvl.quantize.component import component_spec, quantize_component
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.simulate import simulated
-from pocketvl.quantize.tower import quantize_tower, tower_spec
 from pocketvl_runtime.manifest import Precision
 from tests.lower.engines import centred_cosines, run, run_onnx
-from tests.lower.lowered import TOWERS, lowered, samples
+from tests.lower.lowered import COMPONENTS, lowered, samples
 
 INT8 = ("int8.onnx", "int8.tflite")
 
 
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("suffix", INT8)
-def test_int8_keeps_torchs_answers(tower: str, suffix: str) -> None:
-    model, feeds = lowered(), samples(tower, 64, 5)
-    expected = np.concatenate([model.torch_embedding(tower, feed[tower]) for feed in feeds])
-    found = run(model.path(tower, suffix), feeds)
+def test_int8_keeps_torchs_answers(component: str, suffix: str) -> None:
+    model, feeds = lowered(), samples(component, 64, 5)
+    expected = np.concatenate([model.torch_embedding(component, feed[component]) for feed in feeds])
+    found = run(model.path(component, suffix), feeds)
     assert np.median(centred_cosines(expected, found)) > 0.99
     assert np.abs(found - expected).max() > 1e-5  # it is not the float graph
 
 
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
-def test_files_shrink_by_what_the_weights_do(tower: str, kind: str) -> None:
+def test_files_shrink_by_what_the_weights_do(component: str, kind: str) -> None:
     model = lowered()
-    module = model.module(tower)
+    module = model.module(component)
     weights = sum(
         parameter.numel()
         for name, parameter in module.named_parameters()
         if parameter.ndim > 1 and "position" not in name
     )
-    full, small = (model.path(tower, f"{name}.{kind}").stat().st_size for name in ("fp32", "int8"))
+    full, small = (model.path(component, f"{name}.{kind}").stat().st_size for name in ("fp32", "int8"))
     assert full - small > 3 * weights * 0.6  # a tiny model: scales and node names weigh something too
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_onnxruntime_multiplies_integers(tower: str, tmp_path: Path) -> None:
-    run_onnx(lowered().path(tower, "int8.onnx"), samples(tower, 1, 0), optimized=tmp_path / "optimized.onnx")
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_onnxruntime_multiplies_integers(component: str, tmp_path: Path) -> None:
+    run_onnx(
+        lowered().path(component, "int8.onnx"),
+        samples(component, 1, 0),
+        optimized=tmp_path / "optimized.onnx",
+    )
     counts = op_counts_onnx(tmp_path / "optimized.onnx")
     assert counts["com.microsoft::QGemm"] == 13
-    assert counts.get("com.microsoft::QLinearConv", counts.get("QLinearConv", 0)) == (tower == "pixels")
+    assert counts.get("com.microsoft::QLinearConv", counts.get("QLinearConv", 0)) == (component == "pixels")
     assert "Gemm" not in counts
     assert "Conv" not in counts
-    layers = 13 + (tower == "pixels")
+    layers = 13 + (component == "pixels")
     assert counts["DequantizeLinear"] == layers  # what comes out of them, and nothing else
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_tflite_multiplies_integers_in_linears_and_convolutions_only(tower: str) -> None:
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_tflite_multiplies_integers_in_linears_and_convolutions_only(component: str) -> None:
     from ai_edge_litert.schema_py_generated import TensorType
 
-    model = read_tflite(lowered().path(tower, "int8.tflite"))
+    model = read_tflite(lowered().path(component, "int8.tflite"))
     (graph,) = model.subgraphs
     seen = set()
     for op in graph.operators:
@@ -92,7 +96,7 @@ def test_tflite_multiplies_integers_in_linears_and_convolutions_only(tower: str)
     assert {"FULLY_CONNECTED", "BATCH_MATMUL", "ADD"} <= seen
 
 
-def onnx_integers(path: Path, tower: QuantizedTower) -> dict[str, QuantizedLayer]:
+def onnx_integers(path: Path, component: QuantizedComponent) -> dict[str, QuantizedLayer]:
     """Every quantized layer as an ONNX file holds it, in torch's layout."""
     graph = onnx.load(path).graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -104,7 +108,7 @@ def onnx_integers(path: Path, tower: QuantizedTower) -> dict[str, QuantizedLayer
         return ActivationGrid(float(stored[node.input[1]]), int(stored[node.input[2]]))
 
     found = {}
-    for name, layer in tower.layers.items():
+    for name, layer in component.layers.items():
         weights = stored[f"{name}.weight_quantized"]
         assert weights.dtype == np.int8
         scale = stored[f"{name}.weight_scale"].ravel()
@@ -162,14 +166,14 @@ def tflite_integers(path: Path) -> dict[str, QuantizedLayer]:
     return found
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_both_files_hold_the_integers_that_left_torch(tower: str) -> None:
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_both_files_hold_the_integers_that_left_torch(component: str) -> None:
     """Layer by layer: weights, scales, biases, and the scales and zero points of what goes in and out."""
     model = lowered()
-    expected = model.integers(tower)
+    expected = model.integers(component)
     for found in (
-        onnx_integers(model.path(tower, "int8.onnx"), expected),
-        tflite_integers(model.path(tower, "int8.tflite")),
+        onnx_integers(model.path(component, "int8.onnx"), expected),
+        tflite_integers(model.path(component, "int8.tflite")),
     ):
         assert found.keys() == expected.layers.keys()
         for name, layer in expected.layers.items():
@@ -181,44 +185,44 @@ def test_both_files_hold_the_integers_that_left_torch(tower: str) -> None:
             assert found[name].output == layer.output, name
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_every_layer_with_weights_is_quantized(tower: str) -> None:
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_every_layer_with_weights_is_quantized(component: str) -> None:
     model = lowered()
     weights = {
         name.removesuffix(".weight")
-        for name, parameter in model.module(tower).named_parameters()
+        for name, parameter in model.module(component).named_parameters()
         if parameter.ndim > 1 and "position" not in name
     }
-    assert set(model.integers(tower).layers) == weights
+    assert set(model.integers(component).layers) == weights
 
 
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("suffix", INT8)
-def test_the_engines_compute_what_torch_simulates(tower: str, suffix: str) -> None:
+def test_the_engines_compute_what_torch_simulates(component: str, suffix: str) -> None:
     """Far nearer to the simulation than to the float model: the rest is rounding at ties."""
-    model, feeds = lowered(), samples(tower, 64, 5)
-    plain = np.concatenate([model.torch_embedding(tower, feed[tower]) for feed in feeds])
-    with simulated(model.module(tower), model.integers(tower)):
-        expected = np.concatenate([model.torch_embedding(tower, feed[tower]) for feed in feeds])
-    again = np.concatenate([model.torch_embedding(tower, feed[tower]) for feed in feeds])
+    model, feeds = lowered(), samples(component, 64, 5)
+    plain = np.concatenate([model.torch_embedding(component, feed[component]) for feed in feeds])
+    with simulated(model.module(component), model.integers(component)):
+        expected = np.concatenate([model.torch_embedding(component, feed[component]) for feed in feeds])
+    again = np.concatenate([model.torch_embedding(component, feed[component]) for feed in feeds])
     np.testing.assert_array_equal(again, plain)  # the simulation leaves the module as it was
-    found = run(model.path(tower, suffix), feeds)
+    found = run(model.path(component, suffix), feeds)
     assert np.median(np.abs(found - expected).max(axis=1)) < 0.2 * np.median(
         np.abs(found - plain).max(axis=1)
     )
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
-    tower = lowered().integers("ids")
-    tower.save(tmp_path)
-    again = QuantizedTower.load(tmp_path)
-    assert again.layers.keys() == tower.layers.keys()
-    for name, layer in tower.layers.items():
+    component = lowered().integers("ids")
+    component.save(tmp_path)
+    again = QuantizedComponent.load(tmp_path)
+    assert again.layers.keys() == component.layers.keys()
+    for name, layer in component.layers.items():
         assert (again.layers[name].input, again.layers[name].output) == (layer.input, layer.output)
         np.testing.assert_array_equal(again.layers[name].weights, layer.weights)
     (tmp_path / "grids.json").write_text('{"schema_version": 99, "layers": {}}')
     with pytest.raises(DataError, match="version 99"):
-        QuantizedTower.load(tmp_path)
+        QuantizedComponent.load(tmp_path)
 
 
 def test_positions_are_no_token_table() -> None:
@@ -231,7 +235,7 @@ def test_positions_are_no_token_table() -> None:
 
 def test_a_module_without_layers_is_refused() -> None:
     with pytest.raises(DataError, match="no linear"):
-        quantize_tower(torch.nn.ReLU(), tower_spec(torch.nn.ReLU(), Precision.INT8), Calibration({}))
+        quantize_component(torch.nn.ReLU(), component_spec(torch.nn.ReLU(), Precision.INT8), Calibration({}))
 
 
 def test_a_graph_without_the_layers_is_refused(tmp_path: Path) -> None:
@@ -260,9 +264,9 @@ def test_zero_channels_and_inputs_that_are_always_zero_keep_their_bias(tmp_path:
     weights = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     weights[1] = 0
     module, feed = Wrapped(linear(weights, [1.0, -2.0, 3.0])).eval(), np.zeros((2, 4), np.float32)
-    tower = quantize_tower(module, tower_spec(module, Precision.INT8), calibrate(module, [feed]))
+    component = quantize_component(module, component_spec(module, Precision.INT8), calibrate(module, [feed]))
     export_onnx(module, {"x": torch.from_numpy(feed)}, tmp_path / "f.onnx")
-    write_quantized_onnx(tmp_path / "f.onnx", tower, tmp_path / "q.onnx")
+    write_quantized_onnx(tmp_path / "f.onnx", component, tmp_path / "q.onnx")
     answers = run_onnx(tmp_path / "q.onnx", [{"x": feed}]).reshape(2, 3)
     assert answers == pytest.approx(np.tile([1.0, -2.0, 3.0], (2, 1)), abs=0.011)  # half a step of the output
 

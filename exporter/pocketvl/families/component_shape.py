@@ -1,4 +1,4 @@
-"""The shape of a randomly initialised tower. (Without torch, so that recipes can be read quickly.)"""
+"""The shape of a randomly initialised component. (Without torch, so that recipes can be read quickly.)"""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pocketvl.settings import Layers, Settings, Width
 
 
 @dataclass(frozen=True)
-class TowerShape(Settings):
-    """The shape of a transformer tower.
+class ComponentShape(Settings):
+    """The shape of a transformer encoder.
 
     Attributes:
         width: of the hidden states.

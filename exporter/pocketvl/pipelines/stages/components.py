@@ -44,13 +44,13 @@ _Made = TypeVar("_Made")
 
 
 def check_source(folder: Path) -> None:
-    """Raises SourceError where a folder cannot be a checkpoint."""
+    """Raise SourceError where a folder cannot be a checkpoint."""
     if not (folder / "config.json").is_file():
         raise SourceError(f"{folder} is not a Hugging Face model folder: it has no config.json")
 
 
 def this_machine() -> Mapping[str, str]:
-    """What measured or floating-point results depend on beside their inputs."""
+    """The machine properties that measured or floating-point results depend on."""
     return {"isa": instruction_set(), "processors": str(usable_processors())}
 
 
@@ -99,7 +99,7 @@ def _write_feed(folder: Path, feed: Feed, source: Inputs, before: int, total: in
 
 
 def write_pixels(path: Path, dataset: Dataset, spec: ImageProcessor, source: Inputs) -> None:
-    """Writes a dataset's pictures as uint8 [N, H, W, 3], preprocessed as on the device."""
+    """Write a dataset's pictures as uint8 [N, H, W, 3], preprocessed as on the device."""
     shape = (len(dataset), spec.height, spec.width, 3)
     rows = open_array(path, np.uint8, shape)
 
@@ -150,7 +150,7 @@ class Feeds:
 
 
 @dataclass(frozen=True)
-class PrepareTower(Stage):
+class PrepareComponent(Stage):
     """One component with LayerNorms, pixel normalisation and layer scales folded: its weights."""
 
     version: ClassVar[int] = 3
@@ -174,10 +174,10 @@ class PrepareTower(Stage):
         opened.model.requires_grad_(False)
         component = opened.component(self.component)
         fold_(component.module, example_inputs(component))
-        save_tower(component.module, out)
+        save_component(component.module, out)
 
 
-class TowerStage(Protocol):
+class ComponentStage(Protocol):
     """A stage whose result is a prepared component's weights."""
 
     @property
@@ -187,38 +187,38 @@ class TowerStage(Protocol):
     def component(self) -> str: ...
 
 
-class OfTower:
-    """Of a stage that works on another stage's component: which that is."""
+class OfComponent:
+    """Mixin of a stage that works on another stage's component."""
 
-    tower: TowerStage
+    prepared: ComponentStage
 
     @property
     def source(self) -> Path:
         """The checkpoint."""
-        return self.tower.source
+        return self.prepared.source
 
     @property
     def component(self) -> str:
         """Its name."""
-        return self.tower.component
+        return self.prepared.component
 
     def reads(self) -> Mapping[str, Path]:
-        """The checkpoint's description: the tower's weights say nothing of the module that they are of."""
+        """The description that the module is built from, which the weights do not hold."""
         return description_files(self.source)
 
     def environment(self) -> Mapping[str, str]:
-        """What computes with the tower depends on the machine."""
+        """Results computed with the component depend on the machine."""
         return this_machine()
 
 
 @dataclass(frozen=True)
-class EqualizeTower(OfTower, Stage):
-    """One prepared component with its outlier channels evened out: its weights, and what was done."""
+class EqualizeComponent(OfComponent, Stage):
+    """One prepared component with its outlier channels equalized: weights and a log of the factors."""
 
     version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = TORCH
 
-    tower: PrepareTower
+    prepared: PrepareComponent
     feeds: CalibrationFeeds
 
     @property
@@ -228,35 +228,35 @@ class EqualizeTower(OfTower, Stage):
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.quantize.equalize import equalize_
 
-        component = open_component(self.source, self.component, source["tower"])
+        component = open_component(self.source, self.component, source["prepared"])
         module, feeds = component.module, Feeds(source["feeds"], self.component)
         done = equalize_(module, example_inputs(component), feeds, progress=source.progress)
-        save_tower(module, out)
-        told = [dataclasses.asdict(each) for each in done]
-        (out / EQUALIZED_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        save_component(module, out)
+        document = [dataclasses.asdict(each) for each in done]
+        (out / EQUALIZED_FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def save_tower(module: nn.Module, folder: Path) -> None:
-    """Writes a tower's weights."""
+def save_component(module: nn.Module, folder: Path) -> None:
+    """Write a component's weights."""
     save_weights(module.state_dict(), folder)
 
 
 def save_weights(state: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Writes a tower's weights, given as its state."""
+    """Write a component's weights, given as a state dict."""
     from safetensors.torch import save_file
 
     save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / _WEIGHTS)
 
 
 def open_component(source: Path, name: str, folder: Path) -> Component:
-    """A prepared component as it is quantized and lowered.
+    """Open a prepared component, to be quantized or lowered.
 
     The checkpoint's own weights are not read.
 
     Args:
         source: the checkpoint.
         name: of the component.
-        folder: where `save_tower` wrote its weights.
+        folder: where `save_component` wrote its weights.
     """
     from safetensors.torch import load_file
 

@@ -1,4 +1,4 @@
-"""A tower that is trained on its grids: float weights beneath, and the forward pass that will ship."""
+"""Quantization-aware training of a component: float master weights under the forward pass that ships."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 from torch.func import functional_call
 
 from pocketvl.errors import RecipeError
-from pocketvl.network.integers import ActivationGrid, QuantizedLayer, QuantizedTower
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import Granularity, Mode
 from pocketvl.quantize.arithmetic import quantize_bias
 from pocketvl.quantize.fake import fake_quantize_dynamic, straight_through
@@ -30,24 +30,24 @@ _ANYWHERE, _WELL_WITHIN = 0.499, 0.25
 
 
 class Finished(NamedTuple):
-    """What a trained tower comes to.
+    """A component after quantization-aware training.
 
     Attributes:
         state: of the plain float module, by its own names; on the CPU.
-        tower: the integers that ship: the weights of `state` on their learned grids.
+        component: the integers that ship: the weights of `state` on their learned grids.
     """
 
     state: dict[str, torch.Tensor]
-    tower: QuantizedTower
+    component: QuantizedComponent
 
 
-class QatTower(nn.Module):
-    """A float module that computes with the grids of a quantized tower, and learns weights and grids at once.
+class QatComponent(nn.Module):
+    """Fake-quantized copy of a module, whose weights and quantization scales are trained together.
 
-    It starts out as the calibrated tower, to the last bit: a layer's weights start as the module's own; where
-    the tower rounded some to another step than the nearest (GPTQ does), all of the layer's start well within
-    the steps it gave them, on the side of the module's own. Biases are the tower's, which may have been
-    corrected.
+    It starts out as the calibrated component, to the last bit: a layer's weights start as the module's own;
+    where the component rounded some to another step than the nearest (GPTQ does), all of the layer's start
+    well within the steps it gave them, on the side of the module's own. Biases are the component's, which may
+    have been corrected.
 
     A LayerNorm that scales by 1 and shifts by 0 has been folded, and stays so: one converter would fold
     whatever it learned into weights that are replaced by the integers. Activations that start on the very
@@ -61,32 +61,32 @@ class QatTower(nn.Module):
     call; nothing in it is replaced. It stays in eval mode, as what ships has no dropout.
     """
 
-    def __init__(self, module: nn.Module, tower: QuantizedTower, scale_rate: float = 1.0) -> None:
-        """Wraps a copy.
+    def __init__(self, module: nn.Module, component: QuantizedComponent, scale_rate: float = 1.0) -> None:
+        """Wrap a copy of a module.
 
         Args:
-            module: the float module that the tower was quantized from; left as it is.
-            tower: its integers and grids.
+            module: the float module that the component was quantized from; left as it is.
+            component: its integers and grids.
             scale_rate: how much faster scales and offsets learn than weights; a step of the optimizer moves
                 a scale by about its learning rate times this, relative to the scale.
 
         Raises:
-            RecipeError: the tower has grids that are not learned here.
+            RecipeError: the component has grids that are not learned here.
         """
         super().__init__()
-        _check(tower)
+        _check(component)
         self.module = deepcopy(module).eval()
         for parameter in self.module.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         _freeze_folded_(self.module)
-        self._tower = tower
-        places = [(layer.input, layer.output) for layer in tower.layers.values()]
-        places += [(product.left, product.right) for product in tower.products.values()]
-        grids = dict.fromkeys(grid for both in places for grid in both if grid is not None)
-        self._place = {grid: place for place, grid in enumerate(grids)}
+        self._component = component
+        pairs = [(layer.input, layer.output) for layer in component.layers.values()]
+        pairs += [(product.left, product.right) for product in component.products.values()]
+        grids = dict.fromkeys(grid for both in pairs for grid in both if grid is not None)
+        self._index = {grid: index for index, grid in enumerate(grids)}
         self.activations = nn.ModuleList(LearnedActivation(grid, scale_rate) for grid in grids)
-        self.weights = nn.ModuleList(LearnedWeights(layer, scale_rate) for layer in tower.layers.values())
-        for name, layer in tower.layers.items():
+        self.weights = nn.ModuleList(LearnedWeights(layer, scale_rate) for layer in component.layers.values())
+        for name, layer in component.layers.items():
             _start_(self.module.get_submodule(name), layer)
         self.units: torch.Tensor
         self.register_buffer(
@@ -96,14 +96,14 @@ class QatTower(nn.Module):
             for (*_, child), unit in zip(self._learned(), self.units, strict=True):
                 child.get_parameter("weight").div_(unit)
 
-    def train(self, mode: bool = True) -> QatTower:
-        """Sets the mode of the grids; the module inside stays in eval mode."""
+    def train(self, mode: bool = True) -> QatComponent:
+        """Set the mode of the fake quantizers; the wrapped module stays in eval mode."""
         super().train(mode)
         self.module.eval()
         return self
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """What the module gives, computed with quantized weights and activations."""
+        """The module's outputs, with fake-quantized weights and activations."""
         changed: dict[str, torch.Tensor] = {}
         for (name, layer, learned, child), unit in zip(self._learned(), self.units, strict=True):
             scale, bias = self._weight_scale(child, layer, learned), getattr(child, "bias", None)
@@ -126,13 +126,13 @@ class QatTower(nn.Module):
             name: replace(
                 product, left=self._grid(product.left).grid(), right=self._grid(product.right).grid()
             )
-            for name, product in self._tower.products.items()
+            for name, product in self._component.products.items()
         }
-        return Finished(state, QuantizedTower(layers, products))
+        return Finished(state, QuantizedComponent(layers, products))
 
     def _learned(self) -> Iterator[tuple[str, QuantizedLayer, LearnedWeights, nn.Module]]:
-        """Of each layer its name, what it started from, its grids and the layer itself."""
-        for (name, layer), learned in zip(self._tower.layers.items(), self.weights, strict=True):
+        """For each layer: its name, initial integers, learned scales and the module."""
+        for (name, layer), learned in zip(self._component.layers.items(), self.weights, strict=True):
             assert isinstance(learned, LearnedWeights)
             yield name, layer, learned, self.module.get_submodule(name)
 
@@ -140,8 +140,8 @@ class QatTower(nn.Module):
         return None if initial is None else self._grid(initial)
 
     def _grid(self, initial: ActivationGrid) -> LearnedActivation:
-        """What has become of a grid of the tower that this started from."""
-        learned = self.activations[self._place[initial]]
+        """The trained scale of one of the component's activation grids."""
+        learned = self.activations[self._index[initial]]
         assert isinstance(learned, LearnedActivation)
         return learned
 
@@ -179,21 +179,21 @@ class QatTower(nn.Module):
                     handles.append(child.register_forward_pre_hook(_Before(inputs)))
                 if outputs is not None:
                     handles.append(child.register_forward_hook(_After(outputs)))
-            with multiplied(self.module, self._multiply) if self._tower.products else nullcontext():
+            with multiplied(self.module, self._multiply) if self._component.products else nullcontext():
                 yield
         finally:
             for handle in handles:
                 handle.remove()
 
     def _multiply(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        product = self._tower.products.get(name)
+        product = self._component.products.get(name)
         if product is None:
             return torch.matmul(left, right)
         return torch.matmul(self._grid(product.left)(left), self._grid(product.right)(right))
 
 
 class _Before:
-    """A hook that puts a layer's first input on a grid."""
+    """A forward pre-hook that fake-quantizes a layer's first input."""
 
     def __init__(self, grid: LearnedActivation) -> None:
         self._grid = grid
@@ -203,7 +203,7 @@ class _Before:
 
 
 class _After:
-    """A hook that puts a layer's output on a grid."""
+    """A forward hook that fake-quantizes a layer's output."""
 
     def __init__(self, grid: LearnedActivation) -> None:
         self._grid = grid
@@ -214,16 +214,16 @@ class _After:
 
 
 def _dynamic(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """A hook that puts a layer's first input on the grid that just covers it; nothing lies outside that."""
+    """A forward pre-hook that fake-quantizes a layer's first input with its own range."""
     values = inputs[0].float()
     return (straight_through(values, fake_quantize_dynamic(values.detach())), *inputs[1:])
 
 
-def _check(tower: QuantizedTower) -> None:
-    for name in tower.products:
+def _check(component: QuantizedComponent) -> None:
+    for name in component.products:
         if name.rpartition(".")[2] not in ("scores", "values"):
             raise RecipeError(f"{name} is a block of a product; grids are learned of whole products alone")
-    for name, layer in tower.layers.items():
+    for name, layer in component.layers.items():
         if layer.spec.mode is Mode.STATIC and layer.spec.weights.granularity is Granularity.PER_GROUP:
             raise RecipeError(f"{name} is static, and its scales are of groups; engines add up per channel")
 
@@ -243,7 +243,7 @@ def _does_nothing(parameter: torch.Tensor | None, neutral: float) -> bool:
 
 
 def _start_(child: nn.Module, layer: QuantizedLayer) -> None:
-    """Moves weights into the steps that the tower gave them, and sets its bias."""
+    """Move weights into the quantization steps that the component gave them, and set its bias."""
     with torch.no_grad():
         weight = child.get_parameter("weight")
         integers = torch.from_numpy(layer.weights).to(weight).reshape(len(weight), -1)
