@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
+from pocketvl.families.base import Contract
 from pocketvl.tasks.encoding import Array, Encoder, Feed
 from pocketvl.tasks.golden import GoldenCases
 from pocketvl.tasks.metrics import Metric, TaskOutcomes
@@ -85,11 +86,15 @@ class Task(ABC):
     def feeds(self, encoder: Encoder, dataset: Dataset) -> tuple[Feed, ...]:
         """What each component is shown of a dataset."""
 
+    @classmethod
     @abstractmethod
-    def calibration_feeds(self, encoder: Encoder, dataset: Dataset, most_texts: int) -> tuple[Feed, ...]:
-        """What calibration shows each component.
+    def calibration_feeds(
+        cls, contract: Contract, encoder: Encoder, dataset: Dataset, most_texts: int
+    ) -> tuple[Feed, ...]:
+        """What calibration shows each component; needs nothing of the weights.
 
         Args:
+            contract: of the checkpoint.
             encoder: makes the inputs.
             dataset: to calibrate with.
             most_texts: where a dataset has more texts, so many are taken, spread evenly.

@@ -74,19 +74,16 @@ class ContrastiveTask(Task):
             raise DataError(
                 f"{dataset.root}: there are no texts to embed; give the samples captions or labels"
             )
-        return self._feeds(encoder, dataset, texts)
+        return _feeds(encoder, dataset, (self.first, self.second), texts)
 
-    def calibration_feeds(self, encoder: Encoder, dataset: Dataset, most_texts: int) -> tuple[Feed, ...]:
+    @classmethod
+    def calibration_feeds(
+        cls, contract: Contract, encoder: Encoder, dataset: Dataset, most_texts: int
+    ) -> tuple[Feed, ...]:
         """Every image, and the texts of `calibration_texts`."""
-        texts = calibration_texts(dataset)
-        return self._feeds(encoder, dataset, [texts[k] for k in spread_evenly(len(texts), most_texts)])
-
-    def _feeds(self, encoder: Encoder, dataset: Dataset, texts: Sequence[str]) -> tuple[Feed, ...]:
-        images = [sample.image for sample in dataset.samples]
-        return (
-            encoder.feed(component_of(self.first), images=images),
-            encoder.feed(component_of(self.second), texts=texts),
-        )
+        head, texts = contract.contrastive_head, calibration_texts(dataset)
+        chosen = [texts[k] for k in spread_evenly(len(texts), most_texts)]
+        return _feeds(encoder, dataset, (head.first, head.second), chosen)
 
     def measure(self, dataset: Dataset, outputs: Outputs) -> TaskOutcomes:
         return measure_embeddings(dataset, self.embeddings(outputs))
@@ -128,3 +125,11 @@ def calibration_texts(dataset: Dataset) -> tuple[str, ...]:
             "give the samples `captions` or a `label`"
         )
     return tuple(texts)
+
+
+def _feeds(
+    encoder: Encoder, dataset: Dataset, ports: tuple[str, str], texts: Sequence[str]
+) -> tuple[Feed, ...]:
+    """Every image for the component of the first port, and texts for that of the second."""
+    images, (first, second) = [sample.image for sample in dataset.samples], map(component_of, ports)
+    return encoder.feed(first, images=images), encoder.feed(second, texts=texts)

@@ -69,17 +69,16 @@ class LabelTask(Task):
         return tuple(each.text for each in _questions(dataset))
 
     def feeds(self, encoder: Encoder, dataset: Dataset) -> tuple[Feed, ...]:
-        return (self._feed(encoder, dataset, _questions(dataset)),)
+        return (_feed(encoder, dataset, component_of(self.port), _questions(dataset)),)
 
-    def calibration_feeds(self, encoder: Encoder, dataset: Dataset, most_texts: int) -> tuple[Feed, ...]:
+    @classmethod
+    def calibration_feeds(
+        cls, contract: Contract, encoder: Encoder, dataset: Dataset, most_texts: int
+    ) -> tuple[Feed, ...]:
         """Questions, each with its image."""
         asked = _questions(dataset)
         chosen = [asked[k] for k in spread_evenly(len(asked), most_texts)]
-        return (self._feed(encoder, dataset, chosen),)
-
-    def _feed(self, encoder: Encoder, dataset: Dataset, asked: Sequence[Question]) -> Feed:
-        images = [dataset.samples[each.sample].image for each in asked]
-        return encoder.feed(component_of(self.port), images, [each.text for each in asked])
+        return (_feed(encoder, dataset, contract.label_head.component, chosen),)
 
     def measure(self, dataset: Dataset, outputs: Outputs) -> TaskOutcomes:
         """Whether each question's answer is right; one that the model does not know counts as missed."""
@@ -119,6 +118,11 @@ class LabelTask(Task):
                 f"answers; ask about {dataset.root} again"
             )
         return asked, logits
+
+
+def _feed(encoder: Encoder, dataset: Dataset, component: str, asked: Sequence[Question]) -> Feed:
+    images = [dataset.samples[each.sample].image for each in asked]
+    return encoder.feed(component, images, [each.text for each in asked])
 
 
 def _questions(dataset: Dataset) -> tuple[Question, ...]:

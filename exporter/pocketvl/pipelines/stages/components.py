@@ -22,7 +22,7 @@ from pocketvl.families.base import Component, example_inputs
 from pocketvl.families.folders.files import description_files
 from pocketvl.network.heads import HeadKind
 from pocketvl.stage import Inputs, Stage
-from pocketvl.tasks import task_class, task_of
+from pocketvl.tasks import task_class
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.image import open_image, preprocess
@@ -58,7 +58,7 @@ def this_machine() -> Mapping[str, str]:
 class CalibrationFeeds(Stage):
     """What calibration shows the components, as their task says: inputs by port, made as on the device."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
@@ -75,7 +75,8 @@ class CalibrationFeeds(Stage):
         contract = read_contract(source["source"])
         dataset = Dataset.open(source["calibration"])
         encoder = Encoder.of_contract(contract)
-        feeds = task_of(contract).calibration_feeds(encoder, dataset, self.most_texts)
+        task = task_class(contract.head.kind)
+        feeds = task.calibration_feeds(contract, encoder, dataset, self.most_texts)
         total, before = sum(feed.rows for feed in feeds), 0
         for feed in feeds:
             (out / feed.component).mkdir()
