@@ -21,14 +21,14 @@ from pocketvl.compress.settings import Score, Units
 from pocketvl.compress.shrink import linear
 from pocketvl.compress.structured import groups_of
 from pocketvl.errors import RecipeError, SourceError
-from pocketvl.families import answers_questions, open_checkpoint
+from pocketvl.families import family_of, open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.folders.files import COMPRESSION_FILE
 from pocketvl.families.layers.blocks import attentions, feed_forwards
 from pocketvl.families.layers.compression import read_compression
 from pocketvl.families.layers.segments import Segments
 from pocketvl.families.layers.split_attention import Block, removed_blocks, split_attentions_
-from pocketvl.network.heads import LabelHead
+from pocketvl.network.heads import HeadKind, LabelHead
 from pocketvl.pipelines.stages.components import exported_components
 from pocketvl.tabletop.language import ANSWERS
 from tests.families.tiny import make_tiny_clip
@@ -84,7 +84,7 @@ def test_it_answers_like_transformers(folder: Path) -> None:
     assert (_answer(checkpoint) - wanted).abs().max() < 1e-5
     assert checkpoint.contract.head == LabelHead("fusion", ANSWERS)
     assert tuple(checkpoint.components) == ("fusion",)
-    assert answers_questions(folder)
+    assert family_of(folder).head is HeadKind.LABELS
 
 
 def test_what_fills_a_question_up_is_not_looked_at(folder: Path) -> None:

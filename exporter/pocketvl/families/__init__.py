@@ -115,12 +115,3 @@ def uninitialised_component(contract: Contract, name: str) -> Component:
     from pocketvl.families.checkpoint import uninitialised
 
     return uninitialised(family_of(contract.folder).architecture(), contract, name)
-
-
-def answers_questions(folder: Path) -> bool:
-    """Whether a folder's model answers questions about pictures, and does not embed pictures and texts.
-
-    Raises:
-        SourceError: it is of no family that pocketvl knows.
-    """
-    return family_of(folder).head is HeadKind.LABELS
