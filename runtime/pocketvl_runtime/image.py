@@ -1,7 +1,8 @@
 """From a picture to the pixels that the image graph takes, the same on host and device.
 
-Source: transformers' `CLIPImageProcessorPil` (resize, centre crop, transparency on white), to the pixel, but
-for pictures of 16 bits, which it clips, and JPEGs above `MAX_PIXELS`, which are decoded at a smaller size.
+Source: transformers' `CLIPImageProcessorPil` (resize, centre crop, transparency on white), to the pixel with
+Pillow below 13 (`_resized`), but for pictures of 16 bits, which it clips, and JPEGs above `MAX_PIXELS`, which
+are decoded at a smaller size.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def preprocess(image: Image.Image, processor: ImageProcessor) -> Pixels:
     image = _opaque(image, "the picture")
     for step in processor.steps:
         if isinstance(step, Resize):
-            image = image.resize(_resized_size(image, step), resample=Image.Resampling.BICUBIC)
+            image = _resized(image, _resized_size(image, step))
         elif isinstance(step, CenterCrop):
             # below 0 where the crop is larger; Pillow fills with black
             left, top = (image.width - step.width) // 2, (image.height - step.height) // 2
@@ -194,14 +195,24 @@ def _resized_size(image: Image.Image, step: Resize) -> tuple[int, int]:
     if step.size is None:
         exact = step.size_after()
         assert exact is not None  # of the two modes that `refuse_processor` lets through
-        return exact[1], exact[0]
-    edge = step.size
-    short, long = sorted(image.size)
-    new_long = int(edge * long / short)
-    if edge * new_long > MAX_PIXELS:
-        size = f"{image.width} x {image.height}"
+        height, width = exact
+    else:
+        short, long = sorted(image.size)
+        new_long = int(step.size * long / short)
+        upright = image.width <= image.height
+        width, height = (step.size, new_long) if upright else (new_long, step.size)
+    if width * max(height, image.height) > MAX_PIXELS:
         raise InputError(
-            f"the picture is {size}, so elongated that resizing its shortest edge to {edge} would make more "
-            f"than {MAX_PIXELS} pixels; cut it first"
+            f"the picture is {image.width} x {image.height}, so elongated that resizing it to "
+            f"{width} x {height} would take more than {MAX_PIXELS} pixels; cut it first"
         )
-    return (edge, new_long) if image.width <= image.height else (new_long, edge)
+    return width, height
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Along rows, then along columns, each pass rounded to 8 bits: the order of Pillow before 13.
+
+    Pillow 13 takes upright pictures the other way round, which moves pixels of photos by up to 16 levels.
+    """
+    rows = image.resize((size[0], image.height), Image.Resampling.BICUBIC)
+    return rows.resize(size, Image.Resampling.BICUBIC)

@@ -22,6 +22,7 @@ from pocketvl_runtime import load
 from pocketvl_runtime.manifest import ContrastiveTask, Manifest
 from tests.e2e.conftest import pocketvl
 from tests.families.tiny import make_tiny_clip
+from tests.pillow import rows_first
 
 VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")
 LABELS = ("hat", "cat", "bat")
@@ -67,7 +68,7 @@ def test_a_fresh_model_is_exported_with_labelled_links(tmp_path: Path) -> None:
         CLIPModel.from_pretrained(checkpoint),
         CLIPImageProcessorPil.from_pretrained(checkpoint),
     )
-    with torch.inference_mode():
+    with torch.inference_mode(), rows_first():
         features = [
             model.get_image_features(**processor(images=each, return_tensors="pt")) for each in pictures
         ]

@@ -17,6 +17,7 @@ from pocketvl.errors import SourceError
 from pocketvl.families.folders.image_processor import CLIP_PROCESSOR, read_preprocess
 from pocketvl_runtime.image import load_pixels
 from pocketvl_runtime.manifest import Resize
+from tests.pillow import rows_first
 
 SIDE = 32
 ABSENT = ...
@@ -99,7 +100,8 @@ def transformers_answers(folder: Path) -> list[NDArray[np.floating]] | None:
     """Pixel values [3, SIDE, SIDE] of each picture; None where transformers has none for all."""
     try:
         processor = CLIPImageProcessorPil.from_pretrained(folder)
-        found = [processor(images=each, return_tensors="np")["pixel_values"][0] for each in pictures()]
+        with rows_first():
+            found = [processor(images=each, return_tensors="np")["pixel_values"][0] for each in pictures()]
     except Exception:
         return None
     return found if all(each.shape == (3, SIDE, SIDE) for each in found) else None

@@ -23,6 +23,7 @@ from pocketvl_runtime.text import Tokenizer
 from tests.families.tiny import make_tiny_clip
 from tests.fuzz.mutations import HOSTILE, Extra, hostile_json
 from tests.fuzz.target import Case, Finding, refusal
+from tests.pillow import rows_first
 from tests.runtime.bundles import picture
 
 _TEXT = "a photo of a red circle left of a small blue square"
@@ -186,7 +187,8 @@ def _ours(source: Checkpoint, image: Image.Image) -> tuple[NDArray[Any], NDArray
 @torch.no_grad()
 def _transformers(folder: Path, image: Image.Image, length: int) -> tuple[NDArray[Any], NDArray[Any]]:
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    seen = CLIPImageProcessorPil.from_pretrained(folder)(image, return_tensors="pt")
+    with rows_first():
+        seen = CLIPImageProcessorPil.from_pretrained(folder)(image, return_tensors="pt")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     read = tokenizer([_TEXT], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
     picture = model.get_image_features(seen["pixel_values"]).pooler_output[0]

@@ -8,6 +8,7 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pocketvl_runtime.manifest import ImageProcessor, Resize
+from tests.pillow import rows_first
 
 
 def clip_pixels(upright: Image.Image, spec: ImageProcessor) -> npt.NDArray[np.generic]:
@@ -22,4 +23,6 @@ def clip_pixels(upright: Image.Image, spec: ImageProcessor) -> npt.NDArray[np.ge
         do_rescale=False,
         do_normalize=False,
     )
-    return np.asarray(processor(upright, return_tensors="np")["pixel_values"][0]).transpose(1, 2, 0)
+    with rows_first():
+        values = processor(upright, return_tensors="np")["pixel_values"][0]
+    return np.asarray(values).transpose(1, 2, 0)
