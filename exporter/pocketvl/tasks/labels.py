@@ -15,10 +15,11 @@ from pocketvl.errors import DataError
 from pocketvl.families.base import Contract
 from pocketvl.tasks.base import Task, spread_evenly
 from pocketvl.tasks.encoding import Encoder, Feed
-from pocketvl.tasks.labels_golden import LabelGolden, probabilities_of
+from pocketvl.tasks.labels_golden import LabelGolden
 from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs, component_of
 from pocketvl_runtime.manifest import Activation, PortKind
+from pocketvl_runtime.tasks import activated
 
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
@@ -100,7 +101,7 @@ class LabelTask(Task):
     def soft_score(self, dataset: Dataset, outputs: Outputs) -> float:
         asked, logits = self._answered(dataset, outputs)
         index = {label: position for position, label in enumerate(self.labels)}
-        probability = probabilities_of(logits, self.activation)
+        probability = activated(logits, self.activation)
         found = [
             probability[row, index[each.answer]] if each.answer in index else 0.0
             for row, each in enumerate(asked)

@@ -20,7 +20,6 @@ from pocketvl.errors import SourceError
 from pocketvl.families import family_of
 from pocketvl.families.base import Component, example_inputs
 from pocketvl.families.folders.files import description_files
-from pocketvl.network.heads import HeadKind
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks import task_class
 from pocketvl.tasks.encoding import Encoder, Feed
@@ -267,17 +266,3 @@ def open_component(source: Path, name: str, folder: Path) -> Component:
     component = uninitialised_component(read_contract(source), name)
     load_folded_(component.module, load_file(folder / _WEIGHTS))
     return component
-
-
-def exported_components(source: Path) -> tuple[str, ...]:
-    """The names of a checkpoint's components, each of which becomes one graph; imports no torch.
-
-    Raises:
-        SourceError: it is no checkpoint, or of a family that is not exported yet.
-    """
-    family = family_of(source)
-    if family.head is not HeadKind.CONTRASTIVE:
-        raise SourceError(
-            f"{source} is a {family.name} model, which can be compressed and trained, but not exported yet"
-        )
-    return family.components
