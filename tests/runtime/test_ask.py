@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pocketvl_runtime import load, model
+from pocketvl_runtime import image as images
+from pocketvl_runtime import load
 from pocketvl_runtime.bench import bench
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BackendError, BundleError, InputError
@@ -94,13 +95,13 @@ def test_one_picture_is_preprocessed_once_for_all_its_questions(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[object] = []
-    real = model.preprocess
+    real = images.preprocess
 
     def counted(picture: Any, processor: Any) -> Any:
         seen.append(picture)
         return real(picture, processor)
 
-    monkeypatch.setattr(model, "preprocess", counted)
+    monkeypatch.setattr("pocketvl_runtime.model.preprocess", counted)
     loaded = load(whole)
     together = loaded.ask(whole / IMAGE, QUESTIONS)
     assert len(seen) == 1
@@ -156,9 +157,10 @@ def test_a_picture_that_is_none_is_refused(whole: Path, tmp_path: Path) -> None:
 def test_what_a_model_without_embeddings_cannot_do_is_told(whole: Path) -> None:
     loaded = load(whole)
     assert loaded.space is None
-    for wrong in (lambda: loaded.embed_text(["a"]), lambda: loaded.embed_image(whole / IMAGE)):
-        with pytest.raises(BundleError, match="tiny-vqa gives no embeddings; it can ask"):
-            wrong()
+    with pytest.raises(BundleError, match="tiny-vqa gives no embeddings; it can ask"):
+        loaded.embed_text(["a"])
+    with pytest.raises(BundleError, match="tiny-vqa gives no embeddings; it can ask"):
+        loaded.embed_image(whole / IMAGE)
     with pytest.raises(BundleError, match="tiny-vqa has no task 'match'; it has ask"):
         loaded.match(whole / IMAGE, ["a"])
 

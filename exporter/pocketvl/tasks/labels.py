@@ -96,7 +96,9 @@ class LabelTask(Task):
             {kind: correct[chosen] for kind, chosen in rows.items()},
             {kind: _constant_rate([right[row] for row in chosen]) for kind, chosen in rows.items()},
         )
-        return TaskOutcomes({Metric.ASK: outcome}, ())
+        unknown = sum(answer not in self.labels for answer in right)
+        note = f"{unknown} questions have an answer that the model does not know; they count as missed"
+        return TaskOutcomes({Metric.ASK: outcome}, (note,) if unknown else ())
 
     def soft_score(self, dataset: Dataset, outputs: Outputs) -> float:
         asked, logits = self._answered(dataset, outputs)
@@ -129,7 +131,10 @@ def _feed(encoder: Encoder, dataset: Dataset, component: str, asked: Sequence[Qu
 def _questions(dataset: Dataset) -> tuple[Question, ...]:
     asked = questions_of(dataset)
     if not asked:
-        raise DataError(f"{dataset.root}: no sample has questions and answers (qa)")
+        raise DataError(
+            f"{dataset.root}: no sample has questions and answers, which this model is asked; add them to "
+            'samples.jsonl as "qa": [{"question": "...", "answer": "..."}]'
+        )
     return asked
 
 
