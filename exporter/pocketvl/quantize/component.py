@@ -19,6 +19,7 @@ from pocketvl.quantize.arithmetic import (
     least_weight_scale,
     quantize_bias,
     weight_scale,
+    weight_zero_point,
 )
 from pocketvl.quantize.products import quantize_products
 from pocketvl.quantize.rounding import (
@@ -154,16 +155,17 @@ def _quantize_layer(
         scale = clipped_scale(weights, spec.weights, moment, least)
     else:
         scale = weight_scale(weights, spec.weights, least)
-    integers = round_weights(weights, scale, spec.weights, settings.rounding, moment, feedback)
+    zero_point = weight_zero_point(weights, spec.weights)
+    integers = round_weights(weights, scale, spec.weights, settings.rounding, moment, feedback, zero_point)
     if bias is not None and seen is not None and settings.correct_bias:
         bias = correct_bias(bias, weights, integers, scale, seen.input_mean)
     if bias is None or inputs is None:
-        return QuantizedLayer(spec, integers, scale, bias, inputs, outputs)
+        return QuantizedLayer(spec, integers, scale, bias, inputs, outputs, zero_point)
     try:
         steps = quantize_bias(bias, inputs.scale, scale)
     except ValueError as error:  # the scales allow for the bias, not for a correction far beyond it
         raise DataError(f"{error}; calibrate again, on the module that is quantized") from error
-    return QuantizedLayer(spec, integers, scale, steps, inputs, outputs)
+    return QuantizedLayer(spec, integers, scale, steps, inputs, outputs, zero_point)
 
 
 def _needs_calibration(spec: LayerSpec, settings: QuantizeSettings, bias: Floats | None) -> bool:
