@@ -15,6 +15,7 @@ from torch import nn
 
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.network.integers import QuantizedComponent, spread
+from pocketvl.network.precisions import WeightGrids
 from pocketvl.network.specification import (
     ACTIVATION_8,
     BLOCKS_4,
@@ -444,10 +445,10 @@ def test_specifications_say_what_suits_each_layer() -> None:
     assert component_spec(module, Precision.INT4, TABLES, "out").layers == {**fixed, **blocks, **last}
     first = component_spec(module, Precision.INT4, TABLES, "left").layers
     assert first["left"] == INT8_DYNAMIC  # though 32 divides it
-    wide = component_spec(nn.Linear(128, 2), Precision.INT4, group_size=64).layers[""]
+    wide = component_spec(nn.Linear(128, 2), Precision.INT4, grids=WeightGrids(64)).layers[""]
     assert wide == LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, group_size=64))
     with pytest.raises(RecipeError, match="group_size is 16"):
-        component_spec(module, Precision.INT4, group_size=16)
+        component_spec(module, Precision.INT4, grids=WeightGrids(16))
     for precision in (Precision.FP32, Precision.FP16, Precision.MIXED):
         with pytest.raises(
             RecipeError, match=f"quantized to {precision.value}; there are int8, int8dyn, int4"

@@ -95,7 +95,7 @@ def weight_scale(weights: Floats, spec: GridSpec, least_scale: Floats | float = 
 
 
 def weight_ends(values: NDArray[np.generic], spec: GridSpec) -> tuple[Doubles, Doubles]:
-    """The least and greatest of [n, groups, weights], widened to 0, alike if symmetric: float64 [n, groups]."""
+    """The ends of [n, groups, weights], widened to 0, equally far if symmetric: float64 [n, groups] each."""
     wide = values.astype(np.float64)
     if spec.scheme is Scheme.AFFINE:
         return wide.min(axis=-1, initial=0.0), wide.max(axis=-1, initial=0.0)
@@ -134,7 +134,7 @@ def group_scale(scale: NDArray[np.floating]) -> Floats:
 
 
 def grouped(weights: NDArray[np.generic], spec: GridSpec) -> NDArray[np.generic]:
-    """Weights as [channels, groups, weights of a group]; per channel one group each, per tensor [1, 1, all]."""
+    """Weights as [channels, groups, weights of a group]; per channel one group, per tensor [1, 1, all]."""
     flat = weights.reshape(1 if spec.granularity is Granularity.PER_TENSOR else len(weights), -1)
     size = spec.group_size or flat.shape[1]
     if spec.group_size is not None and (weights.ndim != 2 or flat.shape[1] % size):

@@ -179,7 +179,7 @@ class _Rewriter:
         inputs = [node.input[0], weights, f"{name}.weight_scale"]
         if layer.zero_point is not None:
             inputs.append(f"{name}.weight_zero_point")
-            self._constants[inputs[-1]] = _packed(layer.zero_point, layer.spec.weights.bits)
+            self._constants[inputs[-1]] = packed(layer.zero_point, layer.spec.weights.bits)
         if bias:
             inputs += [""] * (5 - len(inputs)) + [bias]
         self._nodes.append(
@@ -294,10 +294,10 @@ def packed_blocks(layer: QuantizedLayer) -> NDArray[np.uint8]:
     bits, zero_point = layer.spec.weights.bits, layer.zero_point
     zeros = np.int16(1 << (bits - 1)) if zero_point is None else zero_point.astype(np.int16)[..., None]
     steps = layer.weights.astype(np.int16).reshape(*layer.scale.shape, -1)  # [channels, blocks, weights]
-    return _packed((steps + zeros).astype(np.uint8), bits)
+    return packed((steps + zeros).astype(np.uint8), bits)
 
 
-def _packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+def packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """The last axis in whole bytes, as many values in one as it holds; the first in its lowest bits."""
     share = 8 // bits
     missing = -values.shape[-1] % share

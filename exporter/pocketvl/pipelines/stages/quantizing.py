@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from pocketvl.errors import RecipeError
 from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.files import checkpoint_files
+from pocketvl.network.precisions import WeightGrids
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.pipelines.stages.components import (
     TORCH,
@@ -71,7 +72,7 @@ class QuantizeComponent(OfComponent, Stage):
     calibration: CalibrateComponent
     precision: Precision
     weights: QuantizeSettings = field(default_factory=QuantizeSettings)
-    group_size: int = 32
+    grids: WeightGrids = field(default_factory=WeightGrids)
 
     @property
     def title(self) -> str:
@@ -85,7 +86,7 @@ class QuantizeComponent(OfComponent, Stage):
         component = open_component(self.source, self.component, source["prepared"])
         module, example = component.module, example_inputs(component)
         tables, final = token_tables(module, example), final_linear(module, example)
-        spec = component_spec(module, self.precision, tables, final, self.group_size)
+        spec = component_spec(module, self.precision, tables, final, self.grids)
         quantize_component(module, spec, Calibration.load(source["calibration"]), self.weights).save(out)
 
 
