@@ -359,7 +359,10 @@ def verify(bundle: Path, source: Path, data: Path, gate: str, as_json: bool) -> 
     "--work", type=_folder, help="Where scenes and the training's state are kept; default: OUT.work."
 )
 @click.option(
-    "--from", "start", type=_folder, help="A checkpoint of fewer layers, from which the model grows."
+    "--from",
+    "start",
+    type=_folder,
+    help="A checkpoint to start from: a CLIP of fewer layers, a ViLT of the same shape.",
 )
 def train(recipe: str, out: Path, work: Path | None, start: Path | None) -> None:
     """Train what RECIPE says (a shipped name, or a .toml file).

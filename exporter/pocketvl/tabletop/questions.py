@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import partial
 
 import numpy as np
@@ -12,19 +12,38 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from pocketvl.errors import TrainingError
+from pocketvl.errors import RecipeError, TrainingError
 from pocketvl.launch import worker_processes
+from pocketvl.settings import Settings, Weight
 from pocketvl.tabletop.language import ANSWERS, questions
 from pocketvl.tabletop.pool import Floats, ScenePool, scene_of
 from pocketvl.tabletop.scene import COLOURS, SHAPES, Relation
 from pocketvl.tabletop.tokenizer import PAD_ID
 from pocketvl_runtime.progress import Progress
 
-QUESTION_TYPES = ("colour", "shape", "count", "existence", "relation")
 _CHUNK = 2000
 _MIRRORED = {Relation.LEFT.value: Relation.RIGHT.value, Relation.RIGHT.value: Relation.LEFT.value}
 
 _Asked = tuple[list[str], NDArray[np.int32]]
+
+
+@dataclass(frozen=True)
+class QuestionMix(Settings):
+    """How often each type of question comes up, as weights: with equal ones, all alike."""
+
+    colour: Weight = 1.0
+    shape: Weight = 1.0
+    count: Weight = 1.0
+    existence: Weight = 1.0
+    relation: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not any(vars(self).values()):
+            raise RecipeError("mix: all weights are 0: no question would be asked")
+
+
+QUESTION_TYPES = tuple(each.name for each in fields(QuestionMix))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +123,8 @@ class AnswerBatch:
 class AnswerBatches:
     """Batch number n is a function of (seed, n) alone.
 
-    All types of questions come up alike, and within a type an answer by the square root of how often it is
-    right, so that the most frequent one is right less often than it would be.
+    Types of questions come up as `mix` says, and within a type an answer by the square root of how often it
+    is right, so that the most frequent one is right less often than it would be.
     """
 
     def __init__(
@@ -116,6 +135,7 @@ class AnswerBatches:
         length: int,
         batch_size: int,
         seed: int,
+        mix: QuestionMix = QuestionMix(),
     ) -> None:
         """Args: questions: about the pool's scenes. length: T; no question may have more tokens.
 
@@ -139,7 +159,7 @@ class AnswerBatches:
         found, self._sizes = np.unique(group, return_counts=True)
         self._starts = np.cumsum(self._sizes) - self._sizes
         kinds, roots = found // len(ANSWERS), np.sqrt(self._sizes)
-        share = roots / np.bincount(kinds, roots)[kinds]
+        share = roots / np.bincount(kinds, roots)[kinds] * np.array(astuple(mix))[kinds]
         self._chances = share / share.sum()
 
     def __call__(self, step: int) -> AnswerBatch:

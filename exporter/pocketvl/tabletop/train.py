@@ -59,7 +59,5 @@ def train(
 
     if not isinstance(settings, TabletopViltSettings):
         train_tabletop_clip(settings, out, work, progress, start)
-    elif start is not None:
-        raise RecipeError(f"recipe {recipe} starts from nothing: leave --from out")
     else:
-        train_tabletop_vilt(settings, out, work, progress)
+        train_tabletop_vilt(settings, out, work, progress, start)

@@ -177,16 +177,14 @@ def train_tabletop_clip(
         StageError: `out` holds something that no training wrote.
         SourceError: `start` is not a CLIP checkpoint.
     """
-    check_out(out)
-    if start is not None and start.resolve() == out.resolve():
-        raise TrainingError(f"{out} is the checkpoint to start from: choose another place")
+    check_out(out, start)
     if start is not None and not isinstance(settings.model, ClipSettings):
         raise TrainingError(f"only a CLIP grows from a checkpoint such as {start}: leave out --from")
     if start is None and settings.oracle is None:
         raise TrainingError("this recipe trains on what is there already: say from which checkpoint (--from)")
     with launched().main_process_first():
         pool = open_pool(work / "scenes", settings.scenes, preprocess_spec(settings.model), progress)
-    claim(work, _start_of(start))
+    claim(work, start_of(start))
     first = settings.oracle or settings.joint
     set_seed(0 if first is None else first.loop.seed)
     oracle, student = TabletopOracle(settings.model.embedding_dim), _student(settings.model)
@@ -224,7 +222,8 @@ def train_tabletop_clip(
     return reports
 
 
-def _start_of(start: Path | None) -> str:
+def start_of(start: Path | None) -> str:
+    """From which weights a training starts, as text that tells them from others."""
     if start is None:
         return "from nothing"
     return f"from {hashlib.sha256((start / 'model.safetensors').read_bytes()).hexdigest()}"
@@ -260,8 +259,14 @@ def save_checkpoint(
     (out / "preprocessor_config.json").write_text(json.dumps(preprocessor_config(model), indent=2) + "\n")
 
 
-def check_out(out: Path) -> None:
-    """Raise StageError where a checkpoint at `out` would cost somebody what no training wrote."""
+def check_out(out: Path, start: Path | None) -> None:
+    """Raise StageError where a checkpoint at `out` would cost somebody what no training wrote.
+
+    Raises:
+        TrainingError: it would replace the checkpoint that the training starts from.
+    """
+    if start is not None and start.resolve() == out.resolve():
+        raise TrainingError(f"{out} is the checkpoint to start from: choose another place")
     check_replaceable(out, read_record, (CARD_FILE,))
 
 
