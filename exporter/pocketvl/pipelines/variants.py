@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
+from pocketvl.families.layers.segments import Blocks
 from pocketvl.lower.backends import backend_of
 from pocketvl.lower.forms import described, form_of
 from pocketvl.network.precisions import PLANS, QUANTIZED, Storage, WeightGrids
@@ -21,6 +22,7 @@ from pocketvl.pipelines.stages.components import (
 from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import (
     CalibrateComponent,
+    CalibrateProducts,
     ChooseLayers,
     QuantizeComponent,
     RankLayers,
@@ -131,6 +133,13 @@ class VariantStages:
         settings = replace(self.recipe.calibration, second_moments=needs_moments)
         return CalibrateComponent(self.prepared(component), self.feeds, settings)
 
+    def products_of(self, component: str) -> CalibrateProducts | None:
+        """Activation statistics of attention's products, where the recipe quantizes those."""
+        recipe = self.recipe
+        if recipe.products is None:
+            return None
+        return CalibrateProducts(self.prepared(component), self.feeds, recipe.calibration, recipe.products)
+
     def integers(self, component: str, precision: Precision) -> QuantizeComponent | TrainedComponent:
         """A component quantized to a precision, without fallbacks."""
         qat = self.recipe.qat
@@ -161,8 +170,10 @@ class VariantStages:
                 f"{variant_name(engine, precision)} would hold layers that are {described(refused)}, which "
                 f"{backend_of(engine).title} does not run: leave out the variant, or the recipe's zero_points"
             )
-        lowered = LowerGraph(self.floats(component, precision), engine)
         plan = PLANS[precision]
+        products = self.recipe.products if (plan.base or precision) is Precision.INT8 else None
+        in_blocks = products not in (None, Blocks.WHOLE)
+        lowered = LowerGraph(self.floats(component, precision), engine, in_blocks)
         if plan.storage is Storage.FLOAT32:
             return lowered
         if plan.storage is Storage.FLOAT16:
@@ -189,4 +200,5 @@ class VariantStages:
             precision,
             recipe.weights,
             recipe.grids,
+            self.products_of(component) if precision is Precision.INT8 else None,
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pocketvl.errors import RecipeError
+from pocketvl.families.layers.segments import Blocks
 from pocketvl.network.precisions import PLANS, WeightGrids
 from pocketvl.network.specification import GROUP_SIZES
 from pocketvl.observe.settings import CalibrationSettings
@@ -51,6 +52,9 @@ class ExportRecipe(Settings):
         zero_points: each group of 4-bit weights has a zero point, which ONNX Runtime alone runs; groups of 2
             bits always have one.
         per_tensor: the 8-bit weights of a layer share one scale, instead of those of an output channel.
+        products: of static int8, which of attention's products of two activations are quantized too: "whole"
+            ones, "each" block of text and image by itself, or the "cross"-modal blocks alone; by default
+            none, for engines are slower with them (docs/RESULTS.md).
         most_growth: where the gate fails, layers move to a higher precision until it passes, or until the
             variant's files are this many times as large as they were.
         qat: trains one precision's components with their quantization in them.
@@ -62,6 +66,7 @@ class ExportRecipe(Settings):
     group_size: Size = 32
     zero_points: bool = False
     per_tensor: bool = False
+    products: Blocks | None = None
     most_growth: Annotated[float, Field(ge=1)] = 1.5
     qat: QatRecipe | None = None
 
