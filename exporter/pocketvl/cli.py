@@ -317,8 +317,7 @@ def _inspection_lines(found: Inspection) -> Iterator[str]:
         yield f"  compress: {', '.join(can)}"
         yield from (f"  not {kind}: it {why}" for kind, why in component.methods.items() if why is not None)
     yield f"all: {_cost_line(found.total)}"
-    if found.variants:
-        yield f"export: {', '.join(found.variants)}"
+    yield f"export: {', '.join(found.variants)}"
     yield from (f"note: {note}" for note in found.notes)
 
 

@@ -18,7 +18,7 @@ from pocketvl_runtime.backends import open_backend, versions
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BackendError
 from pocketvl_runtime.manifest import Engine, Precision
-from pocketvl_runtime.model import default_variant, runnable_variants
+from pocketvl_runtime.variant_choice import default_variant, runnable_variants
 from tests.runtime import graphs
 from tests.runtime.bundles import edit_manifest
 from tests.runtime.test_backends import opened, spec

@@ -14,7 +14,7 @@ from pocketvl.errors import RecipeError
 from pocketvl.families import family_named, family_of
 from pocketvl.families.base import Family
 from pocketvl.network.precisions import QUANTIZED
-from pocketvl.pipelines.bundle import REPORT_FILES
+from pocketvl.pipelines.bundle import REPORT_FILES, is_bundle_of
 from pocketvl.pipelines.fallback import FallbackResult, Trial, fall_back_until_accepted, variant_run
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.components import check_source, this_machine
@@ -266,8 +266,8 @@ def verify(
     opened = Bundle.open(bundle)
     settings = _gate_of(gate, family_of(source))
     opened.verify()
-    if {open_checkpoint(source).space()} != opened.manifest.spaces:
-        raise RecipeError(f"{bundle} was not exported from {source}: their embedding spaces differ")
+    if not is_bundle_of(opened, open_checkpoint(source)):
+        raise RecipeError(f"{bundle} was not exported from {source}: their outputs differ")
     names = tuple(opened.manifest.variants)
     reference = RunReference(source, data)
     runs = {name: RunVariant(reference, bundle, data, name) for name in names}

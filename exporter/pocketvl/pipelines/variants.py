@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
+from pocketvl.families import family_of
 from pocketvl.families.layers.segments import Blocks
 from pocketvl.lower.backends import backend_of
 from pocketvl.lower.forms import described, form_of
@@ -17,7 +18,6 @@ from pocketvl.pipelines.stages.components import (
     CalibrationFeeds,
     EqualizeComponent,
     PrepareComponent,
-    exported_components,
 )
 from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import (
@@ -111,7 +111,7 @@ class VariantStages:
     @property
     def components(self) -> tuple[str, ...]:
         """The components that become graphs, by name."""
-        return exported_components(self.source)
+        return family_of(self.source).components
 
     @property
     def feeds(self) -> CalibrationFeeds:

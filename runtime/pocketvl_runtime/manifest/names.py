@@ -84,6 +84,11 @@ def port_name(component: str, port: str) -> str:
     return f"{component}.{port}"
 
 
+def component_of(port: str) -> str:
+    """The component that an output, "component.port", is of."""
+    return port.partition(".")[0]
+
+
 def check_relative_path(path: str) -> str:
     """Returns `path` if it is a relative POSIX path that stays inside the bundle.
 
