@@ -15,6 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,37 @@ from pocketvl.lower.onnx.quantized import packed
 from pocketvl.lower.tflite.export import export_tflite
 from pocketvl.lower.tflite.graph import read_tflite
 from pocketvl.network.integers import QuantizedLayer, spread
-from pocketvl.network.specification import ACTIVATION_8, Granularity, GridSpec, LayerSpec, Mode, Scheme
+from pocketvl.network.specification import (
+    ACTIVATION_8,
+    CHANNELS_8,
+    LEAST_BITS,
+    MOST_BITS,
+    Granularity,
+    GridSpec,
+    LayerSpec,
+    Mode,
+    Scheme,
+)
 from pocketvl.quantize.arithmetic import quantize_weights, weight_scale, weight_zero_point
 
 ROWS, INPUTS, OUTPUTS, GROUP = 7, 128, 48, 32
-_INPUT_SCALE, _INPUT_ZERO = 0.05, 128
+_REACH = 6.4  # of the grids of activations: from minus to plus
 _TYPES = {2: (TensorProto.INT2, TensorProto.UINT2), 4: (TensorProto.INT4, TensorProto.UINT4),
           8: (TensorProto.INT8, TensorProto.UINT8)}  # fmt: skip
 _SAID = 160
 
 
 def specs() -> Iterator[LayerSpec]:
-    """Every grid of weights in every mode."""
-    for mode, bits, scheme, granularity in itertools.product(Mode, range(2, 9), Scheme, Granularity):
+    """Every grid of weights in every mode, and activations of fewer bits beside weights of 8."""
+    for mode, bits, scheme, granularity in itertools.product(
+        Mode, range(LEAST_BITS, MOST_BITS + 1), Scheme, Granularity
+    ):
         weights = GridSpec(bits, scheme, granularity, GROUP if granularity is Granularity.PER_GROUP else None)
         static = (ACTIVATION_8, ACTIVATION_8) if mode is Mode.STATIC else (None, None)
         yield LayerSpec(mode, weights, *static)
+    for bits in range(LEAST_BITS, MOST_BITS):
+        grid = replace(ACTIVATION_8, bits=bits)
+        yield LayerSpec(Mode.STATIC, CHANNELS_8, grid, grid)
 
 
 def error_of_onnx(spec: LayerSpec, values: NDArray[np.float32], weights: NDArray[np.float32]) -> float:
@@ -61,7 +77,7 @@ def error_of_onnx(spec: LayerSpec, values: NDArray[np.float32], weights: NDArray
     elif spec.mode is Mode.DYNAMIC:
         graph = _integer_product(layer)
     else:
-        graph = _widened(layer, is_static=spec.mode is Mode.STATIC)
+        graph = _widened(layer)
     nodes, constants = graph
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [ROWS, size])
@@ -100,23 +116,24 @@ def _tensor(name: str, values: NDArray[Any], kind: int) -> onnx.TensorProto:
     return numpy_helper.from_array(typed, name)
 
 
-def _widened(layer: QuantizedLayer, is_static: bool) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+def _widened(layer: QuantizedLayer) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """DequantizeLinear before a MatMul; where static between QuantizeLinear and DequantizeLinear."""
     grouped = layer.spec.weights.granularity is Granularity.PER_GROUP
     axis: dict[str, Any] = {"axis": 0, "block_size": GROUP} if grouped else {"axis": 1}
     nodes, source, target = [], "x", "y"
     constants = list(_stored(layer))
-    if is_static:
-        constants += [
-            _grid_scale("xs", _INPUT_SCALE),
-            numpy_helper.from_array(np.asarray(_INPUT_ZERO, np.uint8), "xz"),
-        ]
-        constants += [_grid_scale("ys", 0.04)]
+    if layer.spec.input is not None:
+        bits = layer.spec.input.bits
+        if bits not in _TYPES:
+            raise ValueError(f"ONNX has no type of {bits} bits")
+        half = 1 << (bits - 1)
+        scale = numpy_helper.from_array(np.asarray(_REACH / half, np.float32), "xs")
+        constants += [scale, _tensor("xz", np.asarray(half), _TYPES[bits][1])]
         nodes += [
             helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]),
             helper.make_node("DequantizeLinear", ["xq", "xs", "xz"], ["xd"]),
-            helper.make_node("QuantizeLinear", ["yf", "ys", "xz"], ["yq"]),
-            helper.make_node("DequantizeLinear", ["yq", "ys", "xz"], ["y"]),
+            helper.make_node("QuantizeLinear", ["yf", "xs", "xz"], ["yq"]),
+            helper.make_node("DequantizeLinear", ["yq", "xs", "xz"], ["y"]),
         ]
         source, target = "xd", "yf"
     wide = helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wd"], **axis)
@@ -158,10 +175,6 @@ def _blocks(layer: QuantizedLayer) -> tuple[list[onnx.NodeProto], list[onnx.Tens
     return [node], constants
 
 
-def _grid_scale(name: str, scale: float) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.asarray(scale, np.float32), name)
-
-
 class LiteRt:
     """A float linear, quantized by ai-edge-quantizer in each way and run by LiteRT."""
 
@@ -200,9 +213,9 @@ class LiteRt:
             operation_name=qtyping.TFLOperationName.FULLY_CONNECTED,
             op_config=qtyping.OpQuantizationConfig(
                 activation_tensor_config=qtyping.TensorQuantizationConfig(
-                    num_bits=8, symmetric=False, dtype=kind
+                    num_bits=spec.input.bits, symmetric=False, dtype=kind
                 )
-                if spec.mode is Mode.STATIC
+                if spec.input is not None
                 else None,
                 weight_tensor_config=qtyping.TensorQuantizationConfig(
                     num_bits=spec.weights.bits,
@@ -272,6 +285,8 @@ def main() -> None:
         for spec in specs():
             grid = spec.weights
             name = f"{spec.mode.value}, {grid.bits} bits, {grid.scheme.value}, {grid.granularity.value}"
+            if spec.input is not None and spec.input != ACTIVATION_8:
+                name += f", activations of {spec.input.bits} bits"
             answers = {}
             for engine in ("ONNX Runtime", "LiteRT"):
                 try:

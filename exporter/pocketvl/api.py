@@ -155,7 +155,7 @@ def search(
         engine: whose files or latency are limited; the bundle holds every engine.
         trials: how many choices are tried.
         sampler: "gp" or "tpe".
-        widths: bits to choose from: 4, 8, 32 (float).
+        widths: bits to choose from: 2 (ONNX Runtime alone), 4, 8, 32 (float).
         seed: of the sampler.
         recipe: as in `export`.
         work: where the study is kept, for going on, or for several processes at once; else `out`.search.

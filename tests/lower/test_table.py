@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pocketvl.errors import LoweringError
 from pocketvl.lower.backends import BACKENDS
-from pocketvl.lower.forms import form_of
+from pocketvl.lower.forms import check_component, form_of
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedProduct
 from pocketvl.network.specification import (
     ACTIVATION_8,
     LEAST_BITS,
@@ -19,6 +21,7 @@ from pocketvl.network.specification import (
     GridSpec,
     LayerSpec,
     Mode,
+    ProductSpec,
     Scheme,
 )
 from pocketvl_runtime.manifest import Engine
@@ -65,6 +68,22 @@ def test_files_hold_what_a_line_says(row: dict[str, str]) -> None:
             except LoweringError:
                 ships = False
             assert ships == said.startswith("yes: "), (engine, spec)
+
+
+@pytest.mark.parametrize("bits", range(LEAST_BITS, MOST_BITS + 1))
+def test_products_of_8_bits_alone_are_written(bits: int) -> None:
+    (line,) = (
+        each for each in PAGE.read_text().splitlines() if each.startswith("| products of two activations")
+    )
+    assert line.split(" | ")[2].startswith("8 bits, of static int8")
+    grid = replace(ACTIVATION_8, bits=bits)
+    product = QuantizedProduct(ProductSpec(grid, grid), *[ActivationGrid(0.1, 1, bits)] * 2)
+    component = QuantizedComponent({}, {"attention.scores": product})
+    if bits == 8:
+        check_component(component)
+    else:
+        with pytest.raises(LoweringError, match="engines run those of 8 bits alone"):
+            check_component(component)
 
 
 def test_every_reason_is_explained() -> None:

@@ -250,7 +250,9 @@ def test_a_familys_own_limits_judge_in_place_of_the_default_ones() -> None:
     wider = {**DEFAULT_PARITY, Precision.INT8: ParityLimits(centred_cosine_median=0.95)}
     assert judge(variant(Precision.INT8, lost, seen), parse_gate(None, parity=wider)).passed
     assert not judge(variant(Precision.INT8, lost, seen), parse_gate(None)).passed
-    with pytest.raises(RecipeError, match="parity names no limits for fp16, int8, int8dyn, int4, mixed"):
+    with pytest.raises(
+        RecipeError, match="parity names no limits for fp16, int8, int8dyn, int4, int2, mixed"
+    ):
         parse_gate(None, parity={Precision.FP32: ParityLimits()})
 
 
