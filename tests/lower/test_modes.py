@@ -258,9 +258,10 @@ def test_what_no_engine_runs_is_named(
 @pytest.mark.parametrize("kind", FORMATS)
 def test_products_and_scales_that_would_be_rounded_are_refused(kind: str, tmp_path: Path) -> None:
     source = lowered().path("ids", f"fp32.{kind}")
-    grid = ActivationGrid(0.1, 128)
-    product = QuantizedProduct(ProductSpec(ACTIVATION_8, ACTIVATION_8), grid, grid)
-    with pytest.raises(LoweringError, match=r"^attention\.scores is a product"):
+    grid = ActivationGrid(0.1, 2, bits=6)
+    narrow = replace(ACTIVATION_8, bits=6)
+    product = QuantizedProduct(ProductSpec(narrow, narrow), grid, grid)
+    with pytest.raises(LoweringError, match=r"^attention\.scores is a product of two .* 8 bits alone"):
         WRITE[kind](source, QuantizedComponent({}, {"attention.scores": product}), tmp_path / "g")
     layer = component_of("ids", "int4").layers[LINEAR]
     for step in (2**-9, 2**-12):  # a number of fp16 but not of bfloat16, and of neither

@@ -545,7 +545,7 @@ def test_products_get_the_grids_of_their_ranges() -> None:
     )
     with pytest.raises(DataError, match=r"a\.scores"):
         quantize_component(module, spec, seen)
-    known = replace(seen, products={"a.scores": (Range(-1, 1), Range(0, 2))})
+    known = replace(seen, products={"a.scores": (Range(-1, 1), Range(0, 2), Range(-1, 3))})
     product = quantize_component(module, spec, known).products["a.scores"]
     assert (product.left.scale, product.right.scale) == pytest.approx((2 / 255, 2 / 255))
     assert product.right.zero_point == 0

@@ -53,10 +53,11 @@ def form_of(name: str, spec: LayerSpec) -> Form:
 
 def check_component(component: QuantizedComponent) -> None:
     """Raise LoweringError, naming one, where a component holds what no engine runs."""
-    for name in component.products:
-        raise LoweringError(
-            f"{name} is a product of two quantized activations, which is not lowered: {_LOWERED}"
-        )
+    for name, product in component.products.items():
+        if not all(map(_runs, filter(None, (product.spec.left, product.spec.right, product.spec.output)))):
+            raise LoweringError(
+                f"{name} is a product of two activations, and engines run those of 8 bits alone"
+            )
     for name, layer in component.layers.items():
         if form_of(name, layer.spec) is Form.BLOCKS and not _is_half(layer):
             raise LoweringError(

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from pocketvl.network.saved import read_versioned, reading
 from pocketvl.network.specification import ComponentSpec, LayerSpec, ProductSpec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _TENSORS, _GRIDS = "integers.safetensors", "grids.json"
 
 
@@ -90,11 +90,19 @@ class QuantizedProduct:
         spec: how it is quantized.
         left: grid of the left factor.
         right: grid of the right factor.
+        output: grid of what comes out; None where that stays in float.
     """
 
     spec: ProductSpec
     left: ActivationGrid
     right: ActivationGrid
+    output: ActivationGrid | None = None
+
+    @property
+    def grids(self) -> dict[str, ActivationGrid]:
+        """Those there are, by what they are of."""
+        found = {"left": self.left, "right": self.right}
+        return found if self.output is None else found | {"output": self.output}
 
 
 def spread(scale: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.floating]:
@@ -115,11 +123,15 @@ class QuantizedComponent:
 
     Attributes:
         layers: linears, convolutions and token tables.
-        products: of attention, "<attention module>.scores" and "<attention module>.values".
+        products: of attention, "<attention module>.scores" and "<attention module>.values", or their blocks.
+        product_shapes: (M, K, N) of every product [..., M, K] x [..., K, N] of the module, or of every block,
+            in the order in which they run; those that stay in float are among them, since a graph does not
+            name its products. Empty where none is quantized.
     """
 
     layers: Mapping[str, QuantizedLayer]
     products: Mapping[str, QuantizedProduct] = field(default_factory=dict)
+    product_shapes: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @property
     def spec(self) -> ComponentSpec:
@@ -148,9 +160,10 @@ class QuantizedComponent:
                 for name, layer in self.layers.items()
             },
             "products": {
-                name: {"left": vars(product.left), "right": vars(product.right)}
+                name: {side: vars(grid) for side, grid in product.grids.items()}
                 for name, product in self.products.items()
             },
+            "product_shapes": dict(self.product_shapes),
         }
         (folder / _GRIDS).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         self.spec.save(folder)
@@ -178,8 +191,9 @@ class QuantizedComponent:
             }
             products = {
                 name: QuantizedProduct(
-                    spec.products[name], ActivationGrid(**grids["left"]), ActivationGrid(**grids["right"])
+                    spec.products[name], **{side: ActivationGrid(**grid) for side, grid in grids.items()}
                 )
                 for name, grids in document["products"].items()
             }
-        return cls(layers, products)
+            shapes = {name: tuple(shape) for name, shape in document["product_shapes"].items()}
+        return cls(layers, products, shapes)

@@ -127,10 +127,12 @@ class ProductSpec:
     Attributes:
         left: grid of the left factor, queries or attention weights.
         right: grid of the right factor, keys or values.
+        output: grid of what comes out; None to leave that in float, which LiteRT has no kernel for.
     """
 
     left: GridSpec
     right: GridSpec
+    output: GridSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -194,3 +196,4 @@ INT8_STATIC = LayerSpec(Mode.STATIC, CHANNELS_8, ACTIVATION_8, ACTIVATION_8)
 INT8_DYNAMIC = LayerSpec(Mode.DYNAMIC, CHANNELS_8)
 INT4_DYNAMIC = LayerSpec(Mode.DYNAMIC, BLOCKS_4)
 INT8_TABLE = LayerSpec(Mode.WEIGHT_ONLY, CHANNELS_8)
+INT8_PRODUCT = ProductSpec(ACTIVATION_8, ACTIVATION_8, ACTIVATION_8)

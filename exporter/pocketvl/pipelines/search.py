@@ -146,7 +146,7 @@ class _Search:
 
     @cached_property
     def stages(self) -> VariantStages:
-        recipe = replace(read_export_recipe(self.request.recipe), qat=None)
+        recipe = replace(read_export_recipe(self.request.recipe), qat=None, products=None)
         return VariantStages(self.request.source, self.request.calibration, recipe, is_quantized=True)
 
     @cached_property

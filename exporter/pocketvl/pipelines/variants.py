@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
 from pocketvl.families import family_of
+from pocketvl.families.layers.segments import Blocks
 from pocketvl.network.precisions import PLANS, QUANTIZED, Storage
 from pocketvl.pipelines.stages.components import (
     CalibrationFeeds,
@@ -18,6 +19,7 @@ from pocketvl.pipelines.stages.components import (
 from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import (
     CalibrateComponent,
+    CalibrateProducts,
     ChooseLayers,
     QuantizeComponent,
     RankLayers,
@@ -115,6 +117,13 @@ class VariantStages:
         settings = replace(self.recipe.calibration, second_moments=needs_moments)
         return CalibrateComponent(self.prepared(component), self.feeds, settings)
 
+    def products_of(self, component: str) -> CalibrateProducts | None:
+        """Activation statistics of attention's products, where the recipe quantizes those."""
+        recipe = self.recipe
+        if recipe.products is None:
+            return None
+        return CalibrateProducts(self.prepared(component), self.feeds, recipe.calibration, recipe.products)
+
     def integers(self, component: str, precision: Precision) -> QuantizeComponent | TrainedComponent:
         """A component quantized to a precision, without fallbacks."""
         qat = self.recipe.qat
@@ -139,8 +148,10 @@ class VariantStages:
 
     def graph(self, component: str, engine: Engine, precision: Precision, fallbacks: Fallbacks) -> GraphStage:
         """One graph of a variant."""
-        lowered = LowerGraph(self.floats(component, precision), engine)
         plan = PLANS[precision]
+        products = self.recipe.products if (plan.base or precision) is Precision.INT8 else None
+        in_blocks = products not in (None, Blocks.WHOLE)
+        lowered = LowerGraph(self.floats(component, precision), engine, in_blocks)
         if plan.storage is Storage.FLOAT32:
             return lowered
         if plan.storage is Storage.FLOAT16:
@@ -167,4 +178,5 @@ class VariantStages:
             precision,
             recipe.weights,
             recipe.group_size,
+            self.products_of(component) if precision is Precision.INT8 else None,
         )

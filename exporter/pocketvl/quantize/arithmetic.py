@@ -52,12 +52,6 @@ class Grid:
         """Dequantize integers; shape is kept."""
         return (integers * self.scale.astype(np.float64) + self.offset).astype(np.float32)
 
-    def with_integer_zero_point(self) -> Grid:
-        """The nearest grid on which 0 is a point: offset / scale is rounded to an integer of the grid."""
-        scale = self.scale.astype(np.float64)
-        zero_points = np.clip(np.rint(-self.offset / scale), self.lowest, self.highest)
-        return Grid(self.scale, -zero_points * scale, self.lowest, self.highest)
-
 
 def activation_grid(seen: Range, bits: int = 8) -> ActivationGrid:
     """The affine grid that covers a range, widened to hold 0, which falls on the grid exactly.

@@ -15,7 +15,7 @@ from torch import nn
 from torch.func import functional_call
 
 from pocketvl.errors import RecipeError
-from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer, QuantizedProduct
 from pocketvl.network.specification import Granularity, Mode
 from pocketvl.quantize.arithmetic import quantize_bias
 from pocketvl.quantize.fake import fake_quantize_dynamic, straight_through
@@ -81,8 +81,8 @@ class QatComponent(nn.Module):
         _freeze_folded_(self.module)
         self._component = component
         pairs = [(layer.input, layer.output) for layer in component.layers.values()]
-        pairs += [(product.left, product.right) for product in component.products.values()]
-        grids = dict.fromkeys(grid for both in pairs for grid in both if grid is not None)
+        products = [(each.left, each.right, each.output) for each in component.products.values()]
+        grids = dict.fromkeys(grid for several in (*pairs, *products) for grid in several if grid is not None)
         self._index = {grid: index for index, grid in enumerate(grids)}
         self.activations = nn.ModuleList(LearnedActivation(grid, scale_rate) for grid in grids)
         self.weights = nn.ModuleList(LearnedWeights(layer, scale_rate) for layer in component.layers.values())
@@ -123,12 +123,12 @@ class QatComponent(nn.Module):
             state[f"{name}.weight"] *= unit
             layers[name] = self._finished(state[f"{name}.weight"], child, layer, learned)
         products = {
-            name: replace(
-                product, left=self._grid(product.left).grid(), right=self._grid(product.right).grid()
+            name: QuantizedProduct(
+                product.spec, **{side: self._grid(grid).grid() for side, grid in product.grids.items()}
             )
             for name, product in self._component.products.items()
         }
-        return Finished(state, QuantizedComponent(layers, products))
+        return Finished(state, replace(self._component, layers=layers, products=products))
 
     def _learned(self) -> Iterator[tuple[str, QuantizedLayer, LearnedWeights, nn.Module]]:
         """For each layer: its name, initial integers, learned scales and the module."""
@@ -189,7 +189,8 @@ class QatComponent(nn.Module):
         product = self._component.products.get(name)
         if product is None:
             return torch.matmul(left, right)
-        return torch.matmul(self._grid(product.left)(left), self._grid(product.right)(right))
+        result = torch.matmul(self._grid(product.left)(left), self._grid(product.right)(right))
+        return result if product.output is None else self._grid(product.output)(result)
 
 
 class _Before:

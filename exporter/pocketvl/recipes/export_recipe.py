@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pocketvl.errors import RecipeError
+from pocketvl.families.layers.segments import Blocks
 from pocketvl.network.precisions import PLANS
 from pocketvl.network.specification import GROUP_SIZES
 from pocketvl.observe.settings import CalibrationSettings
@@ -48,6 +49,9 @@ class ExportRecipe(Settings):
         calibration: how activations' ranges are found.
         weights: how weights are rounded.
         group_size: 4-bit weights that share a scale.
+        products: of static int8, which of attention's products of two activations are quantized too: "whole"
+            ones, "each" block of text and image by itself, or the "cross"-modal blocks alone; by default
+            none, for engines are slower with them (docs/RESULTS.md).
         most_growth: where the gate fails, layers move to a higher precision until it passes, or until the
             variant's files are this many times as large as they were.
         qat: trains one precision's components with their quantization in them.
@@ -57,6 +61,7 @@ class ExportRecipe(Settings):
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     weights: QuantizeSettings = field(default_factory=QuantizeSettings)
     group_size: Size = 32
+    products: Blocks | None = None
     most_growth: Annotated[float, Field(ge=1)] = 1.5
     qat: QatRecipe | None = None
 

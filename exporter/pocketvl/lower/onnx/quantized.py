@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,13 @@ from pocketvl.errors import LoweringError
 from pocketvl.lower.forms import Form, check_component, form_of, refuse
 from pocketvl.lower.onnx.export import write_onnx
 from pocketvl.lower.onnx.graph import BLOCKS_DOMAIN, BLOCKS_OP, check_ops_onnx
-from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
+from pocketvl.lower.onnx.products import products_of
+from pocketvl.network.integers import (
+    ActivationGrid,
+    QuantizedComponent,
+    QuantizedLayer,
+    QuantizedProduct,
+)
 
 # How MatMulNBits may compute. 0 widens the weights to floats and multiplies those; 4 puts the input on 8-bit
 # grids, a block at a time, and multiplies integers: what "dynamic" says, and near to what LiteRT does. On
@@ -41,7 +48,7 @@ def write_quantized_onnx(source: Path, component: QuantizedComponent, target: Pa
     """
     check_component(component)
     model = onnx.load(source)
-    rewriter = _Rewriter(model.graph, component)
+    rewriter = _Rewriter(model.graph, component, products_of(model, component, source.name))
     for node in model.graph.node:
         rewriter.add(node)
     lost = sorted(set(component.layers) - rewriter.written)
@@ -57,11 +64,14 @@ def write_quantized_onnx(source: Path, component: QuantizedComponent, target: Pa
 class _Rewriter:
     """Collects the nodes and constants of the quantized graph; each tensor is quantized once."""
 
-    def __init__(self, graph: onnx.GraphProto, component: QuantizedComponent) -> None:
+    def __init__(
+        self, graph: onnx.GraphProto, component: QuantizedComponent, products: Mapping[str, QuantizedProduct]
+    ) -> None:
         self.written: set[str] = set()
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, NDArray[np.generic]] = {}
         self._component = component
+        self._products = products  # by what their node gives
         self._dequantized: dict[tuple[str, ActivationGrid], str] = {}
         self._dynamic: dict[str, tuple[str, str, str]] = {}  # by tensor: its integers, scale, zero point
         self._bias_adds = _bias_adds(graph)
@@ -75,7 +85,7 @@ class _Rewriter:
         copy.CopyFrom(node)
         name, layer = self._layer(copy)
         if layer is None:
-            self._nodes.append(copy)
+            self._two_activations(copy)
             return
         self.written.add(name)
         form = form_of(name, layer.spec)
@@ -142,6 +152,21 @@ class _Rewriter:
         if layer.output is not None:
             self._grid(target, output, layer.output)
             self._dequantized[output, layer.output] = output
+
+    def _two_activations(self, node: NodeProto) -> None:
+        """A node without weights; a quantized product is a float one between grids."""
+        product = self._products.get(node.output[0])
+        if product is None:
+            self._nodes.append(node)
+            return
+        output = node.output[0]
+        for index, grid in enumerate((product.left, product.right)):
+            node.input[index] = self._activation(node.input[index], grid)
+        if product.output is not None:
+            node.output[0] = f"{output}_float"
+        self._nodes.append(node)
+        if product.output is not None:
+            self._grid(node.output[0], output, product.output)
 
     def _dynamic_product(self, node: NodeProto, name: str, layer: QuantizedLayer, bias: str) -> None:
         """The pattern that ONNX Runtime fuses into MatMulIntegerToFloat or DynamicQuantizeMatMul."""

@@ -19,6 +19,7 @@ from pocketvl.lower.forms import Form, check_component, form_of, refuse
 from pocketvl.lower.quiet import quiet
 from pocketvl.lower.tflite.export import FROM_TORCH, write_tflite
 from pocketvl.lower.tflite.graph import check_ops_tflite, op_name, read_tflite, text_of
+from pocketvl.lower.tflite.products import PRODUCT, products_of, tensors_of
 from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 
 _LINEAR, _TABLE = "FULLY_CONNECTED", "EMBEDDING_LOOKUP"
@@ -71,11 +72,18 @@ def write_quantized_tflite(source: Path, component: QuantizedComponent, target: 
         for tensor, grid in ((op.inputs[0], layer.input), (op.outputs[0], layer.output)):
             if grid is not None:
                 statistics[text_of(tensors[tensor].name)] = _statistics(grid)
+    for product, op in products_of(model, component, source.name):
+        scopes.setdefault((PRODUCT, Form.STATIC, None), []).append(text_of(tensors[op.outputs[0]].name))
+        for tensor, grid in tensors_of(op, product):
+            statistics[text_of(tensors[tensor].name)] = _statistics(grid)
     if scopes:
         model = _restructured(source, scopes, statistics)
     writer = _Writer(model, component)
     for kind, op, name in _layers(model, component):
         writer.write_(kind, op, name)
+    for product, op in products_of(model, component, source.name):
+        for tensor, grid in tensors_of(op, product):
+            _set_grid_(model.subgraphs[0].tensors[tensor], grid)
     write_tflite(model, target)
     check_ops_tflite(target)
 

@@ -20,6 +20,7 @@ from pocketvl.errors import SourceError
 from pocketvl.families import family_of
 from pocketvl.families.base import Component, example_inputs
 from pocketvl.families.folders.files import description_files
+from pocketvl.families.layers.segments import Segments
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks import task_class
 from pocketvl.tasks.encoding import Encoder, Feed
@@ -266,3 +267,8 @@ def open_component(source: Path, name: str, folder: Path) -> Component:
     component = uninitialised_component(read_contract(source), name)
     load_folded_(component.module, load_file(folder / _WEIGHTS))
     return component
+
+
+def segments_of(component: Component) -> Segments | None:
+    """The parts of the sequence that a component's layers read; None where they read one modality."""
+    return next((stack.segments for stack in component.stacks if stack.segments is not None), None)
