@@ -180,7 +180,7 @@ def export(
     default="4,8",
     show_default=True,
     metavar="BITS,...",
-    help="Bits to choose from: 4, 8, 32 (float).",
+    help="Bits to choose from: 2 (--engine onnx alone), 4, 8, 32 (float).",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sampler.")
 @_export_recipe

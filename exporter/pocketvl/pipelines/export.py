@@ -26,6 +26,7 @@ from pocketvl.pipelines.variants import (
     Variants,
     VariantStages,
     checked_variants,
+    refused_layer,
 )
 from pocketvl.recipes.export_recipe import DEFAULT, ExportRecipe, read_export_recipe
 from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, publish, run
@@ -215,8 +216,15 @@ def export_chosen(
     Raises:
         PocketVLError: something is wrong with the inputs.
     """
-    mixed = {variant_name(engine, Precision.MIXED): (engine, Precision.MIXED) for engine in Engine}
-    planned = _Export(settings, read_export_recipe(settings.recipe), cache, progress, mixed, search)
+    recipe = read_export_recipe(settings.recipe)
+    precisions = {precision for layers in chosen.layers.values() for _, precision in layers}
+    able = [
+        engine
+        for engine in Engine
+        if all(refused_layer(engine, precision, recipe.grids) is None for precision in precisions)
+    ]
+    mixed = {variant_name(engine, Precision.MIXED): (engine, Precision.MIXED) for engine in able}
+    planned = _Export(settings, recipe, cache, progress, mixed, search)
     check_replaceable(settings.out, written_bundle)
     return _finish(settings, planned.last_stage(FallbackResult({Precision.MIXED: chosen})), cache, progress)
 

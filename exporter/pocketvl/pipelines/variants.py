@@ -10,7 +10,10 @@ from types import MappingProxyType
 from pocketvl.errors import RecipeError
 from pocketvl.families import family_of
 from pocketvl.families.layers.segments import Blocks
-from pocketvl.network.precisions import PLANS, QUANTIZED, Storage
+from pocketvl.lower.backends import backend_of
+from pocketvl.lower.forms import described, form_of
+from pocketvl.network.precisions import PLANS, QUANTIZED, Storage, WeightGrids
+from pocketvl.network.specification import LayerSpec
 from pocketvl.pipelines.stages.components import (
     CalibrationFeeds,
     EqualizeComponent,
@@ -34,13 +37,26 @@ from pocketvl_runtime.manifest import Engine, Precision, variant_name
 DEFAULT_VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
 Variants = Mapping[str, tuple[Engine, Precision]]
 Prepared = PrepareComponent | EqualizeComponent
+_GRIDS = WeightGrids()
+
+
+def refused_layer(engine: Engine, precision: Precision, grids: WeightGrids = _GRIDS) -> LayerSpec | None:
+    """What an engine does not run of the layers of a precision; None where it runs all of them."""
+    plan = PLANS[precision].layers
+    if plan is None:
+        return None
+    layers = plan.with_weights(grids)
+    wanted = (layers.linear, layers.output, layers.convolution, layers.table)
+    forms = backend_of(engine).forms
+    return next((spec for spec in wanted if form_of(precision.value, spec) not in forms), None)
+
 
 _EVERY: Variants = MappingProxyType(
     {
         variant_name(engine, precision): (engine, precision)
         for engine in Engine
         for precision, plan in PLANS.items()
-        if plan.base is None
+        if plan.base is None and refused_layer(engine, precision) is None
     }
 )
 
@@ -148,6 +164,12 @@ class VariantStages:
 
     def graph(self, component: str, engine: Engine, precision: Precision, fallbacks: Fallbacks) -> GraphStage:
         """One graph of a variant."""
+        refused = refused_layer(engine, precision, self.recipe.grids)
+        if refused is not None:
+            raise RecipeError(
+                f"{variant_name(engine, precision)} would hold layers that are {described(refused)}, which "
+                f"{backend_of(engine).title} does not run: leave out the variant, or the recipe's zero_points"
+            )
         plan = PLANS[precision]
         products = self.recipe.products if (plan.base or precision) is Precision.INT8 else None
         in_blocks = products not in (None, Blocks.WHOLE)
@@ -177,6 +199,6 @@ class VariantStages:
             self.calibration_of(component),
             precision,
             recipe.weights,
-            recipe.group_size,
+            recipe.grids,
             self.products_of(component) if precision is Precision.INT8 else None,
         )

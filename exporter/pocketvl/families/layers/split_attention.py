@@ -160,7 +160,7 @@ class SplitAttention(nn.Module):
                 mask = mask[:, :, slices[segment]]
             asking = query[:, :, slices[segment]]
             found = [
-                self._attend(*(_picked(each, heads) for each in (asking, key, value)), read, mask)
+                self._attend(_picked(asking, heads), _picked(key, heads), _picked(value, heads), read, mask)
                 for heads, read in groups
             ]
             order = [head for heads, _ in groups for head in heads]

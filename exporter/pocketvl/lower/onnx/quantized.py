@@ -21,14 +21,14 @@ from pocketvl.network.integers import (
     QuantizedLayer,
     QuantizedProduct,
 )
+from pocketvl.network.specification import Mode
 
 # How MatMulNBits may compute. 0 widens the weights to floats and multiplies those; 4 puts the input on 8-bit
 # grids, a block at a time, and multiplies integers: what "dynamic" says, and near to what LiteRT does. On
 # [50, 768] x [768, 3072], blocks of 32, one input channel 20 times the others, ONNX Runtime 1.32 with
 # AVX512-VNNI, one thread, beside a float product of 2.4 ms: 0 takes 2.7 ms and is off by 4e-7 of the output's
 # size, 4 takes 1.9 ms and is off by 7e-3, where 4 bits for the weights alone are off by 1e-1.
-_ACCURACY_LEVEL = 4
-_ZERO_POINT = 8  # MatMulNBits' own where it is given none: weights are stored as q + 8
+_ACCURACY_LEVEL = {Mode.DYNAMIC: 4, Mode.WEIGHT_ONLY: 0}
 
 
 def write_quantized_onnx(source: Path, component: QuantizedComponent, target: Path) -> None:
@@ -36,7 +36,7 @@ def write_quantized_onnx(source: Path, component: QuantizedComponent, target: Pa
 
     Layers that the component does not name stay as they are. Static activations are uint8, what ONNX Runtime
     runs fastest: the component's own grids. A token table becomes the lookup of an int8 row and of its scale.
-    Weights of 4 bits are read by com.microsoft's MatMulNBits, which ONNX Runtime has on every platform.
+    Weights in blocks are read by com.microsoft's MatMulNBits, which ONNX Runtime has on every platform.
 
     Args:
         source: the float graph of the module that the component was quantized from, as `export_onnx` writes
@@ -202,10 +202,15 @@ class _Rewriter:
         self._constants[weights] = packed_blocks(layer)
         self._constants[f"{name}.weight_scale"] = layer.scale
         inputs = [node.input[0], weights, f"{name}.weight_scale"]
+        if layer.zero_point is not None:
+            inputs.append(f"{name}.weight_zero_point")
+            self._constants[inputs[-1]] = packed(layer.zero_point, layer.spec.weights.bits)
+        if bias:
+            inputs += [""] * (5 - len(inputs)) + [bias]
         self._nodes.append(
             helper.make_node(
                 BLOCKS_OP,
-                [*inputs, "", "", bias] if bias else inputs,
+                inputs,
                 [node.output[0]],
                 node.name,
                 domain=BLOCKS_DOMAIN,
@@ -213,7 +218,7 @@ class _Rewriter:
                 K=layer.weights.shape[1],
                 bits=layer.spec.weights.bits,
                 block_size=size,
-                accuracy_level=_ACCURACY_LEVEL,
+                accuracy_level=_ACCURACY_LEVEL[layer.spec.mode],
             )
         )
 
@@ -307,13 +312,23 @@ class _Rewriter:
 
 
 def packed_blocks(layer: QuantizedLayer) -> NDArray[np.uint8]:
-    """Weights of 4 bits as MatMulNBits reads them: [channels, blocks, bytes of a block].
+    """Weights of 2, 4 or 8 bits as MatMulNBits reads them: [channels, blocks, bytes of a block].
 
-    Of two weights in a byte, the first is the lower half.
+    Where it is given no zero points, the middle of the integers stands for 0.
     """
-    channels, blocks = layer.scale.shape
-    shifted = (layer.weights.astype(np.int16) + _ZERO_POINT).astype(np.uint8).reshape(channels, blocks, -1)
-    packed: NDArray[np.uint8] = shifted[..., 0::2] | (shifted[..., 1::2] << np.uint8(4))
+    bits, zero_point = layer.spec.weights.bits, layer.zero_point
+    zeros = np.int16(1 << (bits - 1)) if zero_point is None else zero_point.astype(np.int16)[..., None]
+    steps = layer.weights.astype(np.int16).reshape(*layer.scale.shape, -1)  # [channels, blocks, weights]
+    return packed((steps + zeros).astype(np.uint8), bits)
+
+
+def packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """The last axis in whole bytes, as many values in one as it holds; the first in its lowest bits."""
+    share = 8 // bits
+    missing = -values.shape[-1] % share
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
+    split = padded.reshape(*values.shape[:-1], -1, share) << np.arange(0, 8, bits, dtype=np.uint8)
+    packed: NDArray[np.uint8] = np.bitwise_or.reduce(split, axis=-1)
     return packed
 
 

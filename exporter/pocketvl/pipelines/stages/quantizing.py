@@ -16,6 +16,7 @@ from pocketvl.errors import RecipeError
 from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.files import checkpoint_files
 from pocketvl.families.layers.segments import Blocks
+from pocketvl.network.precisions import WeightGrids
 from pocketvl.network.specification import INT8_PRODUCT
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.pipelines.stages.components import (
@@ -106,7 +107,7 @@ class QuantizeComponent(OfComponent, Stage):
     calibration: CalibrateComponent
     precision: Precision
     weights: QuantizeSettings = field(default_factory=QuantizeSettings)
-    group_size: int = 32
+    grids: WeightGrids = field(default_factory=WeightGrids)
     products: CalibrateProducts | None = None
 
     @property
@@ -122,7 +123,7 @@ class QuantizeComponent(OfComponent, Stage):
         component = open_component(self.source, self.component, source["prepared"])
         module, example = component.module, example_inputs(component)
         tables, final = token_tables(module, example), final_linear(module, example)
-        spec = component_spec(module, self.precision, tables, final, self.group_size)
+        spec = component_spec(module, self.precision, tables, final, self.grids)
         seen = Calibration.load(source["calibration"])
         shapes: dict[str, tuple[int, int, int]] = {}
         if self.products is not None:
