@@ -22,13 +22,16 @@ from pocketvl.compress.shrink import linear
 from pocketvl.compress.structured import groups_of
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import family_of, open_checkpoint
+from pocketvl.families.base import example_inputs
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.folders.files import COMPRESSION_FILE
 from pocketvl.families.layers.blocks import attentions, feed_forwards
 from pocketvl.families.layers.compression import read_compression
+from pocketvl.families.layers.plain import RawPixels
 from pocketvl.families.layers.segments import Segments
 from pocketvl.families.layers.split_attention import Block, removed_blocks, split_attentions_
 from pocketvl.network.heads import HeadKind, LabelHead
+from pocketvl.quantize.fold import fold_
 from pocketvl.tabletop.language import ANSWERS
 from tests.families.tiny import make_tiny_clip
 from tests.families.vilt_folder import (
@@ -165,6 +168,17 @@ def test_a_second_round_counts_what_is_gone_already(folder: Path) -> None:
     assert set(first) < set(second)
     split_attentions_(checkpoint.model, _segments(checkpoint), second)
     assert set(removed_blocks(checkpoint.model)) == set(second)
+
+
+def test_pixel_normalisation_is_folded_into_the_patches(folder: Path) -> None:
+    """LiteRT's converter would do so after the weights were quantized."""
+    component = open_checkpoint(folder).component("fusion")
+    with torch.inference_mode():
+        expected = component.module(*vilt_inputs())
+    fold_(component.module, example_inputs(component))
+    assert isinstance(component.module.normalize, RawPixels)
+    with torch.inference_mode():
+        torch.testing.assert_close(component.module(*vilt_inputs()), expected, atol=1e-4, rtol=1e-4)
 
 
 def _removed(**changes: object) -> Callable[[dict[str, Any]], None]:

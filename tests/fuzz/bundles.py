@@ -22,6 +22,7 @@ from pocketvl_runtime.model import Model, load
 from pocketvl_runtime.selftest import selftest
 from tests.fuzz.mutations import HOSTILE, Extra, Raw, hostile_json
 from tests.fuzz.target import Case, Finding, refusal
+from tests.runtime.asking import write_asking_bundle
 from tests.runtime.bundles import with_digest, write_bundle
 
 _IMAGE = "golden/images/wide.jpg"
@@ -170,11 +171,16 @@ class Bundles:
 
     def __init__(self, folder: Path) -> None:
         """Args: folder: to work in."""
-        self._whole = write_bundle(folder / "whole")
+        self._whole = self.write(folder / "whole")
         self._copy = folder / "bundle"
         self._outside = folder / "outside"
         self._outside.write_bytes(b"outside")
         self._values = {path: json.loads((self._whole / path).read_text()) for path in _JSON}
+
+    @staticmethod
+    def write(folder: Path) -> Path:
+        """Writes the bundle as it should be."""
+        return write_bundle(folder)
 
     def make(self, rng: random.Random) -> Case:
         """A changed JSON file, or a file that is something else."""
@@ -198,6 +204,16 @@ class Bundles:
             path, swap = case.options
             _swap(self._copy, path, swap, self._outside)
         return ask_all(self._copy)
+
+
+class Questions(Bundles):
+    """The same of a bundle that answers questions."""
+
+    name = "questions"
+
+    @staticmethod
+    def write(folder: Path) -> Path:
+        return write_asking_bundle(folder)
 
 
 def ask_all(root: Path) -> str:
@@ -232,6 +248,8 @@ def ask_variant(bundle: Bundle, variant: str) -> str:
 def _ask(model: Model, root: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if "ask" in model.manifest.tasks:
+            return _ask_questions(model, root)
         match = model.match(root / _IMAGE, list(_TEXTS))
         rows = model.embed_text(list(_TEXTS))
         task = model.manifest.tasks.get("classify")
@@ -244,6 +262,14 @@ def _ask(model: Model, root: Path) -> str:
         numbers = [(score.similarity, score.probability) for score in results]
         in_range = all(-1e-6 <= p <= 1 + 1e-6 for _, p in numbers)
         if not np.isfinite(numbers).all() or not in_range:
+            raise Finding("probabilities that are none", repr(numbers)[:300])
+    return "answers"
+
+
+def _ask_questions(model: Model, root: Path) -> str:
+    for result in model.ask(root / _IMAGE, list(_TEXTS), top=3).results:
+        numbers = [each.probability for each in result.answers]
+        if not all(0 <= p <= 1 + 1e-6 for p in numbers) or numbers != sorted(numbers, reverse=True):
             raise Finding("probabilities that are none", repr(numbers)[:300])
     return "answers"
 

@@ -16,7 +16,8 @@ from tests.fuzz.toy import Toy
 _CASES = {
     "pictures": 60,
     "texts": 50,
-    "bundles": 40,
+    "bundles": 30,
+    "questions": 10,
     "graphs": 40,
     "commands": 40,
     "recipes": 30,

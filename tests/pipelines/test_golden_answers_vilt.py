@@ -115,7 +115,7 @@ def test_a_variants_answers_keep_their_tolerance_and_little_more_is_allowed(
     pairs = zip(golden.answers["ask"], answers, strict=True)
     off = max(np.abs(np.subtract(a.probability, b.probability)).max() for a, b in pairs)
     assert off > 0
-    assert limit.answers["ask"].probability == pytest.approx(min(1, 2 * off + 0.005), abs=1.1e-4)
+    assert limit.answers["ask"].probability == pytest.approx(min(1, 2 * off + 0.04), abs=1.1e-4)
     cosines = (exact[LOGITS] * moved).sum(1) / np.linalg.norm(exact[LOGITS], axis=1)
     cosines /= np.linalg.norm(moved, axis=1)
     assert cosines.min() - 0.031 < limit.ports[LOGITS].cosine_min < cosines.min()

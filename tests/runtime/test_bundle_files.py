@@ -32,6 +32,20 @@ def test_what_can_be_read_opens_and_answers(name: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_questions_are_answered_as_the_golden_pack_says(variant: str) -> None:
+    bundle = Bundle.open(BUNDLES / "labels-2.0")
+    report = selftest(bundle, [variant])
+    assert report.failures == ()
+    assert (report.files, report.images, report.texts, report.answers) == (8, 2, 3, 3)
+    golden, loaded = bundle.golden(), load(bundle, variant)
+    for expected in (golden.answers or {})["ask"]:
+        image = bundle.file(golden.images[expected.inputs["image"]].file)
+        (result,) = loaded.ask(image, golden.texts[expected.inputs["text"]].text).results
+        assert result.answers[0].answer == expected.answer
+        assert result.answers[0].probability == pytest.approx(max(expected.probability), abs=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_all_of_them_answer_alike(variant: str) -> None:
     answers = []
     for name in ("format-1", "format-2.0", "format-2.1"):

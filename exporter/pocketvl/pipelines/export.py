@@ -89,7 +89,7 @@ class ExportResult:
 class JudgeBundle(Stage):
     """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
 
-    version: ClassVar[int] = 10
+    version: ClassVar[int] = 11
     tools: ClassVar[tuple[str, ...]] = (
         "onnx",
         "onnxruntime",

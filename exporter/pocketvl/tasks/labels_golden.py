@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from pocketvl.tasks.base import Runner
 
 ASK = "ask"
-_MARGIN = 0.005
+_MARGIN = 0.04
+"""Kernels of one engine were apart by up to 0.035 on the golden questions of tabletop-vilt in int8."""
 _EXACT_MARGIN = 1e-4
 _SHOWN_ANSWERS = 6
 
