@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from zstandard import ZstdCompressor
+
 from bench.results.judging import answers_of, measured_answers
 from bench.results.progress import StageProgress, rows_shown
 from bench.results.record import (
@@ -40,6 +42,7 @@ from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import plan, run
 from pocketvl_runtime.manifest import Engine, Precision, variant_name
 
+ZSTD_LEVEL = 19
 _NOT_TRAINED = Trained("", 0.0, "", 0, 0)
 
 
@@ -115,7 +118,11 @@ def measure_row(row: Row, folders: Folders, progress: StageProgress | None = Non
     key = _key(export, trained)
     found = read_record(Measured, folder / ROW_FILE)
     if found is not None and found.key == key and (folder / "graphs").is_dir() == row.teacher.exported:
-        return False
+        if all(files.zstd_bytes is not None for files in found.files.values()):
+            return False
+        zipped = {name: zipped(files, name, folder / "graphs") for name, files in found.files.items()}
+        write_record(folder / ROW_FILE, replace(found, files=zipped))
+        return True
     folder.mkdir(parents=True, exist_ok=True)
     begin, scratch = time.perf_counter(), folder / "cache"
     before = _before(row, folders, scratch, progress)
@@ -179,4 +186,15 @@ def _export(export: Export, scratch: Path, progress: StageProgress | None) -> di
         )
         name = variant_name(engine, row.precision)
         files[name] = replace(files[name], answers=answers)
-    return files
+    return {name: zipped(each, name, target) for name, each in files.items()}
+
+
+def zipped(files: Files, variant: str, graphs: Path) -> Files:
+    """The same with the size of a variant's graphs in zstd."""
+    engine, precision = variant.split("-")
+    return replace(files, zstd_bytes=zstd_size(*sorted(graphs.glob(f"*.{precision}.{engine}"))))
+
+
+def zstd_size(*paths: Path) -> int:
+    """Bytes that files take as downloads, each compressed with zstd at level 19."""
+    return sum(len(ZstdCompressor(level=ZSTD_LEVEL).compress(path.read_bytes())) for path in paths)

@@ -16,7 +16,7 @@ from pocketvl.data.dataset import SAMPLES_FILE
 from pocketvl.families.folders.files import COMPRESSION_FILE
 from pocketvl.stage import Plan
 from pocketvl_runtime.errors import PocketVLError
-from pocketvl_runtime.schema import decode, dump_json, parse_json
+from pocketvl_runtime.schema import OPTIONAL, decode, dump_json, parse_json
 
 TRAINED_FILE, ROW_FILE, LATENCY_FILE = "trained.json", "row.json", "latency.json"
 T = TypeVar("T")
@@ -50,10 +50,12 @@ class Files:
     Attributes:
         size_bytes: sum of the files.
         answers: what the files answered; {} where they were not asked.
+        zstd_bytes: sum of the files, each compressed with zstd; None where that was not measured.
     """
 
     size_bytes: int
     answers: Answers = field(default_factory=dict)
+    zstd_bytes: int | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.results.latency import LatencyReport, VariantLatency
+from bench.results.measure import ZSTD_LEVEL
 from bench.results.picture import Curve, Panel, Point, draw
 from bench.results.record import (
     LATENCY_FILE,
@@ -196,7 +197,8 @@ def _timing_told(timed: LatencyReport | None) -> str:
     if timed is None:
         return ""
     return _prose(
-        f"""Bytes are of the int8 graph files (int4 where the row says so). Times are of one picture and one
+        f"""Bytes are of the int8 graph files (int4 where the row says so), as they lie on a device and
+        compressed with zstd at level {ZSTD_LEVEL}, as they are downloaded. Times are of one picture and one
         text, as part of what the teacher's fp32 graphs take in the same engine: medians of {timed.runs} turns
         with every row in each turn, one process an engine, {timed.threads} threads,
         {" and ".join(timed.engines)}, on {timed.machine}."""
@@ -208,6 +210,7 @@ def _size_columns() -> list[Column]:
         ("parameters (M)", lambda each: f"{each.measured.parameters / 1e6:.2f}"),
         ("multiply-adds (M)", lambda each: f"{each.measured.macs / 1e6:.0f}"),
         *((f"{engine.value} (MB)", _megabytes_in(engine)) for engine in _ENGINES),
+        *((f"{engine.value}, zstd (MB)", _zstd_megabytes_in(engine)) for engine in _ENGINES),
         *(
             (f"{name} {label}", _ratio_in(engine, precision))
             for engine, name in _ENGINES.items()
@@ -334,6 +337,14 @@ def _megabytes_in(engine: Engine) -> Callable[[Shown], str]:
     def cell(each: Shown) -> str:
         files = each.files(engine)
         return "" if files is None else f"{files.size_bytes / 1e6:.2f}"
+
+    return cell
+
+
+def _zstd_megabytes_in(engine: Engine) -> Callable[[Shown], str]:
+    def cell(each: Shown) -> str:
+        files = each.files(engine)
+        return "" if files is None or files.zstd_bytes is None else f"{files.zstd_bytes / 1e6:.2f}"
 
     return cell
 

@@ -64,6 +64,25 @@ _gate = click.option(
 )
 
 
+_calibration = click.option(
+    "--calibration",
+    type=_folder,
+    default=api.CALIBRATION,
+    show_default=True,
+    help="Dataset folder that the ranges of activations are taken from.",
+)
+_export_recipe = click.option(
+    "--recipe",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE.toml",
+    help="How weights and activations are quantized: default, min-max, qat-int8, qat-int4, or a file.",
+)
+_keep_failing = click.option(
+    "--keep-failing", is_flag=True, help="Put variants that fail the gate in too, as experimental."
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pocketvl", message="%(version)s")
 @click.pass_context
@@ -83,9 +102,7 @@ def cli(context: click.Context) -> None:
     type=_folder,
     help="The bundle's folder; replaced when the new one is whole.",
 )
-@click.option(
-    "--calibration", type=_folder, default=api.CALIBRATION, show_default=True, help="Dataset folder."
-)
+@_calibration
 @click.option(
     "--data", type=_folder, help="Dataset folder for task metrics; without it parity alone is measured."
 )
@@ -94,16 +111,10 @@ def cli(context: click.Context) -> None:
     metavar="A,B,...",
     help="Default: onnx-fp32, onnx-int8, tflite-fp32, tflite-fp16, tflite-int8.",
 )
-@click.option(
-    "--recipe",
-    default="default",
-    show_default=True,
-    metavar="NAME|FILE.toml",
-    help="How weights and activations are quantized: default, min-max, qat-int8, qat-int4, or a file.",
-)
+@_export_recipe
 @click.option("--train", type=_folder, help="Dataset folder to train on, for recipes that train.")
 @_gate
-@click.option("--keep-failing", is_flag=True, help="Put variants that fail the gate in too, as experimental.")
+@_keep_failing
 @_cache
 @_json
 def export(
@@ -148,9 +159,7 @@ def export(
     "--data", required=True, type=_folder, help="Dataset folder: one part chooses, the rest judges."
 )
 @click.option("-o", "--out", required=True, type=_folder, help="The bundle's folder.")
-@click.option(
-    "--calibration", type=_folder, default=api.CALIBRATION, show_default=True, help="Dataset folder."
-)
+@_calibration
 @click.option(
     "--engine",
     type=click.Choice(["tflite", "onnx"]),
@@ -159,23 +168,29 @@ def export(
     help="Whose files or latency are limited; the bundle holds both.",
 )
 @click.option("--trials", type=click.IntRange(min=1), default=60, show_default=True, help="Choices to try.")
-@click.option("--sampler", type=click.Choice(["gp", "tpe"]), default="gp", show_default=True)
+@click.option(
+    "--sampler",
+    type=click.Choice(["gp", "tpe"]),
+    default="gp",
+    show_default=True,
+    help="What proposes choices: a Gaussian process, or a tree-structured Parzen estimator.",
+)
 @click.option(
     "--widths",
     default="4,8",
     show_default=True,
     metavar="BITS,...",
-    help="Bits to choose from: 4, 8, 32 (float).",
+    help="Bits to choose from: 2 (--engine onnx alone), 4, 8, 32 (float).",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sampler.")
-@click.option("--recipe", default="default", show_default=True, metavar="NAME|FILE.toml")
+@_export_recipe
 @click.option(
     "--work",
     type=_folder,
     help="Where the study is kept, for going on, or for several processes at once; default: OUT.search.",
 )
 @_gate
-@click.option("--keep-failing", is_flag=True, help="Put variants that fail the gate in too, as experimental.")
+@_keep_failing
 @_cache
 @_json
 def search(
@@ -302,8 +317,7 @@ def _inspection_lines(found: Inspection) -> Iterator[str]:
         yield f"  compress: {', '.join(can)}"
         yield from (f"  not {kind}: it {why}" for kind, why in component.methods.items() if why is not None)
     yield f"all: {_cost_line(found.total)}"
-    if found.variants:
-        yield f"export: {', '.join(found.variants)}"
+    yield f"export: {', '.join(found.variants)}"
     yield from (f"note: {note}" for note in found.notes)
 
 

@@ -63,8 +63,8 @@ def info(bundle: str, variant: str | None, threads: int | None, as_json: bool) -
     """Say what a bundle holds, what of it can run here, and with how many threads."""
     from pocketvl_runtime.bundle import Bundle
     from pocketvl_runtime.isa import cpu_name, has_exact_int8, instruction_set
-    from pocketvl_runtime.model import default_threads, runs_here
     from pocketvl_runtime.obstacles import task_obstacle
+    from pocketvl_runtime.variant_choice import default_threads, runs_here
 
     opened = Bundle.open(bundle)
     manifest = opened.manifest
@@ -141,6 +141,36 @@ def classify(
         _print_json(report)
     else:
         _print_scores(report.variant, [(r.label, r.similarity, r.probability) for r in report.results])
+
+
+@cli.command()
+@_asking
+@click.option("--image", required=True, type=click.Path(), help="A picture.")
+@click.option("--question", "questions", multiple=True, required=True, help="A question; give several.")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many answers to each."
+)
+def ask(
+    bundle: str,
+    variant: str | None,
+    threads: int | None,
+    as_json: bool,
+    image: str,
+    questions: tuple[str, ...],
+    top: int,
+) -> None:
+    """Answer each QUESTION about the picture."""
+    from pocketvl_runtime.text import check_texts
+
+    check_texts(questions, "question")
+    report = _load(bundle, variant, threads).ask(image, questions, top)
+    if as_json:
+        _print_json(report)
+        return
+    for result in report.results:
+        _say(result.question)
+        _print_rows([(each.answer, each.probability, "") for each in result.answers])
+    click.echo(f"({report.variant})", err=True)
 
 
 @cli.command()
@@ -278,7 +308,7 @@ def _load(bundle: str, variant: str | None, threads: int | None) -> Model:
 
 
 def _chosen(asked: Sequence[str], bundle: Bundle) -> Sequence[str]:
-    from pocketvl_runtime.model import nothing_runs, runnable_variants
+    from pocketvl_runtime.variant_choice import nothing_runs, runnable_variants
 
     chosen = asked or runnable_variants(bundle)
     if not chosen:
@@ -313,11 +343,17 @@ def _print_bench(result: BenchResult) -> None:
 
 
 def _print_scores(variant: str, rows: list[tuple[str, float, float]]) -> None:
-    width = max(len(printable(name)) for name, _, _ in rows)
-    for name, similarity, probability in sorted(rows, key=lambda row: -row[2]):
-        drawn = "#" * round(_BAR_WIDTH * probability)
-        click.echo(f"{printable(name):<{width}}  {probability:6.1%}  {similarity:+.3f}  {drawn}")
+    ranked = sorted(rows, key=lambda row: -row[2])
+    _print_rows([(name, probability, f"  {similarity:+.3f}") for name, similarity, probability in ranked])
     click.echo(f"({variant})", err=True)
+
+
+def _print_rows(rows: list[tuple[str, float, str]]) -> None:
+    """Names with their probability, as a number and drawn; a third column may stand between."""
+    width = max(len(printable(name)) for name, _, _ in rows)
+    for name, probability, more in rows:
+        drawn = "#" * round(_BAR_WIDTH * probability)
+        click.echo(f"{printable(name):<{width}}  {probability:6.1%}{more}  {drawn}")
 
 
 def main() -> None:

@@ -99,11 +99,13 @@ class Scores:
             of one side; it is held against all inputs of the other, or against the labels, in order.
         probability: [N].
         similarity: cosines [N], of a contrastive task.
+        answer: the likeliest label, of a task of kind labels.
     """
 
     inputs: Mapping[str, int]
     probability: tuple[float, ...]
     similarity: tuple[float, ...] | None = field(default=None, metadata=OPTIONAL)
+    answer: str | None = field(default=None, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         if self.similarity is not None and len(self.similarity) != len(self.probability):

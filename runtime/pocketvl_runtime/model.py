@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,52 +19,57 @@ from pocketvl_runtime.backends import (
     Backend,
     can_run,
     cannot_run,
-    install_advice,
-    is_stand_in,
     open_backend,
 )
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.errors import (
     BackendError,
     BackendWarning,
     BundleError,
     InputError,
-    PocketVLError,
 )
 from pocketvl_runtime.image import ImageInput, open_image, preprocess
 from pocketvl_runtime.manifest import (
     MAX_GRAPH_BYTES,
-    Engine,
+    ContrastiveTask,
     ImageProcessor,
+    LabelsTask,
     Manifest,
     PortKind,
-    Precision,
-    Status,
     TextProcessor,
+    component_of,
 )
 from pocketvl_runtime.manifest.tasks import LABEL_SLOT
-from pocketvl_runtime.obstacles import refuse_task, runnable_tasks
+from pocketvl_runtime.obstacles import (
+    outputs_of,
+    refuse_task,
+    runnable_components,
+    runnable_tasks,
+    task_named,
+)
 from pocketvl_runtime.tasks import (
+    AskReport,
+    AskTimingMs,
     ClassifyReport,
     Doubles,
     Floats,
     LabelScore,
     MatchReport,
+    QuestionAnswers,
     TextScore,
     TimingMs,
+    activated,
     label_texts,
     probabilities,
+    ranked_answers,
     similarities,
 )
 from pocketvl_runtime.text import Tokenizer, check_texts
+from pocketvl_runtime.variant_choice import default_threads, default_variant, runnable_variants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PREFERRED_PRECISIONS = (Precision.INT8, Precision.FP16, Precision.FP32)
-_PREFERRED_ENGINES = (Engine.TFLITE, Engine.ONNX)
-_MOST_DEFAULT_THREADS = 4
 _NORM_TOLERANCE = 1e-2
 
 
@@ -110,101 +115,47 @@ def load(
     return model
 
 
-def default_threads() -> int:
-    """How many threads `load` takes when it is not told."""
-    return min(_MOST_DEFAULT_THREADS, usable_processors())
-
-
-def runs_here(bundle: Bundle, variant: str) -> bool:
-    """Whether the engine of a variant is installed, and new enough for all of its graphs.
-
-    Raises:
-        BundleError: there is no such variant.
-    """
-    return all(can_run(graph) for graph in bundle.graphs(variant))
-
-
-def runnable_variants(bundle: Bundle) -> list[str]:
-    """The variants that can run here, in the manifest's order."""
-    return [name for name in bundle.manifest.variants if runs_here(bundle, name)]
-
-
-def default_variant(bundle: Bundle) -> str:
-    """What `load` takes when it is not told.
-
-    Raises:
-        BundleError: the bundle has no variant at all.
-        BackendError: no accepted variant can run here.
-    """
-    variants = bundle.manifest.variants
-    accepted = [name for name in runnable_variants(bundle) if variants[name].status is Status.ACCEPTED]
-    if not accepted:
-        raise nothing_runs(bundle)
-    return min(accepted, key=lambda name: _rank(bundle, name))
-
-
-def nothing_runs(bundle: Bundle) -> PocketVLError:
-    """The error for a bundle of which nothing can be taken without being named, and what to do about it."""
-    variants = bundle.manifest.variants
-    if not variants:
-        return BundleError(f"{bundle.root} holds no variant; export the bundle again")
-    accepted = [name for name, spec in variants.items() if spec.status is Status.ACCEPTED]
-    graphs = [graph for name in accepted or variants for graph in bundle.graphs(name)]
-    missing = dict.fromkeys(install_advice(graph) for graph in graphs if not can_run(graph))
-    advice = [f"pip install {' or '.join(missing)}"] if missing else []
-    experimental = [
-        name for name in runnable_variants(bundle) if variants[name].status is Status.EXPERIMENTAL
-    ]
-    if experimental:
-        advice.append(f"name one of {', '.join(experimental)}, which failed the gate")
-    return BackendError(f"no accepted variant of {bundle.root} can run here: {', or '.join(advice)}")
-
-
-def _rank(bundle: Bundle, name: str) -> tuple[bool, int, int]:
-    spec = bundle.manifest.variants[name]
-    precision = (*_PREFERRED_PRECISIONS, spec.precision).index(spec.precision)
-    stand_in = any(is_stand_in(graph) for graph in bundle.graphs(name))
-    return stand_in, precision, _PREFERRED_ENGINES.index(spec.engine)
-
-
 _Kind = TypeVar("_Kind", ImageProcessor, TextProcessor)
+_Made: TypeAlias = Mapping[PortKind, Array]  # by a processor, of one input
 
 
 @dataclass(frozen=True)
-class _Encoder(Generic[_Kind]):
-    """A side of a contrastive task.
+class _Input(Generic[_Kind]):
+    """What a processor makes for a component.
 
     Attributes:
-        port: the embedding, "component.output".
-        component, output: the same in two.
-        source: the processor that makes its inputs.
+        port: an output of the component, "component.output".
+        source: the processor.
         processor: that, as the manifest has it.
-        dim: length of an embedding.
     """
 
     port: str
-    component: str
-    output: str
     source: str
     processor: _Kind
-    dim: int
+
+    @property
+    def component(self) -> str:
+        return component_of(self.port)
+
+    @property
+    def output(self) -> str:
+        return self.port.removeprefix(f"{self.component}.")
 
 
-def _encoder(manifest: Manifest, ports: Sequence[str], kind: type[_Kind]) -> _Encoder[_Kind]:
-    """The side of a task that a processor of a kind leads to; `task_obstacle` made sure that there is one."""
+def _input(manifest: Manifest, ports: Sequence[str], kind: type[_Kind]) -> _Input[_Kind]:
+    """The input of a kind among those of some ports' components; `task_obstacle` made sure there is one."""
     for port in ports:
-        component, _, output = port.partition(".")
-        for source in filter(None, {each.source for each in manifest.graphs[component].inputs}):
-            processor, dim = manifest.processors[source], manifest.output(port).shape[-1]
-            if isinstance(processor, kind) and isinstance(dim, int):
-                return _Encoder(port, component, output, source, processor, dim)
+        for source in filter(None, (each.source for each in manifest.graphs[component_of(port)].inputs)):
+            processor = manifest.processors[source]
+            if isinstance(processor, kind):
+                return _Input(port, source, processor)
     raise BundleError(f"{' and '.join(ports)} have no {kind.__name__}; export the bundle again")
 
 
 class Model:
     """One variant of a bundle, loaded; made by `load`. May be asked from several threads at once.
 
-    It holds the components of the contrastive tasks: those are what this runtime can run.
+    It holds the components of the tasks that this runtime can run.
     """
 
     def __init__(
@@ -219,35 +170,42 @@ class Model:
         self.variant = variant
         self.threads = threads
         self._allow_non_finite = allow_non_finite
-        self._sides = self._find_sides()
-        self._image, self._text = self._sides.get("match") or next(iter(self._sides.values()))
+        self._inputs = self._find_inputs()
+        self._main = self._inputs[self._main_task()]
         self._tokenizers = {
-            text.source: self._open_tokenizer(text.processor)
-            for text in (text for _, text in self._sides.values())
+            text.source: self._open_tokenizer(text.processor) for _, text in self._inputs.values()
         }
-        encoders = dict.fromkeys(side.component for sides in self._sides.values() for side in sides)
         files = bundle.variant(variant).files
-        self._backends = {name: self._open(name, max_graph_bytes) for name in encoders if name in files}
+        self._backends = {
+            name: self._open(name, max_graph_bytes)
+            for name in runnable_components(self.manifest)
+            if name in files
+        }
 
-    def _find_sides(self) -> dict[str, tuple[_Encoder[ImageProcessor], _Encoder[TextProcessor]]]:
-        """The image's and the text's encoder of each task that can be run.
+    def _find_inputs(self) -> dict[str, tuple[_Input[ImageProcessor], _Input[TextProcessor]]]:
+        """By task that can be run, what the picture and the text are made into.
 
         Raises:
-            BundleError: there is none.
+            BundleError: there is no such task.
         """
         tasks = runnable_tasks(self.manifest)
         if not tasks:
             for name in self.manifest.tasks:
                 refuse_task(self.manifest, name)
             raise BundleError(f"{self.bundle.root} has no task; export the bundle again")
-        sides = {}
-        for name, task in tasks.items():
-            ports = (task.first, task.second)
-            sides[name] = (
-                _encoder(self.manifest, ports, ImageProcessor),
-                _encoder(self.manifest, ports, TextProcessor),
+        return {
+            name: (
+                _input(self.manifest, outputs_of(task), ImageProcessor),
+                _input(self.manifest, outputs_of(task), TextProcessor),
             )
-        return sides
+            for name, task in tasks.items()
+        }
+
+    def _main_task(self) -> str:
+        """`match`, or the first task that gives embeddings, or the first one."""
+        tasks = runnable_tasks(self.manifest)
+        giving = [name for name, task in tasks.items() if isinstance(task, ContrastiveTask)]
+        return "match" if "match" in giving else next(iter(giving or tasks))
 
     def _open_tokenizer(self, processor: TextProcessor) -> Tokenizer:
         return Tokenizer(self.bundle.read(processor.file), processor)
@@ -285,17 +243,30 @@ class Model:
     @property
     def tokenizer(self) -> Tokenizer:
         """The bundle's tokenizer."""
-        return self._tokenizers[self._text.source]
+        return self._tokenizers[self._main[1].source]
 
     @property
     def image_processor(self) -> ImageProcessor:
         """How pictures become pixels."""
-        return self._image.processor
+        return self._main[0].processor
 
     @property
     def space(self) -> str | None:
-        """The space that embeddings lie in."""
-        return self.manifest.output(self._image.port).space
+        """The space that embeddings lie in; None: the model gives none."""
+        return self.manifest.output(self._main[0].port).space
+
+    @property
+    def _encoders(self) -> tuple[_Input[ImageProcessor], _Input[TextProcessor]]:
+        """The inputs that become embeddings.
+
+        Raises:
+            BundleError: the model gives none.
+        """
+        if self.space is None:
+            raise BundleError(
+                f"{self.manifest.model.name} gives no embeddings; it can {', '.join(self._inputs)}"
+            )
+        return self._main
 
     # --- embeddings ----------------------------------------------------------------------------------
 
@@ -304,53 +275,52 @@ class Model:
 
         Raises:
             InputError: the picture cannot be used.
+            BundleError: the model gives no embeddings.
             BackendError: the engine failed.
         """
-        return self.embed_pixels(preprocess(open_image(image), self.image_processor))
+        processor = self._encoders[0].processor
+        return self.embed_pixels(preprocess(open_image(image), processor))
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
         """Embeds texts: float32 [N, D], L2-normalised. Warns (TruncatedTextWarning) of texts that were cut.
 
         Raises:
             InputError: a text is empty or not valid Unicode.
+            BundleError: the model gives no embeddings.
             BackendError: the engine failed.
         """
-        return self._embed_texts(self._text, texts)
+        return self._embed_texts(self._encoders[1], texts)
 
     def embed_pixels(self, pixels: npt.NDArray[np.uint8]) -> Floats:
         """Embeds what `preprocess` made, uint8 [H, W, 3]: float32 [D]."""
-        return self._embed_pixels(self._image, pixels)
+        return self._embed(self._encoders[0], {PortKind.PIXELS: pixels[None]})
 
     def embed_ids(self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32] | None = None) -> Floats:
         """Embeds what the tokenizer made, int32 [T] (and its mask, where a graph takes it): float32 [D]."""
-        return self._embed_ids(self._text, ids, mask)
-
-    def _embed_pixels(self, encoder: _Encoder[ImageProcessor], pixels: npt.NDArray[np.uint8]) -> Floats:
-        return self._embed(encoder, {PortKind.PIXELS: pixels[None]})
-
-    def _embed_texts(self, encoder: _Encoder[TextProcessor], texts: Sequence[str]) -> Floats:
-        encoding = self._tokenizers[encoder.source].encode(texts)
-        encoding.warn_if_truncated()
-        pairs = zip(encoding.ids, encoding.mask, strict=True)
-        rows = [self._embed_ids(encoder, ids, mask) for ids, mask in pairs]
-        return np.stack(rows) if rows else np.zeros((0, encoder.dim), np.float32)
-
-    def _embed_ids(
-        self,
-        encoder: _Encoder[TextProcessor],
-        ids: npt.NDArray[np.int32],
-        mask: npt.NDArray[np.int32] | None,
-    ) -> Floats:
         made = {PortKind.TOKEN_IDS: ids[None]}
         if mask is not None:
             made[PortKind.ATTENTION_MASK] = mask[None]
-        return self._embed(encoder, made)
+        return self._embed(self._encoders[1], made)
 
-    def _embed(self, encoder: _Encoder[Any], made: Mapping[PortKind, Array]) -> Floats:
+    def _embed_texts(self, encoder: _Input[TextProcessor], texts: Sequence[str]) -> Floats:
+        rows = [self._embed(encoder, made) for made in self._encoded(encoder, texts)]
+        dim = self.manifest.output(encoder.port).shape[-1]
+        return np.stack(rows) if rows else np.zeros((0, dim if isinstance(dim, int) else 0), np.float32)
+
+    def _encoded(self, text: _Input[TextProcessor], texts: Sequence[str]) -> list[_Made]:
+        """What the tokenizer makes of each text; warns of those that it cut."""
+        encoding = self._tokenizers[text.source].encode(texts)
+        encoding.warn_if_truncated()
+        return [
+            {PortKind.TOKEN_IDS: ids[None], PortKind.ATTENTION_MASK: mask[None]}
+            for ids, mask in zip(encoding.ids, encoding.mask, strict=True)
+        ]
+
+    def _embed(self, encoder: _Input[Any], made: _Made) -> Floats:
         rows = self.run(encoder.component, {encoder.source: made})[encoder.output]
         return np.asarray(rows[0], dtype=np.float32)
 
-    def run(self, component: str, made: Mapping[str, Mapping[PortKind, Array]]) -> dict[str, Array]:
+    def run(self, component: str, made: Mapping[str, _Made]) -> dict[str, Array]:
         """What a component gives, by output.
 
         Args:
@@ -360,7 +330,7 @@ class Model:
         Raises:
             BundleError: the variant has no such component.
             InputError: something that it takes was not made.
-            BackendError: the engine failed, or gave an embedding that cannot be right.
+            BackendError: the engine failed, or gave an embedding or logits that cannot be right.
         """
         if component not in self._backends:
             raise BundleError(f"variant {self.variant} has no {component}")
@@ -373,16 +343,17 @@ class Model:
         outputs = self._backends[component].run(feed)
         if not self._allow_non_finite:
             for port in self.manifest.graphs[component].outputs:
-                if port.kind is PortKind.EMBEDDING:
-                    self._check(outputs[port.name], component)
+                self._check(outputs[port.name], port.kind, component)
         return outputs
 
-    def _check(self, embedding: Array, component: str) -> None:
+    def _check(self, output: Array, kind: PortKind, component: str) -> None:
         """An answer that cannot be right must not pass as one."""
-        if not np.isfinite(embedding).all():
+        if kind not in (PortKind.EMBEDDING, PortKind.CLASS_LOGITS):
+            return
+        if not np.isfinite(output).all():
             raise BackendError(f"{self.variant}: {component} gave NaN or infinity; use another variant")
-        norm = float(np.linalg.norm(embedding.astype(np.float32)))
-        if not abs(norm - 1) <= _NORM_TOLERANCE:
+        norm = float(np.linalg.norm(output.astype(np.float32)))
+        if kind is PortKind.EMBEDDING and not abs(norm - 1) <= _NORM_TOLERANCE:
             raise BackendError(
                 f"{self.variant}: {component} gave a vector of length {norm:.3g} where 1 is right; "
                 "use another variant"
@@ -398,7 +369,7 @@ class Model:
             BundleError: the bundle has no such task, or one that this runtime cannot run.
             BackendError: the engine failed.
         """
-        refuse_task(self.manifest, "match")
+        task_named(self.manifest, "match", ContrastiveTask)
         similarity, timing = self._score("match", image, texts)
         shares = self.probabilities("match", similarity)
         results = tuple(
@@ -414,8 +385,7 @@ class Model:
             BundleError: the bundle has no such task, or one that this runtime cannot run.
             BackendError: the engine failed.
         """
-        refuse_task(self.manifest, "classify")
-        task = runnable_tasks(self.manifest)["classify"]
+        task = task_named(self.manifest, "classify", ContrastiveTask)
         chosen = task.labels if labels is None else labels
         if not chosen:
             raise InputError("this bundle has no labels of its own: give some")
@@ -429,26 +399,70 @@ class Model:
         )
         return ClassifyReport(self.variant, results, timing)
 
+    def ask(self, image: ImageInput, questions: str | Sequence[str], top: int = 5) -> AskReport:
+        """The likeliest answers to questions about a picture, which is preprocessed once for all of them.
+
+        Warns (TruncatedTextWarning) of questions that were cut.
+
+        Args:
+            image: see `ImageInput` and `open_image`.
+            questions: one, or several.
+            top: how many answers to each; all where the model knows fewer.
+
+        Raises:
+            InputError: the picture or a question cannot be used, there is no question, or `top` is below 1.
+            BundleError: the bundle has no such task, or one that this runtime cannot run.
+            BackendError: the engine failed.
+        """
+        task = task_named(self.manifest, "ask", LabelsTask)
+        asked = [questions] if isinstance(questions, str) else questions
+        check_texts(asked, "question")
+        if not asked:
+            raise InputError("at least one question is needed")
+        if top < 1:
+            raise InputError(f"top is {top}, and at least 1 answer must be wanted")
+        seen_by, read_by = self._inputs["ask"]
+        spent: dict[str, float] = {}
+        start = time.perf_counter()
+        pixels = self._preprocessed(image, seen_by, spent)
+        with _clock(spent, "fusion"):
+            logits = [
+                self.run(seen_by.component, {seen_by.source: pixels, read_by.source: made})[seen_by.output][0]
+                for made in self._encoded(read_by, asked)
+            ]
+        results = tuple(
+            QuestionAnswers(question, ranked_answers(task.labels, activated(row, task.activation), top))
+            for question, row in zip(asked, logits, strict=True)
+        )
+        timing = AskTimingMs(**spent, total=1000 * (time.perf_counter() - start))
+        return AskReport(self.variant, results, timing)
+
+    def _preprocessed(
+        self, image: ImageInput, seen_by: _Input[ImageProcessor], spent: dict[str, float]
+    ) -> _Made:
+        """A picture's pixels; adds what that took to `spent`, in milliseconds."""
+        with _clock(spent, "decode"):
+            picture = open_image(image)
+        with _clock(spent, "preprocess"):
+            pixels = preprocess(picture, seen_by.processor)
+        return {PortKind.PIXELS: pixels[None]}
+
     def probabilities(self, task: str, similarity: Doubles) -> Doubles:
         """What a contrastive task makes of one picture's cosines [N] with texts: float64 [N]."""
-        head = runnable_tasks(self.manifest)[task]
-        scale = head.scale.first if head.first == self._sides[task][0].port else head.scale.second
+        head = task_named(self.manifest, task, ContrastiveTask)
+        scale = head.scale.first if head.first == self._inputs[task][0].port else head.scale.second
         return probabilities(similarity, scale, head.bias, head.activation)
 
     def _score(self, task: str, image: ImageInput, texts: Sequence[str]) -> tuple[Doubles, TimingMs]:
         check_texts(texts)
         if not texts:
             raise InputError("at least one text is needed")
-        seen_by, read_by = self._sides[task]
+        seen_by, read_by = self._inputs[task]
         spent: dict[str, float] = {}
         start = time.perf_counter()
-        with _clock(spent, "decode"):
-            picture = open_image(image)
-        with _clock(spent, "preprocess"):
-            pixels = preprocess(picture, seen_by.processor)
-        del picture  # up to 0.4 GB that the engine may need
+        pixels = self._preprocessed(image, seen_by, spent)
         with _clock(spent, "image"):
-            seen = self._embed_pixels(seen_by, pixels)
+            seen = self._embed(seen_by, pixels)
         with _clock(spent, "text"):
             read = self._embed_texts(read_by, texts)
         similarity = similarities(seen, read)

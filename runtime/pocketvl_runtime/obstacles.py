@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias, TypeVar
+
 from pocketvl_runtime.errors import BundleError
 from pocketvl_runtime.manifest import (
     Alpha,
@@ -10,6 +12,7 @@ from pocketvl_runtime.manifest import (
     ContrastiveTask,
     Filter,
     ImageProcessor,
+    LabelsTask,
     Manifest,
     Orientation,
     Processor,
@@ -17,10 +20,14 @@ from pocketvl_runtime.manifest import (
     ResizeMode,
     Rounding,
     TextProcessor,
+    component_of,
 )
 from pocketvl_runtime.manifest.processors import ImageStep
 
+RunnableTask: TypeAlias = ContrastiveTask | LabelsTask
+_Task = TypeVar("_Task", ContrastiveTask, LabelsTask)
 _ADVICE = "install a newer pocketvl-runtime, if there is one"
+_IMAGE_AND_TEXT = ["image", "tokenizers"]
 
 
 def task_obstacle(manifest: Manifest, name: str) -> str | None:
@@ -30,23 +37,35 @@ def task_obstacle(manifest: Manifest, name: str) -> str | None:
         manifest: the bundle's.
         name: of a task that is there.
     """
-    task = manifest.tasks[name]
-    if not isinstance(task, ContrastiveTask):
-        return f"tasks of kind {task.kind!r}"
-    kinds = []
-    for port in (task.first, task.second):
-        component = port.partition(".")[0]
-        sources = {each.source for each in manifest.graphs[component].inputs}
-        processor = manifest.processors.get(next(iter(sources)) or "") if len(sources) == 1 else None
-        if processor is None:
-            return f"{component}, whose inputs are not all made by one processor"
-        obstacle = processor_obstacle(processor)
-        if obstacle is not None:
+    match manifest.tasks[name]:
+        case ContrastiveTask() as task:
+            kinds = []
+            for port in (task.first, task.second):
+                processors, obstacle = _processors_of(manifest, port)
+                if obstacle is None and len(processors) > 1:
+                    obstacle = f"{component_of(port)}, whose inputs are not all made by one processor"
+                if obstacle is not None:
+                    return obstacle
+                kinds += [each.kind for each in processors]
+            return None if sorted(kinds) == _IMAGE_AND_TEXT else f"contrastive tasks of {' and '.join(kinds)}"
+        case LabelsTask() as task:
+            processors, obstacle = _processors_of(manifest, task.logits)
+            kinds = sorted(each.kind for each in processors)
+            if obstacle is None and kinds != _IMAGE_AND_TEXT:
+                obstacle = f"labels tasks of {' and '.join(kinds)}"
             return obstacle
-        kinds.append(processor.kind)
-    if sorted(kinds) != ["image", "tokenizers"]:
-        return f"contrastive tasks of {kinds[0]} and {kinds[1]}"
-    return None
+        case task:
+            return f"tasks of kind {task.kind!r}"
+
+
+def _processors_of(manifest: Manifest, port: str) -> tuple[list[Processor], str | None]:
+    """The processors that make the inputs of a port's component, and why that cannot be run."""
+    component = component_of(port)
+    sources = dict.fromkeys(each.source or "" for each in manifest.graphs[component].inputs)
+    processors = [manifest.processors[source] for source in sources if source in manifest.processors]
+    if len(processors) < len(sources):
+        return [], f"{component}, whose inputs are not all made by processors"
+    return processors, next(filter(None, map(processor_obstacle, processors)), None)
 
 
 def processor_obstacle(processor: Processor) -> str | None:
@@ -64,19 +83,24 @@ def processor_obstacle(processor: Processor) -> str | None:
             return next(filter(None, map(_step_obstacle, processor.steps)), None)
 
 
-def runnable_tasks(manifest: Manifest) -> dict[str, ContrastiveTask]:
+def runnable_tasks(manifest: Manifest) -> dict[str, RunnableTask]:
     """The tasks that this runtime can run, by name."""
     return {
         name: task
         for name, task in manifest.tasks.items()
-        if isinstance(task, ContrastiveTask) and task_obstacle(manifest, name) is None
+        if isinstance(task, ContrastiveTask | LabelsTask) and task_obstacle(manifest, name) is None
     }
 
 
-def runnable_components(manifest: Manifest) -> frozenset[str]:
-    """The components that those tasks need."""
-    tasks = runnable_tasks(manifest).values()
-    return frozenset(port.partition(".")[0] for task in tasks for port in (task.first, task.second))
+def runnable_components(manifest: Manifest) -> tuple[str, ...]:
+    """The components that those tasks need, each once."""
+    ports = (port for task in runnable_tasks(manifest).values() for port in outputs_of(task))
+    return tuple(dict.fromkeys(map(component_of, ports)))
+
+
+def outputs_of(task: RunnableTask) -> tuple[str, ...]:
+    """The outputs that a task's answers are made of, "component.port"."""
+    return (task.logits,) if isinstance(task, LabelsTask) else (task.first, task.second)
 
 
 def refuse_task(manifest: Manifest, name: str) -> None:
@@ -87,6 +111,19 @@ def refuse_task(manifest: Manifest, name: str) -> None:
     obstacle = task_obstacle(manifest, name)
     if obstacle is not None:
         raise BundleError(f"task {name!r}: this runtime cannot run {obstacle}; {_ADVICE}")
+
+
+def task_named(manifest: Manifest, name: str, kind: type[_Task]) -> _Task:
+    """The task of a name.
+
+    Raises:
+        BundleError: the bundle has none of that name and kind, or this runtime cannot run it.
+    """
+    refuse_task(manifest, name)
+    task = manifest.tasks[name]
+    if not isinstance(task, kind):
+        raise BundleError(f"task {name!r} is of kind {task.kind!r}, not {kind.kind!r}; it cannot be asked so")
+    return task
 
 
 def refuse_processor(processor: Processor) -> None:

@@ -24,20 +24,23 @@ from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
     ContrastiveTask,
     ImageProcessor,
+    LabelsTask,
     Manifest,
     PortKind,
     Processor,
     TextProcessor,
+    component_of,
 )
 from pocketvl_runtime.model import Model, load
 from pocketvl_runtime.obstacles import (
+    RunnableTask,
     processor_obstacle,
     runnable_components,
     runnable_tasks,
     task_obstacle,
 )
 from pocketvl_runtime.progress import Progress
-from pocketvl_runtime.tasks import Doubles, label_texts, probabilities, similarities
+from pocketvl_runtime.tasks import Doubles, activated, label_texts, probabilities, similarities
 from pocketvl_runtime.text import Encoding, Tokenizer
 
 _NO_ANSWERS = (
@@ -249,10 +252,8 @@ class _Variant:
         return self._model.run(component, made)[output]
 
     def _compare(self, port: str, expected: GoldenArray) -> str | None:
-        component = port.partition(".")[0]
-        if component in self._model.manifest.graphs and component not in runnable_components(
-            self._model.manifest
-        ):
+        component, manifest = component_of(port), self._model.manifest
+        if component in manifest.graphs and component not in runnable_components(manifest):
             return None  # its task cannot be run, as a note says
         what = self._shown(expected.inputs)
         limit = self._limits.ports.get(port)
@@ -264,29 +265,32 @@ class _Variant:
         wrong = _wrong_array(got.astype(np.float64).ravel(), np.asarray(expected.values), limit)
         return f"{what}: {port}: {wrong}" if wrong else None
 
-    def _answers(self, name: str, task: ContrastiveTask, rows: Sequence[Scores]) -> list[str]:
+    def _answers(self, name: str, task: RunnableTask, rows: Sequence[Scores]) -> list[str]:
         limit = self._limits.answers.get(name)
         if limit is None:
             return [f"the golden pack has no tolerance for answers of {name}"]
-        failures = []
-        for row in rows:
-            what = f"{name} of {self._shown(row.inputs)}"
-            asked_about = self._port_of(task, row.inputs)
-            if asked_about is None:
-                failures.append(f"{what}: neither side of the task takes that")
-                continue
-            other = task.second if asked_about == task.first else task.first
-            scale = task.scale.first if asked_about == task.first else task.scale.second
-            similarity = similarities(
-                self._output(asked_about, row.inputs)[0], np.stack(self._asked(task, other))
-            )
-            probability = probabilities(similarity, scale, task.bias, task.activation)
-            wrong = _wrong_scores(similarity, probability, row, limit)
-            failures += [f"{what}: {wrong}"] if wrong else []
-        return failures
+        wrong = ((row, self._wrong_answer(task, row, limit)) for row in rows)
+        return [f"{name} of {self._shown(row.inputs)}: {what}" for row, what in wrong if what]
+
+    def _wrong_answer(self, task: RunnableTask, row: Scores, limit: AnswerTolerance) -> str | None:
+        if isinstance(task, LabelsTask):
+            if self._sources(task.logits) != set(row.inputs):
+                return "the task does not take that"
+            probability = activated(self._output(task.logits, row.inputs)[0], task.activation)
+            return _wrong_scores(None, probability, row, limit) or _wrong_label(task.labels, row)
+        asked_about = self._port_of(task, row.inputs)
+        if asked_about is None:
+            return "neither side of the task takes that"
+        other = task.second if asked_about == task.first else task.first
+        scale = task.scale.first if asked_about == task.first else task.scale.second
+        similarity = similarities(
+            self._output(asked_about, row.inputs)[0], np.stack(self._asked(task, other))
+        )
+        probability = probabilities(similarity, scale, task.bias, task.activation)
+        return _wrong_scores(similarity, probability, row, limit)
 
     def _sources(self, port: str) -> set[str | None]:
-        return {each.source for each in self._model.manifest.graphs[port.partition(".")[0]].inputs}
+        return {each.source for each in self._model.manifest.graphs[component_of(port)].inputs}
 
     def _port_of(self, task: ContrastiveTask, inputs: Mapping[str, int]) -> str | None:
         """The side of a task that takes such inputs."""
@@ -321,15 +325,16 @@ def _wrong_array(got: Doubles, expected: Doubles, limit: Tolerance) -> str | Non
 
 
 def _wrong_scores(
-    similarity: Doubles, probability: Doubles, expected: Scores, limit: AnswerTolerance
+    similarity: Doubles | None, probability: Doubles, expected: Scores, limit: AnswerTolerance
 ) -> str | None:
     """What is wrong with an answer; what comes first counts where torch's lead is more than the tolerance."""
     promised = np.asarray(expected.probability)
     if len(promised) != len(probability):
         return f"{len(probability)} scores, expected {len(promised)}"
-    off = float(np.abs(similarity - (expected.similarity or np.nan)).max())
-    if not off <= limit.similarity:
-        return f"a similarity is off by {off:.4f}, at most {limit.similarity:.4f} expected"
+    if similarity is not None:
+        off = float(np.abs(similarity - (expected.similarity or np.nan)).max())
+        if not off <= limit.similarity:
+            return f"a similarity is off by {off:.4f}, at most {limit.similarity:.4f} expected"
     off = float(np.abs(probability - promised).max())
     if not off <= limit.probability:
         return f"a probability is off by {off:.4f}, at most {limit.probability:.4f} expected"
@@ -337,3 +342,9 @@ def _wrong_scores(
     if promised[first] - promised[found] > limit.probability:
         return f"number {found} comes first where {first} is right"
     return None
+
+
+def _wrong_label(labels: Sequence[str], expected: Scores) -> str | None:
+    """Whether the manifest's labels are in another order than those of the golden pack."""
+    label = labels[int(np.argmax(expected.probability))]
+    return None if label == expected.answer else f"{label!r} is answered, {expected.answer!r} expected"

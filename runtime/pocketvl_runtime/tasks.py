@@ -61,6 +61,41 @@ class ClassifyReport:
     timing_ms: TimingMs
 
 
+@dataclass(frozen=True)
+class ScoredAnswer:
+    """One of the answers that a model knows, and its probability."""
+
+    answer: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class QuestionAnswers:
+    """A question with its likeliest answers, the likeliest first."""
+
+    question: str
+    answers: tuple[ScoredAnswer, ...]
+
+
+@dataclass(frozen=True)
+class AskTimingMs:
+    """Milliseconds of one picture's questions; `fusion`: what reads both, tokenizer included."""
+
+    decode: float
+    preprocess: float
+    fusion: float
+    total: float
+
+
+@dataclass(frozen=True)
+class AskReport:
+    """Answers to questions about one picture, in the order in which the questions were given."""
+
+    variant: str
+    results: tuple[QuestionAnswers, ...]
+    timing_ms: AskTimingMs
+
+
 def label_texts(template: str, labels: Sequence[str]) -> list[str]:
     """What classify asks: each label in the template."""
     return [template.replace("{label}", label) for label in labels]
@@ -75,8 +110,19 @@ def probabilities(
     similarity: Doubles, scale: float, bias: float = 0.0, activation: Activation = Activation.SOFTMAX
 ) -> Doubles:
     """`activation(scale * similarity + bias)`, float64 [N]: shares that sum up to 1, or each by itself."""
-    logits = scale * similarity + bias
+    return activated(scale * similarity + bias, activation)
+
+
+def activated(logits: npt.NDArray[np.floating], activation: Activation) -> Doubles:
+    """Probabilities float64 [..., N] of logits: shares that sum up to 1, or each by itself."""
+    wide = logits.astype(np.float64)
     if activation is Activation.SIGMOID:
-        return np.asarray(np.exp(-np.logaddexp(0, -logits)))
-    powers = np.exp(logits - logits.max())
-    return np.asarray(powers / powers.sum())
+        return np.asarray(np.exp(-np.logaddexp(0, -wide)))
+    powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def ranked_answers(labels: Sequence[str], probability: Doubles, top: int) -> tuple[ScoredAnswer, ...]:
+    """The `top` likeliest of labels [N], by probabilities [N]; of equal ones the first comes first."""
+    order = np.argsort(-probability, kind="stable")[:top]
+    return tuple(ScoredAnswer(labels[index], float(probability[index])) for index in order)

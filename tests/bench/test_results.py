@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bench.results.latency import LatencyReport, Took, VariantLatency
-from bench.results.measure import Folders, is_trained, measure_row, measure_rows
+from bench.results.measure import Folders, is_trained, measure_row, measure_rows, zipped, zstd_size
 from bench.results.record import (
     LATENCY_FILE,
     ROW_FILE,
@@ -61,7 +61,9 @@ def record(work: Path, row: Row, right: float, size: int) -> Measured:
     told = {metric.value: answers(right, place) for place, metric in enumerate(row.teacher.metrics)}
     before = dict.fromkeys(told, "0" * SAMPLES) if row.recipe_before else {}
     files = {f"{engine}-fp32": Files(4 * size) for engine in ("onnx", "tflite")}
-    files |= {f"{engine}-{row.precision.value}": Files(size, told) for engine in ("onnx", "tflite")}
+    files |= {
+        f"{engine}-{row.precision.value}": Files(size, told, size // 2) for engine in ("onnx", "tflite")
+    }
     trained = Trained("key", 150.0, "a processor", 12, row.training_steps)
     found = Measured("key", row.described(), 7_000_000, 250_000_000, before, told, files, trained, 60.0)
     row_folder(work, row).mkdir(parents=True, exist_ok=True)
@@ -112,8 +114,8 @@ def test_the_page_holds_what_the_records_say(work: Path, tmp_path: Path) -> None
     missing = write_results(ROWS, work, tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     sizes, rates = page.split("### match_hard")
-    assert _line(sizes, "30 % gone")[1:5] == ["7.00", "250", "5.50", "5.50"]
-    assert "0.97" in _line(sizes, "30 % gone")[5]
+    assert _line(sizes, "30 % gone")[1:7] == ["7.00", "250", "5.50", "5.50", "2.75", "2.75"]
+    assert "0.97" in _line(sizes, "30 % gone")[7]
     told = _line(rates, "30 % gone")
     assert told[1].startswith("0.0 (")
     assert told[2].startswith("85.0 (81.2 to 88.2")
@@ -250,3 +252,30 @@ def test_only_recipes_learn_from_the_recipes_data(tmp_path: Path) -> None:
         "recipe-tiny-int4",
     }
     assert len(learned[data.rows]) > 30
+
+
+def test_zeros_are_small_as_a_download_and_each_variants_files_are_its_own(tmp_path: Path) -> None:
+    random = np.random.default_rng(0).bytes(20_000)
+    for name, content in (("a.int8.onnx", bytes(20_000)), ("b.int8.onnx", random), ("a.fp32.onnx", random)):
+        (tmp_path / name).write_bytes(content)
+    assert zstd_size(tmp_path / "a.int8.onnx") < 100
+    files = zipped(Files(40_000), "onnx-int8", tmp_path)
+    assert files.zstd_bytes == zstd_size(tmp_path / "a.int8.onnx") + zstd_size(tmp_path / "b.int8.onnx")
+    assert 20_000 < files.zstd_bytes < 20_200
+
+
+def test_a_record_without_sizes_in_zstd_is_read(work: Path, tmp_path: Path) -> None:
+    path = row_folder(work, ROWS[0]) / ROW_FILE
+    assert '"zstd_bytes"' in path.read_text()
+    before = read_measured(work, ROWS[0])
+    assert before is not None
+    write_record(
+        path, replace(before, files={name: replace(f, zstd_bytes=None) for name, f in before.files.items()})
+    )
+    assert '"zstd_bytes"' not in path.read_text()
+    found = read_measured(work, ROWS[0])
+    assert found is not None
+    assert {f.zstd_bytes for f in found.files.values()} == {None}
+    write_results(ROWS, work, tmp_path / "RESULTS.md")
+    sizes = (tmp_path / "RESULTS.md").read_text(encoding="utf-8").split("### match_hard")[0]
+    assert _line(sizes, "the teacher, int8")[5:7] == ["", ""]

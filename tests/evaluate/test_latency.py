@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from pocketvl.evaluate.latency import measure_latency, measure_latency_and_memory
-from pocketvl_runtime.bench import STAGES
 from pocketvl_runtime.errors import BackendError
 from tests.runtime import bundles, graphs
 
@@ -32,7 +31,7 @@ def test_latency_is_measured_per_stage_and_thread_count(tiny: Path) -> None:
         assert variant.peak_memory_bytes is None  # of a process that runs several
         assert [timing.threads for timing in variant.timings] == [1, 2]
         for timing in variant.timings:
-            assert timing.stages.keys() == set(STAGES)
+            assert timing.stages.keys() == {"decode", "preprocess", "image", "text", "total"}
             assert timing.stages["total"].median >= timing.stages["image"].median > 0
 
 

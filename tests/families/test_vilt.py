@@ -29,7 +29,6 @@ from pocketvl.families.layers.compression import read_compression
 from pocketvl.families.layers.segments import Segments
 from pocketvl.families.layers.split_attention import Block, removed_blocks, split_attentions_
 from pocketvl.network.heads import HeadKind, LabelHead
-from pocketvl.pipelines.stages.components import exported_components
 from pocketvl.tabletop.language import ANSWERS
 from tests.families.tiny import make_tiny_clip
 from tests.families.vilt_folder import (
@@ -167,11 +166,6 @@ def test_a_second_round_counts_what_is_gone_already(folder: Path) -> None:
     assert set(first) < set(second)
     split_attentions_(checkpoint.model, _segments(checkpoint), second)
     assert set(removed_blocks(checkpoint.model)) == set(second)
-
-
-def test_a_vilt_is_not_exported_yet(folder: Path) -> None:
-    with pytest.raises(SourceError, match="compressed and trained, but not exported yet"):
-        exported_components(folder)
 
 
 def _removed(**changes: object) -> Callable[[dict[str, Any]], None]:

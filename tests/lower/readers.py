@@ -22,10 +22,11 @@ from pocketvl.network.specification import (
     INT4_DYNAMIC,
     INT8_DYNAMIC,
     INT8_STATIC,
+    Granularity,
     LayerSpec,
     Mode,
 )
-from pocketvl.quantize.arithmetic import quantize_weights, weight_scale
+from pocketvl.quantize.arithmetic import quantize_weights, weight_scale, weight_zero_point
 
 FORMATS = ("onnx", "tflite")
 WRITE = {"onnx": write_quantized_onnx, "tflite": write_quantized_tflite}
@@ -37,10 +38,11 @@ def quantized(module: nn.Module, name: str, spec: LayerSpec) -> QuantizedLayer:
     """A layer without static activations, its weights rounded to the nearest."""
     child = module.get_submodule(name)
     weights = child.get_parameter("weight").detach().numpy()
-    scale = weight_scale(weights, spec.weights)
+    scale, zero_point = weight_scale(weights, spec.weights), weight_zero_point(weights, spec.weights)
     bias = getattr(child, "bias", None)
-    integers = quantize_weights(weights, scale, spec.weights)
-    return QuantizedLayer(spec, integers, scale, None if bias is None else bias.detach().numpy())
+    integers = quantize_weights(weights, scale, spec.weights, zero_point)
+    floats = None if bias is None else bias.detach().numpy()
+    return QuantizedLayer(spec, integers, scale, floats, zero_point=zero_point)
 
 
 def in_forms(
@@ -68,9 +70,10 @@ def in_forms(
     return QuantizedComponent(layers)
 
 
-def unpacked(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
-    """Bytes [..., n] as weights of 4 bits [..., 2 n], without their signs or zero points."""
-    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1).astype(np.int8)
+def unpacked(packed: NDArray[np.uint8], bits: int = 4) -> NDArray[np.int16]:
+    """Bytes [..., n] as weights of so many bits [..., n * 8 / bits], without their signs or zero points."""
+    parts = [(packed >> low) & ((1 << bits) - 1) for low in range(0, 8, bits)]
+    return np.stack(parts, axis=-1).reshape(*packed.shape[:-1], -1).astype(np.int16)
 
 
 def onnx_integers(path: Path, component: QuantizedComponent) -> dict[str, QuantizedLayer]:
@@ -85,13 +88,20 @@ def onnx_integers(path: Path, component: QuantizedComponent) -> dict[str, Quanti
     for name, layer in component.layers.items():
         scale = stored[f"{name}.weight_scale"]
         bias = stored.get(f"{name}.bias_quantized", stored.get(f"{name}.bias_float"))
-        if layer.spec == INT4_DYNAMIC:
-            weights = unpacked(stored[f"{name}.weight_blocks"]).reshape(len(scale), -1) - np.int8(8)
+        zero_point = None
+        if layer.spec.weights.granularity is Granularity.PER_GROUP:
+            bits = layer.spec.weights.bits
+            zeros = np.full(scale.shape, 1 << (bits - 1), np.int16)
+            if f"{name}.weight_zero_point" in stored:
+                zeros = unpacked(stored[f"{name}.weight_zero_point"], bits)[:, : scale.shape[1]]
+                zero_point = zeros.astype(np.uint8)
+            blocks = unpacked(stored[f"{name}.weight_blocks"], bits) - zeros[..., None]
+            weights = blocks.reshape(len(scale), -1)
         else:
             weights = stored[f"{name}.weight_quantized"]
-            transposed = layer.spec == INT8_DYNAMIC or axes.get(name) == 1 or scale.shape[0] == 1
+            transposed = layer.spec.mode is Mode.DYNAMIC or axes.get(name) == 1 or scale.shape[0] == 1
             weights, scale = weights.T if transposed else weights, scale.ravel()
-        found[name] = QuantizedLayer(layer.spec, weights, scale, bias)
+        found[name] = QuantizedLayer(layer.spec, weights, scale, bias, zero_point=zero_point)
     return found
 
 

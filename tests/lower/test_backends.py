@@ -59,7 +59,9 @@ def test_forms_that_an_engine_does_not_run_are_refused(tmp_path: Path) -> None:
     name = next(name for name, child in module.named_modules() if isinstance(child, nn.Linear))
     component = QuantizedComponent({name: quantized(module, name, INT8_DYNAMIC)})
     source, target = lowered().path("pixels", "fp32.onnx"), tmp_path / "q.onnx"
-    with pytest.raises(LoweringError, match="dynamic, which ONNX Runtime does not run: it runs static"):
+    with pytest.raises(
+        LoweringError, match="8 bits per channel, which ONNX Runtime does not run: it runs static"
+    ):
         WithoutDynamic().write_quantized(source, component, target)
     OnnxBackend().write_quantized(source, component, target)
     assert run(target, samples("pixels", 1, 0)).shape[0] == 1

@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.backends import backend_of_file
+from pocketvl.lower.backends import BACKENDS, backend_of_file
 from pocketvl.lower.onnx.graph import op_counts_onnx
 from pocketvl.lower.onnx.quantized import packed_blocks
 from pocketvl.lower.tflite.graph import read_tflite
@@ -32,12 +32,21 @@ from pocketvl.network.specification import (
     CHANNELS_8,
     INT4_DYNAMIC,
     INT8_DYNAMIC,
+    Granularity,
     LayerSpec,
     Mode,
     ProductSpec,
+    Scheme,
+)
+from pocketvl.quantize.arithmetic import (
+    least_weight_scale,
+    quantize_bias,
+    quantize_weights,
+    weight_scale,
 )
 from pocketvl.quantize.fake import fake_quantize_dynamic
 from pocketvl.quantize.simulate import simulated
+from pocketvl_runtime.manifest import Engine
 from tests.lower.engines import run, run_onnx
 from tests.lower.lowered import COMPONENTS, FLOATS, lowered, samples
 from tests.lower.readers import (
@@ -51,15 +60,55 @@ from tests.lower.readers import (
     unpacked,
 )
 
-MODES = ("dynamic", "int4", "widened", "mixed")
+TENSOR_8 = replace(CHANNELS_8, granularity=Granularity.PER_TENSOR)
+AFFINE_4 = replace(BLOCKS_4, scheme=Scheme.AFFINE)
+SPECS = {
+    "dynamic": (INT8_DYNAMIC,),
+    "int4": (INT4_DYNAMIC,),
+    "widened": (INT8_WIDENED,),
+    "mixed": MIXED,
+    "tensor-dynamic": (LayerSpec(Mode.DYNAMIC, TENSOR_8),),
+    "tensor-widened": (LayerSpec(Mode.WEIGHT_ONLY, TENSOR_8),),
+}
+FREE_BLOCKS = {
+    "int2": (LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, bits=2)),),
+    "int8-blocks": (LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, bits=8)),),
+    "affine-int2": (LayerSpec(Mode.DYNAMIC, replace(AFFINE_4, bits=2)),),
+    "affine-int4": (LayerSpec(Mode.DYNAMIC, AFFINE_4),),
+    "affine-int8": (LayerSpec(Mode.DYNAMIC, replace(AFFINE_4, bits=8)),),
+    "int4-widened": (LayerSpec(Mode.WEIGHT_ONLY, BLOCKS_4),),
+    "affine-int2-widened": (LayerSpec(Mode.WEIGHT_ONLY, replace(AFFINE_4, bits=2)),),
+}
+WRITTEN = [(mode, kind) for mode in (*SPECS, "tensor-static") for kind in FORMATS] + [
+    (mode, "onnx") for mode in FREE_BLOCKS
+]
 
 
 @cache
 def component_of(component: str, mode: str) -> QuantizedComponent:
     """Linears as the mode says, the convolution static and the table's rows in int8; mixed: some in float."""
-    specs = {"dynamic": (INT8_DYNAMIC,), "int4": (INT4_DYNAMIC,), "widened": (INT8_WIDENED,), "mixed": MIXED}
     static = lowered().integers(component)
-    return in_forms(lowered().module(component), static, specs[mode], linears_only=mode != "widened")
+    if mode == "tensor-static":
+        return per_tensor(lowered().module(component), static)
+    specs = {**SPECS, **FREE_BLOCKS}[mode]
+    linears_only = mode not in ("widened", "tensor-widened")
+    return in_forms(lowered().module(component), static, specs, linears_only=linears_only)
+
+
+def per_tensor(module: nn.Module, static: QuantizedComponent) -> QuantizedComponent:
+    """A static component whose layers have one scale each for their weights."""
+    layers = {}
+    for name, layer in static.layers.items():
+        if layer.input is not None:
+            weights, bias = module.get_parameter(f"{name}.weight").detach().numpy(), layer.float_bias()
+            least = 0.0 if bias is None else least_weight_scale(bias, layer.input.scale)
+            scale = weight_scale(weights, TENSOR_8, least)
+            assert len(scale) == len(weights)
+            assert len(set(scale.tolist())) == 1
+            steps = None if bias is None else quantize_bias(bias, layer.input.scale, scale)
+            spec, integers = replace(layer.spec, weights=TENSOR_8), quantize_weights(weights, scale, TENSOR_8)
+            layers[name] = replace(layer, spec=spec, weights=integers, scale=scale, bias=steps)
+    return QuantizedComponent(layers)
 
 
 @cache
@@ -95,7 +144,8 @@ def computing_as(module: nn.Module, component: QuantizedComponent, kind: str) ->
         stack.enter_context(simulated(module, QuantizedComponent(weights_only)))
         for name, layer in component.layers.items():
             if layer.spec.mode is Mode.DYNAMIC:
-                onnx_grid = blockwise if layer.spec == INT4_DYNAMIC else fake_quantize_dynamic
+                in_blocks = layer.spec.weights.granularity is Granularity.PER_GROUP
+                onnx_grid = blockwise if in_blocks else fake_quantize_dynamic
                 put = rowwise if kind == "tflite" else onnx_grid
                 hook = module.get_submodule(name).register_forward_pre_hook(lambda _, x, put=put: put(x[0]))
                 stack.callback(hook.remove)
@@ -107,8 +157,7 @@ def embeddings(component: str, feeds: list[dict[str, NDArray[Any]]]) -> FLOATS:
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(("mode", "kind"), WRITTEN)
 def test_engines_compute_what_torch_simulates(component: str, mode: str, kind: str) -> None:
     """Dynamic grids are finer in the engines than simulated; on the engines' own, only ties differ."""
     feeds, integers = samples(component, 32, 5), component_of(component, mode)
@@ -125,8 +174,7 @@ def test_engines_compute_what_torch_simulates(component: str, mode: str, kind: s
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(("mode", "kind"), WRITTEN)
 def test_files_hold_the_integers_that_left_torch(component: str, mode: str, kind: str) -> None:
     expected = component_of(component, mode)
     read = onnx_integers if kind == "onnx" else tflite_integers
@@ -135,11 +183,16 @@ def test_files_hold_the_integers_that_left_torch(component: str, mode: str, kind
     for name, layer in expected.layers.items():
         np.testing.assert_array_equal(found[name].weights, layer.weights, err_msg=name)
         np.testing.assert_array_equal(found[name].scale, layer.scale, err_msg=name)
+        assert _listed(found[name].zero_point) == _listed(layer.zero_point), name
         if layer.bias is not None:
             bias = found[name].bias
             assert bias is not None
             np.testing.assert_array_equal(bias, layer.bias, err_msg=name)
             assert bias.dtype == layer.bias.dtype
+
+
+def _listed(values: NDArray[np.uint8] | None) -> object:
+    return None if values is None else values.tolist()
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
@@ -235,8 +288,9 @@ CONVOLUTION = "vision_model.embeddings.patch_embedding"
     ("name", "spec", "said"),
     [
         (LINEAR, LayerSpec(Mode.DYNAMIC, CHANNELS_3), "dynamic, weights of 3 bits per channel"),
-        (LINEAR, LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, bits=8)), "8 bits per group of 32"),
-        (LINEAR, LayerSpec(Mode.WEIGHT_ONLY, BLOCKS_4), "weight-only, weights of 4 bits per group of 32"),
+        (LINEAR, LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, bits=3)), "3 bits per group of 32"),
+        (LINEAR, LayerSpec(Mode.WEIGHT_ONLY, CHANNELS_4), "weight-only, weights of 4 bits per channel"),
+        (LINEAR, LayerSpec(Mode.STATIC, BLOCKS_4, ACTIVATION_8, ACTIVATION_8), "4 bits per group of 32"),
         (LINEAR, LayerSpec(Mode.STATIC, CHANNELS_4, ACTIVATION_8, ACTIVATION_8), "weights of 4 bits"),
         (LINEAR, LayerSpec(Mode.STATIC, CHANNELS_8, ACTIVATION_4, ACTIVATION_8), "input of 4 bits"),
         (LINEAR, LayerSpec(Mode.STATIC, CHANNELS_8, ACTIVATION_8, ACTIVATION_4), "output of 4 bits"),
@@ -258,9 +312,10 @@ def test_what_no_engine_runs_is_named(
 @pytest.mark.parametrize("kind", FORMATS)
 def test_products_and_scales_that_would_be_rounded_are_refused(kind: str, tmp_path: Path) -> None:
     source = lowered().path("ids", f"fp32.{kind}")
-    grid = ActivationGrid(0.1, 128)
-    product = QuantizedProduct(ProductSpec(ACTIVATION_8, ACTIVATION_8), grid, grid)
-    with pytest.raises(LoweringError, match=r"^attention\.scores is a product"):
+    grid = ActivationGrid(0.1, 2, bits=6)
+    narrow = replace(ACTIVATION_8, bits=6)
+    product = QuantizedProduct(ProductSpec(narrow, narrow), grid, grid)
+    with pytest.raises(LoweringError, match=r"^attention\.scores is a product of two .* 8 bits alone"):
         WRITE[kind](source, QuantizedComponent({}, {"attention.scores": product}), tmp_path / "g")
     layer = component_of("ids", "int4").layers[LINEAR]
     for step in (2**-9, 2**-12):  # a number of fp16 but not of bfloat16, and of neither
@@ -269,8 +324,27 @@ def test_products_and_scales_that_would_be_rounded_are_refused(kind: str, tmp_pa
             WRITE[kind](source, component, tmp_path / "g")
 
 
-@given(arrays.arrays(np.int8, (3, 64), elements=st.integers(-7, 7)))
-def test_packed_blocks_hold_every_weight(weights: NDArray[np.int8]) -> None:
-    packed = packed_blocks(QuantizedLayer(INT4_DYNAMIC, weights, np.ones((3, 2), np.float32)))
-    assert packed.shape == (3, 2, 16)
-    np.testing.assert_array_equal(unpacked(packed).reshape(3, 64) - 8, weights)
+@given(st.sampled_from((2, 4, 8)), st.data())
+def test_packed_blocks_hold_every_weight(bits: int, data: st.DataObject) -> None:
+    most = (1 << (bits - 1)) - 1
+    weights = data.draw(arrays.arrays(np.int8, (3, 64), elements=st.integers(-most, most)))
+    spec = LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, bits=bits))
+    packed = packed_blocks(QuantizedLayer(spec, weights, np.ones((3, 2), np.float32)))
+    assert packed.shape == (3, 2, 4 * bits)
+    np.testing.assert_array_equal(unpacked(packed, bits).reshape(3, 64) - most - 1, weights)
+    zeros = data.draw(arrays.arrays(np.uint8, (3, 2), elements=st.integers(0, 2 * most + 1)))
+    stored = data.draw(arrays.arrays(np.int16, (3, 2, 32), elements=st.integers(0, 2 * most + 1)))
+    steps = (stored - zeros[..., None]).reshape(3, 64)
+    layer = QuantizedLayer(spec, steps, np.ones((3, 2), np.float32), zero_point=zeros)
+    np.testing.assert_array_equal(unpacked(packed_blocks(layer), bits), stored)
+
+
+@pytest.mark.parametrize("mode", FREE_BLOCKS)
+def test_litert_says_which_blocks_it_does_not_run(mode: str, tmp_path: Path) -> None:
+    component, source = component_of("ids", mode), lowered().path("ids", "fp32.tflite")
+    spec = FREE_BLOCKS[mode][0]
+    zeros = " with a zero point" if spec.weights.scheme is Scheme.AFFINE else ""
+    weights = f"weights of {spec.weights.bits} bits per group of 32{zeros}"
+    said = f"{weights}, which LiteRT does not run: it runs blocks, dynamic, static, widened"
+    with pytest.raises(LoweringError, match=said):
+        BACKENDS[Engine.TFLITE].write_quantized(source, component, tmp_path / "g")

@@ -49,16 +49,16 @@ def test_groups_have_a_fallback_for_what_they_do_not_divide(precision: Precision
     layers, fallback = PLANS[precision].layers, PLANS[precision].fallback
     assert layers is not None
     assert layers.table.mode is Mode.WEIGHT_ONLY
-    if layers.linear.weights.granularity is Granularity.PER_GROUP:
+    while layers is not None and layers.linear.weights.granularity is Granularity.PER_GROUP:
         assert fallback is not None
-        higher = PLANS[fallback].layers
-        assert higher is not None
-        assert higher.linear.weights.granularity is Granularity.PER_CHANNEL
+        layers, fallback = PLANS[fallback].layers, PLANS[fallback].fallback
+    assert layers is not None
+    assert layers.linear.weights.granularity is Granularity.PER_CHANNEL
 
 
 def test_a_search_knows_each_width_by_one_precision() -> None:
     bits = {plan.search_bits: each for each, plan in PLANS.items() if plan.search_bits is not None}
-    assert bits == {4: Precision.INT4, 8: Precision.INT8, 32: Precision.FP32}
+    assert bits == {2: Precision.INT2, 4: Precision.INT4, 8: Precision.INT8, 32: Precision.FP32}
     for width, precision in bits.items():
         layers = PLANS[precision].layers
         assert (32 if layers is None else layers.linear.weights.bits) == width

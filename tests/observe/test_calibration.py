@@ -36,7 +36,9 @@ def seen() -> Calibration:
     torch.manual_seed(0)
     feeds = np.random.default_rng(0).normal(size=(5, 1, 2, 3, 3)).astype(np.float32)
     found = calibrate(Shared().eval(), list(feeds), CalibrationSettings(second_moments=True))
-    return Calibration(found.layers, {"a.scores": (Range(-1.0, 0.1), Range(0.0, 3.3))}, found.warnings)
+    return Calibration(
+        found.layers, {"a.scores": (Range(-1.0, 0.1), Range(0.0, 3.3), Range(-2.0, 0.2))}, found.warnings
+    )
 
 
 def test_everything_comes_back(seen: Calibration, tmp_path: Path) -> None:

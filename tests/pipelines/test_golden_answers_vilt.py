@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,17 +12,16 @@ import torch
 from pocketvl.data.dataset import Dataset, questions_of
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
-from pocketvl.pipelines.bundle import write_base
+from pocketvl.pipelines.bundle import is_bundle_of, write_base
 from pocketvl.pipelines.golden_inputs import HARD_STRINGS
 from pocketvl.tabletop.folder import write_tabletop
 from pocketvl.tasks import task_of
 from pocketvl.tasks.golden import GoldenInputs, expected_outputs
 from pocketvl.tasks.outputs import Outputs
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.errors import BundleError
 from pocketvl_runtime.image import load_pixels
 from pocketvl_runtime.manifest import Activation, LabelsTask
-from pocketvl_runtime.obstacles import refuse_task
+from pocketvl_runtime.obstacles import task_obstacle
 from pocketvl_runtime.text import Tokenizer
 from tests.families.vilt_folder import make_vilt_folder
 
@@ -73,11 +75,27 @@ def test_the_pack_holds_torchs_logits_and_answers(source: Checkpoint, data: Data
     assert all(each.similarity is None for each in golden.answers["ask"])
 
 
-def test_the_runtime_refuses_its_task_in_one_line(source: Checkpoint, base: Bundle) -> None:
+def test_the_manifest_has_its_task_and_answers_name_their_label(source: Checkpoint, base: Bundle) -> None:
     labels = source.contract.label_head.labels
     assert base.manifest.tasks == {"ask": LabelsTask(LOGITS, labels, Activation.SOFTMAX)}
-    with pytest.raises(BundleError, match="'ask': this runtime cannot run tasks of kind 'labels'"):
-        refuse_task(base.manifest, "ask")
+    assert task_obstacle(base.manifest, "ask") is None
+    answers = (base.golden().answers or {})["ask"]
+    likeliest = by_torch(source, base).argmax(1)
+    assert [each.answer for each in answers] == [labels[index] for index in likeliest]
+
+
+def test_a_bundle_is_told_from_that_of_another_checkpoint(
+    source: Checkpoint, base: Bundle, tmp_path: Path
+) -> None:
+    assert is_bundle_of(base, source)
+    other = open_checkpoint(make_vilt_folder(tmp_path / "other", seed=1))
+    assert not is_bundle_of(base, other)
+    labels = json.loads((source.contract.folder / "config.json").read_text())["id2label"]
+    renamed = make_vilt_folder(tmp_path / "renamed")
+    config = json.loads((renamed / "config.json").read_text())
+    config["id2label"] = {**labels, "0": labels["1"], "1": labels["0"]}
+    (renamed / "config.json").write_text(json.dumps(config))
+    assert not is_bundle_of(base, open_checkpoint(renamed))
 
 
 @pytest.mark.parametrize("noise", [1e-3, 0.3])

@@ -11,12 +11,21 @@ from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset, questions_of, write_samples
 from pocketvl.families import open_checkpoint, read_contract
+from pocketvl.families.layers.segments import Blocks
 from pocketvl.lower.backends import backend_of
 from pocketvl.network.integers import QuantizedComponent
-from pocketvl.pipelines.stages.components import CalibrationFeeds, Feeds, PrepareComponent, open_component
+from pocketvl.pipelines.stages.components import (
+    CalibrationFeeds,
+    Feeds,
+    PrepareComponent,
+    open_component,
+    segments_of,
+)
 from pocketvl.pipelines.stages.lowering import GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import CalibrateComponent, QuantizeComponent
+from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.quantize.simulate import simulated
+from pocketvl.recipes.export_recipe import ExportRecipe
 from pocketvl.stage import PlanError, plan, run
 from pocketvl.tabletop.folder import write_tabletop
 from pocketvl.tasks.parity import measure_parity
@@ -98,3 +107,27 @@ def test_stages_lower_it_in_float_and_in_integers(
             expected = component.module(*inputs).numpy()
     np.testing.assert_allclose(found(plain), reference, atol=1e-4)
     assert measure_parity(expected, found(quantized)).centred_cosine_median > 0.995
+
+
+def test_a_recipe_quantizes_the_cross_modal_blocks_of_attention(
+    vilt: Path, data: Dataset, tmp_path: Path
+) -> None:
+    recipe = ExportRecipe(equalize=False, products=Blocks.CROSS)
+    stages = VariantStages(vilt, data.root, recipe, is_quantized=True)
+    graph = stages.graph("fusion", Engine.ONNX, Precision.INT8, Fallbacks())
+    integers, prepared, feeds = (
+        stages.integers("fusion", Precision.INT8),
+        stages.prepared("fusion"),
+        stages.feeds,
+    )
+    results = run(plan([graph]), tmp_path / "cache")
+    component = open_component(vilt, "fusion", results[prepared].folder)
+    quantized = QuantizedComponent.load(results[integers].folder)
+    assert {name.rpartition(".")[2] for name in quantized.products} == {"text_image", "image_text"}
+    with torch.inference_mode(), simulated(component.module, quantized, segments_of(component)):
+        rows = [torch.from_numpy(each) for each in rows_of(results[feeds].folder)]
+        expected = component.module(*rows).numpy()
+    names = [port.name for port in component.inputs]
+    samples = (dict(zip(names, row, strict=True)) for row in Feeds(results[feeds].folder, "fusion"))
+    found = RUN[Engine.ONNX](results[graph].folder / graph.file, samples, "logits")
+    assert measure_parity(expected, found).centred_cosine_median > 0.995

@@ -85,18 +85,6 @@ def test_quantizing_twice_changes_nothing(grid: Grid, value: float) -> None:
         assert (grid.quantize(grid.dequantize(once)) == once).all()
 
 
-@given(grids())
-def test_a_learned_offset_becomes_an_integer_zero_point(grid: Grid) -> None:
-    found = grid.with_integer_zero_point()
-    zero_point = -float(found.offset) / float(found.scale)
-    assert zero_point == pytest.approx(round(zero_point), abs=1e-9)
-    assert grid.lowest <= round(zero_point) <= grid.highest
-    wanted = -float(grid.offset) / float(grid.scale)
-    if grid.lowest <= wanted <= grid.highest:
-        assert abs(zero_point - wanted) <= 0.5 + 1e-9
-        assert found.quantize(np.zeros(1))[0] == round(zero_point)
-
-
 @given(ranges(), BITS, st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_an_activations_grid_covers_its_range(seen: Range, bits: int, places: list[float]) -> None:
     found = activation_grid(seen, bits)

@@ -35,11 +35,12 @@ from pocketvl.observe.settings import CalibrationSettings, Observer
 from pocketvl.quantize.arithmetic import activation_grid
 from pocketvl.quantize.product_sensitivity import product_sensitivity, products_to_quantize
 from pocketvl.quantize.products import (
+    Ranges,
     calibrate_products,
     intercepted,
     multiplied,
     on_grids,
-    product_names,
+    product_shapes,
     quantize_products,
     run,
 )
@@ -95,9 +96,9 @@ def pixels(count: int, seed: int = 0) -> list[NDArray[Any]]:
     return [values[i : i + 1] for i in range(count)]
 
 
-def specs(names: tuple[str, ...], bits: int = 8) -> dict[str, ProductSpec]:
+def specs(names: tuple[str, ...], bits: int = 8, has_output: bool = False) -> dict[str, ProductSpec]:
     grid = GridSpec(bits, Scheme.AFFINE, Granularity.PER_TENSOR)
-    return dict.fromkeys(names, ProductSpec(grid, grid))
+    return dict.fromkeys(names, ProductSpec(grid, grid, grid if has_output else None))
 
 
 def quantized(
@@ -150,7 +151,7 @@ FeedsOf = Callable[..., list[NDArray[Any]]]
 def test_both_products_of_every_attention_are_found(
     module_of: ModuleOf, feeds_of: FeedsOf, names: tuple[str, ...]
 ) -> None:
-    assert product_names(module_of(), feeds_of(1)[0]) == names
+    assert tuple(product_shapes(module_of(), feeds_of(1)[0])) == names
 
 
 @ALL_COMPONENTS
@@ -202,7 +203,7 @@ def test_grids_as_fine_as_can_be_leave_no_error(
             name: QuantizedProduct(
                 specs((name,))[name], activation_grid(left, bits), activation_grid(right, bits)
             )
-            for name, (left, right) in seen.items()
+            for name, (left, right, _) in seen.items()
         }
         errors[bits] = error(module, feeds, products)
     assert 1 / 3 < errors[16] / (errors[8] / 4**8) < 3
@@ -268,11 +269,11 @@ def operands(name: str, generator: torch.Generator) -> tuple[torch.Tensor, torch
     return torch.randn(1, 2, total, total, generator=generator).softmax(-1), wide
 
 
-def grids_of(seen: Mapping[str, tuple[Range, Range]], bits: int) -> dict[str, QuantizedProduct]:
+def grids_of(seen: Mapping[str, Ranges], bits: int) -> dict[str, QuantizedProduct]:
     return quantize_products(specs(tuple(seen), bits), seen)
 
 
-RANGES = (Range(-3, 3), Range(-2, 2))
+RANGES = (Range(-3, 3), Range(-2, 2), Range(-9, 9))
 TEXT, IMAGE = (SEGMENTS.slices()[name] for name in ("text", "image"))
 
 
@@ -291,7 +292,7 @@ def test_cross_modal_values_leave_what_a_modality_takes_of_itself_bit_by_bit() -
     """With cross-modal weights of 0, which every grid has, only a modality's own values are left."""
     weights, values = operands("attn.values", torch.Generator().manual_seed(1))
     names = [block_name("attn.values", pair) for pair in SEGMENTS.pairs(Blocks.CROSS)]
-    on = on_grids(grids_of(dict.fromkeys(names, (Range(0, 1), Range(-3, 3))), 3), SEGMENTS)
+    on = on_grids(grids_of(dict.fromkeys(names, (Range(0, 1), Range(-3, 3), Range(-3, 3))), 3), SEGMENTS)
     alone = weights.clone()
     alone[..., TEXT, IMAGE] = alone[..., IMAGE, TEXT] = 0
     found = on("attn.values", alone, values)
@@ -323,20 +324,23 @@ def test_a_modality_of_a_smaller_scale_gains_by_grids_of_its_own() -> None:
     left, right = operands("attn.scores", torch.Generator().manual_seed(3))
     left[..., TEXT, :] /= 20
     pairs = SEGMENTS.pairs()
-    seen = {
-        block_name("attn.scores", pair): (
-            Range(*(float(end) for end in torch.aminmax(block[0]))),
-            Range(*(float(end) for end in torch.aminmax(block[1]))),
+
+    def ranges(left: torch.Tensor, right: torch.Tensor) -> Ranges:
+        first, second, result = (
+            Range(*map(float, torch.aminmax(each))) for each in (left, right, left @ right)
         )
+        return first, second, result
+
+    seen = {
+        block_name("attn.scores", pair): ranges(*SEGMENTS.block("attn.scores", pair, left, right))
         for pair in pairs
-        for block in [SEGMENTS.block("attn.scores", pair, left, right)]
     }
-    whole = {"attn.scores": tuple(Range(*map(float, torch.aminmax(each))) for each in (left, right))}
+    whole = {"attn.scores": ranges(left, right)}
     plain = left @ right
     errors = [
         float((found - plain)[..., TEXT, :].square().mean())
         for found in (
-            on_grids(grids_of(whole, 6), SEGMENTS)("attn.scores", left, right),  # type: ignore[arg-type]
+            on_grids(grids_of(whole, 6), SEGMENTS)("attn.scores", left, right),
             on_grids(grids_of(seen, 6), SEGMENTS)("attn.scores", left, right),
         )
     ]
@@ -351,7 +355,7 @@ def test_blocks_are_calibrated_by_what_they_hold() -> None:
     assert cross.items() <= each.items()
     assert set(cross) == {name for name in each if name.endswith(("text_image", "image_text"))}
     for name, sides in whole.items():
-        for side, seen in enumerate(sides):
+        for side, seen in enumerate(sides[:2]):  # a block of the values is a part of a sum
             parts = [each[block_name(name, pair)][side] for pair in SEGMENTS.pairs()]
             assert min(part.low for part in parts) == seen.low
             assert max(part.high for part in parts) == seen.high
@@ -374,7 +378,7 @@ def test_attention_weights_are_seen_to_lie_within_0_and_1() -> None:
     seen = calibrate_products(vilt(), pixels(3), MIN_MAX, progress=lambda *news: told.append(news))
     assert [(done, total) for done, total, _ in told] == [(1, 3), (2, 3), (3, 3)]
     for name in VILT_PRODUCTS[1::2]:
-        weights, values = seen[name]
+        weights, values, _ = seen[name]
         assert 0 == weights.low < weights.high <= 1
         assert values.low < 0 < values.high
 
@@ -404,7 +408,7 @@ def test_blocks_have_losses_of_their_own() -> None:
     module, feeds = vilt(), pixels(8)
     products = quantized(module, feeds, 4, Blocks.CROSS)
     losses = product_sensitivity(module, feeds, products, SEGMENTS)
-    assert set(losses) == set(product_names(module, feeds[0], SEGMENTS, Blocks.CROSS))
+    assert set(losses) == set(product_shapes(module, feeds[0], SEGMENTS, Blocks.CROSS))
     for name, loss in losses.items():
         # the answer is the text's first place: what the picture makes of the text in the last layer is lost
         unread = ".layer.1." in name and name.endswith("image_text")
@@ -428,7 +432,7 @@ def test_fused_attention_is_refused() -> None:
     config._attn_implementation = "sdpa"
     model = CLIPVisionModel(config)
     with pytest.raises(DataError, match='self_attn computes .* attn_implementation="eager"'):
-        product_names(model, pixels(1)[0])
+        product_shapes(model, pixels(1)[0])
     assert not any(child._forward_hooks or child._forward_pre_hooks for child in model.modules())
 
 
@@ -471,7 +475,7 @@ PAIR = (np.ones((1, 4, 4), np.float32), np.ones((1, 4, 4), np.float32))
 )
 def test_every_way_to_multiply_is_seen(multiply: Callable[..., torch.Tensor]) -> None:
     module = Model(multiply)
-    assert product_names(module, PAIR) == ("attn.scores",)
+    assert tuple(product_shapes(module, PAIR)) == ("attn.scores",)
     with intercepted(module, lambda name, left, right: (0 * left, right)):
         assert not run(module, PAIR).any()
 
@@ -485,7 +489,7 @@ def test_every_way_to_multiply_is_seen(multiply: Callable[..., torch.Tensor]) ->
     ],
 )
 def test_a_product_with_a_weight_is_none_of_two_activations(multiply: Callable[..., torch.Tensor]) -> None:
-    assert product_names(Model(multiply), PAIR) == ()
+    assert product_shapes(Model(multiply), PAIR) == {}
 
 
 @pytest.mark.parametrize(
@@ -499,12 +503,12 @@ def test_a_product_with_a_weight_is_none_of_two_activations(multiply: Callable[.
 )
 def test_products_in_other_words_are_refused(multiply: Callable[..., torch.Tensor]) -> None:
     with pytest.raises(DataError, match="attn computes attention in .* torch.matmul"):
-        product_names(Model(multiply), PAIR)
+        product_shapes(Model(multiply), PAIR)
 
 
 def test_a_third_product_is_refused() -> None:
     with pytest.raises(DataError, match="attn computes a third product"):
-        product_names(Model(lambda _, left, right: left @ right @ right @ right), PAIR)
+        product_shapes(Model(lambda _, left, right: left @ right @ right @ right), PAIR)
 
 
 def test_a_forward_that_fails_leaves_no_module_running() -> None:
@@ -550,7 +554,7 @@ def test_segments_that_do_not_fit_the_sequence_are_refused() -> None:
         simulated(module, QuantizedComponent({}, products), shorter),
     ):
         run(module, feeds[0])
-    assert product_names(module, feeds[0], shorter, Blocks.EACH) == ()
+    assert product_shapes(module, feeds[0], shorter, Blocks.EACH) == {}
 
 
 @pytest.mark.parametrize("lengths", [{}, {"text": 4}, {"text": 4, "image": 0}, {"te.xt": 4, "image": 4}])
@@ -561,12 +565,12 @@ def test_segments_that_are_none_are_refused(lengths: dict[str, int]) -> None:
 
 def test_blocks_without_segments_are_refused() -> None:
     with pytest.raises(RecipeError, match="none are given"):
-        product_names(vilt(), pixels(1)[0], blocks=Blocks.CROSS)
+        product_shapes(vilt(), pixels(1)[0], blocks=Blocks.CROSS)
 
 
 def test_grids_that_products_cannot_have_are_refused() -> None:
     seen = {"attn.scores": RANGES}
-    with pytest.raises(RecipeError, match="attn.scores: operands have affine grids"):
+    with pytest.raises(RecipeError, match="attn.scores: a product has affine grids"):
         quantize_products({"attn.scores": ProductSpec(ACTIVATION_8, CHANNELS_8)}, seen)
     with pytest.raises(DataError, match="never ran attn.values"):
         quantize_products(specs(("attn.values",)), seen)
@@ -585,5 +589,7 @@ def test_calibration_of_products_needs_samples_that_are_whole() -> None:
 
 def test_quantized_blocks_are_saved_and_come_back(tmp_path: Path) -> None:
     products = quantized(vilt(), pixels(2), 4, Blocks.EACH)
-    QuantizedComponent({}, products).save(tmp_path)
-    assert QuantizedComponent.load(tmp_path).products == products
+    shapes = product_shapes(vilt(), pixels(1)[0], SEGMENTS, Blocks.EACH)
+    QuantizedComponent({}, products, shapes).save(tmp_path)
+    again = QuantizedComponent.load(tmp_path)
+    assert (again.products, again.product_shapes) == (products, shapes)

@@ -27,11 +27,13 @@ from pocketvl.network.specification import (
     INT8_DYNAMIC,
     INT8_STATIC,
     INT8_TABLE,
+    Granularity,
     GridSpec,
     LayerSpec,
     Mode,
     ProductSpec,
     Range,
+    Scheme,
 )
 from pocketvl.quantize.arithmetic import (
     activation_grid,
@@ -40,6 +42,7 @@ from pocketvl.quantize.arithmetic import (
     quantize_bias,
     quantize_weights,
     weight_scale,
+    weight_zero_point,
 )
 from pocketvl.quantize.fake import straight_through
 from pocketvl.quantize.fold import fold_
@@ -90,7 +93,7 @@ def quantized(module: nn.Module, *feeds: torch.Tensor, **specs: LayerSpec) -> Qu
         spec, child = specs.get(name, specs.get("default")), found[name]
         if isinstance(child, nn.Embedding):
             spec = INT8_TABLE
-        elif spec is not None and spec.weights == BLOCKS_4 and child.get_parameter("weight")[0].numel() % 32:
+        elif spec is not None and spec.weights.group_size and child.get_parameter("weight")[0].numel() % 32:
             spec = INT8_STATIC
         assert spec is not None
         layers[name] = rounded(child, spec, ranges)
@@ -102,15 +105,17 @@ def rounded(child: nn.Module, spec: LayerSpec, ranges: list[Range]) -> Quantized
     stored = getattr(child, "bias", None)
     bias = None if stored is None else stored.detach().numpy()
     if spec.mode is not Mode.STATIC:
-        scale = weight_scale(weights, spec.weights)
-        return QuantizedLayer(spec, quantize_weights(weights, scale, spec.weights), scale, bias)
+        scale, zero_point = weight_scale(weights, spec.weights), weight_zero_point(weights, spec.weights)
+        integers = quantize_weights(weights, scale, spec.weights, zero_point)
+        return QuantizedLayer(spec, integers, scale, bias, zero_point=zero_point)
     assert spec.input is not None
     assert spec.output is not None
     grids = [activation_grid(seen, g.bits) for seen, g in zip(ranges, (spec.input, spec.output), strict=True)]
     least = 0.0 if bias is None else least_weight_scale(bias, grids[0].scale)
     scale = weight_scale(weights, spec.weights, least)
     steps = None if bias is None else quantize_bias(bias, grids[0].scale, scale)
-    return QuantizedLayer(spec, quantize_weights(weights, scale, spec.weights), scale, steps, *grids)
+    integers = quantize_weights(weights, scale, spec.weights)
+    return QuantizedLayer(spec, integers, scale, steps, input=grids[0], output=grids[1])
 
 
 def two_layers() -> nn.Sequential:
@@ -247,6 +252,7 @@ def test_a_straight_through_value_is_exact_and_has_the_gradient_of_what_it_stand
 
 # --- a component -------------------------------------------------------------------------------------
 
+AFFINE_4 = LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, scheme=Scheme.AFFINE))
 SPECS = [
     static(8),
     static(4),
@@ -254,6 +260,9 @@ SPECS = [
     INT8_DYNAMIC,
     INT4_DYNAMIC,
     LayerSpec(Mode.WEIGHT_ONLY, BLOCKS_4),
+    AFFINE_4,
+    LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, bits=2, scheme=Scheme.AFFINE)),
+    replace(static(8), weights=replace(CHANNELS_8, granularity=Granularity.PER_TENSOR)),
 ]
 
 
@@ -320,23 +329,59 @@ def test_what_ships_is_what_the_forward_pass_used(spec: LayerSpec) -> None:
     for name, layer in component.layers.items():
         steps = state[f"{name}.weight"].reshape(*layer.scale.reshape(len(layer.scale), -1).shape, -1)
         steps = steps / torch.from_numpy(layer.scale).reshape(*steps.shape[:2], 1)
-        ends = layer.spec.weights
-        integers = steps.round().clamp(ends.lowest, ends.highest).reshape(layer.weights.shape)
+        ends, zeros = layer.spec.weights, torch.zeros(1)
+        if layer.zero_point is not None:
+            zeros = torch.from_numpy(layer.zero_point.astype(np.float32)).reshape(*steps.shape[:2], 1)
+        assert (layer.zero_point is None) == (ends.scheme is Scheme.SYMMETRIC)
+        integers = steps.round().clamp(ends.lowest - zeros, ends.highest - zeros).reshape(layer.weights.shape)
         np.testing.assert_array_equal(layer.weights, integers.numpy())
         assert layer.scale.dtype == np.float32
         assert layer.bias is not None
         assert (layer.bias.dtype == np.int32) == (spec.mode is Mode.STATIC)
 
 
-def test_a_finished_component_can_be_saved_and_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spec", [static(4), AFFINE_4], ids=["static", "affine"])
+def test_a_finished_component_can_be_saved_and_read(spec: LayerSpec, tmp_path: Path) -> None:
     module, x = two_layers(), drawn(64, 32)
-    student = QatComponent(module, quantized(module, x, default=static(4)))
+    student = QatComponent(module, quantized(module, x, default=spec))
     disturb_(student)
     component = student.finish().component
     component.save(tmp_path)
     again = QuantizedComponent.load(tmp_path)
     assert again.layers["2"].output == component.layers["2"].output
     np.testing.assert_array_equal(again.layers["2"].scale, component.layers["2"].scale)
+    before, after = (each.layers["2"].zero_point for each in (component, again))
+    assert (before is None) == (after is None) == (spec.mode is Mode.STATIC)
+    if before is not None and after is not None:
+        np.testing.assert_array_equal(after, before)
+
+
+def test_zero_points_of_weights_are_learned() -> None:
+    """Weights below 0 alone, on grids that begin with as much above it: their zero points rise."""
+    module, x = two_layers(), drawn(64, 32)
+    with torch.no_grad():
+        module.get_parameter("0.weight").abs_().neg_()
+    component = quantized(module, x, default=AFFINE_4)
+    layer = component.layers["0"]
+    assert layer.zero_point is not None
+    assert (layer.zero_point == 15).all()
+    low = replace(layer, zero_point=layer.zero_point - np.uint8(6), weights=layer.weights.clip(-9, 6))
+    student = QatComponent(module, QuantizedComponent({**component.layers, "0": low}), scale_rate=10.0)
+    with torch.no_grad():
+        expected = module(x)
+    optimizer = torch.optim.Adam(student.weights.parameters(), 1e-3)
+    losses = []
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = (student(x) - expected).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    found = student.finish().component.layers["0"].zero_point
+    assert found is not None
+    assert found.dtype == np.uint8
+    assert found.mean() > 11
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_a_static_layers_scales_stay_coarse_enough_for_its_bias() -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.network.integers import QuantizedComponent, spread
+from pocketvl.network.precisions import WeightGrids
 from pocketvl.network.specification import (
     ACTIVATION_8,
     BLOCKS_4,
@@ -34,7 +35,7 @@ from pocketvl.network.specification import (
 )
 from pocketvl.observe.calibrate import Calibration, LayerCalibration, calibrate
 from pocketvl.observe.settings import CalibrationSettings
-from pocketvl.quantize.arithmetic import group_scale, quantize_weights, weight_scale
+from pocketvl.quantize.arithmetic import group_scale, quantize_weights, weight_scale, weight_zero_point
 from pocketvl.quantize.component import QuantizeSettings, component_spec, quantize_component
 from pocketvl.quantize.rounding import (
     Feedback,
@@ -217,12 +218,80 @@ def test_what_is_no_second_moment_is_refused(moment: DOUBLES, message: str) -> N
         round_weights(weights, weight_scale(weights, CHANNELS_8), CHANNELS_8, Rounding.GPTQ, moment)
 
 
-def test_weights_on_affine_grids_are_refused() -> None:
-    weights, spec = normal(0, 2, 4), replace(CHANNELS_8, scheme=Scheme.AFFINE)
-    with pytest.raises(RecipeError, match="symmetric"):
-        clipped_scale(weights, spec)
-    with pytest.raises(RecipeError, match="symmetric"):
-        round_weights(weights, np.ones(2, np.float32), spec, Rounding.NEAREST)
+AFFINE_4 = replace(BLOCKS_4, scheme=Scheme.AFFINE)
+TENSOR_4 = replace(CHANNELS_4, granularity=Granularity.PER_TENSOR)
+
+
+@given(
+    SEEDS,
+    BITS,
+    st.sampled_from(list(Rounding)),
+    st.sampled_from([AFFINE_4, replace(CHANNELS_4, scheme=Scheme.AFFINE)]),
+)
+def test_affine_weights_stay_in_their_grid_and_near_what_they_were(
+    seed: int, bits: int, rounding: Rounding, spec: GridSpec
+) -> None:
+    weights, spec, moment = (
+        normal(seed, 5, 64) + np.float32(0.7),
+        replace(spec, bits=bits),
+        correlated(seed, 64),
+    )
+    scale, zero_point = clipped_scale(weights, spec, moment), weight_zero_point(weights, spec)
+    assert zero_point is not None
+    assert zero_point.shape == scale.shape
+    steps = round_weights(weights, scale, spec, rounding, moment, zero_point=zero_point)
+    stored = steps + spread(zero_point.astype(np.int16), weights.shape)
+    assert stored.min() >= 0
+    assert stored.max() <= 2**bits - 1
+    nearest = quantize_weights(weights, scale, spec, zero_point)
+    limit = error_of(weights, nearest, scale, moment)
+    assert (error_of(weights, steps, scale, moment) <= limit * (1 + 1e-9)).all()
+
+
+def test_zero_points_gain_where_weights_lie_to_one_side() -> None:
+    weights = normal(0, 16, 256) + np.float32(2)
+    errors = []
+    for spec in (BLOCKS_4, AFFINE_4):
+        scale, zero_point = clipped_scale(weights, spec), weight_zero_point(weights, spec)
+        rounded = quantize_weights(weights, scale, spec, zero_point) * spread(scale, weights.shape)
+        errors.append(np.square(weights - rounded).mean())
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_gptq_loses_far_less_than_the_nearest_with_zero_points_too() -> None:
+    weights, moment = normal(0, 48, 96) + np.float32(0.5), correlated(1, 96)
+    scale, zero_point = clipped_scale(weights, AFFINE_4, moment), weight_zero_point(weights, AFFINE_4)
+    nearest, found = (
+        error_of(
+            weights,
+            round_weights(weights, scale, AFFINE_4, rounding, moment, zero_point=zero_point),
+            scale,
+            moment,
+        ).sum()
+        for rounding in Rounding
+    )
+    assert found < 0.5 * nearest
+
+
+@given(SEEDS, BITS)
+def test_a_tensors_scale_is_the_best_one_for_all_its_channels(seed: int, bits: int) -> None:
+    """One channel holds what the tensor holds: the same scale, and the same weights of it."""
+    weights, moment = normal(seed, 4, 16), correlated(seed, 16)
+    spec = replace(TENSOR_4, bits=bits)
+    for found, row in (
+        (weight_scale(weights, spec), weight_scale(weights.reshape(1, -1), replace(CHANNELS_4, bits=bits))),
+        (
+            clipped_scale(weights, spec, moment),
+            clipped_scale(
+                weights.reshape(1, -1),
+                replace(CHANNELS_4, bits=bits),
+                np.diag(np.tile(np.diagonal(moment), 4)),
+            ),
+        ),
+    ):
+        np.testing.assert_array_equal(found, row.repeat(4))
+    least = np.array([0, 3, 0, 1], np.float32)
+    assert (clipped_scale(weights, spec, moment, least) >= 3).all()
 
 
 def weighted_error(weights: FLOATS, scale: FLOATS, spec: GridSpec, importance: DOUBLES) -> DOUBLES:
@@ -376,10 +445,10 @@ def test_specifications_say_what_suits_each_layer() -> None:
     assert component_spec(module, Precision.INT4, TABLES, "out").layers == {**fixed, **blocks, **last}
     first = component_spec(module, Precision.INT4, TABLES, "left").layers
     assert first["left"] == INT8_DYNAMIC  # though 32 divides it
-    wide = component_spec(nn.Linear(128, 2), Precision.INT4, group_size=64).layers[""]
+    wide = component_spec(nn.Linear(128, 2), Precision.INT4, grids=WeightGrids(64)).layers[""]
     assert wide == LayerSpec(Mode.DYNAMIC, replace(BLOCKS_4, group_size=64))
     with pytest.raises(RecipeError, match="group_size is 16"):
-        component_spec(module, Precision.INT4, group_size=16)
+        component_spec(module, Precision.INT4, grids=WeightGrids(16))
     for precision in (Precision.FP32, Precision.FP16, Precision.MIXED):
         with pytest.raises(
             RecipeError, match=f"quantized to {precision.value}; there are int8, int8dyn, int4"
@@ -545,7 +614,7 @@ def test_products_get_the_grids_of_their_ranges() -> None:
     )
     with pytest.raises(DataError, match=r"a\.scores"):
         quantize_component(module, spec, seen)
-    known = replace(seen, products={"a.scores": (Range(-1, 1), Range(0, 2))})
+    known = replace(seen, products={"a.scores": (Range(-1, 1), Range(0, 2), Range(-1, 3))})
     product = quantize_component(module, spec, known).products["a.scores"]
     assert (product.left.scale, product.right.scale) == pytest.approx((2 / 255, 2 / 255))
     assert product.right.zero_point == 0

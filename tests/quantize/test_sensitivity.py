@@ -18,8 +18,8 @@ from pocketvl.quantize.arithmetic import (
     quantize_weights,
     weight_scale,
 )
-from pocketvl.quantize.ranking import Ablation, LayerSensitivity, layer_groups
-from pocketvl.quantize.sensitivity import embedding_loss, measure_relief, measure_sensitivity
+from pocketvl.quantize.ranking import LayerSensitivity, layer_groups
+from pocketvl.quantize.sensitivity import embedding_loss, measure_sensitivity
 from pocketvl.quantize.simulate import simulated
 
 WIDTH, SAMPLES = 12, 128
@@ -103,26 +103,24 @@ def by_layers(found: tuple[LayerSensitivity, ...]) -> dict[tuple[str, ...], Laye
     return {each.layers: each for each in found}
 
 
-@pytest.mark.parametrize("ablation", list(Ablation))
 @pytest.mark.parametrize("block", [0, 2])
-def test_a_layer_with_a_coarse_grid_is_the_worst(ablation: Ablation, block: int) -> None:
+def test_a_layer_with_a_coarse_grid_is_the_worst(block: int) -> None:
     module, feed = make_encoder(), samples()
     sabotage_(module, block)
-    found = measure_sensitivity(module, quantize(module, feed), [feed], ablation=ablation)
+    found = measure_sensitivity(module, quantize(module, feed), [feed])
     assert found[0].layers == (f"blocks.{block}.left", f"blocks.{block}.right")
     assert found[0].loss > 3 * found[1].loss
     assert found[0].squared > 3 * found[1].squared
 
 
-@pytest.mark.parametrize("ablation", list(Ablation))
-def test_every_group_is_measured_once_and_the_worst_comes_first(ablation: Ablation) -> None:
+def test_every_group_is_measured_once_and_the_worst_comes_first() -> None:
     module, feed = make_encoder(), samples()
     component = quantize(module, feed)
-    found = measure_sensitivity(module, component, [feed], ablation=ablation)
+    found = measure_sensitivity(module, component, [feed])
     assert sorted(each.layers for each in found) == sorted(layer_groups(component))
     assert [each.loss for each in found] == sorted((each.loss for each in found), reverse=True)
-    assert {(each.bits, each.ablation) for each in found} == {(8, ablation)}
-    assert measure_sensitivity(module, component, [feed], ablation=ablation) == found
+    assert {each.bits for each in found} == {8}
+    assert measure_sensitivity(module, component, [feed]) == found
 
 
 def test_a_group_alone_costs_what_a_component_of_these_layers_does() -> None:
@@ -137,23 +135,7 @@ def test_a_group_alone_costs_what_a_component_of_these_layers_does() -> None:
     assert found["blocks.1.out",].squared > 0
 
 
-def test_what_a_group_wins_back_is_the_loss_of_the_whole_less_that_of_the_rest() -> None:
-    module, feed = make_encoder(), samples()
-    whole = quantize(module, feed)
-    only = QuantizedComponent({"projection": whole.layers["projection"]})
-    (alone,), (relief,) = (measure(module, only, [feed]) for measure in (measure_sensitivity, measure_relief))
-    assert (relief.loss, relief.squared) == (alone.loss, alone.squared)  # of one layer, nothing is the rest
-    pair = QuantizedComponent({name: whole.layers[name] for name in ("blocks.0.out", "projection")})
-    losses, reliefs = (
-        by_layers(measure(module, pair, [feed])) for measure in (measure_sensitivity, measure_relief)
-    )
-    one, other = ("blocks.0.out",), ("projection",)
-    together = reliefs[one].squared + losses[other].squared
-    assert together == pytest.approx(reliefs[other].squared + losses[one].squared, rel=1e-9)
-
-
-@pytest.mark.parametrize("ablation", list(Ablation))
-def test_the_module_is_left_as_it_was(ablation: Ablation) -> None:
+def test_the_module_is_left_as_it_was() -> None:
     module, feed = make_encoder(), samples()
     component = quantize(module, feed)
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -162,9 +144,9 @@ def test_the_module_is_left_as_it_was(ablation: Ablation) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
-    measure_sensitivity(module, component, [feed], ablation=ablation)
+    measure_sensitivity(module, component, [feed])
     with pytest.raises(KeyboardInterrupt):
-        measure_sensitivity(module, component, [feed], stop, ablation)
+        measure_sensitivity(module, component, [feed], stop)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert not any(child._forward_hooks or child._forward_pre_hooks for child in module.modules())
     assert all(parameter.requires_grad for parameter in module.parameters())
@@ -241,7 +223,7 @@ def test_equal_grids_alone_do_not_make_a_group() -> None:
     ],
 )
 def test_a_group_has_one_name(layers: tuple[str, ...], name: str) -> None:
-    assert LayerSensitivity(layers, 8, Ablation.ALONE, 0.1, 0.1).name == name
+    assert LayerSensitivity(layers, 8, 0.1, 0.1).name == name
 
 
 def test_too_few_samples_and_a_broken_model_are_refused() -> None:

@@ -166,7 +166,7 @@ def test_an_impossible_order_is_refused_before_anything_runs(
         (_step("learn", LEARN, "ratio = 0.5"), r"steps\[0\]\.ratio: there is no such key"),
         (_step("qat", QAT, LEARN), "learn: qat is a training; how it goes is in `training`"),
         (_step("qat", "training = { joint_stesp = 3 }"), r"training\.joint_stesp: there is no such key"),
-        (_step("qat", QAT, 'precision = "fp16"'), "precision: int8 or int4, not fp16"),
+        (_step("qat", QAT, 'precision = "fp16"'), "precision: int8, int4 or int2, not fp16"),
         (_step("fresh", SHAPES), r"steps\[0\]\.kind: 'fresh' is called reinitialize now"),
         (_step("prune", "ratio = 0.5", 'towers = ["image"]'), r"towers: is called components, as in"),
         (_step("drop-layers", "image = 3"), r"steps\[0\]\.image: is called keep\.image_encoder, as in"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pocketvl.errors import RecipeError
+from pocketvl.network.precisions import WeightGrids
 from pocketvl.observe.settings import CalibrationSettings, Observer
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
 from pocketvl.recipes.export_recipe import DEFAULT, FOLDER, ExportRecipe, read_export_recipe
@@ -52,6 +53,12 @@ def test_what_a_recipe_leaves_out_is_as_by_default(tmp_path: Path) -> None:
     changed = read(tmp_path, "group_size = 64\n[calibration]\nobserver = 'percentile'\npercentile = 99\n")
     seen = CalibrationSettings(Observer.PERCENTILE, percentile=99.0)
     assert changed == replace(ExportRecipe(), group_size=64, calibration=seen)
+
+
+def test_a_recipe_chooses_the_grids_of_weights(tmp_path: Path) -> None:
+    assert read(tmp_path, "").grids == WeightGrids()
+    changed = read(tmp_path, "group_size = 128\nzero_points = true\nper_tensor = true\n")
+    assert changed.grids == WeightGrids(128, zero_points=True, per_tensor=True)
 
 
 def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:

@@ -146,28 +146,15 @@ def write_bundle(root: Path) -> Path:
 
 def write_golden(root: Path) -> None:
     """Two pictures, `TEXTS` and `LABELS`, with what they must give."""
-    for folder in ("images", "pixels"):
-        (root / "golden" / folder).mkdir(parents=True)
-    images, seen = [], []
-    for name, size in (("wide.jpg", (61, 23)), ("tall.png", (9, 40))):
-        file, pixels = f"golden/images/{name}", f"golden/pixels/{Path(name).stem}.png"
-        picture(size, seed=size[0]).save(root / file)
-        value = load_pixels(root / file, PREPROCESS)
-        Image.fromarray(value).save(root / pixels)
-        images.append(GoldenImage(file, pixels))
-        seen.append(graphs.image_embedding(value))
+    images, pixels = golden_images(root)
+    seen = [graphs.image_embedding(each) for each in pixels]
     ids = Tokenizer(tokenizer_json(), TOKENIZER).encode(TEXTS).ids
     limits = VariantTolerance(
         dict.fromkeys((IMAGE_PORT, TEXT_PORT), Tolerance(1e-4, 0.9999)),
         dict.fromkeys(("match", "classify"), AnswerTolerance(1e-4, 1e-3)),
     )
     Golden(
-        inputs={
-            "image": tuple(images),
-            "text": tuple(
-                GoldenText(text, tuple(row.tolist())) for text, row in zip(TEXTS, ids, strict=True)
-            ),
-        },
+        inputs={"image": images, "text": golden_texts(TEXTS)},
         outputs={
             IMAGE_PORT: _arrays("image", seen),
             TEXT_PORT: _arrays("text", [graphs.text_embedding(row) for row in ids]),
@@ -178,6 +165,27 @@ def write_golden(root: Path) -> None:
         },
         tolerance=dict.fromkeys(VARIANTS, limits),
     ).write(root / GOLDEN_FILE)
+
+
+def golden_images(root: Path) -> tuple[tuple[GoldenImage, ...], list[NDArray[np.uint8]]]:
+    """Writes two pictures and what must become of them; also returns those pixels."""
+    for folder in ("images", "pixels"):
+        (root / "golden" / folder).mkdir(parents=True)
+    images, seen = [], []
+    for name, size in (("wide.jpg", (61, 23)), ("tall.png", (9, 40))):
+        file, pixels = f"golden/images/{name}", f"golden/pixels/{Path(name).stem}.png"
+        picture(size, seed=size[0]).save(root / file)
+        value = load_pixels(root / file, PREPROCESS)
+        Image.fromarray(value).save(root / pixels)
+        images.append(GoldenImage(file, pixels))
+        seen.append(value)
+    return tuple(images), seen
+
+
+def golden_texts(texts: Sequence[str]) -> tuple[GoldenText, ...]:
+    """Texts with their ids."""
+    ids = Tokenizer(tokenizer_json(), TOKENIZER).encode(texts).ids
+    return tuple(GoldenText(text, tuple(row.tolist())) for text, row in zip(texts, ids, strict=True))
 
 
 def _arrays(processor: str, rows: Sequence[NDArray[np.float32]]) -> tuple[GoldenArray, ...]:

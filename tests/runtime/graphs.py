@@ -35,6 +35,8 @@ _rng = np.random.default_rng(7)
 IMAGE_WEIGHTS = _rng.normal(size=(SIZE * SIZE * 3, DIM)).astype(np.float32)
 TOKEN_TABLE = _rng.normal(size=(len(WORDS), DIM)).astype(np.float32)
 TOKEN_TABLE[0] = 0  # padding adds nothing
+ANSWERS = DIM
+"""How many answers the graphs know that read a picture and a question."""
 Floats = NDArray[np.float32]
 
 
@@ -50,6 +52,12 @@ def text_embedding(ids: NDArray[np.int32]) -> Floats:
     return np.asarray(value / np.linalg.norm(value), np.float32)
 
 
+def fusion_logits(pixels: NDArray[np.uint8], ids: NDArray[np.int32], loudness: float = 0.0005) -> Floats:
+    """What the graphs compute that read uint8 [H, W, 3] and int32 [T]: float32 [ANSWERS]."""
+    seen = pixels.reshape(-1).astype(np.float32) @ IMAGE_WEIGHTS * np.float32(loudness)
+    return np.asarray(seen + TOKEN_TABLE[ids].sum(axis=0), np.float32)
+
+
 # --- ONNX --------------------------------------------------------------------------------------------
 
 
@@ -63,8 +71,8 @@ def _save_onnx(
     onnx.save(model, path)
 
 
-def _embedding() -> Any:
-    return helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, DIM])
+def _embedding(name: str = "embedding") -> Any:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, DIM])
 
 
 def onnx_image_graph(path: Path, scale: float = 1.0, length: float = 1.0) -> None:
@@ -118,6 +126,34 @@ def onnx_text_graph(path: Path, masked: bool = False) -> None:
         table=TOKEN_TABLE,
         middle=np.asarray([1]),
         last=np.asarray([-1]),
+    )
+
+
+def onnx_fusion_graph(path: Path, loudness: float = 0.0005) -> None:
+    """pixels uint8 [1, H, W, 3], ids int32 [1, T] -> logits; a `loudness` of infinity makes them NaN."""
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
+        node("Reshape", ["float", "flat"], ["row"]),
+        node("MatMul", ["row", "weights"], ["loud"]),
+        node("Mul", ["loud", "loudness"], ["seen"]),
+        node("Gather", ["table", "ids"], ["tokens"]),
+        node("ReduceSum", ["tokens", "middle"], ["read"], keepdims=0),
+        node("Add", ["seen", "read"], ["logits"]),
+    ]
+    _save_onnx(
+        path,
+        nodes,
+        [
+            helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, SIZE, SIZE, 3]),
+            helper.make_tensor_value_info("ids", TensorProto.INT32, [1, LENGTH]),
+        ],
+        _embedding("logits"),
+        loudness=np.asarray(loudness, np.float32),
+        flat=np.asarray([1, -1]),
+        weights=IMAGE_WEIGHTS,
+        table=TOKEN_TABLE,
+        middle=np.asarray([1]),
     )
 
 
@@ -240,6 +276,31 @@ def tflite_text_graph(path: Path) -> None:
     out = lite.tensor("StatefulPartitionedCall_output", "float32", (1, DIM))
     lite.operator("L2_NORMALIZATION", [raw], out, "L2NormOptions")
     lite.save(path, {"ids": ids}, {"embedding": out})
+
+
+def tflite_fusion_graph(path: Path, loudness: float = 0.0005) -> None:
+    """pixels uint8 [1, H, W, 3], ids int32 [1, T] -> logits."""
+    lite = _Lite()
+    pixels = lite.tensor("serving_default_pixels", "uint8", (1, SIZE, SIZE, 3))
+    ids = lite.tensor("serving_default_ids", "int32", (1, LENGTH))
+    floats = lite.tensor("floats", "float32", (1, SIZE, SIZE, 3))
+    lite.operator("CAST", [pixels], floats, "CastOptions")
+    shape = lite.tensor("shape", "int32", (2,), np.asarray([1, SIZE * SIZE * 3], np.int32))
+    row = lite.tensor("row", "float32", (1, SIZE * SIZE * 3))
+    lite.operator("RESHAPE", [floats, shape], row, "ReshapeOptions")
+    quiet = np.asarray(IMAGE_WEIGHTS.T * np.float32(loudness), np.float32)
+    weights = lite.tensor("weights", "float32", quiet.shape, quiet)
+    seen = lite.tensor("seen", "float32", (1, DIM))
+    lite.operator("FULLY_CONNECTED", [row, weights, -1], seen, "FullyConnectedOptions")
+    table = lite.tensor("table", "float32", TOKEN_TABLE.shape, TOKEN_TABLE)
+    tokens = lite.tensor("tokens", "float32", (1, LENGTH, DIM))
+    lite.operator("GATHER", [table, ids], tokens, "GatherOptions")
+    axis = lite.tensor("axis", "int32", (1,), np.asarray([1], np.int32))
+    read = lite.tensor("read", "float32", (1, DIM))
+    lite.operator("SUM", [tokens, axis], read, "ReducerOptions")
+    out = lite.tensor("StatefulPartitionedCall_output", "float32", (1, DIM))
+    lite.operator("ADD", [seen, read], out, "AddOptions")
+    lite.save(path, {"pixels": pixels, "ids": ids}, {"logits": out})
 
 
 def tflite_difference_graph(path: Path, names: tuple[str, str] | None, swapped: bool = False) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from pocketvl_runtime import cpus
 from pocketvl_runtime.cpus import cgroup_quota, usable_processors
-from pocketvl_runtime.model import default_threads
+from pocketvl_runtime.variant_choice import default_threads
 
 V2 = "36 25 0:29 {mounted} /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "36 25 0:29 {mounted} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct"
@@ -123,7 +123,7 @@ def test_both_limits_hold(
 def test_a_process_on_one_processor_takes_one_thread() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from pocketvl_runtime.model import default_threads; print(default_threads())"
+        "from pocketvl_runtime.variant_choice import default_threads; print(default_threads())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pocketvl_runtime import BackendWarning, backends, load, model
+from pocketvl_runtime import BackendWarning, backends, load, variant_choice
 from pocketvl_runtime.backends import onnx
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BackendError, BundleError, InputError
@@ -85,7 +85,7 @@ def test_a_bundle_without_variants_says_so(bundle: Path) -> None:
 
 def test_an_engine_of_its_own_comes_before_a_stand_in(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     promote(bundle, "onnx-fp32", "tflite-fp32")
-    monkeypatch.setattr(model, "is_stand_in", lambda graph: graph.engine is Engine.TFLITE)
+    monkeypatch.setattr(variant_choice, "is_stand_in", lambda graph: graph.engine is Engine.TFLITE)
     assert load(bundle).variant == "onnx-fp32"
     promote(bundle, "tflite-fp32")
     assert load(bundle).variant == "tflite-fp32"
@@ -126,7 +126,7 @@ def test_threads_are_at_most_four_by_default_and_never_nought(
     whole_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for count, expected in ((1, 1), (3, 3), (64, 4)):
-        monkeypatch.setattr(model, "usable_processors", lambda count=count: count)
+        monkeypatch.setattr(variant_choice, "usable_processors", lambda count=count: count)
         assert load(whole_bundle).threads == expected
     assert load(whole_bundle, threads=2).threads == 2
     for count in (0, -1, 257, 10**9):

@@ -18,14 +18,14 @@ from pocketvl_runtime.backends import open_backend, versions
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BackendError
 from pocketvl_runtime.manifest import Engine, Precision
-from pocketvl_runtime.model import default_variant, runnable_variants
+from pocketvl_runtime.variant_choice import default_variant, runnable_variants
 from tests.runtime import graphs
 from tests.runtime.bundles import edit_manifest
 from tests.runtime.test_backends import opened, spec
 from tests.runtime.test_cli import answer, run
 
 LITERT, NEW = "ai_edge_litert", "ai-edge-litert"
-NARROW = (Precision.INT4, Precision.MIXED)
+NARROW = (Precision.INT4, Precision.INT2, Precision.MIXED)
 
 
 @pytest.fixture
@@ -110,7 +110,8 @@ def test_a_distribution_of_another_name_is_found(monkeypatch: pytest.MonkeyPatch
         ("tensorflow", "2.18.1", "tensorflow", set()),
         ("tensorflow", "2.20.0", "tensorflow", set(Precision) - set(NARROW)),
         ("tensorflow", "2.21.0", "tensorflow", set(Precision)),
-        ("onnxruntime", "1.20.0", "onnxruntime", set(Precision)),
+        ("onnxruntime", "1.23.2", "onnxruntime", set(Precision) - {Precision.INT2}),
+        ("onnxruntime", "1.24.1", "onnxruntime", set(Precision)),
     ],
 )
 def test_stand_ins_run_what_they_compute_rightly(

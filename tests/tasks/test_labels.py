@@ -127,12 +127,14 @@ def test_an_answer_that_the_model_does_not_know_is_missed(
     outputs = task.outputs(runner(says_yes), dataset)
     found = asked(task, dataset, outputs)
     assert found.correct.tolist() == [False, True]
+    (note,) = task.measure(dataset, outputs).notes
+    assert note == "1 questions have an answer that the model does not know; they count as missed"
     assert list(found.by_kind) == ["other"]
     labels = len(head(says_yes).labels)
     sure = np.e / (np.e + labels - 1)  # a logit of 1 among zeros
     assert task.soft_score(dataset, outputs) == pytest.approx(sure / 2, rel=1e-5)
     for row, complaint in (
-        ({"image": rows[0]["image"]}, "no sample has questions"),
+        ({"image": rows[0]["image"]}, r"no sample has questions and answers.*samples\.jsonl as"),
         ({"image": rows[0]["image"], "qa": rows[0]["qa"]}, "at least two questions"),
         ({"image": rows[0]["image"], "qa": [{"question": "is it so?"}]}, "needs a question and an answer"),
     ):

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +60,17 @@ class Dataset:
         """
         root = Path(root).resolve()
         numbered = read_lines(root)
-        return cls(root, tuple(_parse(root, f"{root / SAMPLES_FILE}:{at}", line) for at, line in numbered))
+        samples = _parsed(root, numbered)
+        if not all(os.path.isfile(sample.image) for sample in samples):  # noqa: PTH113 - gone since it was parsed
+            _parsed.cache_clear()
+            samples = _parsed(root, numbered)
+        return cls(root, samples)
+
+
+@lru_cache(maxsize=4)
+def _parsed(root: Path, numbered: tuple[tuple[int, str], ...]) -> tuple[Sample, ...]:
+    """The samples, parsed once a process for the same lines: most stages of an export ask for them."""
+    return tuple(_parse(root, f"{root / SAMPLES_FILE}:{at}", line) for at, line in numbered)
 
 
 def read_lines(root: Path) -> tuple[tuple[int, str], ...]:

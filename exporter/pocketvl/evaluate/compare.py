@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
 from pocketvl.evaluate.report import MetricReport, RateReport
+from pocketvl.tasks.base import Task
 from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
+from pocketvl.tasks.outputs import Outputs
+from pocketvl.tasks.parity import ParityReport
 from pocketvl.tasks.statistics import paired_difference, wilson_interval
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A variant beside the reference.
+
+    Attributes:
+        metrics: by task metric, with the paired difference; none where only parity is measured.
+        parity: by port.
+    """
+
+    metrics: dict[Metric, MetricReport]
+    parity: dict[str, ParityReport]
+
+
+def compare(task: Task, reference: Outputs, variant: Outputs, dataset: Dataset | None) -> Comparison:
+    """Measure a variant against the reference.
+
+    Args:
+        task: of the model.
+        reference: torch's outputs.
+        variant: its outputs for the same inputs.
+        dataset: what both were given; None to measure parity alone.
+
+    Raises:
+        DataError: the two were not given the same inputs.
+    """
+    metrics = (
+        {}
+        if dataset is None
+        else variant_metrics(task.measure(dataset, reference), task.measure(dataset, variant))
+    )
+    return Comparison(metrics, task.parity(reference, variant))
 
 
 def reference_metrics(outcomes: TaskOutcomes) -> dict[Metric, MetricReport]:

@@ -38,6 +38,7 @@ _MARKER = {
     Precision.INT8: "s",
     Precision.INT8DYN: "^",
     Precision.INT4: "v",
+    Precision.INT2: "<",
     Precision.MIXED: "P",
 }
 # What a cosine is at a loss of 10^0, 10^-1, ...

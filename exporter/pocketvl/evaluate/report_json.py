@@ -37,11 +37,6 @@ def report_from_json(text: str | bytes, where: str = REPORT_FILE) -> Report:
     return decode(Report, value, where)
 
 
-def write_report(path: Path, report: Report) -> None:
-    """Write report.json."""
-    path.write_text(report_to_json(report), encoding="utf-8", newline="\n")
-
-
 def read_report(path: Path) -> Report:
     """Read report.json.
 

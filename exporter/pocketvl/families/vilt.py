@@ -65,7 +65,7 @@ class ViltFusion(nn.Module):
     def embed(self, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The first layer's inputs: states float [B, T + 1 + patches, width], and the additive mask."""
         embeddings = self.vilt.embeddings
-        patches = embeddings.patch_embeddings(self.normalize(pixels)).flatten(2).transpose(1, 2)
+        patches = embeddings.patch_embeddings.projection(self.normalize(pixels)).flatten(2).transpose(1, 2)
         first = embeddings.cls_token.expand(len(pixels), -1, -1)
         kinds = embeddings.token_type_embeddings.weight
         text = embeddings.text_embeddings(input_ids=ids) + kinds[0]

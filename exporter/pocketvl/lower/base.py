@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.forms import Form, form_of
+from pocketvl.lower.forms import Form, described, form_of
 from pocketvl.lower.ids import Dataflow, check_ids
 from pocketvl_runtime.manifest import Engine, TensorSpec
 
@@ -103,7 +103,7 @@ class EngineBackend(ABC):
             if form not in self.forms:
                 known = ", ".join(sorted(self.forms))
                 raise LoweringError(
-                    f"{name} is {form.value}, which {self.title} does not run: it runs {known}"
+                    f"{name} is {described(layer.spec)}, which {self.title} does not run: it runs {known}"
                 )
         self._write_quantized(source, component, target)
 

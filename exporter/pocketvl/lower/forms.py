@@ -14,20 +14,23 @@ if TYPE_CHECKING:
     from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 
 _ENGINE_BITS = 8
-_LOWERED = "static int8, dynamic int8, dynamic int4 in blocks, int8 weights alone, and float are lowered"
+_BLOCK_BITS = (2, 4, 8)
+_LOWERED = "static int8, dynamic int8, 2, 4 or 8 bits in blocks, int8 weights alone, and float are lowered"
 
 
 class Form(StrEnum):
     """How a layer is represented in a graph.
 
     Static: integers in, integers out. Dynamic: weights of 8 bits, inputs put on a grid at each run. Blocks:
-    the same with weights of 4 bits and a scale a block. Widened: weights of 8 bits that become floats before
-    they are multiplied, or rows of a table that do when they are looked up.
+    the same with weights of 4 bits and a scale a block. Free blocks: blocks of another kind, of 2 or 8 bits,
+    with zero points, or widened to floats before they are multiplied. Widened: weights of 8 bits that become
+    floats before they are multiplied, or rows of a table that do when they are looked up.
     """
 
     STATIC = "static"
     DYNAMIC = "dynamic"
     BLOCKS = "blocks"
+    FREE_BLOCKS = "free blocks"
     WIDENED = "widened"
 
 
@@ -38,27 +41,29 @@ def form_of(name: str, spec: LayerSpec) -> Form:
         LoweringError: no engine runs such a layer.
     """
     symmetric = spec.weights.scheme is Scheme.SYMMETRIC
-    bits, granularity = spec.weights.bits, spec.weights.granularity
-    if symmetric and (bits, granularity) == (8, Granularity.PER_CHANNEL):
+    bits, grouped = spec.weights.bits, spec.weights.granularity is Granularity.PER_GROUP
+    if symmetric and bits == 8 and not grouped:
         if spec.mode is Mode.DYNAMIC:
             return Form.DYNAMIC
         if spec.mode is Mode.WEIGHT_ONLY:
             return Form.WIDENED
         if _runs(spec.input) and _runs(spec.output):
             return Form.STATIC
-    elif symmetric and (bits, granularity, spec.mode) == (4, Granularity.PER_GROUP, Mode.DYNAMIC):
-        return Form.BLOCKS
-    raise LoweringError(f"{name} is {_described(spec)}, which no engine runs: {_LOWERED}")
+    elif grouped and bits in _BLOCK_BITS and spec.mode is not Mode.STATIC:
+        plain = symmetric and bits == 4 and spec.mode is Mode.DYNAMIC
+        return Form.BLOCKS if plain else Form.FREE_BLOCKS
+    raise LoweringError(f"{name} is {described(spec)}, which no engine runs: {_LOWERED}")
 
 
 def check_component(component: QuantizedComponent) -> None:
     """Raise LoweringError, naming one, where a component holds what no engine runs."""
-    for name in component.products:
-        raise LoweringError(
-            f"{name} is a product of two quantized activations, which is not lowered: {_LOWERED}"
-        )
+    for name, product in component.products.items():
+        if not all(map(_runs, filter(None, (product.spec.left, product.spec.right, product.spec.output)))):
+            raise LoweringError(
+                f"{name} is a product of two activations, and engines run those of 8 bits alone"
+            )
     for name, layer in component.layers.items():
-        if form_of(name, layer.spec) is Form.BLOCKS and not _is_half(layer):
+        if form_of(name, layer.spec) in (Form.BLOCKS, Form.FREE_BLOCKS) and not _is_half(layer):
             raise LoweringError(
                 f"{name}: engines hold a block's scale in 16 bits, which would round it; "
                 "round the scales with `group_scale` before the weights are quantized"
@@ -67,7 +72,7 @@ def check_component(component: QuantizedComponent) -> None:
 
 def refuse(name: str, layer: QuantizedLayer, kind: str) -> LoweringError:
     """The error for a layer whose form its kind of op does not have."""
-    return LoweringError(f"{name} is {_described(layer.spec)}, which no engine runs in {kind}: {_LOWERED}")
+    return LoweringError(f"{name} is {described(layer.spec)}, which no engine runs in {kind}: {_LOWERED}")
 
 
 def _runs(grid: GridSpec | None) -> bool:
@@ -81,8 +86,8 @@ def _is_half(layer: QuantizedLayer) -> bool:
     return not np.any(lower_half) and np.array_equal(layer.scale.astype(np.float16), layer.scale)
 
 
-def _described(spec: LayerSpec) -> str:
-    """ "static, weights of 3 bits per channel, input of 8 bits per tensor, ..."."""
+def described(spec: LayerSpec) -> str:
+    """How a layer is quantized, for people: "static, weights of 8 bits per channel, input of 8 bits ..."."""
     grids = {"weights": spec.weights, "input": spec.input, "output": spec.output}
     parts = [spec.mode.value.replace("_", "-")]
     for role, grid in grids.items():

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,9 @@ from safetensors.numpy import load_file, save_file
 from pocketvl.network.saved import read_versioned, reading
 from pocketvl.network.specification import ComponentSpec, LayerSpec, ProductSpec
 
-SCHEMA_VERSION = 2
+Number = TypeVar("Number", bound=np.number)
+
+SCHEMA_VERSION = 3
 _TENSORS, _GRIDS = "integers.safetensors", "grids.json"
 
 
@@ -49,21 +52,26 @@ class QuantizedLayer:
 
     Attributes:
         spec: how it is quantized.
-        weights: int8, shaped as in torch, within the specification's grid.
-        scale: float32 [channels] along the first axis, output channels or rows of a table; or, per group,
-            [channels, groups] along the second. A weight stands for itself times its scale.
+        weights: in steps from 0, shaped as in torch, within the specification's grid less its zero point;
+            int8, or int16 where 8 bits have one.
+        scale: float32 [channels] along the first axis, output channels or rows of a table, all equal where
+            the tensor has one; or, per group, [channels, groups] along the second. A weight stands for itself
+            times its scale.
         bias: int32 [channels] in steps of `input.scale * scale` where the layer is static, else float32;
             None where there is none.
         input: the grid of what goes in; None where the layer is not static.
         output: the grid of what comes out; None where the layer is not static.
+        zero_point: uint8, shaped as the scale: the integer of an affine grid that stands for 0, so that
+            engines store `weights + zero_point`; None where weights are symmetric.
     """
 
     spec: LayerSpec
-    weights: NDArray[np.int8]
+    weights: NDArray[np.signedinteger]
     scale: NDArray[np.float32]
     bias: NDArray[np.int32] | NDArray[np.float32] | None = None
     input: ActivationGrid | None = None
     output: ActivationGrid | None = None
+    zero_point: NDArray[np.uint8] | None = None
 
     def dequantized(self) -> NDArray[np.float32]:
         """The weights as float32, shaped as in torch."""
@@ -90,18 +98,26 @@ class QuantizedProduct:
         spec: how it is quantized.
         left: grid of the left factor.
         right: grid of the right factor.
+        output: grid of what comes out; None where that stays in float.
     """
 
     spec: ProductSpec
     left: ActivationGrid
     right: ActivationGrid
+    output: ActivationGrid | None = None
+
+    @property
+    def grids(self) -> dict[str, ActivationGrid]:
+        """Those there are, by what they are of."""
+        found = {"left": self.left, "right": self.right}
+        return found if self.output is None else found | {"output": self.output}
 
 
-def spread(scale: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.floating]:
+def spread(scale: NDArray[Number], shape: tuple[int, ...]) -> NDArray[Number]:
     """Scales of channels, or of groups within channels, in a shape that multiplies weights of `shape`.
 
     Args:
-        scale: [channels], or [channels, groups] for weights [channels, inputs].
+        scale: [channels], or [channels, groups] for weights [channels, inputs]; zero points alike.
         shape: of the weights.
     """
     if scale.ndim == 2:
@@ -115,11 +131,15 @@ class QuantizedComponent:
 
     Attributes:
         layers: linears, convolutions and token tables.
-        products: of attention, "<attention module>.scores" and "<attention module>.values".
+        products: of attention, "<attention module>.scores" and "<attention module>.values", or their blocks.
+        product_shapes: (M, K, N) of every product [..., M, K] x [..., K, N] of the module, or of every block,
+            in the order in which they run; those that stay in float are among them, since a graph does not
+            name its products. Empty where none is quantized.
     """
 
     layers: Mapping[str, QuantizedLayer]
     products: Mapping[str, QuantizedProduct] = field(default_factory=dict)
+    product_shapes: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @property
     def spec(self) -> ComponentSpec:
@@ -136,6 +156,8 @@ class QuantizedComponent:
             tensors[f"{name}/weights"], tensors[f"{name}/scale"] = layer.weights, layer.scale
             if layer.bias is not None:
                 tensors[f"{name}/bias"] = layer.bias
+            if layer.zero_point is not None:
+                tensors[f"{name}/zero_point"] = layer.zero_point
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / _TENSORS)
         document = {
             "schema_version": SCHEMA_VERSION,
@@ -148,9 +170,10 @@ class QuantizedComponent:
                 for name, layer in self.layers.items()
             },
             "products": {
-                name: {"left": vars(product.left), "right": vars(product.right)}
+                name: {side: vars(grid) for side, grid in product.grids.items()}
                 for name, product in self.products.items()
             },
+            "product_shapes": dict(self.product_shapes),
         }
         (folder / _GRIDS).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         self.spec.save(folder)
@@ -173,13 +196,15 @@ class QuantizedComponent:
                     tensors[f"{name}/scale"],
                     tensors.get(f"{name}/bias"),
                     **{side: ActivationGrid(**grid) for side, grid in grids.items()},
+                    zero_point=tensors.get(f"{name}/zero_point"),
                 )
                 for name, grids in document["layers"].items()
             }
             products = {
                 name: QuantizedProduct(
-                    spec.products[name], ActivationGrid(**grids["left"]), ActivationGrid(**grids["right"])
+                    spec.products[name], **{side: ActivationGrid(**grid) for side, grid in grids.items()}
                 )
                 for name, grids in document["products"].items()
             }
-        return cls(layers, products)
+            shapes = {name: tuple(shape) for name, shape in document["product_shapes"].items()}
+        return cls(layers, products, shapes)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
 from pocketvl.network.specification import (
+    INT2_DYNAMIC,
     INT4_DYNAMIC,
     INT8_DYNAMIC,
     INT8_STATIC,
     INT8_TABLE,
+    Granularity,
     LayerSpec,
+    Scheme,
 )
 from pocketvl_runtime.manifest import Precision
 
@@ -30,6 +33,21 @@ class Storage(StrEnum):
 
 
 @dataclass(frozen=True)
+class WeightGrids:
+    """What may be chosen of the grids that a precision has for weights.
+
+    Attributes:
+        group_size: 32, 64 or 128 weights of an output channel, where it has them in groups.
+        zero_points: each group of 4-bit weights has a zero point; groups of 2 bits always have.
+        per_tensor: the 8-bit weights of a layer share one scale, instead of those of a channel.
+    """
+
+    group_size: int = 32
+    zero_points: bool = False
+    per_tensor: bool = False
+
+
+@dataclass(frozen=True)
 class LayerPlan:
     """How a precision quantizes each kind of layer; whatever else a model holds stays in float.
 
@@ -38,7 +56,7 @@ class LayerPlan:
 
     Attributes:
         linear: where its weights are in groups, of linears whose inputs the group size divides; others are
-            quantized as in the precision's fallback.
+            quantized as in the first fallback that has none.
         output: the linear that gives the model's output. Dynamic: nothing after it makes up for the steps
             of a grid that is as wide as all embeddings, while they differ by little.
         convolution: a convolution.
@@ -49,6 +67,20 @@ class LayerPlan:
     output: LayerSpec = INT8_DYNAMIC
     convolution: LayerSpec = INT8_STATIC
     table: LayerSpec = INT8_TABLE
+
+    def with_weights(self, grids: WeightGrids) -> LayerPlan:
+        """The same with other grids of weights."""
+
+        def changed(spec: LayerSpec) -> LayerSpec:
+            weights = spec.weights
+            if weights.granularity is Granularity.PER_GROUP:
+                scheme = Scheme.AFFINE if grids.zero_points else weights.scheme
+                weights = replace(weights, group_size=grids.group_size, scheme=scheme)
+            elif grids.per_tensor:
+                weights = replace(weights, granularity=Granularity.PER_TENSOR)
+            return replace(spec, weights=weights)
+
+        return LayerPlan(*map(changed, (self.linear, self.output, self.convolution, self.table)))
 
 
 @dataclass(frozen=True)
@@ -93,6 +125,13 @@ PLANS: Mapping[Precision, PrecisionPlan] = MappingProxyType(
             fallback=Precision.INT8,
             is_trainable=True,
             search_bits=4,
+        ),
+        Precision.INT2: PrecisionPlan(
+            Storage.INTEGERS,
+            LayerPlan(INT2_DYNAMIC),
+            fallback=Precision.INT4,
+            is_trainable=True,
+            search_bits=2,
         ),
         Precision.MIXED: PrecisionPlan(Storage.INTEGERS, base=Precision.INT8),
     }

@@ -127,10 +127,12 @@ class ProductSpec:
     Attributes:
         left: grid of the left factor, queries or attention weights.
         right: grid of the right factor, keys or values.
+        output: grid of what comes out; None to leave that in float, which LiteRT has no kernel for.
     """
 
     left: GridSpec
     right: GridSpec
+    output: GridSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,11 @@ ACTIVATION_8 = GridSpec(8, Scheme.AFFINE, Granularity.PER_TENSOR)
 CHANNELS_8 = GridSpec(8, Scheme.SYMMETRIC, Granularity.PER_CHANNEL)
 BLOCKS_4 = GridSpec(4, Scheme.SYMMETRIC, Granularity.PER_GROUP, 32)
 
+BLOCKS_2 = GridSpec(2, Scheme.AFFINE, Granularity.PER_GROUP, 32)
+
 INT8_STATIC = LayerSpec(Mode.STATIC, CHANNELS_8, ACTIVATION_8, ACTIVATION_8)
 INT8_DYNAMIC = LayerSpec(Mode.DYNAMIC, CHANNELS_8)
 INT4_DYNAMIC = LayerSpec(Mode.DYNAMIC, BLOCKS_4)
+INT2_DYNAMIC = LayerSpec(Mode.DYNAMIC, BLOCKS_2)
 INT8_TABLE = LayerSpec(Mode.WEIGHT_ONLY, CHANNELS_8)
+INT8_PRODUCT = ProductSpec(ACTIVATION_8, ACTIVATION_8, ACTIVATION_8)

@@ -36,6 +36,7 @@ DEFAULT_PARITY: Mapping[Precision, ParityLimits] = MappingProxyType(
         Precision.INT8: ParityLimits(centred_cosine_median=0.99),
         Precision.INT8DYN: ParityLimits(centred_cosine_median=0.99),
         Precision.INT4: ParityLimits(),  # embeddings move far while answers may hold
+        Precision.INT2: ParityLimits(),
         Precision.MIXED: ParityLimits(),
     }
 )

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from pocketvl.network.saved import read_versioned, reading
 from pocketvl.network.specification import Range
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _TENSORS = "seen.safetensors"
 _RANGES = "ranges.json"
 
@@ -47,12 +47,12 @@ class Calibration:
 
     Attributes:
         layers: by their names in the module.
-        products: the ranges of both factors of a product of two activations.
+        products: the ranges of the left factor, the right one and the result of a product of two activations.
         warnings: what is doubtful about the samples, a line each.
     """
 
     layers: Mapping[str, LayerCalibration]
-    products: Mapping[str, tuple[Range, Range]] = field(default_factory=dict)
+    products: Mapping[str, tuple[Range, Range, Range]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def save(self, folder: Path) -> None:
@@ -72,7 +72,7 @@ class Calibration:
         document = {
             "schema_version": SCHEMA_VERSION,
             "layers": layers,
-            "products": {name: [vars(left), vars(right)] for name, (left, right) in self.products.items()},
+            "products": {name: [vars(each) for each in ranges] for name, ranges in self.products.items()},
             "warnings": self.warnings,
         }
         (folder / _RANGES).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -97,7 +97,8 @@ class Calibration:
                 for name, own in document["layers"].items()
             }
             products = {
-                name: (Range(**left), Range(**right)) for name, (left, right) in document["products"].items()
+                name: (Range(**left), Range(**right), Range(**result))
+                for name, (left, right, result) in document["products"].items()
             }
         return cls(layers, products, tuple(document["warnings"]))
 

@@ -24,8 +24,10 @@ from pocketvl.stage import Stage, installed_version, link_or_copy
 from pocketvl.stage.base import links, settings
 from pocketvl.tasks import task_of
 from pocketvl.tasks.encoding import Encoder
-from pocketvl.tasks.golden import GoldenCases, GoldenInputs, ManifestTasks
+from pocketvl.tasks.golden import GoldenCases, GoldenInputs, ManifestTasks, expected_outputs
+from pocketvl.tasks.outputs import Outputs
 from pocketvl_runtime.backends import least_engine
+from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import GOLDEN_FILE, Golden, GoldenImage, GoldenText
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
 
 REPORT_FILES = ("report.json", "report.html")
+_SAME_OUTPUT = 1e-3
 
 
 def write_base(source: Checkpoint, calibration: Dataset, out: Path) -> Manifest:
@@ -135,6 +138,34 @@ def write_judged(
     (out / MANIFEST_FILE).write_text(judged.to_json(), encoding="utf-8", newline="\n")
 
 
+def is_bundle_of(bundle: Bundle, source: Checkpoint) -> bool:
+    """Whether a bundle was exported from a checkpoint.
+
+    Embeddings say so by their space. Of a model without any, torch's golden outputs are computed again; they
+    may differ by what another processor rounds differently.
+    """
+    spaces = bundle.manifest.spaces
+    if spaces or bundle.manifest.model.family != source.contract.family:
+        return spaces == {source.space()}
+    cases = task_of(source.contract, source).golden
+    tasks = bundle.manifest.tasks
+    if tasks != cases.tasks(Dataset(bundle.root, ())):
+        return False
+    golden = bundle.golden()
+    found = _run_torch(source, cases, inputs_of(bundle, golden), tasks)
+    return all(
+        rows.shape == found[port].shape and np.allclose(rows, found[port], atol=_SAME_OUTPUT)
+        for port, rows in expected_outputs(golden).arrays.items()
+    )
+
+
+def inputs_of(bundle: Bundle, golden: Golden) -> GoldenInputs:
+    """The inputs of a bundle's golden pack."""
+    return GoldenInputs(
+        [bundle.file(image.file) for image in golden.images], [text.text for text in golden.texts]
+    )
+
+
 def list_files(root: Path) -> dict[str, FileEntry]:
     """Every file of a bundle but the manifest itself and what was measured."""
     found = {}
@@ -182,15 +213,11 @@ def _stored(path: Path, contract: ComponentGraph) -> VariantFile:
 def _write_golden(
     source: Checkpoint, calibration: Dataset, cases: GoldenCases, tasks: ManifestTasks, out: Path
 ) -> None:
-    from pocketvl.tasks.torch_runner import TorchRunner
-
     images = _write_images(calibration, source.preprocess, out)
     texts = golden_texts(cases.texts(calibration))
     ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
     inputs = GoldenInputs([out / image.file for image in images], texts)
-    runner = TorchRunner(source.components, Encoder.of_contract(source.contract), batch=1)
-    with _one_thread():
-        outputs = cases.outputs(runner, inputs, tasks)
+    outputs = _run_torch(source, cases, inputs, tasks)
     golden = Golden(
         inputs={
             IMAGE: images,
@@ -201,6 +228,15 @@ def _write_golden(
         tolerance={},
     )
     golden.write(out / GOLDEN_FILE)
+
+
+def _run_torch(source: Checkpoint, cases: GoldenCases, inputs: GoldenInputs, tasks: ManifestTasks) -> Outputs:
+    """What torch makes of golden inputs, one row at a time."""
+    from pocketvl.tasks.torch_runner import TorchRunner
+
+    runner = TorchRunner(source.components, Encoder.of_contract(source.contract), batch=1)
+    with _one_thread():
+        return cases.outputs(runner, inputs, tasks)
 
 
 def _write_images(calibration: Dataset, processor: ImageProcessor, out: Path) -> tuple[GoldenImage, ...]:

@@ -14,7 +14,7 @@ from pocketvl.errors import RecipeError
 from pocketvl.families import family_named, family_of
 from pocketvl.families.base import Family
 from pocketvl.network.precisions import QUANTIZED
-from pocketvl.pipelines.bundle import REPORT_FILES
+from pocketvl.pipelines.bundle import REPORT_FILES, is_bundle_of
 from pocketvl.pipelines.fallback import FallbackResult, Trial, fall_back_until_accepted, variant_run
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.components import check_source, this_machine
@@ -26,6 +26,7 @@ from pocketvl.pipelines.variants import (
     Variants,
     VariantStages,
     checked_variants,
+    refused_layer,
 )
 from pocketvl.recipes.export_recipe import DEFAULT, ExportRecipe, read_export_recipe
 from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, publish, run
@@ -215,8 +216,15 @@ def export_chosen(
     Raises:
         PocketVLError: something is wrong with the inputs.
     """
-    mixed = {variant_name(engine, Precision.MIXED): (engine, Precision.MIXED) for engine in Engine}
-    planned = _Export(settings, read_export_recipe(settings.recipe), cache, progress, mixed, search)
+    recipe = read_export_recipe(settings.recipe)
+    precisions = {precision for layers in chosen.layers.values() for _, precision in layers}
+    able = [
+        engine
+        for engine in Engine
+        if all(refused_layer(engine, precision, recipe.grids) is None for precision in precisions)
+    ]
+    mixed = {variant_name(engine, Precision.MIXED): (engine, Precision.MIXED) for engine in able}
+    planned = _Export(settings, recipe, cache, progress, mixed, search)
     check_replaceable(settings.out, written_bundle)
     return _finish(settings, planned.last_stage(FallbackResult({Precision.MIXED: chosen})), cache, progress)
 
@@ -258,8 +266,8 @@ def verify(
     opened = Bundle.open(bundle)
     settings = _gate_of(gate, family_of(source))
     opened.verify()
-    if {open_checkpoint(source).space()} != opened.manifest.spaces:
-        raise RecipeError(f"{bundle} was not exported from {source}: their embedding spaces differ")
+    if not is_bundle_of(opened, open_checkpoint(source)):
+        raise RecipeError(f"{bundle} was not exported from {source}: their outputs differ")
     names = tuple(opened.manifest.variants)
     reference = RunReference(source, data)
     runs = {name: RunVariant(reference, bundle, data, name) for name in names}

@@ -5,22 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pocketvl.data.dataset import Dataset
 from pocketvl.network.precisions import PLANS, QUANTIZED
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.lowering import GraphStage
-from pocketvl.pipelines.stages.measuring import RunReference, RunVariant
+from pocketvl.pipelines.stages.measuring import CompareVariant, RunReference, RunVariant, read_comparison
 from pocketvl.pipelines.stages.quantizing import RankLayers, loss_by_layer, read_ranking
 from pocketvl.pipelines.variants import Fallbacks, Variants, VariantStages
 from pocketvl.stage import Event, plan, run
-from pocketvl.tasks import TASK_FILE, load_task
-from pocketvl.tasks.base import Task
-from pocketvl.tasks.metrics import Metric, TaskOutcomes
-from pocketvl.tasks.outputs import OUTPUTS_FILE, Outputs, load_outputs
+from pocketvl.tasks.metrics import Metric
 from pocketvl_runtime.manifest import Precision, Status
 
 if TYPE_CHECKING:
@@ -176,7 +171,6 @@ class _Precision:
 
     def _reports(self, fallbacks: Fallbacks) -> dict[str, VariantReport]:
         """The variants, measured."""
-        from pocketvl.evaluate.compare import variant_metrics
         from pocketvl.evaluate.report import VariantReport
 
         trial = self.trial
@@ -185,33 +179,26 @@ class _Precision:
             name: self.stages.graphs(engine, self.precision, fallbacks)
             for name, (engine, _) in self.variants.items()
         }
-        runs = {name: variant_run(trial.base, trial.data, name, each) for name, each in graphs.items()}
+        compared = {
+            name: CompareVariant(
+                reference, variant_run(trial.base, trial.data, name, each), trial.data, trial.is_task_data
+            )
+            for name, each in graphs.items()
+        }
         lowered = [graph for each in graphs.values() for graph in each]
-        results = run(plan([reference, *lowered, *runs.values()]), trial.cache, trial.progress)
-        expected = load_outputs(results[reference].folder / OUTPUTS_FILE)
-        task = load_task(results[reference].folder / TASK_FILE)
-        outcomes = self._outcomes(task, expected)
+        results = run(plan([*lowered, *compared.values()]), trial.cache, trial.progress)
         reports = {}
-        for name, stage in runs.items():
-            found = load_outputs(results[stage].folder / OUTPUTS_FILE)
+        for name, stage in compared.items():
+            found = read_comparison(results[stage].folder)
             reports[name] = VariantReport(
                 engine=self.variants[name][0],
                 precision=self.precision,
                 status=Status.EXPERIMENTAL,
                 size_bytes=sum((results[g].folder / g.file).stat().st_size for g in graphs[name]),
-                metrics=variant_metrics(outcomes, self._outcomes(task, found)),
-                parity=task.parity(expected, found),
+                metrics=found.metrics,
+                parity=found.parity,
             )
         return reports
-
-    def _outcomes(self, task: Task, outputs: Outputs) -> TaskOutcomes:
-        if not self.trial.is_task_data:
-            return TaskOutcomes({}, ())
-        return task.measure(self._dataset, outputs)
-
-    @cached_property
-    def _dataset(self) -> Dataset:
-        return Dataset.open(self.trial.data)
 
 
 def _bytes(reports: Mapping[str, VariantReport]) -> int:

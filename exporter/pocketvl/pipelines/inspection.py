@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketvl.compress.costs import Cost, costs_of
-from pocketvl.errors import SourceError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.base import Component
 from pocketvl.network.heads import Head
 from pocketvl.network.ports import Port
-from pocketvl.pipelines.stages.components import exported_components
 from pocketvl.pipelines.variants import DEFAULT_VARIANTS
 from pocketvl.recipes.compress_recipe import METHODS
 
@@ -51,7 +49,7 @@ class Inspection:
         dtype: in which most of its weights are stored.
         head: how its components answer.
         components: by name.
-        variants: that `pocketvl export` makes of it by default; none where it cannot be exported.
+        variants: that `pocketvl export` makes of it by default.
         notes: what the user should know, one sentence each.
     """
 
@@ -81,20 +79,14 @@ def inspect(source: Path) -> Inspection:
     """
     checkpoint = open_checkpoint(source)
     costs = costs_of(checkpoint)
-    variants: tuple[str, ...] = DEFAULT_VARIANTS
-    notes = checkpoint.contract.notes
-    try:
-        exported_components(source)
-    except SourceError as error:
-        variants, notes = (), (*notes, str(error))
     return Inspection(
         checkpoint.contract.name,
         checkpoint.contract.family,
         str(checkpoint.dtype).removeprefix("torch."),
         checkpoint.contract.head,
         {name: _component(checkpoint, each, costs[name]) for name, each in checkpoint.components.items()},
-        variants,
-        notes,
+        DEFAULT_VARIANTS,
+        checkpoint.contract.notes,
     )
 
 

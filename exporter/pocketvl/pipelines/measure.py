@@ -22,14 +22,14 @@ from pocketvl.evaluate.report import (
 )
 from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.lower.backends import BACKENDS, backend_of
-from pocketvl.pipelines.bundle import REPORT_FILES
+from pocketvl.pipelines.bundle import REPORT_FILES, inputs_of
 from pocketvl.pipelines.stages.measuring import BENCH_FILE, NOTES_FILE
 from pocketvl.pipelines.stages.quantizing import CalibrateComponent, RankLayers, read_ranking
 from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl.tasks.base import Task
 from pocketvl.tasks.bundle_runner import BundleRunner
-from pocketvl.tasks.golden import GoldenInputs, ManifestTasks, expected_outputs
+from pocketvl.tasks.golden import ManifestTasks, expected_outputs
 from pocketvl.tasks.metrics import TaskOutcomes
 from pocketvl.tasks.outputs import OUTPUTS_FILE, Outputs, component_of, load_outputs
 from pocketvl.tasks.parity import ParityReport
@@ -126,7 +126,7 @@ def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateCompone
 
 def golden_outputs(bundle: Bundle, task: Task, variants: Sequence[str]) -> dict[str, Outputs]:
     """What each variant makes of the golden pack, and of what the bundle's tasks ask beside it."""
-    inputs, tasks = _golden_inputs(bundle), _runnable(bundle.manifest)
+    inputs, tasks = inputs_of(bundle, bundle.golden()), _runnable(bundle.manifest)
     return {name: task.golden.outputs(BundleRunner(bundle, name), inputs, tasks) for name in variants}
 
 
@@ -141,19 +141,13 @@ def with_tolerances(
         outputs: what `golden_outputs` found.
         variants: which ship.
     """
-    golden, inputs, tasks = bundle.golden(), _golden_inputs(bundle), _runnable(bundle.manifest)
+    golden, tasks = bundle.golden(), _runnable(bundle.manifest)
+    inputs = inputs_of(bundle, golden)
     tolerance = {
         name: task.golden.tolerance(golden, inputs, outputs[name], tasks, spec.precision is Precision.FP32)
         for name, spec in variants.items()
     }
     return replace(golden, tolerance=tolerance)
-
-
-def _golden_inputs(bundle: Bundle) -> GoldenInputs:
-    golden = bundle.golden()
-    return GoldenInputs(
-        [bundle.file(image.file) for image in golden.images], [text.text for text in golden.texts]
-    )
 
 
 def _runnable(manifest: Manifest) -> ManifestTasks:

@@ -19,19 +19,20 @@ from pocketvl.errors import RecipeError
 from pocketvl.families import read_contract
 from pocketvl.families.base import Contract
 from pocketvl.lower.backends import backend_of
+from pocketvl.lower.forms import described
 from pocketvl.network.precisions import PLANS
 from pocketvl.pipelines.export import ExportResult, ExportSettings, export_chosen, written_bundle
 from pocketvl.pipelines.stages.components import open_component
 from pocketvl.pipelines.stages.lowering import LowerGraph
 from pocketvl.pipelines.stages.quantizing import QuantizeComponent, loss_by_layer, read_ranking
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
-from pocketvl.pipelines.variants import Fallbacks, VariantStages
+from pocketvl.pipelines.variants import Fallbacks, VariantStages, refused_layer
 from pocketvl.recipes.export_recipe import DEFAULT, read_export_recipe
 from pocketvl.stage import Event, Result, Results, check_replaceable, plan, run
 from pocketvl.tasks import task_of
 from pocketvl.tasks.encoding import Encoder
 from pocketvl_runtime.backends import open_backend
-from pocketvl_runtime.manifest import Engine, GraphSpec, Precision
+from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, variant_name
 from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -91,6 +92,15 @@ class SearchRequest:
     def __post_init__(self) -> None:
         if len(set(self.widths)) < 2 or not set(self.widths) <= set(_PRECISIONS):
             raise RecipeError(f"widths: two or more of {', '.join(map(str, sorted(_PRECISIONS)))} are needed")
+        grids = read_export_recipe(self.recipe).grids
+        for bits in self.widths:
+            refused = refused_layer(self.engine, _PRECISIONS[bits], grids)
+            if refused is not None:
+                title = backend_of(self.engine).title
+                raise RecipeError(
+                    f"widths: {bits} bits would be {described(refused)}, which {title} does not run; leave "
+                    "them out, or search for another engine"
+                )
 
 
 def search(
@@ -146,7 +156,7 @@ class _Search:
 
     @cached_property
     def stages(self) -> VariantStages:
-        recipe = replace(read_export_recipe(self.request.recipe), qat=None)
+        recipe = replace(read_export_recipe(self.request.recipe), qat=None, products=None)
         return VariantStages(self.request.source, self.request.calibration, recipe, is_quantized=True)
 
     @cached_property
@@ -346,7 +356,13 @@ class _Search:
         for group, bits in zip(self.groups, chosen.widths, strict=True):
             if bits != 8:
                 fallbacks = fallbacks.with_group(group.component, group.layers, _PRECISIONS[bits])
-        uniform = [f"{engine.value}-{_PRECISIONS[bits].value}" for engine in Engine for bits in self.stored]
+        grids = self.stages.recipe.grids
+        uniform = [
+            variant_name(engine, _PRECISIONS[bits])
+            for engine in Engine
+            for bits in self.stored
+            if refused_layer(engine, _PRECISIONS[bits], grids) is None
+        ]
         exporting = ExportSettings(
             request.source,
             request.out,
@@ -383,9 +399,10 @@ class _Search:
 
 
 def _bytes_of(layer: QuantizedLayer) -> int:
-    """Weights and scales as engines store them: 4 bits two a byte; scales of groups in fp16."""
+    """Weights, scales and zero points as engines store them: bits side by side, scales of groups fp16."""
     bits = layer.spec.weights.bits
-    return layer.weights.size * bits // 8 + layer.scale.size * (2 if layer.scale.ndim == 2 else 12)
+    zeros = 0 if layer.zero_point is None else layer.zero_point.size * bits // 8
+    return layer.weights.size * bits // 8 + zeros + layer.scale.size * (2 if layer.scale.ndim == 2 else 12)
 
 
 def _median_ms(component: str, engine: Engine, content: bytes) -> float:

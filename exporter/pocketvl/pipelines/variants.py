@@ -8,16 +8,21 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
-from pocketvl.network.precisions import PLANS, QUANTIZED, Storage
+from pocketvl.families import family_of
+from pocketvl.families.layers.segments import Blocks
+from pocketvl.lower.backends import backend_of
+from pocketvl.lower.forms import described, form_of
+from pocketvl.network.precisions import PLANS, QUANTIZED, Storage, WeightGrids
+from pocketvl.network.specification import LayerSpec
 from pocketvl.pipelines.stages.components import (
     CalibrationFeeds,
     EqualizeComponent,
     PrepareComponent,
-    exported_components,
 )
 from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import (
     CalibrateComponent,
+    CalibrateProducts,
     ChooseLayers,
     QuantizeComponent,
     RankLayers,
@@ -32,13 +37,26 @@ from pocketvl_runtime.manifest import Engine, Precision, variant_name
 DEFAULT_VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
 Variants = Mapping[str, tuple[Engine, Precision]]
 Prepared = PrepareComponent | EqualizeComponent
+_GRIDS = WeightGrids()
+
+
+def refused_layer(engine: Engine, precision: Precision, grids: WeightGrids = _GRIDS) -> LayerSpec | None:
+    """What an engine does not run of the layers of a precision; None where it runs all of them."""
+    plan = PLANS[precision].layers
+    if plan is None:
+        return None
+    layers = plan.with_weights(grids)
+    wanted = (layers.linear, layers.output, layers.convolution, layers.table)
+    forms = backend_of(engine).forms
+    return next((spec for spec in wanted if form_of(precision.value, spec) not in forms), None)
+
 
 _EVERY: Variants = MappingProxyType(
     {
         variant_name(engine, precision): (engine, precision)
         for engine in Engine
         for precision, plan in PLANS.items()
-        if plan.base is None
+        if plan.base is None and refused_layer(engine, precision) is None
     }
 )
 
@@ -93,7 +111,7 @@ class VariantStages:
     @property
     def components(self) -> tuple[str, ...]:
         """The components that become graphs, by name."""
-        return exported_components(self.source)
+        return family_of(self.source).components
 
     @property
     def feeds(self) -> CalibrationFeeds:
@@ -114,6 +132,13 @@ class VariantStages:
         needs_moments = self.recipe.weights.rounding is Rounding.GPTQ
         settings = replace(self.recipe.calibration, second_moments=needs_moments)
         return CalibrateComponent(self.prepared(component), self.feeds, settings)
+
+    def products_of(self, component: str) -> CalibrateProducts | None:
+        """Activation statistics of attention's products, where the recipe quantizes those."""
+        recipe = self.recipe
+        if recipe.products is None:
+            return None
+        return CalibrateProducts(self.prepared(component), self.feeds, recipe.calibration, recipe.products)
 
     def integers(self, component: str, precision: Precision) -> QuantizeComponent | TrainedComponent:
         """A component quantized to a precision, without fallbacks."""
@@ -139,8 +164,16 @@ class VariantStages:
 
     def graph(self, component: str, engine: Engine, precision: Precision, fallbacks: Fallbacks) -> GraphStage:
         """One graph of a variant."""
-        lowered = LowerGraph(self.floats(component, precision), engine)
+        refused = refused_layer(engine, precision, self.recipe.grids)
+        if refused is not None:
+            raise RecipeError(
+                f"{variant_name(engine, precision)} would hold layers that are {described(refused)}, which "
+                f"{backend_of(engine).title} does not run: leave out the variant, or the recipe's zero_points"
+            )
         plan = PLANS[precision]
+        products = self.recipe.products if (plan.base or precision) is Precision.INT8 else None
+        in_blocks = products not in (None, Blocks.WHOLE)
+        lowered = LowerGraph(self.floats(component, precision), engine, in_blocks)
         if plan.storage is Storage.FLOAT32:
             return lowered
         if plan.storage is Storage.FLOAT16:
@@ -166,5 +199,6 @@ class VariantStages:
             self.calibration_of(component),
             precision,
             recipe.weights,
-            recipe.group_size,
+            recipe.grids,
+            self.products_of(component) if precision is Precision.INT8 else None,
         )

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from pocketvl.errors import RecipeError
 from pocketvl.network.integers import ActivationGrid, spread
-from pocketvl.network.specification import Granularity, GridSpec, Range
+from pocketvl.network.specification import Granularity, GridSpec, Range, Scheme
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 # A scale below the smallest normal float would itself be flushed to 0 by engines that do so.
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
@@ -52,12 +53,6 @@ class Grid:
         """Dequantize integers; shape is kept."""
         return (integers * self.scale.astype(np.float64) + self.offset).astype(np.float32)
 
-    def with_integer_zero_point(self) -> Grid:
-        """The nearest grid on which 0 is a point: offset / scale is rounded to an integer of the grid."""
-        scale = self.scale.astype(np.float64)
-        zero_points = np.clip(np.rint(-self.offset / scale), self.lowest, self.highest)
-        return Grid(self.scale, -zero_points * scale, self.lowest, self.highest)
-
 
 def activation_grid(seen: Range, bits: int = 8) -> ActivationGrid:
     """The affine grid that covers a range, widened to hold 0, which falls on the grid exactly.
@@ -72,26 +67,63 @@ def activation_grid(seen: Range, bits: int = 8) -> ActivationGrid:
 
 
 def weight_scale(weights: Floats, spec: GridSpec, least_scale: Floats | float = 0.0) -> Floats:
-    """Symmetric scales that cover the largest weight of each channel or group.
+    """Scales that cover the weights of each channel or group, or of the tensor.
 
-    A channel of zeros gets scale 1.
+    What holds nothing but zeros gets scale 1.
 
     Args:
         weights: [channels, ...]; per group [channels, inputs].
-        spec: a symmetric grid per channel or per group.
+        spec: their grid.
         least_scale: of channels, no scale is smaller than this: [channels], or one for all.
 
     Returns:
-        float32 [channels], or [channels, groups], each of those a number that fp16 and bfloat16 both have.
+        float32 [channels], equal ones per tensor; or [channels, groups], each of those a number that fp16 and
+        bfloat16 both have.
 
     Raises:
         RecipeError: the groups do not divide the inputs.
     """
-    largest = np.abs(grouped(weights, spec).astype(np.float64)).max(axis=-1, initial=0.0)
-    scale = np.where(largest > 0, np.maximum(largest / spec.highest, _SMALLEST_SCALE), 1.0)
+    low, high = weight_ends(grouped(weights, spec), spec)
+    extent = high - low
+    scale = np.where(extent > 0, np.maximum(extent / (spec.highest - spec.lowest), _SMALLEST_SCALE), 1.0)
     if spec.granularity is Granularity.PER_GROUP:
         return group_scale(scale)
-    return np.maximum(scale[:, 0], least_scale).astype(np.float32)
+    found = np.maximum(scale[:, 0], least_scale)
+    if spec.granularity is Granularity.PER_TENSOR:
+        found = found.max(keepdims=True)
+    return np.broadcast_to(found, len(weights)).astype(np.float32)
+
+
+def weight_ends(values: NDArray[np.generic], spec: GridSpec) -> tuple[Doubles, Doubles]:
+    """The ends of [n, groups, weights], widened to 0, equally far if symmetric: float64 [n, groups] each."""
+    wide = values.astype(np.float64)
+    if spec.scheme is Scheme.AFFINE:
+        return wide.min(axis=-1, initial=0.0), wide.max(axis=-1, initial=0.0)
+    largest = np.abs(wide).max(axis=-1, initial=0.0)
+    return -largest, largest
+
+
+def weight_zero_point(weights: Floats, spec: GridSpec) -> NDArray[np.uint8] | None:
+    """The integers that stand for 0 on affine grids, whatever share of the weights' range a scale covers.
+
+    Returns:
+        uint8, shaped as the scales of `weight_scale`; None where the grid is symmetric.
+    """
+    if spec.scheme is Scheme.SYMMETRIC:
+        return None
+    low, high = weight_ends(grouped(weights, spec), spec)
+    below = np.rint(spec.highest * -low / np.where(high > low, high - low, 1.0))
+    if spec.granularity is not Granularity.PER_GROUP:
+        below = np.broadcast_to(below[:, 0], len(weights))
+    return below.astype(np.uint8)
+
+
+def step_ends(
+    spec: GridSpec, zero_point: NDArray[np.uint8] | None, shape: tuple[int, ...]
+) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """The least and greatest weights of a grid, in steps from 0, in a shape that broadcasts to `shape`."""
+    zero = np.zeros(1, np.int16) if zero_point is None else spread(zero_point.astype(np.int16), shape)
+    return spec.lowest - zero, spec.highest - zero
 
 
 def group_scale(scale: NDArray[np.floating]) -> Floats:
@@ -102,27 +134,35 @@ def group_scale(scale: NDArray[np.floating]) -> Floats:
 
 
 def grouped(weights: NDArray[np.generic], spec: GridSpec) -> NDArray[np.generic]:
-    """Weights as [channels, groups, weights of a group]; per channel there is one group."""
-    flat = weights.reshape(len(weights), -1)
+    """Weights as [channels, groups, weights of a group]; per channel one group, per tensor [1, 1, all]."""
+    flat = weights.reshape(1 if spec.granularity is Granularity.PER_TENSOR else len(weights), -1)
     size = spec.group_size or flat.shape[1]
     if spec.group_size is not None and (weights.ndim != 2 or flat.shape[1] % size):
         raise RecipeError(f"groups of {size} do not divide weights of shape {list(weights.shape)}")
     return flat.reshape(len(flat), -1, size)
 
 
-def quantize_weights(weights: Floats, scale: Floats, spec: GridSpec) -> NDArray[np.int8]:
+def quantize_weights(
+    weights: Floats, scale: Floats, spec: GridSpec, zero_point: NDArray[np.uint8] | None = None
+) -> NDArray[np.signedinteger]:
     """Round weights to nearest.
 
     Args:
         weights: [channels, ...].
         scale: [channels], or [channels, groups].
-        spec: a symmetric grid.
+        spec: their grid.
+        zero_point: shaped as the scale, where the grid is affine.
 
     Returns:
-        int8, shaped as the weights.
+        Steps from 0, shaped as the weights: int8, or int16 where 8 bits have a zero point.
     """
-    grid = Grid(spread(scale, weights.shape), np.zeros(1), spec.lowest, spec.highest)
-    return grid.quantize(weights).astype(np.int8)
+    steps = np.rint(weights.astype(np.float64) / spread(scale.astype(np.float64), weights.shape))
+    return as_steps(np.clip(steps, *step_ends(spec, zero_point, weights.shape)), spec)
+
+
+def as_steps(steps: NDArray[np.generic], spec: GridSpec) -> NDArray[np.signedinteger]:
+    """Rounded weights in the type that holds them: int8, or int16 where 8 bits have a zero point."""
+    return steps.astype(np.int16 if (spec.highest - spec.lowest) > 254 else np.int8)
 
 
 def least_weight_scale(bias: Floats, input_scale: float) -> Floats:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError, RecipeError
 from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
-from pocketvl.network.precisions import PLANS, QUANTIZED, LayerPlan
+from pocketvl.network.precisions import PLANS, QUANTIZED, LayerPlan, WeightGrids
 from pocketvl.network.specification import ComponentSpec, Granularity, LayerSpec, Mode
 from pocketvl.observe.calibrate import LAYERS, Calibration, LayerCalibration
 from pocketvl.quantize.arithmetic import (
@@ -19,6 +17,7 @@ from pocketvl.quantize.arithmetic import (
     least_weight_scale,
     quantize_bias,
     weight_scale,
+    weight_zero_point,
 )
 from pocketvl.quantize.products import quantize_products
 from pocketvl.quantize.rounding import (
@@ -35,6 +34,7 @@ from pocketvl_runtime.manifest import Precision
 __all__ = ["QuantizeSettings", "component_spec", "quantize_component"]
 
 _SETTINGS = QuantizeSettings()
+_GRIDS = WeightGrids()
 
 
 def component_spec(
@@ -42,7 +42,7 @@ def component_spec(
     precision: Precision,
     tables: tuple[str, ...] = (),
     final: str | None = None,
-    group_size: int = 32,
+    grids: WeightGrids = _GRIDS,
 ) -> ComponentSpec:
     """The specification of a precision: linears, convolutions and token tables by its plan, others in float.
 
@@ -51,7 +51,7 @@ def component_spec(
         precision: one of `QUANTIZED`.
         tables: its token tables.
         final: the linear that gives its output.
-        group_size: 32, 64 or 128 weights of an output channel, where the precision has them in groups.
+        grids: what is chosen of the precision's grids for weights.
 
     Raises:
         RecipeError: another precision or group size.
@@ -60,27 +60,30 @@ def component_spec(
     if plan.layers is None:
         known = ", ".join(each.value for each in QUANTIZED)
         raise RecipeError(f"no component is quantized to {precision.value}; there are {known}")
-    layers = plan.layers
-    if layers.linear.weights.granularity is Granularity.PER_GROUP:
-        weights = replace(layers.linear.weights, group_size=group_size)
-        layers = replace(layers, linear=replace(layers.linear, weights=weights))
-    higher = None if plan.fallback is None else PLANS[plan.fallback].layers
+    layers, ungrouped = plan.layers.with_weights(grids), _ungrouped(precision, grids)
     specs = {
-        name: layers.output if name == final else _layer_spec(child, layers, higher)
+        name: layers.output if name == final else _layer_spec(child, layers, ungrouped)
         for name, child in module.named_modules()
         if isinstance(child, LAYERS)
     }
     return ComponentSpec(specs | dict.fromkeys(tables, layers.table))
 
 
-def _layer_spec(child: nn.Module, layers: LayerPlan, higher: LayerPlan | None) -> LayerSpec:
-    """How a layer is quantized; `higher` is for linears whose inputs no group size divides."""
+def _ungrouped(precision: Precision, grids: WeightGrids) -> LayerSpec:
+    """How linears are quantized whose inputs the group size does not divide."""
+    plan = PLANS[precision]
+    assert plan.layers is not None
+    if plan.fallback is None or plan.layers.linear.weights.granularity is not Granularity.PER_GROUP:
+        return plan.layers.with_weights(grids).linear
+    return _ungrouped(plan.fallback, grids)
+
+
+def _layer_spec(child: nn.Module, layers: LayerPlan, ungrouped: LayerSpec) -> LayerSpec:
+    """How a layer is quantized; `ungrouped` is for linears whose inputs the group size does not divide."""
     if not isinstance(child, nn.Linear):
         return layers.convolution
     group_size = layers.linear.weights.group_size
-    if group_size is None or higher is None or child.in_features % group_size == 0:
-        return layers.linear
-    return higher.linear
+    return layers.linear if group_size is None or child.in_features % group_size == 0 else ungrouped
 
 
 def quantize_component(
@@ -154,16 +157,17 @@ def _quantize_layer(
         scale = clipped_scale(weights, spec.weights, moment, least)
     else:
         scale = weight_scale(weights, spec.weights, least)
-    integers = round_weights(weights, scale, spec.weights, settings.rounding, moment, feedback)
+    zero_point = weight_zero_point(weights, spec.weights)
+    integers = round_weights(weights, scale, spec.weights, settings.rounding, moment, feedback, zero_point)
     if bias is not None and seen is not None and settings.correct_bias:
         bias = correct_bias(bias, weights, integers, scale, seen.input_mean)
     if bias is None or inputs is None:
-        return QuantizedLayer(spec, integers, scale, bias, inputs, outputs)
+        return QuantizedLayer(spec, integers, scale, bias, inputs, outputs, zero_point)
     try:
         steps = quantize_bias(bias, inputs.scale, scale)
     except ValueError as error:  # the scales allow for the bias, not for a correction far beyond it
         raise DataError(f"{error}; calibrate again, on the module that is quantized") from error
-    return QuantizedLayer(spec, integers, scale, steps, inputs, outputs)
+    return QuantizedLayer(spec, integers, scale, steps, inputs, outputs, zero_point)
 
 
 def _needs_calibration(spec: LayerSpec, settings: QuantizeSettings, bias: Floats | None) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -120,22 +121,31 @@ class _LearnedScale(torch.autograd.Function):
 
 
 class LearnedWeights(nn.Module):
-    """Learned symmetric scales of one layer's weights, per channel or per group.
+    """Learned scales of one layer's weights, per tensor, channel or group, and offsets of affine grids.
 
     Source: Esser et al., 2019 (arXiv 1902.08153); the gradient's factor 1 / sqrt(N * Qp) from section 2.2,
-    N being the weights that share a scale.
+    N being the weights that share a scale. With an offset Bhalgat et al., 2020 (arXiv 2004.09576).
     """
 
     def __init__(self, layer: QuantizedLayer, rate: float) -> None:
         """Args: layer: gives the initial scales. rate: learning rate of scales relative to weights."""
         super().__init__()
         self._spec, self._shape, self._rate = layer.spec.weights, layer.scale.shape, rate
+        scale = torch.from_numpy(layer.scale.reshape(-1).copy())
+        if self._spec.granularity is Granularity.PER_TENSOR:
+            scale = scale[:1]
         self.initial: torch.Tensor
-        self.register_buffer("initial", torch.from_numpy(layer.scale.reshape(-1).copy()))
-        self.change = nn.Parameter(torch.zeros(layer.scale.size))  # a vector, for weight decay to pass over
+        self.register_buffer("initial", scale)
+        self.change = nn.Parameter(torch.zeros(len(scale)))  # a vector, for weight decay to pass over
+        self.shift: nn.Parameter | None = None  # of the offsets, in widths of the first grid
+        if layer.zero_point is not None:
+            zero_point = torch.from_numpy(layer.zero_point.reshape(-1).astype(np.float32))
+            self.initial_offset: torch.Tensor
+            self.register_buffer("initial_offset", -zero_point * scale)
+            self.shift = nn.Parameter(torch.zeros(len(scale)))
 
     def scale(self, least: torch.Tensor | None = None) -> torch.Tensor:
-        """float32 [channels], or [channels, groups] of numbers that fp16 and bfloat16 both have.
+        """float32 [channels], equal per tensor; or [channels, groups] of numbers of both fp16 and bfloat16.
 
         Args:
             least: [channels], no scale is smaller; None where nothing is asked of them.
@@ -143,27 +153,53 @@ class LearnedWeights(nn.Module):
         learned: torch.Tensor = _LearnedScale.apply(  # type: ignore[no-untyped-call]
             self.change, self.initial, self._rate
         )
-        learned = learned.reshape(self._shape)
+        learned = learned.expand(math.prod(self._shape)).reshape(self._shape)
         if self._spec.granularity is Granularity.PER_GROUP:
             fitting = torch.from_numpy(group_scale(learned.detach().cpu().numpy()))
             return straight_through(learned, fitting.to(learned.device))
+        if least is not None and self._spec.granularity is Granularity.PER_TENSOR:
+            least = least.max()
         return learned if least is None else straight_through(learned, torch.maximum(learned, least))
+
+    def offset(self) -> torch.Tensor | None:
+        """float32, shaped as the scales: what the least integers stand for, not yet multiples of these."""
+        if self.shift is None:
+            return None
+        offset = self.initial_offset + self._rate * self._spec.highest * self.initial * self.shift
+        return offset.reshape(self._shape)
+
+    def zero_point(self, scale: torch.Tensor) -> torch.Tensor | None:
+        """Whole numbers as float32, shaped as the scales: the integers that stand for 0 with these scales."""
+        offset = self.offset()
+        if offset is None:
+            return None
+        return zero_point_of(scale, offset, self._spec.lowest, self._spec.highest)
 
     def forward(self, weights: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Fake-quantize the weights; shape is kept."""
         channels, groups = len(weights), scale.numel() // len(weights)
         split = weights.reshape(channels, groups, -1)  # [channels, groups, weights of a group]
-        factor = 1 / math.sqrt(split.shape[-1] * self._spec.highest)
-        steps = scale.reshape(channels, groups, 1)
-        fake = learned_fake_quantize(split, steps, None, self._spec.lowest, self._spec.highest, factor)
+        factor = 1 / math.sqrt(weights.numel() // len(self.initial) * self._spec.highest)
+        steps, offset = scale.reshape(channels, groups, 1), self.offset()
+        offsets = None if offset is None else offset.reshape(steps.shape)
+        fake = learned_fake_quantize(split, steps, offsets, self._spec.lowest, self._spec.highest, factor)
         return fake.reshape(weights.shape)
 
-    def integers(self, weights: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """int8, shaped as the weights: those that `forward` multiplies by the scale."""
+    def integers(
+        self, weights: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Steps from 0, shaped as the weights: those that `forward` multiplies by the scale.
+
+        int8, or int16 where 8 bits have a zero point.
+        """
         channels = len(weights)
-        steps = weights.reshape(channels, scale.numel() // channels, -1) / scale.reshape(channels, -1, 1)
-        rounded = torch.round(steps).clamp(self._spec.lowest, self._spec.highest)
-        return rounded.to(torch.int8).reshape(weights.shape)
+        steps = torch.round(
+            weights.reshape(channels, scale.numel() // channels, -1) / scale.reshape(channels, -1, 1)
+        )
+        zero = torch.zeros(1) if zero_point is None else zero_point.reshape(channels, -1, 1)
+        rounded = steps.clamp(self._spec.lowest - zero, self._spec.highest - zero)
+        kind = torch.int16 if self._spec.highest - self._spec.lowest > 254 else torch.int8
+        return rounded.to(kind).reshape(weights.shape)
 
 
 class LearnedActivation(nn.Module):

@@ -15,9 +15,9 @@ from torch import nn
 from torch.func import functional_call
 
 from pocketvl.errors import RecipeError
-from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
+from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer, QuantizedProduct
 from pocketvl.network.specification import Granularity, Mode
-from pocketvl.quantize.arithmetic import quantize_bias
+from pocketvl.quantize.arithmetic import quantize_bias, step_ends
 from pocketvl.quantize.fake import fake_quantize_dynamic, straight_through
 from pocketvl.quantize.learned import LearnedActivation, LearnedWeights
 from pocketvl.quantize.products import multiplied
@@ -81,8 +81,8 @@ class QatComponent(nn.Module):
         _freeze_folded_(self.module)
         self._component = component
         pairs = [(layer.input, layer.output) for layer in component.layers.values()]
-        pairs += [(product.left, product.right) for product in component.products.values()]
-        grids = dict.fromkeys(grid for both in pairs for grid in both if grid is not None)
+        products = [(each.left, each.right, each.output) for each in component.products.values()]
+        grids = dict.fromkeys(grid for several in (*pairs, *products) for grid in several if grid is not None)
         self._index = {grid: index for index, grid in enumerate(grids)}
         self.activations = nn.ModuleList(LearnedActivation(grid, scale_rate) for grid in grids)
         self.weights = nn.ModuleList(LearnedWeights(layer, scale_rate) for layer in component.layers.values())
@@ -123,12 +123,12 @@ class QatComponent(nn.Module):
             state[f"{name}.weight"] *= unit
             layers[name] = self._finished(state[f"{name}.weight"], child, layer, learned)
         products = {
-            name: replace(
-                product, left=self._grid(product.left).grid(), right=self._grid(product.right).grid()
+            name: QuantizedProduct(
+                product.spec, **{side: self._grid(grid).grid() for side, grid in product.grids.items()}
             )
             for name, product in self._component.products.items()
         }
-        return Finished(state, QuantizedComponent(layers, products))
+        return Finished(state, replace(self._component, layers=layers, products=products))
 
     def _learned(self) -> Iterator[tuple[str, QuantizedLayer, LearnedWeights, nn.Module]]:
         """For each layer: its name, initial integers, learned scales and the module."""
@@ -156,15 +156,19 @@ class QatComponent(nn.Module):
         self, weight: torch.Tensor, child: nn.Module, layer: QuantizedLayer, learned: LearnedWeights
     ) -> QuantizedLayer:
         with torch.no_grad():
-            scale = self._weight_scale(child, layer, learned).cpu()
-        integers = learned.integers(weight, scale).numpy()
+            scale = self._weight_scale(child, layer, learned)
+            zero_point, scale = learned.zero_point(scale), scale.cpu()
+        if zero_point is not None:
+            zero_point = zero_point.cpu()
+        integers = learned.integers(weight, scale, zero_point).numpy()
+        zeros = None if zero_point is None else zero_point.numpy().astype(np.uint8)
         inputs, outputs = self._activation(layer.input), self._activation(layer.output)
         kept = scale.numpy().copy()
         bias = None if layer.bias is None else _numpy(child.get_parameter("bias"))
         if inputs is None or outputs is None:
-            return QuantizedLayer(layer.spec, integers, kept, bias)
+            return QuantizedLayer(layer.spec, integers, kept, bias, zero_point=zeros)
         steps = None if bias is None else quantize_bias(bias, inputs.grid().scale, kept)
-        return QuantizedLayer(layer.spec, integers, kept, steps, inputs.grid(), outputs.grid())
+        return QuantizedLayer(layer.spec, integers, kept, steps, inputs.grid(), outputs.grid(), zeros)
 
     @contextmanager
     def _hooked(self) -> Iterator[None]:
@@ -189,7 +193,8 @@ class QatComponent(nn.Module):
         product = self._component.products.get(name)
         if product is None:
             return torch.matmul(left, right)
-        return torch.matmul(self._grid(product.left)(left), self._grid(product.right)(right))
+        result = torch.matmul(self._grid(product.left)(left), self._grid(product.right)(right))
+        return result if product.output is None else self._grid(product.output)(result)
 
 
 class _Before:
@@ -249,12 +254,15 @@ def _start_(child: nn.Module, layer: QuantizedLayer) -> None:
         integers = torch.from_numpy(layer.weights).to(weight).reshape(len(weight), -1)
         scale = torch.from_numpy(layer.scale).to(weight).reshape(len(weight), -1)
         scale = scale.repeat_interleave(integers.shape[1] // scale.shape[1], dim=1)  # [channels, inputs]
-        ends = layer.spec.weights
-        steps = (weight.reshape(integers.shape) / scale).clamp(ends.lowest, ends.highest)
+        lowest, highest = (
+            torch.from_numpy(np.broadcast_to(end, integers.shape).copy())
+            for end in step_ends(layer.spec.weights, layer.zero_point, tuple(integers.shape))
+        )
+        steps = torch.clamp(weight.reshape(integers.shape) / scale, lowest, highest)
         nearest = bool(((steps - integers).abs() < 1 - _ANYWHERE).all())  # either side of a tie is
         reach = _ANYWHERE if nearest else _WELL_WITHIN
-        low = torch.where(integers > ends.lowest, (integers - reach) * scale, -torch.inf)
-        high = torch.where(integers < ends.highest, (integers + reach) * scale, torch.inf)
+        low = torch.where(integers > lowest, (integers - reach) * scale, -torch.inf)
+        high = torch.where(integers < highest, (integers + reach) * scale, torch.inf)
         weight.copy_(torch.clamp(weight, low.reshape(weight.shape), high.reshape(weight.shape)))
         bias = layer.float_bias()
         if bias is not None:

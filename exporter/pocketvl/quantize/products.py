@@ -35,12 +35,15 @@ Multiply = Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor]
 """(name, left [..., M, K], right [..., K, N]) -> [..., M, N]"""
 Change = Callable[[str, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """(name, left, right) -> the two operands that are multiplied in their place"""
-Watch = Callable[[str, torch.Tensor, torch.Tensor], None]
-"""(name, left, right), which are only looked at"""
+Watch = Callable[[str, torch.Tensor, torch.Tensor, torch.Tensor], None]
+"""(name, left, right, what comes out), which are only looked at"""
+Ranges = tuple[Range, Range, Range]
+"""Of the left operand, the right one, and what comes out."""
 
 _SETTINGS = CalibrationSettings()
 _ATTENTION = ("attention", "attn")
 _KINDS = ("scores", "values")
+_PARTS = ("the left operand", "the right operand", "the result")
 _PRODUCTS = frozenset(
     (torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.bmm, torch.Tensor.__matmul__)
 )
@@ -179,10 +182,12 @@ def intercepted(module: nn.Module, change: Change) -> Iterator[None]:
         yield
 
 
-def product_names(
+def product_shapes(
     module: nn.Module, feed: Feed, segments: Segments | None = None, blocks: Blocks = Blocks.WHOLE
-) -> tuple[str, ...]:
-    """Names of the products of two activations in the module's attention, in the order in which they run.
+) -> dict[str, tuple[int, int, int]]:
+    """The products of two activations in the module's attention, in the order in which they run.
+
+    Each is [..., M, K] x [..., K, N]: its name, and (M, K, N).
 
     Args:
         module: in eval mode; left as it is.
@@ -195,11 +200,14 @@ def product_names(
         DataError: an attention cannot be seen into.
         RecipeError: blocks of no segments are asked for.
     """
-    names: dict[str, None] = {}
-    watching = _watching(lambda name, left, right: names.update({name: None}), segments, blocks)
-    with torch.inference_mode(), multiplied(module, watching):
+    shapes: dict[str, tuple[int, int, int]] = {}
+
+    def watch(name: str, left: torch.Tensor, right: torch.Tensor, _: torch.Tensor) -> None:
+        shapes[name] = (left.shape[-2], left.shape[-1], right.shape[-1])
+
+    with torch.inference_mode(), multiplied(module, _watching(watch, segments, blocks)):
         run(module, feed)
-    return tuple(names)
+    return shapes
 
 
 def calibrate_products(
@@ -209,8 +217,8 @@ def calibrate_products(
     segments: Segments | None = None,
     blocks: Blocks = Blocks.WHOLE,
     progress: Progress | None = None,
-) -> dict[str, tuple[Range, Range]]:
-    """Run a module and observe both operands of the products that `product_names` finds.
+) -> dict[str, Ranges]:
+    """Run a module and observe the operands and results of the products that `product_shapes` finds.
 
     Attention weights lie within 0 to 1, but are given the range that was seen: most stay far below 1.
 
@@ -223,23 +231,20 @@ def calibrate_products(
         progress: called after each feed.
 
     Returns:
-        By name, the ranges of the left and of the right operand.
+        By name, the ranges of the left operand, the right one and the result.
 
     Raises:
         DataError: no samples, an attention that cannot be seen into, or values that are not finite.
         RecipeError: blocks of no segments are asked for.
     """
-    seen: dict[str, tuple[TensorObserver, TensorObserver]] = {}
+    seen: dict[str, tuple[TensorObserver, ...]] = {}
     samples, total, done = 1, length_hint(feeds), 0
 
-    def watch(name: str, left: torch.Tensor, right: torch.Tensor) -> None:
+    def watch(name: str, *tensors: torch.Tensor) -> None:
         if name not in seen:
-            seen[name] = (
-                TensorObserver(f"the left operand of {name}", settings),
-                TensorObserver(f"the right operand of {name}", settings),
-            )
-        for observer, operand in zip(seen[name], (left, right), strict=True):
-            observer.observe(operand, samples)
+            seen[name] = tuple(TensorObserver(f"{part} of {name}", settings) for part in _PARTS)
+        for observer, tensor in zip(seen[name], tensors, strict=True):
+            observer.observe(tensor, samples)
 
     with torch.inference_mode(), multiplied(module, _watching(watch, segments, blocks)):
         for feed in feeds:
@@ -250,21 +255,25 @@ def calibrate_products(
                 progress(done, max(total, done), "calibration of products")
     if done == 0:
         raise DataError("calibration needs at least one sample, and got none")
-    return {name: (left.range(), right.range()) for name, (left, right) in seen.items()}
+    return {
+        name: (left.range(), right.range(), result.range()) for name, (left, right, result) in seen.items()
+    }
 
 
 def _watching(watch: Watch, segments: Segments | None, blocks: Blocks) -> Multiply:
-    """Multiplies as torch does, and shows the operands of each product, or of each of its blocks."""
+    """Multiplies as torch does, and shows each product, or each of its blocks."""
     if blocks is not Blocks.WHOLE and segments is None:
         raise RecipeError(f"blocks ({blocks.value}) of products lie between segments, and none are given")
 
     def multiply(name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        result = torch.matmul(left, right)
         if segments is None or blocks is Blocks.WHOLE:
-            watch(name, left, right)
+            watch(name, left, right, result)
         elif segments.span(name, left, right):
             for pair in segments.pairs(blocks):
-                watch(block_name(name, pair), *segments.block(name, pair, left, right))
-        return torch.matmul(left, right)
+                operands = segments.block(name, pair, left, right)
+                watch(block_name(name, pair), *operands, torch.matmul(*operands))
+        return result
 
     return multiply
 
@@ -277,13 +286,13 @@ def run(module: nn.Module, feed: Feed) -> torch.Tensor:
 
 
 def quantize_products(
-    specs: Mapping[str, ProductSpec], seen: Mapping[str, tuple[Range, Range]]
+    specs: Mapping[str, ProductSpec], seen: Mapping[str, Ranges]
 ) -> dict[str, QuantizedProduct]:
     """Quantize products by the calibration statistics of their operands.
 
     Args:
         specs: by the product's name, or its block's; the grids are affine, and of whole tensors.
-        seen: (left, right) of each.
+        seen: the ranges of each.
 
     Raises:
         RecipeError: a grid that engines do not have for activations.
@@ -291,14 +300,15 @@ def quantize_products(
     """
     found = {}
     for name, spec in specs.items():
-        for grid in (spec.left, spec.right):
+        for grid in filter(None, (spec.left, spec.right, spec.output)):
             if grid.scheme is not Scheme.AFFINE or grid.granularity is not Granularity.PER_TENSOR:
-                raise RecipeError(f"{name}: operands have affine grids of whole tensors, not {grid}")
+                raise RecipeError(f"{name}: a product has affine grids of whole tensors, not {grid}")
         if name not in seen:
             raise DataError(f"calibration never ran {name}, so that it cannot be quantized")
-        left, right = seen[name]
+        left, right, result = seen[name]
+        output = None if spec.output is None else activation_grid(result, spec.output.bits)
         found[name] = QuantizedProduct(
-            spec, activation_grid(left, spec.left.bits), activation_grid(right, spec.right.bits)
+            spec, activation_grid(left, spec.left.bits), activation_grid(right, spec.right.bits), output
         )
     return found
 
@@ -330,7 +340,8 @@ def on_grids(products: Mapping[str, QuantizedProduct], segments: Segments | None
 
 
 def _quantized(product: QuantizedProduct, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    return torch.matmul(fake_quantize(left, product.left), fake_quantize(right, product.right))
+    result = torch.matmul(fake_quantize(left, product.left), fake_quantize(right, product.right))
+    return result if product.output is None else fake_quantize(result, product.output)
 
 
 def _in_blocks(

@@ -73,7 +73,8 @@ def _identity(
         for layer_name, layer in components[name].layers.items():
             digest.update(f"{layer_name}{layer.spec}{layer.input}{layer.output}".encode())
             digest.update(layer.weights.tobytes() + layer.scale.tobytes())
-            digest.update(b"" if layer.bias is None else layer.bias.tobytes())
+            for each in (layer.bias, layer.zero_point):
+                digest.update(b"" if each is None else each.tobytes())
         digest.update(f"{sorted(components[name].products.items())}".encode())
     digest.update(samples.identity())
     return digest.hexdigest()

@@ -26,7 +26,7 @@ class QuantizationAwareTraining(CompressionMethod):
 
     Attributes:
         training: how they are trained.
-        precision: int8 or int4.
+        precision: int8, int4 or int2.
     """
 
     kind: ClassVar[str] = "qat"
@@ -40,8 +40,8 @@ class QuantizationAwareTraining(CompressionMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.precision not in (Precision.INT8, Precision.INT4):
-            raise RecipeError(f"precision: int8 or int4, not {self.precision}")
+        if self.precision not in (Precision.INT8, Precision.INT4, Precision.INT2):
+            raise RecipeError(f"precision: int8, int4 or int2, not {self.precision}")
 
     def title(self, fraction: float) -> str:
         return f"train for {self.precision.value}"

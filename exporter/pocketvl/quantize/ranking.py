@@ -7,21 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from pocketvl.network.integers import QuantizedComponent
-
-
-class Ablation(StrEnum):
-    """The model that a group of layers is compared with.
-
-    Alone: only that group is quantized, and what is lost is its doing. All but: everything is quantized, and
-    then everything but that group; the difference is what leaving it in float would win back. Losses do not
-    add up, since errors of one layer are carried, clipped or drowned by those after it, so the two differ.
-    """
-
-    ALONE = "alone"
-    ALL_BUT = "all_but"
 
 
 @dataclass(frozen=True)
@@ -31,15 +18,13 @@ class LayerSensitivity:
     Attributes:
         layers: the names of the group's layers.
         bits: of their weights.
-        ablation: what the two figures are.
-        loss: alone: the loss of cosine (`EmbeddingLoss.cosine`) that the group causes; all but: the loss of
-            the whole minus the loss without the group, which may be below 0.
+        loss: of cosine (`EmbeddingLoss.cosine`), where only this group is quantized. Losses do not add up:
+            errors of one layer are carried, clipped or drowned by those after it.
         squared: the same of the mean squared error.
     """
 
     layers: tuple[str, ...]
     bits: int
-    ablation: Ablation
     loss: float
     squared: float
 

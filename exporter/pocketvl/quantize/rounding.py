@@ -9,10 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky
 
-from pocketvl.errors import DataError, RecipeError
+from pocketvl.errors import DataError
 from pocketvl.network.integers import spread
-from pocketvl.network.specification import MOST_BITS, Granularity, GridSpec, Scheme
-from pocketvl.quantize.arithmetic import Floats, group_scale, grouped, quantize_weights, weight_scale
+from pocketvl.network.specification import MOST_BITS, Granularity, GridSpec
+from pocketvl.quantize.arithmetic import (
+    Doubles,
+    Floats,
+    as_steps,
+    group_scale,
+    grouped,
+    quantize_weights,
+    step_ends,
+    weight_scale,
+    weight_zero_point,
+)
 from pocketvl.quantize.settings import Rounding
 
 __all__ = [
@@ -24,8 +34,6 @@ __all__ = [
     "output_error",
     "round_weights",
 ]
-
-Doubles = NDArray[np.float64]
 
 _CLIPPINGS = 40
 # The least share of the largest weight that a grid still reaches; with fewer bits, more is worth clipping.
@@ -43,14 +51,14 @@ def clipped_scale(
     second_moment: Doubles | None = None,
     least_scale: Floats | float = 0.0,
 ) -> Floats:
-    """The scales, from those that reach the largest weight down, whose rounded weights have the least error.
+    """The scales, from those that cover all weights down, whose rounded weights have the least error.
 
-    The error of a channel or group is the sum of (w - s * q)^2, each weight's weighted by the mean square of
-    its input: what it would do to the output if inputs were uncorrelated.
+    The error of a channel or group, or of the tensor, is the sum of (w - s * q)^2, each weight's weighted by
+    the mean square of its input: what it would do to the output if inputs were uncorrelated.
 
     Args:
         weights: [channels, ...]; per group [channels, inputs].
-        spec: a symmetric grid per channel or per group.
+        spec: their grid.
         second_moment: [inputs, inputs], of which the diagonal is read; None to weigh all weights alike.
         least_scale: of channels, no scale is smaller than this: [channels], or one for all.
 
@@ -59,28 +67,42 @@ def clipped_scale(
         is at most theirs.
 
     Raises:
-        RecipeError: the grid is not symmetric, or the groups do not divide the inputs.
+        RecipeError: the groups do not divide the inputs.
         DataError: the second moment is of another number of inputs.
     """
-    _check_symmetric(spec)
     widest = weight_scale(weights, spec, least_scale)
-    values = grouped(weights, spec)  # [channels, groups, size]
-    wide = widest.reshape(values.shape[:2])
-    least = np.broadcast_to(np.maximum(least_scale, _SMALLEST_SCALE), len(values))[:, None]
+    values = grouped(weights, spec)  # [channels, groups, size]; of a tensor [1, 1, all]
+    zero_point = weight_zero_point(weights, spec)
+    low, high = (
+        np.broadcast_to(end.reshape(len(end), -1, 1)[: len(values)], (*values.shape[:2], 1))
+        for end in step_ends(spec, zero_point, widest.shape)
+    )
+    wide = widest.reshape(len(weights), -1)[: len(values)]  # those of a tensor are equal
+    least_scale = np.broadcast_to(np.maximum(least_scale, _SMALLEST_SCALE), len(weights))
+    least = least_scale[:, None] if len(values) > 1 else least_scale.max(keepdims=True)[:, None]
     importance = np.ones(values.shape[1:])  # [groups, size]
     if second_moment is not None:
-        _check_shape(second_moment, importance.size)
-        importance = np.diagonal(second_moment).reshape(importance.shape)
+        _check_shape(second_moment, weights[:1].size)
+        every = np.diagonal(second_moment)
+        importance = np.tile(every, importance.size // every.size).reshape(importance.shape)
     found = np.empty_like(wide)
     rows = max(1, _WEIGHTS_AT_ONCE // max(1, values[:1].size))
     for start in range(0, len(values), rows):
         part = slice(start, start + rows)
-        found[part] = _search(values[part].astype(np.float64), wide[part], least[part], importance, spec)
-    return found.reshape(widest.shape)
+        ends = low[part], high[part]
+        found[part] = _search(
+            values[part].astype(np.float64), wide[part], least[part], ends, importance, spec
+        )
+    return np.broadcast_to(found.reshape(len(values), *widest.shape[1:]), widest.shape).copy()
 
 
 def _search(
-    values: Doubles, widest: Floats, least: NDArray[np.floating], importance: Doubles, spec: GridSpec
+    values: Doubles,
+    widest: Floats,
+    least: NDArray[np.floating],
+    ends: tuple[NDArray[np.int16], NDArray[np.int16]],
+    importance: Doubles,
+    spec: GridSpec,
 ) -> Floats:
     """Of channels [n, groups, size], the best scales [n, groups]; the widest among equals."""
     lowest_error = np.full(widest.shape, np.inf)
@@ -96,7 +118,7 @@ def _search(
         steps = scale.astype(np.float64)[..., None]
         np.divide(values, steps, out=buffer)
         np.rint(buffer, out=buffer)
-        np.clip(buffer, spec.lowest, spec.highest, out=buffer)
+        np.clip(buffer, *ends, out=buffer)
         np.multiply(buffer, steps, out=buffer)
         np.subtract(buffer, values, out=buffer)
         np.square(buffer, out=buffer)
@@ -165,7 +187,8 @@ def round_weights(
     rounding: Rounding,
     second_moment: Doubles | None = None,
     feedback: Callable[[Doubles], Feedback] = error_feedback,
-) -> NDArray[np.int8]:
+    zero_point: NDArray[np.uint8] | None = None,
+) -> NDArray[np.signedinteger]:
     """Round weights to integers, to nearest or by GPTQ.
 
     GPTQ keeps an output channel's nearest integers where its own have a larger output error, as may come of
@@ -174,27 +197,27 @@ def round_weights(
     Args:
         weights: [channels, ...]; convolutions count as [channels, inputs].
         scale: [channels], or [channels, groups].
-        spec: a symmetric grid.
+        spec: their grid.
         rounding: to the nearest, or GPTQ.
         second_moment: float64 [inputs, inputs], the mean of x x^T, not of centred inputs: so means are kept,
             too. Without it, weights are rounded to the nearest.
         feedback: of a second moment; for those who keep it, since layers may share one.
+        zero_point: shaped as the scale, where the grid is affine.
 
     Returns:
-        int8, shaped as the weights.
+        Steps from 0, as those of `quantize_weights`.
 
     Raises:
-        RecipeError: the grid is not symmetric.
         DataError: the second moment is of another number of inputs, or is none.
     """
-    _check_symmetric(spec)
-    nearest = quantize_weights(weights, scale, spec)
+    nearest = quantize_weights(weights, scale, spec, zero_point)
     if rounding is Rounding.NEAREST or second_moment is None:
         return nearest
     flat = weights.reshape(len(weights), -1).astype(np.float64)  # [channels, inputs]
     _check_shape(second_moment, flat.shape[1])
     steps = np.broadcast_to(spread(scale.astype(np.float64), flat.shape), flat.shape)
-    compensated = _round_in_order(flat, steps, spec, feedback(second_moment))
+    ends = step_ends(spec, zero_point, flat.shape)
+    compensated = as_steps(_round_in_order(flat, steps, ends, feedback(second_moment)), spec)
     plain = nearest.reshape(flat.shape)
     plain_error = output_error(flat - plain * steps, second_moment)
     better = output_error(flat - compensated * steps, second_moment) < plain_error
@@ -202,19 +225,23 @@ def round_weights(
 
 
 def _round_in_order(
-    weights: Doubles, steps: NDArray[np.floating], spec: GridSpec, feedback: Feedback
-) -> NDArray[np.int8]:
-    """GPTQ of [channels, inputs], on scales `steps` of that shape."""
+    weights: Doubles,
+    steps: NDArray[np.floating],
+    ends: tuple[NDArray[np.int16], NDArray[np.int16]],
+    feedback: Feedback,
+) -> NDArray[np.int16]:
+    """GPTQ of [channels, inputs], on scales `steps` of that shape, within ends that broadcast to it."""
     order, shares = feedback.order, feedback.shares
+    low, high = (np.broadcast_to(end, weights.shape).T[order] for end in ends)
     # One input's weights of all channels lie side by side: [inputs, channels].
     wanted, steps = (np.ascontiguousarray(values.T[order]) for values in (weights, steps))
-    errors, rounded = np.zeros_like(wanted), np.empty(wanted.shape, np.int8)
+    errors, rounded = np.zeros_like(wanted), np.empty(wanted.shape, np.int16)
     for start in range(0, len(order), _BLOCK):
         block = slice(start, start + _BLOCK)
         aims = wanted[block] + shares[:start, block].T @ errors[:start]
         for at, aim in enumerate(aims, start):
             aim += shares[start:at, at] @ errors[start:at]
-            rounded[at] = integers = np.clip(np.rint(aim / steps[at]), spec.lowest, spec.highest)
+            rounded[at] = integers = np.clip(np.rint(aim / steps[at]), low[at], high[at])
             errors[at] = wanted[at] - integers * steps[at]
     result = np.empty_like(rounded)
     result[order] = rounded
@@ -238,7 +265,7 @@ def output_error(difference: NDArray[np.floating], second_moment: Doubles) -> Do
 def correct_bias(
     bias: Floats,
     weights: Floats,
-    integers: NDArray[np.int8],
+    integers: NDArray[np.signedinteger],
     scale: Floats,
     input_mean: Doubles,
 ) -> Floats:
@@ -247,7 +274,7 @@ def correct_bias(
     Args:
         bias: [channels].
         weights: [channels, ...], before rounding.
-        integers: what they were rounded to.
+        integers: what they were rounded to, in steps from 0.
         scale: [channels], or [channels, groups].
         input_mean: [inputs], or of a grouped convolution [groups * inputs], one group after the other.
 
@@ -268,11 +295,6 @@ def correct_bias(
     moved = np.einsum("gci,gi->gc", by_group, input_mean.reshape(groups, inputs)).reshape(-1)
     corrected: Floats = (bias + moved).astype(np.float32)
     return corrected
-
-
-def _check_symmetric(spec: GridSpec) -> None:
-    if spec.scheme is not Scheme.SYMMETRIC:
-        raise RecipeError(f"weights have symmetric grids, not {spec.scheme.value} ones")
 
 
 def _check_shape(second_moment: Doubles, inputs: int) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from pocketvl.cosines import cosines
 from pocketvl.errors import DataError
 from pocketvl.network.integers import QuantizedComponent
-from pocketvl.quantize.ranking import Ablation, LayerSensitivity, layer_groups
+from pocketvl.quantize.ranking import LayerSensitivity, layer_groups
 from pocketvl.quantize.simulate import simulated
 from pocketvl_runtime.progress import Progress
 
@@ -41,18 +41,14 @@ def measure_sensitivity(
     component: QuantizedComponent,
     feeds: Iterable[Feed],
     progress: Progress | None = None,
-    ablation: Ablation = Ablation.ALONE,
 ) -> tuple[LayerSensitivity, ...]:
     """Measure what every group of layers costs, on the embeddings of the very same inputs.
-
-    Products of two activations are part of the whole and of no group.
 
     Args:
         module: in float, in eval mode; left as it is.
         component: its quantized layers.
         feeds: inputs with a batch axis; of one shape but for it, they are run 64 at a time. All are kept.
         progress: called after each group.
-        ablation: whether a group is quantized alone, or is all that is not.
 
     Returns:
         One a group, worst first: by the loss of cosine, then by the squared error.
@@ -67,31 +63,16 @@ def measure_sensitivity(
     if not np.isfinite(expected).all():
         raise DataError("sensitivity: the float model itself gives NaN or infinity; is the checkpoint whole?")
 
-    def loss_of(part: QuantizedComponent) -> EmbeddingLoss:
-        with simulated(module, part):
-            return embedding_loss(expected, _embed(module, batches))
-
     groups = layer_groups(component)
-    whole = loss_of(component) if ablation is Ablation.ALL_BUT else None
     found = []
     for done, layers in enumerate(groups, 1):
-        if whole is None:
-            loss = loss_of(QuantizedComponent({name: component.layers[name] for name in layers}))
-        else:
-            rest = loss_of(_without(component, layers))
-            loss = EmbeddingLoss(whole.cosine - rest.cosine, whole.squared - rest.squared)
+        with simulated(module, QuantizedComponent({name: component.layers[name] for name in layers})):
+            loss = embedding_loss(expected, _embed(module, batches))
         bits = component.layers[layers[0]].spec.weights.bits
-        found.append(LayerSensitivity(layers, bits, ablation, loss.cosine, loss.squared))
+        found.append(LayerSensitivity(layers, bits, loss.cosine, loss.squared))
         if progress is not None:
             progress(done, len(groups), "sensitivity")
     return tuple(sorted(found, key=lambda each: (-each.loss, -each.squared, each.layers)))
-
-
-def measure_relief(
-    module: nn.Module, component: QuantizedComponent, feeds: Iterable[Feed], progress: Progress | None = None
-) -> tuple[LayerSensitivity, ...]:
-    """What keeping each group of layers in float would recover: `measure_sensitivity` with `ALL_BUT`."""
-    return measure_sensitivity(module, component, feeds, progress, Ablation.ALL_BUT)
 
 
 def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) -> EmbeddingLoss:
@@ -110,11 +91,6 @@ def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) ->
     centred[finite] = cosines(left, right)
     squared = float(np.square(left - right).mean()) if finite.any() else 0.0
     return EmbeddingLoss(float(1.0 - np.median(centred)), squared)
-
-
-def _without(component: QuantizedComponent, layers: Sequence[str]) -> QuantizedComponent:
-    kept = {name: layer for name, layer in component.layers.items() if name not in layers}
-    return QuantizedComponent(kept, component.products)
 
 
 def _embed(module: nn.Module, batches: Sequence[tuple[torch.Tensor, ...]]) -> NDArray[np.float64]:

@@ -8,7 +8,8 @@ from typing import Annotated
 from pydantic import Field
 
 from pocketvl.errors import RecipeError
-from pocketvl.network.precisions import PLANS
+from pocketvl.families.layers.segments import Blocks
+from pocketvl.network.precisions import PLANS, WeightGrids
 from pocketvl.network.specification import GROUP_SIZES
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.quantize.settings import QatSettings, QuantizeSettings
@@ -25,7 +26,7 @@ class QatRecipe(Settings):
     """Quantization-aware training of one precision; all others are quantized after training.
 
     Attributes:
-        precision: int8, int8dyn or int4.
+        precision: int8, int8dyn, int4 or int2.
         training: how.
     """
 
@@ -47,7 +48,13 @@ class ExportRecipe(Settings):
         equalize: even out outlier channels first.
         calibration: how activations' ranges are found.
         weights: how weights are rounded.
-        group_size: 4-bit weights that share a scale.
+        group_size: weights of few bits that share a scale.
+        zero_points: each group of 4-bit weights has a zero point, which ONNX Runtime alone runs; groups of 2
+            bits always have one.
+        per_tensor: the 8-bit weights of a layer share one scale, instead of those of an output channel.
+        products: of static int8, which of attention's products of two activations are quantized too: "whole"
+            ones, "each" block of text and image by itself, or the "cross"-modal blocks alone; by default
+            none, for engines are slower with them (docs/RESULTS.md).
         most_growth: where the gate fails, layers move to a higher precision until it passes, or until the
             variant's files are this many times as large as they were.
         qat: trains one precision's components with their quantization in them.
@@ -57,8 +64,16 @@ class ExportRecipe(Settings):
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     weights: QuantizeSettings = field(default_factory=QuantizeSettings)
     group_size: Size = 32
+    zero_points: bool = False
+    per_tensor: bool = False
+    products: Blocks | None = None
     most_growth: Annotated[float, Field(ge=1)] = 1.5
     qat: QatRecipe | None = None
+
+    @property
+    def grids(self) -> WeightGrids:
+        """What it chooses of a precision's grids for weights."""
+        return WeightGrids(self.group_size, self.zero_points, self.per_tensor)
 
     def __post_init__(self) -> None:
         super().__post_init__()

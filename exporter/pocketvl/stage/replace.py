@@ -113,15 +113,15 @@ def publish(result: Path, destination: Path, written: Written, keep: Collection[
 def _is_same(result: Path, target: Path, keep: Collection[str]) -> bool:
     """Whether a folder holds what another one does, files that are kept aside."""
     names, there = (
-        sorted(p.relative_to(at) for p in at.rglob("*") if p.is_file()) for at in (result, target)
+        {path.relative_to(at).as_posix() for path in at.rglob("*") if path.is_file()}
+        for at in (result, target)
     )
-    if names != [name for name in there if name in names or name.as_posix() not in keep]:
+    if names != {name for name in there if name in names or name not in keep}:
         return False
     return all(
         (result / name).stat().st_size == (target / name).stat().st_size
         and (result / name).read_bytes() == (target / name).read_bytes()
-        for name in names
-        if name.as_posix() not in keep
+        for name in names.difference(keep)
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pocketvl.tasks.encoding import Array, Encoder
 from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.model import default_threads
+from pocketvl_runtime.variant_choice import default_threads
 
 
 class BundleRunner:

@@ -15,10 +15,11 @@ from pocketvl.errors import DataError
 from pocketvl.families.base import Contract
 from pocketvl.tasks.base import Task, spread_evenly
 from pocketvl.tasks.encoding import Encoder, Feed
-from pocketvl.tasks.labels_golden import LabelGolden, probabilities_of
+from pocketvl.tasks.labels_golden import LabelGolden
 from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs, component_of
 from pocketvl_runtime.manifest import Activation, PortKind
+from pocketvl_runtime.tasks import activated
 
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
@@ -95,12 +96,14 @@ class LabelTask(Task):
             {kind: correct[chosen] for kind, chosen in rows.items()},
             {kind: _constant_rate([right[row] for row in chosen]) for kind, chosen in rows.items()},
         )
-        return TaskOutcomes({Metric.ASK: outcome}, ())
+        unknown = sum(answer not in self.labels for answer in right)
+        note = f"{unknown} questions have an answer that the model does not know; they count as missed"
+        return TaskOutcomes({Metric.ASK: outcome}, (note,) if unknown else ())
 
     def soft_score(self, dataset: Dataset, outputs: Outputs) -> float:
         asked, logits = self._answered(dataset, outputs)
         index = {label: position for position, label in enumerate(self.labels)}
-        probability = probabilities_of(logits, self.activation)
+        probability = activated(logits, self.activation)
         found = [
             probability[row, index[each.answer]] if each.answer in index else 0.0
             for row, each in enumerate(asked)
@@ -128,7 +131,10 @@ def _feed(encoder: Encoder, dataset: Dataset, component: str, asked: Sequence[Qu
 def _questions(dataset: Dataset) -> tuple[Question, ...]:
     asked = questions_of(dataset)
     if not asked:
-        raise DataError(f"{dataset.root}: no sample has questions and answers (qa)")
+        raise DataError(
+            f"{dataset.root}: no sample has questions and answers, which this model is asked; add them to "
+            'samples.jsonl as "qa": [{"question": "...", "answer": "..."}]'
+        )
     return asked
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset, questions_of
 from pocketvl.families.base import IMAGE, TEXT
@@ -24,6 +23,7 @@ from pocketvl.tasks.golden import (
 from pocketvl.tasks.outputs import Outputs, component_of
 from pocketvl_runtime import manifest
 from pocketvl_runtime.golden import AnswerTolerance, Golden, GoldenArray, Scores
+from pocketvl_runtime.tasks import activated
 
 if TYPE_CHECKING:
     from pocketvl.tasks.base import Runner
@@ -73,9 +73,11 @@ class LabelGolden(GoldenCases):
         self, inputs: GoldenInputs, outputs: Outputs, tasks: ManifestTasks
     ) -> dict[str, tuple[Scores, ...]]:
         pairs = _pairs(len(inputs.images), len(inputs.texts))
-        probability = probabilities_of(outputs[self.port], self.activation)
-        rows = zip(pairs, probability, strict=True)
-        return dict.fromkeys(tasks, tuple(Scores(pair, rounded(row)) for pair, row in rows))
+        found = []
+        for pair, row in zip(pairs, activated(outputs[self.port], self.activation), strict=True):
+            probability = rounded(row)
+            found.append(Scores(pair, probability, answer=self.labels[int(np.argmax(probability))]))
+        return dict.fromkeys(tasks, tuple(found))
 
     def answer_tolerance(
         self, expected: Sequence[Scores], found: Sequence[Scores], task: manifest.Task, is_exact: bool
@@ -89,7 +91,7 @@ class LabelGolden(GoldenCases):
     def shown(self, golden: Golden, outputs: Outputs, tasks: ManifestTasks) -> tuple[ShownAnswer, ...]:
         """Each image's first question with the answers that torch finds likeliest."""
         found = []
-        probability = probabilities_of(outputs[self.port], self.activation)
+        probability = activated(outputs[self.port], self.activation)
         of_images = slice(0, len(golden.images))  # the first pairs are of one image each
         answers = (golden.answers or {})[ASK][of_images]
         for expected, row in zip(answers, probability[of_images], strict=True):
@@ -98,17 +100,6 @@ class LabelGolden(GoldenCases):
             texts = tuple(f"{question} {self.labels[index]}" for index in likeliest)
             found.append(ShownAnswer(expected.inputs[IMAGE], texts, tuple(row[likeliest].tolist())))
         return tuple(found)
-
-
-def probabilities_of(logits: NDArray[np.floating], activation: manifest.Activation) -> NDArray[np.float64]:
-    """Logits [..., labels] to probabilities."""
-    from scipy.special import expit, softmax
-
-    wide = logits.astype(np.float64)
-    found: NDArray[np.float64] = (
-        softmax(wide, axis=-1) if activation is manifest.Activation.SOFTMAX else expit(wide)
-    )
-    return found
 
 
 def _pairs(images: int, texts: int) -> list[dict[str, int]]:

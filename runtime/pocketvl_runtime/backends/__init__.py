@@ -64,11 +64,6 @@ def usable_imports(
     ]
 
 
-def is_installed(engine: Engine) -> bool:
-    """Whether anything that runs this engine's graphs can be imported."""
-    return bool(usable_imports(engine))
-
-
 def can_run(graph: GraphSpec) -> bool:
     """Whether a graph's engine is installed, and new enough for the graph's precision."""
     return bool(usable_imports(graph.engine, graph.precision, graph.min_engine))

@@ -22,7 +22,10 @@ from pocketvl_runtime.manifest import Precision
 #   tflite-runtime 2.14.0, the last          crash   .145    .145     1.000
 #   onnxruntime, ten from 1.20.0 to 1.32.0    .997   .999   1.000     1.000
 #
-# None of them says a word: to the old ones, blocks of 4 bits (or channels of 8) are a tensor with one scale.
+# Weights of 2 bits are refused by onnxruntime up to 1.23.2 ("Only 4b and 8b quantization is supported"), and
+# right in 1.24.1 and 1.32.0; no TFLite graph has them.
+#
+# Else none says a word: to the old ones, blocks of 4 bits (or channels of 8) are a tensor with one scale.
 # tensorflow up to 2.18 also runs TensorFlow's own ops (Flex) in a graph, and those read and write any file.
 _FLOATS = {"tensorflow": "2.19"}
 _INT8 = {"tensorflow": "2.19", "tflite_runtime": ""}
@@ -33,6 +36,7 @@ _LEAST: dict[Precision, dict[str, str]] = {
     Precision.INT8: _INT8,
     Precision.INT8DYN: _INT8,
     Precision.INT4: _INT4,
+    Precision.INT2: {**_INT4, "onnxruntime": "1.24"},
     Precision.MIXED: _INT4,  # it may hold layers of 4 bits
 }
 """Per precision, of the modules that were not always right, the first version that is; "" where none is."""

@@ -30,6 +30,7 @@ from pocketvl_runtime.manifest.names import (
     Precision,
     Status,
     check_relative_path,
+    component_of,
     port_name,
     variant_name,
 )
@@ -123,6 +124,7 @@ __all__ = [
     "VariantFile",
     "VariantSpec",
     "check_relative_path",
+    "component_of",
     "manifest_digest",
     "port_name",
     "signed",

@@ -137,7 +137,7 @@ def _check_task(where: str, task: Task, manifest: Parts) -> None:
             _check_contrastive(where, task, manifest)
         case LabelsTask():
             port = _output(f"{where}.logits", task.logits, PortKind.CLASS_LOGITS, manifest)
-            if port.shape[-1:] != (len(task.labels),):
+            if not port.dtype.is_float or port.shape != (1, len(task.labels)):
                 raise BundleError(f"{where}: {len(task.labels)} labels stand for the logits {_shown(port)}")
         case MatchTask():
             port = _output(f"{where}.logits", task.logits, PortKind.CLASS_LOGITS, manifest)

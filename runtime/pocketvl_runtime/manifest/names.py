@@ -40,7 +40,7 @@ class Engine(StrEnum):
 
 
 class Precision(StrEnum):
-    """What a graph's weights and activations are held in; int8 is static, int8dyn and int4 dynamic.
+    """What a graph's weights and activations are held in; int8 is static, int8dyn, int4 and int2 dynamic.
 
     Mixed: layers of several widths, as a search chose them.
     """
@@ -50,6 +50,7 @@ class Precision(StrEnum):
     INT8 = "int8"
     INT8DYN = "int8dyn"
     INT4 = "int4"
+    INT2 = "int2"
     MIXED = "mixed"
 
     @property
@@ -81,6 +82,11 @@ def variant_name(engine: Engine, precision: Precision) -> str:
 def port_name(component: str, port: str) -> str:
     """How a port is referred to: `<component>.<port>`."""
     return f"{component}.{port}"
+
+
+def component_of(port: str) -> str:
+    """The component that an output, "component.port", is of."""
+    return port.partition(".")[0]
 
 
 def check_relative_path(path: str) -> str:

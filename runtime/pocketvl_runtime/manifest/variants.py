@@ -32,6 +32,7 @@ _NUMBERS: dict[Precision, tuple[int | None, int | None, Mode]] = {
     Precision.INT8: (8, 8, Mode.STATIC),
     Precision.INT8DYN: (8, 8, Mode.DYNAMIC),
     Precision.INT4: (4, 8, Mode.DYNAMIC),
+    Precision.INT2: (2, 8, Mode.DYNAMIC),
     Precision.MIXED: (None, None, Mode.MIXED),
 }
 

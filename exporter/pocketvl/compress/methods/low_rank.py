@@ -147,11 +147,6 @@ def saves(inputs: int, outputs: int, rank: int) -> bool:
     return rank * (inputs + outputs) < inputs * outputs
 
 
-def largest_saving_rank(inputs: int, outputs: int) -> int:
-    """The largest rank that still saves; 0 where none does."""
-    return (inputs * outputs - 1) // (inputs + outputs)
-
-
 def factorise_(module: nn.Module, name: str, factors: Factors, rank: int) -> bool:
     """Replace a linear by two of a lower rank, where that saves weights.
 

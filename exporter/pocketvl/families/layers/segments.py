@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate, product
-
-import torch
+from typing import TYPE_CHECKING
 
 from pocketvl.errors import RecipeError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Blocks(StrEnum):

@@ -13,7 +13,7 @@ from pocketvl.lower.ids import Dataflow, GraphOp
 from pocketvl_runtime.manifest import TensorSpec
 
 BLOCKS_DOMAIN, BLOCKS_OP = "com.microsoft", "MatMulNBits"
-"""ONNX Runtime's product with weights of 4 bits in blocks, for which ai.onnx has nothing that is fast."""
+"""ONNX Runtime's product with weights of few bits in blocks, for which ai.onnx has nothing that is fast."""
 
 _DOMAINS = ("", "ai.onnx")
 _ALLOWED = (f"{BLOCKS_DOMAIN}::{BLOCKS_OP}",)

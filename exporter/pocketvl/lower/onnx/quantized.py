@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,21 @@ from pocketvl.errors import LoweringError
 from pocketvl.lower.forms import Form, check_component, form_of, refuse
 from pocketvl.lower.onnx.export import write_onnx
 from pocketvl.lower.onnx.graph import BLOCKS_DOMAIN, BLOCKS_OP, check_ops_onnx
-from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
+from pocketvl.lower.onnx.products import products_of
+from pocketvl.network.integers import (
+    ActivationGrid,
+    QuantizedComponent,
+    QuantizedLayer,
+    QuantizedProduct,
+)
+from pocketvl.network.specification import Mode
 
 # How MatMulNBits may compute. 0 widens the weights to floats and multiplies those; 4 puts the input on 8-bit
 # grids, a block at a time, and multiplies integers: what "dynamic" says, and near to what LiteRT does. On
 # [50, 768] x [768, 3072], blocks of 32, one input channel 20 times the others, ONNX Runtime 1.32 with
 # AVX512-VNNI, one thread, beside a float product of 2.4 ms: 0 takes 2.7 ms and is off by 4e-7 of the output's
 # size, 4 takes 1.9 ms and is off by 7e-3, where 4 bits for the weights alone are off by 1e-1.
-_ACCURACY_LEVEL = 4
-_ZERO_POINT = 8  # MatMulNBits' own where it is given none: weights are stored as q + 8
+_ACCURACY_LEVEL = {Mode.DYNAMIC: 4, Mode.WEIGHT_ONLY: 0}
 
 
 def write_quantized_onnx(source: Path, component: QuantizedComponent, target: Path) -> None:
@@ -29,7 +36,7 @@ def write_quantized_onnx(source: Path, component: QuantizedComponent, target: Pa
 
     Layers that the component does not name stay as they are. Static activations are uint8, what ONNX Runtime
     runs fastest: the component's own grids. A token table becomes the lookup of an int8 row and of its scale.
-    Weights of 4 bits are read by com.microsoft's MatMulNBits, which ONNX Runtime has on every platform.
+    Weights in blocks are read by com.microsoft's MatMulNBits, which ONNX Runtime has on every platform.
 
     Args:
         source: the float graph of the module that the component was quantized from, as `export_onnx` writes
@@ -41,7 +48,7 @@ def write_quantized_onnx(source: Path, component: QuantizedComponent, target: Pa
     """
     check_component(component)
     model = onnx.load(source)
-    rewriter = _Rewriter(model.graph, component)
+    rewriter = _Rewriter(model.graph, component, products_of(model, component, source.name))
     for node in model.graph.node:
         rewriter.add(node)
     lost = sorted(set(component.layers) - rewriter.written)
@@ -57,11 +64,14 @@ def write_quantized_onnx(source: Path, component: QuantizedComponent, target: Pa
 class _Rewriter:
     """Collects the nodes and constants of the quantized graph; each tensor is quantized once."""
 
-    def __init__(self, graph: onnx.GraphProto, component: QuantizedComponent) -> None:
+    def __init__(
+        self, graph: onnx.GraphProto, component: QuantizedComponent, products: Mapping[str, QuantizedProduct]
+    ) -> None:
         self.written: set[str] = set()
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, NDArray[np.generic]] = {}
         self._component = component
+        self._products = products  # by what their node gives
         self._dequantized: dict[tuple[str, ActivationGrid], str] = {}
         self._dynamic: dict[str, tuple[str, str, str]] = {}  # by tensor: its integers, scale, zero point
         self._bias_adds = _bias_adds(graph)
@@ -75,7 +85,7 @@ class _Rewriter:
         copy.CopyFrom(node)
         name, layer = self._layer(copy)
         if layer is None:
-            self._nodes.append(copy)
+            self._two_activations(copy)
             return
         self.written.add(name)
         form = form_of(name, layer.spec)
@@ -143,6 +153,21 @@ class _Rewriter:
             self._grid(target, output, layer.output)
             self._dequantized[output, layer.output] = output
 
+    def _two_activations(self, node: NodeProto) -> None:
+        """A node without weights; a quantized product is a float one between grids."""
+        product = self._products.get(node.output[0])
+        if product is None:
+            self._nodes.append(node)
+            return
+        output = node.output[0]
+        for index, grid in enumerate((product.left, product.right)):
+            node.input[index] = self._activation(node.input[index], grid)
+        if product.output is not None:
+            node.output[0] = f"{output}_float"
+        self._nodes.append(node)
+        if product.output is not None:
+            self._grid(node.output[0], output, product.output)
+
     def _dynamic_product(self, node: NodeProto, name: str, layer: QuantizedLayer, bias: str) -> None:
         """The pattern that ONNX Runtime fuses into MatMulIntegerToFloat or DynamicQuantizeMatMul."""
         integers, scale, zero_point = self._dynamic_input(node.input[0])
@@ -177,10 +202,15 @@ class _Rewriter:
         self._constants[weights] = packed_blocks(layer)
         self._constants[f"{name}.weight_scale"] = layer.scale
         inputs = [node.input[0], weights, f"{name}.weight_scale"]
+        if layer.zero_point is not None:
+            inputs.append(f"{name}.weight_zero_point")
+            self._constants[inputs[-1]] = packed(layer.zero_point, layer.spec.weights.bits)
+        if bias:
+            inputs += [""] * (5 - len(inputs)) + [bias]
         self._nodes.append(
             helper.make_node(
                 BLOCKS_OP,
-                [*inputs, "", "", bias] if bias else inputs,
+                inputs,
                 [node.output[0]],
                 node.name,
                 domain=BLOCKS_DOMAIN,
@@ -188,7 +218,7 @@ class _Rewriter:
                 K=layer.weights.shape[1],
                 bits=layer.spec.weights.bits,
                 block_size=size,
-                accuracy_level=_ACCURACY_LEVEL,
+                accuracy_level=_ACCURACY_LEVEL[layer.spec.mode],
             )
         )
 
@@ -282,13 +312,23 @@ class _Rewriter:
 
 
 def packed_blocks(layer: QuantizedLayer) -> NDArray[np.uint8]:
-    """Weights of 4 bits as MatMulNBits reads them: [channels, blocks, bytes of a block].
+    """Weights of 2, 4 or 8 bits as MatMulNBits reads them: [channels, blocks, bytes of a block].
 
-    Of two weights in a byte, the first is the lower half.
+    Where it is given no zero points, the middle of the integers stands for 0.
     """
-    channels, blocks = layer.scale.shape
-    shifted = (layer.weights.astype(np.int16) + _ZERO_POINT).astype(np.uint8).reshape(channels, blocks, -1)
-    packed: NDArray[np.uint8] = shifted[..., 0::2] | (shifted[..., 1::2] << np.uint8(4))
+    bits, zero_point = layer.spec.weights.bits, layer.zero_point
+    zeros = np.int16(1 << (bits - 1)) if zero_point is None else zero_point.astype(np.int16)[..., None]
+    steps = layer.weights.astype(np.int16).reshape(*layer.scale.shape, -1)  # [channels, blocks, weights]
+    return packed((steps + zeros).astype(np.uint8), bits)
+
+
+def packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """The last axis in whole bytes, as many values in one as it holds; the first in its lowest bits."""
+    share = 8 // bits
+    missing = -values.shape[-1] % share
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
+    split = padded.reshape(*values.shape[:-1], -1, share) << np.arange(0, 8, bits, dtype=np.uint8)
+    packed: NDArray[np.uint8] = np.bitwise_or.reduce(split, axis=-1)
     return packed
 
 

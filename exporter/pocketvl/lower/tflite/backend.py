@@ -30,7 +30,7 @@ class TfliteBackend(EngineBackend):
         "ai-edge-quantizer",
     )
     runtime: ClassVar[str] = "ai-edge-litert"
-    forms: ClassVar[frozenset[Form]] = frozenset(Form)
+    forms: ClassVar[frozenset[Form]] = frozenset(Form) - {Form.FREE_BLOCKS}
 
     def export(
         self,

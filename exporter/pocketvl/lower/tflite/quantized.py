@@ -19,15 +19,19 @@ from pocketvl.lower.forms import Form, check_component, form_of, refuse
 from pocketvl.lower.quiet import quiet
 from pocketvl.lower.tflite.export import FROM_TORCH, write_tflite
 from pocketvl.lower.tflite.graph import check_ops_tflite, op_name, read_tflite, text_of
+from pocketvl.lower.tflite.products import PRODUCT, products_of, tensors_of
 from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 
 _LINEAR, _TABLE = "FULLY_CONNECTED", "EMBEDDING_LOOKUP"
 _FORMS: Mapping[str, tuple[Form, ...]] = {
-    _LINEAR: tuple(Form),
+    _LINEAR: (Form.STATIC, Form.DYNAMIC, Form.BLOCKS, Form.WIDENED),
     "CONV_2D": (Form.STATIC, Form.WIDENED),
     "DEPTHWISE_CONV_2D": (Form.STATIC, Form.WIDENED),
     _TABLE: (Form.WIDENED,),
 }
+
+_MOST_OFF = 0.75
+"""How far integers may be from the weights that they stand for, as a share of those; 4 bits: about 0.1."""
 
 _Scopes = dict[tuple[str, Form, int | None], list[str]]
 """By kind of op, form and size of a group: what the ops give out is called."""
@@ -62,16 +66,24 @@ def write_quantized_tflite(source: Path, component: QuantizedComponent, target: 
         if form not in _FORMS[kind]:
             raise refuse(name, layer, kind)
         _check_bias(model, op, name, layer)
+        _check_weights(model, kind, op, name, layer)
         key = (kind, form, layer.spec.weights.group_size)
         scopes.setdefault(key, []).append(text_of(tensors[op.outputs[0]].name))
         for tensor, grid in ((op.inputs[0], layer.input), (op.outputs[0], layer.output)):
             if grid is not None:
                 statistics[text_of(tensors[tensor].name)] = _statistics(grid)
+    for product, op in products_of(model, component, source.name):
+        scopes.setdefault((PRODUCT, Form.STATIC, None), []).append(text_of(tensors[op.outputs[0]].name))
+        for tensor, grid in tensors_of(op, product):
+            statistics[text_of(tensors[tensor].name)] = _statistics(grid)
     if scopes:
         model = _restructured(source, scopes, statistics)
     writer = _Writer(model, component)
     for kind, op, name in _layers(model, component):
         writer.write_(kind, op, name)
+    for product, op in products_of(model, component, source.name):
+        for tensor, grid in tensors_of(op, product):
+            _set_grid_(model.subgraphs[0].tensors[tensor], grid)
     write_tflite(model, target)
     check_ops_tflite(target)
 
@@ -103,6 +115,26 @@ def _check_bias(model: Any, op: Any, name: str, layer: QuantizedLayer) -> None:
         buffer = model.buffers[model.subgraphs[0].tensors[op.inputs[2]].buffer]
         if buffer.data is None or np.any(buffer.data):
             raise LoweringError(f"the op of {name} adds a bias, and the layer has none; leave it in float")
+
+
+def _check_weights(model: Any, kind: str, op: Any, name: str, layer: QuantizedLayer) -> None:
+    """Raise LoweringError where an op's weights are not those that were quantized.
+
+    A converter may fold what stands before an op into its weights; the integers would then undo that.
+    """
+    tensor = model.subgraphs[0].tensors[op.inputs[1]]
+    stored = np.frombuffer(np.asarray(model.buffers[tensor.buffer].data, np.uint8).tobytes(), np.float32)
+    weights = layer.dequantized()
+    if kind in FROM_TORCH:
+        weights = weights.transpose(FROM_TORCH[kind])
+    if weights.size != stored.size:
+        return  # another shape is said where they are written
+    off = float(np.linalg.norm(weights.ravel() - stored)) / max(float(np.linalg.norm(stored)), 1e-12)
+    if off > _MOST_OFF:
+        raise LoweringError(
+            f"{name}: the converter changed its weights by {100 * off:.0f} % after they were quantized; "
+            "fold what stands before it with `fold_`, or leave it in float"
+        )
 
 
 def _has_bias(op: Any) -> bool:

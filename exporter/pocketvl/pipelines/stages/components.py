@@ -20,7 +20,7 @@ from pocketvl.errors import SourceError
 from pocketvl.families import family_of
 from pocketvl.families.base import Component, example_inputs
 from pocketvl.families.folders.files import description_files
-from pocketvl.network.heads import HeadKind
+from pocketvl.families.layers.segments import Segments
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks import task_class
 from pocketvl.tasks.encoding import Encoder, Feed
@@ -269,15 +269,6 @@ def open_component(source: Path, name: str, folder: Path) -> Component:
     return component
 
 
-def exported_components(source: Path) -> tuple[str, ...]:
-    """The names of a checkpoint's components, each of which becomes one graph; imports no torch.
-
-    Raises:
-        SourceError: it is no checkpoint, or of a family that is not exported yet.
-    """
-    family = family_of(source)
-    if family.head is not HeadKind.CONTRASTIVE:
-        raise SourceError(
-            f"{source} is a {family.name} model, which can be compressed and trained, but not exported yet"
-        )
-    return family.components
+def segments_of(component: Component) -> Segments | None:
+    """The parts of the sequence that a component's layers read; None where they read one modality."""
+    return next((stack.segments for stack in component.stacks if stack.segments is not None), None)

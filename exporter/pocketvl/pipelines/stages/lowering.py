@@ -15,6 +15,7 @@ from pocketvl.pipelines.stages.components import (
     EqualizeComponent,
     PrepareComponent,
     open_component,
+    segments_of,
 )
 from pocketvl.pipelines.stages.quantizing import ChooseLayers, QuantizeComponent, TrainedComponent
 from pocketvl.stage import Inputs, Stage
@@ -51,13 +52,18 @@ class GraphStage(Stage):
 
 @dataclass(frozen=True)
 class LowerGraph(GraphStage):
-    """One component as an fp32 graph of one engine."""
+    """One component as an fp32 graph of one engine.
+
+    Attributes:
+        in_blocks: whether attention computes its products block by block, so that each can be quantized.
+    """
 
     version: ClassVar[int] = 5
     tools: ClassVar[tuple[str, ...]] = (*TORCH, *TOOLS)
 
     prepared: PrepareComponent | EqualizeComponent | TrainedComponent
     target: Engine
+    in_blocks: bool = False
 
     @property
     def component(self) -> str:
@@ -80,6 +86,11 @@ class LowerGraph(GraphStage):
 
     def run(self, source: Inputs, out: Path) -> None:
         component = open_component(self.prepared.source, self.component, source["prepared"])
+        segments = segments_of(component)
+        if self.in_blocks and segments is not None:
+            from pocketvl.families.layers.block_attention import block_attentions_
+
+            block_attentions_(component.module, segments)
         names = [port.name for port in component.inputs]
         examples = dict(zip(names, example_inputs(component), strict=True))
         outputs = [port.name for port in component.outputs]

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.families import family_of
@@ -16,9 +16,14 @@ from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks import TASK_FILE, load_task, save_task, task_class, task_of
 from pocketvl.tasks.encoding import Encoder
-from pocketvl.tasks.outputs import OUTPUTS_FILE, save_outputs
+from pocketvl.tasks.outputs import OUTPUTS_FILE, load_outputs, save_outputs
+from pocketvl_runtime.schema import decode, dump_json, parse_json
+
+if TYPE_CHECKING:
+    from pocketvl.evaluate.compare import Comparison
 
 BENCH_FILE = "bench.json"
+COMPARISON_FILE = "comparison.json"
 NOTES_FILE = "notes.json"
 
 
@@ -90,6 +95,47 @@ class RunVariant(Stage):
         task = load_task(source["reference"] / TASK_FILE)
         runner = BundleRunner(source["bundle"], self.variant)
         save_outputs(out / OUTPUTS_FILE, task.outputs(runner, Dataset.open(source["data"]), source.progress))
+
+
+@dataclass(frozen=True)
+class CompareVariant(Stage):
+    """A variant's metrics and parity beside torch's.
+
+    Attributes:
+        reference: torch's outputs.
+        variant: its own.
+        data: the dataset of both.
+        is_task_data: whether answers are measured on the dataset, or parity alone.
+    """
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = ("numpy",)
+
+    reference: RunReference
+    variant: RunVariant
+    data: Path
+    is_task_data: bool
+
+    @property
+    def title(self) -> str:
+        return f"compare {self.variant.variant}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.evaluate.compare import compare
+
+        task = load_task(source["reference"] / TASK_FILE)
+        reference, variant = (load_outputs(source[name] / OUTPUTS_FILE) for name in ("reference", "variant"))
+        dataset = Dataset.open(source["data"]) if self.is_task_data else None
+        comparison = compare(task, reference, variant, dataset)
+        (out / COMPARISON_FILE).write_text(dump_json(comparison), encoding="utf-8")
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """What `CompareVariant` found."""
+    from pocketvl.evaluate.compare import Comparison
+
+    path = folder / COMPARISON_FILE
+    return decode(Comparison, parse_json(path.read_bytes(), path.name), path.name)
 
 
 @dataclass(frozen=True)

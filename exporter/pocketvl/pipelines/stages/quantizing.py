@@ -15,6 +15,9 @@ from pydantic import TypeAdapter
 from pocketvl.errors import RecipeError
 from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.files import checkpoint_files
+from pocketvl.families.layers.segments import Blocks
+from pocketvl.network.precisions import WeightGrids
+from pocketvl.network.specification import INT8_PRODUCT
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.pipelines.stages.components import (
     TORCH,
@@ -25,6 +28,7 @@ from pocketvl.pipelines.stages.components import (
     PrepareComponent,
     open_component,
     save_weights,
+    segments_of,
 )
 from pocketvl.pipelines.stages.training import TrainingData, read_samples, states_of, training_machine
 from pocketvl.quantize.settings import QatSettings, QuantizeSettings
@@ -42,7 +46,7 @@ _BATCH = 32
 class CalibrateComponent(OfComponent, Stage):
     """Activation statistics of a component's layers, from which every precision of it is quantized."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
 
     prepared: PrepareComponent | EqualizeComponent
@@ -61,17 +65,50 @@ class CalibrateComponent(OfComponent, Stage):
 
 
 @dataclass(frozen=True)
+class CalibrateProducts(OfComponent, Stage):
+    """Activation statistics of attention's products in a component.
+
+    Attributes:
+        blocks: of which products: whole ones, or which of their blocks.
+    """
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = TORCH
+
+    prepared: PrepareComponent | EqualizeComponent
+    feeds: CalibrationFeeds
+    settings: CalibrationSettings
+    blocks: Blocks
+
+    @property
+    def title(self) -> str:
+        return f"calibrate the products of {self.component}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.observe.calibration import Calibration
+        from pocketvl.quantize.products import calibrate_products
+
+        component = open_component(self.source, self.component, source["prepared"])
+        feeds, segments = Feeds(source["feeds"], self.component), segments_of(component)
+        seen = calibrate_products(
+            component.module, feeds, self.settings, segments, self.blocks, source.progress
+        )
+        Calibration({}, seen).save(out)
+
+
+@dataclass(frozen=True)
 class QuantizeComponent(OfComponent, Stage):
     """One component quantized to one precision, for all engines."""
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     prepared: PrepareComponent | EqualizeComponent
     calibration: CalibrateComponent
     precision: Precision
     weights: QuantizeSettings = field(default_factory=QuantizeSettings)
-    group_size: int = 32
+    grids: WeightGrids = field(default_factory=WeightGrids)
+    products: CalibrateProducts | None = None
 
     @property
     def title(self) -> str:
@@ -81,19 +118,29 @@ class QuantizeComponent(OfComponent, Stage):
         from pocketvl.observe.calibration import Calibration
         from pocketvl.observe.structure import final_linear, token_tables
         from pocketvl.quantize.component import component_spec, quantize_component
+        from pocketvl.quantize.products import product_shapes
 
         component = open_component(self.source, self.component, source["prepared"])
         module, example = component.module, example_inputs(component)
         tables, final = token_tables(module, example), final_linear(module, example)
-        spec = component_spec(module, self.precision, tables, final, self.group_size)
-        quantize_component(module, spec, Calibration.load(source["calibration"]), self.weights).save(out)
+        spec = component_spec(module, self.precision, tables, final, self.grids)
+        seen = Calibration.load(source["calibration"])
+        shapes: dict[str, tuple[int, int, int]] = {}
+        if self.products is not None:
+            seen = dataclasses.replace(seen, products=Calibration.load(source["products"]).products)
+            spec = dataclasses.replace(spec, products=dict.fromkeys(seen.products, INT8_PRODUCT))
+            every = Blocks.WHOLE if self.products.blocks is Blocks.WHOLE else Blocks.EACH
+            inputs = tuple(value.numpy() for value in example)
+            shapes = product_shapes(module, inputs, segments_of(component), every)
+        quantized = quantize_component(module, spec, seen, self.weights)
+        dataclasses.replace(quantized, product_shapes=shapes).save(out)
 
 
 @dataclass(frozen=True)
 class TrainQat(Stage):
     """Quantization-aware training of the components: weights and integers of each."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "accelerate")
     resumes: ClassVar[bool] = True
 
@@ -182,7 +229,7 @@ class ChooseLayers(Stage):
         changes: pairs of a layer's name and the index in `quantized` from where it is taken; -1 for float.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = ("numpy", "safetensors")
 
     quantized: tuple[QuantizeComponent | TrainedComponent, ...]
@@ -208,14 +255,14 @@ class ChooseLayers(Stage):
         quantized = (first, *others)
         indices = {name: changes.get(name, 0) for name in first.layers}
         chosen = {name: quantized[k].layers[name] for name, k in indices.items() if k >= 0}
-        QuantizedComponent(chosen).save(out)
+        dataclasses.replace(first, layers=chosen).save(out)
 
 
 @dataclass(frozen=True)
 class RankLayers(OfComponent, Stage):
     """Quantization sensitivity of each group of a component's layers, measured on calibration data."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     prepared: PrepareComponent | EqualizeComponent | TrainedComponent

@@ -1,0 +1,32 @@
+"""The products of two activations in an ONNX graph."""
+
+from __future__ import annotations
+
+import onnx
+
+from pocketvl.lower.products import Shape, matched
+from pocketvl.network.integers import QuantizedComponent, QuantizedProduct
+
+
+def products_of(
+    model: onnx.ModelProto, component: QuantizedComponent, where: str
+) -> dict[str, QuantizedProduct]:
+    """The component's quantized products, by what the node gives that computes them.
+
+    Raises:
+        LoweringError: the graph has other products than the component's module.
+    """
+    if not component.products:
+        return {}
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    constants = {tensor.name for tensor in graph.initializer}
+    found: list[tuple[Shape, str]] = []
+    for node in graph.node:
+        if node.op_type == "MatMul" and not constants.intersection(node.input):
+            left, right = (shapes[name] for name in node.input)
+            found.append(((left[-2], left[-1], right[-1]), node.output[0]))
+    return {output: product for product, output in matched(component, found, where)}
