@@ -39,8 +39,34 @@ def siglip(vocabulary: int) -> SiglipModel:
     torch.manual_seed(0)
     config = SiglipConfig(text_config={"vocab_size": vocabulary}, vision_config={"image_size": SIDE})
     model = cast(SiglipModel, ARCHITECTURE.build(config, Path("siglip2"), initialised=True))
+    _draw_as_clip_(model)
     randomize_(model, 0, outliers=True)
     return model
+
+
+def _draw_as_clip_(model: SiglipModel) -> None:
+    """Draw the layers' weights as transformers draws CLIP's, so that the two benchmarks compare.
+
+    SigLIP's own initial queries and keys are 5 times as large: with the outlier channels, the first layers'
+    attention then sees one patch alone, which no trained model's does, and which one it is turns on a step.
+    """
+    generator = torch.Generator().manual_seed(2)
+    for kind in (model.vision_model, model.text_model):
+        width, layers = kind.config.hidden_size, kind.config.num_hidden_layers
+        deep = (2 * layers) ** -0.5
+        scales = {
+            "q_proj": deep,
+            "k_proj": deep,
+            "v_proj": deep,
+            "out_proj": 1.0,
+            "fc1": 0.5**0.5,
+            "fc2": deep,
+        }
+        for name, parameter in sorted(kind.encoder.named_parameters()):
+            scale = scales.get(name.split(".")[-2])
+            if scale is not None and name.endswith("weight"):
+                drawn = torch.randn(parameter.shape, generator=generator)
+                parameter.data.copy_(scale * width**-0.5 * drawn)
 
 
 def texts(count: int, seed: int) -> NDArray[np.int32]:

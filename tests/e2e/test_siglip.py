@@ -73,7 +73,8 @@ def answers(root: Path, bundle: Path, checkpoint: Path) -> None:
     assert selftest(opened, variants).failures == ()
     task = opened.manifest.tasks["match"]
     assert isinstance(task, ContrastiveTask)
-    assert (task.activation, task.bias) == (Activation.SIGMOID, pytest.approx(-2.5))
+    assert task.activation is Activation.SIGMOID
+    assert task.bias == pytest.approx(-2.5)
     source, sample = open_checkpoint(checkpoint), Dataset.open(root / "data").samples[0]
     pixels = torch.from_numpy(load_pixels(sample.image, source.preprocess)[None])
     with torch.no_grad():
