@@ -80,6 +80,12 @@ def clip(seed: int, outliers: bool) -> CLIPModel:
     model: CLIPModel = CLIPModel._from_config(  # type: ignore[no-untyped-call]
         CLIPConfig(), attn_implementation="eager", dtype=torch.float32
     )
+    randomize_(model, seed, outliers)
+    return model
+
+
+def randomize_(model: nn.Module, seed: int, outliers: bool) -> None:
+    """Draw biases and LayerNorms, plant outlier channels if asked, and freeze the model in eval mode."""
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
@@ -94,8 +100,7 @@ def clip(seed: int, outliers: bool) -> CLIPModel:
                     norm.weight[channels] *= FACTOR
                     norm.bias[channels] *= FACTOR
     model.requires_grad_(False)
-    model.eval()  # type: ignore[no-untyped-call]
-    return model
+    model.eval()
 
 
 def images(count: int, seed: int) -> NDArray[np.uint8]:
@@ -141,8 +146,14 @@ def components(names: list[str], calibration: int, unseen: int) -> list[Componen
     return found
 
 
-def make_graphs(component: Component, folder: Path) -> dict[str, Any]:
-    """Write every graph of a component that is not there yet; return what quantization did."""
+def make_graphs(component: Component, folder: Path, own_tools: bool = True) -> dict[str, Any]:
+    """Write every graph of a component that is not there yet; return what quantization did.
+
+    Args:
+        component: its module is folded and equalized in place.
+        folder: where to write.
+        own_tools: also what the engines' own tools make of the float graphs.
+    """
     document = folder / "quantized.json"
     if document.exists():
         found: dict[str, Any] = json.loads(document.read_text())
@@ -174,7 +185,8 @@ def make_graphs(component: Component, folder: Path) -> dict[str, Any]:
     done = time.perf_counter()
     write_quantized_onnx(onnx, integers, folder / "static.onnx")
     write_quantized_tflite(tflite, integers, folder / "static.tflite")
-    _own_tools(plain_onnx, plain_tflite, component, folder)
+    if own_tools:
+        _own_tools(plain_onnx, plain_tflite, component, folder)
     found = {
         "equalized": {each.norm: each.strength for each in moved},
         "lowering_s": round(lowered - begin, 1),

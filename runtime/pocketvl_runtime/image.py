@@ -103,7 +103,7 @@ def preprocess(image: Image.Image, processor: ImageProcessor) -> Pixels:
     image = _opaque(image, "the picture")
     for step in processor.steps:
         if isinstance(step, Resize):
-            image = _resized(image, _resized_size(image, step))
+            image = _resized(image, _resized_size(image, step), Image.Resampling[step.filter.name])
         elif isinstance(step, CenterCrop):
             # below 0 where the crop is larger; Pillow fills with black
             left, top = (image.width - step.width) // 2, (image.height - step.height) // 2
@@ -209,10 +209,9 @@ def _resized_size(image: Image.Image, step: Resize) -> tuple[int, int]:
     return width, height
 
 
-def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _resized(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
     """Along rows, then along columns, each pass rounded to 8 bits: the order of Pillow before 13.
 
     Pillow 13 takes upright pictures the other way round, which moves pixels of photos by up to 16 levels.
     """
-    rows = image.resize((size[0], image.height), Image.Resampling.BICUBIC)
-    return rows.resize(size, Image.Resampling.BICUBIC)
+    return image.resize((size[0], image.height), resampling).resize(size, resampling)

@@ -136,7 +136,8 @@ def refuse_processor(processor: Processor) -> None:
 def _step_obstacle(step: ImageStep) -> str | None:
     match step:
         case Resize():
-            if step.filter is not Filter.BICUBIC or not step.antialias:
+            # Pillow adds up where it samples, and so takes other pixels than docs/BUNDLE.md names
+            if step.filter is Filter.NEAREST or not step.antialias:
                 plain = "" if step.antialias else " without antialias"
                 return f"resizing by filter {step.filter.value!r}{plain}"
             if step.mode is ResizeMode.LONGEST_EDGE:

@@ -14,7 +14,7 @@ from pocketvl.compress.structured import Group, groups_of, prune_units_, select_
 from pocketvl.errors import RecipeError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.checkpoint import Checkpoint
-from pocketvl.families.layers.blocks import FeedForward, feed_forwards
+from pocketvl.families.layers.blocks import FeedForward
 from tests.families.tiny import IMAGE_SIZE, TEXT_LENGTH
 
 EXAMPLES = {
@@ -35,7 +35,7 @@ def _groups(checkpoint: Checkpoint, units: tuple[Units, ...] = BOTH) -> dict[str
     found = {}
     for role, example in EXAMPLES.items():
         component = checkpoint.component(role).module
-        rows = positions(component, example, feed_forwards(component)[0].up)
+        rows = positions(component, example)
         found[role] = groups_of(component, checkpoint.original(), units, Score.MAGNITUDE, rows)
     return found
 
@@ -114,7 +114,7 @@ def test_costs_are_those_of_the_layers() -> None:
     found = cost_of(module, torch.zeros(1, 3, 6))
     assert found == linear_cost(6, 5, 3) + linear_cost(5, 4, 3, bias=False)
     assert (found.parameters, found.macs) == (6 * 5 + 5 + 5 * 4, 3 * (6 * 5 + 5 * 4))
-    assert positions(module, torch.zeros(1, 3, 6), "2") == 3
+    assert positions(module, torch.zeros(1, 3, 6))["2"] == 3
 
 
 def test_units_are_counted_from_the_original(clip_folder: Path) -> None:

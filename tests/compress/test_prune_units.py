@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from pocketvl.compress.costs import positions
 from pocketvl.compress.heads import head_scores, prune_heads_
 from pocketvl.compress.neurons import neuron_scores, prune_neurons_
 from pocketvl.compress.settings import Score, Units
@@ -103,7 +104,7 @@ def test_scores_are_sums_over_what_comes_in_and_goes_out() -> None:
 
 def test_a_gate_is_what_the_loss_changes_by_with_what_a_unit_gives(model: Model) -> None:
     both = (Units.NEURONS, Units.HEADS)
-    groups = groups_of(model.module, model.module, both, Score.MAGNITUDE, rows=4)
+    groups = groups_of(model.module, model.module, both, Score.MAGNITUDE, positions(model.module, model.feed))
     with pytest.raises(ValueError, match="gates need gradients"):
         gate_gradients(model.module, groups[0])
     module = model.module.requires_grad_()

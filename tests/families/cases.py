@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pocketvl.families.base import Contract
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
+from tests.families.tiny_siglip import make_tiny_siglip
 from tests.families.vilt_folder import make_vilt_folder
 
 Inputs = Mapping[str, NDArray[np.generic]]
@@ -52,6 +53,16 @@ def _clip(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
     from transformers import CLIPModel
 
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train(False)
+    with torch.no_grad():
+        seen = model.get_image_features(pixel_values=normalized(contract, inputs["pixels"]))
+        read = model.get_text_features(input_ids=torch.from_numpy(inputs["ids"]).long())
+    return _embeddings(seen, read)
+
+
+def _siglip(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
+    from transformers import SiglipModel
+
+    model = SiglipModel.from_pretrained(folder, dtype=torch.float32).train(False)
     with torch.no_grad():
         seen = model.get_image_features(pixel_values=normalized(contract, inputs["pixels"]))
         read = model.get_text_features(input_ids=torch.from_numpy(inputs["ids"]).long())
@@ -93,6 +104,7 @@ def _vilt(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
 
 CASES = (
     FamilyCase("clip", make_tiny_clip, _clip),
+    FamilyCase("siglip", make_tiny_siglip, _siglip),
     FamilyCase("vision-text-dual-encoder", make_tiny_dual, _dual_encoder),
     FamilyCase("vilt", make_vilt_folder, _vilt),
 )

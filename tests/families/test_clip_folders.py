@@ -210,7 +210,7 @@ PROJECTION = "visual_projection.weight"
         (sharded({PROJECTION: "gone.safetensors"}), "has no gone.safetensors"),
         (sharded({"no.such": "part.safetensors"}), "no shard holds, no.such"),
         (sharded([1]), "no weight_map"),
-        (preprocessor(resample=2), "bicubic"),
+        (preprocessor(resample=0), "resample is 0"),
         (preprocessor(do_resize=False), "do_resize"),
         (preprocessor(do_center_crop=False), "differ in size"),
         (preprocessor(do_center_crop="yes"), "neither true nor false"),

@@ -46,7 +46,7 @@ VALUES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "size": (SIZES, OTHER_SIZES),
     "default_to_square": (ANY, ()),
     "crop_size": ((SIDE, [SIDE, SIDE], [SIDE, SIDE, 1], SQUARE), OTHER_CROPS),
-    "resample": ((3,), (None, 0, 1, 2, 4, 5, 3.0, "bicubic", True)),
+    "resample": ((1, 2, 3, 4, 5), (None, 0, 6, 3.0, "bicubic", True)),
     "do_center_crop": ((True,), (None, False, "no")),
     "do_rescale": (ANY, ("yes", 1)),
     "rescale_factor": ((1 / 255, 0.5, 1, 2), (None, 0, -1, "1/255", True, float("nan"), float("inf"))),

@@ -445,7 +445,7 @@ def _add(weights: dict[str, torch.Tensor]) -> None:
 def _image_size(folder: Path) -> None:
     path = folder / "preprocessor_config.json"
     stored = json.loads(path.read_text())
-    stored["crop_size"] = {"height": 24, "width": 24}
+    stored["size"] = stored["crop_size"] = {"height": 24, "width": 24}
     path.write_text(json.dumps(stored))
 
 

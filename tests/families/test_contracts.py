@@ -16,12 +16,12 @@ from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.hf import read_scalar
 from pocketvl.network.heads import ContrastiveHead, LabelHead, StoredScalar
 from pocketvl.network.ports import PortKind
+from tests.families.cases import CASES
 from tests.families.tiny import make_tiny_clip
-from tests.families.tiny_dual import make_tiny_dual
 from tests.families.vilt_folder import make_vilt_folder
 from tests.families.weight_reads import WeightReads
 
-MAKERS = {"clip": make_tiny_clip, "vision-text-dual-encoder": make_tiny_dual, "vilt": make_vilt_folder}
+MAKERS = {case.name: case.tiny for case in CASES}
 EVERY_FAMILY = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 Make = Callable[[Path], Path]
 
@@ -69,7 +69,7 @@ def test_parameters_of_components_are_called_as_in_the_model(make: Make, tmp_pat
             found.add(name)
         for stack in component.stacks:
             assert isinstance(component.module.get_submodule(stack.name), nn.ModuleList)
-    assert set(model) - found <= {"logit_scale"}
+    assert set(model) - found <= {"logit_scale", "logit_bias"}
 
 
 @EVERY_FAMILY

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pocketvl.compress.costs import cost_of
+from pocketvl.compress.costs import cost_of, positions
 from pocketvl.compress.heads import prune_heads_
 from pocketvl.compress.methods.drop_layers import drop_layers_
 from pocketvl.compress.methods.low_rank import factorise, factorise_
@@ -142,7 +142,8 @@ def test_what_a_head_saves_is_not_overrated_where_attention_is_split(folder: Pat
     checkpoint, inputs = open_checkpoint(folder), vilt_inputs(1)
     split_attentions_(checkpoint.model, _segments(checkpoint), [Block(NAMES[0], "text", "image", 1)])
     component = checkpoint.component("fusion").module
-    groups = groups_of(component, component, [Units.HEADS], Score.MAGNITUDE, _segments(checkpoint).total)
+    rows = positions(component, inputs)
+    groups = groups_of(component, component, [Units.HEADS], Score.MAGNITUDE, rows)
     for group, attention, exact in zip(groups, attentions(checkpoint.model), (False, True), strict=True):
         for kept in ([0], [1]):
             smaller = deepcopy(checkpoint.model)

@@ -226,7 +226,7 @@ BICUBIC = Resize(ResizeMode.EXACT, Filter.BICUBIC, True, Rounding.FLOOR, height=
     ("step", "obstacle"),
     [
         (Pad(8, 8, Anchor.CENTER, (0, 0, 0)), "image steps of kind 'pad'"),
-        (replace(BICUBIC, filter=Filter.LANCZOS), "resizing by filter 'lanczos'"),
+        (replace(BICUBIC, filter=Filter.NEAREST), "resizing by filter 'nearest'"),
         (replace(BICUBIC, antialias=False), "resizing by filter 'bicubic' without antialias"),
         (replace(BICUBIC, rounding=Rounding.HALF_UP), "rounding 'half_up' of resize"),
         (CenterCrop(8, 8, Rounding.HALF_EVEN), "rounding 'half_even' of center_crop"),

@@ -35,12 +35,12 @@ NOTICED = (
     (r"processors\.image\.normalized_in_graph\..*", NOTHING),
     # What this runtime cannot run yet: then there is no task left.
     (r"processors\.image\.(orientation as_stored|alpha drop)", SELFTEST),
-    (r"processors\.image\.steps\.\d\.(filter lanczos|antialias|rounding half_up)", SELFTEST),
+    (r"processors\.image\.steps\.\d\.(antialias|rounding half_up)", SELFTEST),
     (r"processors\.text\.pad\.side left", SELFTEST),
     (r"processors\.text\.truncate left", NOTHING),  # none of these golden texts is cut
     (r"processors\.text\.(max_length|file)", PARSE),
     (r"processors\.text\.pad\.id", SELFTEST),
-    (r"processors\.image\.steps\.0\.size", SELFTEST),
+    (r"processors\.image\.steps\.0\.(size|filter lanczos)", SELFTEST),
     (r"processors\..*", PARSE),
     (r"graphs\.[^.]*\.inputs\.0\.name", SELFTEST),  # the graph has no such input
     (r"graphs\.text_encoder\.inputs\.0\.kind attention_mask", SELFTEST),  # of the same size as ids

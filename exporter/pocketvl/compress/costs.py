@@ -5,6 +5,8 @@ Torch is imported inside functions, so that costs which were measured before can
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -84,23 +86,30 @@ def total_cost(checkpoint: Checkpoint) -> Cost:
     return sum(costs_of(checkpoint).values(), Cost())
 
 
-def positions(module: nn.Module, example: Example, name: str) -> int:
-    """The number of rows that a linear multiplies per sample.
+def positions(module: nn.Module, example: Example) -> Mapping[str, int]:
+    """The number of rows that each linear multiplies per sample, by its name.
 
     Args:
         module: a component.
         example: its input of batch 1, or all of them.
-        name: of the linear.
     """
     import torch
+    from torch import nn
 
-    seen: list[int] = []
-    handle = module.get_submodule(name).register_forward_hook(
-        lambda _, args, __: seen.append(args[0].numel() // args[0].shape[-1])
-    )
-    with handle, torch.no_grad():
+    seen: dict[str, int] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(_: object, given: tuple[torch.Tensor, ...]) -> None:
+            seen.setdefault(name, given[0].numel() // given[0].shape[-1])
+
+        return hook
+
+    linears = [(name, child) for name, child in module.named_modules() if isinstance(child, nn.Linear)]
+    with ExitStack() as hooks, torch.no_grad():
+        for name, child in linears:
+            hooks.enter_context(child.register_forward_pre_hook(watch(name)))
         module(*_inputs(example))
-    return seen[0]
+    return seen
 
 
 def _inputs(example: Example) -> tuple[torch.Tensor, ...]:

@@ -46,7 +46,7 @@ class Group:
 
 
 def groups_of(
-    module: nn.Module, original: nn.Module, units: Sequence[Units], score: Score, rows: int
+    module: nn.Module, original: nn.Module, units: Sequence[Units], score: Score, rows: Mapping[str, int]
 ) -> tuple[Group, ...]:
     """The units of a component, scored.
 
@@ -55,23 +55,25 @@ def groups_of(
         original: the same before anything was pruned; its weights are not read.
         units: which of them.
         score: what makes a weight matter.
-        rows: positions of one sample, by which multiply-adds are counted.
+        rows: positions of one sample in each linear, by which multiply-adds are counted.
     """
     found: list[Group] = []
     if Units.NEURONS in units:
         for layer in feed_forwards(module):
             up, down = linear(module, layer.up), linear(module, layer.down)
-            saves = linear_cost(up.in_features, 1, rows) + linear_cost(1, down.out_features, rows)
-            saves -= linear_cost(0, down.out_features, rows)  # whose channels and biases stay
+            seen = rows[layer.up]
+            saves = linear_cost(up.in_features, 1, seen) + linear_cost(1, down.out_features, seen)
+            saves -= linear_cost(0, down.out_features, seen)  # whose channels and biases stay
             count = linear(original, layer.up).out_features
             found.append(Group(layer, neuron_scores(module, layer, score), saves, count))
     if Units.HEADS in units:
         for each in attentions(module):
             size, hidden = each.head_size, linear(module, each.query).in_features
-            saves = linear_cost(hidden, 3 * size, rows) + linear_cost(size, hidden, rows)
-            saves -= linear_cost(0, hidden, rows)
+            asking, asked = rows[each.query], rows[each.key]
+            saves = linear_cost(hidden, size, asking) + linear_cost(hidden, 2 * size, asked)
+            saves += linear_cost(size, hidden, asking) - linear_cost(0, hidden, asking)
             owner = module.get_submodule(each.name)
-            products = owner.least_products if isinstance(owner, SplitAttention) else rows * rows
+            products = owner.least_products if isinstance(owner, SplitAttention) else asking * asked
             saves += Cost(macs=2 * products * size)
             count = linear(original, each.query).out_features // size
             found.append(Group(each, head_scores(module, each, score), saves, count))

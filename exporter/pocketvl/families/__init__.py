@@ -24,6 +24,13 @@ FAMILIES = (
         HeadKind.CONTRASTIVE,
     ),
     Family(
+        "siglip",
+        ("siglip", "siglip2"),
+        "pocketvl.families.siglip",
+        ("image_encoder", "text_encoder"),
+        HeadKind.CONTRASTIVE,
+    ),
+    Family(
         "vilt",
         ("vilt",),
         "pocketvl.families.vilt",

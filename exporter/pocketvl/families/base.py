@@ -185,6 +185,24 @@ class Architecture(ABC):
             contract: of its folder.
         """
 
+    def unpack_(self, weights: dict[str, torch.Tensor], config: PreTrainedConfig) -> None:  # noqa: B027
+        """Change, in place, a folder's tensors into those of the model that `build` makes; most are.
+
+        What is missing or of a wrong shape is left as it is: it is found when the two are compared.
+
+        Args:
+            weights: of the folder, by their names there.
+            config: as `parse` gives it.
+        """
+
+    def pack_(self, weights: dict[str, torch.Tensor], config: dict[str, Any]) -> None:  # noqa: B027
+        """Change, in place, a model's tensors into those of a folder, and what config.json says of them.
+
+        Args:
+            weights: of the model, by their names there.
+            config: the content of config.json.
+        """
+
     @property
     def is_reshapable(self) -> bool:
         """Whether `reshape_config_` can do anything."""

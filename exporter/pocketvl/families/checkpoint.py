@@ -126,6 +126,7 @@ class Checkpoint:
         for name, value in state.items():
             if not bool(torch.isfinite(value).all()):
                 raise SourceError(f"{name} holds values that {str(self.dtype).removeprefix('torch.')} cannot")
+        self.architecture.pack_(state, self.config)
         save_file(state, out / "model.safetensors", {"format": "pt"})
         (out / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
         compression_of(self.model, self.original()).save(out)
@@ -183,7 +184,7 @@ class Checkpoint:
 
     @property
     def logit_scale(self) -> float:
-        """The scale of cosines before a softmax; 1 for heads without one.
+        """The scale of cosines before their activation; 1 for heads without one.
 
         Raises:
             SourceError: what is stored is not the logarithm of anything sensible.
@@ -191,7 +192,15 @@ class Checkpoint:
         head = self.contract.head
         if not isinstance(head, ContrastiveHead):
             return 1.0
-        return scalar_value(head.scale, self.model.get_parameter(head.scale.tensor), self.folder)
+        return self.scalar(head.scale)
+
+    def scalar(self, stored: StoredScalar) -> float:
+        """A number that a head stores among the weights.
+
+        Raises:
+            SourceError: it is not one number, or not the logarithm of anything sensible.
+        """
+        return scalar_value(stored, self.model.get_parameter(stored.tensor), self.folder)
 
     @property
     def embedding_dim(self) -> int:
@@ -210,12 +219,13 @@ def open_checkpoint(architecture: Architecture, folder: Path) -> Checkpoint:
     contract = architecture.contract(folder)
     stored = read_json(folder / CONFIG_FILE)
     config, weights = architecture.parse(stored, folder), read_weights(folder)
+    architecture.unpack_(weights, config)
     check_layers(config, len(weights), folder / CONFIG_FILE)
     model = load_model(lambda: architecture.build(config, folder), weights, read_compression(folder), folder)
     dtype = Counter(tensor.dtype for tensor in weights.values()).most_common(1)[0][0]
     opened = Checkpoint(architecture, contract, model, stored, dtype)
     for scalar in stored_scalars(contract.head):
-        scalar_value(scalar, model.get_parameter(scalar.tensor), folder)  # says what is wrong with it
+        opened.scalar(scalar)  # says what is wrong with it
     return opened
 
 

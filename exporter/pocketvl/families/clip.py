@@ -192,16 +192,10 @@ class ClipArchitecture(Architecture):
     def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:
         sections = {IMAGE_ENCODER: "vision_config", TEXT_ENCODER: "text_config"}
         for name, shape in shapes.items():
-            changed = {
-                "hidden_size": shape.width,
-                "intermediate_size": shape.neurons or 4 * shape.width,
-                "num_hidden_layers": shape.layers,
-                "num_attention_heads": shape.heads,
-            }
             section = sections[name]
             for part in (section, f"{section}_dict"):  # of old checkpoints; it would overrule the other
                 if part == section or config.get(part):
-                    config.setdefault(part, {}).update(changed)
+                    config.setdefault(part, {}).update(shape.section())
 
 
 ARCHITECTURE = ClipArchitecture()

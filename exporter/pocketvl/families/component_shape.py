@@ -28,3 +28,12 @@ class ComponentShape(Settings):
         super().__post_init__()
         if self.width % self.heads:
             raise RecipeError(f"{self.heads} heads do not divide a width of {self.width}")
+
+    def section(self) -> dict[str, int]:
+        """What a section of config.json says of it, in the keys of CLIP and SigLIP."""
+        return {
+            "hidden_size": self.width,
+            "intermediate_size": self.neurons or 4 * self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+        }

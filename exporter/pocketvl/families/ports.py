@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pocketvl.families.base import IMAGE, TEXT
 from pocketvl.network.heads import ContrastiveHead, StoredScalar
 from pocketvl.network.ports import ComponentPorts, DType, Port, PortKind
-from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
+from pocketvl_runtime.manifest import Activation, ImageProcessor, TextProcessor
 
 IMAGE_ENCODER, TEXT_ENCODER = "image_encoder", "text_encoder"
 _EMBEDDING = "embedding"
@@ -41,10 +41,19 @@ def embedding_ports(
     }
 
 
-def contrastive_head() -> ContrastiveHead:
-    """A head of softmax over cosines, with the logarithm of their scale among the weights."""
+def contrastive_head(
+    bias: StoredScalar | None = None, activation: Activation = Activation.SOFTMAX
+) -> ContrastiveHead:
+    """A head of cosines, with the logarithm of their scale among the weights.
+
+    Args:
+        bias: what is added to the scaled cosines.
+        activation: from logits to probabilities.
+    """
     return ContrastiveHead(
         first=f"{IMAGE_ENCODER}.{_EMBEDDING}",
         second=f"{TEXT_ENCODER}.{_EMBEDDING}",
         scale=StoredScalar("logit_scale", is_log=True),
+        bias=bias,
+        activation=activation,
     )

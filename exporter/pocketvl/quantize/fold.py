@@ -1,4 +1,4 @@
-"""Fold LayerNorms, pixel normalisation and layer scales into adjacent weights.
+"""Fold LayerNorms, pixel normalisation and layer scales into adjacent weights, linears of a constant away.
 
 One converter does this by itself, for some of them, and the other does not; done here, before anything is
 quantized, both engines get the same weights, and int8 takes pixels as they are.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
 from pocketvl.families.layers.compression import shape_of
-from pocketvl.families.layers.plain import NormalizePixels, RawPixels
+from pocketvl.families.layers.plain import Constant, NormalizePixels, RawPixels
 
 _NORM = torch.ops.aten.layer_norm.default
 _LINEAR = torch.ops.aten.linear.default
@@ -69,7 +70,7 @@ def _norm_readers(program: ExportedProgram, module: nn.Module) -> tuple[NormRead
 
 
 def fold_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[str, ...]:
-    """Fold LayerNorms that only linears read, pixel normalisation and layer scales.
+    """Fold LayerNorms that only linears read, pixel normalisation, layer scales and linears of a constant.
 
     The module computes the same as before. A linear without a bias gets one; of two that stand for one of a
     lower rank the second takes it, so that the first stays without: a converter would move it there.
@@ -91,6 +92,7 @@ def fold_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -
         for name in readers.linears:
             _fold_(norm, module, name)
         _reset_(norm)
+    _fold_constants_(program, module, example if isinstance(example, tuple) else (example,))
     return tuple(readers.norm for readers in found)
 
 
@@ -104,6 +106,8 @@ def load_folded_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     for name, child in [*module.named_modules()]:
         if isinstance(child, NormalizePixels) and f"{name}.factor" not in state:
             module.set_submodule(name, RawPixels())
+        elif f"{name}.value" in state and isinstance(child, nn.Linear):
+            module.set_submodule(name, Constant(torch.empty_like(state[f"{name}.value"])))
         elif hasattr(child, _LAYER_SCALE[0]) and f"{name}.{_LAYER_SCALE[0]}" not in state:
             setattr(child, _LAYER_SCALE[0], None)
     for name, value in state.items():
@@ -163,6 +167,28 @@ def _fold_layer_scales_(module: nn.Module) -> None:
                 last.weight.mul_(scale[:, None])
                 last.bias.mul_(scale)
             setattr(layer, name, None)
+
+
+def _fold_constants_(program: ExportedProgram, module: nn.Module, example: tuple[torch.Tensor, ...]) -> None:
+    """Put what a linear gives in its place, where it reads nothing that comes in: a query that is learned."""
+    parameters, varying = program.graph_signature.inputs_to_parameters, {*program.graph_signature.user_inputs}
+    constant: dict[str, torch.Tensor] = {}
+    for node in program.graph.nodes:
+        if any(each.name in varying for each in node.all_input_nodes):
+            varying.add(node.name)
+        name = _owner(node.args[1], parameters) if node.target is _LINEAR else None
+        if name is not None and node.args[0].name not in varying:
+            constant[name] = torch.empty(0)
+    for name in constant:
+        layer = module.get_submodule(name)
+        if isinstance(layer, nn.Linear) and _owners(module, "weight", layer.weight) == 1:
+            with layer.register_forward_hook(partial(_keep, constant, name)), torch.no_grad():
+                module(*example)
+            module.set_submodule(name, Constant(constant[name][:1].clone()))
+
+
+def _keep(found: dict[str, torch.Tensor], name: str, _: nn.Module, __: object, output: torch.Tensor) -> None:
+    found[name] = output
 
 
 def _reader(user: fx.Node, calls: list[fx.Node], names: dict[str, str], module: nn.Module) -> str | None:

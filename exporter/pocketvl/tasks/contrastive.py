@@ -15,6 +15,7 @@ from pocketvl.tasks.contrastive_metrics import Embeddings, distinct_texts, label
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs, component_of
+from pocketvl_runtime.manifest import Activation
 
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
@@ -27,7 +28,9 @@ class ContrastiveTask(Task):
     Attributes:
         first: the port of the images' embeddings, "image_encoder.embedding".
         second: the port of the texts' embeddings.
-        scale: what cosines are multiplied by before a softmax.
+        scale: what cosines are multiplied by.
+        bias: what is added then.
+        activation: from logits to probabilities.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (Metric.MATCH_HARD, Metric.RETRIEVAL_R1, Metric.CLASSIFY)
@@ -35,6 +38,8 @@ class ContrastiveTask(Task):
     first: str
     second: str
     scale: float
+    bias: float = 0.0
+    activation: Activation = Activation.SOFTMAX
 
     @classmethod
     def of(cls, contract: Contract, opened: Checkpoint | None = None) -> Self:
@@ -42,12 +47,19 @@ class ContrastiveTask(Task):
         from pocketvl.families.folders.hf import read_scalar
 
         head = contract.contrastive_head
-        scale = read_scalar(contract.folder, head.scale) if opened is None else opened.logit_scale
-        return cls(head.first, head.second, scale)
+        scale, bias = (
+            0.0
+            if each is None
+            else read_scalar(contract.folder, each)
+            if opened is None
+            else opened.scalar(each)
+            for each in (head.scale, head.bias)
+        )
+        return cls(head.first, head.second, scale, bias, head.activation)
 
     @property
     def golden(self) -> ContrastiveGolden:
-        return ContrastiveGolden(self.first, self.second, self.scale)
+        return ContrastiveGolden(self.first, self.second, self.scale, self.bias, self.activation)
 
     @classmethod
     def check(cls, dataset: Dataset) -> None:

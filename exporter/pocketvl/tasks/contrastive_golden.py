@@ -43,12 +43,16 @@ class ContrastiveGolden(GoldenCases):
     Attributes:
         first: the port of the images' embeddings.
         second: the port of the texts' embeddings.
-        scale: what cosines are multiplied by before a softmax.
+        scale: what cosines are multiplied by.
+        bias: what is added then.
+        activation: from logits to probabilities.
     """
 
     first: str
     second: str
     scale: float
+    bias: float = 0.0
+    activation: manifest.Activation = manifest.Activation.SOFTMAX
 
     def texts(self, dataset: Dataset) -> tuple[str, ...]:
         """The first captions; where there are none, the labels in their template."""
@@ -58,7 +62,7 @@ class ContrastiveGolden(GoldenCases):
     def tasks(self, dataset: Dataset) -> dict[str, manifest.Task]:
         labels = tuple(sorted({s.label for s in dataset.samples if s.label}))
         scale = manifest.Scale(self.scale, self.scale)
-        head = (self.first, self.second, scale, 0.0, manifest.Activation.SOFTMAX)
+        head = (self.first, self.second, scale, self.bias, self.activation)
         return {
             MATCH: manifest.ContrastiveTask(*head),
             CLASSIFY: manifest.ContrastiveTask(*head, labels=labels, template=DEFAULT_TEMPLATE),
@@ -89,7 +93,7 @@ class ContrastiveGolden(GoldenCases):
         for name, task in tasks.items():
             contrastive = _contrastive(task)
             asked = [rows[text] for text in _asked(contrastive, inputs)]
-            found[name] = _scores(outputs[self.first], outputs[self.second][asked], contrastive.scale.first)
+            found[name] = _scores(outputs[self.first], outputs[self.second][asked], contrastive)
         return found
 
     def answer_tolerance(
@@ -97,8 +101,8 @@ class ContrastiveGolden(GoldenCases):
     ) -> AnswerTolerance:
         """Twice what the scores were off, and a margin; probabilities follow from similarities.
 
-        A softmax's slope is at most 1/4, and the logits of two texts move apart by at most twice the scale
-        times what each similarity is off.
+        The slope of softmax and sigmoid is at most 1/4, and the logits of two texts move apart by at most
+        twice the scale times what each similarity is off.
         """
         margin = _EXACT_SIMILARITY_MARGIN if is_exact else _SIMILARITY_MARGIN
         scale = _contrastive(task).scale.first
@@ -111,10 +115,10 @@ class ContrastiveGolden(GoldenCases):
         )
 
     def shown(self, golden: Golden, outputs: Outputs, tasks: ManifestTasks) -> tuple[ShownAnswer, ...]:
-        """Each image's shares of the first golden texts."""
+        """Each image's probabilities of the first golden texts."""
         texts = tuple(text.text for text in golden.texts[:_SHOWN_TEXTS])
-        scale = _contrastive(tasks[MATCH]).scale.first
-        scores = _scores(outputs[self.first], outputs[self.second][: len(texts)], scale)
+        shown = outputs[self.second][: len(texts)]
+        scores = _scores(outputs[self.first], shown, _contrastive(tasks[MATCH]))
         return tuple(ShownAnswer(image, texts, each.probability) for image, each in enumerate(scores))
 
 
@@ -128,11 +132,13 @@ def _asked(task: manifest.ContrastiveTask, inputs: GoldenInputs) -> Sequence[str
     return inputs.texts if task.template is None else label_texts(task.template, task.labels or ())
 
 
-def _scores(images: NDArray[np.float32], texts: NDArray[np.float32], scale: float) -> tuple[Scores, ...]:
+def _scores(
+    images: NDArray[np.float32], texts: NDArray[np.float32], task: manifest.ContrastiveTask
+) -> tuple[Scores, ...]:
     """What a task says of each image: embeddings [I, D] and [N, D] -> scores [N] of each; none of no text."""
     rows = []
     for index, image in enumerate(images if len(texts) else ()):
         similarity = similarities(image, texts)
-        probability = probabilities(similarity, scale)
+        probability = probabilities(similarity, task.scale.first, task.bias, task.activation)
         rows.append(Scores({IMAGE: index}, rounded(probability), rounded(similarity)))
     return tuple(rows)

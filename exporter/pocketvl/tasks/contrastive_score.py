@@ -20,7 +20,8 @@ def soft_accuracy(dataset: Dataset, embeddings: Embeddings, logit_scale: float) 
     Args:
         dataset: the samples.
         embeddings: one image row a sample, and the texts that the tasks need.
-        logit_scale: what a cosine is multiplied by before the softmax.
+        logit_scale: what a cosine is multiplied by before the softmax, which stands for a sigmoid too: both
+            put the same text first.
 
     Returns:
         A fraction in [0, 1].

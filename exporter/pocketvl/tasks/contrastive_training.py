@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from pocketvl.tasks.training import TrainingTask
 from pocketvl.train.batches import SampleOrder
-from pocketvl.train.contrast import contrastive_loss, pairwise_loss
-from pocketvl.train.distil_losses import affinity_loss
+from pocketvl.train.contrast import contrastive_loss, pairwise_loss, sigmoid_loss
+from pocketvl.train.distil_losses import affinity_loss, sigmoid_affinity_loss
 from pocketvl.train.loop import Losses
 from pocketvl.train.samples import PairSamples, TrainingSamples
+from pocketvl_runtime.manifest import Activation
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,14 @@ class ContrastiveTraining(TrainingTask):
     The components are the one that embeds images, then the one that embeds texts.
 
     Attributes:
-        logit_scale: what a cosine is multiplied by before a softmax.
+        logit_scale: what a cosine is multiplied by.
+        logit_bias: what is added then.
+        activation: from logits to probabilities.
     """
 
     logit_scale: float
+    logit_bias: float = 0.0
+    activation: Activation = Activation.SOFTMAX
 
     def rows(
         self, samples: TrainingSamples, names: tuple[str, ...], order: SampleOrder, step: int, negatives: int
@@ -42,18 +47,19 @@ class ContrastiveTraining(TrainingTask):
         self, outputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor], temperature: float
     ) -> torch.Tensor:
         first, second = self.components
-        return affinity_loss(
-            (outputs[first], outputs[second]),
-            (targets[first], targets[second]),
-            self.logit_scale,
-            temperature,
-        )
+        pairs = ((outputs[first], outputs[second]), (targets[first], targets[second]))
+        if self.activation is Activation.SIGMOID:
+            return sigmoid_affinity_loss(*pairs, self.logit_scale, self.logit_bias, temperature)
+        return affinity_loss(*pairs, self.logit_scale, temperature)
 
     def label_losses(self, outputs: Mapping[str, torch.Tensor], labels: torch.Tensor | None) -> Losses:
         image, text = (outputs[name] for name in self.components)
         grouped = text.view(-1, *image.shape).transpose(0, 1)  # [B, 1 + K, D]
         scale = torch.tensor(self.logit_scale, device=image.device)
-        losses = {"contrast": contrastive_loss(image, grouped, scale)}
+        if self.activation is Activation.SIGMOID:
+            losses = {"contrast": sigmoid_loss(image, grouped, scale, self.logit_bias)}
+        else:
+            losses = {"contrast": contrastive_loss(image, grouped, scale)}
         if grouped.shape[1] > 1:
             losses["pairwise"] = pairwise_loss(image, grouped, scale)
         return losses

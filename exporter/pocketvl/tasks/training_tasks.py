@@ -16,13 +16,17 @@ def training_task(contract: Contract) -> TrainingTask:
     """How the head of a checkpoint is trained.
 
     Raises:
-        RecipeError: its answers are no softmax.
+        RecipeError: its labels are answered by a sigmoid.
         SourceError: what the head stores among the weights cannot be read.
     """
     head, ports, pad_id = contract.head, contract.components, contract.tokenizer.pad_id
-    if head.activation is not Activation.SOFTMAX:
-        raise RecipeError(f"{contract.folder}: training is for softmax, not for {head.activation.value}")
     if not isinstance(head, ContrastiveHead):
+        if head.activation is not Activation.SOFTMAX:
+            raise RecipeError(
+                f"{contract.folder}: labels are trained by softmax, not {head.activation.value}"
+            )
         return LabelTraining(head.kind, (head.component,), ports, pad_id)
     names = tuple(port.partition(".")[0] for port in (head.first, head.second))
-    return ContrastiveTraining(head.kind, names, ports, pad_id, read_scalar(contract.folder, head.scale))
+    scale = read_scalar(contract.folder, head.scale)
+    bias = 0.0 if head.bias is None else read_scalar(contract.folder, head.bias)
+    return ContrastiveTraining(head.kind, names, ports, pad_id, scale, bias, head.activation)

@@ -25,6 +25,23 @@ def contrastive_loss(image: torch.Tensor, texts: torch.Tensor, scale: torch.Tens
     return (to_text + to_image) / 2
 
 
+def sigmoid_loss(image: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, bias: float) -> torch.Tensor:
+    """Binary cross-entropy of every pair in the batch and of the hard negatives, summed over texts.
+
+    Args:
+        image: float [B, D], L2-normalised.
+        texts: as in `contrastive_loss`.
+        scale: factor on the similarities.
+        bias: is added then.
+
+    Source: Zhai et al. 2023 (arXiv 2303.15343), equation 1 and algorithm 1.
+    """
+    among = scale * (image @ texts[:, 0].T) + bias  # [B, B]
+    hard = scale * torch.einsum("bd,bkd->bk", image, texts[:, 1:]) + bias
+    signs = 2 * torch.eye(len(image), device=image.device) - 1
+    return (F.softplus(-signs * among).sum() + F.softplus(hard).sum()) / len(image)
+
+
 def pairwise_loss(image: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """The true text against each of its hard negatives, one at a time; arguments as in `contrastive_loss`."""
     similarity = torch.einsum("bd,bkd->bk", image, texts)

@@ -55,6 +55,33 @@ def affinity_loss(
     return temperature**2 * (losses[0] + losses[1]) / 2
 
 
+def sigmoid_affinity_loss(
+    student: tuple[torch.Tensor, torch.Tensor],
+    teacher: tuple[torch.Tensor, torch.Tensor],
+    logit_scale: float,
+    logit_bias: float,
+    temperature: float = 1.0,
+) -> torch.Tensor:
+    """KL(teacher || student) of whether each text fits each picture, summed over texts; the mean of pictures.
+
+    Args:
+        student: as in `affinity_loss`.
+        teacher: the same of the teacher.
+        logit_scale: what a cosine is multiplied by.
+        logit_bias: is added then.
+        temperature: as in `affinity_loss`.
+
+    Source: `affinity_loss`, with the sigmoids of Zhai et al., 2023 (arXiv 2303.15343), in place of softmaxes.
+    """
+    found, wanted = (
+        (logit_scale * (images @ texts.T) + logit_bias) / temperature for images, texts in (student, teacher)
+    )
+    shares = wanted.sigmoid()
+    apart = shares * (F.logsigmoid(wanted) - F.logsigmoid(found))
+    apart = apart + (1 - shares) * (F.logsigmoid(-wanted) - F.logsigmoid(-found))
+    return temperature**2 * apart.sum() / len(found)
+
+
 def answer_response_loss(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:

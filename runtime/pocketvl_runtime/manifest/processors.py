@@ -222,9 +222,22 @@ class ImageProcessor:
         crop: tuple[int, int] | None,
         normalization: Normalization,
     ) -> ImageProcessor:
-        """What CLIP and its kin do: an antialiased bicubic resize, then a centre crop.
+        """What CLIP and its kin do: `resampled` by the bicubic filter."""
+        return cls.resampled(Filter.BICUBIC, mode, size, crop, normalization)
+
+    @classmethod
+    def resampled(
+        cls,
+        by: Filter,
+        mode: ResizeMode,
+        size: tuple[int, int],
+        crop: tuple[int, int] | None,
+        normalization: Normalization,
+    ) -> ImageProcessor:
+        """An antialiased resize, then a centre crop.
 
         Args:
+            by: the filter of the resize.
             mode: of the resize.
             size: its height and width; in the edge modes both are that edge.
             crop: height and width, if there is a crop.
@@ -236,11 +249,11 @@ class ImageProcessor:
         height, width = size
         rounding = Rounding.FLOOR
         if mode is ResizeMode.EXACT:
-            resize = Resize(mode, Filter.BICUBIC, True, rounding, height=height, width=width)
+            resize = Resize(mode, by, True, rounding, height=height, width=width)
         elif height != width:
             raise BundleError(f"with {mode.value}, the resize's height and width are the same edge")
         else:
-            resize = Resize(mode, Filter.BICUBIC, True, rounding, size=height)
+            resize = Resize(mode, by, True, rounding, size=height)
         steps: tuple[ImageStep, ...] = (resize, CenterCrop(*crop, rounding)) if crop else (resize,)
         output = PixelsOutput("uint8", Layout.NHWC, (1, *(crop or size), 3))
         return cls(steps, output, normalization)

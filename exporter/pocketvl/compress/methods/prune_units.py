@@ -104,11 +104,12 @@ class PruneUnits(ComponentwiseMethod):
         original = checkpoint.original()
         score = Score.MAGNITUDE if self.score is Score.GATE else self.score
         for name in names:
-            component, stack = checkpoint.component(name), checkpoint.stack(name)
-            found = feed_forwards(component.module)
-            if len(found) != len(feed_forwards(original.get_submodule(stack.name))):
+            component = checkpoint.component(name)
+            parts = {part for part, _ in component.module.named_modules()}
+            found = [each.up for each in feed_forwards(component.module)]
+            if found != [each.up for each in feed_forwards(original) if each.up in parts]:
                 raise RecipeError(f"{name} has factorised linears: prune before low-rank")
-            rows = positions(component.module, example_inputs(component), found[0].up)
+            rows = positions(component.module, example_inputs(component))
             groups += groups_of(component.module, original, self.units, score, rows)
         return groups
 

@@ -18,6 +18,7 @@ PROCESSOR_FILES = (
     "vocab.json",
     "merges.txt",
     "vocab.txt",
+    "spiece.model",
 )
 """How pictures become pixels, and texts ids."""
 

@@ -1,31 +1,40 @@
-"""The many ways in which CLIP folders write down their preprocessing, read into one `ImageProcessor`.
+"""The many ways in which folders write down their preprocessing, read into one `ImageProcessor`.
 
-transformers' own class reads the keys, so that each means here what it means there, absent ones and nulls
+transformers' own classes read the keys, so that each means here what it means there, absent ones and nulls
 included; what comes out is then either said in a `ImageProcessor` or refused.
 
 Source: transformers 5.23, `ImageProcessingMixin.get_image_processor_dict` (which file counts),
-`AutoImageProcessor.from_pretrained` (which class reads it), `CLIPImageProcessorPil` (what the keys mean).
+`AutoImageProcessor.from_pretrained` (which class reads it), `CLIPImageProcessorPil`,
+`SiglipImageProcessorPil` and `Siglip2ImageProcessorPil` (what the keys mean).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketvl.errors import SourceError
 from pocketvl.families.folders.hf import read_json
 from pocketvl_runtime.errors import quoted
-from pocketvl_runtime.manifest import ImageProcessor, Normalization, ResizeMode
+from pocketvl_runtime.manifest import Filter, ImageProcessor, Normalization, ResizeMode
 
 if TYPE_CHECKING:
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers.image_processing_backends import PilBackend
 
-CLIP_PROCESSOR = "CLIPImageProcessor"
+CLIP_PROCESSOR, SIGLIP_PROCESSOR = "CLIPImageProcessor", "SiglipImageProcessor"
+NAFLEX_PROCESSOR = "Siglip2ImageProcessor"
+"""SigLIP 2's, which gives patches, as many as the picture's shape allows; read for square pictures alone."""
+_MODULES = {CLIP_PROCESSOR: "clip", SIGLIP_PROCESSOR: "siglip", NAFLEX_PROCESSOR: "siglip2"}
 _COMBINED, _SINGLE = "processor_config.json", "preprocessor_config.json"
-_BICUBIC = 3
+# Pillow's numbers; another one, nearest, is not run
+_FILTERS = {1: Filter.LANCZOS, 2: Filter.BILINEAR, 3: Filter.BICUBIC, 4: Filter.BOX, 5: Filter.HAMMING}
+_MOST_PATCHES = 256**2
 _READ = {
+    *("patch_size", "max_num_patches"),
     *("do_convert_rgb", "do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size"),
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_pad", "pad_size"),
 }
@@ -57,7 +66,7 @@ def read_preprocess(
         folder: the model folder.
         image_size: the picture's side that the model takes, pixels.
         default: the image processor that transformers takes for this kind of model where no file names one;
-            None if there is none.
+            None if there is none. A model that takes `NAFLEX_PROCESSOR` takes no other.
 
     Returns:
         The preprocessing, and notes for the user: where neither file exists, CLIP's defaults at `image_size`.
@@ -72,15 +81,32 @@ def read_preprocess(
         if default != CLIP_PROCESSOR:
             raise SourceError(f"{folder} has neither {_COMBINED} nor {_SINGLE}; add one of them")
         note = f"no {_SINGLE}: CLIP's own preprocessing at {image_size} pixels is assumed"
-        return _spec(_processor({"size": image_size, "crop_size": image_size}, path), path, image_size), (
-            note,
-        )
-    _check_type(stored, folder, default)
-    processor = _processor(stored.config, stored.path)
-    notes = _notes(stored, processor)
+        sizes = {"size": image_size, "crop_size": image_size}
+        return _spec(_processor(sizes, path, CLIP_PROCESSOR), path, image_size), (note,)
+    kind = _kind(stored, folder, default)
+    processor = _processor(stored.config, stored.path, kind)
+    notes = _notes(stored, processor, kind)
     if unread is not None:
-        notes += _differences(stored, processor, unread)
+        notes += _differences(stored, processor, unread, kind)
+    if kind == NAFLEX_PROCESSOR:
+        side = image_size // getattr(processor, "patch_size", image_size)
+        notes += (f"pictures of every shape are stretched to one grid of {side} x {side} patches",)
     return _spec(processor, stored.path, image_size), notes
+
+
+def naflex_grid(folder: Path) -> int:
+    """How many patches a side a square picture has, by the image processor of a NaFlex model.
+
+    Raises:
+        SourceError: a file is missing or broken, or its max_num_patches is no number of patches.
+    """
+    stored, _ = _find(folder)
+    if stored is None:
+        raise SourceError(f"{folder} has neither {_COMBINED} nor {_SINGLE}; add one of them")
+    most = stored.config.get("max_num_patches", 256)  # the class's own default
+    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= _MOST_PATCHES:
+        raise SourceError(f"{stored.path}: max_num_patches is {quoted(most)}, not 1 to {_MOST_PATCHES}")
+    return math.isqrt(most)
 
 
 def _find(folder: Path) -> tuple[_Stored | None, Path | None]:
@@ -94,7 +120,8 @@ def _find(folder: Path) -> tuple[_Stored | None, Path | None]:
     return (_Stored(read_json(single), single), None) if single.exists() else (None, None)
 
 
-def _check_type(stored: _Stored, folder: Path, default: str | None) -> None:
+def _kind(stored: _Stored, folder: Path, default: str | None) -> str:
+    """Which image processor reads a file."""
     kind = stored.config.get("image_processor_type")
     if kind is None:
         kind = stored.config.get("feature_extractor_type")
@@ -102,34 +129,44 @@ def _check_type(stored: _Stored, folder: Path, default: str | None) -> None:
         kind = read_json(folder / "config.json").get("image_processor_type", default)
     # as it was called before, and with torchvision, and without
     name = kind.replace("FeatureExtractor", "ImageProcessor") if isinstance(kind, str) else ""
-    if name.removesuffix("Fast").removesuffix("Pil") != CLIP_PROCESSOR:
+    name = name.removesuffix("Fast").removesuffix("Pil")
+    known = (NAFLEX_PROCESSOR,) if default == NAFLEX_PROCESSOR else (CLIP_PROCESSOR, SIGLIP_PROCESSOR)
+    if name not in known:
         found = (
             "it names no image_processor_type" if kind is None else f"image_processor_type is {quoted(kind)}"
         )
-        raise SourceError(f"{stored.path}: {found}; only {CLIP_PROCESSOR} is supported")
+        raise SourceError(f"{stored.path}: {found}; only {' and '.join(known)} can be read here")
+    return name
 
 
-def _processor(config: dict[str, Any], path: Path) -> CLIPImageProcessorPil:
+def _class(kind: str) -> type[PilBackend]:
+    name = _MODULES[kind]
+    found: type[PilBackend] = getattr(
+        import_module(f"transformers.models.{name}.image_processing_pil_{name}"), f"{kind}Pil"
+    )
+    return found
+
+
+def _processor(config: dict[str, Any], path: Path, kind: str) -> PilBackend:
     """transformers' image processor of a configuration.
 
     Raises:
         SourceError: transformers refuses it, or it holds a key that this reader does not know.
     """
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    names = set(CLIPImageProcessorPil.valid_kwargs.__annotations__)
+    chosen = _class(kind)
+    names = set(chosen.valid_kwargs.__annotations__)
     for key, value in config.items():
         is_new = key in names - _READ - _WITHOUT_EFFECT and value is not None
         # set as an attribute, it would replace a part of the class
-        is_part = key not in names | _METADATA and (hasattr(CLIPImageProcessorPil, key) or key == "self")
+        is_part = key not in names | _METADATA and (hasattr(chosen, key) or key == "self")
         if is_new or is_part:
             raise SourceError(f"{path}: {key} is {quoted(value)}; it is not supported, remove it")
     try:
-        return CLIPImageProcessorPil(**config)
+        return chosen(**config)
     except Exception as error:  # ValueError, IndexError or TypeError, by how a size is wrong
         for key in ("size", "crop_size", "pad_size"):
             try:
-                CLIPImageProcessorPil(**{key: config.get(key)})
+                chosen(**{key: config.get(key)})
             except Exception:
                 raise SourceError(
                     f"{path}: {key} is {quoted(config[key])}; known are a number, height with width, and "
@@ -138,25 +175,23 @@ def _processor(config: dict[str, Any], path: Path) -> CLIPImageProcessorPil:
         raise SourceError(f"{path}: transformers cannot read it: {error}") from error
 
 
-def _notes(stored: _Stored, processor: CLIPImageProcessorPil) -> tuple[str, ...]:
+def _notes(stored: _Stored, processor: PilBackend, kind: str) -> tuple[str, ...]:
     name = stored.path.name
     known = {*processor.valid_kwargs.__annotations__, *_METADATA}
     notes = [
-        f"{name}: {key} is no key of {CLIP_PROCESSOR}: without effect"
-        for key in stored.config
-        if key not in known
+        f"{name}: {key} is no key of {kind}: without effect" for key in stored.config if key not in known
     ]
     own_code = stored.config.get("auto_map")
     if isinstance(own_code, dict) and "AutoImageProcessor" in own_code:
-        notes.append(f"{name}: auto_map names code of its own, which is not run; {CLIP_PROCESSOR} is taken")
+        notes.append(f"{name}: auto_map names code of its own, which is not run; {kind} is taken")
     return tuple(notes)
 
 
-def _differences(stored: _Stored, processor: CLIPImageProcessorPil, unread: Path) -> tuple[str, ...]:
+def _differences(stored: _Stored, processor: PilBackend, unread: Path, kind: str) -> tuple[str, ...]:
     """A note where another file says something else, which transformers does not read either."""
     counts = f"{stored.path.name} counts, as in transformers"
     try:
-        other = _processor(read_json(unread), unread)
+        other = _processor(read_json(unread), unread, kind)
     except SourceError:
         return (f"{unread.name} cannot be read; {counts}",)
     keys = sorted(_READ - {"default_to_square"})  # which size holds already
@@ -166,17 +201,17 @@ def _differences(stored: _Stored, processor: CLIPImageProcessorPil, unread: Path
     return (f"{stored.path.name} and {unread.name} differ in {', '.join(differing)}; {counts}",)
 
 
-def _meaning(processor: CLIPImageProcessorPil, key: str) -> object:
+def _meaning(processor: PilBackend, key: str) -> object:
     value = getattr(processor, key, None)
     if key.startswith("do_"):
         return bool(value)
     return (value,) * 3 if key.startswith("image_") and isinstance(value, int | float) else value
 
 
-def _spec(processor: CLIPImageProcessorPil, path: Path, image_size: int) -> ImageProcessor:
+def _spec(processor: PilBackend, path: Path, image_size: int) -> ImageProcessor:
     given = {key: getattr(processor, key, None) for key in _READ}
     flags = {key: _flag(given[key], key, path) for key in _READ if key.startswith("do_")}
-    if not flags["do_convert_rgb"]:
+    if not flags["do_convert_rgb"] and given["max_num_patches"] is None:  # NaFlex takes nothing but RGB
         raise SourceError(
             f"{path}: do_convert_rgb is off, but every picture is made RGB here; set it to true"
         )
@@ -184,12 +219,13 @@ def _spec(processor: CLIPImageProcessorPil, path: Path, image_size: int) -> Imag
         raise SourceError(f"{path}: do_resize is off, but the model takes pictures of one size only")
     if flags["do_pad"]:
         raise SourceError(f"{path}: do_pad is true; padding is not supported")
-    if not isinstance(given["resample"], int) or given["resample"] != _BICUBIC:  # 3.0 would be bilinear
-        raise SourceError(
-            f"{path}: resample is {quoted(given['resample'])}; only bicubic ({_BICUBIC}) is supported"
-        )
-    mode, height, width = _resize(given["size"], path)
-    crop = _crop(given["crop_size"], path) if flags["do_center_crop"] else None
+    by = _filter(given["resample"], path)
+    if given["max_num_patches"] is None:
+        mode, height, width = _resize(given["size"], path)
+        crop = _crop(given["crop_size"], path) if flags["do_center_crop"] else None
+    else:  # of a square picture, to which neither size nor crop_size means anything
+        mode, crop = ResizeMode.EXACT, None
+        height = width = math.isqrt(given["max_num_patches"]) * _side(given["patch_size"], "patch_size", path)
     taken = crop or ((height, width) if mode is ResizeMode.EXACT else None)
     if taken is None:
         raise SourceError(
@@ -209,7 +245,15 @@ def _spec(processor: CLIPImageProcessorPil, path: Path, image_size: int) -> Imag
         std = _per_channel(given["image_std"], "image_std", path)
     if not all(value > 0 for value in std):
         raise SourceError(f"{path}: image_std is {list(std)}; it must be above 0")
-    return ImageProcessor.bicubic(mode, (height, width), crop, Normalization(mean, std, rescale))
+    return ImageProcessor.resampled(by, mode, (height, width), crop, Normalization(mean, std, rescale))
+
+
+def _filter(value: object, path: Path) -> Filter:
+    found = _FILTERS.get(value) if isinstance(value, int) and not isinstance(value, bool) else None
+    if found is None:  # 3.0 too, for that would be bilinear
+        known = ", ".join(f"{number} ({each.value})" for number, each in _FILTERS.items())
+        raise SourceError(f"{path}: resample is {quoted(value)}; supported are {known}")
+    return found
 
 
 def _flag(value: object, name: str, path: Path) -> bool:
@@ -226,9 +270,20 @@ def _sides(value: Iterable[tuple[str, int]] | None, name: str, path: Path) -> di
         raise SourceError(f"{path}: {name} is null")
     sides = dict(value)
     for key, side in sides.items():
-        if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= 8192:
+        if not _is_side(side):
             raise SourceError(f"{path}: {name} is {quoted(sides)}; {key} is not a number of pixels")
     return sides
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 8192
+
+
+def _side(value: object, name: str, path: Path) -> int:
+    if not _is_side(value):
+        raise SourceError(f"{path}: {name} is {quoted(value)}, not a number of pixels")
+    assert isinstance(value, int)
+    return value
 
 
 def _resize(value: Iterable[tuple[str, int]] | None, path: Path) -> tuple[ResizeMode, int, int]:

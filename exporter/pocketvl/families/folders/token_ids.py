@@ -4,8 +4,10 @@ tokenizer_config.json, and what stands beside it, can make a word special, choos
 of tokenizer.json by its own, or cut and fill texts at their start. transformers' own classes read these files
 here, and what they make of them is compared.
 
+One class, SigLIP's, does not read tokenizer.json at all, and changes texts before it asks SentencePiece.
+
 Source: transformers 5.23, `AutoTokenizer.from_pretrained` (which class), `TokenizersBackend.__init__` (what
-the keys mean).
+the keys mean), `SiglipTokenizer.canonicalize_text`.
 """
 
 from __future__ import annotations
@@ -14,18 +16,21 @@ import codecs
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tokenizers import Tokenizer
 
 from pocketvl.errors import SourceError
 from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES
 from pocketvl_runtime.errors import library_text, quoted, shortened
+from pocketvl_runtime.manifest import Canonical, Side
+from pocketvl_runtime.text import canonicalized
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, SiglipTokenizer
 
 _CONFIG = "tokenizer_config.json"
 _CLASS, _PLAIN_CLASS = "tokenizer_class", "PreTrainedTokenizerFast"  # which reads tokenizer.json as it is
@@ -45,18 +50,35 @@ _TEXTS = (
     "longwordwithoutanyspaceinit" * 4,
     "<|startoftext|> a <|endoftext|> [CLS] b [SEP] [PAD] [MASK] <s> c </s> <pad> <unk> <bos> <eos>",
 )
-_SIDES = {"padding_side": "right", "truncation_side": "right", "split_special_tokens": False}
+_FIXED = {"truncation_side": "right", "split_special_tokens": False}
+_SAMPLED_TOKENS = 1_000  # of a tokenizer in Python, which takes its time
 
 
-def check_ids(folder: Path, ours: Tokenizer) -> int | None:
+@dataclass(frozen=True)
+class TransformersTokenizer:
+    """What transformers makes of the tokenizer files of a folder.
+
+    Attributes:
+        pad_id: the id with which it fills up short texts; None where it has none.
+        pad_side: at which end.
+        canonicalize: what it does to texts first.
+        rewritten: the tokenizer that it makes, where tokenizer.json alone is another.
+    """
+
+    pad_id: int | None
+    pad_side: Side
+    canonicalize: tuple[Canonical, ...] = ()
+    rewritten: Tokenizer | None = None
+
+
+def check_ids(folder: Path, ours: Tokenizer, follows: bool = False) -> TransformersTokenizer:
     """Compare transformers' ids of texts, by all files of a folder, with those of tokenizer.json alone.
 
     Args:
         folder: a Hugging Face model folder.
         ours: its tokenizer.json, without truncation and padding.
-
-    Returns:
-        The id with which transformers fills up short texts; None where it has none.
+        follows: give what transformers makes of the files, and padding at either end, instead of refusing
+            them for it.
 
     Raises:
         SourceError: transformers cannot read the files, or makes other ids of some text; the message names
@@ -71,18 +93,31 @@ def check_ids(folder: Path, ours: Tokenizer) -> int | None:
             reason = library_text(error, 200)
             culprit = _culprit(folder, copy, ours, "")
             raise SourceError(f"{culprit}: transformers cannot read it: {reason}") from error
-        for key, wanted in _SIDES.items():
+        for key, wanted in (_FIXED if follows else {"padding_side": "right", **_FIXED}).items():
             if getattr(theirs, key) != wanted:
                 found = quoted(getattr(theirs, key))
                 raise SourceError(f"{folder / _CONFIG}: {key} is {found}; only {wanted} is supported")
+        steps = canonical_steps(theirs)
+        made = TransformersTokenizer(theirs.pad_token_id, Side(theirs.padding_side), steps)
+        if follows and not steps and not _is_same_file(theirs.backend_tokenizer, ours):
+            return replace(made, rewritten=theirs.backend_tokenizer)
         text = _differing_text(theirs, ours)
         if text is not None:
             raise SourceError(
                 f"{_culprit(folder, copy, ours, text)}: with it transformers makes other ids of "
                 f"{quoted(text)} than tokenizer.json says; correct it, or save the tokenizer again"
             )
-    pad_id: int | None = theirs.pad_token_id
-    return pad_id
+    return made
+
+
+def canonical_steps(theirs: PreTrainedTokenizerBase) -> tuple[Canonical, ...]:
+    """What a tokenizer in Python does to texts before it asks SentencePiece."""
+    from transformers import SiglipTokenizer
+
+    if not isinstance(theirs, SiglipTokenizer):
+        return ()
+    lower = (Canonical.LOWER,) if theirs.do_lower_case else ()
+    return (*lower, Canonical.STRIP_PUNCTUATION, Canonical.COLLAPSE_SPACES)
 
 
 def _copy_small_files(folder: Path, copy: Path) -> None:
@@ -102,21 +137,42 @@ def _read(folder: Path) -> PreTrainedTokenizerBase:
     theirs: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )
-    theirs.backend_tokenizer.no_truncation()
-    theirs.backend_tokenizer.no_padding()
+    if not canonical_steps(theirs):
+        theirs.backend_tokenizer.no_truncation()
+        theirs.backend_tokenizer.no_padding()
     return theirs
+
+
+def _is_same_file(one: Tokenizer, other: Tokenizer) -> bool:
+    first, second = one.to_str(), other.to_str()
+    return first == second or json.loads(first) == json.loads(second)
 
 
 def _differing_text(theirs: PreTrainedTokenizerBase, ours: Tokenizer, sample: str = "") -> str | None:
     """A text of which the ids differ, if any."""
+    steps = canonical_steps(theirs)
+    if steps:
+        return _differing_canonical(cast("SiglipTokenizer", theirs), steps, ours)
     backend: Tokenizer = theirs.backend_tokenizer
     texts = [*_TEXTS, sample]
-    if json.loads(backend.to_str()) != json.loads(ours.to_str()):
+    if not _is_same_file(backend, ours):
         # built in another way: every token, as a word and within one
         tokens = sorted({*ours.get_vocab(), *backend.get_vocab()})
         texts += [*(f"a {token} b" for token in tokens), *(f"x{token}y" for token in tokens)]
     pairs = zip(texts, _ids(backend, texts), _ids(ours, texts), strict=True)
     return next((text for text, one, other in pairs if one != other), None)
+
+
+def _differing_canonical(
+    theirs: SiglipTokenizer, steps: tuple[Canonical, ...], ours: Tokenizer
+) -> str | None:
+    """Likewise. Texts that spell a special token are left out: it takes them for the token."""
+    tokens = sorted(ours.get_vocab())[:: max(1, ours.get_vocab_size() // _SAMPLED_TOKENS)]
+    texts = [*_TEXTS, *(f"a {token} b" for token in tokens)]
+    texts = [text for text in texts if not any(token in text for token in theirs.added_tokens_encoder)]
+    mine = _ids(ours, [canonicalized(text, steps) for text in texts])
+    pairs = zip(texts, mine, strict=True)
+    return next((text for text, found in pairs if theirs(text, verbose=False).input_ids != found), None)
 
 
 def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int] | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,15 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from pocketvl.errors import SourceError
+from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.token_ids import check_ids
 from pocketvl_runtime.errors import quoted, shortened
+from pocketvl_runtime.manifest import Canonical, Side
 
 _LEAST_LENGTH = 3
+_READ: dict[tuple[str, bool], TokenizerFile] = {}
+"""The last tokenizer, by the files that it was read from."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,13 @@ class TokenizerFile:
     """A folder's tokenizer.json with what tokenizer_config.json says beside it.
 
     Attributes:
-        content: tokenizer.json, byte for byte, but for a byte order mark.
+        content: tokenizer.json, byte for byte, but for a byte order mark; or what transformers makes of it.
         tokenizer: the same, opened, without truncation and padding.
         limit: the longest text in tokens, special ones included; None if nothing is said.
         eos_id: the id that ends every text.
         pad_id: the id that fills up short texts.
+        pad_side: at which end.
+        canonicalize: what is done to texts first.
     """
 
     content: bytes
@@ -34,6 +41,8 @@ class TokenizerFile:
     limit: int | None
     eos_id: int
     pad_id: int
+    pad_side: Side
+    canonicalize: tuple[Canonical, ...]
 
     @property
     def highest_id(self) -> int:
@@ -41,14 +50,41 @@ class TokenizerFile:
         return max(self.tokenizer.get_vocab(with_added_tokens=True).values())
 
 
-def read_tokenizer(folder: Path) -> TokenizerFile:
+def read_tokenizer(folder: Path, follows_transformers: bool = False) -> TokenizerFile:
     """Read tokenizer.json and, where it exists, tokenizer_config.json.
+
+    Args:
+        folder: a Hugging Face model folder.
+        follows_transformers: where transformers makes another tokenizer of the two files, take that one.
 
     Raises:
         SourceError: tokenizer.json is missing or broken, texts do not end with one special token, or
             transformers makes other ids of them.
     """
+    known = (_digest(folder), follows_transformers)
+    if known not in _READ:
+        found = _read(folder, follows_transformers)
+        _READ.clear()
+        _READ[known] = found
+    return _READ[known]
+
+
+def _digest(folder: Path) -> str:
+    """Of all files that `check_ids` reads: 256,000 tokens take it seconds, and a contract is read often."""
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, *PROCESSOR_FILES):
+        if (folder / name).is_file():
+            content = (folder / name).read_bytes()
+            digest.update(f"{name} {len(content)} ".encode() + content)
+    return digest.hexdigest()
+
+
+def _read(folder: Path, follows_transformers: bool) -> TokenizerFile:
     path = folder / "tokenizer.json"
+    if not path.exists() and (folder / "spiece.model").exists():
+        raise SourceError(
+            f"{folder} has a spiece.model and no tokenizer.json, which devices read; add one of its tokens"
+        )
     stored = read_json(path)
     content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
@@ -67,13 +103,17 @@ def read_tokenizer(folder: Path) -> TokenizerFile:
         raise SourceError(f"{path}: texts do not end with a special token (its post_processor adds none)")
     limit = _length_limit(config, stored, config_path)
     pad_id = _pad_id(config, stored, tokenizer, probe[-1], config_path)
-    theirs = check_ids(folder, tokenizer)
+    theirs = check_ids(folder, tokenizer, follows_transformers)
+    if theirs.rewritten is not None:
+        tokenizer, content = theirs.rewritten, theirs.rewritten.to_str().encode("utf-8")
     return TokenizerFile(
         content=content,
         tokenizer=tokenizer,
         limit=limit,
         eos_id=probe[-1],
-        pad_id=pad_id if theirs is None else theirs,
+        pad_id=pad_id if theirs.pad_id is None else theirs.pad_id,
+        pad_side=theirs.pad_side,
+        canonicalize=theirs.canonicalize,
     )
 
 

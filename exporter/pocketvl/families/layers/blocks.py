@@ -14,6 +14,7 @@ _FEED_FORWARDS = (
 # The module that holds queries, keys and values; their names in it; the projection after it.
 _ATTENTIONS = (
     ("self_attn", ("q_proj", "k_proj", "v_proj"), "self_attn.out_proj"),  # CLIP, SigLIP
+    ("attention", ("q_proj", "k_proj", "v_proj"), "attention.out_proj"),  # SigLIP's pooling head
     ("attention.attention", ("query", "key", "value"), "attention.output.dense"),  # ViT, ViLT
     ("attention.self", ("query", "key", "value"), "attention.output.dense"),  # BERT
 )

@@ -44,6 +44,23 @@ class NormalizePixels(nn.Module):
         return pixels.to(torch.float32).permute(0, 3, 1, 2) * self.factor - self.shift
 
 
+class Constant(nn.Module):
+    """float32 [B, ...], the same whatever comes in: what a layer gives of a parameter.
+
+    `quantize/fold.py` puts it in the place of such a layer, since converters compute it and leave no layer.
+    """
+
+    def __init__(self, value: torch.Tensor) -> None:
+        """Args: value: float32 [1, ...]."""
+        super().__init__()
+        self.value: torch.Tensor
+        self.register_buffer("value", value)
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        """Repeat it for each sample."""
+        return self.value.expand(len(given), *self.value.shape[1:])
+
+
 class RawPixels(nn.Module):
     """uint8 RGB [B, H, W, 3] -> float32 [B, 3, H, W], 0 to 255."""
 
