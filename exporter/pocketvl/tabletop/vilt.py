@@ -20,12 +20,7 @@ from pocketvl.families.folders.tokenizer import read_tokenizer
 from pocketvl.families.vilt import ViltFusion
 from pocketvl.launch import is_first, processes
 from pocketvl.settings import Layers, Pixels, Positive, Settings, Width
-from pocketvl.tabletop.clip import (
-    TextLength,
-    VocabularySize,
-    check_heads,
-    check_patches,
-)
+from pocketvl.tabletop.clip import TextLength, VocabularySize, check_heads, check_patches
 from pocketvl.tabletop.language import ANSWERS
 from pocketvl.tabletop.pool import PoolSettings, open_pool
 from pocketvl.tabletop.questions import AnswerBatch, AnswerBatches, ask
