@@ -47,8 +47,9 @@ def siglip(vocabulary: int) -> SiglipModel:
 def _draw_as_clip_(model: SiglipModel) -> None:
     """Draw the layers' weights as transformers draws CLIP's, so that the two benchmarks compare.
 
-    SigLIP's own initial queries and keys are 5 times as large: with the outlier channels, the first layers'
-    attention then sees one patch alone, which no trained model's does, and which one it is turns on a step.
+    SigLIP's own initial queries and keys are 5 times as large, and with the outlier channels attention's
+    scores so large that a step of the grid decides: the image's centred cosine in int8 is .972 then. Of four
+    layers of 192, queries and keys alone cost .012 so, and everything together .001 as drawn here.
     """
     generator = torch.Generator().manual_seed(2)
     for kind in (model.vision_model, model.text_model):
