@@ -104,6 +104,7 @@ class PruneUnits(ComponentwiseMethod):
         original = checkpoint.original()
         score = Score.MAGNITUDE if self.score is Score.GATE else self.score
         for name in names:
+            checkpoint.stack(name)  # refuses a component that is none
             component = checkpoint.component(name)
             parts = {part for part, _ in component.module.named_modules()}
             found = [each.up for each in feed_forwards(component.module)]
