@@ -16,6 +16,7 @@ LOWER := build/lower-bounds
 LOWER_UV := $(BIN)/uv pip install --quiet --python $(LOWER)/bin/python
 locked = $(shell sed -n 's/^\($(1)==[^ ]*\).*/\1/p' requirements/export.txt)
 
+# Where Python must not write bytecode as it runs, installing does: each of a hundred starts would compile torch.
 # The stamps are written last and carry the checksum of what they stand for: an installation that was killed has none,
 # and neither a checkout nor a touched file can make an old one look new.
 sum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
@@ -112,6 +113,7 @@ help: ## this list
 $(READY): $(LOCKED)
 	@rm -f $(VENV)/.ready-*
 	@$(UV) --no-deps --no-build-isolation --editable .
+	@$(if $(PYTHONDONTWRITEBYTECODE),$(BIN)/python -m compileall -q exporter/pocketvl runtime/pocketvl_runtime)
 	@touch $@
 
 $(LOCKED):
@@ -122,5 +124,6 @@ $(LOCKED):
 	@if ls $(VENV)/.locked-* >/dev/null 2>&1; then rm -f $(VENV)/.locked-* $(VENV)/.ready-*; else \
 		$(PYTHON) -m venv --clear $(VENV) && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt; fi
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/uv.txt requirements/export.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode) \
+		--require-hashes requirements/uv.txt requirements/export.txt
 	@touch $@
