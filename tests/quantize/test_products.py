@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,12 +33,11 @@ from pocketvl.network.specification import (
     Scheme,
 )
 from pocketvl.observe.settings import CalibrationSettings, Observer
+from pocketvl.prototype.product_sensitivity import product_sensitivity, products_to_quantize
 from pocketvl.quantize.arithmetic import activation_grid
-from pocketvl.quantize.product_sensitivity import product_sensitivity, products_to_quantize
 from pocketvl.quantize.products import (
     Ranges,
     calibrate_products,
-    intercepted,
     multiplied,
     on_grids,
     product_shapes,
@@ -106,6 +106,15 @@ def quantized(
 ) -> dict[str, QuantizedProduct]:
     seen = calibrate_products(module, feeds, MIN_MAX, SEGMENTS, blocks)
     return quantize_products(specs(tuple(seen), bits), seen)
+
+
+@contextmanager
+def intercepted(
+    module: nn.Module, change: Callable[[str, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+) -> Iterator[None]:
+    """Inside, each product of two activations in the module's attention is of what `change` returns."""
+    with multiplied(module, lambda name, left, right: torch.matmul(*change(name, left, right))):
+        yield
 
 
 class Unchanged:

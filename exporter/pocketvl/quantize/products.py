@@ -33,8 +33,6 @@ from pocketvl_runtime.progress import Progress
 Feed = NDArray[Any] | tuple[NDArray[Any], ...]
 Multiply = Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor]
 """(name, left [..., M, K], right [..., K, N]) -> [..., M, N]"""
-Change = Callable[[str, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""(name, left, right) -> the two operands that are multiplied in their place"""
 Watch = Callable[[str, torch.Tensor, torch.Tensor, torch.Tensor], None]
 """(name, left, right, what comes out), which are only looked at"""
 Ranges = tuple[Range, Range, Range]
@@ -173,13 +171,6 @@ def multiplied(module: nn.Module, multiply: Multiply) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def intercepted(module: nn.Module, change: Change) -> Iterator[None]:
-    """Inside, each product of two activations in the module's attention is of what `change` returns."""
-    with multiplied(module, lambda name, left, right: torch.matmul(*change(name, left, right))):
-        yield
 
 
 def product_shapes(
