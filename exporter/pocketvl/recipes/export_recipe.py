@@ -54,7 +54,7 @@ class ExportRecipe(Settings):
         per_tensor: the 8-bit weights of a layer share one scale, instead of those of an output channel.
         products: of static int8, which of attention's products of two activations are quantized too: "whole"
             ones, "each" block of text and image by itself, or the "cross"-modal blocks alone; by default
-            none, for engines are slower with them (docs/RESULTS.md).
+            none, for engines are slower with them (docs/CROSS_MODAL.md).
         most_growth: where the gate fails, layers move to a higher precision until it passes, or until the
             variant's files are this many times as large as they were.
         qat: trains one precision's components with their quantization in them.
