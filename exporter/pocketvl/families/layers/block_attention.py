@@ -10,6 +10,7 @@ from torch import nn
 from pocketvl.errors import RecipeError
 from pocketvl.families.layers.blocks import attentions
 from pocketvl.families.layers.segments import Segments
+from pocketvl.families.layers.split_attention import SegmentAttention, SplitAttention, has_linears
 
 
 def block_attentions_(module: nn.Module, segments: Segments) -> None:
@@ -27,7 +28,7 @@ def block_attentions_(module: nn.Module, segments: Segments) -> None:
         module.set_submodule(attention.name, BlockAttention(owner, segments))
 
 
-class BlockAttention(nn.Module):
+class BlockAttention(SegmentAttention):
     """Self-attention over segments: what comes out is that of ViLT's own attention, up to rounding.
 
     Its products run in the order of `product_shapes` in `quantize`: the blocks of the scores by segment of
@@ -36,16 +37,12 @@ class BlockAttention(nn.Module):
 
     def __init__(self, owner: nn.Module, segments: Segments) -> None:
         """Args: owner: the attention in whose place it comes. segments: of the sequence."""
-        super().__init__()
-        if not all(hasattr(owner, part) for part in ("query", "key", "value")) or hasattr(owner, "removed"):
+        if not has_linears(owner) or isinstance(owner, SplitAttention):
             raise RecipeError(
                 f"{type(owner).__name__} is no whole attention over text and picture, as ViLT's is: "
                 "its products have no blocks to quantize"
             )
-        self.query, self.key, self.value = (getattr(owner, part) for part in ("query", "key", "value"))
-        self.attention_head_size = int(getattr(owner, "attention_head_size"))  # noqa: B009 (not nn.Module's)
-        self.segments = segments
-        self.training = owner.training
+        super().__init__(owner, segments)
 
     def forward(
         self,
@@ -65,10 +62,7 @@ class BlockAttention(nn.Module):
         """
         if output_attentions:
             raise ValueError("an attention in blocks has no whole maps to give")
-        query, key, value = (
-            part(hidden_states).unflatten(-1, (-1, self.attention_head_size)).transpose(1, 2)
-            for part in (self.query, self.key, self.value)
-        )  # [B, heads, T, size]
+        query, key, value = self.project(hidden_states)
         slices = list(self.segments.slices().values())
         scores = [
             torch.cat([query[:, :, rows] @ key[:, :, keys].transpose(-1, -2) for keys in slices], dim=-1)

@@ -13,6 +13,8 @@ from pocketvl.errors import RecipeError
 from pocketvl.families.layers.blocks import attentions
 from pocketvl.families.layers.segments import Segments
 
+_LINEARS = ("query", "key", "value")
+
 
 @dataclass(frozen=True)
 class Block:
@@ -70,7 +72,33 @@ def removed_blocks(module: nn.Module) -> tuple[Block, ...]:
     )
 
 
-class SplitAttention(nn.Module):
+class SegmentAttention(nn.Module):
+    """ViLT's own linears, shared under their names, for an attention that computes by segments."""
+
+    def __init__(self, owner: nn.Module, segments: Segments) -> None:
+        """Args: owner: the attention in whose place it comes, with linears query, key and value. segments: of
+        the sequence."""
+        super().__init__()
+        self.query, self.key, self.value = (getattr(owner, part) for part in _LINEARS)
+        self.attention_head_size = int(getattr(owner, "attention_head_size"))  # noqa: B009 (not nn.Module's)
+        self.segments = segments
+        self.training = owner.training
+
+    def project(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values, each [B, heads, T, size], of hidden states [B, T, width]."""
+        query, key, value = (
+            part(hidden_states).unflatten(-1, (-1, self.attention_head_size)).transpose(1, 2)
+            for part in (self.query, self.key, self.value)
+        )
+        return query, key, value
+
+
+def has_linears(owner: nn.Module) -> bool:
+    """Whether an attention has the linears of ViLT's own."""
+    return all(hasattr(owner, part) for part in _LINEARS)
+
+
+class SplitAttention(SegmentAttention):
     """Self-attention over segments, of which some heads do not read some.
 
     Takes and gives what ViLT's own attention does, and keeps the names of its linears.
@@ -93,11 +121,9 @@ class SplitAttention(nn.Module):
             RecipeError: a block is of a segment with itself, or there is no such head or segment; or the
                 attention is split by other segments.
         """
-        super().__init__()
-        if not all(hasattr(owner, part) for part in ("query", "key", "value")):
+        if not has_linears(owner):
             raise RecipeError(f"{type(owner).__name__} is no attention over text and picture, as ViLT's is")
-        self.query, self.key, self.value = (getattr(owner, part) for part in ("query", "key", "value"))
-        self.attention_head_size = int(getattr(owner, "attention_head_size"))  # noqa: B009 (not nn.Module's)
+        super().__init__(owner, segments)
         self.num_attention_heads = int(getattr(owner, "num_attention_heads"))  # noqa: B009
         self.all_head_size = self.num_attention_heads * self.attention_head_size
         before: tuple[Block, ...] = getattr(owner, "removed", ())
@@ -106,10 +132,8 @@ class SplitAttention(nn.Module):
             raise RecipeError(
                 f"this attention is split by segments of {lengths} already, and cannot be by {wanted}"
             )
-        self.segments = segments
         self.removed: tuple[Block, ...] = tuple(dict.fromkeys((*before, *removed)))
         self.plan = _plan(segments, self.num_attention_heads, self.removed)
-        self.training = owner.training
 
     def keep_heads_(self, kept: Sequence[int]) -> None:
         """Renumbers the blocks after all heads but these have gone from the linears."""
@@ -149,10 +173,7 @@ class SplitAttention(nn.Module):
         """
         if output_attentions:
             raise ValueError("a split attention has no whole maps to give")
-        query, key, value = (
-            part(hidden_states).unflatten(-1, (-1, self.attention_head_size)).transpose(1, 2)
-            for part in (self.query, self.key, self.value)
-        )  # [B, heads, T, size]
+        query, key, value = self.project(hidden_states)
         slices, rows = self.segments.slices(), []
         for segment, groups in self.plan.items():
             mask = attention_mask

@@ -162,10 +162,9 @@ class _Rewriter:
         output = node.output[0]
         for index, grid in enumerate((product.left, product.right)):
             node.input[index] = self._activation(node.input[index], grid)
-        if product.output is not None:
-            node.output[0] = f"{output}_float"
         self._nodes.append(node)
         if product.output is not None:
+            node.output[0] = f"{output}_float"
             self._grid(node.output[0], output, product.output)
 
     def _dynamic_product(self, node: NodeProto, name: str, layer: QuantizedLayer, bias: str) -> None:
