@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.core.engine;
+
+import org.jspecify.annotations.NullMarked;

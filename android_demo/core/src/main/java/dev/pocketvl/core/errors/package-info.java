@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.core.errors;
+
+import org.jspecify.annotations.NullMarked;

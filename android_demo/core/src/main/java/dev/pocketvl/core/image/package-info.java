@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.core.image;
+
+import org.jspecify.annotations.NullMarked;

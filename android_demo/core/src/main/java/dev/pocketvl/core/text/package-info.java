@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.core.text;
+
+import org.jspecify.annotations.NullMarked;
