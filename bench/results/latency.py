@@ -22,18 +22,18 @@ from bench.results.record import (
     row_folder,
     write_record,
 )
-from bench.results.rows import Row
+from bench.results.rows import Kind, Row, Teacher
 from bench.timing import interleaved, machine, open_graph
 from pocketvl.data.dataset import Dataset
 from pocketvl.errors import DataError
 from pocketvl.families import open_checkpoint
 from pocketvl.lower.backends import BACKENDS
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import Engine, Precision, variant_name
+from pocketvl_runtime.manifest import Engine, PortKind, Precision, variant_name
 from pocketvl_runtime.text import Tokenizer
 
-_ROLES = {"image_encoder": "pixels", "text_encoder": "ids"}
-Feeds = Mapping[str, NDArray[Any]]
+Feeds = Mapping[str, Mapping[str, NDArray[Any]]]
+"""By component, then by the input's name."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,11 @@ class VariantLatency:
     """A row's variant.
 
     Attributes:
-        image: of one picture.
-        text: of one text.
-        ratio: median, over turns, of picture and text together to the teacher's fp32 in the same turn.
+        components: of one picture, of one text, or of both, as each component takes them.
+        ratio: median, over turns, of all components together to the teacher's fp32 in the same turn.
     """
 
-    image: Took
-    text: Took
+    components: dict[str, Took]
     ratio: float
 
 
@@ -88,9 +86,9 @@ class Timed:
     precision: Precision
     folder: Path
 
-    def graph(self, role: str, engine: Engine) -> Path:
+    def graph(self, component: str, engine: Engine) -> Path:
         """One of its graph files."""
-        return self.folder / f"{role}.{self.precision.value}.{engine.value}"
+        return self.folder / f"{component}.{self.precision.value}.{engine.value}"
 
 
 def measure_latency(rows: Sequence[Row], judged: Path, work: Path, threads: int, runs: int) -> bool:
@@ -98,7 +96,7 @@ def measure_latency(rows: Sequence[Row], judged: Path, work: Path, threads: int,
 
     Args:
         rows: which; of each teacher the row of the teacher itself is the reference.
-        judged: a dataset folder, whose first picture and caption are timed.
+        judged: a dataset folder, whose first picture and text are timed.
         work: where rows are kept.
         threads: of an inference.
         runs: counted ones of each graph.
@@ -119,39 +117,50 @@ def measure_latency(rows: Sequence[Row], judged: Path, work: Path, threads: int,
         if there is not None and there.key == key:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_record(path, _time(key, mine, feeds_of(teacher.checkpoint, judged), work, threads, runs))
+        write_record(path, _time(key, mine, feeds_of(teacher, judged), work, threads, runs))
         done = True
     return done
 
 
-def feeds_of(checkpoint: Path, judged: Path) -> dict[str, NDArray[Any]]:
-    """Pixels uint8 [1, H, W, 3] and ids int32 [1, T] of the first sample."""
-    source, sample = open_checkpoint(checkpoint), Dataset.open(judged).samples[0]
-    pixels = preprocess(open_image(sample.image), source.preprocess)[None]
-    ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode([sample.captions[0]]).ids
-    return {"pixels": pixels, "ids": ids}
+def feeds_of(teacher: Teacher, judged: Path) -> dict[str, dict[str, NDArray[Any]]]:
+    """Of the first sample: pixels uint8 [1, H, W, 3], ids and mask int32 [1, T], as components take them."""
+    source, sample = open_checkpoint(teacher.checkpoint), Dataset.open(judged).samples[0]
+    text = sample.qa[0]["question"] if teacher.kind is Kind.ANSWERING else sample.captions[0]
+    encoded = Tokenizer(source.tokenizer_json, source.tokenizer).encode([text])
+    made: dict[PortKind, NDArray[Any]] = {
+        PortKind.PIXELS: preprocess(open_image(sample.image), source.preprocess)[None],
+        PortKind.TOKEN_IDS: encoded.ids,
+        PortKind.ATTENTION_MASK: encoded.mask,
+    }
+    components = source.contract.components
+    return {name: {port.name: made[port.kind] for port in each.inputs} for name, each in components.items()}
 
 
 def time_engine(
     engine: Engine, variants: Sequence[Timed], reference: Timed, feeds: Feeds, threads: int, runs: int
 ) -> dict[tuple[str, Precision], VariantLatency]:
     """Time one engine's graphs in this process."""
-    times: dict[str, dict[tuple[str, Precision], NDArray[np.float64]]] = {}
-    for role, feed in _ROLES.items():
+    times: dict[tuple[str, Precision], dict[str, NDArray[np.float64]]] = {
+        (each.row, each.precision): {} for each in variants
+    }
+    for component, feed in feeds.items():
         graphs = {
-            f"{each.row} {each.precision.value}": open_graph(each.graph(role, engine), role, threads)
+            f"{each.row} {each.precision.value}": open_graph(
+                each.graph(component, engine), component, threads
+            )
             for each in variants
         }
-        found = interleaved(graphs, {feed: feeds[feed]}, runs, warm=1)
-        times[role] = {(e.row, e.precision): found[f"{e.row} {e.precision.value}"] for e in variants}
-    image, text = times["image_encoder"], times["text_encoder"]
-    own = (reference.row, reference.precision)
-    whole = image[own] + text[own]
+        found = interleaved(graphs, feed, runs, warm=1)
+        for each in variants:
+            times[each.row, each.precision][component] = found[f"{each.row} {each.precision.value}"]
+    totals = {name: np.sum(list(found.values()), axis=0) for name, found in times.items()}
+    whole = totals[reference.row, reference.precision]
     return {
         name: VariantLatency(
-            _took(image[name]), _took(text[name]), float(np.median((image[name] + text[name]) / whole))
+            {component: _took(found) for component, found in each.items()},
+            float(np.median(totals[name] / whole)),
         )
-        for name in image
+        for name, each in times.items()
     }
 
 

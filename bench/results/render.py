@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ Column = tuple[str, Callable[[Shown], str]]
 
 
 def write_results(rows: Sequence[Row], work: Path, out: Path) -> tuple[Row, ...]:
-    """Write the page, and a picture a teacher beside it.
+    """Write the page, and a picture a teacher beside it; sections of teachers that were not measured stay.
 
     Args:
         rows: what is shown, in this order.
@@ -84,19 +85,29 @@ def write_results(rows: Sequence[Row], work: Path, out: Path) -> tuple[Row, ...]
     measured = {row: found for row in rows if (found := read_measured(work, row)) is not None}
     if not measured:
         raise DataError(f"nothing is measured in {work}: train and measure rows first")
+    missing = tuple(row for row in rows if row not in measured)
+    kept = _sections(out.read_text(encoding="utf-8")) if out.exists() else {}
     parts = [_head()]
-    for index, teacher in enumerate(dict.fromkeys(row.teacher for row in measured)):
+    for index, teacher in enumerate(dict.fromkeys(row.teacher for row in rows)):
+        if all(row.teacher != teacher for row in measured):
+            parts += [kept[teacher.name]] if teacher.name in kept else []
+            continue
         timed = read_record(LatencyReport, work / teacher.name / LATENCY_FILE)
         shown = _shown(teacher, measured, timed)
         picture = out.with_name(f"{out.stem.lower()}{f'-{teacher.name}' if index else ''}.png")
         if teacher.exported:
             draw(panels_of(shown), picture)
         parts.append(_section(teacher, shown, timed, picture.name))
-    missing = tuple(row for row in rows if row not in measured)
-    if missing:
-        parts.append(_prose(f"Not measured yet: {', '.join(row.name for row in missing)}."))
+        if names := [row.name for row in missing if row.teacher == teacher]:
+            parts.append(_prose(f"Not measured yet: {', '.join(names)}."))
     out.write_text("\n".join(parts), encoding="utf-8", newline="\n")
     return missing
+
+
+def _sections(page: str) -> dict[str, str]:
+    """The sections of a page as it was written before, by teacher."""
+    found = re.split(r"^## (.*)\n", page, flags=re.MULTILINE)[1:]
+    return {name: f"## {name}\n{text.rstrip()}\n" for name, text in zip(found[::2], found[1::2], strict=True)}
 
 
 def panels_of(shown: Sequence[Shown]) -> tuple[Panel, Panel]:
@@ -362,6 +373,6 @@ def _milliseconds_in(engine: Engine, precision: Precision | None) -> Callable[[S
         timed = each.timed(engine, precision)
         if timed is None:
             return ""
-        return ", ".join(f"{took.median:.2f} ({took.p10:.2f})" for took in (timed.image, timed.text))
+        return ", ".join(f"{took.median:.2f} ({took.p10:.2f})" for took in timed.components.values())
 
     return cell

@@ -24,6 +24,7 @@ from pocketvl.compress.methods.sparsify import Sparsify
 from pocketvl.compress.settings import BlockScore, Schedule, Scope, Score, Units
 from pocketvl.families.component_shape import ComponentShape
 from pocketvl.quantize.qat_method import QuantizationAwareTraining
+from pocketvl.quantize.settings import QatSettings
 from pocketvl.recipes.compress_recipe import CompressRecipe, Step, read_compress_recipe
 from pocketvl.tasks.metrics import Metric
 from pocketvl.train.method import CompressionMethod
@@ -36,6 +37,8 @@ RECIPE_CURVE = "recipes"
 LABELS = LossWeights(response=0.0, embedding=0.0, contrast=1.0)
 ROUNDS = 3
 BATCH = 64
+FUSION_STUDENT_STEPS = 400
+FUSION_QAT_STEPS = 150
 CROSS_MODAL_COMPARED = 60  # at this share, blocks are chosen by the other scores too
 
 
@@ -103,9 +106,7 @@ class Teacher:
 TABLETOP_CLIP = Teacher("tabletop-clip-teacher", Path("checkpoints/tabletop-clip-teacher"))
 TABLETOP_STUDENT = Teacher("tabletop-clip", Path("checkpoints/tabletop-clip"))
 TABLETOP_CONVNEXT = Teacher("tabletop-convnext", Path("checkpoints/tabletop-convnext"))
-TABLETOP_VILT = Teacher(
-    "tabletop-vilt", Path("checkpoints/tabletop-vilt"), Kind.ANSWERING, (Metric.ASK,), exported=False
-)
+TABLETOP_VILT = Teacher("tabletop-vilt", Path("checkpoints/tabletop-vilt"), Kind.ANSWERING, (Metric.ASK,))
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,11 @@ CONTRASTS = (
     Contrast("cross-modal 60 %: fine-tuned against before", "cross-modal-60", "cross-modal-60"),
     Contrast("cross-modal 60 %: by values against by position", "cross-modal-60", "cross-modal-60-position"),
     Contrast("cross-modal 60 %: by values against by plain sum", "cross-modal-60", "cross-modal-60-sum"),
+    Contrast("4 layers: by logits and attention maps against by logits", "fusion-attention", "fusion"),
+    Contrast("the same, int8 on trained grids", "fusion-attention-qat-int8", "fusion-qat-int8"),
+    Contrast("the same, int4 on trained grids", "fusion-attention-qat-int4", "fusion-qat-int4"),
+    Contrast("4 layers, int8: grids trained against not", "fusion-qat-int8", "fusion"),
+    Contrast("4 layers, int4: grids trained against not", "fusion-qat-int4", "fusion-int4"),
 )  # fmt: skip
 
 
@@ -263,6 +269,7 @@ def all_rows(budget: Budget) -> tuple[Row, ...]:
         *student_rows(),
         *filter_rows(budget),
         *cross_modal_rows(budget),
+        *fusion_student_rows(),
     )
 
 
@@ -288,7 +295,10 @@ def cross_modal_rows(budget: Budget) -> tuple[Row, ...]:
         losses=LossWeights(response=0.0, embedding=0.0, answer=1.0),
         precision=Floats.BFLOAT16,
     )
-    rows = [Row("vilt", group, "the teacher", teacher=TABLETOP_VILT)]
+    rows = [
+        Row("vilt", "Precision alone", "the teacher, int8", teacher=TABLETOP_VILT, curve="int8"),
+        Row("vilt-int4", "Precision alone", "the teacher, int4", (), TABLETOP_VILT, "int4", Precision.INT4),
+    ]
     for share in (30, 60):
         for score in (BlockScore.VALUE, BlockScore.POSITION, BlockScore.SUM):
             if score is not BlockScore.VALUE and share != CROSS_MODAL_COMPARED:
@@ -297,7 +307,43 @@ def cross_modal_rows(budget: Budget) -> tuple[Row, ...]:
             label = f"{share} % of blocks gone" + ("" if default else f", by {score.value}")
             name = f"cross-modal-{share}" + ("" if default else f"-{score.value}")
             steps = (Step(PruneCrossModal(share / 100, score)), Step(learn=learning))
-            rows.append(Row(name, group, label, steps, TABLETOP_VILT))
+            curve = "cross-modal blocks" if default else ""
+            rows.append(Row(name, group, label, steps, TABLETOP_VILT, curve))
+    return tuple(rows)
+
+
+def fusion_student_rows() -> tuple[Row, ...]:
+    """Rows of a student of four of the ViLT's six layers, distilled with and without attention maps.
+
+    In int8 and int4 as they are, and with grids that were trained, which shows them more questions too.
+    """
+    group = "Distillation: 4 of 6 layers"
+    rows = []
+    for loss, words, weight in (("", "by logits", 0.0), ("-attention", "by logits and attention maps", 1.0)):
+        losses = LossWeights(response=1.0, embedding=0.0, attention=weight, answer=0.5)
+        learn = TrainingSettings(
+            (Phase(FUSION_STUDENT_STEPS),),
+            batch_size=2 * BATCH,
+            learning_rate=3e-4,
+            losses=losses,
+            precision=Floats.BFLOAT16,
+        )
+        steps = (Step(DropLayers({"fusion": 4})), Step(learn=learn))
+        name, curve = f"fusion{loss}", f"4 layers, {words}"
+        for precision in (Precision.INT8, Precision.INT4):
+            suffix = "" if precision is Precision.INT8 else f"-{precision.value}"
+            label = f"{words}, {precision.value}"
+            rows.append(Row(f"{name}{suffix}", group, label, steps, TABLETOP_VILT, curve, precision))
+        for precision in (Precision.INT8, Precision.INT4):
+            settings = QatSettings(
+                (Phase(FUSION_QAT_STEPS),),
+                batch_size=BATCH,
+                losses=LossWeights(response=1.0, embedding=0.0, answer=0.5),
+            )
+            trained = (*steps, Step(QuantizationAwareTraining(settings, precision)))
+            label = f"{words}, {precision.value} with trained grids"
+            row = Row(f"{name}-qat-{precision.value}", group, label, trained, TABLETOP_VILT, "", precision)
+            rows.append(row)
     return tuple(rows)
 
 
