@@ -37,8 +37,8 @@ RECIPE_CURVE = "recipes"
 LABELS = LossWeights(response=0.0, embedding=0.0, contrast=1.0)
 ROUNDS = 3
 BATCH = 64
-FUSION_STUDENT_STEPS = 400
-FUSION_QAT_STEPS = 150
+FUSION_STUDENT_STEPS = 250
+FUSION_QAT_STEPS = 100
 CROSS_MODAL_COMPARED = 60  # at this share, blocks are chosen by the other scores too
 
 
