@@ -44,7 +44,10 @@ def test_a_vilt_is_searched_and_trained_by_its_answers(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert set(Manifest.read(tmp_path / "trained" / "manifest.json").variants) == {"onnx-int4", "tflite-int4"}
 
-    more = ["--recipe", "qat-int8", "--train", data, "--variants", "onnx-int8"]
+    (tmp_path / "wrong.toml").write_text(
+        QAT.replace("phases = [{ ", "phases = [{ components = ['image_encoder'], ")
+    )
+    more = ["--recipe", tmp_path / "wrong.toml", "--train", data, "--variants", "onnx-int4"]
     done = pocketvl("export", source, "-o", tmp_path / "wrong", *common, *more, cache=cache)
     assert done.returncode == 1
     assert "image_encoder" in done.stderr.splitlines()[-1]

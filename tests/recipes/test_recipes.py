@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from pocketvl.errors import RecipeError
+from pocketvl.network.heads import HeadKind
 from pocketvl.network.precisions import WeightGrids
 from pocketvl.observe.settings import CalibrationSettings, Observer
 from pocketvl.quantize.settings import QuantizeSettings, Rounding
 from pocketvl.recipes.export_recipe import DEFAULT, FOLDER, ExportRecipe, read_export_recipe
 from pocketvl.recipes.toml import shipped_recipes
+from pocketvl.tasks.head_training import HeadTraining
 from pocketvl_runtime.manifest import Precision
 
 
@@ -42,6 +44,26 @@ def test_every_shipped_recipe_can_be_read(name: str) -> None:
         assert recipe.qat.precision is Precision(name.removeprefix("qat-"))
     else:
         assert recipe.qat is None
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes(FOLDER) if name.startswith("qat-")])
+@pytest.mark.parametrize(
+    ("head", "alone"),
+    [
+        (HeadTraining(HeadKind.CONTRASTIVE, ("image_encoder", "text_encoder")), 2),
+        (HeadTraining(HeadKind.LABELS, ("fusion",)), 1),
+    ],
+)
+def test_shipped_recipes_train_every_kind_of_model(name: str, head: HeadTraining, alone: int) -> None:
+    qat = read_export_recipe(name).qat
+    assert qat is not None
+    with pytest.raises(RecipeError, match="no component 'each'"):
+        head.check(qat.training)
+    planned = head.planned(qat.training)
+    head.check(planned)
+    assert [phase.components for phase in planned.phases] == [(each,) for each in head.components] + [()]
+    assert [phase.steps for phase in planned.phases] == [300] * (alone + 1)
+    assert head.planned(planned) == planned
 
 
 def test_there_are_as_many_recipes_as_are_known_here() -> None:

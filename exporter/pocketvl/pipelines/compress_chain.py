@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pocketvl.errors import RecipeError
@@ -9,7 +10,7 @@ from pocketvl.pipelines.stages.components import check_source
 from pocketvl.pipelines.stages.compressing import CompressByTraining, CompressCheckpoint
 from pocketvl.pipelines.stages.training import TeacherOutputs, TrainingData, TrainStudent, head_training
 from pocketvl.quantize.qat_method import QuantizationAwareTraining
-from pocketvl.recipes.compress_recipe import CompressRecipe
+from pocketvl.recipes.compress_recipe import CompressRecipe, Step
 from pocketvl.stage import Stage
 from pocketvl.tasks.head_training import HeadTraining
 from pocketvl.train.method import CompressionMethod, Trait
@@ -32,7 +33,7 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
     head = head_training(source)
     chain = _Chain(source, data, head)
     traits: frozenset[Trait] = frozenset()
-    for step in recipe.steps:
+    for step in (_planned(each, head) for each in recipe.steps):
         if step.method is not None:
             _check_method(step.method, head, traits)
             traits |= step.method.makes
@@ -46,6 +47,15 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
                 chain.learn(step.learn, hold_zeros=Trait.SPARSE in traits)
         traits |= {Trait.CHANGED}
     return tuple(chain.stages)
+
+
+def _planned(step: Step, head: HeadTraining) -> Step:
+    """The step with phases that name this model's components."""
+    learn = None if step.learn is None else head.planned(step.learn)
+    method = step.method
+    if isinstance(method, QuantizationAwareTraining):
+        method = replace(method, training=head.planned(method.training))
+    return replace(step, method=method, learn=learn)
 
 
 def _check_method(method: CompressionMethod, head: HeadTraining, traits: frozenset[Trait]) -> None:

@@ -29,7 +29,7 @@ from pocketvl.pipelines.stages.quantizing import (
     TrainedComponent,
     TrainQat,
 )
-from pocketvl.pipelines.stages.training import TrainingData
+from pocketvl.pipelines.stages.training import TrainingData, head_training
 from pocketvl.quantize.settings import Rounding
 from pocketvl.recipes.export_recipe import ExportRecipe
 from pocketvl_runtime.manifest import Engine, Precision, variant_name
@@ -148,9 +148,9 @@ class VariantStages:
                 raise RecipeError("the recipe trains: give it a dataset folder with --train")
             prepared = tuple(self.prepared(each) for each in self.components)
             quantized = tuple(self._quantized(each, precision) for each in self.components)
-            return TrainedComponent(
-                TrainQat(prepared, quantized, TrainingData(self.source, self.train), qat.training), component
-            )
+            training = head_training(self.source).planned(qat.training)
+            trained = TrainQat(prepared, quantized, TrainingData(self.source, self.train), training)
+            return TrainedComponent(trained, component)
         return self._quantized(component, precision)
 
     def floats(self, component: str, precision: Precision) -> Prepared | TrainedComponent:

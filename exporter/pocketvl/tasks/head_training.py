@@ -6,12 +6,15 @@ Without torch, so that a plan is checked quickly.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from pocketvl.errors import RecipeError
 from pocketvl.network.heads import HeadKind
 from pocketvl.train.method import check_components
-from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
+from pocketvl.train.settings import EACH, LossWeights, Phase, TrainingSettings
+
+S = TypeVar("S", bound=TrainingSettings)
 
 # By kind of head the loss of the data's own labels.
 LABEL_LOSSES: Mapping[HeadKind, str] = {HeadKind.CONTRASTIVE: "contrast", HeadKind.LABELS: "answer"}
@@ -53,6 +56,18 @@ class HeadTraining:
                 )
             if not self.embeds and max(losses.response, losses.hidden, losses.attention, losses.answer) == 0:
                 raise RecipeError("losses: this model learns from response, hidden, attention or answer")
+
+    def planned(self, settings: S) -> S:
+        """The settings with a phase for each component in place of one that asks for `each`."""
+        phases = [
+            single
+            for phase in settings.phases
+            for single in (self._each(phase) if phase.components == EACH else (phase,))
+        ]
+        return replace(settings, phases=tuple(phases))
+
+    def _each(self, phase: Phase) -> tuple[Phase, ...]:
+        return tuple(replace(phase, components=(name,)) for name in self.components)
 
     @property
     def embeds(self) -> bool:

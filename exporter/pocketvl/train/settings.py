@@ -88,6 +88,10 @@ class LossWeights(Settings):
         return max(self.embedding, self.relation, self.hidden, self.attention) > 0
 
 
+EACH = ("each",)
+"""In place of components: a phase for each."""
+
+
 @dataclass(frozen=True)
 class Phase(Settings):
     """A part of a training.
@@ -96,6 +100,7 @@ class Phase(Settings):
         steps: optimizer steps.
         components: which are trained; all of the head's, together, where none is named. Components that are
             trained without others that the head needs learn from the losses of single components alone.
+            `("each",)` in a recipe stands for as many phases: each component of the model by itself, in turn.
         batch_size: samples of one step; the training's own where it is left out.
         learning_rate: at the top of the schedule; likewise.
         losses: their weights; likewise.
