@@ -76,8 +76,8 @@ final class PictureRows implements RgbRows {
         int[] argb = picture.argb();
         for (int x = 0; x < columns; x++) {
             int from = first + x * across;
-            for (int y = 0, to = x; y < rows; y++, to += columns) {
-                rgb[to] = argb[from + y * down];
+            for (int to = x; to < columns * rows; to += columns, from += down) {
+                rgb[to] = argb[from];
             }
         }
     }
