@@ -233,7 +233,8 @@ def other_processor(rng: random.Random, largest: int) -> ImageProcessor:
 
 
 def _size(rng: random.Random, largest: int) -> int:
-    return round(float(min(largest, 100)) ** rng.random())
+    side: float = min(largest, 100) ** rng.random()
+    return round(side)
 
 
 def _exact(by: Filter, height: int, width: int) -> Resize:

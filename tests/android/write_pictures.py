@@ -4,9 +4,9 @@
 
 `OUT/pictures.json` lists the cases; `OUT/pictures.bin` holds zlib streams, one behind the other: sources,
 uint32 0xAARRGGBB in little-endian order, row-major, as a decoder gives them, before they are turned; and
-pixels, uint8 [H, W, 3]. Sources of large pictures, up to 4,000 pixels a side, are `waves`, which the Java side
-computes. The pixels are the runtime's, or, after steps that it does not run yet, those of `image_reference`; a
-case says which. One without pixels is refused.
+pixels, uint8 [H, W, 3]. Sources of large pictures, up to 4,000 pixels a side, are `waves`, which the Java
+side computes. The pixels are the runtime's, or, after steps that it does not run yet, those of
+`image_reference`; a case says which. One without pixels is refused.
 """
 
 from __future__ import annotations
@@ -134,6 +134,7 @@ def main(out: Path, count: int, seed: int, largest: int, photos: Path | None) ->
     cases = [drawn_cases(count, seed, largest)]
     if photos is not None and photos.is_dir():
         cases.append(photo_cases(photos))
+    (out / LIST_FILE).unlink(missing_ok=True)  # of a pack that is then half written
     with (out / DATA_FILE).open("wb") as data:
         entries = [write_case(case, data) for group in cases for case in group]
     lines = ",\n".join(json.dumps(entry) for entry in entries)
