@@ -175,6 +175,7 @@ class ImageProcessorTest {
         for (ImageSettings settings : List.of(
                 settings(4, 5, List.of(crop)),
                 settings(4, 4, List.of()),
+                settings(0, 0, List.of()),
                 settings(4, 4, List.of(edge(Mode.SHORTEST_EDGE, 4))),
                 settings(0, 4, List.of(crop(0, 4))),
                 settings(4, 4, List.of(edge(Mode.SHORTEST_EDGE, 0), crop)),
