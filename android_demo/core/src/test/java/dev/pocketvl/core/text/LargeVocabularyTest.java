@@ -74,7 +74,7 @@ class LargeVocabularyTest {
             out.write("{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},");
             out.write("{\"SpecialToken\":{\"id\":\"<eos>\",\"type_id\":0}}],\"pair\":[],\"special_tokens\":{\"<eos>\":");
             out.write("{\"id\":\"<eos>\",\"ids\":[1],\"tokens\":[\"<eos>\"]}}},\"model\":{\"type\":\"BPE\",");
-            out.write("\"continuing_subword_prefix\":null,\"unk_token\":\"<unk>\",\"fuse_unk\":true,\"byte_fallback\":true,");
+            out.write("\"unk_token\":\"<unk>\",\"fuse_unk\":true,\"byte_fallback\":true,");
             out.write("\"vocab\":{");
             for (int id = 0; id < words.length; id++) {
                 out.write((id == 0 ? "\"" : ",\"") + words[id] + "\":" + id);
