@@ -3,6 +3,7 @@ package dev.pocketvl.core.tasks;
 import dev.pocketvl.core.errors.InputException;
 import dev.pocketvl.core.image.Picture;
 import dev.pocketvl.core.manifest.Task;
+import dev.pocketvl.core.text.TokenIds;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -33,23 +34,25 @@ final class ContrastiveTask {
     }
 
     /** Turns pictures into embeddings. */
-    record ImageEncoder(Processors.Pictures processor, LoadedComponent component, String output) {
+    record ImageEncoder(Processors processors, String processor, LoadedComponent component, String output) {
         float[] embed(Picture picture, StageClock clock) {
-            Features features = processor.features(picture, clock);
-            return clock.time(
-                    StageTimes.IMAGE, () -> Objects.requireNonNull(component.run(features).get(output)));
+            byte[] pixels = clock.time(StageTimes.PREPROCESS, () -> processors.pixels(processor, picture));
+            return clock.time(StageTimes.IMAGE, () -> output(component, output, processors.features(processor, pixels)));
         }
     }
 
     /** Turns texts into embeddings. */
-    record TextEncoder(Processors.Texts processor, LoadedComponent component, String output) {
+    record TextEncoder(Processors processors, String processor, LoadedComponent component, String output) {
         Embedded embed(String text, StageClock clock) {
-            Processors.Encoded encoded = processor.features(text, clock);
+            TokenIds ids = clock.time(StageTimes.TOKENS, () -> processors.ids(processor, text));
             float[] values = clock.time(
-                    StageTimes.TEXT,
-                    () -> Objects.requireNonNull(component.run(encoded.features()).get(output)));
-            return new Embedded(values, encoded.truncated());
+                    StageTimes.TEXT, () -> output(component, output, processors.features(processor, ids)));
+            return new Embedded(values, ids.truncated());
         }
+    }
+
+    private static float[] output(LoadedComponent component, String output, Features features) {
+        return Objects.requireNonNull(component.run(features).get(output));
     }
 
     /** A text's embedding, and whether tokens of the text were cut. */
