@@ -23,8 +23,10 @@ def cases() -> list[Any]:
     found = []
     for path in sorted(FOLDER.glob("*.json")):
         stored = json.loads(path.read_text(encoding="utf-8"))
-        for case in stored["cases"]:
-            found.append(pytest.param({"base": stored["base"], **case}, id=f"{path.stem}: {case['name']}"))
+        found += [
+            pytest.param({"base": stored["base"], **case}, id=f"{path.stem}: {case['name']}")
+            for case in stored["cases"]
+        ]
     return found
 
 
@@ -76,7 +78,7 @@ def content_of(case: dict[str, Any]) -> bytes:
         return bytes.fromhex(case["hex"])
     if "text" in case:
         return str(expanded(case["text"])).encode()
-    text = (ROOT / case["base"]).read_text(encoding="utf-8")
+    text: str = (ROOT / case["base"]).read_text(encoding="utf-8")
     if "text_edits" in case:
         for edit in case["text_edits"]:
             assert edit["find"] in text
@@ -85,7 +87,8 @@ def content_of(case: dict[str, Any]) -> bytes:
     value = json.loads(text)
     for edit in case["edits"]:
         patch(value, edit)
-    return (with_digest(value) if case.get("sealed", True) else json.dumps(value)).encode()
+    text = with_digest(value) if case.get("sealed", True) else json.dumps(value)
+    return text.encode()
 
 
 @pytest.mark.parametrize("case", cases())
