@@ -26,6 +26,11 @@ public final class JsonFields {
         return value == null || value.isNull() ? null : value;
     }
 
+    /** Whether a key is there, with whatever value. */
+    public boolean has(String key) {
+        return found.containsKey(key);
+    }
+
     /** The string of a key that may be missing or null. */
     public @Nullable String findString(String key) {
         JsonValue value = find(key);

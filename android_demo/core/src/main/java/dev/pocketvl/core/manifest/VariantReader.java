@@ -46,11 +46,12 @@ final class VariantReader {
 
     private static StoredGraph stored(JsonValue value) {
         JsonFields fields = value.fields("file", "signature?", "ports?");
-        JsonValue ports = fields.find("ports");
         return new StoredGraph(
                 ProcessorReader.relativePath(fields.get("file")),
                 fields.findString("signature"),
-                ports == null ? Map.of() : ManifestReader.each(ports.entries(), (name, item) -> override(item)));
+                fields.has("ports")
+                        ? ManifestReader.each(fields.get("ports").entries(), (name, item) -> override(item))
+                        : Map.of());
     }
 
     private static PortOverride override(JsonValue value) {
