@@ -2,8 +2,9 @@
 
     python3 android_demo/native/load_on_desktop.py tensorflow-lite.aar build/android/tflite
 
-OUT gets the AAR's x86_64 library as it is, byte for byte; libc.so, libm.so, libdl.so and liblog.so, which it asks for by these
-names; and libtflite_desktop.so, which brings all of them: its path is what `System.load` is given.
+OUT gets the AAR's x86_64 library as it is, byte for byte; libc.so, libm.so, libdl.so and liblog.so, which it
+asks for by these names; and libtflite_desktop.so, which brings all of them and is what
+`System.load` is given.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def main(arguments: list[str]) -> str | None:
         return "usage: load_on_desktop.py AAR OUT"
     aar, out = map(Path, arguments)
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        return f"TFLite's library is loaded on x86-64 Linux only, and this is {platform.system()} {platform.machine()}"
+        here = f"{platform.system()} {platform.machine()}"
+        return f"TFLite's library is loaded on x86-64 Linux only, and this is {here}"
     if shutil.which("cc") is None:
         return "no C compiler: apt-get install gcc libc6-dev"
     try:

@@ -1,9 +1,9 @@
-"""Run graphs on arrays with one version of an engine, in an environment that has numpy and that engine, and no more.
+"""Run graphs on arrays with one version of an engine, where only numpy and that engine are installed.
 
     PYTHON tests/android/run_graphs.py onnx|tflite FOLDER...
 
-Each FOLDER has graph (the file) and inputs.npz (name -> [cases, ...]); outputs.npz is written beside them, with the engine's
-version as `version`.
+Each FOLDER has graph (the file) and inputs.npz (name -> [cases, ...]); outputs.npz is written beside
+them, with the version of the engine as `version`.
 """
 
 import os

@@ -1,9 +1,10 @@
-"""Write inputs of a bundle's graphs and what engines in Python give for them, for the tests of the Android engines.
+"""Write inputs of a bundle's graphs and what engines in Python give, to test the Android engines.
 
     python -m tests.android.write_arrays BUNDLE OUT --onnx-python PYTHON --tflite-python PYTHON
 
-The two PYTHONs have the engines in the versions of the Java packages (android_demo/android.mk makes them). OUT gets arrays.json,
-which lists graphs and cases, and arrays.bin, where their values lie, little-endian and row-major, at the offsets that it names.
+Both PYTHONs have the engines in the versions of the Java packages; android_demo/android.mk makes them. OUT
+gets arrays.json, which lists graphs and cases, and arrays.bin, where their values lie, little-endian and
+row-major, at the offsets that it names.
 `mvn verify -Dpocketvl.arrays=OUT` reads them; several OUTs have a ":" between.
 """
 
