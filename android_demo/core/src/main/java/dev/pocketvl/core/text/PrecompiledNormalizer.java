@@ -4,6 +4,7 @@ import dev.pocketvl.core.errors.BundleException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 import java.util.Base64;
 import org.jspecify.annotations.Nullable;
 
@@ -41,9 +42,7 @@ final class PrecompiledNormalizer implements Normalizer {
         }
         units = new int[(int) size / 4];
         buffer.asIntBuffer().get(units);
-        buffer.position(4 + 4 * units.length);
-        texts = new byte[buffer.remaining()];
-        buffer.get(texts);
+        texts = Arrays.copyOfRange(bytes, 4 + 4 * units.length, bytes.length);
         if (!Utf8.isValid(texts)) {
             throw damaged(null);
         }
