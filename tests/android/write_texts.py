@@ -2,8 +2,8 @@
 
     python -m tests.android.write_texts OUT --count 2000 --seed 0
 
-OUT gets a folder per tokenizer: tokenizer.json, settings.json, and cases.jsonl with one text a line, its padded ids, its
-mask and whether it was cut, or the error that it was refused with. `mvn test -Dpocketvl.cases=OUT` reads them.
+OUT gets a folder per tokenizer: tokenizer.json, settings.json, and cases.jsonl with one text a line, its ids without
+padding, where they start, and whether it was cut, or the error that it was refused with. `mvn test -Dpocketvl.cases=OUT` reads them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pocketvl_runtime.errors import BundleError, InputError
 from pocketvl_runtime.manifest import Padding, TextProcessor
@@ -69,9 +71,16 @@ def expected(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
         encoding = tokenizer.encode([text])
     except (InputError, BundleError) as error:
         return {"refused": type(error).__name__, "message": str(error)[:80].encode("ascii", "replace").decode()}
+    first, count = int(encoding.mask[0].argmax()), int(encoding.mask[0].sum())
+    padded = np.full_like(encoding.ids[0], tokenizer.processor.pad.id)
+    padded[first : first + count] = encoding.ids[0][first : first + count]
+    mask = np.zeros_like(padded)
+    mask[first : first + count] = 1
+    if not (np.array_equal(padded, encoding.ids[0]) and np.array_equal(mask, encoding.mask[0])):
+        raise AssertionError(f"padding is not what it should be: {text!a}")
     return {
-        "ids": encoding.ids[0].tolist(),
-        "tokens": [int(part) for part in (encoding.mask[0].argmax(), encoding.mask[0].sum())],
+        "first": first,
+        "ids": encoding.ids[0][first : first + count].tolist(),
         "truncated": bool(encoding.truncated[0]),
     }
 

@@ -20,7 +20,7 @@ final class MergeTable {
 
     /** Adds the next merge; one of the same pair loses its rank. */
     void add(int left, int right, int id) {
-        if (2 * (held + 1) > pairs.length) {
+        if (4L * (held + 1) > 3L * pairs.length) {
             grow();
         }
         if (count == merged.length) {

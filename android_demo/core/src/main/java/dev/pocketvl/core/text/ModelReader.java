@@ -20,7 +20,12 @@ final class ModelReader {
     private final MergeTable merges = new MergeTable();
     private final TokenBytes scratch = new TokenBytes();
     private final Map<String, @Nullable Object> fields = new LinkedHashMap<>();
+
+    /** Merges that stand before the vocabulary, which no file of the library's has. */
     private final List<String> early = new ArrayList<>();
+
+    /** The prefix that the merges were read with, or null. */
+    private @Nullable String mergedWith;
 
     private boolean hasVocabulary;
     private boolean hasMerges;
@@ -58,7 +63,7 @@ final class ModelReader {
             throw new BundleException("model has no vocab");
         }
         for (int index = 0; index < early.size(); index += 2) {
-            addMerge(early.get(index), early.get(index + 1));
+            addMerge(early.get(index), early.get(index + 1), prefix());
         }
         vocabulary.trim();
         merges.trim();
@@ -103,6 +108,8 @@ final class ModelReader {
 
     private void readMerges() throws IOException {
         hasMerges = true;
+        String prefix = prefix();
+        mergedWith = hasVocabulary ? prefix : null;
         reader.beginArray();
         while (reader.hasNext()) {
             String left;
@@ -124,8 +131,8 @@ final class ModelReader {
                 left = line.substring(0, space);
                 right = line.substring(space + 1);
             }
-            if (hasVocabulary && fields.containsKey("continuing_subword_prefix")) {
-                addMerge(left, right);
+            if (hasVocabulary) {
+                addMerge(left, right, prefix);
             } else {
                 early.add(left);
                 early.add(right);
@@ -134,7 +141,7 @@ final class ModelReader {
         reader.endArray();
     }
 
-    private void addMerge(String left, String right) {
+    private void addMerge(String left, String right, String prefix) {
         scratch.clear();
         scratch.append(left);
         int leftEnd = scratch.length();
@@ -143,8 +150,7 @@ final class ModelReader {
         int leftId = vocabulary.find(scratch.array(), 0, leftEnd);
         int rightId = vocabulary.find(scratch.array(), leftEnd, rightEnd);
         int both = Vocabulary.NO_ID;
-        String prefix = optionalString(new JsonPart("model", fields), "continuing_subword_prefix");
-        if (prefix == null || prefix.isEmpty()) {
+        if (prefix.isEmpty()) {
             both = vocabulary.find(scratch.array(), 0, rightEnd);
         } else if (right.startsWith(prefix)) {
             both = vocabulary.find(left + right.substring(prefix.length()));
@@ -199,14 +205,18 @@ final class ModelReader {
         if (dropout != null && !(dropout instanceof Number && ((Number) dropout).doubleValue() == 0)) {
             throw new BundleException("model.dropout is " + dropout + ": its ids would be random");
         }
-        String prefix = optionalString(model, "continuing_subword_prefix");
+        String prefix = prefix();
+        if (mergedWith != null && !mergedWith.equals(prefix)) {
+            throw new BundleException(
+                    "model.continuing_subword_prefix stands behind model.merges; export the bundle again");
+        }
         String suffix = optionalString(model, "end_of_word_suffix");
         return new BpeModel(
                 vocabulary,
                 merges,
                 new BpeModel.BpeOptions(
                         optionalString(model, "unk_token"),
-                        prefix == null ? "" : prefix,
+                        prefix,
                         suffix == null ? "" : suffix,
                         model.bool("fuse_unk", false),
                         model.bool("byte_fallback", false),
@@ -222,6 +232,12 @@ final class ModelReader {
             }
         }
         return new UnigramModel(vocabulary, scores, unknown, model.bool("byte_fallback", false));
+    }
+
+    /** Of tokens that go on, as far as it is known by now. */
+    private String prefix() {
+        String prefix = optionalString(new JsonPart("model", fields), "continuing_subword_prefix");
+        return prefix == null ? "" : prefix;
     }
 
     private static @Nullable String optionalString(JsonPart model, String key) {

@@ -81,7 +81,7 @@ final class PatternMatcher {
                     next++;
                     break;
             }
-            if (at == FAILED) {
+            while (at == FAILED) {
                 if (top == floor) {
                     return FAILED;
                 }

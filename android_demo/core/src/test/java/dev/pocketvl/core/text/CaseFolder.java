@@ -89,18 +89,18 @@ final class CaseFolder {
     }
 
     /** The case of the file, in the same words. */
-    static String wanted(JsonObject wanted) {
+    String wanted(JsonObject wanted) {
         if (wanted.has("refused")) {
             return wanted.get("refused").getAsString();
         }
-        int[] ids = new int[wanted.getAsJsonArray("ids").size()];
-        for (int index = 0; index < ids.length; index++) {
-            ids[index] = wanted.getAsJsonArray("ids").get(index).getAsInt();
-        }
-        int first = wanted.getAsJsonArray("tokens").get(0).getAsInt();
-        int count = wanted.getAsJsonArray("tokens").get(1).getAsInt();
+        int[] ids = new int[settings.get("max_length").getAsInt()];
         int[] mask = new int[ids.length];
-        Arrays.fill(mask, first, first + count, 1);
+        Arrays.fill(ids, settings.get("pad_id").getAsInt());
+        int at = wanted.get("first").getAsInt();
+        for (JsonElement id : wanted.getAsJsonArray("ids")) {
+            ids[at] = id.getAsInt();
+            mask[at++] = 1;
+        }
         return words(ids, mask, wanted.get("truncated").getAsBoolean());
     }
 
