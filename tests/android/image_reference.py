@@ -1,4 +1,4 @@
-"""What docs/BUNDLE.md says of a picture's steps, word for word in numpy: also what the runtime does not run yet.
+"""What docs/BUNDLE.md says of a picture's steps, in numpy: also those that the runtime does not run yet.
 
 `test_pictures.py` holds it against the runtime, whose code it shares nothing with.
 """
@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl_runtime.errors import InputError
-from pocketvl_runtime.manifest import Alpha, CenterCrop, ImageProcessor, Orientation, Resize, ResizeMode, Rounding
+from pocketvl_runtime.manifest import (
+    Alpha,
+    CenterCrop,
+    ImageProcessor,
+    Orientation,
+    Resize,
+    ResizeMode,
+    Rounding,
+)
 from pocketvl_runtime.manifest.processors import Anchor, Filter
 
 _SUPPORT = {Filter.BOX: 0.5, Filter.BILINEAR: 1, Filter.HAMMING: 1, Filter.BICUBIC: 2, Filter.LANCZOS: 3}
@@ -21,7 +29,9 @@ _HAMMING = float(np.float32(0.54)), float(np.float32(0.46))
 _ONE = 2**22
 
 
-def reference_pixels(argb: NDArray[np.uint32], orientation: int, processor: ImageProcessor) -> NDArray[np.uint8]:
+def reference_pixels(
+    argb: NDArray[np.uint32], orientation: int, processor: ImageProcessor
+) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] of a decoded picture.
 
     Args:

@@ -30,13 +30,14 @@ _ORIENTATION = 0x0112
 _NORMALIZATION = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 1 / 255)
 _FILTERS = (Filter.BICUBIC, Filter.BILINEAR, Filter.LANCZOS, Filter.BOX, Filter.HAMMING)
 
-# "+A" is one transparent colour, or a palette with opacities; what no format holds goes to the runtime as it is.
+# "+A" is one transparent colour, or a palette with opacities; what no format holds is handed in as it is.
 _FORMATS = {
-    "1": "PNG", "L": "PNG", "LA": "PNG", "P": "PNG", "P+A": "PNG", "RGB": "PNG", "RGBA": "PNG", "RGB+A": "PNG",
-    "L+A": "PNG", "I;16": "PNG", "CMYK": "JPEG", "PA": None, "YCbCr": None, "HSV": None, "LAB": None,
+    "1": "PNG", "L": "PNG", "LA": "PNG", "L+A": "PNG", "I;16": "PNG", "P": "PNG", "P+A": "PNG",
+    "RGB": "PNG", "RGBA": "PNG", "RGB+A": "PNG", "CMYK": "JPEG",
+    "PA": None, "YCbCr": None, "HSV": None, "LAB": None,
 }  # fmt: skip
 LARGE_SIZES = (
-    (4000, 3000), (3000, 4000), (4000, 4000), (1, 4000), (4000, 1), (4000, 7), (5, 3999), (4000, 300), (640, 480),
+    (4000, 3000), (3000, 4000), (4000, 4000), (1, 4000), (4000, 1), (4000, 7), (5, 3999), (4000, 300),
 )  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def waves(width: int, height: int, seed: int, opaque: bool) -> NDArray[np.uint32
 
 def small_picture(rng: random.Random, largest: int) -> Pictured:
     """A picture of a random mode, content and size."""
-    width, height = (round(min(largest, 600) ** rng.random()) for _ in range(2))
+    width, height = (round(float(min(largest, 600)) ** rng.random()) for _ in range(2))
     mode = rng.choice(list(_FORMATS))
     orientation = rng.choice((1, 1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 6, 8, 0, 9))
     image = _in_mode(_content(rng, width, height), mode, rng)
@@ -109,7 +110,7 @@ def decoded(source: bytes, mode: str | None = None) -> Pictured:
 
 
 def argb_of(image: Image.Image) -> NDArray[np.uint32]:
-    """[height, width], each 0xAARRGGBB, opacity not multiplied into the colours; grey of 16 bits scaled to 8."""
+    """[height, width], each 0xAARRGGBB, colours not multiplied by opacity; grey of 16 bits scaled to 8."""
     if image.mode.startswith("I;16"):
         wide = np.asarray(image).astype(np.int64)
         grey = (255 * wide + 32767) // 65535
@@ -134,11 +135,11 @@ def _content(rng: random.Random, width: int, height: int) -> Image.Image:
     columns, rows = (1 + width // 9, 1 + height // 9) if few else (width, height)
     if kind == "plain":
         columns = rows = 1
-    data = np.frombuffer(rng.randbytes(columns * rows * 4), np.uint8).reshape(rows, columns, 4)
+    noise = np.frombuffer(rng.randbytes(columns * rows * 4), np.uint8)
     if kind == "extremes":
-        data = (data >> 7) * np.uint8(255)
+        noise = np.where(noise < 128, np.uint8(0), np.uint8(255))
     by = Image.Resampling.BICUBIC if kind == "smooth" else Image.Resampling.NEAREST
-    return Image.fromarray(data).resize((width, height), by)
+    return Image.fromarray(noise.reshape(rows, columns, 4)).resize((width, height), by)
 
 
 def _in_mode(image: Image.Image, mode: str, rng: random.Random) -> Image.Image:
@@ -196,7 +197,7 @@ def runnable_processor(rng: random.Random, largest: int) -> ImageProcessor:
     """Steps that the runtime runs, to `largest` pixels a side at most."""
     size, by = _size(rng, largest), rng.choice(_FILTERS)
     height, width = _size(rng, largest), _size(rng, largest)
-    middle = CenterCrop(height, width, Rounding.FLOOR)
+    middle, small = CenterCrop(height, width, Rounding.FLOOR), CenterCrop(9, 9, Rounding.FLOOR)
     makes: tuple[Callable[[], ImageProcessor], ...] = (
         lambda: clip(size),
         lambda: clip(min(largest, rng.choice((80, 224)))),
@@ -205,13 +206,13 @@ def runnable_processor(rng: random.Random, largest: int) -> ImageProcessor:
         lambda: processor_of(_edge(by, size), middle),
         lambda: processor_of(middle, _exact(by, size, size)),
         lambda: processor_of(middle),
-        lambda: processor_of(_edge(by, size), _exact(Filter.BICUBIC, height, width), CenterCrop(9, 9, Rounding.FLOOR)),
+        lambda: processor_of(_edge(by, size), _exact(Filter.BICUBIC, height, width), small),
     )
     return rng.choice(makes)()
 
 
 def other_processor(rng: random.Random, largest: int) -> ImageProcessor:
-    """Steps, or ways to open a picture, that docs/BUNDLE.md names and the runtime does not run yet, likewise."""
+    """Steps, or ways to open a picture, that the runtime does not run yet, likewise."""
     size, by, rounding = _size(rng, largest), rng.choice(_FILTERS), rng.choice(list(Rounding))
     height, width = _size(rng, largest), _size(rng, largest)
     colour = (rng.randrange(256), rng.randrange(256), rng.randrange(256))
@@ -223,7 +224,7 @@ def other_processor(rng: random.Random, largest: int) -> ImageProcessor:
         lambda: processor_of(longest, pad, _exact(by, height, width)),
         lambda: processor_of(shortest, CenterCrop(height, width, rounding)),
         lambda: processor_of(_exact(Filter.NEAREST, height, width)),
-        lambda: processor_of(replace(_edge(Filter.NEAREST, size), rounding=rounding), CenterCrop(size, size, rounding)),
+        lambda: processor_of(replace(shortest, filter=Filter.NEAREST), CenterCrop(size, size, rounding)),
         lambda: processor_of(replace(_exact(by, height, width), antialias=False)),
         lambda: replace(clip(size, by), alpha=Alpha.DROP),
         lambda: replace(clip(size, by), orientation=Orientation.AS_STORED),
@@ -232,7 +233,8 @@ def other_processor(rng: random.Random, largest: int) -> ImageProcessor:
 
 
 def _size(rng: random.Random, largest: int) -> int:
-    return round(min(largest, 100) ** rng.random())
+    side: float = min(largest, 100) ** rng.random()
+    return round(side)
 
 
 def _exact(by: Filter, height: int, width: int) -> Resize:

@@ -2,16 +2,15 @@
 
     python -m tests.android.write_pictures OUT --count 500 --seed 1 --photos ../shared/data/photos
 
-`OUT/pictures.json` lists the cases; `OUT/pictures.bin` holds zlib streams, one behind the other: sources, uint32
-0xAARRGGBB in little-endian order, row-major, as a decoder gives them, before they are turned; and pixels, uint8
-[H, W, 3]. Sources of pictures up to 4,000 pixels a side are `waves`, which the Java side computes. What is expected is
-the runtime's, or, of steps that it does not run yet, that of `image_reference`; a case says which. One without pixels
-is refused.
+`OUT/pictures.json` lists the cases; `OUT/pictures.bin` holds zlib streams, one behind the other: sources,
+uint32 0xAARRGGBB in little-endian order, row-major, as a decoder gives them, before they are turned; and
+pixels, uint8 [H, W, 3]. Sources of large pictures, up to 4,000 pixels a side, are `waves`, which the Java
+side computes. The pixels are the runtime's, or, after steps that it does not run yet, those of
+`image_reference`; a case says which. One without pixels is refused.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import random
 import warnings
@@ -64,7 +63,10 @@ def drawn_cases(count: int, seed: int, largest: int) -> Iterator[PictureCase]:
     for number in range(count):
         rng = random.Random(f"{seed} {number}")
         large = number % _LARGE_EVERY == 0
-        picture = large_picture(rng, number // _LARGE_EVERY, largest) if large else small_picture(rng, largest)
+        if large:
+            picture = large_picture(rng, number // _LARGE_EVERY, largest)
+        else:
+            picture = small_picture(rng, largest)
         draw = runnable_processor if large or rng.random() < 0.65 else other_processor
         processor = draw(rng, largest)
         yield PictureCase(f"{number} {picture.mode}", picture, processor)
@@ -124,7 +126,7 @@ def _stored(content: bytes, data: BinaryIO) -> dict[str, int]:
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--count", default=500, show_default=True, help="Cases that are drawn.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--largest", default=4000, show_default=True, help="Pixels of a side, of pictures and of what they become, at most.")
+@click.option("--largest", default=4000, show_default=True, help="Pixels of a side, at most.")
 @click.option("--photos", type=click.Path(path_type=Path), help="A folder of JPEGs, taken where it is there.")
 def main(out: Path, count: int, seed: int, largest: int, photos: Path | None) -> None:
     """Write the pack."""
@@ -132,6 +134,7 @@ def main(out: Path, count: int, seed: int, largest: int, photos: Path | None) ->
     cases = [drawn_cases(count, seed, largest)]
     if photos is not None and photos.is_dir():
         cases.append(photo_cases(photos))
+    (out / LIST_FILE).unlink(missing_ok=True)  # of a pack that is then half written
     with (out / DATA_FILE).open("wb") as data:
         entries = [write_case(case, data) for group in cases for case in group]
     lines = ",\n".join(json.dumps(entry) for entry in entries)

@@ -40,7 +40,7 @@ public final class ImageProcessor {
             width = size[0];
             height = size[1];
         }
-        if (height != settings.height() || width != settings.width()) {
+        if (height < 1 || height != settings.height() || width != settings.width()) {
             throw new BundleException("image processor: its steps end with " + size(width, height) + ", its output is "
                     + size(settings.width(), settings.height()) + "; export the bundle again");
         }

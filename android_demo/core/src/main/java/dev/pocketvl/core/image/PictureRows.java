@@ -48,26 +48,23 @@ final class PictureRows implements RgbRows {
         int first = start + left * across + top * down;
         if (transposed) {
             transpose(first, columns, rows, rgb);
-        } else {
-            copy(first, columns, rows, rgb);
+            layOnWhite(rgb, 0, columns * rows);
+            return;
         }
-        if (overWhite) {
-            layOnWhite(rgb, columns * rows);
+        for (int y = 0, to = 0; y < rows; y++, to += columns) {
+            copy(first + y * down, columns, rgb, to);
+            layOnWhite(rgb, to, to + columns); // while the row is in the nearest cache
         }
     }
 
-    private void copy(int first, int columns, int rows, int[] rgb) {
+    private void copy(int from, int columns, int[] rgb, int to) {
         int[] argb = picture.argb();
-        for (int y = 0; y < rows; y++) {
-            int from = first + y * down;
-            int to = y * columns;
-            if (across == 1) {
-                System.arraycopy(argb, from, rgb, to, columns);
-                continue;
-            }
-            for (int x = 0; x < columns; x++) {
-                rgb[to + x] = argb[from - x];
-            }
+        if (across == 1) {
+            System.arraycopy(argb, from, rgb, to, columns);
+            return;
+        }
+        for (int x = 0; x < columns; x++) {
+            rgb[to + x] = argb[from - x];
         }
     }
 
@@ -76,14 +73,17 @@ final class PictureRows implements RgbRows {
         int[] argb = picture.argb();
         for (int x = 0; x < columns; x++) {
             int from = first + x * across;
-            for (int y = 0, to = x; y < rows; y++, to += columns) {
-                rgb[to] = argb[from + y * down];
+            for (int to = x; to < columns * rows; to += columns, from += down) {
+                rgb[to] = argb[from];
             }
         }
     }
 
-    private static void layOnWhite(int[] rgb, int count) {
-        for (int i = 0; i < count; i++) {
+    private void layOnWhite(int[] rgb, int begin, int end) {
+        if (!overWhite) {
+            return;
+        }
+        for (int i = begin; i < end; i++) {
             int pixel = rgb[i];
             int alpha = pixel >>> 24;
             if (alpha != OPAQUE) {

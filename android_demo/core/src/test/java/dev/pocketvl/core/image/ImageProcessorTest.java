@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.sun.management.ThreadMXBean;
 import dev.pocketvl.core.errors.BundleException;
 import dev.pocketvl.core.errors.InputException;
 import dev.pocketvl.core.image.ImageSettings.Alpha;
@@ -17,6 +18,7 @@ import dev.pocketvl.core.image.ImageSettings.Pad;
 import dev.pocketvl.core.image.ImageSettings.Resize;
 import dev.pocketvl.core.image.ImageSettings.Rounding;
 import dev.pocketvl.core.image.ImageSettings.Step;
+import java.lang.management.ManagementFactory;
 import java.math.BigDecimal;
 import java.math.RoundingMode;
 import java.util.Arrays;
@@ -173,6 +175,7 @@ class ImageProcessorTest {
         for (ImageSettings settings : List.of(
                 settings(4, 5, List.of(crop)),
                 settings(4, 4, List.of()),
+                settings(0, 0, List.of()),
                 settings(4, 4, List.of(edge(Mode.SHORTEST_EDGE, 4))),
                 settings(0, 4, List.of(crop(0, 4))),
                 settings(4, 4, List.of(edge(Mode.SHORTEST_EDGE, 0), crop)),
@@ -191,6 +194,18 @@ class ImageProcessorTest {
             int each = ThreadLocalRandom.current().nextInt(pictures.size());
             assertArrayEquals(alone.get(each), processor.pixels(pictures.get(each)));
         });
+    }
+
+    @ParameterizedTest
+    @ValueSource(ints = {1, 6})
+    void aLargePictureTakesLittleMoreThanItself(int orientation) {
+        Picture picture = new Picture(4000, 4000, Waves.argb(4000, 4000, 1, false), orientation);
+        ImageProcessor processor = new ImageProcessor(settings(edge(Mode.SHORTEST_EDGE, 224), crop(224, 224)));
+        ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+        long before = threads.getCurrentThreadAllocatedBytes();
+        processor.pixels(picture);
+        long allocated = threads.getCurrentThreadAllocatedBytes() - before;
+        assertTrue(allocated < 2_000_000, allocated + " bytes beside the picture's 64,000,000");
     }
 
     private static void assertRefused(ImageProcessor processor, Picture picture, String part) {

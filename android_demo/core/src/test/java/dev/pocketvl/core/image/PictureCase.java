@@ -61,7 +61,7 @@ final class PictureCase {
         int orientation = entry.get("orientation").getAsInt();
         if (entry.has("waves")) {
             JsonObject waves = entry.getAsJsonObject("waves");
-            int[] argb = waves(width, height, waves.get("seed").getAsInt(), waves.get("opaque").getAsBoolean());
+            int[] argb = Waves.argb(width, height, waves.get("seed").getAsInt(), waves.get("opaque").getAsBoolean());
             return new Picture(width, height, argb, orientation);
         }
         int[] argb = new int[width * height];
@@ -81,20 +81,5 @@ final class PictureCase {
         try (InputStream stream = new InflaterInputStream(new ByteArrayInputStream(packed))) {
             return stream.readAllBytes();
         }
-    }
-
-    /** The same as {@code waves} of tests/android/picture_cases.py. */
-    static int[] waves(int width, int height, int seed, boolean opaque) {
-        int[] argb = new int[width * height];
-        for (int y = 0, i = 0; y < height; y++) {
-            for (int x = 0; x < width; x++, i++) {
-                int alpha = opaque ? 255 : x + 2 * y;
-                int red = x * 3 + y + seed;
-                int green = y * 5 + x * x / 9;
-                int blue = x * y / 3 + seed;
-                argb[i] = (alpha & 255) << 24 | (red & 255) << 16 | (green & 255) << 8 | blue & 255;
-            }
-        }
-        return argb;
     }
 }
