@@ -2,13 +2,12 @@
  *
  * The library out of the AAR is loaded as it is, byte for byte: what it needs is libc.so, libm.so, libdl.so and liblog.so, with
  * symbols of the version LIBC, and that is what is built here. Most of the symbols are glibc's own under that version. What
- * differs between the two is below: FILE, sysconf's numbers, strerror_r, and what glibc does not have.
- *
- * Answers of the library are what it computes; its latency is too, as far as this machine is like a phone, which it is not.
+ * differs between the two is below: FILE, sysconf's numbers, strerror_r, what glibc does not have, and one mended fault.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +22,7 @@
 #define OWN(name) __asm__(".symver bionic_" #name "," #name "@LIBC\n");
 
 /* memory and strings */
-SAME(bsearch) SAME(calloc) SAME(free) SAME(malloc) SAME(memalign) SAME(memchr) SAME(memcmp) SAME(memcpy) SAME(memmove)
+SAME(bsearch) SAME(calloc) SAME(free) SAME(malloc) SAME(memchr) SAME(memcmp) SAME(memcpy) SAME(memmove)
 SAME(__memmove_chk) SAME(memset) SAME(posix_memalign) SAME(qsort) SAME(realloc) SAME(snprintf) SAME(strcmp) SAME(strerror)
 SAME(strlen) SAME(strncmp) SAME(strncpy) SAME(strtod) SAME(strtol) SAME(strtoll_l) SAME(strtoull_l) SAME(vasprintf)
 SAME(vsnprintf) SAME(__vsnprintf_chk) SAME(freelocale) SAME(newlocale)
@@ -51,11 +50,14 @@ enum { BIONIC_FILE_BYTES = 152 };
 char bionic___sF[3 * BIONIC_FILE_BYTES];
 OWN(__sF)
 
+/* As on Android, what is written to standard streams goes nowhere, unless ANDROID_LOG is set. */
 static FILE *stream(void *file) {
-    FILE *streams[] = {stdin, stdout, stderr};
+    static FILE *nowhere;
     char *at = file;
     if (at < bionic___sF || at >= bionic___sF + sizeof bionic___sF) return file;
-    return streams[(at - bionic___sF) / BIONIC_FILE_BYTES];
+    if (getenv("ANDROID_LOG")) return stderr;
+    if (!nowhere) nowhere = fopen("/dev/null", "w");
+    return nowhere ? nowhere : stderr;
 }
 
 int bionic_fprintf(void *file, const char *format, ...) {
@@ -101,6 +103,12 @@ OWN(sysconf)
 extern int __xpg_strerror_r(int error, char *text, size_t size);
 int bionic_strerror_r(int error, char *text, size_t size) { return __xpg_strerror_r(error, text, size); }
 OWN(strerror_r)
+
+/* XNNPACK, as it was compiled into the AAR of 2.16.1, aligns its operators to 32 bytes, and its AVX-512 kernels for integers read 64
+ * at once from within them (vmovaps): a crash, unless memory happens to lie right. ARM has no such kernels. */
+enum { AVX512_BYTES = 64 };
+void *bionic_memalign(size_t alignment, size_t size) { return memalign(alignment < AVX512_BYTES ? AVX512_BYTES : alignment, size); }
+OWN(memalign)
 
 /* --- what glibc does not have -------------------------------------------------------------------------- */
 

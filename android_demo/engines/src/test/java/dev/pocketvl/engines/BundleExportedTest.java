@@ -12,6 +12,7 @@ import dev.pocketvl.core.golden.SelfTest;
 import dev.pocketvl.core.golden.SelfTestReport;
 import dev.pocketvl.core.image.DesktopPictureDecoder;
 import dev.pocketvl.engines.onnx.OnnxEngine;
+import dev.pocketvl.engines.tflite.DesktopTflite;
 import java.io.File;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -21,7 +22,7 @@ import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.TestFactory;
 
 /**
- * The self-test of exported bundles, with every variant that ONNX Runtime runs: {@code -Dpocketvl.bundles=A:B} names
+ * The self-test of exported bundles, with every variant that ONNX Runtime and, where its library is there, TFLite run: {@code -Dpocketvl.bundles=A:B} names
  * their folders.
  */
 class BundleExportedTest {
@@ -31,11 +32,15 @@ class BundleExportedTest {
     Stream<DynamicTest> theSelfTestPasses() {
         String folders = System.getProperty(PROPERTY, "");
         assumeTrue(!folders.isEmpty(), "no exported bundle was named by -D" + PROPERTY);
-        Engine engine = new OnnxEngine();
+        List<Engine> engines = new ArrayList<>(List.of(new OnnxEngine()));
+        if (!System.getProperty("pocketvl.tflite.library", "").isEmpty()) {
+            engines.add(DesktopTflite.engine());
+        }
         List<DynamicTest> tests = new ArrayList<>();
         for (String folder : folders.split(File.pathSeparator)) {
             Bundle bundle = Bundle.open(new FolderSource(Path.of(folder)));
-            for (String variant : VariantChoice.runnable(bundle.manifest(), List.of(engine))) {
+            for (String variant : VariantChoice.runnable(bundle.manifest(), engines)) {
+                Engine engine = VariantChoice.engineFor(bundle.manifest(), variant, engines);
                 tests.add(DynamicTest.dynamicTest(
                         bundle.manifest().name() + " " + variant, () -> test(bundle, variant, engine)));
             }

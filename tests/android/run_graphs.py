@@ -1,0 +1,53 @@
+"""Run graphs on arrays with one version of an engine, where only numpy and that engine are installed.
+
+    PYTHON tests/android/run_graphs.py onnx|tflite FOLDER...
+
+Each FOLDER has graph (the file) and inputs.npz (name -> [cases, ...]); outputs.npz is written beside
+them, with the version of the engine as `version`.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def run_onnx(graph, cases):
+    """Each case through ONNX Runtime, with one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph.read_bytes(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    found = [dict(zip(names, session.run(None, case), strict=True)) for case in cases]
+    return onnxruntime.__version__, found
+
+
+def run_tflite(graph, cases):
+    """Each case through TensorFlow's interpreter of TFLite graphs, with one thread."""
+    import tensorflow
+    from tensorflow.lite.python.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=graph.read_bytes(), num_threads=1)
+    runner = interpreter.get_signature_runner()
+    found = [{name: value.copy() for name, value in runner(**case).items()} for case in cases]
+    return tensorflow.__version__, found
+
+
+def main(engine, folders):
+    """Writes what the engine gives, for each folder."""
+    for folder in map(Path, folders):
+        inputs = dict(np.load(folder / "inputs.npz"))
+        count = len(next(iter(inputs.values())))
+        cases = [{name: values[case] for name, values in inputs.items()} for case in range(count)]
+        version, found = {"onnx": run_onnx, "tflite": run_tflite}[engine](folder / "graph", cases)
+        outputs = {name: np.stack([case[name] for case in found]) for name in found[0]}
+        np.savez(folder / "outputs.npz", version=version, **outputs)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
