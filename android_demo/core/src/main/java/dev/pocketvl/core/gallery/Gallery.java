@@ -10,7 +10,7 @@ import java.util.Set;
 
 /**
  * Embeddings of pictures, kept in a file and searched in memory: a text's embedding finds the pictures that fit it. It
- * takes 4 bytes a number of each vector in memory. May be used from several threads; a search waits for a write.
+ * takes 5 bytes a number of each vector in memory. May be used from several threads; a search waits for a write.
  *
  * <p>Every change is in the file when its method returns, though only {@link #flush} makes sure that it survives a loss
  * of power; a record that does not is left out when the file is opened again.

@@ -9,16 +9,22 @@ import java.util.PriorityQueue;
 import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
-/** L2-normalised vectors in memory, by id, and the search through all of them. */
+/**
+ * Vectors in memory, by id, and the exact search through all of them. Beside each stands an 8-bit code: a search reads
+ * codes, a quarter of the bytes, and looks only at vectors of which their code cannot say that they are too far.
+ */
 final class VectorTable {
     private static final int ROWS_PER_BLOCK = 4096; // so that growing copies nothing
-    private static final float SLACK = 1e-5f; // more than sums in floats, of unit vectors, are off by
 
     private final int dimension;
     private final List<float[]> blocks = new ArrayList<>();
+    private final List<byte[]> codes = new ArrayList<>();
     private final Map<Long, Integer> rows = new HashMap<>();
     private long[] ids = new long[ROWS_PER_BLOCK];
     private long[] stamps = new long[ROWS_PER_BLOCK];
+    private float[] scales = new float[ROWS_PER_BLOCK];
+    private float[] errors = new float[ROWS_PER_BLOCK]; // length of what a vector's code leaves out
+    private float[] lengths = new float[ROWS_PER_BLOCK];
 
     VectorTable(int dimension) {
         this.dimension = dimension;
@@ -52,14 +58,23 @@ final class VectorTable {
         if (row == ids.length) {
             ids = Arrays.copyOf(ids, 2 * ids.length);
             stamps = Arrays.copyOf(stamps, 2 * stamps.length);
+            scales = Arrays.copyOf(scales, 2 * scales.length);
+            errors = Arrays.copyOf(errors, 2 * errors.length);
+            lengths = Arrays.copyOf(lengths, 2 * lengths.length);
         }
         if (row / ROWS_PER_BLOCK == blocks.size()) {
             blocks.add(new float[ROWS_PER_BLOCK * dimension]);
+            codes.add(new byte[ROWS_PER_BLOCK * dimension]);
         }
         rows.put(id, row);
         ids[row] = id;
         stamps[row] = stamp;
         System.arraycopy(vector, 0, block(row), offset(row), dimension);
+        VectorCode code = VectorCode.of(vector);
+        System.arraycopy(code.bytes(), 0, codes(row), offset(row), dimension);
+        scales[row] = code.scale();
+        errors[row] = code.error();
+        lengths[row] = code.length();
     }
 
     /** Takes a vector out; the last one moves into its row. */
@@ -71,25 +86,32 @@ final class VectorTable {
         }
         ids[row] = ids[last];
         stamps[row] = stamps[last];
+        scales[row] = scales[last];
+        errors[row] = errors[last];
+        lengths[row] = lengths[last];
         System.arraycopy(block(last), offset(last), block(row), offset(row), dimension);
+        System.arraycopy(codes(last), offset(last), codes(row), offset(row), dimension);
         rows.put(ids[row], row);
     }
 
     /** The nearest vectors, the nearest first; of equal ones the one with the smaller id. */
     List<Hit> search(float[] query, int count) {
-        PriorityQueue<Hit> best = new PriorityQueue<>(Math.max(1, count), (a, b) -> order(b, a));
-        float least = Float.NEGATIVE_INFINITY;
+        VectorCode code = VectorCode.of(query);
+        double codeLength = (double) code.length() + code.error();
+        PriorityQueue<Hit> best = new PriorityQueue<>((a, b) -> order(b, a));
+        double least = Double.NEGATIVE_INFINITY;
         int size = rows.size();
         for (int start = 0; start < size; start += ROWS_PER_BLOCK) {
-            float[] block = block(start);
+            byte[] block = codes(start);
             int end = Math.min(size, start + ROWS_PER_BLOCK);
             for (int row = start; row < end; row++) {
-                float similarity = dot(query, block, offset(row));
-                if (similarity >= least) {
-                    best.add(new Hit(ids[row], exact(query, block, offset(row))));
+                double about = (double) code.scale() * scales[row] * dot(code.bytes(), block, offset(row));
+                double off = codeLength * errors[row] + (double) code.error() * lengths[row];
+                if (about + off >= least) {
+                    best.add(new Hit(ids[row], exact(query, block(row), offset(row))));
                     if (best.size() > count) {
                         best.poll();
-                        least = (float) best.element().similarity() - SLACK;
+                        least = best.element().similarity();
                     }
                 }
             }
@@ -108,34 +130,18 @@ final class VectorTable {
         return blocks.get(row / ROWS_PER_BLOCK);
     }
 
+    private byte[] codes(int row) {
+        return codes.get(row / ROWS_PER_BLOCK);
+    }
+
     private int offset(int row) {
         return row % ROWS_PER_BLOCK * dimension;
     }
 
-    /** Eight sums at once: a single one would wait for itself at every step. */
-    private static float dot(float[] query, float[] block, int offset) {
-        float s0 = 0;
-        float s1 = 0;
-        float s2 = 0;
-        float s3 = 0;
-        float s4 = 0;
-        float s5 = 0;
-        float s6 = 0;
-        float s7 = 0;
-        int i = 0;
-        for (; i + 8 <= query.length; i += 8) {
-            int at = offset + i;
-            s0 += query[i] * block[at];
-            s1 += query[i + 1] * block[at + 1];
-            s2 += query[i + 2] * block[at + 2];
-            s3 += query[i + 3] * block[at + 3];
-            s4 += query[i + 4] * block[at + 4];
-            s5 += query[i + 5] * block[at + 5];
-            s6 += query[i + 6] * block[at + 6];
-            s7 += query[i + 7] * block[at + 7];
-        }
-        float sum = s0 + s1 + (s2 + s3) + (s4 + s5 + (s6 + s7));
-        for (; i < query.length; i++) {
+    /** A loop that both HotSpot and Android's compiler turn into vector instructions. */
+    private static int dot(byte[] query, byte[] block, int offset) {
+        int sum = 0;
+        for (int i = 0; i < query.length; i++) {
             sum += query[i] * block[offset + i];
         }
         return sum;
