@@ -50,6 +50,11 @@ _DISTRIBUTIONS = {
 }
 _RELEASE = re.compile(r"\d+(?:\.\d+)*")
 
+# LiteRT was called TensorFlow Lite, counted its versions as TensorFlow does, and began anew with 1.0.
+_TENSORFLOW_LITE = ("tflite_runtime", "tensorflow")
+_LIKE_LITERT = ((2, 21), (2, 1))
+"""The first TensorFlow whose interpreter computes as one of LiteRT does, and which: where blocks are right."""
+
 
 def least_version(module: str, precision: Precision) -> str | None:
     """The first version of an engine's module that is right at a precision: None for any, "" for none."""
@@ -71,6 +76,30 @@ def is_at_least(module: str, least: str) -> bool:
     """Whether an engine's module is of a version or newer; one that does not tell its version is trusted."""
     _, installed = distribution(module)
     return not installed or release(installed) >= release(least)
+
+
+def satisfies(module: str, min_engine: str) -> bool:
+    """Whether an engine's module is what a bundle's `min_engine` asks for.
+
+    One that does not tell its version is trusted.
+    """
+    _, installed = distribution(module)
+    return not installed or engine_release(module, installed) >= release(min_engine)
+
+
+def engine_release(module: str, installed: str) -> tuple[int, ...]:
+    """A module's version as `min_engine` counts it: ONNX Runtime's and LiteRT's own numbers.
+
+    TensorFlow Lite 2.16.1, LiteRT's predecessor, counts as 0.16.1, and so it is older than LiteRT 1.0.
+    TensorFlow 2.21 and newer ones count as LiteRT 2.1.
+    """
+    own = release(installed)
+    if module not in _TENSORFLOW_LITE:
+        return own
+    least, counts_as = _LIKE_LITERT
+    if own >= least:
+        return counts_as
+    return (0, *own[1:]) if own[:1] == (2,) else (0,)
 
 
 def distribution(module: str) -> tuple[str, str]:
