@@ -1,4 +1,4 @@
-"""The oldest engine for a graph is told by what the graph holds, and never by less than its converter said."""
+"""The oldest engine for a graph follows from what it holds, and is none that its converter excludes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,15 @@ def test_8_bits_beside_a_float_input_came_later_to_onnxruntime(level: int | None
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 32]) for name in "xy"]
     attributes = {} if level is None else {"accuracy_level": level}
     node = helper.make_node(
-        "MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", N=32, K=32, bits=8, block_size=32, **attributes
+        "MatMulNBits",
+        ["x", "w", "s"],
+        ["y"],
+        domain="com.microsoft",
+        N=32,
+        K=32,
+        bits=8,
+        block_size=32,
+        **attributes,
     )
     onnx.save(helper.make_model(helper.make_graph([node], "g", values[:1], values[1:])), tmp_path / "g.onnx")
     assert least(tmp_path / "g.onnx") == LeastEngine("1.23", "g.onnx: MatMulNBits of 8 bits")

@@ -53,7 +53,7 @@ _RELEASE = re.compile(r"\d+(?:\.\d+)*")
 # LiteRT was called TensorFlow Lite, counted its versions as TensorFlow does, and began anew with 1.0.
 _TENSORFLOW_LITE = ("tflite_runtime", "tensorflow")
 _LIKE_LITERT = ((2, 21), (2, 1))
-"""The first TensorFlow whose interpreter computes as one of LiteRT does, and which: where blocks are right."""
+"""The first TensorFlow whose interpreter computes blocks rightly, and the first LiteRT that does."""
 
 
 def least_version(module: str, precision: Precision) -> str | None:
