@@ -14,6 +14,7 @@ from pocketvl_runtime.manifest import Precision
 #   ai-edge-litert 1.0.1                     crash   .999   1.000     1.000
 #   ai-edge-litert 1.4.0, 2.0.2, 2.0.3        .168   .999   1.000     1.000
 #   ai-edge-litert 2.1.0, 2.1.6, 2.2.0, 2.3.0 .997   .999   1.000     1.000
+#   tensorflow 2.12.1, 2.13.1           not tried   wrong   wrong    1.000 (fp16: "tensor lacks data")
 #   tensorflow 2.14.1                        crash   .145    .145     1.000
 #   tensorflow 2.15.1                         .145   .145    .145     1.000 (fp16 not tried)
 #   tensorflow 2.16.1, 2.18.1 (2.17.1: crash) .301   .999   1.000     1.000
@@ -21,6 +22,9 @@ from pocketvl_runtime.manifest import Precision
 #   tensorflow 2.21.0                         .997   .999   1.000     1.000
 #   tflite-runtime 2.14.0, the last          crash   .145    .145     1.000
 #   onnxruntime, ten from 1.20.0 to 1.32.0    .997   .999   1.000     1.000
+#
+# With TensorFlow's own kernels, without XNNPACK, it is the same: measured from 2.12.1 to 2.16.1 with golden
+# packs, and for 2.16.1, which is Android's, by `make test-old-tflite`.
 #
 # Weights of 2 bits are refused by onnxruntime up to 1.23.2 ("Only 4b and 8b quantization is supported"), and
 # right in 1.24.1 and 1.32.0; no TFLite graph has them.
