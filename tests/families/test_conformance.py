@@ -42,6 +42,7 @@ from pocketvl.tasks.training_tasks import training_task
 from pocketvl.train.method import MethodInputs
 from pocketvl.train.samples import SAMPLES, TrainingSamples
 from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
+from pocketvl_runtime.backends.versions import release
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.manifest import Engine, Precision
 from pocketvl_runtime.selftest import selftest
@@ -233,6 +234,15 @@ def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     work = tmp_path_factory.mktemp(case.name)
     (work / "graphs").mkdir()
     return Tried(case, case.tiny(work / "checkpoint"), work / "graphs")
+
+
+def test_every_op_of_its_float_graphs_is_known_to_be_in_old_engines(tried: Tried) -> None:
+    """An op that is not in the table would ask for the newest LiteRT, and shut out what can run it."""
+    for name in tried.prepared:
+        for precision in (Precision.FP32, Precision.FP16):
+            least = backend_of(Engine.TFLITE).least_engine(tried.graph(name, Engine.TFLITE, precision))
+            assert least is not None
+            assert release(least.version) < (1,), least
 
 
 def test_the_contract_is_read_without_weights(tried: Tried, tmp_path: Path) -> None:

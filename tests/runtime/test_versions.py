@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,90 @@ def test_the_oldest_engine_that_a_bundle_asks_for_counts_too(
         load(bundle, "tflite-fp32")
     pretend(NEW, "2.2.0")
     assert "tflite-fp32" in runnable_variants(Bundle.open(bundle))
+
+
+@pytest.mark.parametrize(
+    ("module", "installed", "counts_as"),
+    [
+        (LITERT, "1.4.0", "1.4.0"),
+        (LITERT, "2.3.0", "2.3.0"),
+        ("onnxruntime", "1.23.2", "1.23.2"),
+        ("tflite_runtime", "2.14.0", "0.14.0"),
+        ("tensorflow", "1.15.5", "0"),
+        ("tensorflow", "2.9.3", "0.9.3"),
+        ("tensorflow", "2.16.1", "0.16.1"),
+        ("tensorflow", "2.20.0", "0.20.0"),
+        ("tensorflow", "2.21.0rc0", "2.1"),
+        ("tensorflow", "2.22.0", "2.1"),
+        ("tensorflow", "3.0", "2.1"),
+    ],
+)
+def test_every_engine_of_tflite_graphs_counts_on_one_scale(
+    module: str, installed: str, counts_as: str
+) -> None:
+    assert versions.engine_release(module, installed) == versions.release(counts_as)
+
+
+@pytest.mark.parametrize(
+    ("module", "distribution", "installed", "accepted", "refused"),
+    [
+        (LITERT, NEW, "1.0.1", ("0.3", "0.16", "0.20", "1.0"), ("1.1", "2.1")),
+        (LITERT, NEW, "2.1.0", ("0.16", "2.1", "2.1.0"), ("2.1.1", "2.2")),
+        (
+            "tflite_runtime",
+            "tflite-runtime",
+            "2.14.0",
+            ("0.0", "0.9", "0.14"),
+            ("0.15", "0.16", "1.0", "2.1"),
+        ),
+        ("tensorflow", "tensorflow", "2.16.1", ("0.9", "0.16"), ("0.17", "1.0", "2.1")),
+        ("tensorflow", "tensorflow", "2.20.0", ("0.16",), ("1.0", "2.1")),
+        ("tensorflow", "tensorflow", "2.21.0", ("0.16", "2.0.3", "2.1"), ("2.2", "2.3")),
+        ("onnxruntime", "onnxruntime", "1.23.2", ("1.20", "1.22"), ("1.24",)),
+    ],
+)
+def test_a_version_satisfies_what_is_not_newer(
+    module: str,
+    distribution: str,
+    installed: str,
+    accepted: tuple[str, ...],
+    refused: tuple[str, ...],
+    pretend: Any,
+) -> None:
+    pretend(distribution, installed)
+    assert [each for each in (*accepted, *refused) if versions.satisfies(module, each)] == list(accepted)
+
+
+def test_stand_ins_are_held_to_what_a_bundle_asks_for(pretend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ("tflite_runtime", "tensorflow")
+    monkeypatch.setattr(backends, "find_spec", lambda name: name if name in found else None)
+    monkeypatch.setattr(backends, "_cannot_start", lambda name: False)
+    pretend("tflite-runtime", "2.14.0")
+    pretend("tensorflow", "2.20.0")
+    for least, usable in (
+        (None, ["tflite_runtime", "tensorflow"]),
+        ("0.14", ["tflite_runtime", "tensorflow"]),
+        ("0.16", ["tensorflow"]),
+        ("2.1", []),
+    ):
+        assert backends.usable_imports(Engine.TFLITE, Precision.FP32, least) == usable
+        assert backends.can_run(replace(spec(Engine.TFLITE), min_engine=least)) == bool(usable)
+
+
+@pytest.mark.parametrize(
+    ("precision", "least", "advice"),
+    [
+        (Precision.FP32, None, "ai-edge-litert"),
+        (Precision.INT8, "0.16", "ai-edge-litert"),  # any LiteRT is newer than TensorFlow Lite 2.16
+        (Precision.INT4, "0.16", "'ai-edge-litert>=2.1'"),
+        (Precision.FP32, "2.3.0", "'ai-edge-litert>=2.3.0'"),
+    ],
+)
+def test_nobody_is_told_to_install_a_predecessors_version(
+    precision: Precision, least: str | None, advice: str
+) -> None:
+    graph = replace(spec(Engine.TFLITE, precision=precision), min_engine=least)
+    assert backends.install_advice(graph) == advice
 
 
 def test_the_command_says_that_a_variant_cannot_run_here(

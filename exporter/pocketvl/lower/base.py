@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pocketvl.errors import LoweringError
 from pocketvl.lower.forms import Form, described, form_of
 from pocketvl.lower.ids import Dataflow, check_ids
+from pocketvl.lower.least_engine import LeastEngine
 from pocketvl_runtime.manifest import Engine, TensorSpec
 
 if TYPE_CHECKING:
@@ -134,6 +135,14 @@ class EngineBackend(ABC):
     @abstractmethod
     def dataflow(self, path: Path) -> Dataflow:
         """A graph's ops and the types of its tensors.
+
+        Raises:
+            LoweringError: the file cannot be read.
+        """
+
+    @abstractmethod
+    def least_engine(self, path: Path) -> LeastEngine | None:
+        """The oldest version of the engine that computes a graph rightly; None: any that is supported.
 
         Raises:
             LoweringError: the file cannot be read.

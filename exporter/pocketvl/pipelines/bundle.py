@@ -18,6 +18,7 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.errors import LoweringError
 from pocketvl.families.base import IMAGE, TEXT
 from pocketvl.lower.backends import backend_of_file
+from pocketvl.lower.least_engine import LeastEngine, newest
 from pocketvl.network.ports import Port
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
 from pocketvl.stage import Stage, installed_version, link_or_copy
@@ -26,7 +27,6 @@ from pocketvl.tasks import task_of
 from pocketvl.tasks.encoding import Encoder
 from pocketvl.tasks.golden import GoldenCases, GoldenInputs, ManifestTasks, expected_outputs
 from pocketvl.tasks.outputs import Outputs
-from pocketvl_runtime.backends import least_engine
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import GOLDEN_FILE, Golden, GoldenImage, GoldenText
 from pocketvl_runtime.image import open_image, preprocess
@@ -96,19 +96,23 @@ def write_bundle(base: Path, graphs: Iterable[Path], stages: Iterable[Stage], ou
     (out / "graphs").mkdir()
     manifest = Manifest.read(base / MANIFEST_FILE)
     files: dict[tuple[Engine, Precision], dict[str, VariantFile]] = {}
+    least: dict[tuple[Engine, Precision], LeastEngine | None] = {}
     for path in sorted(graphs, key=lambda p: p.name):
         component, precision, engine = path.name.split(".")
         link_or_copy(path, out / "graphs" / path.name)
-        of_variant = files.setdefault((Engine(engine), Precision(precision)), {})
-        of_variant[component] = _stored(path, manifest.graphs[component])
+        form = (Engine(engine), Precision(precision))
+        files.setdefault(form, {})[component] = _stored(path, manifest.graphs[component])
+        least[form] = newest((least.get(form), backend_of_file(path).least_engine(path)))
     manifest = replace(
         manifest,
         variants={
-            variant_name(*form): VariantSpec.of(*form, Status.ACCEPTED, of_variant, least_engine(*form))
+            variant_name(*form): VariantSpec.of(
+                *form, Status.ACCEPTED, of_variant, found.version if (found := least[form]) else None
+            )
             for form, of_variant in files.items()
         },
         files=list_files(out),
-        provenance=provenance_of(stages),
+        provenance=provenance_of(stages) | {"min_engine": _reasons(least)},
     )
     (out / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
     return manifest
@@ -192,6 +196,11 @@ def _graphs(source: Checkpoint) -> dict[str, ComponentGraph]:
 def _output(port: Port, space: str) -> OutputPort:
     of = space if port.kind is PortKind.EMBEDDING else None
     return OutputPort(port.name, port.dtype, port.shape, port.kind, of)
+
+
+def _reasons(least: Mapping[tuple[Engine, Precision], LeastEngine | None]) -> dict[str, str]:
+    """By variant, what its `min_engine` is for."""
+    return {variant_name(*form): found.reason for form, found in least.items() if found is not None}
 
 
 def _stored(path: Path, contract: ComponentGraph) -> VariantFile:

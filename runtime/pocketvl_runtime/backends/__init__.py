@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pocketvl_runtime.backends.versions import described, is_at_least, is_right, least_version, release
+from pocketvl_runtime.backends.versions import described, is_right, least_version, release, satisfies
 from pocketvl_runtime.errors import BackendError, InputError, PocketVLError
 from pocketvl_runtime.isa import MAX_THREADS
 from pocketvl_runtime.manifest import Engine, GraphSpec, Precision
@@ -53,14 +53,14 @@ def usable_imports(
     Args:
         engine: which.
         precision: of the graphs; without one, modules that are too old for some are listed too.
-        min_engine: the oldest version of the engine itself that a bundle asks for.
+        min_engine: the oldest version of the engine that a bundle asks for, as docs/BUNDLE.md counts them.
     """
     return [
         name
         for name in _installed(engine)
         if not _cannot_start(name)
         and (precision is None or is_right(name, precision))
-        and (min_engine is None or name != _IMPORTS[engine][0] or is_at_least(name, min_engine))
+        and (min_engine is None or satisfies(name, min_engine))
     ]
 
 
@@ -76,17 +76,14 @@ def is_stand_in(graph: GraphSpec) -> bool:
     )
 
 
-def least_engine(engine: Engine, precision: Precision) -> str | None:
-    """The first version of an engine itself that is right at a precision; None: any."""
-    return least_version(_IMPORTS[engine][0], precision) or None
-
-
 def install_advice(graph: GraphSpec) -> str:
     """What pip is to install for a graph that `can_run` denies, as a shell takes it."""
     package = PACKAGES[graph.engine]
-    known = (least_engine(graph.engine, graph.precision), graph.min_engine)
+    known = (least_version(_IMPORTS[graph.engine][0], graph.precision), graph.min_engine)
     least = max(filter(None, known), key=release, default=None)
-    return f"'{package}>={least}'" if least else package
+    if least is None or release(least) < (1,):  # 0.x are a predecessor's, and older than the package
+        return package
+    return f"'{package}>={least}'"
 
 
 def cannot_run(what: str, graph: GraphSpec, instead: Sequence[str] = ()) -> BackendError:

@@ -14,6 +14,7 @@ from pocketvl_runtime.manifest import Precision
 #   ai-edge-litert 1.0.1                     crash   .999   1.000     1.000
 #   ai-edge-litert 1.4.0, 2.0.2, 2.0.3        .168   .999   1.000     1.000
 #   ai-edge-litert 2.1.0, 2.1.6, 2.2.0, 2.3.0 .997   .999   1.000     1.000
+#   tensorflow 2.12.1, 2.13.1           not tried   wrong   wrong    1.000 (fp16: "tensor lacks data")
 #   tensorflow 2.14.1                        crash   .145    .145     1.000
 #   tensorflow 2.15.1                         .145   .145    .145     1.000 (fp16 not tried)
 #   tensorflow 2.16.1, 2.18.1 (2.17.1: crash) .301   .999   1.000     1.000
@@ -21,6 +22,9 @@ from pocketvl_runtime.manifest import Precision
 #   tensorflow 2.21.0                         .997   .999   1.000     1.000
 #   tflite-runtime 2.14.0, the last          crash   .145    .145     1.000
 #   onnxruntime, ten from 1.20.0 to 1.32.0    .997   .999   1.000     1.000
+#
+# With TensorFlow's own kernels, without XNNPACK, it is the same: measured from 2.12.1 to 2.16.1 with golden
+# packs, and for 2.16.1, which is Android's, by `make test-old-tflite`.
 #
 # Weights of 2 bits are refused by onnxruntime up to 1.23.2 ("Only 4b and 8b quantization is supported"), and
 # right in 1.24.1 and 1.32.0; no TFLite graph has them.
@@ -50,6 +54,11 @@ _DISTRIBUTIONS = {
 }
 _RELEASE = re.compile(r"\d+(?:\.\d+)*")
 
+# LiteRT was called TensorFlow Lite, counted its versions as TensorFlow does, and began anew with 1.0.
+_TENSORFLOW_LITE = ("tflite_runtime", "tensorflow")
+_LIKE_LITERT = ((2, 21), (2, 1))
+"""The first TensorFlow whose interpreter computes blocks rightly, and the first LiteRT that does."""
+
 
 def least_version(module: str, precision: Precision) -> str | None:
     """The first version of an engine's module that is right at a precision: None for any, "" for none."""
@@ -71,6 +80,30 @@ def is_at_least(module: str, least: str) -> bool:
     """Whether an engine's module is of a version or newer; one that does not tell its version is trusted."""
     _, installed = distribution(module)
     return not installed or release(installed) >= release(least)
+
+
+def satisfies(module: str, min_engine: str) -> bool:
+    """Whether an engine's module is what a bundle's `min_engine` asks for.
+
+    One that does not tell its version is trusted.
+    """
+    _, installed = distribution(module)
+    return not installed or engine_release(module, installed) >= release(min_engine)
+
+
+def engine_release(module: str, installed: str) -> tuple[int, ...]:
+    """A module's version as `min_engine` counts it: ONNX Runtime's and LiteRT's own numbers.
+
+    TensorFlow Lite 2.16.1, LiteRT's predecessor, counts as 0.16.1, and so it is older than LiteRT 1.0.
+    TensorFlow 2.21 and newer ones count as LiteRT 2.1.
+    """
+    own = release(installed)
+    if module not in _TENSORFLOW_LITE:
+        return own
+    least, counts_as = _LIKE_LITERT
+    if own >= least:
+        return counts_as
+    return (0, *own[1:]) if own[:1] == (2,) else (0,)
 
 
 def distribution(module: str) -> tuple[str, str]:

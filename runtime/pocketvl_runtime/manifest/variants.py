@@ -76,7 +76,8 @@ class VariantSpec:
     Attributes:
         weights_bits, activations_bits: None where layers differ.
         files: by component.
-        min_engine: the oldest version of the engine that computes it rightly; None: any.
+        min_engine: the oldest version of the engine that computes it rightly, as docs/BUNDLE.md counts them;
+            None: any.
         comparable: spaces other than its own that its vectors may be compared with.
     """
 

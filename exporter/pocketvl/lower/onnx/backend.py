@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pocketvl.lower.base import DEFAULT_OUTPUTS, EngineBackend, GraphIO
 from pocketvl.lower.forms import Form
 from pocketvl.lower.ids import Dataflow
+from pocketvl.lower.least_engine import LeastEngine
 from pocketvl_runtime.manifest import Engine
 
 if TYPE_CHECKING:
@@ -67,3 +68,8 @@ class OnnxBackend(EngineBackend):
         from pocketvl.lower.onnx.graph import dataflow_onnx
 
         return dataflow_onnx(path)
+
+    def least_engine(self, path: Path) -> LeastEngine | None:
+        from pocketvl.lower.onnx.graph import least_engine_onnx
+
+        return least_engine_onnx(path)

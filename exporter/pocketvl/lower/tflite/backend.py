@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pocketvl.lower.base import DEFAULT_OUTPUTS, EngineBackend, GraphIO
 from pocketvl.lower.forms import Form
 from pocketvl.lower.ids import Dataflow
+from pocketvl.lower.least_engine import LeastEngine
 from pocketvl_runtime.manifest import Engine
 
 if TYPE_CHECKING:
@@ -72,3 +73,8 @@ class TfliteBackend(EngineBackend):
         from pocketvl.lower.tflite.graph import dataflow_tflite
 
         return dataflow_tflite(path)
+
+    def least_engine(self, path: Path) -> LeastEngine | None:
+        from pocketvl.lower.tflite.versions import least_engine_tflite
+
+        return least_engine_tflite(path)

@@ -44,7 +44,7 @@ class MakeGoldenPack(Stage):
 class AssembleBundle(Stage):
     """A bundle with every variant whose graphs are given, not judged yet."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     tools: ClassVar[tuple[str, ...]] = ("onnx", "ai-edge-litert")
 
     base: MakeGoldenPack
