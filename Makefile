@@ -108,7 +108,9 @@ distclean: clean ## clean, and .venv too
 	rm -rf $(VENV)
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+-include android_demo/app.mk
 
 $(READY): $(LOCKED)
 	@rm -f $(VENV)/.ready-*
