@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.core.bench;
+
+import org.jspecify.annotations.NullMarked;

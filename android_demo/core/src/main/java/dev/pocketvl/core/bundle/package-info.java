@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.core.bundle;
+
+import org.jspecify.annotations.NullMarked;

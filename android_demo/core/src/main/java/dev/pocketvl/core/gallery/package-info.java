@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.core.gallery;
+
+import org.jspecify.annotations.NullMarked;

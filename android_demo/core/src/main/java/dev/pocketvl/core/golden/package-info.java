@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.core.golden;
+
+import org.jspecify.annotations.NullMarked;

@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.core.json;
+
+import org.jspecify.annotations.NullMarked;

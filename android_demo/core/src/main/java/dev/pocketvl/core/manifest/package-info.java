@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.core.manifest;
+
+import org.jspecify.annotations.NullMarked;

@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.core.tasks;
+
+import org.jspecify.annotations.NullMarked;
