@@ -1,5 +1,7 @@
 package dev.pocketvl.core.errors;
 
+import java.util.Locale;
+
 /** What messages quote out of files: never more than a line of it. */
 public final class Quoted {
     private static final int MOST_CHARS = 100;
@@ -20,7 +22,7 @@ public final class Quoted {
         StringBuilder made = new StringBuilder("'");
         shortened(text, MOST_CHARS).chars().forEach(c -> {
             if (Character.isISOControl(c) || Character.isSurrogate((char) c)) {
-                made.append(String.format("\\u%04x", c));
+                made.append(String.format(Locale.ROOT, "\\u%04x", c));
             } else {
                 made.append((char) c);
             }

@@ -9,6 +9,7 @@ import java.security.MessageDigest;
 import java.util.Comparator;
 import java.util.Iterator;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import org.jspecify.annotations.Nullable;
 
@@ -88,7 +89,7 @@ public final class CanonicalJson {
                 case '\r' -> made.append("\\r");
                 default -> {
                     if (c < ' ') {
-                        made.append(String.format("\\u%04x", (int) c));
+                        made.append(String.format(Locale.ROOT, "\\u%04x", (int) c));
                     } else {
                         made.append(c);
                     }

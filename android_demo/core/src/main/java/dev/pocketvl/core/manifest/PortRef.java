@@ -8,7 +8,7 @@ package dev.pocketvl.core.manifest;
  */
 public record PortRef(String component, String port) {
     /** Splits {@code component.port} at the first dot; without one, the port's name is empty, which none has. */
-    static PortRef of(String text) {
+    public static PortRef of(String text) {
         int dot = text.indexOf('.');
         return dot < 0 ? new PortRef(text, "") : new PortRef(text.substring(0, dot), text.substring(dot + 1));
     }

@@ -37,7 +37,7 @@ final class ContrastiveTask {
     record ImageEncoder(Processors processors, String processor, LoadedComponent component, String output) {
         float[] embed(Picture picture, StageClock clock) {
             byte[] pixels = clock.time(StageTimes.PREPROCESS, () -> processors.pixels(processor, picture));
-            return clock.time(StageTimes.IMAGE, () -> output(component, output, processors.features(processor, pixels)));
+            return clock.time(StageTimes.IMAGE, () -> embedding(component, output, processors.features(processor, pixels)));
         }
     }
 
@@ -46,12 +46,12 @@ final class ContrastiveTask {
         Embedded embed(String text, StageClock clock) {
             TokenIds ids = clock.time(StageTimes.TOKENS, () -> processors.ids(processor, text));
             float[] values = clock.time(
-                    StageTimes.TEXT, () -> output(component, output, processors.features(processor, ids)));
+                    StageTimes.TEXT, () -> embedding(component, output, processors.features(processor, ids)));
             return new Embedded(values, ids.truncated());
         }
     }
 
-    private static float[] output(LoadedComponent component, String output, Features features) {
+    private static float[] embedding(LoadedComponent component, String output, Features features) {
         return Objects.requireNonNull(component.run(features).get(output));
     }
 
