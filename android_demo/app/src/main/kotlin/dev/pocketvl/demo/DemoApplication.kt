@@ -3,28 +3,27 @@ package dev.pocketvl.demo
 import android.app.Application
 import android.content.ComponentCallbacks2
 import android.content.Context
+import android.os.Handler
 import java.util.concurrent.Executor
 
 /** What outlives activities: the models, the question that is being asked, the index of photos. */
 class DemoApplication : Application() {
     /** Runs on the main thread. */
-    val onMain: Executor by lazy { mainExecutor() }
+    val onMain: Executor by lazy { Handler(mainLooper).let { handler -> Executor { handler.post(it) } } }
     val shelf: BundleShelf by lazy { BundleShelf(this, installedEngines()) }
     val choices: Choices by lazy { Choices(this) }
     val models: ModelThread by lazy { ModelThread(shelf, onMain) }
     val pictures: PictureFiles by lazy { PictureFiles(this) }
     val question: QuestionSession by lazy { QuestionSession(this) }
+    val photos: PhotoIndex by lazy { PhotoIndex(this) }
+    val selfTest: SelfTestSession by lazy { SelfTestSession(this) }
+    val bench: BenchSession by lazy { BenchSession(this) }
 
     override fun onTrimMemory(level: Int) {
         super.onTrimMemory(level)
         if (level >= ComponentCallbacks2.TRIM_MEMORY_BACKGROUND) {
             models.release()
         }
-    }
-
-    private fun mainExecutor(): Executor {
-        val handler = android.os.Handler(mainLooper)
-        return Executor { handler.post(it) }
     }
 }
 

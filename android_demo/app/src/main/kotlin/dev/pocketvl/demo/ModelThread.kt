@@ -1,5 +1,6 @@
 package dev.pocketvl.demo
 
+import dev.pocketvl.core.bundle.VariantChoice
 import dev.pocketvl.core.tasks.Model
 import java.util.concurrent.Executor
 import java.util.concurrent.LinkedBlockingQueue
@@ -36,7 +37,7 @@ class ModelThread(private val shelf: BundleShelf, private val onMain: Executor) 
         loaded[setup.bundle]?.let { (found, model) -> if (found == setup) return model }
         loaded.remove(setup.bundle)?.second?.close()
         val bundle = shelf.named(setup.bundle).bundle
-        val engine = dev.pocketvl.core.bundle.VariantChoice.engineFor(bundle.manifest(), setup.variant, shelf.engines)
+        val engine = VariantChoice.engineFor(bundle.manifest(), setup.variant, shelf.engines)
         return Model.load(bundle, setup.variant, engine, setup.options).also { loaded[setup.bundle] = setup to it }
     }
 

@@ -4,9 +4,11 @@ import android.graphics.Bitmap
 import android.net.Uri
 import android.os.Bundle
 import dev.pocketvl.core.engine.EngineOptions
+import dev.pocketvl.core.image.Picture
 import dev.pocketvl.core.tasks.Model
 import dev.pocketvl.core.tasks.StageTimes
 import java.io.File
+import java.io.FileNotFoundException
 import java.util.concurrent.Executors
 
 /** What is asked about a picture. */
@@ -16,11 +18,8 @@ enum class Mode { LABELS, QUESTION }
  * The question that is being asked, and its answer: it outlives the screen that shows it, which may be turned or rebuilt
  * at any time, and is saved with it for the case that the process is killed.
  */
-class QuestionSession(private val app: DemoApplication) {
+class QuestionSession(private val app: DemoApplication) : Session() {
     private val files = Executors.newSingleThreadExecutor { Thread(it, "pictures") }
-
-    /** Called on the main thread whenever something below has changed. */
-    var onChange: (() -> Unit)? = null
 
     var picture: File? = null
         private set
@@ -81,7 +80,7 @@ class QuestionSession(private val app: DemoApplication) {
         mode = state.getString("mode")?.let(Mode::valueOf) ?: Mode.LABELS
         outcome = state.getBundle("outcome")?.let(Outcome::restore)
         val kept = state.getString("picture")?.let(::File) ?: return
-        takeOver(keepOutcome = true) { if (kept.isFile) kept else throw java.io.FileNotFoundException(kept.name) }
+        takeOver(keepOutcome = true) { if (kept.isFile) kept else throw FileNotFoundException(kept.name) }
     }
 
     private fun takeOver(keepOutcome: Boolean = false, file: () -> File) {
@@ -119,12 +118,12 @@ class QuestionSession(private val app: DemoApplication) {
     /** An answer, and how long its stages took. */
     private class Timed(val ranked: List<Pair<String, Double>>, val truncated: List<String>, val times: StageTimes)
 
-    private fun Model.ranked(picture: dev.pocketvl.core.image.Picture, labels: List<String>): Timed {
+    private fun Model.ranked(picture: Picture, labels: List<String>): Timed {
         val match = match(picture, labels)
         return Timed(match.ranked().map { it.text() to it.probability() }, match.truncated(), match.times())
     }
 
-    private fun Model.asked(picture: dev.pocketvl.core.image.Picture, question: String): Timed {
+    private fun Model.asked(picture: Picture, question: String): Timed {
         val answers = ask(picture, question)
         val cut = if (answers.truncated()) listOf(question) else emptyList()
         return Timed(answers.ranked().take(MOST_ANSWERS).map { it.text() to it.probability() }, cut, answers.times())
@@ -134,7 +133,7 @@ class QuestionSession(private val app: DemoApplication) {
         file: File,
         model: Model,
         options: EngineOptions,
-        answer: Model.(dev.pocketvl.core.image.Picture) -> Timed,
+        answer: Model.(Picture) -> Timed,
     ): Outcome {
         val start = System.nanoTime()
         val decoded = Pictures.decodeInMemory(file.readBytes())
@@ -164,10 +163,6 @@ class QuestionSession(private val app: DemoApplication) {
     private fun finish(outcome: Outcome) {
         this.outcome = outcome
         changed()
-    }
-
-    private fun changed() {
-        onChange?.invoke()
     }
 
     private companion object {
