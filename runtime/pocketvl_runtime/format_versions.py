@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pocketvl_runtime.errors import BundleError, quoted
 
-_VERSION = re.compile(r"(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})")
+_VERSION = re.compile(r"(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pocketvl_runtime.manifest.names import Engine, Precision, Status, check_rel
 from pocketvl_runtime.schema import OPTIONAL
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_VERSION = re.compile(r"\d+(\.\d+)*")
+_VERSION = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
 class Mode(StrEnum):

@@ -36,9 +36,9 @@ public final class VariantChoice {
         String least = found.minEngine();
         for (Engine engine : engines) {
             if (engine.name().equals(wanted)) {
-                if (least != null && !EngineVersion.isAtLeast(engine.version(), least)) {
+                if (least != null && !EngineVersion.isAtLeast(engine.release(), least)) {
                     throw new EngineException("variant " + variant + " needs " + wanted + " " + least
-                            + " or newer, and this is " + engine.version() + "; use another variant");
+                            + " or newer, and this is " + engine.release() + "; use another variant");
                 }
                 return engine;
             }

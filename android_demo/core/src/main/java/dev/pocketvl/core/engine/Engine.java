@@ -8,8 +8,16 @@ public interface Engine {
     /** The engine in manifests: {@code tflite} or {@code onnx}. */
     String name();
 
-    /** The version of the engine, like {@code 2.16.1}. */
+    /** The version of the engine, like {@code 2.16.1}, for people. */
     String version();
+
+    /**
+     * The version as manifests' {@code min_engine} counts: ONNX Runtime's and LiteRT's own numbers; TensorFlow Lite
+     * 2.16.1, LiteRT's predecessor, counts as {@code 0.16.1}.
+     */
+    default String release() {
+        return version();
+    }
 
     /**
      * Opens a graph; its tensors are held against the manifest's, by name.

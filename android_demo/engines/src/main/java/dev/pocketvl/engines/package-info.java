@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.engines;
+
+import org.jspecify.annotations.NullMarked;

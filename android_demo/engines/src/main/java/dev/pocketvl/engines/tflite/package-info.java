@@ -1,0 +1,4 @@
+@NullMarked
+package dev.pocketvl.engines.tflite;
+
+import org.jspecify.annotations.NullMarked;
