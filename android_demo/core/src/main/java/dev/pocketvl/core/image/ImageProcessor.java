@@ -37,8 +37,8 @@ public final class ImageProcessor {
         int width = 0;
         for (Step step : settings.steps()) {
             int[] size = sizeAfter(step);
-            height = size[0];
-            width = size[1];
+            width = size[0];
+            height = size[1];
         }
         if (height != settings.height() || width != settings.width()) {
             throw new BundleException("image processor: its steps end with " + size(width, height) + ", its output is "
@@ -139,8 +139,8 @@ public final class ImageProcessor {
 
     private static RgbRows padded(RgbRows image, Pad step) {
         if (image.width() > step.width() || image.height() > step.height()) {
-            throw new InputException("the picture is " + size(image.width(), image.height()) + " where it is to be padded to "
-                    + size(step.width(), step.height()) + "; make it smaller first");
+            throw new InputException("the picture is " + size(image.width(), image.height())
+                    + " where it is to be padded to " + size(step.width(), step.height()) + "; make it smaller first");
         }
         boolean centred = step.anchor() == Anchor.CENTER;
         int left = centred ? (step.width() - image.width()) / 2 : 0;
@@ -180,8 +180,8 @@ public final class ImageProcessor {
 
     private static int[] checked(int width, int height) {
         if (width < 1 || height < 1 || (long) width * height > MAX_PIXELS) {
-            throw new BundleException("image processor: a step's size is " + size(width, height) + ", and 1 to " + MAX_PIXELS
-                    + " pixels can be; export the bundle again");
+            throw new BundleException("image processor: a step's size is " + size(width, height) + ", and 1 to "
+                    + MAX_PIXELS + " pixels can be; export the bundle again");
         }
         return new int[] {width, height};
     }

@@ -93,7 +93,8 @@ record PassWeights(int[] first, int[] counts, int taps, int[] weights) {
             case NEAREST -> 1;
             case BOX -> x > -0.5 && x <= 0.5 ? 1 : 0;
             case BILINEAR -> t < 1 ? 1 - t : 0;
-            case HAMMING -> t < 1 ? sinc(t) * (0.54 + 0.46 * StrictMath.cos(t * Math.PI)) : 0;
+            // of 32 bits, as Pillow has them
+            case HAMMING -> t < 1 ? sinc(t) * (0.54f + 0.46f * StrictMath.cos(t * Math.PI)) : 0;
             case BICUBIC -> bicubic(t);
             case LANCZOS -> x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0;
         };
