@@ -111,11 +111,11 @@ class BenchSession(private val app: DemoApplication) : Session() {
             val processors = bundle.bundle.manifest().processors()
             val image = golden.inputs().getValue(processors.entries.first { it.value is Processor.Image }.key).first()
             val words = golden.inputs().getValue(processors.entries.first { it.value is Processor.Text }.key).first()
-            picture = (image as Golden.ImageInput).let { input ->
+            picture = (image as Golden.GoldenImage).let { input ->
                 val content = bundle.bundle.read(input.file())
                 ByteArray(content.remaining()).also(content::get)
             }
-            text = (words as Golden.TextInput).text()
+            text = (words as Golden.GoldenText).text()
         }
     }
 

@@ -4,13 +4,14 @@ import android.app.Application
 import android.content.ComponentCallbacks2
 import android.content.Context
 import android.os.Handler
+import dev.pocketvl.core.engine.Engine
 import java.util.concurrent.Executor
 
 /** What outlives activities: the models, the question that is being asked, the index of photos. */
-class DemoApplication : Application() {
+open class DemoApplication : Application() {
     /** Runs on the main thread. */
     val onMain: Executor by lazy { Handler(mainLooper).let { handler -> Executor { handler.post(it) } } }
-    val shelf: BundleShelf by lazy { BundleShelf(this, installedEngines()) }
+    val shelf: BundleShelf by lazy { BundleShelf(this, engines()) }
     val choices: Choices by lazy { Choices(this) }
     val models: ModelThread by lazy { ModelThread(shelf, onMain) }
     val pictures: PictureFiles by lazy { PictureFiles(this) }
@@ -18,6 +19,9 @@ class DemoApplication : Application() {
     val photos: PhotoIndex by lazy { PhotoIndex(this) }
     val selfTest: SelfTestSession by lazy { SelfTestSession(this) }
     val bench: BenchSession by lazy { BenchSession(this) }
+
+    /** What runs models; tests put engines of the desktop in their place. */
+    protected open fun engines(): List<Engine> = installedEngines()
 
     override fun onTrimMemory(level: Int) {
         super.onTrimMemory(level)

@@ -14,7 +14,7 @@ object DeviceFacts {
         val cpuInfo = read("/proc/cpuinfo")
         val isa = Machine.isa(architecture, cpuInfo)
         val memory = ActivityManager.MemoryInfo()
-        context.getSystemService(ActivityManager::class.java).getMemoryInfo(memory)
+        context.getSystemService(ActivityManager::class.java)?.getMemoryInfo(memory)
         return Machine(
             "${Build.MANUFACTURER} ${Build.MODEL}",
             if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.S) Build.SOC_MODEL else Build.HARDWARE,

@@ -8,7 +8,6 @@ import android.os.Build
 import android.os.Bundle
 import android.os.ext.SdkExtensions
 import android.provider.MediaStore
-import android.view.LayoutInflater
 import android.view.View
 import android.view.ViewGroup
 import android.view.inputmethod.EditorInfo
@@ -22,23 +21,23 @@ import android.widget.TextView
 /** A picture, what is asked about it, and the answers. */
 class MainActivity : Activity() {
     private val session by lazy { demo.question }
-    private val labels by lazy { findViewById<EditText>(R.id.labels) }
-    private val question by lazy { findViewById<EditText>(R.id.question) }
-    private val setup by lazy { SetupPanel(findViewById(R.id.root)) { session.clearOutcome() } }
+    private val labels by lazy { view<EditText>(R.id.labels) }
+    private val question by lazy { view<EditText>(R.id.question) }
+    private val setup by lazy { SetupPanel(view(R.id.root)) { session.clearOutcome() } }
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         setContentView(R.layout.main)
-        drawEdgeToEdge(findViewById(R.id.root), findViewById(R.id.scroll))
+        drawEdgeToEdge(view(R.id.root), view(R.id.scroll))
         savedInstanceState?.getBundle(SESSION)?.let(session::restore)
-        findViewById<View>(R.id.choose).setOnClickListener { choosePicture() }
-        findViewById<View>(R.id.take).setOnClickListener { takePicture() }
-        findViewById<View>(R.id.go).setOnClickListener { ask() }
-        findViewById<View>(R.id.photos).setOnClickListener { startActivity(Intent(this, GalleryActivity::class.java)) }
-        findViewById<View>(R.id.self_test).setOnClickListener { startActivity(Intent(this, SelfTestActivity::class.java)) }
-        findViewById<View>(R.id.bench).setOnClickListener { startActivity(Intent(this, BenchActivity::class.java)) }
+        view<View>(R.id.choose).setOnClickListener { choosePicture() }
+        view<View>(R.id.take).setOnClickListener { takePicture() }
+        view<View>(R.id.go).setOnClickListener { ask() }
+        view<View>(R.id.photos).setOnClickListener { startActivity(Intent(this, GalleryActivity::class.java)) }
+        view<View>(R.id.self_test).setOnClickListener { startActivity(Intent(this, SelfTestActivity::class.java)) }
+        view<View>(R.id.bench).setOnClickListener { startActivity(Intent(this, BenchActivity::class.java)) }
         question.setOnEditorActionListener { _, action, _ -> (action == EditorInfo.IME_ACTION_GO).also { if (it) ask() } }
-        val mode = findViewById<RadioGroup>(R.id.mode)
+        val mode = view<RadioGroup>(R.id.mode)
         mode.check(if (session.mode == Mode.LABELS) R.id.mode_labels else R.id.mode_question)
         mode.setOnCheckedChangeListener { _, chosen -> switchTo(if (chosen == R.id.mode_labels) Mode.LABELS else Mode.QUESTION) }
         showMode()
@@ -98,7 +97,7 @@ class MainActivity : Activity() {
 
     private fun ask() {
         val field = if (session.mode == Mode.LABELS) labels else question
-        getSystemService(InputMethodManager::class.java).hideSoftInputFromWindow(field.windowToken, 0)
+        getSystemService(InputMethodManager::class.java)?.hideSoftInputFromWindow(field.windowToken, 0)
         session.ask(field.text.toString())
     }
 
@@ -113,7 +112,7 @@ class MainActivity : Activity() {
         val asksLabels = session.mode == Mode.LABELS
         labels.visibility = if (asksLabels) View.VISIBLE else View.GONE
         question.visibility = if (asksLabels) View.GONE else View.VISIBLE
-        findViewById<Button>(R.id.go).setText(if (asksLabels) R.string.rank else R.string.ask)
+        view<Button>(R.id.go).setText(if (asksLabels) R.string.rank else R.string.ask)
         setup.show(
             try {
                 session.bundle()
@@ -126,44 +125,44 @@ class MainActivity : Activity() {
 
     private fun show() {
         val preview = session.preview
-        findViewById<ImageView>(R.id.picture).apply {
+        view<ImageView>(R.id.picture).apply {
             setImageBitmap(preview)
             visibility = if (preview == null) View.GONE else View.VISIBLE
         }
-        findViewById<View>(R.id.picture_hint).visibility = if (preview == null) View.VISIBLE else View.GONE
-        findViewById<View>(R.id.go).isEnabled = !session.isWorking
-        findViewById<View>(R.id.working).visibility = if (session.isWorking) View.VISIBLE else View.GONE
+        view<View>(R.id.picture_hint).visibility = if (preview == null) View.VISIBLE else View.GONE
+        view<View>(R.id.go).isEnabled = !session.isWorking
+        view<View>(R.id.working).visibility = if (session.isWorking) View.VISIBLE else View.GONE
         val outcome = session.outcome
-        findViewById<View>(R.id.result_card).visibility = if (outcome == null && !session.isWorking) View.GONE else View.VISIBLE
+        view<View>(R.id.result_card).visibility = if (outcome == null && !session.isWorking) View.GONE else View.VISIBLE
         showAnswers(outcome ?: Outcome())
         showLatency(outcome ?: Outcome())
     }
 
     private fun showAnswers(outcome: Outcome) {
-        findViewById<TextView>(R.id.message).apply {
+        view<TextView>(R.id.message).apply {
             text = outcome.error ?: outcome.notes
             setTextColor(getColor(if (outcome.error == null) R.color.text_quiet else R.color.bad))
             visibility = if (text.isEmpty()) View.GONE else View.VISIBLE
         }
-        findViewById<ViewGroup>(R.id.answers).fill(R.layout.answer, outcome.labels.indices) { row, i ->
+        view<ViewGroup>(R.id.answers).fill(R.layout.answer, outcome.labels.indices) { row, i ->
             val percent = "%.1f".format(100 * outcome.probabilities[i])
-            row.findViewById<TextView>(R.id.label).text = outcome.labels[i]
-            row.findViewById<TextView>(R.id.value).text = getString(R.string.percent, percent)
-            row.findViewById<BarView>(R.id.bar).fraction = outcome.probabilities[i].toFloat()
+            row.view<TextView>(R.id.label).text = outcome.labels[i]
+            row.view<TextView>(R.id.value).text = getString(R.string.percent, percent)
+            row.view<BarView>(R.id.bar).fraction = outcome.probabilities[i].toFloat()
             row.contentDescription = getString(R.string.answer_description, outcome.labels[i], percent)
         }
     }
 
     private fun showLatency(outcome: Outcome) {
-        findViewById<View>(R.id.latency_card).visibility = if (outcome.stages.isEmpty()) View.GONE else View.VISIBLE
+        view<View>(R.id.latency_card).visibility = if (outcome.stages.isEmpty()) View.GONE else View.VISIBLE
         val rows = outcome.stages.zip(outcome.milliseconds.toList()) + (getString(R.string.total) to outcome.milliseconds.sum())
-        findViewById<ViewGroup>(R.id.stages).fill(R.layout.stage, rows.indices) { row, i ->
-            row.findViewById<TextView>(R.id.label).text = rows[i].first
-            row.findViewById<TextView>(R.id.value).text = getString(R.string.milliseconds, "%.1f".format(rows[i].second))
+        view<ViewGroup>(R.id.stages).fill(R.layout.stage, rows.indices) { row, i ->
+            row.view<TextView>(R.id.label).text = rows[i].first
+            row.view<TextView>(R.id.value).text = getString(R.string.milliseconds, "%.1f".format(rows[i].second))
         }
         val busy = getString(R.string.threads_busy, "%.1f".format(outcome.threadsBusy), outcome.threads)
         val idle = if (outcome.threadsBusy < IDLE * outcome.threads) listOf(getString(R.string.threads_idle)) else emptyList()
-        findViewById<TextView>(R.id.placement).text = (listOf(busy) + idle + outcome.placement).joinToString("\n")
+        view<TextView>(R.id.placement).text = (listOf(busy) + idle + outcome.placement).joinToString("\n")
     }
 
     private companion object {
@@ -179,11 +178,3 @@ class MainActivity : Activity() {
 /** Whether the system has the picker that needs no permission: Android 13, and older ones that were given it. */
 fun hasPhotoPicker(): Boolean = Build.VERSION.SDK_INT >= Build.VERSION_CODES.TIRAMISU ||
     Build.VERSION.SDK_INT >= Build.VERSION_CODES.R && SdkExtensions.getExtensionVersion(Build.VERSION_CODES.R) >= 2
-
-/** Shows one row for each item, and makes or takes away views as needed. */
-fun ViewGroup.fill(layout: Int, items: IntRange, show: (View, Int) -> Unit) {
-    val count = items.count()
-    while (childCount > count) removeViewAt(childCount - 1)
-    while (childCount < count) LayoutInflater.from(context).inflate(layout, this, true)
-    items.forEach { show(getChildAt(it), it) }
-}

@@ -4,6 +4,7 @@ import android.graphics.Bitmap
 import android.net.Uri
 import android.os.Bundle
 import dev.pocketvl.core.engine.EngineOptions
+import dev.pocketvl.core.engine.ProcessorTime
 import dev.pocketvl.core.image.Picture
 import dev.pocketvl.core.tasks.Model
 import dev.pocketvl.core.tasks.StageTimes
@@ -138,10 +139,10 @@ class QuestionSession(private val app: DemoApplication) : Session() {
         val start = System.nanoTime()
         val decoded = Pictures.decodeInMemory(file.readBytes())
         val decode = System.nanoTime() - start
-        val processors = CpuClock.now()
+        val processors = ProcessorTime.nanos()
         val began = System.nanoTime()
         val answered = model.answer(decoded.picture)
-        val busy = (CpuClock.now() - processors).toDouble() / (System.nanoTime() - began)
+        val busy = (ProcessorTime.nanos() - processors).toDouble() / (System.nanoTime() - began)
         val stages = mapOf("decode" to decode) + answered.times.nanoseconds()
         return Outcome(
             answered.ranked.map { it.first },

@@ -6,6 +6,7 @@ import android.view.View
 import android.view.ViewGroup
 import android.widget.Button
 import android.widget.ProgressBar
+import android.widget.Spinner
 import android.widget.TextView
 
 /** A row of a report. */
@@ -17,29 +18,31 @@ abstract class ReportActivity : Activity() {
     protected abstract val aboutText: Int
     protected abstract val buttonText: Int
 
-    /** The bundle that is being looked at; several are offered one after the other by [nextBundle]. */
+    /** The bundle that is chosen; null: the app has none. */
     protected var bundle: InstalledBundle? = null
         private set
-    private val setup by lazy { SetupPanel(findViewById(R.id.root)) { } }
+    private val setup by lazy { SetupPanel(view(R.id.root)) { } }
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         setContentView(R.layout.list_screen)
-        drawEdgeToEdge(findViewById(R.id.root), findViewById(R.id.scroll))
-        findViewById<View>(R.id.back).setOnClickListener { finish() }
-        findViewById<TextView>(R.id.title).text = title
-        findViewById<TextView>(R.id.about).setText(aboutText)
-        findViewById<Button>(R.id.run).apply {
+        drawEdgeToEdge(view(R.id.root), view(R.id.scroll))
+        view<View>(R.id.back).setOnClickListener { finish() }
+        view<TextView>(R.id.title).text = title
+        view<TextView>(R.id.about).setText(aboutText)
+        view<Button>(R.id.run).apply {
             setText(buttonText)
             setOnClickListener { bundle?.let(::begin) }
         }
         val bundles = demo.shelf.bundles()
         val chosen = savedInstanceState?.getString(BUNDLE) ?: intent.getStringExtra(BUNDLE)
         bundle = bundles.firstOrNull { it.name == chosen } ?: bundles.firstOrNull()
-        findViewById<View>(R.id.bundle_row).visibility = if (bundles.size > 1) View.VISIBLE else View.GONE
-        SetupPanel.offerBundles(findViewById(R.id.bundle), bundles, bundle) {
-            bundle = it
-            setup.show(it)
+        view<View>(R.id.bundle_row).visibility = if (bundles.size > 1) View.VISIBLE else View.GONE
+        bundle?.let { first ->
+            view<Spinner>(R.id.bundle).offer(bundles, first, { it.name }) {
+                bundle = it
+                setup.show(it)
+            }
         }
         setup.show(bundle)
     }
@@ -67,8 +70,8 @@ abstract class ReportActivity : Activity() {
     protected abstract fun show()
 
     protected fun showProgress(isRunning: Boolean, done: Int, count: Int) {
-        findViewById<View>(R.id.run).isEnabled = !isRunning && bundle != null
-        findViewById<ProgressBar>(R.id.progress).apply {
+        view<View>(R.id.run).isEnabled = !isRunning && bundle != null
+        view<ProgressBar>(R.id.progress).apply {
             visibility = if (isRunning) View.VISIBLE else View.GONE
             max = count
             progress = done
@@ -76,7 +79,7 @@ abstract class ReportActivity : Activity() {
     }
 
     protected fun showMessage(text: String?, color: Int) {
-        findViewById<TextView>(R.id.message).apply {
+        view<TextView>(R.id.message).apply {
             this.text = text
             setTextColor(getColor(color))
             visibility = if (text.isNullOrEmpty()) View.GONE else View.VISIBLE
@@ -84,14 +87,14 @@ abstract class ReportActivity : Activity() {
     }
 
     protected fun showRows(rows: List<ReportRow>) {
-        findViewById<View>(R.id.rows).visibility = if (rows.isEmpty()) View.GONE else View.VISIBLE
-        findViewById<ViewGroup>(R.id.rows).fill(R.layout.report_row, rows.indices) { view, i ->
-            view.findViewById<TextView>(R.id.label).text = rows[i].label
-            view.findViewById<TextView>(R.id.value).apply {
+        view<View>(R.id.rows).visibility = if (rows.isEmpty()) View.GONE else View.VISIBLE
+        view<ViewGroup>(R.id.rows).fill(R.layout.report_row, rows.indices) { view, i ->
+            view.view<TextView>(R.id.label).text = rows[i].label
+            view.view<TextView>(R.id.value).apply {
                 text = rows[i].value
                 setTextColor(getColor(rows[i].color))
             }
-            view.findViewById<TextView>(R.id.detail).apply {
+            view.view<TextView>(R.id.detail).apply {
                 text = rows[i].detail
                 visibility = if (rows[i].detail.isEmpty()) View.GONE else View.VISIBLE
             }

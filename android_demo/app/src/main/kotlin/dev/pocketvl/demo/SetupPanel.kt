@@ -14,25 +14,36 @@ import dev.pocketvl.core.tasks.Model
 class SetupPanel(private val root: View, private val onChoice: () -> Unit) {
     private val context = root.context
     private val choices = context.demo.choices
-    private val variant: Spinner = root.findViewById(R.id.variant)
-    private val threads: Spinner = root.findViewById(R.id.threads)
-    private val delegate: Spinner = root.findViewById(R.id.delegate)
+    private val variant: Spinner = root.view(R.id.variant)
+    private val threads: Spinner = root.view(R.id.threads)
+    private val delegate: Spinner = root.view(R.id.delegate)
 
     /** Shows what a bundle can be run with; null: nothing can be chosen. */
     fun show(bundle: InstalledBundle?) {
         listOf(variant, threads, delegate).forEach { it.isEnabled = bundle != null }
         if (bundle == null) {
-            root.findViewById<TextView>(R.id.model_size).text = ""
+            root.view<TextView>(R.id.model_size).text = ""
             return
         }
-        variant.offer(bundle.variants, choices.variant(bundle), { it }) {
+        variant.offer(bundle.variants, choices.variant(bundle), { nameOf(bundle, it) }) {
             choices.setVariant(bundle, it)
             describe(bundle)
+            onChoice()
         }
-        threads.offer((1..Choices.mostThreads).toList(), choices.threads, ::threadCount) { choices.threads = it }
-        delegate.offer(Delegate.entries, choices.delegate, context::nameOf) { choices.delegate = it }
+        threads.offer((1..Choices.mostThreads).toList(), choices.threads, ::threadCount) {
+            choices.threads = it
+            onChoice()
+        }
+        delegate.offer(Delegate.entries, choices.delegate, context::nameOf) {
+            choices.delegate = it
+            onChoice()
+        }
         describe(bundle)
     }
+
+    private fun nameOf(bundle: InstalledBundle, variant: String) =
+        if (bundle.bundle.manifest().variant(variant).status() == Variant.Status.ACCEPTED) variant
+        else context.getString(R.string.experimental, variant)
 
     private fun threadCount(count: Int) = context.resources.getQuantityString(R.plurals.thread_count, count, count)
 
@@ -40,29 +51,29 @@ class SetupPanel(private val root: View, private val onChoice: () -> Unit) {
         val chosen = choices.variant(bundle)
         val engine = bundle.bundle.manifest().variant(chosen).engine().name.lowercase()
         val version = context.demo.shelf.engines.firstOrNull { it.name() == engine }?.let { "${it.name()} ${it.version()}" }
-        root.findViewById<TextView>(R.id.model_size).text = context.getString(
+        root.view<TextView>(R.id.model_size).text = context.getString(
             R.string.model_size, bundle.name, "%.1f".format(bundle.bundle.sizeBytes(chosen) / 1e6), version.orEmpty(),
         )
     }
+}
 
-    private fun <T> Spinner.offer(items: List<T>, chosen: T, name: (T) -> String, choose: (T) -> Unit) {
-        onItemSelectedListener = null
-        adapter = ArrayAdapter(context, android.R.layout.simple_spinner_item, items.map(name)).apply {
-            setDropDownViewResource(android.R.layout.simple_spinner_dropdown_item)
+/** Offers items to choose from; [choose] is told of the user's choices only. */
+fun <T> Spinner.offer(items: List<T>, chosen: T, name: (T) -> String, choose: (T) -> Unit) {
+    onItemSelectedListener = null
+    adapter = ArrayAdapter(context, android.R.layout.simple_spinner_item, items.map(name)).apply {
+        setDropDownViewResource(android.R.layout.simple_spinner_dropdown_item)
+    }
+    setSelection(items.indexOf(chosen).coerceAtLeast(0), false)
+    onItemSelectedListener = object : AdapterView.OnItemSelectedListener {
+        private var last = selectedItemPosition
+
+        override fun onItemSelected(parent: AdapterView<*>?, view: View?, position: Int, id: Long) {
+            if (position == last) return // told once of what was set above
+            last = position
+            choose(items[position])
         }
-        setSelection(items.indexOf(chosen).coerceAtLeast(0), false)
-        onItemSelectedListener = object : AdapterView.OnItemSelectedListener {
-            private var last = selectedItemPosition
 
-            override fun onItemSelected(parent: AdapterView<*>?, view: View?, position: Int, id: Long) {
-                if (position == last) return // told once for what was set above
-                last = position
-                choose(items[position])
-                onChoice()
-            }
-
-            override fun onNothingSelected(parent: AdapterView<*>?) = Unit
-        }
+        override fun onNothingSelected(parent: AdapterView<*>?) = Unit
     }
 }
 
@@ -81,6 +92,3 @@ fun Context.describePlacements(model: Model): String = model.placements().entrie
     val taken = getString(R.string.placement, component, nameOf(placement.delegate()))
     (listOf(taken) + placement.notes()).joinToString("\n")
 }
-
-/** Whether a variant passed its gate; others are shown as experimental. */
-val Variant.isAccepted: Boolean get() = status() == Variant.Status.ACCEPTED
