@@ -145,10 +145,10 @@ final class GalleryFile implements Closeable {
         int length = recordBytes();
         records = (channel.size() - header.length) / length;
         channel.truncate(place(records));
-        ByteBuffer buffer = ByteBuffer.allocate(RECORDS_PER_READ * length).order(ByteOrder.LITTLE_ENDIAN);
+        byte[] chunk = new byte[RECORDS_PER_READ * length];
         for (long first = 0; first < records; first += RECORDS_PER_READ) {
             int count = (int) Math.min(RECORDS_PER_READ, records - first);
-            buffer.clear().limit(count * length);
+            ByteBuffer buffer = ByteBuffer.wrap(chunk, 0, count * length).order(ByteOrder.LITTLE_ENDIAN);
             long start = place(first);
             while (buffer.hasRemaining() && channel.read(buffer, start + buffer.position()) >= 0) {
                 continue;
@@ -183,8 +183,8 @@ final class GalleryFile implements Closeable {
         for (float value : vector) {
             buffer.putFloat(value);
         }
-        buffer.putInt(crc(buffer.array(), 0, buffer.position())).flip();
-        return buffer;
+        buffer.putInt(crc(buffer.array(), 0, buffer.position()));
+        return ByteBuffer.wrap(buffer.array());
     }
 
     private static byte[] header(String space, int dimension) {

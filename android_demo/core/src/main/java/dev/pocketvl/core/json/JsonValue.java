@@ -203,7 +203,7 @@ public final class JsonValue {
         if (found.compareTo(BigInteger.valueOf(least)) < 0 || found.compareTo(BigInteger.valueOf(most)) > 0) {
             throw wrong(shown() + " must be " + least + " to " + most);
         }
-        return found.longValueExact();
+        return found.longValue();
     }
 
     /** An integer of any size; one that a long does not hold becomes the nearest that it does. */

@@ -122,7 +122,7 @@ public record Manifest(
             specs.add(new TensorSpec(
                     port.name(),
                     other == null || other.dtype() == null ? port.dtype() : other.dtype(),
-                    shape.stream().map(Size::value).collect(Collectors.toUnmodifiableList())));
+                    shape.stream().map(Size::value).collect(Collectors.toList())));
         }
         return specs;
     }

@@ -18,7 +18,7 @@ public record Features(String processor, Map<PortKind, Tensor> tensors) {
     /** The pixels of a picture, uint8 [height, width, 3]. */
     public static Features ofPixels(String processor, byte[] rgb, int height, int width) {
         ByteBuffer data = ByteBuffer.allocateDirect(rgb.length).order(ByteOrder.nativeOrder());
-        data.put(rgb).flip();
+        data.duplicate().put(rgb);
         return new Features(
                 processor, Map.of(PortKind.PIXELS, new Tensor(DType.UINT8, new int[] {1, height, width, 3}, data)));
     }

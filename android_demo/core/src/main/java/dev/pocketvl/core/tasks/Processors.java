@@ -8,9 +8,9 @@ import dev.pocketvl.core.image.Picture;
 import dev.pocketvl.core.manifest.Processor;
 import dev.pocketvl.core.text.TokenIds;
 import dev.pocketvl.core.text.Tokenizer;
-import java.io.StringReader;
+import java.io.InputStream;
+import java.io.InputStreamReader;
 import java.nio.ByteBuffer;
-import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.util.HashMap;
 import java.util.Map;
@@ -79,12 +79,29 @@ public final class Processors {
 
     private Tokenizer open(Processor.Text processor) {
         ByteBuffer content = bundle.read(processor.file(), MAX_TOKENIZER_BYTES);
-        try {
-            String json = StandardCharsets.UTF_8.newDecoder().decode(content).toString();
-            return Tokenizer.open(processor.settings(), new StringReader(json));
-        } catch (CharacterCodingException error) {
-            throw new BundleException(
-                    bundle + "/" + processor.file() + " is not UTF-8; export the bundle again", error);
+        return Tokenizer.open(
+                processor.settings(),
+                new InputStreamReader(new Content(content), StandardCharsets.UTF_8.newDecoder()));
+    }
+
+    /** A buffer as a stream: the largest tokenizers have 35 MB, which the heap need not hold too. */
+    private static final class Content extends InputStream {
+        private final ByteBuffer content;
+
+        Content(ByteBuffer content) {
+            this.content = content;
+        }
+
+        @Override
+        public int read() {
+            return content.hasRemaining() ? content.get() & 0xFF : -1;
+        }
+
+        @Override
+        public int read(byte[] into, int start, int length) {
+            int count = Math.min(length, content.remaining());
+            content.get(into, start, count);
+            return count == 0 && length > 0 ? -1 : count;
         }
     }
 

@@ -33,7 +33,7 @@ final class Texts {
         if (text.codePoints().anyMatch(c -> c >= Character.MIN_SURROGATE && c <= Character.MAX_SURROGATE)) {
             throw new InputException(what + " is not valid Unicode (half a surrogate pair); give another one");
         }
-        if (text.isBlank()) {
+        if (text.codePoints().allMatch(c -> Character.isWhitespace(c) || Character.isSpaceChar(c))) {
             throw new InputException(what + " is empty");
         }
     }

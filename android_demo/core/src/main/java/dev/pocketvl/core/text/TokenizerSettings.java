@@ -3,20 +3,16 @@ package dev.pocketvl.core.text;
 import java.util.List;
 
 /**
- * How a text becomes ids, beside its tokenizer.json; a manifest's processor of kind {@code tokenizers}. Names are the
- * manifest's, in capitals.
+ * What a manifest says of a tokenizer, beside its file.
  *
- * @param maxLength tokens of every text, padding and specials included
- * @param padId fills a short text up
- * @param padSide at which end it does
- * @param truncate the end at which a long text is cut; specials are kept
- * @param canonicalize what is done to the text first, in order
+ * @param maxLength tokens that the model reads, special tokens included
+ * @param padId fills up what is shorter
+ * @param padSide where padding stands
+ * @param truncate the end at which tokens of the text are cut
+ * @param canonicalize what is done to a text before it is tokenized, in order
  */
 public record TokenizerSettings(
         int maxLength, int padId, Side padSide, Side truncate, List<Canonicalize> canonicalize) {
-    public TokenizerSettings {
-        canonicalize = List.copyOf(canonicalize);
-    }
 
     /** An end of a text. */
     public enum Side {
@@ -24,10 +20,13 @@ public record TokenizerSettings(
         RIGHT
     }
 
-    /** What is done to a text before it is tokenized. */
+    /** A step of canonicalisation. */
     public enum Canonicalize {
+        /** Unicode's full lower case, without a locale. */
         LOWER,
+        /** Takes out the 32 marks of ASCII. */
         STRIP_PUNCTUATION,
+        /** Each run of white space becomes one space; none stays at the ends. */
         COLLAPSE_SPACES
     }
 }

@@ -1,0 +1,28 @@
+package dev.pocketvl.core.text;
+
+import dev.pocketvl.core.errors.BundleException;
+
+/** Turns words into ids. */
+interface TokenModel {
+    /**
+     * Appends the ids of a word.
+     *
+     * @throws BundleException it needs the token for what is unknown, and the file names none that it holds
+     */
+    void tokenize(String word, IntList ids);
+
+    /** The id of a token, or {@link Vocabulary#NO_ID}. */
+    int find(String token);
+
+    /** How many entries the vocabulary has. */
+    int size();
+
+    /** The id of a token that stands for what is unknown. */
+    static int known(int id) {
+        if (id == Vocabulary.NO_ID) {
+            throw new BundleException(
+                    "the tokenizer cannot read this text: its vocabulary holds no token for what is unknown");
+        }
+        return id;
+    }
+}

@@ -1,0 +1,121 @@
+package dev.pocketvl.core.bench;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.networknt.schema.InputFormat;
+import com.networknt.schema.JsonSchema;
+import com.networknt.schema.JsonSchemaFactory;
+import com.networknt.schema.SpecVersion.VersionFlag;
+import dev.pocketvl.core.bench.BenchResult.Settings;
+import dev.pocketvl.core.bench.BenchResult.Software;
+import dev.pocketvl.core.bench.BenchResult.Timing;
+import dev.pocketvl.core.bench.BenchResult.VariantBench;
+import dev.pocketvl.core.tasks.StageTimes;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+class BenchResultTest {
+    private static JsonSchema schema() throws IOException {
+        return JsonSchemaFactory.getInstance(VersionFlag.V202012)
+                .getSchema(Files.readString(Path.of("..", "..", "docs", "bench.schema.json")));
+    }
+
+    private static Map<String, LatencyStatistics> stages() {
+        BenchStages stages = new BenchStages();
+        Map<String, Long> times = new LinkedHashMap<>();
+        times.put("preprocess", 2_000_000L);
+        times.put("image", 4_000_000L);
+        times.put("tokens", 500_000L);
+        times.put("text", 1_000_000L);
+        times.put("post", 10_000L);
+        stages.add(1_000_000, new StageTimes(times), 8_600_000);
+        stages.add(3_000_000, new StageTimes(times), 10_600_000);
+        return stages.statistics();
+    }
+
+    private static BenchResult result(Machine machine) {
+        Timing timing = new Timing(2, 12.5, stages());
+        VariantBench variant = new VariantBench(
+                new Software("org.tensorflow:tensorflow-lite", "2.16.1"), List.of(timing), null, List.of("a \"note\""));
+        return new BenchResult(
+                new Software("pocketvl-core", "0.1.0"),
+                machine,
+                "tiny",
+                "0".repeat(64),
+                new Settings(30, 1, true, null, "golden"),
+                Map.of("tflite-int8", variant));
+    }
+
+    private static Machine machine(Long memory) {
+        return new Machine(
+                memory == null ? null : "Example 1", "Tensor", "aarch64", "neon+dotprod", true, 8, 4, memory,
+                "Android 15", List.of("schedutil"));
+    }
+
+    @Test
+    void itIsWhatTheSchemaSays() throws IOException {
+        assertEquals("[]", schema().validate(result(machine(8L << 30)).toJson(), InputFormat.JSON).toString());
+        assertEquals("[]", schema().validate(result(machine(null)).toJson(), InputFormat.JSON).toString());
+    }
+
+    @Test
+    void theSchemaNoticesAKeyThatIsMissing() throws IOException {
+        String text = result(machine(null)).toJson().replace("\"isa\"", "\"isb\"");
+        assertFalse(schema().validate(text, InputFormat.JSON).isEmpty());
+    }
+
+    @Test
+    void stagesHaveTheNamesOfTheFormatAndTokensCountToTheText() {
+        Map<String, LatencyStatistics> stages = stages();
+        assertEquals(List.of("decode", "preprocess", "image", "text", "total"), List.copyOf(stages.keySet()));
+        assertEquals(1.5, stages.get("text").median());
+        assertEquals(2, stages.get("decode").median());
+        assertEquals(10.6, stages.get("total").max());
+        BenchStages asked = new BenchStages();
+        asked.add(1, new StageTimes(Map.of("tokens", 1_000_000L, "fusion", 2_000_000L)), 3_000_001);
+        assertEquals(3, asked.statistics().get("fusion").median());
+    }
+
+    @Test
+    void percentilesAreThoseOfNumpy() {
+        // numpy.percentile([5.5, 3.5, 3.0, 9.25, 4.0, 4.25], (10, 50, 90))
+        LatencyStatistics found = LatencyStatistics.of(new double[] {5.5, 3.5, 3.0, 9.25, 4.0, 4.25});
+        assertEquals(3.25, found.p10(), 1e-12);
+        assertEquals(4.125, found.median(), 1e-12);
+        assertEquals(7.375, found.p90(), 1e-12);
+        assertEquals(9.25, found.max());
+        assertEquals(6, found.n());
+        assertEquals(new LatencyStatistics(2, 2, 2, 2, 1), LatencyStatistics.of(new double[] {2}));
+        assertThrows(IllegalArgumentException.class, () -> LatencyStatistics.of(new double[0]));
+    }
+
+    @ParameterizedTest
+    @CsvSource({
+        "x86_64, flags : fpu avx avx2 avx512bw avx512_vnni, avx512_vnni, true",
+        "x86_64, flags : fpu avx avx2 avx512bw, avx512, false",
+        "x86_64, flags : fpu avx avx2 avx_vnni, avx_vnni, true",
+        "x86_64, '', x86_64, false",
+        "aarch64, Features : fp asimd asimddp i8mm, neon+dotprod+i8mm, true",
+        "aarch64, Features : fp asimd, neon, true",
+        "armv7l, Features : neon, armv7l, true"
+    })
+    void theInstructionSetIsNamedAsTheRuntimeNamesIt(String architecture, String cpuinfo, String isa, boolean exact) {
+        assertEquals(isa, Machine.isa(architecture, "processor : 0\n" + cpuinfo + "\n"));
+        assertEquals(exact, Machine.isExactInt8(architecture, isa));
+    }
+
+    @Test
+    void notesMayHoldAnyText() {
+        assertTrue(result(machine(null)).toJson().contains("a \\\"note\\\""));
+    }
+}
