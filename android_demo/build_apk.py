@@ -12,6 +12,7 @@ from pathlib import Path
 
 from android_demo.packaging import artifacts, toolchain
 from android_demo.packaging.archive import ApkWriter
+from android_demo.packaging.bundles import read_bundle
 from android_demo.packaging.check import check_apk
 from android_demo.packaging.resources import Resources, compile_resources
 from android_demo.packaging.toolchain import BuildError, run
@@ -20,9 +21,6 @@ PROJECT = Path(__file__).parent
 JAVA_MODULES = ("core", "engines")
 PROCESSORS = ("arm64-v8a", "x86_64")
 MIN_SDK = "26"
-MODEL_SUFFIXES = (".tflite", ".onnx")
-LEFT_OUT = {"report.html", "report.json", "profiles"}
-"""What a bundle holds for people: not among the manifest's files."""
 ORT_RULES = "-dontwarn ai.onnxruntime.**\n"
 
 
@@ -154,7 +152,8 @@ def compile_kotlin(
     run(
         "kotlinc", "java", "-Xmx1g", "-cp", f"{compiler}/*", "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler",
         "-no-stdlib", "-no-reflect", "-jvm-target", "17", "-Werror", "-Xjspecify-annotations=strict",
-        "-cp", _path((android, resources.classes, *jars)), "-d", target, PROJECT / "app" / "src" / "main" / "kotlin",
+        "-cp", _path((android, resources.classes, *jars)), "-d", target,
+        PROJECT / "app" / "src" / "main" / "kotlin",
     )  # fmt: skip
     return target
 
@@ -171,8 +170,8 @@ def shrink(r8: Path, android: Path, classes: tuple[Path, ...], rules: tuple[Path
     target.mkdir()
     flags = [part for rule in rules for part in ("--pg-conf", str(rule))]
     run(
-        "R8", "java", "-Xmx3g", "-cp", r8, "com.android.tools.r8.R8", "--release", "--min-api", MIN_SDK, "--lib", android,
-        "--lib", toolchain.java_home(), "--output", target, *flags, *inputs,
+        "R8", "java", "-Xmx3g", "-cp", r8, "com.android.tools.r8.R8", "--release", "--min-api", MIN_SDK,
+        "--lib", android, "--lib", toolchain.java_home(), "--output", target, *flags, *inputs,
     )  # fmt: skip
     return target
 
@@ -180,7 +179,7 @@ def shrink(r8: Path, android: Path, classes: tuple[Path, ...], rules: tuple[Path
 def pack(
     apk: Path, resources: Path, dex: Path, native: tuple[Path, ...], bundles: list[Path], *, with_onnx: bool
 ) -> None:
-    """Put everything into one archive; native libraries and models stay uncompressed, so that they can be mapped."""
+    """Put everything into one archive; what is to be mapped stays uncompressed."""
     writer = ApkWriter(apk)
     with zipfile.ZipFile(resources) as package:
         for name in package.namelist():
@@ -191,13 +190,10 @@ def pack(
         for processor in PROCESSORS:
             for library in sorted((folder / processor).glob("*.so")):
                 writer.add(f"lib/{processor}/{library.name}", library.read_bytes())
+    engines = frozenset({"tflite", "onnx"} if with_onnx else {"tflite"})
     for bundle in bundles:
-        if not (bundle / "manifest.json").is_file():
-            raise BuildError(f"{bundle} is no bundle: make export, or name another folder with BUNDLES=")
-        for path in sorted(p for p in bundle.rglob("*") if p.is_file()):
-            inside = path.relative_to(bundle)
-            if inside.parts[0] not in LEFT_OUT and (with_onnx or path.suffix != ".onnx"):
-                writer.add(f"assets/bundles/{bundle.name}/{inside.as_posix()}", path.read_bytes())
+        for inside, content in read_bundle(bundle, engines):
+            writer.add(f"assets/bundles/{bundle.name}/{inside}", content)
     writer.close()
 
 
@@ -206,8 +202,8 @@ def sign(unsigned: Path, out: Path) -> Path:
     key = out / "debug.keystore"
     if not key.exists():
         run(
-            "keytool", "keytool", "-genkeypair", "-keystore", key, "-storepass", "android", "-alias", "debug", "-keyalg", "RSA",
-            "-keysize", "2048", "-validity", "10000", "-dname", "CN=pocketvl debug",
+            "keytool", "keytool", "-genkeypair", "-keystore", key, "-storepass", "android", "-alias", "debug",
+            "-keyalg", "RSA", "-keysize", "2048", "-validity", "10000", "-dname", "CN=pocketvl debug",
         )  # fmt: skip
     apk = out / "pocketvl-demo.apk"
     run(

@@ -48,7 +48,7 @@ def read_versions(pom: Path = POM) -> dict[str, str]:
 
 
 def fetch(artifacts: tuple[Artifact, ...], folder: Path) -> dict[Artifact, Path]:
-    """Copy artifacts into a folder by one run of Maven, which keeps them in its own cache; nothing happens if all are there.
+    """Copy artifacts into a folder by one run of Maven; nothing happens if all are there.
 
     The Kotlin compiler comes with what it needs, into a folder of its own.
     """
@@ -103,7 +103,7 @@ class OpenedAar:
 
 
 def open_aar(aar: Path, folder: Path) -> OpenedAar:
-    """Unpack an AAR: its classes, its native libraries (a folder for each processor), its rules for shrinking."""
+    """Unpack an AAR: classes, native libraries (a folder for each processor), rules for shrinking."""
     target = folder / aar.stem
     try:
         with zipfile.ZipFile(aar) as archive:

@@ -70,7 +70,7 @@ def check_apk(apk: Path) -> str:
 
 
 def network_uses(methods: Iterable[MethodReference], defined: set[str]) -> list[str]:
-    """Methods that open connections, of classes that are not in the APK itself, and network libraries that are."""
+    """Methods that open connections, and network libraries that are in the APK."""
     uses = {f"{m.owner}.{m.name}" for m in methods if NETWORK.match(m.owner)}
     return sorted(uses | {name for name in defined if NETWORK.match(name)})
 
@@ -103,12 +103,14 @@ def _check_entries(apk: Path, archive: zipfile.ZipFile) -> tuple[list[str], list
             offset, pages = content_offset(apk, entry), load_alignment(archive.read(entry))
             small = small or pages < LARGE_PAGE_BYTES
             lines.append(
-                f"{entry.filename}: segments aligned to {pages // 1024} KB, in the APK at a multiple of {(offset & -offset) // 1024} KB"
+                f"{entry.filename}: segments aligned to {pages // 1024} KB, "
+                f"in the APK at a multiple of {(offset & -offset) // 1024} KB"
             )
             if offset % LARGE_PAGE_BYTES:
                 wrong.append(f"{entry.filename} does not lie at a multiple of 16 KB")
     if small:
         lines.append(
-            "libraries of 4 KB do not load on devices with 16-KB pages, and Google Play refuses them: build with Gradle, whose LiteRT is aligned"
+            "libraries of 4 KB do not load on devices with 16-KB pages, and Google Play refuses them: "
+            "build with Gradle, whose LiteRT is aligned"
         )
     return lines, wrong

@@ -10,7 +10,7 @@ from functools import cached_property
 
 @dataclass(frozen=True, order=True)
 class MethodReference:
-    """A method that code calls: its class like ``java/net/Socket``, its name, and its descriptor like ``(I)V``."""
+    """A method that code names: its class like ``java/net/Socket``, and its descriptor like ``(I)V``."""
 
     owner: str
     name: str

@@ -48,7 +48,8 @@ def complete_manifest(text: str, versions: dict[str, str]) -> str:
         raise BuildError(
             "app/src/main/AndroidManifest.xml has no manifest or application element: restore it"
         )
-    sdk = f'<uses-sdk android:minSdkVersion="{versions["android.min"]}" android:targetSdkVersion="{versions["android.target"]}" />'
+    least, target = versions["android.min"], versions["android.target"]
+    sdk = f'<uses-sdk android:minSdkVersion="{least}" android:targetSdkVersion="{target}" />'
     named = opening.group().removesuffix(">") + f' package="{PACKAGE}">\n    {sdk}'
     text = text.replace(opening.group(), named, 1)
     return text.replace("<application\n", '<application\n        android:extractNativeLibs="false"\n', 1)

@@ -29,7 +29,8 @@ def require(names: Sequence[str] = tuple(PROGRAMS)) -> None:
     missing = sorted({PROGRAMS[name] for name in names if shutil.which(name) is None})
     if missing:
         raise BuildError(
-            f"the build needs {', '.join(missing)}: make android-packages, or apt-get install {' '.join(missing)}"
+            f"the build needs {', '.join(missing)}: "
+            f"make android-packages, or apt-get install {' '.join(missing)}"
         )
 
 

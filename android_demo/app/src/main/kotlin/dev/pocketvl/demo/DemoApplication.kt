@@ -15,7 +15,8 @@ open class DemoApplication : Application() {
     val choices: Choices by lazy { Choices(this) }
     val models: ModelThread by lazy { ModelThread(shelf, onMain) }
     val pictures: PictureFiles by lazy { PictureFiles(this) }
-    val question: QuestionSession by lazy { QuestionSession(this) }
+    var question = QuestionSession(this)
+        protected set
     val photos: PhotoIndex by lazy { PhotoIndex(this) }
     val selfTest: SelfTestSession by lazy { SelfTestSession(this) }
     val bench: BenchSession by lazy { BenchSession(this) }
