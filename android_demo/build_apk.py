@@ -150,7 +150,8 @@ def compile_kotlin(
     target = out / "kotlin"
     shutil.rmtree(target, ignore_errors=True)
     run(
-        "kotlinc", "java", "-Xmx1g", "-cp", f"{compiler}/*", "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler",
+        "kotlinc", "java", "-Xmx1g", "-XX:TieredStopAtLevel=1", "-cp", f"{compiler}/*",
+        "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler",
         "-no-stdlib", "-no-reflect", "-jvm-target", "17", "-Werror", "-Xjspecify-annotations=strict",
         "-cp", _path((android, resources.classes, *jars)), "-d", target,
         PROJECT / "app" / "src" / "main" / "kotlin",

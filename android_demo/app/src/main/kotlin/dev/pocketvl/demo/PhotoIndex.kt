@@ -77,12 +77,9 @@ class PhotoIndex(private val app: DemoApplication) : Session() {
     /** Finds the photos that fit a text best. */
     fun search(text: String) {
         val opened = prepared() ?: return
-        val setup = try {
-            app.choices.setup(bundle())
-        } catch (failure: RuntimeException) {
-            return stop(app.messageFor(failure))
-        }
-        app.models.submit({ models -> opened.search(models.model(setup).embedText(text), MOST_HITS) }) { result ->
+        app.models.submit({ models ->
+            opened.search(models.model(app.choices.setup(bundle())).embedText(text), MOST_HITS)
+        }) { result ->
             result.onSuccess { hits = it }.onFailure { error = app.messageFor(it) }
             changed()
         }
@@ -138,8 +135,8 @@ class PhotoIndex(private val app: DemoApplication) : Session() {
     private fun next(gallery: Gallery) {
         if (!isRunning) return
         val photo = waiting.removeFirstOrNull() ?: return stop(null)
-        val setup = app.choices.setup(bundle())
         app.models.submit({ models ->
+            val setup = app.choices.setup(bundle())
             val picture = Pictures.decodeInMemory(library.read(photo.id)).picture
             gallery.put(photo.id, photo.stamp, models.model(setup).embedImage(picture))
         }) { result ->

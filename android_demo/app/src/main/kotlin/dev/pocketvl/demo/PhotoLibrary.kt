@@ -53,13 +53,14 @@ class PhotoLibrary(private val context: Context) {
     /** The file of a photo. */
     fun read(id: Long): ByteArray = (resolver.openInputStream(uri(id)) ?: throw FileNotFoundException(uri(id).toString())).use { it.readBytes() }
 
-    /** A small picture of it; null where there is none. */
-    fun thumbnail(id: Long, edge: Int): Bitmap? = try {
-        if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.Q) {
-            resolver.loadThumbnail(uri(id), Size(edge, edge), null)
-        } else {
-            Pictures.preview(read(id), edge)
-        }
+    /** A small picture of it: the system's, or else made of the file; null where there is none. */
+    fun thumbnail(id: Long, edge: Int): Bitmap? = fromSystem(id, edge) ?: quietly { Pictures.preview(read(id), edge) }
+
+    private fun fromSystem(id: Long, edge: Int): Bitmap? =
+        if (Build.VERSION.SDK_INT < Build.VERSION_CODES.Q) null else quietly { resolver.loadThumbnail(uri(id), Size(edge, edge), null) }
+
+    private fun quietly(load: () -> Bitmap): Bitmap? = try {
+        load()
     } catch (_: IOException) {
         null
     } catch (_: RuntimeException) { // it is gone, or damaged

@@ -85,11 +85,21 @@ object Pictures : PictureDecoder {
         bitmap.copyPixelsToBuffer(IntBuffer.wrap(argb)) // unlike getPixels, without conversion to sRGB
         val picture = Picture(bitmap.width, bitmap.height, argb, orientation)
         bitmap.recycle()
-        for (i in argb.indices) {
-            val abgr = argb[i]
-            argb[i] = abgr and -0xff0100 or (abgr shl 16 and 0xff0000) or (abgr shr 16 and 0xff)
+        if (redComesFirst) {
+            for (i in argb.indices) {
+                val abgr = argb[i]
+                argb[i] = abgr and -0xff0100 or (abgr shl 16 and 0xff0000) or (abgr shr 16 and 0xff)
+            }
         }
         return picture
+    }
+
+    /** Whether a bitmap's bytes are red, green, blue, as on phones; graphics built for desktops, which tests use, have blue first. */
+    private val redComesFirst: Boolean by lazy {
+        val bitmap = Bitmap.createBitmap(intArrayOf(-0x10000), 1, 1, Bitmap.Config.ARGB_8888)
+        val stored = IntArray(1)
+        bitmap.copyPixelsToBuffer(IntBuffer.wrap(stored))
+        stored[0] and 0xff == 0xff
     }
 
     private fun orientation(file: ByteArray): Int = try {

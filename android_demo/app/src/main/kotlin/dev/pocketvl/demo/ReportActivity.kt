@@ -70,7 +70,7 @@ abstract class ReportActivity : Activity() {
     protected abstract fun show()
 
     protected fun showProgress(isRunning: Boolean, done: Int, count: Int) {
-        view<View>(R.id.run).isEnabled = !isRunning && bundle != null
+        view<View>(R.id.run).isEnabled = !isRunning && !bundle?.variants.isNullOrEmpty()
         view<ProgressBar>(R.id.progress).apply {
             visibility = if (isRunning) View.VISIBLE else View.GONE
             max = count

@@ -27,8 +27,7 @@ class SelfTestSession(private val app: DemoApplication) : Session() {
         report = null
         error = null
         changed()
-        val setup = app.choices.setup(bundle)
-        app.models.submit({ run(bundle, setup) }) { result ->
+        app.models.submit({ run(bundle, app.choices.setup(bundle)) }) { result ->
             isRunning = false
             result.onSuccess { report = it }.onFailure { error = app.messageFor(it) }
             changed()

@@ -19,7 +19,8 @@ class SetupPanel(private val root: View, private val onChoice: () -> Unit) {
     private val delegate: Spinner = root.view(R.id.delegate)
 
     /** Shows what a bundle can be run with; null: nothing can be chosen. */
-    fun show(bundle: InstalledBundle?) {
+    fun show(chosen: InstalledBundle?) {
+        val bundle = chosen?.takeIf { it.variants.isNotEmpty() }
         listOf(variant, threads, delegate).forEach { it.isEnabled = bundle != null }
         if (bundle == null) {
             root.view<TextView>(R.id.model_size).text = ""

@@ -2,6 +2,7 @@ package dev.pocketvl.demo
 
 import android.app.Activity
 import android.content.ContentProvider
+import android.content.ContentUris
 import android.content.ContentValues
 import android.content.Intent
 import android.content.pm.ProviderInfo
@@ -11,7 +12,6 @@ import android.graphics.Bitmap
 import android.graphics.Canvas
 import android.net.Uri
 import android.os.Looper
-import android.os.ParcelFileDescriptor
 import android.provider.MediaStore
 import android.view.View
 import android.view.ViewGroup
@@ -20,9 +20,10 @@ import dev.pocketvl.core.engine.Engine
 import dev.pocketvl.engines.onnx.OnnxEngine
 import dev.pocketvl.engines.tflite.TfliteEngine
 import org.robolectric.Robolectric
+import org.robolectric.RuntimeEnvironment
 import org.robolectric.Shadows.shadowOf
 import java.io.File
-import java.io.FileNotFoundException
+import java.io.InputStream
 import java.nio.file.Files
 import java.nio.file.Path
 import java.nio.file.Paths
@@ -80,10 +81,12 @@ fun Activity.click(id: Int) {
 }
 
 /** Answers the picker as the system does: with the address of a picture. */
-fun Activity.givePicture(content: ByteArray, name: String = "picture") {
+fun Activity.givePicture(content: ByteArray, name: String = "picture") = givePicture(name) { content.inputStream() }
+
+fun Activity.givePicture(name: String, open: () -> InputStream) {
     val picker = shadowOf(this).nextStartedActivityForResult
     val uri = Uri.parse("content://picker/$name")
-    shadowOf(contentResolver).registerInputStreamSupplier(uri) { content.inputStream() }
+    shadowOf(contentResolver).registerInputStreamSupplier(uri) { open() }
     shadowOf(this).receiveResult(picker.intent, Activity.RESULT_OK, Intent().setData(uri))
 }
 
@@ -123,11 +126,6 @@ class MediaStoreOfFiles : ContentProvider() {
         return cursor
     }
 
-    override fun openFile(uri: Uri, mode: String): ParcelFileDescriptor {
-        val file = photos[uri.lastPathSegment?.toLong()] ?: throw FileNotFoundException(uri.toString())
-        return ParcelFileDescriptor.open(file, ParcelFileDescriptor.MODE_READ_ONLY)
-    }
-
     override fun getType(uri: Uri) = "image/*"
 
     override fun insert(uri: Uri, values: ContentValues?): Uri? = null
@@ -137,11 +135,16 @@ class MediaStoreOfFiles : ContentProvider() {
     override fun update(uri: Uri, values: ContentValues?, where: String?, arguments: Array<String>?) = 0
 
     companion object {
-        var photos: Map<Long, File> = emptyMap()
+        private var photos: Map<Long, File> = emptyMap()
 
-        /** Puts it where the app looks. */
+        /** Puts it where the app looks; files are handed over as streams, since Robolectric has no file descriptors. */
         fun register(photos: Map<Long, File>) {
             this.photos = photos
+            val resolver = shadowOf(RuntimeEnvironment.getApplication().contentResolver)
+            photos.forEach { (id, file) ->
+                val uri = ContentUris.withAppendedId(MediaStore.Images.Media.EXTERNAL_CONTENT_URI, id)
+                resolver.registerInputStreamSupplier(uri) { file.inputStream() }
+            }
             Robolectric.buildContentProvider(MediaStoreOfFiles::class.java).create(ProviderInfo().apply { authority = MediaStore.AUTHORITY })
         }
     }
