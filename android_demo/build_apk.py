@@ -88,13 +88,8 @@ def build(bundles: list[Path], out: Path, ort_aar: Path | None) -> Path:
         fetched[artifacts.KOTLIN_COMPILER], android, (java, *libraries.jars), resources, out
     )
     print("R8", file=sys.stderr)
-    dex = shrink(
-        fetched[artifacts.R8],
-        android,
-        (java, kotlin, resources.classes, *libraries.jars),
-        libraries.rules,
-        out,
-    )
+    compiled = (java, kotlin, resources.classes, *libraries.jars)
+    dex = shrink(fetched[artifacts.R8], android, compiled, (resources.rules, *libraries.rules), out)
     print("zip, sign", file=sys.stderr)
     unsigned = out / "pocketvl-demo-unsigned.apk"
     pack(unsigned, resources.package, dex, libraries.native, bundles, with_onnx=ort_aar is not None)

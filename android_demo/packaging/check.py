@@ -62,6 +62,10 @@ def check_apk(apk: Path) -> str:
     methods = {method for file in dex for method in file.methods}
     defined = {name for file in dex for name in file.defined}
     lines.append(f"dex: {len(defined)} classes, {len(methods)} methods named")
+    manifest = run("aapt2 dump xmltree", "aapt2", "dump", "xmltree", apk, "--file", "AndroidManifest.xml")
+    wrong += [
+        f"the code has no {name}, which the manifest names" for name in missing_classes(manifest, defined)
+    ]
     wrong += [f"code reaches for the network: {use}" for use in network_uses(methods, defined)]
     if wrong:
         raise BuildError("the APK must not be shipped:\n  " + "\n  ".join(wrong) + "\n" + "\n".join(lines))
@@ -73,6 +77,12 @@ def network_uses(methods: Iterable[MethodReference], defined: set[str]) -> list[
     """Methods that open connections, and network libraries that are in the APK."""
     uses = {f"{m.owner}.{m.name}" for m in methods if NETWORK.match(m.owner)}
     return sorted(uses | {name for name in defined if NETWORK.match(name)})
+
+
+def missing_classes(manifest: str, defined: set[str]) -> list[str]:
+    """Activities, providers and the application that the code has not; ``manifest`` is as aapt2 prints it."""
+    named = set(re.findall(r':name\(0x01010003\)="(dev\.pocketvl\.[\w.]+)"', manifest))
+    return sorted(name for name in named if name.replace(".", "/") not in defined) if named else ["component"]
 
 
 def _check_manifest(badging: str) -> list[str]:

@@ -13,9 +13,10 @@ PACKAGE = "dev.pocketvl.demo"
 
 @dataclass(frozen=True)
 class Resources:
-    """What aapt2 makes: an APK without code, and the class R."""
+    """What aapt2 makes: an APK without code, rules that keep the classes that it names, the class R."""
 
     package: Path
+    rules: Path
     manifest: Path
     classes: Path
 
@@ -34,11 +35,11 @@ def compile_resources(source: Path, android: Path, out: Path) -> Resources:
         "aapt2 link", "aapt2", "link", "-I", android, "--manifest", manifest, "--java", out / "java",
         "--min-sdk-version", versions["android.min"], "--target-sdk-version", versions["android.target"],
         "--version-code", "1", "--version-name", versions["app.version"],
-        "-o", out / "resources.apk", out / "compiled.zip",
+        "--proguard", out / "named.pro", "-o", out / "resources.apk", out / "compiled.zip",
     )  # fmt: skip
     classes = out / "r"
     run("javac R", "javac", "--release", "17", "-d", classes, *sorted((out / "java").rglob("R.java")))
-    return Resources(out / "resources.apk", manifest, classes)
+    return Resources(out / "resources.apk", out / "named.pro", manifest, classes)
 
 
 def complete_manifest(text: str, versions: dict[str, str]) -> str:

@@ -1,6 +1,7 @@
 """The Gradle project and docs/ANDROID.md, as far as they can be checked without Gradle."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -64,6 +65,33 @@ def test_modules_of_gradle_are_folders_with_sources() -> None:
     for module in modules:
         assert (PROJECT / module / "build.gradle.kts").is_file()
         assert (PROJECT / module / "src" / "main").is_dir()
+
+
+def test_gradle_scripts_have_no_syntax_error(tmp_path: Path) -> None:
+    fetched = ROOT / "build/android/fetched"
+    compiler = fetched / f"kotlin-compiler-{read_versions()['kotlin.version']}"
+    if not compiler.is_dir():
+        pytest.skip("the Kotlin compiler is not here: make android fetches it")
+    (tmp_path / "Broken.kt").write_text("fun broken() {\nval = 3\n}\n")
+    for number, script in enumerate(SCRIPTS):
+        (tmp_path / f"Script{number}.kt").write_text(
+            f"fun script{number}() {{\n{(PROJECT / script).read_text('utf-8')}}}\n"
+        )
+    command = [
+        "java",
+        "-XX:TieredStopAtLevel=1",
+        "-cp",
+        f"{compiler}/*",
+        "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler",
+    ]
+    result = subprocess.run(
+        [*command, "-no-stdlib", "-no-reflect", "-d", str(tmp_path / "out"), str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    wrong = {
+        line.split(":")[0].rsplit("/", 1)[-1] for line in result.stderr.splitlines() if "syntax error" in line
+    }
+    assert wrong == {"Broken.kt"}, result.stderr
 
 
 def test_the_manifest_leaves_to_gradle_what_gradle_refuses_in_it() -> None:

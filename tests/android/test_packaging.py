@@ -10,7 +10,7 @@ import pytest
 
 from android_demo.packaging.archive import ApkWriter, content_offset
 from android_demo.packaging.bundles import canonical, read_bundle
-from android_demo.packaging.check import network_uses
+from android_demo.packaging.check import missing_classes, network_uses
 from android_demo.packaging.dex import DexFile, MethodReference
 from android_demo.packaging.elf import load_alignment
 from android_demo.packaging.toolchain import BuildError
@@ -98,6 +98,12 @@ def test_names_that_open_nothing_are_let_pass() -> None:
 
 def test_a_network_library_in_the_apk_is_found() -> None:
     assert network_uses([], {"okhttp3/OkHttpClient"}) == ["okhttp3/OkHttpClient"]
+
+
+def test_a_component_without_code_is_found() -> None:
+    line = 'A: http://schemas.android.com/apk/res/android:name(0x01010003)="dev.pocketvl.demo.MainActivity"'
+    assert missing_classes(line, {"dev/pocketvl/demo/MainActivity"}) == []
+    assert missing_classes(line, {"dev/pocketvl/demo/Other"}) == ["dev.pocketvl.demo.MainActivity"]
 
 
 def test_methods_of_a_dex_file_are_read() -> None:

@@ -25,7 +25,7 @@ class BarView(context: Context, attributes: AttributeSet?) : View(context, attri
     override fun onDraw(canvas: Canvas) {
         val radius = height / 2f
         canvas.drawRoundRect(0f, 0f, width.toFloat(), height.toFloat(), radius, radius, track)
-        if (fraction > 0) {
+        if (fraction >= LEAST_SHOWN) {
             val end = (width * fraction).coerceAtLeast(height.toFloat())
             if (layoutDirection == LAYOUT_DIRECTION_RTL) {
                 canvas.drawRoundRect(width - end, 0f, width.toFloat(), height.toFloat(), radius, radius, fill)
@@ -33,5 +33,10 @@ class BarView(context: Context, attributes: AttributeSet?) : View(context, attri
                 canvas.drawRoundRect(0f, 0f, end, height.toFloat(), radius, radius, fill)
             }
         }
+    }
+
+    private companion object {
+        /** What is written as 0.0 percent is drawn as nothing. */
+        const val LEAST_SHOWN = 0.0005f
     }
 }

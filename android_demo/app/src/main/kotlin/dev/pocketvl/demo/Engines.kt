@@ -11,5 +11,7 @@ fun installedEngines(): List<Engine> = listOf(::TfliteEngine, ::OnnxEngine).mapN
         make()
     } catch (_: EngineException) { // its library is not in this app
         null
+    } catch (_: LinkageError) { // nor are its classes
+        null
     }
 }

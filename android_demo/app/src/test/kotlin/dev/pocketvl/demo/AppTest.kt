@@ -9,6 +9,7 @@ import android.widget.EditText
 import android.widget.GridView
 import android.widget.RadioGroup
 import com.google.gson.JsonParser
+import dev.pocketvl.core.bundle.FolderSource
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertNull
@@ -78,7 +79,7 @@ class AppTest {
         }
         val stages = screen.view<View>(R.id.stages).texts().chunked(2).map { it[0] }
         assertEquals(listOf("decode", "preprocess", "image", "tokens", "text", "post", "all"), stages)
-        assertTrue(screen.text(R.id.placement), screen.text(R.id.placement).contains("image_encoder: CPU kernels"))
+        assertTrue(screen.text(R.id.placement), screen.text(R.id.placement).contains("image_encoder: optimised CPU kernels"))
     }
 
     @Test
@@ -314,6 +315,13 @@ class AppTest {
         assertFalse(controller.get().isFinishing)
         controller.get().onBackPressed()
         assertTrue(controller.get().isFinishing)
+    }
+
+    @Test
+    fun theSampleOfTheDocsAnswers() {
+        val (texts, expected) = golden(matching, "match")
+        val best = bestLabel(FolderSource(matching), DesktopApplication.desktopEngines, picture("wide.jpg"), texts)
+        assertEquals(texts[expected[0].indexOf(expected[0].max())], best)
     }
 
     @Test

@@ -52,7 +52,7 @@ class ScreenshotTest(private val theme: String) {
     @Test
     fun labels() {
         val screen = main()
-        screen.view<EditText>(R.id.labels).setText("a red circle\na blue square\na green star\na yellow heart")
+        screen.view<EditText>(R.id.labels).setText("a blue ring\na purple star\na red circle\na yellow heart")
         screen.click(R.id.go)
         await("the ranking") { !app.question.isWorking }
         screen.screenshot("labels-$theme")
@@ -64,7 +64,7 @@ class ScreenshotTest(private val theme: String) {
     fun question() {
         val screen = main()
         screen.view<RadioGroup>(R.id.mode).check(R.id.mode_question)
-        screen.view<EditText>(R.id.question).setText("how many shapes are there?")
+        screen.view<EditText>(R.id.question).setText("what colour is the circle?")
         screen.click(R.id.go)
         await("the answer") { !app.question.isWorking }
         screen.screenshot("question-$theme")
