@@ -12,11 +12,55 @@ MARKS = "\u0300\u0301\u0308\u030a\u0323\u0327\u0328\u0334\u0345\u035c\u0483\u05b
 EDGES = "\ud7ff\ue000\uf8ff\ufffe\uffff\U00010000\U0001ffff\U000e0001\U000e0041\U000e01ef\U000f0000\U0010ffff\u0378\u05ff"
 CASES = "İIıißẞſKÅΣσςΣΣ. ΑΣ ΑΣΑ ΌΣΟΣ ǅǆǄ ŉ ﬁﬃﬅ ΐ ᾳᾼ Ⅷⅷ Ⓐⓐ 𐐀𐐨 ᲐაႠⴀᏐꭰ Ϳϳ Ǝǝ Ʝ ꞪɦꟵ ⱯⱰ"
 DIGITS = "0123456789٠١٢٣۴५৬੭௮๙༢᠓０１２𝟘𝟙²³¼½Ⅳↁ〇一二㊿①⑳𐄇𑁦"
-WORDS = (
-    "a the cat cats dog red blue green ball square circle left right of above below photo picture two three "
-    "don't it's we'll I'VE you're HE'D O'Neil's naïve café Zürich façade Ångström señor coöperate "
-    "street-art e-mail 3.14 1,000 $5 #1 @home C++ 50% http://a.b/c?d=e&f=g hello_world CamelCase x=y"
-).split()
+WORDS = [
+    "a",
+    "the",
+    "cat",
+    "cats",
+    "dog",
+    "red",
+    "blue",
+    "green",
+    "ball",
+    "square",
+    "circle",
+    "left",
+    "right",
+    "of",
+    "above",
+    "below",
+    "photo",
+    "picture",
+    "two",
+    "three",
+    "don't",
+    "it's",
+    "we'll",
+    "I'VE",
+    "you're",
+    "HE'D",
+    "O'Neil's",
+    "naïve",
+    "café",
+    "Zürich",
+    "façade",
+    "Ångström",
+    "señor",
+    "coöperate",
+    "street-art",
+    "e-mail",
+    "3.14",
+    "1,000",
+    "$5",
+    "#1",
+    "@home",
+    "C++",
+    "50%",
+    "http://a.b/c?d=e&f=g",
+    "hello_world",
+    "CamelCase",
+    "x=y",
+]
 SCRIPTS = (
     "кошка и собака",
     "Η ΓΑΤΑ ΚΑΙ Ο ΣΚΥΛΟΣ",
@@ -101,18 +145,24 @@ def _spaced(source: random.Random) -> str:
 
 
 def _mixed(source: random.Random) -> str:
-    parts = source.choices((*SCRIPTS, *EMOJI, *WORDS, *SPECIALS, *INVISIBLE, *WHITE, *EDGES), k=source.randint(1, 12))
+    parts = source.choices(
+        (*SCRIPTS, *EMOJI, *WORDS, *SPECIALS, *INVISIBLE, *WHITE, *EDGES), k=source.randint(1, 12)
+    )
     return source.choice(("", " ")).join(parts)
 
 
 def _planes(source: random.Random) -> str:
     length = source.randint(1, 40)
     plane = source.choice(PLANES)
-    return "".join(_assigned(source, plane if source.random() < 0.7 else source.choice(PLANES)) for _ in range(length))
+    return "".join(
+        _assigned(source, plane if source.random() < 0.7 else source.choice(PLANES)) for _ in range(length)
+    )
 
 
 def _marked(source: random.Random) -> str:
-    letters = "".join(source.choices((*"aeiouAEIOUnzÅ한가나क猫ｶ", "\u1112\u1161", "<Tag>", " "), k=source.randint(1, 12)))
+    letters = "".join(
+        source.choices((*"aeiouAEIOUnzÅ한가나क猫ｶ", "\u1112\u1161", "<Tag>", " "), k=source.randint(1, 12))
+    )
     return "".join(letter + _some(source, MARKS + "\u200d", 4) for letter in letters)
 
 

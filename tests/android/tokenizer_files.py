@@ -26,7 +26,15 @@ from pocketvl_runtime.manifest import Canonical, Padding, Side, TextProcessor
 from tests.android.hard_strings import CASES, DIGITS, SCRIPTS, WORDS
 from tests.runtime.test_large_vocabulary import write_gemma_like
 
-CORPUS = [*SCRIPTS, CASES, DIGITS, *WORDS, " ".join(WORDS), " ".join(WORDS).upper(), "a photo of two cats"] * 3
+CORPUS = [
+    *SCRIPTS,
+    CASES,
+    DIGITS,
+    *WORDS,
+    " ".join(WORDS),
+    " ".join(WORDS).upper(),
+    "a photo of two cats",
+] * 3
 CLIP = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 LLAMA = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -61,7 +69,11 @@ def trained_files() -> Iterator[TokenizerFile]:
         ("unknown-bpe", unknown_bpe, TextProcessor(40, Padding(0))),
         ("bert-wordpiece", lambda: bert_wordpiece(True), TextProcessor(40, Padding(0))),
         ("bert-cased-wordpiece", lambda: bert_wordpiece(False), TextProcessor(40, Padding(0))),
-        ("t5-unigram", lambda: unigram("nmt_nfkc", False), TextProcessor(64, Padding(0), canonicalize=(lower, strip))),
+        (
+            "t5-unigram",
+            lambda: unigram("nmt_nfkc", False),
+            TextProcessor(64, Padding(0), canonicalize=(lower, strip)),
+        ),
         ("cf-unigram", lambda: unigram("nmt_nfkc_cf", True), TextProcessor(64, Padding(0))),
         ("nfkc-unigram", lambda: unigram("nfkc", False), TextProcessor(64, Padding(0))),
         ("xlmr-unigram", xlmr_unigram, TextProcessor(64, Padding(0))),
@@ -219,7 +231,9 @@ def gemma_bpe() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     tokenizer.add_special_tokens(specials)
     tokenizer.add_tokens([AddedToken("\n\n", normalized=False), AddedToken("▁▁", normalized=False)])
-    tokenizer.post_processor = processors.TemplateProcessing("$A <eos>", "$A $B", special_tokens=[("<eos>", 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "$A <eos>", "$A $B", special_tokens=[("<eos>", 1)]
+    )
     return tokenizer
 
 
@@ -230,7 +244,9 @@ def llama2_bpe() -> Tokenizer:
     specials = ["<unk>", "<s>", "</s>"]
     tokenizer = Tokenizer.from_str(json.dumps(_with_bytes(tokenizer, specials)))
     tokenizer.add_special_tokens(specials)
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", special_tokens=[("<s>", 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "<s> $A", "<s> $A $B", special_tokens=[("<s>", 1)]
+    )
     return tokenizer
 
 
@@ -248,7 +264,9 @@ def unknown_bpe() -> Tokenizer:
     tokenizer.train_from_iterator(WORDS * 4, trainer)
     value = json.loads(tokenizer.to_str())
     value["model"]["byte_fallback"] = True
-    value["model"]["merges"] = [" ".join(pair) for pair in value["model"]["merges"]]  # as files of old have them
+    value["model"]["merges"] = [
+        " ".join(pair) for pair in value["model"]["merges"]
+    ]  # as files of old have them
     return Tokenizer.from_str(json.dumps(value))
 
 
@@ -339,7 +357,9 @@ def word_level() -> Tokenizer:
             pre_tokenizers.Punctuation("merged_with_next"),
         ]
     )
-    trainer = trainers.WordLevelTrainer(vocab_size=300, special_tokens=["<pad>", "<unk>"], show_progress=False)
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=300, special_tokens=["<pad>", "<unk>"], show_progress=False
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
     return tokenizer
 
@@ -365,7 +385,11 @@ def added_tokens() -> Tokenizer:
 def metaspace_first() -> Tokenizer:
     tokenizer = unigram("nfkc", False)
     tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Strip(left=True, right=False), normalizers.StripAccents(), normalizers.Replace(Regex("^[.]+"), "")]
+        [
+            normalizers.Strip(left=True, right=False),
+            normalizers.StripAccents(),
+            normalizers.Replace(Regex("^[.]+"), ""),
+        ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", "first", split=False)
     tokenizer.add_tokens([AddedToken("<Tag>", normalized=False)])

@@ -2,8 +2,9 @@
 
     python -m tests.android.write_texts OUT --count 2000 --seed 0
 
-OUT gets a folder per tokenizer: tokenizer.json, settings.json, and cases.jsonl with one text a line, its ids without
-padding, where they start, and whether it was cut, or the error that it was refused with. `mvn test -Dpocketvl.cases=OUT` reads them.
+OUT gets a folder per tokenizer: tokenizer.json, settings.json, and cases.jsonl with one text a line, its ids
+without padding, where they start, and whether it was cut, or the error that it was refused with.
+`mvn test -Dpocketvl.cases=OUT` reads them.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ def expected(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
     try:
         encoding = tokenizer.encode([text])
     except (InputError, BundleError) as error:
-        return {"refused": type(error).__name__, "message": str(error)[:80].encode("ascii", "replace").decode()}
+        return {
+            "refused": type(error).__name__,
+            "message": str(error)[:80].encode("ascii", "replace").decode(),
+        }
     first, count = int(encoding.mask[0].argmax()), int(encoding.mask[0].sum())
     padded = np.full_like(encoding.ids[0], tokenizer.processor.pad.id)
     padded[first : first + count] = encoding.ids[0][first : first + count]
@@ -90,7 +94,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=2_000, help="texts for each tokenizer")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sweep", action="store_true", help="every code point through every normalizer and split")
+    parser.add_argument(
+        "--sweep", action="store_true", help="every code point through every normalizer and split"
+    )
     parser.add_argument("--only", help="names of tokenizers, with commas between")
     arguments = parser.parse_args()
     if arguments.sweep:

@@ -20,13 +20,55 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 
 LIBRARY_VERSION = "0.23.3"
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
-CATEGORIES = (
-    "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn"  # Cs is no text
-).split()
-GRAPHEMES = (
-    "Other CR LF Control Extend ZWJ Regional_Indicator Prepend SpacingMark L V T LV LVT "
-    "Extended_Pictographic Consonant"
-).split()
+CATEGORIES = [
+    "Lu",
+    "Ll",
+    "Lt",
+    "Lm",
+    "Lo",
+    "Mn",
+    "Mc",
+    "Me",
+    "Nd",
+    "Nl",
+    "No",
+    "Pc",
+    "Pd",
+    "Ps",
+    "Pe",
+    "Pi",
+    "Pf",
+    "Po",
+    "Sm",
+    "Sc",
+    "Sk",
+    "So",
+    "Zs",
+    "Zl",
+    "Zp",
+    "Cc",
+    "Cf",
+    "Co",
+    "Cn",
+]
+GRAPHEMES = [
+    "Other",
+    "CR",
+    "LF",
+    "Control",
+    "Extend",
+    "ZWJ",
+    "Regional_Indicator",
+    "Prepend",
+    "SpacingMark",
+    "L",
+    "V",
+    "T",
+    "LV",
+    "LVT",
+    "Extended_Pictographic",
+    "Consonant",
+]
 SYMBOLS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-"
 
 # What `regex` and `unicodedata2` have from Unicode 18; the library splits graphemes as 17 does.
@@ -102,9 +144,7 @@ def python_casing() -> tuple[list[int], list[int]]:
     """Which code points `str.lower` skips around a capital sigma, and which make it a final one."""
     ignorable, cased = [], []
     for c in CODE_POINTS:
-        if c == 0x3A3:
-            cased.append(c)
-        elif ("!" + chr(c) + "\u03a3").lower()[-1] == "\u03c2":
+        if c == 0x3A3 or ("!" + chr(c) + "\u03a3").lower()[-1] == "\u03c2":
             cased.append(c)
         elif ("A" + chr(c) + "\u03a3").lower()[-1] == "\u03c2":
             ignorable.append(c)
@@ -113,7 +153,10 @@ def python_casing() -> tuple[list[int], list[int]]:
 
 def grapheme_classes() -> list[int]:
     names = {name: regex.compile(rf"\p{{GCB={name}}}") for name in GRAPHEMES[1:14]}
-    pictographic, consonant = regex.compile(r"\p{Extended_Pictographic}"), regex.compile(r"\p{InCB=Consonant}")
+    pictographic, consonant = (
+        regex.compile(r"\p{Extended_Pictographic}"),
+        regex.compile(r"\p{InCB=Consonant}"),
+    )
     found = []
     for c in range(0x110000):
         text = chr(c)
@@ -221,10 +264,22 @@ def constants() -> Iterator[str]:
             "Punctuation of BertPreTokenizer and Punctuation.",
             lambda: alone(pre_tokenizers.Punctuation(), "x", "x"),
         ),
-        ("BERT_CONTROL", "What BertNormalizer cleans away.", lambda: removed(bert(**options | {"clean_text": True}))),
-        ("BERT_ACCENT", "What BertNormalizer strips.", lambda: removed(bert(**options | {"strip_accents": True}))),
+        (
+            "BERT_CONTROL",
+            "What BertNormalizer cleans away.",
+            lambda: removed(bert(**options | {"clean_text": True})),
+        ),
+        (
+            "BERT_ACCENT",
+            "What BertNormalizer strips.",
+            lambda: removed(bert(**options | {"strip_accents": True})),
+        ),
         ("ACCENT", "What StripAccents strips.", lambda: removed(normalizers.StripAccents())),
-        ("INERT", "What normal forms must leave alone, whatever later versions of Unicode say.", after_unicode_9),
+        (
+            "INERT",
+            "What normal forms must leave alone, whatever later versions of Unicode say.",
+            after_unicode_9,
+        ),
         ("CASED", "What makes a capital sigma after it a final one.", lambda: cased),
         ("CASE_IGNORABLE", "What is skipped around a capital sigma.", lambda: ignorable),
         ("CONJUNCT_LINKER", "Indic_Conjunct_Break=Linker.", lambda: of_property(r"\p{InCB=Linker}")),
@@ -232,7 +287,9 @@ def constants() -> Iterator[str]:
     ]
     for name, what, find in sets:
         yield constant(name, what, runs(find()))
-    yield constant("LOWER_CASE", "Lower case of single code points; U+0130 has two.", mapping_runs(lower_case()))
+    yield constant(
+        "LOWER_CASE", "Lower case of single code points; U+0130 has two.", mapping_runs(lower_case())
+    )
     names = " ".join(CATEGORIES)
     yield constant("CATEGORY", f"General categories: {names}.", class_runs(class_table()))
     yield constant("GRAPHEME", f"Grapheme clusters: {' '.join(GRAPHEMES)}.", class_runs(grapheme_classes()))
@@ -245,9 +302,13 @@ def word() -> list[int]:
 
 def main() -> None:
     if tokenizers.__version__ != LIBRARY_VERSION:
-        sys.exit(f"tokenizers {LIBRARY_VERSION} is wanted, not {tokenizers.__version__}: other tables would result")
+        sys.exit(
+            f"tokenizers {LIBRARY_VERSION} is wanted, not {tokenizers.__version__}: other tables would result"
+        )
     print("package dev.pocketvl.core.text;\n")
-    print(f"/** How the tokenizers library {LIBRARY_VERSION} sees code points; written by tests/android/write_unicode.py. */")
+    print(
+        f"/** How the tokenizers library {LIBRARY_VERSION} sees code points; written by tests/android/write_unicode.py. */"
+    )
     print("final class UnicodeData {\n    private UnicodeData() {}\n")
     print("\n".join(constants()), end="")
     print("}")
