@@ -90,7 +90,7 @@ def test_one_layer_of_2_bits_in_a_mixed_graph_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", [0, 1, None])
 def test_8_bits_beside_a_float_input_came_later_to_onnxruntime(level: int | None, tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 32]) for name in "xy"]
-    attributes = {} if level is None else {"accuracy_level": level}
+    attributes: dict[str, Any] = {} if level is None else {"accuracy_level": level}
     node = helper.make_node(
         "MatMulNBits",
         ["x", "w", "s"],
