@@ -6,16 +6,23 @@ Each FOLDER has graph (the file) and inputs.npz (name -> [cases, ...]); outputs.
 them, with the version of the engine as `version`.
 """
 
+from __future__ import annotations
+
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+Arrays = Mapping[str, NDArray[Any]]
 
-def run_onnx(graph, cases):
+
+def run_onnx(graph: Path, cases: Sequence[Arrays]) -> tuple[str, list[Arrays]]:
     """Each case through ONNX Runtime, with one thread."""
     import onnxruntime
 
@@ -23,29 +30,32 @@ def run_onnx(graph, cases):
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph.read_bytes(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    found = [dict(zip(names, session.run(None, case), strict=True)) for case in cases]
+    found: list[Arrays] = [dict(zip(names, session.run(None, case), strict=True)) for case in cases]
     return onnxruntime.__version__, found
 
 
-def run_tflite(graph, cases):
+def run_tflite(graph: Path, cases: Sequence[Arrays]) -> tuple[str, list[Arrays]]:
     """Each case through TensorFlow's interpreter of TFLite graphs, with one thread."""
     import tensorflow
     from tensorflow.lite.python.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=graph.read_bytes(), num_threads=1)
     runner = interpreter.get_signature_runner()
-    found = [{name: value.copy() for name, value in runner(**case).items()} for case in cases]
+    found: list[Arrays] = [{name: value.copy() for name, value in runner(**case).items()} for case in cases]
     return tensorflow.__version__, found
 
 
-def main(engine, folders):
+def main(engine: str, folders: Sequence[str]) -> None:
     """Writes what the engine gives, for each folder."""
     for folder in map(Path, folders):
         inputs = dict(np.load(folder / "inputs.npz"))
         count = len(next(iter(inputs.values())))
-        cases = [{name: values[case] for name, values in inputs.items()} for case in range(count)]
-        version, found = {"onnx": run_onnx, "tflite": run_tflite}[engine](folder / "graph", cases)
-        outputs = {name: np.stack([case[name] for case in found]) for name in found[0]}
+        cases: list[Arrays] = [
+            {name: values[case] for name, values in inputs.items()} for case in range(count)
+        ]
+        run = run_onnx if engine == "onnx" else run_tflite
+        version, found = run(folder / "graph", cases)
+        outputs: dict[str, Any] = {name: np.stack([case[name] for case in found]) for name in found[0]}
         np.savez(folder / "outputs.npz", version=version, **outputs)
 
 

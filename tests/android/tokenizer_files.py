@@ -303,7 +303,8 @@ def _sentencepiece(rule: str, byte_fallback: bool) -> Any:
         character_coverage=0.98,
         minloglevel=2,
     )
-    return sentencepiece_model_pb2.ModelProto.FromString(written.getvalue())
+    made_at_import: Any = sentencepiece_model_pb2
+    return made_at_import.ModelProto.FromString(written.getvalue())
 
 
 def charsmap(rule: str) -> bytes:
