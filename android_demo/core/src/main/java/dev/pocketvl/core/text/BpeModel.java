@@ -38,13 +38,8 @@ final class BpeModel implements TokenModel {
     }
 
     @Override
-    public int find(String token) {
-        return vocabulary.find(token);
-    }
-
-    @Override
-    public int size() {
-        return vocabulary.size();
+    public Vocabulary vocabulary() {
+        return vocabulary;
     }
 
     @Override

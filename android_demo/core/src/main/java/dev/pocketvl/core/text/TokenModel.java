@@ -11,11 +11,18 @@ interface TokenModel {
      */
     void tokenize(String word, IntList ids);
 
+    /** The model's tokens. */
+    Vocabulary vocabulary();
+
     /** The id of a token, or {@link Vocabulary#NO_ID}. */
-    int find(String token);
+    default int find(String token) {
+        return vocabulary().find(token);
+    }
 
     /** How many entries the vocabulary has. */
-    int size();
+    default int size() {
+        return vocabulary().size();
+    }
 
     /** The id of a token that stands for what is unknown. */
     static int known(int id) {

@@ -37,8 +37,8 @@ final class UnigramModel implements TokenModel {
     }
 
     @Override
-    public int find(String token) {
-        return vocabulary.find(token);
+    public Vocabulary vocabulary() {
+        return vocabulary;
     }
 
     @Override

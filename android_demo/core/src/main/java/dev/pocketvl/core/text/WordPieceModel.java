@@ -27,13 +27,8 @@ final class WordPieceModel implements TokenModel {
     }
 
     @Override
-    public int find(String token) {
-        return vocabulary.find(token);
-    }
-
-    @Override
-    public int size() {
-        return vocabulary.size();
+    public Vocabulary vocabulary() {
+        return vocabulary;
     }
 
     @Override

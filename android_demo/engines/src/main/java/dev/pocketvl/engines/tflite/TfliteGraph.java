@@ -2,12 +2,11 @@ package dev.pocketvl.engines.tflite;
 
 import dev.pocketvl.core.engine.EngineOptions;
 import dev.pocketvl.core.engine.EngineOptions.Delegate;
-import dev.pocketvl.core.engine.Graph;
 import dev.pocketvl.core.engine.GraphSpec;
 import dev.pocketvl.core.engine.Placement;
 import dev.pocketvl.core.engine.Tensor;
-import dev.pocketvl.core.engine.TensorSpec;
 import dev.pocketvl.core.errors.EngineException;
+import dev.pocketvl.engines.BufferedGraph;
 import dev.pocketvl.engines.GraphChecks;
 import dev.pocketvl.engines.GraphChecks.Found;
 import java.nio.ByteBuffer;
@@ -19,26 +18,16 @@ import java.util.Map;
 import org.tensorflow.lite.Interpreter;
 
 /** An interpreter of TFLite; inputs and outputs go through direct buffers, by the names of the file's signature. */
-final class TfliteGraph implements Graph {
+final class TfliteGraph extends BufferedGraph {
     private final Interpreter interpreter;
-    private final GraphSpec spec;
     private final String signature;
     private final String engine;
-    private final Placement placement;
-    private final Map<String, Tensor> outputs = new LinkedHashMap<>();
-    private boolean closed;
 
     private TfliteGraph(Interpreter interpreter, GraphSpec spec, String signature, String engine, Placement placement) {
+        super(spec, placement);
         this.interpreter = interpreter;
-        this.spec = spec;
         this.signature = signature;
         this.engine = engine;
-        this.placement = placement;
-        for (TensorSpec output : spec.outputs()) {
-            ByteBuffer data = ByteBuffer.allocateDirect(GraphChecks.byteCount(output)).order(ByteOrder.nativeOrder());
-            int[] shape = output.shape().stream().mapToInt(Integer::intValue).toArray();
-            outputs.put(output.name(), new Tensor(output.dtype(), shape, data));
-        }
     }
 
     /**
@@ -71,36 +60,22 @@ final class TfliteGraph implements Graph {
     }
 
     @Override
-    public Map<String, Tensor> run(Map<String, Tensor> inputs) {
-        if (closed) {
-            throw new EngineException(spec.graphId() + " was closed; load it again");
-        }
-        GraphChecks.checkFeed(spec, inputs);
+    protected void compute(Map<String, Tensor> inputs) {
         Map<String, Object> feed = new HashMap<>();
         // The interpreter reads from where a buffer begins, whatever its position says.
         inputs.forEach((name, tensor) -> feed.put(name, tensor.data().slice().order(ByteOrder.nativeOrder())));
         Map<String, Object> results = new HashMap<>();
-        outputs.forEach((name, tensor) -> results.put(name, tensor.data().rewind()));
+        outputs().forEach((name, tensor) -> results.put(name, tensor.data().rewind()));
         try {
             interpreter.runSignature(feed, results, signature);
         } catch (RuntimeException | OutOfMemoryError error) {
             throw GraphChecks.failure(spec.graphId() + ": " + engine + " failed", error);
         }
-        outputs.values().forEach(output -> output.data().rewind());
-        return Map.copyOf(outputs);
     }
 
     @Override
-    public Placement placement() {
-        return placement;
-    }
-
-    @Override
-    public void close() {
-        if (!closed) {
-            closed = true;
-            interpreter.close();
-        }
+    protected void release() {
+        interpreter.close();
     }
 
     private static void checkTensors(Interpreter interpreter, GraphSpec spec, String signature) {
