@@ -1,6 +1,5 @@
 package dev.pocketvl.demo
 
-import android.app.Activity
 import android.content.Intent
 import android.content.pm.PackageManager
 import android.net.Uri
@@ -23,7 +22,8 @@ import android.window.OnBackInvokedCallback
 import android.window.OnBackInvokedDispatcher
 
 /** The phone's photos, searched by what is in them. */
-class GalleryActivity : Activity() {
+class GalleryActivity : SessionActivity() {
+    override val session get() = index
     private val index by lazy { demo.photos }
     private val query by lazy { view<EditText>(R.id.query) }
     private val thumbnails by lazy { Thumbnails(index.library, demo.onMain) }
@@ -53,15 +53,8 @@ class GalleryActivity : Activity() {
     }
 
     override fun onStart() {
-        super.onStart()
-        index.onChange = ::show
         index.start()
-        show()
-    }
-
-    override fun onStop() {
-        super.onStop()
-        index.onChange = null
+        super.onStart()
     }
 
     override fun onDestroy() {
@@ -102,7 +95,7 @@ class GalleryActivity : Activity() {
         index.search(query.text.toString().trim())
     }
 
-    private fun show() {
+    override fun show() {
         val mayRead = index.library.mayRead
         view<Button>(R.id.allow).apply {
             visibility = if (mayRead) View.GONE else View.VISIBLE

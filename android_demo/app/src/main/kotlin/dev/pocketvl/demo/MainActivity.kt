@@ -1,6 +1,5 @@
 package dev.pocketvl.demo
 
-import android.app.Activity
 import android.content.ActivityNotFoundException
 import android.content.ClipData
 import android.content.Intent
@@ -19,8 +18,8 @@ import android.widget.RadioGroup
 import android.widget.TextView
 
 /** A picture, what is asked about it, and the answers. */
-class MainActivity : Activity() {
-    private val session by lazy { demo.question }
+class MainActivity : SessionActivity() {
+    override val session by lazy { demo.question }
     private val labels by lazy { view<EditText>(R.id.labels) }
     private val question by lazy { view<EditText>(R.id.question) }
     private val setup by lazy { SetupPanel(view(R.id.root)) { session.clearOutcome() } }
@@ -41,17 +40,6 @@ class MainActivity : Activity() {
         mode.check(if (session.mode == Mode.LABELS) R.id.mode_labels else R.id.mode_question)
         mode.setOnCheckedChangeListener { _, chosen -> switchTo(if (chosen == R.id.mode_labels) Mode.LABELS else Mode.QUESTION) }
         showMode()
-    }
-
-    override fun onStart() {
-        super.onStart()
-        session.onChange = ::show
-        show()
-    }
-
-    override fun onStop() {
-        super.onStop()
-        session.onChange = null
     }
 
     override fun onSaveInstanceState(outState: Bundle) {
@@ -123,7 +111,7 @@ class MainActivity : Activity() {
         )
     }
 
-    private fun show() {
+    override fun show() {
         val preview = session.preview
         view<ImageView>(R.id.picture).apply {
             setImageBitmap(preview)

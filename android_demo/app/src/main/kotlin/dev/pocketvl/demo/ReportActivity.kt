@@ -1,6 +1,5 @@
 package dev.pocketvl.demo
 
-import android.app.Activity
 import android.os.Bundle
 import android.view.View
 import android.view.ViewGroup
@@ -12,9 +11,8 @@ import android.widget.TextView
 /** A row of a report. */
 class ReportRow(val label: String, val value: String, val color: Int, val detail: String = "")
 
-/** A screen that runs something long and reports it: what it is about, what it runs with, a button, progress, rows. */
-abstract class ReportActivity : Activity() {
-    protected abstract val session: Session
+/** A screen that runs something long and reports it: what it is about, what it runs with, a button, progress, rows, which `show` fills in. */
+abstract class ReportActivity : SessionActivity() {
     protected abstract val aboutText: Int
     protected abstract val buttonText: Int
 
@@ -52,22 +50,8 @@ abstract class ReportActivity : Activity() {
         outState.putString(BUNDLE, bundle?.name)
     }
 
-    override fun onStart() {
-        super.onStart()
-        session.onChange = ::show
-        show()
-    }
-
-    override fun onStop() {
-        super.onStop()
-        session.onChange = null
-    }
-
     /** Starts the work. */
     protected abstract fun begin(bundle: InstalledBundle)
-
-    /** Shows where the work stands, through the functions below. */
-    protected abstract fun show()
 
     protected fun showProgress(isRunning: Boolean, done: Int, count: Int) {
         view<View>(R.id.run).isEnabled = !isRunning && !bundle?.variants.isNullOrEmpty()
