@@ -47,12 +47,13 @@ def main() -> int:
         "--resources-only", action="store_true", help="only R.java and resources.apk, for the JVM tests"
     )
     options = parser.parse_args()
+    out = options.out.resolve()  # Maven takes relative ones to lie beside its POM
     try:
         if options.resources_only:
-            make_resources(options.out)
+            make_resources(out)
             return 0
         toolchain.require()
-        apk = build(options.bundles, options.out, options.ort_aar)
+        apk = build(options.bundles, out, options.ort_aar)
         print(check_apk(apk))
     except BuildError as error:
         print(f"make android: {error}", file=sys.stderr)
@@ -69,7 +70,6 @@ def make_resources(out: Path) -> Resources:
 
 def build(bundles: list[Path], out: Path, ort_aar: Path | None) -> Path:
     """Build and sign the APK; returns its path."""
-    out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     everything = (
         artifacts.KOTLIN_COMPILER,
