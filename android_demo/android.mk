@@ -3,17 +3,18 @@
 ANDROID := build/android
 TEST_BUNDLES ?= build/tabletop-clip build/tabletop-vilt
 TFLITE := $(ANDROID)/tflite/libtflite_desktop.so
-# Engines in Python of the versions that the Java packages have; each in an environment of its own.
+# Engines in Python of the versions that the Java packages have: ONNX Runtime in an environment of its own, TensorFlow
+# in that of make test-old-tflite.
 POM_VERSION = $(shell sed -n 's/.*<$(1)\.version>\(.*\)<.*/\1/p' android_demo/pom.xml)
 ONNX_PYTHON := $(ANDROID)/python-onnxruntime/bin/python
-TFLITE_PYTHON := $(ANDROID)/python-tensorflow/bin/python
+TFLITE_PYTHON = $(OLD_TFLITE)/bin/python
 empty :=
 colons = $(subst $(empty) $(empty),:,$(strip $(1)))
 arrays = $(foreach bundle,$(TEST_BUNDLES),$(CURDIR)/$(ANDROID)/arrays-$(notdir $(bundle)))
 
 .PHONY: android-test android-tflite android-tools
 
-android-test: $(READY) android-tflite $(ONNX_PYTHON) $(TFLITE_PYTHON) ## the Android code's tests on a desktop JVM, with real engines (TEST_BUNDLES=folders)
+android-test: $(READY) android-tflite $(ONNX_PYTHON) $(OLD_TFLITE_READY) ## the Android code's tests on a desktop JVM, with real engines (TEST_BUNDLES=folders)
 	@for bundle in $(TEST_BUNDLES); do test -f $$bundle/manifest.json || { \
 		echo "$$bundle is no bundle: make export writes it, or name others: make android-test TEST_BUNDLES=..." >&2; exit 1; }; done
 	@$(BIN)/python -m tests.android.write_pictures $(ANDROID)/cases
@@ -38,8 +39,3 @@ android-tools:
 $(ONNX_PYTHON): | $(READY)
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(ANDROID)/python-onnxruntime
 	@$(BIN)/uv pip install --quiet --python $@ onnxruntime==$(call POM_VERSION,onnxruntime) || { rm -f $@; exit 1; }
-
-$(TFLITE_PYTHON): | $(READY)
-	@echo "installing tensorflow-cpu $(call POM_VERSION,tensorflow-lite), the AAR's version, into build/android; 1.3 GB, once" >&2
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(ANDROID)/python-tensorflow
-	@$(BIN)/uv pip install --quiet --python $@ tensorflow-cpu==$(call POM_VERSION,tensorflow-lite) || { rm -f $@; exit 1; }

@@ -94,6 +94,11 @@ def test_gradle_scripts_have_no_syntax_error(tmp_path: Path) -> None:
     assert wrong == {"Broken.kt"}, result.stderr
 
 
+def test_python_runs_the_tflite_that_the_apk_holds() -> None:
+    version = read_versions()["tensorflow-lite.version"]
+    assert f"\ntensorflow-cpu=={version} " in (ROOT / "requirements/old_engine.txt").read_text("utf-8")
+
+
 def test_the_manifest_leaves_to_gradle_what_gradle_refuses_in_it() -> None:
     manifest = (PROJECT / "app/src/main/AndroidManifest.xml").read_text("utf-8")
     assert "package=" not in manifest
