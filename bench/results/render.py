@@ -193,7 +193,9 @@ def _conditions(shown: Sequence[Shown]) -> str:
     devices = sorted({each.measured.trained.device for each in shown} - {""})
     trained = f", trained on {' and '.join(devices)}" if devices else ""
     if shown[0].row.teacher.kind is Kind.ANSWERING:
-        return _prose(f"Judged on {samples:,} questions{trained}. A step shows {BATCH} questions.")
+        batches = sorted({learn.batch_size for each in shown for learn in each.row.learns})
+        step = f" A step shows {' or '.join(map(str, batches))} questions." if batches else ""
+        return _prose(f"Judged on {samples:,} questions{trained}.{step}")
     return _prose(
         f"""Judged on {samples:,} samples{trained}. A step shows {BATCH} pictures, or as many texts, or as
         many pictures with two texts each. A tower by itself learns nothing from labels, so that rows taught

@@ -73,11 +73,6 @@ def is_right(module: str, precision: Precision) -> bool:
     least = least_version(module, precision)
     if not least:
         return least is None
-    return is_at_least(module, least)
-
-
-def is_at_least(module: str, least: str) -> bool:
-    """Whether an engine's module is of a version or newer; one that does not tell its version is trusted."""
     _, installed = distribution(module)
     return not installed or release(installed) >= release(least)
 
