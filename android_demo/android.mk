@@ -2,6 +2,8 @@
 
 ANDROID := build/android
 TEST_BUNDLES ?= build/tabletop-clip build/tabletop-vilt
+# Pictures, captions and questions of the bundles' world, written by make export; without them the golden pack and noise.
+TEST_DATA ?= $(wildcard build/tabletop-eval)
 TFLITE := $(ANDROID)/tflite/libtflite_desktop.so
 # Engines in Python of the versions that the Java packages have: ONNX Runtime in an environment of its own, TensorFlow
 # in that of make test-old-tflite.
@@ -20,7 +22,8 @@ android-test: $(READY) android-tflite $(ONNX_PYTHON) $(OLD_TFLITE_READY) ## the 
 	@$(BIN)/python -m tests.android.write_pictures $(ANDROID)/cases
 	@$(BIN)/python -m tests.android.write_texts $(ANDROID)/cases
 	@for bundle in $(TEST_BUNDLES); do $(BIN)/python -m tests.android.write_arrays $$bundle \
-		$(ANDROID)/arrays-$$(basename $$bundle) --onnx-python $(ONNX_PYTHON) --tflite-python $(TFLITE_PYTHON) || exit 1; done
+		$(ANDROID)/arrays-$$(basename $$bundle) --onnx-python $(ONNX_PYTHON) --tflite-python $(TFLITE_PYTHON) \
+		--library $(TFLITE) $(addprefix --data ,$(TEST_DATA)) || exit 1; done
 	@mvn -q -B -f android_demo/pom.xml verify -Dpocketvl.cases=$(CURDIR)/$(ANDROID)/cases \
 		-Dpocketvl.arrays=$(call colons,$(arrays)) -Dpocketvl.bundles=$(call colons,$(abspath $(TEST_BUNDLES))) \
 		-Dpocketvl.tflite.library=$(CURDIR)/$(TFLITE)

@@ -1,9 +1,9 @@
 """Run graphs on arrays with one version of an engine, where only numpy and that engine are installed.
 
-    PYTHON tests/android/run_graphs.py onnx|tflite FOLDER...
+    PYTHON -m tests.android.run_graphs onnx|tflite|LIBRARY FOLDER...
 
-Each FOLDER has graph (the file) and inputs.npz (name -> [cases, ...]); outputs.npz is written beside
-them, with the version of the engine as `version`.
+LIBRARY is libtflite_desktop.so, which brings the AAR's engine. Each FOLDER has graph (the file) and
+inputs.npz (name -> [cases, ...]); outputs.npz is written beside them, with the engine's version as `version`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tests.android.aar_interpreter import AarInterpreter
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -45,6 +48,12 @@ def run_tflite(graph: Path, cases: Sequence[Arrays]) -> tuple[str, list[Arrays]]
     return tensorflow.__version__, found
 
 
+def run_aar(library: str, graph: Path, cases: Sequence[Arrays]) -> tuple[str, list[Arrays]]:
+    """Each case through the AAR's library."""
+    interpreter = AarInterpreter(Path(library), graph)
+    return interpreter.version, [interpreter.run(case) for case in cases]
+
+
 def main(engine: str, folders: Sequence[str]) -> None:
     """Writes what the engine gives, for each folder."""
     for folder in map(Path, folders):
@@ -53,8 +62,8 @@ def main(engine: str, folders: Sequence[str]) -> None:
         cases: list[Arrays] = [
             {name: values[case] for name, values in inputs.items()} for case in range(count)
         ]
-        run = run_onnx if engine == "onnx" else run_tflite
-        version, found = run(folder / "graph", cases)
+        runs = {"onnx": run_onnx, "tflite": run_tflite}
+        version, found = runs.get(engine, partial(run_aar, engine))(folder / "graph", cases)
         outputs: dict[str, Any] = {name: np.stack([case[name] for case in found]) for name in found[0]}
         np.savez(folder / "outputs.npz", version=version, **outputs)
 

@@ -1,10 +1,10 @@
 """Write inputs of a bundle's graphs and what engines in Python give, to test the Android engines.
 
-    python -m tests.android.write_arrays BUNDLE OUT --onnx-python PYTHON --tflite-python PYTHON
+    python -m tests.android.write_arrays BUNDLE OUT --onnx-python PYTHON --tflite-python PYTHON --library FILE
 
-Both PYTHONs have the engines in the versions of the Java packages; android_demo/android.mk makes them. OUT
-gets arrays.json, which lists graphs and cases, and arrays.bin, where their values lie, little-endian and
-row-major, at the offsets that it names.
+Both PYTHONs have the engines in the versions of the Java packages, and FILE is the AAR's own library;
+android_demo/android.mk makes them. OUT gets arrays.json, which lists graphs and cases, and arrays.bin, where
+their values lie, little-endian and row-major, at the offsets that it names.
 `mvn verify -Dpocketvl.arrays=OUT` reads them; several OUTs have a ":" between.
 """
 
@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,38 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pocketvl.data.dataset import Dataset, questions_of
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import GoldenImage, GoldenText
-from pocketvl_runtime.manifest import Engine, GraphSpec, PortKind, TensorSpec, TextProcessor
+from pocketvl_runtime.image import load_pixels
+from pocketvl_runtime.manifest import Engine, GraphSpec, ImageProcessor, PortKind, TensorSpec, TextProcessor
+from pocketvl_runtime.obstacles import runnable_tasks
 from pocketvl_runtime.text import Tokenizer
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
+TOLERANCE = 1e-3
 Arrays = dict[str, NDArray[Any]]
 Made = dict[str, list[dict[PortKind, NDArray[Any]]]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A build of an engine that says what the outputs must be.
+
+    Attributes:
+        name: for people.
+        engine: the graphs that it computes.
+        python: which has what it needs.
+        runs: what run_graphs.py is told: "onnx", "tflite" or the path of the AAR's library.
+        same_build: whether it is compiled as what Java runs is. Another build sums floats in another order
+            and rounds some products of int8 by one step apart, which a network of integers carries on.
+    """
+
+    name: str
+    engine: Engine
+    python: str
+    runs: str
+    same_build: bool
 
 
 def main() -> None:
@@ -36,18 +62,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--onnx-python", required=True, help="one that has onnxruntime")
-    parser.add_argument("--tflite-python", required=True, help="one that has tensorflow-cpu")
-    parser.add_argument("--count", type=int, default=40, help="cases of each graph")
+    parser.add_argument("--onnx-python", type=Path, required=True, help="one that has onnxruntime")
+    parser.add_argument("--tflite-python", type=Path, required=True, help="one that has tensorflow-cpu")
+    parser.add_argument(
+        "--library", type=Path, required=True, help="libtflite_desktop.so, beside the AAR's library"
+    )
+    parser.add_argument("--data", type=Path, help="a dataset folder; default: the golden pack, then noise")
+    parser.add_argument("--count", type=int, default=100, help="cases of each graph")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    pythons = {Engine.ONNX: given.onnx_python, Engine.TFLITE: given.tflite_python}
+    sources = (
+        Source("onnxruntime", Engine.ONNX, str(given.onnx_python.absolute()), "onnx", same_build=True),
+        Source(
+            "the AAR's library", Engine.TFLITE, sys.executable, str(given.library.resolve()), same_build=True
+        ),
+        Source(
+            "tensorflow-cpu", Engine.TFLITE, str(given.tflite_python.absolute()), "tflite", same_build=False
+        ),
+    )
     bundle = Bundle.open(given.bundle)
-    made = processed(bundle, given.count, np.random.default_rng(given.seed))
+    if given.data is not None:
+        made = processed_data(bundle, Dataset.open(given.data), given.count)
+    else:
+        made = processed_golden(bundle, given.count, np.random.default_rng(given.seed))
     given.out.mkdir(parents=True, exist_ok=True)
     values = bytearray()
     graphs: list[dict[str, Any]] = []
-    for engine, python in pythons.items():
+    for engine in Engine:
         wanted = [
             (variant, graph)
             for variant in bundle.manifest.variants
@@ -55,15 +96,51 @@ def main() -> None:
             if graph.engine is engine
         ]
         inputs = [component_inputs(bundle, graph, made, given.count) for _, graph in wanted]
-        found = computed(bundle, [graph for _, graph in wanted], inputs, python)
-        for (variant, graph), arrays, (version, outputs) in zip(wanted, inputs, found, strict=True):
-            graphs.append(described(variant, graph, version, arrays, outputs, values))
+        entries = [
+            described(variant, graph, arrays, values)
+            for (variant, graph), arrays in zip(wanted, inputs, strict=True)
+        ]
+        for source in sources:
+            if source.engine is engine:
+                found = computed(bundle, [graph for _, graph in wanted], inputs, source)
+                for entry, (_, graph), (version, outputs) in zip(entries, wanted, found, strict=True):
+                    entry["references"].append(reference(source, graph, version, outputs, values))
+        graphs += entries
     (given.out / "arrays.bin").write_bytes(values)
-    listing = {"bundle": str(given.bundle.resolve()), "cases": given.count, "graphs": graphs}
+    ranking = "similarity" if "match" in runnable_tasks(bundle.manifest) else "largest"
+    listing = {
+        "bundle": str(given.bundle.resolve()),
+        "cases": given.count,
+        "ranking": ranking,
+        "graphs": graphs,
+    }
     (given.out / "arrays.json").write_text(json.dumps(listing, indent=1) + "\n")
 
 
-def processed(bundle: Bundle, count: int, random: np.random.Generator) -> Made:
+def processed_data(bundle: Bundle, dataset: Dataset, count: int) -> Made:
+    """What processors make of pictures with first captions, or with questions where a bundle answers."""
+    if "match" in runnable_tasks(bundle.manifest):
+        pairs = [(sample.image, sample.captions[0]) for sample in dataset.samples[:count]]
+    else:
+        questions = questions_of(dataset)[:: len(dataset) // count]  # of many pictures
+        pairs = [(dataset.samples[each.sample].image, each.text) for each in questions[:count]]
+    made: Made = {}
+    for name, processor in bundle.manifest.processors.items():
+        if isinstance(processor, TextProcessor):
+            tokenizer = Tokenizer(bundle.read(processor.file), processor)
+            made[name] = [encoded(tokenizer, text) for _, text in pairs]
+        elif isinstance(processor, ImageProcessor):
+            made[name] = [{PortKind.PIXELS: load_pixels(picture, processor)[None]} for picture, _ in pairs]
+    return made
+
+
+def encoded(tokenizer: Tokenizer, text: str) -> dict[PortKind, NDArray[Any]]:
+    """A text's ids and mask, each [1, T]."""
+    encoding = tokenizer.encode([text])
+    return {PortKind.TOKEN_IDS: encoding.ids[:1], PortKind.ATTENTION_MASK: encoding.mask[:1]}
+
+
+def processed_golden(bundle: Bundle, count: int, random: np.random.Generator) -> Made:
     """What processors make of the golden inputs, then noise where pictures run out."""
     made: Made = {}
     for name, given in bundle.golden().inputs.items():
@@ -74,10 +151,7 @@ def processed(bundle: Bundle, count: int, random: np.random.Generator) -> Made:
                 pixels = np.asarray(Image.open(bundle.file(each.pixels)).convert("RGB"))
                 made[name].append({PortKind.PIXELS: pixels[None]})
             elif isinstance(each, GoldenText) and isinstance(processor, TextProcessor):
-                encoding = Tokenizer(bundle.read(processor.file), processor).encode([each.text])
-                made[name].append(
-                    {PortKind.TOKEN_IDS: encoding.ids[:1], PortKind.ATTENTION_MASK: encoding.mask[:1]}
-                )
+                made[name].append(encoded(Tokenizer(bundle.read(processor.file), processor), each.text))
         first = made[name][0]
         while PortKind.PIXELS in first and len(made[name]) < count:
             noise = random.integers(0, 256, first[PortKind.PIXELS].shape, dtype=np.uint8)
@@ -98,9 +172,9 @@ def component_inputs(bundle: Bundle, graph: GraphSpec, made: Made, count: int) -
 
 
 def computed(
-    bundle: Bundle, graphs: list[GraphSpec], inputs: list[Arrays], python: str
+    bundle: Bundle, graphs: list[GraphSpec], inputs: list[Arrays], source: Source
 ) -> list[tuple[str, Arrays]]:
-    """Per graph, all of one engine: its version and the outputs, from the Python that has it."""
+    """Per graph, all of one engine: the engine's version and the outputs."""
     if not graphs:
         return []
     with tempfile.TemporaryDirectory() as folder:
@@ -109,25 +183,35 @@ def computed(
             work.mkdir()
             (work / "graph").write_bytes(bundle.read(graph.file))
             np.savez(work / "inputs.npz", **arrays)  # type: ignore[arg-type]
-        command = [python, str(HERE / "run_graphs.py"), graphs[0].engine.value, *map(str, works)]
-        subprocess.run(command, check=True)
+        command = [source.python, "-m", "tests.android.run_graphs", source.runs, *map(str, works)]
+        subprocess.run(command, check=True, cwd=ROOT)
         found = [dict(np.load(work / "outputs.npz")) for work in works]
     return [(str(outputs.pop("version")), outputs) for outputs in found]
 
 
-def described(
-    variant: str, graph: GraphSpec, version: str, inputs: Arrays, outputs: Arrays, values: bytearray
-) -> dict[str, Any]:
-    """A graph's entry in arrays.json; its arrays' values are appended."""
+def described(variant: str, graph: GraphSpec, inputs: Arrays, values: bytearray) -> dict[str, Any]:
+    """A graph's entry in arrays.json, without references; its inputs' values are appended."""
     return {
         "variant": variant,
         "component": graph.component,
         "engine": graph.engine.value,
-        "engine_version": version,
         "precision": graph.precision.value,
         "file": graph.file,
         "signature": graph.signature,
         "inputs": [stored(spec, inputs, values) for spec in graph.inputs],
+        "references": [],
+    }
+
+
+def reference(
+    source: Source, graph: GraphSpec, version: str, outputs: Arrays, values: bytearray
+) -> dict[str, Any]:
+    """What a source gave; its values are appended."""
+    floats = graph.precision.value.startswith("fp")
+    return {
+        "source": source.name,
+        "version": version,
+        "tolerance": TOLERANCE if source.same_build or floats else None,
         "outputs": [stored(spec, outputs, values) for spec in graph.outputs],
     }
 
