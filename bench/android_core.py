@@ -1,18 +1,22 @@
-"""How long the Android core takes from a decoded picture to pixels on a desktop JVM, and the Python runtime.
+"""How long the Android core's own work takes on a desktop JVM, and in the Python runtime.
 
-    mvn -q -f android_demo test-compile
+    mvn -q -f android_demo/pom.xml -pl core test-compile \\
+        dependency:build-classpath -Dmdep.outputFile=target/classpath
+    make export
     python -m bench.android_core [--runs 30]
 
-Both take turns, picture by picture, in one run, and their pixels must be equal. The JVM starts from ARGB, to
-which Android decodes; the runtime from Pillow's RGB.
+Pictures to pixels, texts to ids, embeddings to a ranking. Both take turns, run by run, and what they make
+must be equal. The JVM starts from ARGB, to which Android decodes; the runtime from Pillow's RGB.
 """
 
 from __future__ import annotations
 
 import statistics
 import subprocess
+import tempfile
 import time
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,17 +26,37 @@ import numpy as np
 from PIL import Image
 
 from bench.timing import machine
+from pocketvl.data.dataset import Dataset
+from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import Filter, ImageProcessor, ResizeMode
+from pocketvl_runtime.manifest import Filter, ImageProcessor, ResizeMode, TextProcessor
+from pocketvl_runtime.tasks import probabilities, ranked_answers, similarities
+from pocketvl_runtime.text import Tokenizer
 from tests.android.picture_cases import clip, stretched, waves
 
 _CORE = Path("android_demo/core/target")
-_MAIN = "dev.pocketvl.core.image.ImageProcessorBenchmark"
+_MAIN = "dev.pocketvl.core.tasks.CoreBenchmark"
 _ORIENTATION, _SEED, _WARMUP = 0x0112, 7, 10
+_TEXTS, _RANKED, _DIMENSION, _SCALE = 100, 1000, 256, 30.0
 
 
 @dataclass(frozen=True)
 class Task:
+    """Something that both do.
+
+    Attributes:
+        name: of the row.
+        line: what makes it in the JVM.
+        python: does it here, and gives the bytes that both must give.
+    """
+
+    name: str
+    line: str
+    python: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class PictureCase:
     """A picture, and the size it is brought to: the shorter edge and the middle, or both edges."""
 
     width: int
@@ -42,18 +66,25 @@ class Task:
     size: int
     filter: Filter
 
-    def line(self) -> str:
-        """As the benchmark of the JVM reads it."""
-        return f"{self.width} {self.height} {self.orientation} {_SEED} {self.mode} {self.size} {self.filter}"
+    def task(self) -> Task:
+        """From a decoded picture to pixels; an upright one is not copied, as a decoder's would not be."""
+        image, processor = self._image(), self._processor()
 
-    def processor(self) -> ImageProcessor:
-        """As the runtime has it."""
+        def run() -> bytes:
+            upright = image if self.orientation == 1 else open_image(image)
+            return preprocess(upright, processor).tobytes()
+
+        how = f"{self.mode} {self.size} {self.filter}"
+        name = f"{self.width} x {self.height}, orientation {self.orientation}, to {how}"
+        line = f"picture {self.width} {self.height} {self.orientation} {_SEED} {how}"
+        return Task(name, line, run)
+
+    def _processor(self) -> ImageProcessor:
         if self.mode is ResizeMode.EXACT:
             return stretched(self.size, self.size, self.filter)
         return clip(self.size, self.filter)
 
-    def image(self) -> Image.Image:
-        """RGB, with its orientation."""
+    def _image(self) -> Image.Image:
         argb = waves(self.width, self.height, _SEED, opaque=True)
         image = Image.fromarray(np.stack([argb >> shift & 255 for shift in (16, 8, 0)], -1).astype(np.uint8))
         image.getexif()[_ORIENTATION] = self.orientation
@@ -61,18 +92,50 @@ class Task:
 
 
 _SHORTEST, _EXACT = ResizeMode.SHORTEST_EDGE, ResizeMode.EXACT
-TASKS = (
-    Task(640, 480, 1, _SHORTEST, 224, Filter.BICUBIC),
-    Task(4000, 3000, 1, _SHORTEST, 224, Filter.BICUBIC),
-    Task(4000, 3000, 6, _SHORTEST, 224, Filter.BICUBIC),
-    Task(4000, 3000, 1, _EXACT, 224, Filter.BILINEAR),
-    Task(4000, 3000, 1, _EXACT, 384, Filter.BICUBIC),
+PICTURES = (
+    PictureCase(640, 480, 1, _SHORTEST, 224, Filter.BICUBIC),
+    PictureCase(4000, 3000, 1, _SHORTEST, 224, Filter.BICUBIC),
+    PictureCase(4000, 3000, 6, _SHORTEST, 224, Filter.BICUBIC),
+    PictureCase(4000, 3000, 1, _EXACT, 224, Filter.BILINEAR),
+    PictureCase(4000, 3000, 1, _EXACT, 384, Filter.BICUBIC),
 )
+
+
+def token_task(bundle: Bundle, texts: list[str], folder: Path) -> Task:
+    """Texts to ids, one by one."""
+    name, processor = next(
+        (name, each) for name, each in bundle.manifest.processors.items() if isinstance(each, TextProcessor)
+    )
+    tokenizer = Tokenizer(bundle.read(processor.file), processor)
+    file = folder / "texts"
+    file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+
+    def run() -> bytes:
+        return b"".join(tokenizer.encode([text]).ids.astype("<i4").tobytes() for text in texts)
+
+    return Task(f"{len(texts)} captions to ids", f"tokens {bundle.root} {name} {file}", run)
+
+
+def ranking_task(folder: Path) -> Task:
+    """Embeddings of a picture and of many texts to ranked probabilities."""
+    vectors = np.random.default_rng(_SEED).standard_normal((1 + _RANKED, _DIMENSION), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    file = folder / "vectors"
+    file.write_bytes(vectors.astype("<f4").tobytes())
+    names = [str(number) for number in range(_RANKED)]
+
+    def run() -> bytes:
+        shares = probabilities(similarities(vectors[0], vectors[1:]), _SCALE)
+        ranked = ranked_answers(names, shares, _RANKED)
+        return np.array([int(answer.answer) for answer in ranked], "<i4").tobytes()
+
+    name = f"{_RANKED} embeddings of {_DIMENSION} ranked"
+    return Task(name, f"ranking {file} {_DIMENSION} {_SCALE}", run)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One task done: milliseconds by the clock, CPU time of the thread that works, and the pixels' CRC-32."""
+    """One task done: milliseconds by the clock, CPU time of the thread that works, and the bytes' CRC-32."""
 
     ms: float
     cpu_ms: float
@@ -82,13 +145,14 @@ class Run:
 class Jvm:
     """The benchmark's process, which does one task at a time when told to."""
 
-    def __init__(self, tasks: tuple[Task, ...]) -> None:
+    def __init__(self, tasks: Sequence[Task]) -> None:
         """Starts it and hands the tasks over."""
-        path = ":".join(str(_CORE / each) for each in ("classes", "test-classes"))
+        libraries = (_CORE / "classpath").read_text().strip()
+        path = ":".join([*(str(_CORE / each) for each in ("classes", "test-classes")), libraries])
         command = ["java", "-XX:+UseSerialGC", "-Xmx1g", "-cp", path, _MAIN]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for task in tasks:
-            self._ask(task.line())
+            self._ask(task.line)
 
     def run(self, number: int) -> Run:
         """Does one task."""
@@ -104,7 +168,7 @@ class Jvm:
         print(line, file=_stream(self._process.stdin), flush=True)
         answer = _stream(self._process.stdout).readline()
         if not answer:
-            raise click.ClickException("the JVM ended; run `mvn -f android_demo test-compile` first")
+            raise click.ClickException("the JVM ended; run the `mvn` line of this file first")
         return answer
 
 
@@ -113,48 +177,49 @@ def _stream(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
-def _python(image: Image.Image, task: Task) -> Run:
-    """Likewise; a picture that lies upright is not copied, for a decoder's would not be."""
+def _python(task: Task) -> Run:
     begin, cpu_begin = time.perf_counter(), time.thread_time()
-    upright = image if task.orientation == 1 else open_image(image)
-    pixels = preprocess(upright, task.processor())
+    made = task.python()
     ms, cpu_ms = 1e3 * (time.perf_counter() - begin), 1e3 * (time.thread_time() - cpu_begin)
-    return Run(ms, cpu_ms, zlib.crc32(pixels.tobytes()))
+    return Run(ms, cpu_ms, zlib.crc32(made))
 
 
 @click.command()
 @click.option("--runs", default=30, show_default=True)
-def main(runs: int) -> None:
+@click.option("--bundle", "root", default="build/tabletop-clip", show_default=True, help="Whose tokenizer.")
+@click.option("--data", default="build/tabletop-eval", show_default=True, help="Whose captions.")
+def main(runs: int, root: str, data: str) -> None:
     """Print the medians."""
-    jvm = Jvm(TASKS)
-    click.echo(f"{machine()}; ms, medians of {runs} runs in turns, after {_WARMUP}; (CPU time)\n")
-    click.echo("| picture | orientation | to | JVM, first run | JVM | Python |\n|---|---|---|---|---|---|")
-    for number, task in enumerate(TASKS):
-        ours, theirs = _in_turns(jvm, number, runs)
-        to = f"{task.size}, {task.mode}, {task.filter}"
-        cells = [f"{task.width} x {task.height}", str(task.orientation), to, f"{ours[0].ms:.0f}"]
-        cells += [_medians(each[_WARMUP:]) for each in (ours, theirs)]
-        click.echo(f"| {' | '.join(cells)} |")
-    jvm.close()
+    texts = [sample.captions[0] for sample in Dataset.open(data).samples[:_TEXTS]]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tasks = [case.task() for case in PICTURES]
+        tasks += [token_task(Bundle.open(root), texts, folder), ranking_task(folder)]
+        jvm = Jvm(tasks)
+        click.echo(f"{machine()}; ms, medians of {runs} runs in turns, after {_WARMUP}; (CPU time)\n")
+        click.echo("| task | JVM, first run | JVM | Python |\n|---|---|---|---|")
+        for number, task in enumerate(tasks):
+            ours, theirs = _in_turns(jvm, number, task, runs)
+            cells = [task.name, f"{ours[0].ms:.1f}", *(_medians(each[_WARMUP:]) for each in (ours, theirs))]
+            click.echo(f"| {' | '.join(cells)} |")
+        jvm.close()
 
 
-def _in_turns(jvm: Jvm, number: int, runs: int) -> tuple[list[Run], list[Run]]:
+def _in_turns(jvm: Jvm, number: int, task: Task, runs: int) -> tuple[list[Run], list[Run]]:
     """The runs of both sides, the first ones included."""
-    task = TASKS[number]
-    image = task.image()
     ours: list[Run] = []
     theirs: list[Run] = []
     for _ in range(runs + _WARMUP):
         ours.append(jvm.run(number))
-        theirs.append(_python(image, task))
+        theirs.append(_python(task))
         if ours[-1].checksum != theirs[-1].checksum:
-            raise click.ClickException(f"{task}: the pixels differ")
+            raise click.ClickException(f"{task.name}: what both made differs")
     return ours, theirs
 
 
 def _medians(runs: list[Run]) -> str:
     ms, cpu_ms = statistics.median(run.ms for run in runs), statistics.median(run.cpu_ms for run in runs)
-    return f"{ms:.1f} ({cpu_ms:.1f})"
+    return f"{ms:.2f} ({cpu_ms:.2f})"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 package dev.pocketvl.core.image;
 
 /** Large pictures that take no room: colours that rise, each at a pace of its own, and wrap around. */
-final class Waves {
+public final class Waves {
     private Waves() {}
 
     /** The same as {@code waves} of tests/android/picture_cases.py. */
-    static int[] argb(int width, int height, int seed, boolean opaque) {
+    public static int[] argb(int width, int height, int seed, boolean opaque) {
         int[] argb = new int[width * height];
         for (int y = 0, i = 0; y < height; y++) {
             for (int x = 0; x < width; x++, i++) {
