@@ -5,6 +5,8 @@ TEST_BUNDLES ?= build/tabletop-clip build/tabletop-vilt
 # Pictures, captions and questions of the bundles' world, written by make export; without them the golden pack and noise.
 TEST_DATA ?= $(wildcard build/tabletop-eval)
 TFLITE := $(ANDROID)/tflite/libtflite_desktop.so
+# The app's tests want aapt2.
+APP_TESTS = $(if $(shell command -v aapt2),-P app -Dpocketvl.scenes=$(abspath $(TEST_DATA)))
 # Engines in Python of the versions that the Java packages have: ONNX Runtime in an environment of its own, TensorFlow
 # in that of make test-old-tflite.
 POM_VERSION = $(shell sed -n 's/.*<$(1)\.version>\(.*\)<.*/\1/p' android_demo/pom.xml)
@@ -26,7 +28,8 @@ android-test: $(READY) android-tflite $(ONNX_PYTHON) $(OLD_TFLITE_READY) ## the 
 		--library $(TFLITE) $(addprefix --data ,$(TEST_DATA)) || exit 1; done
 	@mvn -q -B -f android_demo/pom.xml verify -Dpocketvl.cases=$(CURDIR)/$(ANDROID)/cases \
 		-Dpocketvl.arrays=$(call colons,$(arrays)) -Dpocketvl.bundles=$(call colons,$(abspath $(TEST_BUNDLES))) \
-		-Dpocketvl.tflite.library=$(CURDIR)/$(TFLITE)
+		-Dpocketvl.tflite.library=$(CURDIR)/$(TFLITE) $(APP_TESTS)
+	@$(if $(APP_TESTS),,echo "the app's screens were not tested: aapt2 is missing (make android-packages)" >&2)
 
 android-tflite: android-tools ## TFLite's library out of its AAR, for a desktop JVM, in build/android/tflite
 	@mvn -q -B -f android_demo/pom.xml -pl tflite-classes process-resources

@@ -9,4 +9,5 @@ android: ## build/android/pocketvl-demo.apk, signed and checked (BUNDLES=folders
 	@$(PYTHON) -m android_demo.build_apk $(if $(ORT_AAR),--ort-aar $(ORT_AAR)) $(BUNDLES)
 
 android-packages: ## install what `make android` needs from Debian
+	apt-get update -qq
 	apt-get install -y --no-install-recommends $(ANDROID_PACKAGES)

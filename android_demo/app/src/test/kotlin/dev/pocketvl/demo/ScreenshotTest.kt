@@ -19,24 +19,23 @@ import java.nio.file.Paths
 
 /**
  * Pictures of every screen, light and dark, with the models of the demo and scenes that they know; to be looked at. Wants
- * `-Dpocketvl.bundles` (the folder of tabletop-clip and tabletop-vilt) and `-Dpocketvl.photos` (a folder of scenes).
+ * `-Dpocketvl.bundles=.../tabletop-clip:.../tabletop-vilt` and `-Dpocketvl.scenes` (a folder of scenes).
  */
 @RunWith(ParameterizedRobolectricTestRunner::class)
 @Config(qualifiers = "w411dp-h891dp-xhdpi")
 class ScreenshotTest(private val theme: String) {
     private val app get() = RuntimeEnvironment.getApplication() as DesktopApplication
-    private val bundles = System.getProperty("pocketvl.bundles").orEmpty()
-    private val photos = File(System.getProperty("pocketvl.photos").orEmpty())
+    private val bundles = System.getProperty("pocketvl.bundles").orEmpty().split(':').filter(String::isNotEmpty)
+    private val scenes = File(System.getProperty("pocketvl.scenes").orEmpty())
 
     @Before
     fun prepare() {
-        assumeTrue("no -Dpocketvl.bundles: no picture is taken", bundles.isNotEmpty() && photos.isDirectory)
+        assumeTrue("no -Dpocketvl.bundles: no picture is taken", bundles.isNotEmpty() && scenes.isDirectory)
         RuntimeEnvironment.setQualifiers("+$theme")
-        app.install(Paths.get(bundles, "tabletop-clip"))
-        app.install(Paths.get(bundles, "tabletop-vilt"))
+        bundles.forEach { app.install(Paths.get(it)) }
     }
 
-    private fun scenes() = photos.walk().filter { it.extension in setOf("png", "jpg") }.sorted().take(30).toList()
+    private fun scenes() = scenes.walk().filter { it.extension in setOf("png", "jpg") }.sorted().take(30).toList()
 
     private fun main(): MainActivity {
         val screen = Robolectric.buildActivity(MainActivity::class.java).setup().get()
