@@ -1,4 +1,4 @@
-"""What the conformance suite needs of a family: a tiny folder, and what transformers makes of inputs.
+"""What the conformance suite needs of a model_type: a tiny folder, and what transformers makes of inputs.
 
 A new family is one more entry of `CASES`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from pocketvl.families.base import Contract
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
-from tests.families.tiny_siglip import make_tiny_siglip
+from tests.families.tiny_siglip import PATCH_SIZE, make_tiny_siglip
 from tests.families.vilt_folder import make_vilt_folder
 
 Inputs = Mapping[str, NDArray[np.generic]]
@@ -29,15 +30,17 @@ Outputs = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class FamilyCase:
-    """One family.
+    """One model_type.
 
     Attributes:
         name: its model_type.
+        family: the name of its entry in `FAMILIES`.
         tiny: writes a whole folder: two layers or so, every parameter drawn from a seed, biases included.
         reference: (folder, contract, inputs) -> outputs by "component.port", by transformers' own classes.
     """
 
     name: str
+    family: str
     tiny: Callable[[Path], Path]
     reference: Callable[[Path, Contract, Inputs], Outputs]
 
@@ -65,6 +68,25 @@ def _siglip(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
     model = SiglipModel.from_pretrained(folder, dtype=torch.float32).train(False)
     with torch.no_grad():
         seen = model.get_image_features(pixel_values=normalized(contract, inputs["pixels"]))
+        read = model.get_text_features(input_ids=torch.from_numpy(inputs["ids"]).long())
+    return _embeddings(seen, read)
+
+
+def _naflex(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
+    """SigLIP 2 reads a picture as a list of patches, each row by row with its colours last."""
+    from transformers import Siglip2Model
+
+    model = Siglip2Model.from_pretrained(folder, dtype=torch.float32).train(False)
+    pixels = normalized(contract, inputs["pixels"])
+    rows, columns = (pixels.shape[side] // PATCH_SIZE for side in (2, 3))
+    patches = F.unfold(pixels, PATCH_SIZE, stride=PATCH_SIZE)
+    patches = patches.reshape(len(pixels), 3, PATCH_SIZE**2, rows * columns).permute(0, 3, 2, 1).flatten(2)
+    with torch.no_grad():
+        seen = model.get_image_features(
+            pixel_values=patches,
+            pixel_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long),
+            spatial_shapes=torch.tensor([[rows, columns]] * len(patches)),
+        )
         read = model.get_text_features(input_ids=torch.from_numpy(inputs["ids"]).long())
     return _embeddings(seen, read)
 
@@ -103,8 +125,9 @@ def _vilt(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
 
 
 CASES = (
-    FamilyCase("clip", make_tiny_clip, _clip),
-    FamilyCase("siglip", make_tiny_siglip, _siglip),
-    FamilyCase("vision-text-dual-encoder", make_tiny_dual, _dual_encoder),
-    FamilyCase("vilt", make_vilt_folder, _vilt),
+    FamilyCase("clip", "clip", make_tiny_clip, _clip),
+    FamilyCase("siglip", "siglip", make_tiny_siglip, _siglip),
+    FamilyCase("siglip2", "siglip", partial(make_tiny_siglip, patches=36), _naflex),
+    FamilyCase("vision-text-dual-encoder", "vision-text-dual-encoder", make_tiny_dual, _dual_encoder),
+    FamilyCase("vilt", "vilt", make_vilt_folder, _vilt),
 )

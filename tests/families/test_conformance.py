@@ -224,7 +224,7 @@ RUN: Mapping[Engine, Callable[[Path, Iterator[dict[str, NDArray[np.generic]]], s
 
 
 def test_every_family_has_a_case_and_every_engine_is_run() -> None:
-    assert {case.name for case in CASES} == {family.name for family in FAMILIES}
+    assert {case.family for case in CASES} == {family.name for family in FAMILIES}
     assert set(RUN) == set(Engine)
 
 
@@ -312,7 +312,7 @@ def failures(limits: ParityLimits, reference: NDArray[np.float32], found: NDArra
 def test_lowered_components_are_within_the_familys_tolerances(
     tried: Tried, engine: Engine, precision: Precision
 ) -> None:
-    (family,) = (each for each in FAMILIES if each.name == tried.case.name)
+    (family,) = (each for each in FAMILIES if each.name == tried.case.family)
     for name, component in tried.prepared.items():
         found = tried.run(name, engine, precision)
         reference = run_torch(component, tried.inputs)
@@ -481,6 +481,8 @@ HOSTILE: Mapping[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_what_is_wrong_with_a_folder_is_one_clear_line(tried: Tried, kind: str, tmp_path: Path) -> None:
     spoil, says = HOSTILE[kind]
+    if spoil is _image_size and tried.case.name == "siglip2":
+        pytest.skip("a NaFlex model takes pictures of any size")
     folder = tried.case.tiny(tmp_path / "spoiled")
     spoil(folder)
     with pytest.raises(SourceError, match=says) as caught:
