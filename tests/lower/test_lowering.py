@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated
 from torch import nn
 
 from pocketvl.errors import LoweringError
@@ -106,6 +107,15 @@ def test_weights_are_called_as_in_torch() -> None:
         names = [tensor.name.decode() for tensor in tensors]
         assert expected <= set(names)
         assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("suffix", TFLITE)
+def test_tflite_graphs_hold_their_weights_themselves(suffix: str) -> None:
+    """TFLite 2.16's C API does not find what is appended to the file."""
+    content = lowered().path(COMPONENTS[-1], suffix).read_bytes()
+    model = schema_py_generated.ModelT.InitFromPackedBuf(content, 0)
+    assert not [buffer for buffer in model.buffers if buffer.offset or buffer.size]
+    assert any(buffer.data is not None and len(buffer.data) > 1000 for buffer in model.buffers)
 
 
 def test_fp16_halves_the_weights() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pocketvl.errors import LoweringError
 from pocketvl.lower.quiet import quiet
-from pocketvl.lower.tflite.export import WEIGHT_BEARING
-from pocketvl.lower.tflite.graph import check_ops_tflite, op_counts_tflite
+from pocketvl.lower.tflite.export import WEIGHT_BEARING, write_tflite
+from pocketvl.lower.tflite.graph import check_ops_tflite, op_counts_tflite, read_tflite
 
 
 def cast_fp16_tflite(source: Path, target: Path) -> None:
@@ -44,4 +44,6 @@ def cast_fp16_tflite(source: Path, target: Path) -> None:
             )
         content = tool.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
     target.write_bytes(bytes(content))
+    # The quantizer appends weights to the file, where TFLite 2.16's C API does not look; within, every API finds them.
+    write_tflite(read_tflite(target), target)
     check_ops_tflite(target)

@@ -116,7 +116,7 @@ class _Rewritten(GraphStage):
 class CastFp16(_Rewritten):
     """A graph with its weights in fp16."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = ("onnx", "ai-edge-quantizer", "ai-edge-litert")
 
     @property
