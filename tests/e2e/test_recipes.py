@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pocketvl.evaluate.report import Report
 from pocketvl.evaluate.report_json import read_report
 from pocketvl_runtime.manifest import Manifest, Precision
 from tests.e2e.conftest import Exported, pocketvl
@@ -87,6 +88,14 @@ def test_a_recipe_that_trains_goes_on_after_a_kill(exported: Exported, tmp_path:
     assert set(Manifest.read(out / "manifest.json").variants) == {"onnx-int4", "tflite-int4"}
 
 
+def assert_sizes_are_told(report: Report, narrowest: str) -> None:
+    """What choices take is known before their files are written, but for what an int8 layer has around it."""
+    assert report.search is not None
+    told = min(trial.size_bytes for trial in report.search.trials)
+    written = report.variants[narrowest].size_bytes
+    assert 0.99 * written < told < written + 1000 * len(report.search.bits)
+
+
 @pytest.mark.slow
 def test_a_search_keeps_to_its_budget_and_shows_what_it_tried(exported: Exported, tmp_path: Path) -> None:
     uniform = read_report(exported.bundle / "report.json").variants["tflite-int8"].size_bytes
@@ -99,6 +108,7 @@ def test_a_search_keeps_to_its_budget_and_shows_what_it_tried(exported: Exported
     assert len(report.search.trials) == 6
     assert set(report.search.bits.values()) == {4, 8}
     assert report.variants["tflite-mixed"].size_bytes <= 0.93 * uniform
+    assert_sizes_are_told(report, "tflite-int4")
     assert "onnx-mixed" in Manifest.read(tmp_path / "b" / "manifest.json").variants
 
     more = ["--budget", "latency_ms=1000", "--engine", "onnx", "--trials", 2, "--sampler", "tpe"]
@@ -107,6 +117,7 @@ def test_a_search_keeps_to_its_budget_and_shows_what_it_tried(exported: Exported
     report = read_report(tmp_path / "d" / "report.json")
     assert report.search is not None
     assert all((trial.latency_ms or 0) > 0 for trial in report.search.trials)
+    assert_sizes_are_told(report, "onnx-int4")
 
     more = ["--budget", "size=1KB"]
     done = pocketvl(*words(exported, "search", tmp_path / "c", *more), cache=exported.cache)

@@ -49,6 +49,7 @@ class EngineBackend(ABC):
         tools: distributions that write its graphs; a result made with another version is another result.
         runtime: distribution that runs its graphs.
         forms: of quantized layers that it runs.
+        block_scale_bytes: what the scale of a block of weights takes in its graphs.
     """
 
     engine: ClassVar[Engine]
@@ -56,6 +57,7 @@ class EngineBackend(ABC):
     tools: ClassVar[tuple[str, ...]]
     runtime: ClassVar[str]
     forms: ClassVar[frozenset[Form]]
+    block_scale_bytes: ClassVar[int]
 
     @property
     def suffix(self) -> str:

@@ -51,6 +51,7 @@ _STUDY_FILE = "study.log"
 _MOST_CHOOSING = 1000
 _THREADS, _WARMUP, _RUNS = 2, 10, 60
 _SIMULATED_BATCH = 100
+_CHANNEL_BYTES = 12  # a scale, and the zero point of 64 bits that TFLite has
 
 
 @dataclass(frozen=True)
@@ -264,7 +265,7 @@ class _Search:
                 for bits in self.stored:
                     stored = [quantized[bits].layers[name] for name in layers]
                     if all(layer.spec.weights.bits == bits for layer in stored):
-                        bytes_of[bits] = sum(_bytes_of(layer) for layer in stored)
+                        bytes_of[bits] = sum(_bytes_of(layer, self.request.engine) for layer in stored)
                         loss_of[bits] = sum(losses[bits].get(name, 0.0) for name in layers)
                 if 32 in self.request.widths:
                     bytes_of[32] = 4 * sum(quantized[8].layers[name].weights.size for name in layers)
@@ -398,11 +399,12 @@ class _Search:
         )
 
 
-def _bytes_of(layer: QuantizedLayer) -> int:
-    """Weights, scales and zero points as engines store them: bits side by side, scales of groups fp16."""
+def _bytes_of(layer: QuantizedLayer, engine: Engine) -> int:
+    """Weights, scales and zero points as an engine stores them, bits side by side."""
     bits = layer.spec.weights.bits
     zeros = 0 if layer.zero_point is None else layer.zero_point.size * bits // 8
-    return layer.weights.size * bits // 8 + zeros + layer.scale.size * (2 if layer.scale.ndim == 2 else 12)
+    scale = backend_of(engine).block_scale_bytes if layer.scale.ndim == 2 else _CHANNEL_BYTES
+    return layer.weights.size * bits // 8 + zeros + layer.scale.size * scale
 
 
 def _median_ms(component: str, engine: Engine, content: bytes) -> float:

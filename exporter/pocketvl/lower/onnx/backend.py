@@ -27,6 +27,7 @@ class OnnxBackend(EngineBackend):
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnx-ir", "onnxsim")
     runtime: ClassVar[str] = "onnxruntime"
     forms: ClassVar[frozenset[Form]] = frozenset(Form)
+    block_scale_bytes: ClassVar[int] = 4
 
     def export(
         self,

@@ -32,6 +32,7 @@ class TfliteBackend(EngineBackend):
     )
     runtime: ClassVar[str] = "ai-edge-litert"
     forms: ClassVar[frozenset[Form]] = frozenset(Form) - {Form.FREE_BLOCKS}
+    block_scale_bytes: ClassVar[int] = 2
 
     def export(
         self,

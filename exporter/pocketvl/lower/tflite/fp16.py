@@ -44,6 +44,6 @@ def cast_fp16_tflite(source: Path, target: Path) -> None:
             )
         content = tool.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
     target.write_bytes(bytes(content))
-    # The quantizer appends weights to the file, where TFLite 2.16's C API does not look; within, every API finds them.
+    # The quantizer appends weights to the file, where TFLite 2.16's C API does not look.
     write_tflite(read_tflite(target), target)
     check_ops_tflite(target)
