@@ -155,8 +155,9 @@ def _measured(runners: Sequence[_Runner], peak: int | None, keep_samples: bool) 
 
 
 def _latency(values: Sequence[float], keep_samples: bool) -> Latency:
-    p10, median, p90 = (float(value) for value in np.percentile(values, (10, 50, 90)))
-    return Latency(p10, median, p90, max(values), len(values), tuple(values) if keep_samples else None)
+    p10, median, p90, p99 = (float(value) for value in np.percentile(values, (10, 50, 90, 99)))
+    samples = tuple(values) if keep_samples else None
+    return Latency(p10, median, p90, max(values), len(values), p99, samples)
 
 
 def _golden_image(bundle: Bundle) -> Path:
