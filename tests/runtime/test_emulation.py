@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
@@ -58,7 +57,3 @@ def test_the_kernels_architecture_is_that_of_the_process(
 
 def test_without_proc_nothing_tells(tmp_path: Path) -> None:
     assert is_emulated(tmp_path) is None
-
-
-def test_the_links_are_the_kernels() -> None:
-    assert os.readlink("/proc/self/exe") == os.readlink("/proc/thread-self/exe")

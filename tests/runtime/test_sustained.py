@@ -39,7 +39,11 @@ def test_answers_go_on_for_the_time_asked_for() -> None:
 
 
 def test_a_slow_answer_is_one_all_the_same() -> None:
-    found = answer_for(0.01, lambda: time.sleep(0.05) or 50.0, lambda elapsed: None)
+    def answer() -> float:
+        time.sleep(0.05)
+        return 50.0
+
+    found = answer_for(0.01, answer, lambda elapsed: None)
     assert list(found.ms) == [50.0]
 
 
