@@ -1,0 +1,38 @@
+/* What there is to run: a text file that the computer writes beside the bundle, so that no JSON is read here.
+ *
+ * BUNDLE.inputs/plan has one thing a line, its parts separated by tabs:
+ *
+ *     pocketvl-bench-plan 1
+ *     bundle  NAME  SHA-256 of manifest.json
+ *     graph   VARIANT  STAGE  FILE, relative to the bundle  SIGNATURE, empty for the only one
+ *     input   NAME  FILE in BUNDLE.inputs, raw bytes        (of the graph above it)
+ */
+#ifndef POCKETVL_PLAN_H
+#define POCKETVL_PLAN_H
+
+#include <stddef.h>
+
+enum { MAX_GRAPHS = 256, MAX_INPUTS = 8 };
+
+struct input {
+    char *name;
+    void *data;
+    size_t bytes;
+};
+
+struct graph_plan {
+    char *variant, *stage, *file, *signature;
+    struct input inputs[MAX_INPUTS];
+    int input_count;
+};
+
+struct plan {
+    char *name, *manifest_sha256;
+    struct graph_plan graphs[MAX_GRAPHS];
+    int graph_count;
+};
+
+/* Reads a bundle's plan, and the files that it names. */
+struct plan *plan_read(const char *bundle);
+
+#endif
