@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "conditions.h"
 
 #include <math.h>
@@ -31,7 +32,15 @@ static double machine_busy(void) {
     return (user + nice + system + irq + softirq + stolen) / (double)sysconf(_SC_CLK_TCK);
 }
 
-/* The warmest zone of the processor; kernels call it cpu..., soc..., x86_pkg_temp. */
+/* What kernels call the zones of processors: cpu-0-0-usr, soc-thermal, x86_pkg_temp, BIG, LITTLE. */
+static int is_processor(const char *type) {
+    static const char *const names[] = {"cpu", "soc", "pkg", "big", "mid", "little", "cluster"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcasestr(type, names[i])) return 1;
+    }
+    return 0;
+}
+
 static double warmest(void) {
     char path[80], type[80];
     double found = NAN;
@@ -39,7 +48,7 @@ static double warmest(void) {
         snprintf(path, sizeof path, "/sys/class/thermal/thermal_zone%d/type", zone);
         file_line(path, type, sizeof type);
         if (!*type) break;
-        if (!strstr(type, "cpu") && !strstr(type, "soc") && !strstr(type, "x86_pkg")) continue;
+        if (!is_processor(type)) continue;
         snprintf(path, sizeof path, "/sys/class/thermal/thermal_zone%d/temp", zone);
         found = fmax(found, file_number(path) / 1000);
     }

@@ -158,7 +158,7 @@ void machine_write(void) {
     json_string(os);
     fputs(", \"governors\": ", stdout);
     write_governors();
-    fputs(", \"mhz_max\": ", stdout);
-    json_number(highest_mhz());
+    double mhz = highest_mhz();
+    if (isfinite(mhz)) printf(", \"mhz_max\": %.9g", mhz);
     putchar('}');
 }
