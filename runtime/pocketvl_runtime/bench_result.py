@@ -16,6 +16,8 @@ FORMAT: Final = "pocketvl-bench"
 FORMAT_VERSION = FormatVersion(1, 1, "measure again with `pocketvl-run bench`")
 TOTAL = "total"
 """The stage that every timing has: a whole answer."""
+COMMON_STAGES = ("decode", "preprocess", "tokens", "post", TOTAL)
+"""The stages that are no component's."""
 
 _SHA256 = {"schema": {"pattern": "^[0-9a-f]{64}$"}}
 _VERSION = {"schema": {"pattern": rf"^{FORMAT_VERSION.major}\.(0|[1-9][0-9]{{0,5}})$"}}
