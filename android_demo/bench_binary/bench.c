@@ -1,9 +1,9 @@
 /* Times the graphs of a bundle with TensorFlow Lite, and writes docs/BENCH.md's JSON to stdout.
  *
- *     pocketvl-bench BUNDLE --json --variant V ... --threads N ... --runs N [--warmup N] [--duration S] [--samples]
+ *     pocketvl-bench BUNDLE --json --variant V ... --threads N ... --runs N [--warmup N] [--duration S] [--samples] [--progress-lines]
  *
  * The options are those of `pocketvl-run bench`. Inputs are prepared by the computer (plan.h), so decoding, preprocessing and the
- * tokenizer are not among the stages. A line "done of count" goes to stderr after each round.
+ * tokenizer are not among the stages. With --progress-lines "DONE/TOTAL timing" goes to stderr after each round.
  */
 #include <math.h>
 #include <stdio.h>
@@ -21,7 +21,7 @@ enum { MAX_NAMES = 64, MAX_STAGES = 8, MAX_THREADS = 256 };
 
 struct options {
     const char *bundle, *variants[MAX_NAMES];
-    int variant_count, threads[MAX_NAMES], thread_count, runs, warmup, samples;
+    int variant_count, threads[MAX_NAMES], thread_count, runs, warmup, samples, progress;
     double duration;
 };
 
@@ -54,7 +54,7 @@ static int number(const char *option, const char *text, int least, int most) {
     char *end;
     long value = text ? strtol(text, &end, 10) : 0;
     if (!text || end == text || *end || value < least || value > most) {
-        fprintf(stderr, "Error: %s needs a number from %d to %d\n", option, least, most);
+        fprintf(stderr, "error: %s needs a number from %d to %d\n", option, least, most);
         exit(2);
     }
     return (int)value;
@@ -67,6 +67,7 @@ static struct options parse(char **arguments) {
         if (*option != '-') options.bundle = option;
         else if (!strcmp(option, "--json")) continue; /* there is no other output */
         else if (!strcmp(option, "--samples")) options.samples = 1;
+        else if (!strcmp(option, "--progress-lines")) options.progress = 1;
         else if (!*arguments) fail("%s needs a value", option);
         else if (!strcmp(option, "--variant") && options.variant_count < MAX_NAMES) options.variants[options.variant_count++] = *arguments++;
         else if (!strcmp(option, "--threads") && options.thread_count < MAX_NAMES) options.threads[options.thread_count++] = number(option, *arguments++, 1, MAX_THREADS);
@@ -76,7 +77,7 @@ static struct options parse(char **arguments) {
         else fail("unknown option %s", option);
     }
     if (!options.bundle || !options.variant_count || !options.thread_count) {
-        fputs("usage: pocketvl-bench BUNDLE --json --variant V ... --threads N ... --runs N [--warmup N] [--duration S] [--samples]\n", stderr);
+        fputs("usage: pocketvl-bench BUNDLE --json --variant V ... --threads N ... --runs N [--warmup N] [--duration S] [--samples] [--progress-lines]\n", stderr);
         exit(2);
     }
     return options;
@@ -315,7 +316,7 @@ int main(int argc, char **argv) {
     for (int round = 0; round < options.warmup + options.runs; round++) {
         if (round >= options.warmup) conditions_look();
         for (int i = 0; i < count; i++) run_once(&runners[i], round >= options.warmup);
-        fprintf(stderr, "%d of %d\n", round + 1, options.warmup + options.runs);
+        if (options.progress) fprintf(stderr, "%d/%d timing\n", round + 1, options.warmup + options.runs);
     }
     conditions_look();
     double steady = status_bytes("VmRSS"), peak = fmax(steady, status_bytes("VmHWM")); /* the kernel counts the two apart */

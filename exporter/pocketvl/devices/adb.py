@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
-from pocketvl.devices.adb_shell import QUICK_S, AdbShell
+from pocketvl.devices.adb_shell import AdbShell
 from pocketvl.devices.base import Abilities, BenchRequest
 from pocketvl.devices.prepared_inputs import write_prepared_inputs
+from pocketvl.devices.running import PROGRESS_OPTION
 from pocketvl_runtime.backends.versions import engine_release, release
 from pocketvl_runtime.bench_result import BenchResult, Conditions, Machine
 from pocketvl_runtime.bundle import Bundle
@@ -29,6 +30,8 @@ from pocketvl_runtime.progress import Progress
 APP = "dev.pocketvl.demo"
 APP_FILES = f"/sdcard/Android/data/{APP}/files"
 TEMPORARY = "/data/local/tmp"
+ANY = "-"
+"""Stands for a serial number: the only phone there is."""
 NEVER_RUN = "measured by a route that was never tried on a real phone"
 """A note on every result of the bench activity, until somebody has sent one in."""
 
@@ -40,7 +43,6 @@ REWRITTEN = (
 _APP_PROCESS = f"{APP}:bench"
 _POLL_S = 1.0
 _START_S = 60.0
-_PROGRESS = re.compile(r"(\d+) of (\d+)\s*$")
 _THERMAL_STATUS = re.compile(r"^\s*Thermal Status:\s*(\d+)", re.MULTILINE)
 
 
@@ -201,23 +203,15 @@ class AdbBinary(AdbPhone):
 
     def bench(self, request: BenchRequest, progress: Progress | None = None) -> BenchResult:
         """Runs the program once; see `Device`."""
-
-        def tell(line: str) -> None:
-            found = _PROGRESS.search(line)
-            if found and progress is not None:
-                progress(int(found[1]), int(found[2]), f"timing on {self.name}")
-
         thermal = self._thermal_status()
-        words = shlex.join(request.arguments())
+        words = shlex.join([*request.arguments(), PROGRESS_OPTION])
         command = (
             f"cd {self._root} && echo $$ > pid && export LD_LIBRARY_PATH={self._root}/bin && "
             f"exec {self._program} bundle {words}"
         )
-        answer = self._shell.run(command, "timing", request.timeout_s, tell)
+        answer = self._shell.run(command, "timing", request.timeout_s, progress)
         if answer.status != 0:
-            raise BackendError(
-                f"{self._binary.name} on phone {self.name}: {_without_prefix(answer.last_line)}"
-            )
+            raise BackendError(f"{self._binary.name} on phone {self.name}: {answer.last_line}")
         return _noted(self._checked(answer.stdout, thermal), self._rewritten, REWRITTEN)
 
     def _run(self, command: str, doing: str) -> None:
@@ -297,16 +291,12 @@ class AdbApp(AdbPhone):
 
     def _start(self, request: BenchRequest) -> None:
         words = ["am", "start", "-S", "-W", "-n", f"{APP}/.BenchActivity", *self._extras(request)]
-        answer = self._shell.run(
-            shlex.join(words), "starting its bench: unlock it, and keep its screen on", QUICK_S
-        )
-        if answer.status != 0 or "Status: ok" not in answer.stdout:
-            reasons = [
-                line
-                for line in (answer.stderr + answer.stdout).splitlines()
-                if "Error" in line or "Exception" in line
-            ]
-            said = library_text(reasons[-1]) if reasons else answer.last_line
+        # am says what is wrong on either stream, and calls it a success or not as Android's versions like
+        answer = self._shell.run(f"{shlex.join(words)} 2>&1; true", "starting its bench")
+        if "Status: ok" not in answer.stdout:
+            lines = answer.stdout.splitlines()
+            reasons = [line for line in lines if "Error" in line or "Exception" in line]
+            said = library_text((reasons or lines or ["no reason given"])[-1])
             raise BackendError(
                 f"phone {self.name} did not start {APP}'s bench: {said}; "
                 "unlock it, and install the app's newest version"
@@ -346,9 +336,16 @@ class AdbApp(AdbPhone):
             )
 
 
-def adb_device(bundle: Path, serial: str | None, binary: Path | None = None) -> AdbBinary | AdbApp:
-    """A phone, by the route that fits: a program where one is given, else the demo app."""
-    return AdbApp(bundle, serial) if binary is None else AdbBinary(bundle, serial, binary)
+def adb_device(bundle: Path, serial: str, binary: str | None) -> AdbBinary | AdbApp:
+    """A phone, by the route that fits: a program where one is given, else the demo app.
+
+    Args:
+        bundle: the folder.
+        serial: of the phone; `ANY`: the only one there is.
+        binary: path of the program.
+    """
+    named = None if serial == ANY else serial
+    return AdbApp(bundle, named) if binary is None else AdbBinary(bundle, named, Path(binary))
 
 
 def _stage(source: Path, place: Path) -> None:
@@ -366,7 +363,3 @@ def _noted(result: BenchResult, variants: Collection[str], note: str) -> BenchRe
         for name, variant in result.variants.items()
     }
     return replace(result, variants=noted)
-
-
-def _without_prefix(line: str) -> str:
-    return line.removeprefix("Error: ")

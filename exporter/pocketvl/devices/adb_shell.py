@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import IO
 
+from pocketvl.devices.running import CommandError, run_command
 from pocketvl_runtime.errors import BackendError, library_text
+from pocketvl_runtime.progress import Progress
 
 QUICK_S = 30.0
 """A command that answers at once on a phone that is well."""
@@ -33,20 +32,14 @@ class Answer:
     """What a command on the phone left.
 
     Attributes:
-        status: its exit status.
-        stdout: what it wrote there.
-        stderr: likewise.
+        status: its exit status; 0 is good.
+        stdout: what it wrote there, where it was good.
+        last_line: what it wrote last to stderr, where it was not.
     """
 
     status: int
     stdout: str
-    stderr: str
-
-    @property
-    def last_line(self) -> str:
-        """What it said last, for an error message."""
-        lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
-        return library_text(lines[-1] if lines else f"exit status {self.status}")
+    last_line: str
 
 
 class AdbShell:
@@ -71,20 +64,20 @@ class AdbShell:
         command: str,
         doing: str,
         timeout_s: float | None = QUICK_S,
-        on_error_line: Callable[[str], None] | None = None,
+        progress: Progress | None = None,
     ) -> Answer:
         """Runs a command in the phone's shell.
 
         Args:
             command: a line for that shell.
-            doing: what it is for, in an error message: "while ... ".
+            doing: what it is for, in messages.
             timeout_s: after which it is given up; None: never.
-            on_error_line: told every line of its stderr as it comes, from another thread.
+            progress: told of the progress lines on its stderr.
 
         Raises:
             BackendError: the phone is gone, or took too long. A command that fails is no error here.
         """
-        return self._adb(["shell", command], doing, timeout_s, on_error_line)
+        return self._adb(["shell", command], doing, timeout_s, progress)
 
     def push(self, source: Path, target: str) -> None:
         """Copies a file or a folder to the phone.
@@ -92,11 +85,11 @@ class AdbShell:
         Raises:
             BackendError: it has no room, is gone, or refuses.
         """
-        doing = f"copying {source.name} to it"
+        doing = f"copying {source.name}"
         answer = self._adb(["push", str(source), target], doing, _PUSH_S)
         if answer.status == 0:
             return
-        if _FULL.search(answer.stderr + answer.stdout):
+        if _FULL.search(answer.last_line):
             wanted = sum(each.stat().st_size for each in [source, *source.rglob("*")] if each.is_file())
             raise BackendError(
                 f"phone {self.serial} has no room for {wanted / 1e6:.1f} MB in {target}: "
@@ -121,34 +114,17 @@ class AdbShell:
         return answer.stdout.strip() if answer.status == 0 else ""
 
     def _adb(
-        self,
-        arguments: list[str],
-        doing: str,
-        timeout_s: float | None,
-        on_error_line: Callable[[str], None] | None = None,
+        self, arguments: list[str], doing: str, timeout_s: float | None, progress: Progress | None = None
     ) -> Answer:
-        process = subprocess.Popen(
-            ["adb", "-s", self.serial, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        )
+        command, what = ["adb", "-s", self.serial, *arguments], f"{doing} on phone {self.serial}"
         try:
-            answer = _collected(process, timeout_s, on_error_line)
-        except subprocess.TimeoutExpired as error:
-            raise BackendError(
-                f"phone {self.serial} took longer than {timeout_s:g} s while {doing}; "
-                "give it more time, or look at it"
-            ) from error
-        finally:
-            process.kill()
-            process.wait()
-        if answer.status != 0:
+            return Answer(0, run_command(command, what, timeout_s, progress), "")
+        except CommandError as error:
+            if error.status is None:
+                raise
             self._check_still_there(doing)
-        return answer
+            last = error.lines[-1].removeprefix("error: ") if error.lines else f"exit status {error.status}"
+            return Answer(error.status, "", library_text(last))
 
     def _check_still_there(self, doing: str) -> None:
         state = _states().get(self.serial)
@@ -158,32 +134,6 @@ class AdbShell:
             )
         if state != "device":
             raise BackendError(f"phone {self.serial}, while {doing}: it {_advice(state)}")
-
-
-def _collected(
-    process: subprocess.Popen[str], timeout_s: float | None, on_error_line: Callable[[str], None] | None
-) -> Answer:
-    """Waits for a process; reads both its streams meanwhile, stderr line by line.
-
-    Raises:
-        subprocess.TimeoutExpired: it took longer.
-    """
-    lines: list[str] = []
-    stderr, process.stderr = process.stderr, None  # `communicate` leaves it to the thread
-
-    reader = Thread(target=_read, args=(stderr, lines, on_error_line), daemon=True)
-    reader.start()
-    stdout, _ = process.communicate(timeout=timeout_s)
-    reader.join(timeout=5)
-    return Answer(process.returncode, stdout, "".join(lines))
-
-
-def _read(stream: IO[str], lines: list[str], on_line: Callable[[str], None] | None) -> None:
-    with stream:
-        for line in stream:
-            lines.append(line)
-            if on_line is not None:
-                on_line(line.rstrip("\n"))
 
 
 def _states() -> dict[str, str]:
