@@ -122,7 +122,13 @@ static void run_once(struct runner *runner, int counts) {
     if (isnan(runner->first_ms)) {
         runner->first_ms = stage_ms[runner->stage_count];
         runner->cold_start_ms = 1000 * process_age_seconds();
-        for (int i = 0; i < runner->stage_count; i++) runner->is_finite &= graph_is_finite(runner->graphs[i]);
+        for (int i = 0; i < runner->stage_count; i++) {
+            struct graph_plan *plan = runner->plans[i];
+            runner->is_finite &= graph_is_finite(runner->graphs[i]);
+            for (int j = 0; j < plan->output_count; j++) {
+                graph_write_output(runner->graphs[i], plan->outputs[j].name, plan->outputs[j].path);
+            }
+        }
     }
     if (!counts) return;
     runner->cpu += cpu_seconds() - cpu;

@@ -56,12 +56,14 @@ static void read_line(struct plan *plan, const char *bundle, const char *folder,
         graph->stage = fields[2];
         graph->file = joined(bundle, "/", fields[3]);
         graph->signature = fields[4];
-    } else if (!strcmp(fields[0], "input") && count == 3 && last && last->input_count < MAX_INPUTS) {
+    } else if (!strcmp(fields[0], "input") && count == 3 && last && last->input_count < MAX_PORTS) {
         struct input *input = &last->inputs[last->input_count++];
         char *path = joined(folder, "/", fields[2]);
         input->name = fields[1];
         input->data = read_file(path, &input->bytes);
         free(path);
+    } else if (!strcmp(fields[0], "output") && count == 3 && last && last->output_count < MAX_PORTS) {
+        last->outputs[last->output_count++] = (struct output){fields[1], joined(folder, "/", fields[2])};
     } else {
         fail("%s/plan has a line that this program does not know: %s", folder, fields[0]);
     }

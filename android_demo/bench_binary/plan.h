@@ -6,13 +6,14 @@
  *     bundle  NAME  SHA-256 of manifest.json
  *     graph   VARIANT  STAGE  FILE, relative to the bundle  SIGNATURE, empty for the only one
  *     input   NAME  FILE in BUNDLE.inputs, raw bytes        (of the graph above it)
+ *     output  NAME  FILE in BUNDLE.inputs, which is written after the first answer
  */
 #ifndef POCKETVL_PLAN_H
 #define POCKETVL_PLAN_H
 
 #include <stddef.h>
 
-enum { MAX_GRAPHS = 256, MAX_INPUTS = 8 };
+enum { MAX_GRAPHS = 256, MAX_PORTS = 8 };
 
 struct input {
     char *name;
@@ -20,10 +21,15 @@ struct input {
     size_t bytes;
 };
 
+struct output {
+    char *name, *path;
+};
+
 struct graph_plan {
     char *variant, *stage, *file, *signature;
-    struct input inputs[MAX_INPUTS];
-    int input_count;
+    struct input inputs[MAX_PORTS];
+    struct output outputs[MAX_PORTS];
+    int input_count, output_count;
 };
 
 struct plan {

@@ -1,10 +1,12 @@
 #include "tflite.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "failure.h"
 
@@ -127,6 +129,16 @@ void graph_set_input(struct graph *graph, const char *name, const void *data, si
 
 void graph_invoke(struct graph *graph) {
     if (api.invoke(graph->runner) != OK) fail("TFLite %s failed while running %s", api.version(), graph->file);
+}
+
+void graph_write_output(struct graph *graph, const char *name, const char *path) {
+    const Tensor *tensor = api.output(graph->runner, name);
+    if (!tensor) fail("%s has no output %s", graph->file, name);
+    FILE *file = fopen(path, "wb");
+    size_t bytes = api.bytes(tensor);
+    if (!file || fwrite(api.data(tensor), 1, bytes, file) != bytes || fclose(file)) {
+        fail("%s cannot be written (%s)", path, strerror(errno));
+    }
 }
 
 int graph_is_finite(struct graph *graph) {

@@ -20,6 +20,9 @@ void graph_set_input(struct graph *graph, const char *name, const void *data, si
 
 void graph_invoke(struct graph *graph);
 
+/* Writes one output's bytes into a file. */
+void graph_write_output(struct graph *graph, const char *name, const char *path);
+
 /* Whether every float32 output is a finite number. */
 int graph_is_finite(struct graph *graph);
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from pocketvl.devices.adb_shell import AdbShell
 from pocketvl.devices.base import Abilities, BenchRequest
-from pocketvl.devices.prepared_inputs import write_prepared_inputs
+from pocketvl.devices.prepared_inputs import OUTPUT_SUFFIX, write_prepared_inputs, wrong_outputs
 from pocketvl.devices.running import PROGRESS_OPTION
 from pocketvl_runtime.backends.versions import engine_release, release
 from pocketvl_runtime.bench_result import BenchResult, Conditions, Machine
@@ -212,7 +212,21 @@ class AdbBinary(AdbPhone):
         answer = self._shell.run(command, "timing", request.timeout_s, progress)
         if answer.status != 0:
             raise BackendError(f"{self._binary.name} on phone {self.name}: {answer.last_line}")
-        return _noted(self._checked(answer.stdout, thermal), self._rewritten, REWRITTEN)
+        result = _noted(self._checked(answer.stdout, thermal), self._rewritten, REWRITTEN)
+        for variant in result.variants:
+            for wrong in self._wrong_outputs(variant):
+                result = _noted(result, [variant], wrong)
+        return result
+
+    def _wrong_outputs(self, variant: str) -> list[str]:
+        """What of the program's first answer is not what the golden pack says; nothing where it left none."""
+        inputs = f"{self._root}/bundle.inputs"
+        listed = self._shell.run(f"ls {inputs}", "looking for outputs").stdout.split()
+        with tempfile.TemporaryDirectory(prefix="pocketvl-") as folder:
+            for file in listed:
+                if file.startswith(f"{variant}.") and file.endswith(OUTPUT_SUFFIX):
+                    self._shell.pull(f"{inputs}/{file}", Path(folder, file))
+            return wrong_outputs(self._bundle, variant, Path(folder))
 
     def _run(self, command: str, doing: str) -> None:
         answer = self._shell.run(command, doing)
@@ -286,8 +300,15 @@ class AdbApp(AdbPhone):
                     "and install the app's newest version"
                 )
             time.sleep(_POLL_S)
-        result = self._checked(self._shell.pull(self._out), thermal)
+        result = self._checked(self._pulled(self._out), thermal)
         return _noted(result, result.variants, NEVER_RUN)
+
+    def _pulled(self, file: str) -> str:
+        """The text of a file on the phone."""
+        with tempfile.TemporaryDirectory(prefix="pocketvl-") as folder:
+            place = Path(folder, PurePosixPath(file).name)
+            self._shell.pull(file, place)
+            return place.read_text(encoding="utf-8", errors="replace")
 
     def _start(self, request: BenchRequest) -> None:
         words = ["am", "start", "-S", "-W", "-n", f"{APP}/.BenchActivity", *self._extras(request)]

@@ -14,7 +14,7 @@ from pocketvl_runtime.progress import Progress
 
 QUICK_S = 30.0
 """A command that answers at once on a phone that is well."""
-_PUSH_S = 600.0
+_COPY_S = 600.0
 _NOT_READY = {
     "unauthorized": "has not allowed this computer: unlock it and accept its question about USB debugging",
     "authorizing": "is being asked whether it allows this computer: unlock it and accept",
@@ -86,7 +86,7 @@ class AdbShell:
             BackendError: it has no room, is gone, or refuses.
         """
         doing = f"copying {source.name}"
-        answer = self._adb(["push", str(source), target], doing, _PUSH_S)
+        answer = self._adb(["push", str(source), target], doing, _COPY_S)
         if answer.status == 0:
             return
         if _FULL.search(answer.last_line):
@@ -97,16 +97,15 @@ class AdbShell:
             )
         raise BackendError(f"phone {self.serial} refused {target}: {answer.last_line}")
 
-    def pull(self, source: str) -> str:
-        """The text of a file on the phone.
+    def pull(self, source: str, target: Path) -> None:
+        """Copies a file from the phone.
 
         Raises:
-            BackendError: it cannot be read.
+            BackendError: it cannot be read, or the phone is gone.
         """
-        answer = self._adb(["exec-out", "cat", source], f"reading {source}", QUICK_S)
+        answer = self._adb(["pull", source, str(target)], f"fetching {source}", _COPY_S)
         if answer.status != 0:
             raise BackendError(f"phone {self.serial}: {source} cannot be read ({answer.last_line})")
-        return answer.stdout
 
     def property(self, name: str) -> str:
         """One of Android's properties; empty: not known there."""

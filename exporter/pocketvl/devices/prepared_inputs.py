@@ -7,6 +7,7 @@ separated by tabs, so that a program in C needs no JSON:
     bundle  NAME OF THE MODEL  SHA-256 OF manifest.json
     graph   VARIANT  STAGE  FILE, RELATIVE TO THE BUNDLE  SIGNATURE (empty: the only one)
     input   NAME  FILE IN THIS FOLDER                       (of the graph above it)
+    output  NAME  FILE IN THIS FOLDER, written after the first answer, float32      (likewise)
 """
 
 from __future__ import annotations
@@ -21,19 +22,23 @@ import numpy.typing as npt
 from pocketvl.devices.inline_weights import with_weights_inside
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BundleError
+from pocketvl_runtime.golden import VariantTolerance
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
     MANIFEST_FILE,
     ContrastiveTask,
+    DType,
     ImageProcessor,
     PortKind,
     TextProcessor,
     component_of,
 )
 from pocketvl_runtime.obstacles import outputs_of, runnable_tasks
+from pocketvl_runtime.selftest import wrong_array
 from pocketvl_runtime.text import Tokenizer
 
 PLAN_FILE = "plan"
+OUTPUT_SUFFIX = ".f32"
 _HEAD = "pocketvl-bench-plan 1"
 
 
@@ -74,11 +79,48 @@ def write_prepared_inputs(bundle: Bundle, variants: Sequence[str], folder: Path)
                 rewritten.add(variant)
             lines.append(f"graph\t{variant}\t{stage}\t{file}\t{signature}")
             lines += [
+                f"output\t{port.name}\t{_output_file(variant, component, port.name)}"
+                for port in bundle.manifest.graphs[component].outputs
+                if port.dtype is DType.FLOAT32
+            ]
+            lines += [
                 f"input\t{port.name}\t{files[port.source or '', port.kind]}"
                 for port in bundle.manifest.graphs[component].inputs
             ]
     (folder / PLAN_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return frozenset(rewritten)
+
+
+def wrong_outputs(bundle: Bundle, variant: str, folder: Path) -> list[str]:
+    """What is wrong with a variant's outputs of the prepared inputs, by the golden pack and its tolerances.
+
+    Args:
+        bundle: opened.
+        variant: which.
+        folder: with the files that the plan names; outputs that are not there are not checked.
+
+    Returns:
+        One line for each output that is further from torch's than the golden pack allows.
+    """
+    golden, lines = bundle.golden(), []
+    limits = golden.tolerance.get(variant, VariantTolerance({}, {})).ports
+    for port, rows in golden.outputs.items():
+        component, _, name = port.partition(".")
+        file = folder / _output_file(variant, component, name)
+        row = next((row for row in rows if not any(row.inputs.values())), None)  # of the first inputs
+        if row is None or port not in limits or not file.is_file():
+            continue
+        got = np.frombuffer(file.read_bytes(), np.float32).astype(np.float64)
+        expected = np.asarray(row.values, np.float64)
+        wrong = f"{got.size} numbers, expected {expected.size}" if got.size != expected.size else None
+        wrong = wrong or wrong_array(got, expected, limits[port])
+        if wrong:
+            lines.append(f"{port} is wrong on this device: {wrong}")
+    return lines
+
+
+def _output_file(variant: str, component: str, output: str) -> str:
+    return f"{variant}.{component}.{output}{OUTPUT_SUFFIX}"
 
 
 def _stages(bundle: Bundle) -> dict[str, str]:
