@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,12 +55,14 @@ class Phone:
     Args:
         folder: empty; the script `adb` is put into its `bin`.
         size: of what can be stored on it, as tmpfs has it.
+        commands: by name, shell scripts that are commands there, such as Android's `am`.
     """
 
     serial = SERIAL
 
-    def __init__(self, folder: Path, size: str = "200m") -> None:
+    def __init__(self, folder: Path, size: str = "200m", commands: Mapping[str, str] | None = None) -> None:
         self.bin = folder / "bin"
+        self._commands = commands or {}
         self._folder = folder
         self._size = size
 
@@ -67,19 +70,13 @@ class Phone:
         root = self._folder / "root"
         root.mkdir()
         self.bin.mkdir()
+        (self._folder / "commands").mkdir()
+        for name, script in self._commands.items():
+            (self._folder / "commands" / name).write_text(f"#!/bin/sh\n{script}")
+            (self._folder / "commands" / name).chmod(0o755)
         self._log = (self._folder / "log").open("wb")
-        command = [
-            "unshare",
-            "-rnm",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "sh",
-            str(_SCRIPT),
-            str(root),
-            str(PACKAGES),
-            self._size,
-        ]
+        command = ["unshare", "-rnm", "--pid", "--fork", "--kill-child", "sh", str(_SCRIPT), str(root)]
+        command += [str(PACKAGES), self._size, str(self._folder / "commands")]
         environment = {"PATH": os.environ["PATH"], "HOME": str(self._folder)}  # adb makes its keys there
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=environment)
         try:

@@ -23,7 +23,7 @@ from pocketvl.devices.running import PROGRESS_OPTION
 from pocketvl_runtime.backends.versions import engine_release, release
 from pocketvl_runtime.bench_result import BenchResult, Conditions, Machine
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.errors import BackendError, PocketVLError, library_text
+from pocketvl_runtime.errors import BackendError, BundleError, PocketVLError, library_text
 from pocketvl_runtime.manifest import MANIFEST_FILE, Engine
 from pocketvl_runtime.progress import Progress
 
@@ -118,7 +118,13 @@ class AdbPhone:
 
     def _checked(self, text: str, thermal: int | None) -> BenchResult:
         """A result, with what only the computer can find out of the phone."""
-        result = BenchResult.from_json(text, f"what phone {self.name} measured")
+        try:
+            result = BenchResult.from_json(text, "what it wrote")
+        except BundleError as error:
+            raise BackendError(
+                f"phone {self.name} gave no result as docs/BENCH.md has it ({library_text(error)}); "
+                "update what runs there"
+            ) from error
         for name, variant in result.variants.items():
             least = self._bundle.variant(name).min_engine
             if least and engine_release("tensorflow", variant.engine.version) < release(least):

@@ -33,8 +33,8 @@ class Answer:
 
     Attributes:
         status: its exit status; 0 is good.
-        stdout: what it wrote there, where it was good.
-        last_line: what it wrote last to stderr, where it was not.
+        stdout: what it wrote there.
+        last_line: what it said last; empty where it was good.
     """
 
     status: int
@@ -89,13 +89,15 @@ class AdbShell:
         answer = self._adb(["push", str(source), target], doing, _COPY_S)
         if answer.status == 0:
             return
-        if _FULL.search(answer.last_line):
+        if _FULL.search(answer.stdout + answer.last_line):
             wanted = sum(each.stat().st_size for each in [source, *source.rglob("*")] if each.is_file())
             raise BackendError(
                 f"phone {self.serial} has no room for {wanted / 1e6:.1f} MB in {target}: "
                 "delete something on it"
             )
-        raise BackendError(f"phone {self.serial} refused {target}: {answer.last_line}")
+        said = [line for line in answer.stdout.splitlines() if line.startswith("adb: error:")]
+        reason = library_text(said[0].removeprefix("adb: error: ")) if said else answer.last_line
+        raise BackendError(f"phone {self.serial} refused {target}: {reason}")
 
     def pull(self, source: str, target: Path) -> None:
         """Copies a file from the phone.
@@ -122,8 +124,9 @@ class AdbShell:
             if error.status is None:
                 raise
             self._check_still_there(doing)
-            last = error.lines[-1].removeprefix("error: ") if error.lines else f"exit status {error.status}"
-            return Answer(error.status, "", library_text(last))
+            # adb itself tells of failed copies on stdout
+            lines = error.lines or error.stdout.strip().splitlines() or [f"exit status {error.status}"]
+            return Answer(error.status, error.stdout, library_text(lines[-1].removeprefix("error: ")))
 
     def _check_still_there(self, doing: str) -> None:
         state = _states().get(self.serial)
