@@ -287,8 +287,9 @@ static void write_result(const struct options *options, const struct plan *plan,
     conditions_write();
     if (options->duration > 0) {
         fputs(", \"sustained\": [", stdout);
-        for (int i = 0; i < count; i++) {
-            json_comma(i);
+        for (int i = 0, n = 0; i < count; i++) {
+            if (!runners[i].sustained.count) continue;
+            json_comma(n++);
             write_sustained(&runners[i], options->duration);
         }
         putchar(']');
@@ -326,7 +327,11 @@ int main(int argc, char **argv) {
     }
     conditions_look();
     double steady = status_bytes("VmRSS"), peak = fmax(steady, status_bytes("VmHWM")); /* the kernel counts the two apart */
-    for (int i = 0; options.duration > 0 && i < count; i++) sustain(&runners[i], options.duration);
+    int most = 0;
+    for (int i = 0; i < count; i++) most = runners[i].threads > most ? runners[i].threads : most;
+    for (int i = 0; options.duration > 0 && i < count; i++) {
+        if (runners[i].threads == most) sustain(&runners[i], options.duration);
+    }
     write_result(&options, plan, runners, count, peak, steady);
     return fflush(stdout) || ferror(stdout) ? 1 : 0;
 }

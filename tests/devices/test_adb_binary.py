@@ -103,7 +103,7 @@ def test_it_is_pushed_run_and_removed(
     assert variant.engine.version == "2.16.1"
     assert variant.notes == ()  # its outputs are those of the golden pack
     assert variant.peak_memory_bytes is None
-    assert [load.threads for load in result.sustained] == [1, 2]
+    assert [load.threads for load in result.sustained] == [2]
     assert told[-1] == (7, 7)
     only = alone.variants["tflite-fp32"]
     assert only.peak_memory_bytes is not None
@@ -203,7 +203,9 @@ def test_a_phone_that_vanishes_while_being_copied_to_is_told(start_phone: StartP
 
 def test_a_result_that_is_none_is_told(start_phone: StartPhone, script: Callable[[str], Path]) -> None:
     start_phone()
-    assert "gave no result as docs/BENCH.md has it (what it wrote is not JSON" in message(script("echo hello"))
+    assert "gave no result as docs/BENCH.md has it (what it wrote is not JSON" in message(
+        script("echo hello")
+    )
 
 
 def test_ctrl_c_leaves_nothing(

@@ -23,7 +23,7 @@ import java.io.File
  * @property threads each of them is run with
  * @property runs that count, of each variant at each number of threads
  * @property warmupRuns before those
- * @property durationS how long each then answers without a pause; 0: not at all
+ * @property durationS how long each variant then answers without a pause, with most threads; 0: not at all
  * @property samples whether the result holds every counted run
  */
 class BenchPlan(
@@ -60,7 +60,7 @@ class BenchSession(private val app: DemoApplication) : Session() {
         error = null
         done = 0
         val pairs = plan.variants.size * plan.threads.size
-        count = pairs * (plan.runs + plan.warmupRuns) + pairs * plan.durationS.toInt()
+        count = pairs * (plan.runs + plan.warmupRuns) + plan.variants.size * plan.durationS.toInt()
         changed()
         val progress = BenchProgress(File(app.getExternalFilesDir(null), fileName))
         progress.begin(count)
@@ -123,7 +123,8 @@ class BenchSession(private val app: DemoApplication) : Session() {
             }
             recorder.look()
             val memory = if (alone) DeviceFacts.peakMemoryBytes() to DeviceFacts.residentMemoryBytes() else null to null
-            val loads = if (plan.durationS > 0) runners.map { sustain(it, question, plan.durationS.toDouble(), recorder, ::step) } else emptyList()
+            val loaded = runners.filter { plan.durationS > 0 && it.threads == plan.threads.max() }
+            val loads = loaded.map { sustain(it, question, plan.durationS.toDouble(), recorder, ::step) }
             val conditions = recorder.conditions()
             return result(bundle, plan, runners, memory, conditions, loads.map { it(conditions) })
         } finally {
