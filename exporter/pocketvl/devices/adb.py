@@ -121,6 +121,7 @@ class AdbPhone:
         try:
             result = BenchResult.from_json(text, "what it wrote")
         except BundleError as error:
+            self._shell.check_still_there("timing")
             raise BackendError(
                 f"phone {self.name} gave no result as docs/BENCH.md has it ({library_text(error)}); "
                 "update what runs there"

@@ -119,16 +119,20 @@ class AdbShell:
     ) -> Answer:
         command, what = ["adb", "-s", self.serial, *arguments], f"{doing} on phone {self.serial}"
         try:
-            return Answer(0, run_command(command, what, timeout_s, progress), "")
+            stdout = run_command(command, what, timeout_s, progress)
+            if not stdout:  # adb calls a shell good, too, whose phone went away
+                self.check_still_there(doing)
+            return Answer(0, stdout, "")
         except CommandError as error:
             if error.status is None:
                 raise
-            self._check_still_there(doing)
+            self.check_still_there(doing)
             # adb itself tells of failed copies on stdout
             lines = error.lines or error.stdout.strip().splitlines() or [f"exit status {error.status}"]
             return Answer(error.status, error.stdout, library_text(lines[-1].removeprefix("error: ")))
 
-    def _check_still_there(self, doing: str) -> None:
+    def check_still_there(self, doing: str) -> None:
+        """Raises BackendError where the phone cannot be used any more; `doing` is what it was used for."""
         state = _states().get(self.serial)
         if state is None:
             raise BackendError(

@@ -32,7 +32,11 @@ class BenchProgress(private val result: File) {
         write(JSONObject().put("done", count).put("count", count).put("written", result.path))
     }
 
-    fun fail(message: String) = write(JSONObject().put("error", message))
+    /** Says why there is no result, and leaves none of an earlier run that could be taken for it. */
+    fun fail(message: String) {
+        result.delete()
+        write(JSONObject().put("error", message))
+    }
 
     private fun write(state: JSONObject) = replace(file, state.toString())
 
