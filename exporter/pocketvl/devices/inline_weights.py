@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pocketvl_runtime.errors import BackendError
+
 _NOWHERE = 1
 """Offsets of buffers begin above it: 0 and 1 are written where there is nothing behind the flatbuffer."""
 
@@ -14,11 +16,19 @@ def with_weights_inside(content: bytes) -> bytes | None:
 
     Args:
         content: of a .tflite file.
-    """
-    import flatbuffers
-    import numpy as np
-    from ai_edge_litert import schema_py_generated as schema
 
+    Raises:
+        BackendError: ai-edge-litert is not installed.
+    """
+    import numpy as np
+
+    try:
+        import flatbuffers
+        from ai_edge_litert import schema_py_generated as schema
+    except ImportError as error:
+        raise BackendError(
+            f"TFLite graphs cannot be read here ({error}): pip install pocketvl[litert]"
+        ) from error
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     outside = [buffer for buffer in model.buffers if buffer.offset > _NOWHERE]
     if not outside:
