@@ -84,8 +84,8 @@ def commands(
 echo "$@" >> /data/am
 [ "$1" = force-stop ] && {{ test -f /data/pid && kill $(cat /data/pid); exit 0; }}
 out={APP_FILES}/$(echo "$@" | sed 's/.*--es out \\([^ ]*\\).*/\\1/')
-( {activity or ":"} ) > /dev/null 2>&1 &
-echo $! > /data/pid
+mkdir -p {APP_FILES}
+case "$*" in *"--es out"*) ( {activity or ":"} ) > /dev/null 2>&1 & echo $! > /data/pid;; esac
 cat <<'END'
 {started}
 END""",

@@ -268,6 +268,9 @@ class AdbApp(AdbPhone):
                 "or give a program with --binary"
             )
         try:
+            # A folder that the shell made might not be the app's to write into, so the app makes it.
+            opened = f"am start -W -n {APP}/.BenchActivity; sleep 1; am force-stop {APP}"
+            self._shell.run(f"test -d {APP_FILES} || {{ {opened}; }}", "opening the demo app once")
             self._shell.run(f"mkdir -p {APP_FILES}/bundles", "making a folder on it")
             self._push_bundle(self._target)
         except BaseException as error:
