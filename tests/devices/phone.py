@@ -113,7 +113,7 @@ class Phone:
 
     def _wait_until_connected(self) -> None:
         client = self.bin / "adb"
-        for _ in range(100):
+        for _ in range(300):  # a busy machine takes its time
             time.sleep(0.1)
             if b"started" not in (self._folder / "log").read_bytes():
                 continue
@@ -124,7 +124,7 @@ class Phone:
                 [client, "connect", SERIAL],
                 capture_output=True,
                 text=True,
-                timeout=10,
+                timeout=60,
                 check=False,
                 env=environment,
             )
