@@ -30,10 +30,15 @@ _OPTIONAL_AT_LEAST_1: Mapping[str, Any] = {**_AT_LEAST_1, **OPTIONAL}
 
 
 class Inputs(StrEnum):
-    """What was asked: the golden pack's first inputs, or some that the user gave, at least one of them."""
+    """What was asked: the golden pack's first inputs, or some that the user gave, at least one of them.
+
+    PREPARED: the golden ones as pixels and ids that were made beforehand, so that stages hold neither
+    decoding nor preprocessing nor a tokenizer.
+    """
 
     GOLDEN = "golden"
     GIVEN = "given"
+    PREPARED = "prepared"
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,7 @@ class _Variant:
         got = self._output(port, expected.inputs)
         if got.shape != expected.shape:
             return f"{what}: {port} is {list(got.shape)}, expected {list(expected.shape)}"
-        wrong = _wrong_array(got.astype(np.float64).ravel(), np.asarray(expected.values), limit)
+        wrong = wrong_array(got.astype(np.float64).ravel(), np.asarray(expected.values), limit)
         return f"{what}: {port}: {wrong}" if wrong else None
 
     def _answers(self, name: str, task: RunnableTask, rows: Sequence[Scores]) -> list[str]:
@@ -313,7 +313,7 @@ def _ids_and_mask(encoding: Encoding, number: int) -> dict[PortKind, Array]:
     return {PortKind.TOKEN_IDS: encoding.ids[rows], PortKind.ATTENTION_MASK: encoding.mask[rows]}
 
 
-def _wrong_array(got: Doubles, expected: Doubles, limit: Tolerance) -> str | None:
+def wrong_array(got: Doubles, expected: Doubles, limit: Tolerance) -> str | None:
     with np.errstate(all="ignore"):  # a golden pack may hold any finite numbers
         cosine = float(got @ expected / max(float(np.linalg.norm(got) * np.linalg.norm(expected)), 1e-12))
     worst = float(np.abs(got - expected).max())

@@ -40,7 +40,21 @@ class Route:
     open: Callable[[Path, str, str | None], Device]
 
 
-ROUTES: tuple[Route, ...] = ()
+def _phone(bundle: Path, serial: str, binary: str | None) -> Device:
+    from pocketvl.devices.adb import adb_device  # what prepares inputs would slow every command down
+
+    return adb_device(bundle, serial, binary)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        Option(
+            "adb", "SERIAL", "Measure on this phone, as `adb devices` lists it; -: on the only one there is."
+        ),
+        Option("binary", "PATH", "With --adb: the program that runs there. Default: the demo app is asked."),
+        _phone,
+    ),
+)
 
 
 def open_device(bundle: Path, chosen: Mapping[str, str | None]) -> Device:

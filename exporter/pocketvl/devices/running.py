@@ -29,12 +29,14 @@ class CommandError(BackendError):
     Attributes:
         status: its exit status; None where it was ended.
         lines: the last lines that it wrote to stderr, without progress.
+        stdout: what it wrote there; empty where it was ended.
     """
 
-    def __init__(self, message: str, status: int | None, lines: Sequence[str]) -> None:
+    def __init__(self, message: str, status: int | None, lines: Sequence[str], stdout: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.lines = tuple(lines)
+        self.stdout = stdout
 
 
 def run_command(
@@ -71,11 +73,12 @@ def run_command(
         status = None if lines is None else process.returncode
         if lines is None:
             raise CommandError(f"{what} took longer than {timeout_s:g} s and was ended", None, ())
+        written.seek(0)
+        stdout = written.read().decode("utf-8", "replace")
         if status != 0:
             last = lines[-1].removeprefix("error: ") if lines else f"exit status {status}"
-            raise CommandError(f"{what} failed: {last}", status, lines)
-        written.seek(0)
-        return written.read().decode("utf-8", "replace")
+            raise CommandError(f"{what} failed: {last}", status, lines, stdout)
+        return stdout
 
 
 def _follow(

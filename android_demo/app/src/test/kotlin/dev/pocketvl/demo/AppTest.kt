@@ -1,7 +1,6 @@
 package dev.pocketvl.demo
 
 import android.Manifest
-import android.content.Intent
 import android.os.Bundle
 import android.provider.MediaStore
 import android.view.View
@@ -229,25 +228,6 @@ class AppTest {
         val rows = screen.view<View>(R.id.rows).texts()
         assertTrue(rows.toString(), rows.any { it.startsWith("pixels") } && rows.any { it.startsWith("match") })
         assertFalse(rows.toString(), rows.contains(screen.getString(R.string.failed)))
-    }
-
-    @Test
-    fun aBenchThatAdbStartsWritesItsFile() {
-        val intent = Intent(app, BenchActivity::class.java).putExtra("variants", "onnx-fp32").putExtra("threads", "1,2")
-            .putExtra("runs", 3).putExtra("warmup_runs", 1).putExtra("out", "../../elsewhere/mine.json")
-        val screen = Robolectric.buildActivity(BenchActivity::class.java, intent).setup().get()
-        await("the result") { !app.bench.isRunning }
-        assertNull(app.bench.error)
-        val written = File(app.getExternalFilesDir(null), "mine.json")
-        assertEquals(written, app.bench.written)
-        val result = JsonParser.parseString(written.readText()).asJsonObject
-        assertEquals("pocketvl-bench", result.get("format").asString)
-        val timings = result.getAsJsonObject("variants").getAsJsonObject("onnx-fp32").getAsJsonArray("timings")
-        assertEquals(listOf(1, 2), timings.map { it.asJsonObject.get("threads").asInt })
-        val stages = timings[0].asJsonObject.getAsJsonObject("stages")
-        assertEquals(setOf("decode", "preprocess", "image", "text", "total"), stages.keySet())
-        assertEquals(3, stages.getAsJsonObject("total").get("n").asInt)
-        assertTrue(screen.text(R.id.message).endsWith("mine.json"))
     }
 
     @Test

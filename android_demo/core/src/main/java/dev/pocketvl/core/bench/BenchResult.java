@@ -17,6 +17,8 @@ import org.jspecify.annotations.Nullable;
  * @param manifestFileSha256 of the bytes of manifest.json
  * @param settings how
  * @param variants by name
+ * @param conditions what the machine was like meanwhile
+ * @param sustained what variants did under a sustained load
  */
 public record BenchResult(
         Software tool,
@@ -24,9 +26,11 @@ public record BenchResult(
         String modelName,
         String manifestFileSha256,
         Settings settings,
-        Map<String, VariantBench> variants) {
+        Map<String, VariantBench> variants,
+        Conditions conditions,
+        List<SustainedLoad> sustained) {
     private static final String FORMAT = "pocketvl-bench";
-    private static final String VERSION = "1.0";
+    private static final String VERSION = "1.1";
 
     /**
      * A program or library.
@@ -54,10 +58,15 @@ public record BenchResult(
      * @param engine that ran it
      * @param timings one for each thread count
      * @param peakMemoryBytes the largest resident memory of a process that ran nothing else, or null
+     * @param steadyMemoryBytes the resident memory of such a process after its counted runs, or null
      * @param notes what the engine did at a cost, in words
      */
     public record VariantBench(
-            Software engine, List<Timing> timings, @Nullable Long peakMemoryBytes, List<String> notes) {}
+            Software engine,
+            List<Timing> timings,
+            @Nullable Long peakMemoryBytes,
+            @Nullable Long steadyMemoryBytes,
+            List<String> notes) {}
 
     /**
      * One variant at one thread count.
@@ -65,14 +74,23 @@ public record BenchResult(
      * @param threads of one inference
      * @param loadMs from the opened bundle to the first question being possible
      * @param stages by name, {@code total} among them
+     * @param busyThreads processor time of the counted runs over their duration, or null: the system does not tell
+     * @param firstMs the first answer after loading
+     * @param coldStartMs from the start of a process that did nothing else to its first answer, or null
      */
-    public record Timing(int threads, double loadMs, Map<String, LatencyStatistics> stages) {}
+    public record Timing(
+            int threads,
+            double loadMs,
+            Map<String, LatencyStatistics> stages,
+            @Nullable Double busyThreads,
+            double firstMs,
+            @Nullable Double coldStartMs) {}
 
     /** The text of the file. */
     public String toJson() {
         StringWriter text = new StringWriter();
         try {
-            JsonWriter json = new JsonWriter(text);
+            JsonWriter json = new JsonWriter(text); // refuses NaN and infinity
             json.setIndent(" ");
             json.beginObject();
             json.name("format").value(FORMAT).name("version").value(VERSION);
@@ -86,7 +104,16 @@ public record BenchResult(
             for (Map.Entry<String, VariantBench> each : variants.entrySet()) {
                 write(json.name(each.getKey()), each.getValue());
             }
-            json.endObject().endObject();
+            json.endObject();
+            write(json.name("conditions"), conditions);
+            if (!sustained.isEmpty()) {
+                json.name("sustained").beginArray();
+                for (SustainedLoad load : sustained) {
+                    write(json, load);
+                }
+                json.endArray();
+            }
+            json.endObject();
         } catch (IOException error) {
             throw new UncheckedIOException("a StringWriter never fails", error);
         }
@@ -102,6 +129,8 @@ public record BenchResult(
         json.name("usable_processors").value(machine.usableProcessors());
         json.name("memory_bytes").value(machine.memoryBytes()).name("os").value(machine.os());
         write(json.name("governors"), machine.governors());
+        json.name("emulated").value(machine.emulated());
+        writeIfKnown(json, "mhz_max", machine.mhzMax());
         json.endObject();
     }
 
@@ -124,10 +153,15 @@ public record BenchResult(
             for (Map.Entry<String, LatencyStatistics> stage : timing.stages().entrySet()) {
                 write(json.name(stage.getKey()), stage.getValue());
             }
-            json.endObject().endObject();
+            json.endObject();
+            writeIfKnown(json, "busy_threads", timing.busyThreads());
+            json.name("first_ms").value(timing.firstMs());
+            writeIfKnown(json, "cold_start_ms", timing.coldStartMs());
+            json.endObject();
         }
         json.endArray();
         json.name("peak_memory_bytes").value(variant.peakMemoryBytes());
+        writeIfKnown(json, "steady_memory_bytes", variant.steadyMemoryBytes());
         write(json.name("notes"), variant.notes());
         json.endObject();
     }
@@ -135,8 +169,60 @@ public record BenchResult(
     private static void write(JsonWriter json, LatencyStatistics stage) throws IOException {
         json.beginObject();
         json.name("p10").value(stage.p10()).name("median").value(stage.median());
-        json.name("p90").value(stage.p90()).name("max").value(stage.max()).name("n").value(stage.n());
+        json.name("p90").value(stage.p90()).name("p99").value(stage.p99());
+        json.name("max").value(stage.max()).name("n").value(stage.n());
+        if (stage.samples() != null) {
+            writeNumbers(json.name("samples"), stage.samples());
+        }
         json.endObject();
+    }
+
+    private static void write(JsonWriter json, Conditions conditions) throws IOException {
+        json.beginObject();
+        json.name("interval_s").value(conditions.intervalS()).name("samples").beginArray();
+        for (Conditions.Sample sample : conditions.samples()) {
+            json.beginObject().name("at_s").value(sample.atS());
+            writeNumbers(json.name("mhz"), sample.mhz());
+            json.name("temperature_c").value(sample.temperatureC());
+            json.name("other_load").nullValue(); // Android's apps may not read /proc/stat
+            json.name("power_w").value(sample.powerW()).endObject();
+        }
+        json.endArray();
+        json.name("throttled").value(conditions.throttled()).name("energy_j").value(conditions.energyJ());
+        write(json.name("warnings"), conditions.warnings());
+        json.endObject();
+    }
+
+    private static void write(JsonWriter json, SustainedLoad load) throws IOException {
+        json.beginObject();
+        json.name("variant").value(load.variant()).name("threads").value(load.threads());
+        json.name("duration_s").value(load.durationS()).name("windows").beginArray();
+        for (SustainedLoad.Window window : load.windows()) {
+            json.beginObject().name("at_s").value(window.atS()).name("median_ms").value(window.medianMs());
+            json.name("n").value(window.n()).name("mhz").value(window.mhz());
+            json.name("temperature_c").value(window.temperatureC()).endObject();
+        }
+        json.endArray();
+        json.name("first_ms").value(load.firstMs()).name("last_ms").value(load.lastMs());
+        json.name("slowdown").value(load.slowdown()).endObject();
+    }
+
+    private static void writeIfKnown(JsonWriter json, String name, @Nullable Number value) throws IOException {
+        if (value != null) {
+            json.name(name).value(value);
+        }
+    }
+
+    private static void writeNumbers(JsonWriter json, @Nullable List<Double> numbers) throws IOException {
+        if (numbers == null) {
+            json.nullValue();
+            return;
+        }
+        json.beginArray();
+        for (Double number : numbers) {
+            json.value(number);
+        }
+        json.endArray();
     }
 
     private static void write(JsonWriter json, Software software) throws IOException {

@@ -16,27 +16,25 @@ public final class BenchStages {
      * Adds a run.
      *
      * @param decode nanoseconds from a file to a picture
-     * @param times of the answer; what the tokenizer took is counted to the component that reads the text
+     * @param times of the answer, whose stages have the same names there
      * @param total nanoseconds of the whole, decoding included
      */
     public void add(long decode, StageTimes times, long total) {
-        Map<String, Long> stages = new LinkedHashMap<>(times.nanoseconds());
-        stages.remove(StageTimes.POST);
-        Long tokens = stages.remove(StageTimes.TOKENS);
-        if (tokens != null) {
-            stages.merge(stages.containsKey(StageTimes.FUSION) ? StageTimes.FUSION : StageTimes.TEXT, tokens, Long::sum);
-        }
         add("decode", decode);
-        stages.forEach(this::add);
+        times.nanoseconds().forEach(this::add);
         add("total", total);
     }
 
-    /** The statistics of each stage. */
-    public Map<String, LatencyStatistics> statistics() {
+    /**
+     * The statistics of each stage.
+     *
+     * @param keepSamples whether every run is kept beside them
+     */
+    public Map<String, LatencyStatistics> statistics(boolean keepSamples) {
         Map<String, LatencyStatistics> found = new LinkedHashMap<>();
         milliseconds.forEach((stage, runs) -> found.put(
                 stage,
-                LatencyStatistics.of(runs.stream().mapToDouble(Double::doubleValue).toArray())));
+                LatencyStatistics.of(runs.stream().mapToDouble(Double::doubleValue).toArray(), keepSamples)));
         return found;
     }
 

@@ -19,6 +19,8 @@ import org.jspecify.annotations.Nullable;
  * @param memoryBytes of the machine, or null: not known
  * @param os name and version: {@code Android 15}
  * @param governors frequency governors, each named once, sorted; empty: not known
+ * @param emulated whether the processor, or the whole phone, is an emulator's
+ * @param mhzMax the highest frequency that a processor may take, or null: not known
  */
 public record Machine(
         @Nullable String device,
@@ -30,7 +32,9 @@ public record Machine(
         int usableProcessors,
         @Nullable Long memoryBytes,
         String os,
-        List<String> governors) {
+        List<String> governors,
+        boolean emulated,
+        @Nullable Double mhzMax) {
     public Machine {
         governors = List.copyOf(governors);
     }

@@ -1,0 +1,157 @@
+"""The golden pack's first inputs as raw bytes, and which graphs take them: for programs without processors.
+
+Beside the bundle `NAME` a device gets a folder `NAME.inputs`. Its file `plan` has one thing a line, parts
+separated by tabs, so that a program in C needs no JSON:
+
+    pocketvl-bench-plan 1
+    bundle  NAME OF THE MODEL  SHA-256 OF manifest.json
+    graph   VARIANT  STAGE  FILE, RELATIVE TO THE BUNDLE  SIGNATURE (empty: the only one)
+    input   NAME  FILE IN THIS FOLDER                       (of the graph above it)
+    output  NAME  FILE IN THIS FOLDER, written after the first answer, float32      (likewise)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketvl.devices.inline_weights import with_weights_inside
+from pocketvl_runtime.bundle import Bundle
+from pocketvl_runtime.errors import BundleError
+from pocketvl_runtime.golden import VariantTolerance
+from pocketvl_runtime.image import open_image, preprocess
+from pocketvl_runtime.manifest import (
+    MANIFEST_FILE,
+    ContrastiveTask,
+    DType,
+    ImageProcessor,
+    PortKind,
+    TextProcessor,
+    component_of,
+)
+from pocketvl_runtime.obstacles import outputs_of, runnable_tasks
+from pocketvl_runtime.selftest import wrong_array
+from pocketvl_runtime.text import Tokenizer
+
+PLAN_FILE = "plan"
+OUTPUT_SUFFIX = ".f32"
+_HEAD = "pocketvl-bench-plan 1"
+
+
+def write_prepared_inputs(bundle: Bundle, variants: Sequence[str], folder: Path) -> frozenset[str]:
+    """Writes the plan, its inputs, and those graphs that TFLite's C API cannot read as they are.
+
+    Args:
+        bundle: opened.
+        variants: whose graphs the plan names; all of them TFLite's.
+        folder: made if it is not there.
+
+    Returns:
+        The variants of which a graph was written anew, with the same weights inside it.
+
+    Raises:
+        BundleError: the bundle has no task that can be run, or no picture or text to ask with.
+    """
+    stages = _stages(bundle)
+    arrays = _arrays(bundle)
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[tuple[str, PortKind], str] = {}
+    for (processor, kind), array in arrays.items():
+        files[processor, kind] = f"{len(files)}.{kind.value}"
+        (folder / files[processor, kind]).write_bytes(array.tobytes())
+    rewritten = set()
+    manifest = (bundle.root / MANIFEST_FILE).read_bytes()
+    lines = [_HEAD, f"bundle\t{bundle.manifest.model.name}\t{hashlib.sha256(manifest).hexdigest()}"]
+    for variant in variants:
+        stored = bundle.variant(variant).files
+        for component, stage in stages.items():
+            if component not in stored:
+                continue
+            file, signature = stored[component].file, stored[component].signature or ""
+            if (inlined := with_weights_inside(bundle.read(file))) is not None:
+                place = folder / Path(file).name
+                place.write_bytes(inlined)
+                file = f"../{folder.name}/{place.name}"
+                rewritten.add(variant)
+            lines.append(f"graph\t{variant}\t{stage}\t{file}\t{signature}")
+            lines += [
+                f"output\t{port.name}\t{_output_file(variant, component, port.name)}"
+                for port in bundle.manifest.graphs[component].outputs
+                if port.dtype is DType.FLOAT32
+            ]
+            lines += [
+                f"input\t{port.name}\t{files[port.source or '', port.kind]}"
+                for port in bundle.manifest.graphs[component].inputs
+            ]
+    (folder / PLAN_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return frozenset(rewritten)
+
+
+def wrong_outputs(bundle: Bundle, variant: str, folder: Path) -> list[str]:
+    """What is wrong with a variant's outputs of the prepared inputs, by the golden pack and its tolerances.
+
+    Args:
+        bundle: opened.
+        variant: which.
+        folder: with the files that the plan names; outputs that are not there are not checked.
+
+    Returns:
+        One line for each output that is further from torch's than the golden pack allows.
+    """
+    golden, lines = bundle.golden(), []
+    limits = golden.tolerance.get(variant, VariantTolerance({}, {})).ports
+    for port, rows in golden.outputs.items():
+        component, _, name = port.partition(".")
+        file = folder / _output_file(variant, component, name)
+        row = next((row for row in rows if not any(row.inputs.values())), None)  # of the first inputs
+        if row is None or port not in limits or not file.is_file():
+            continue
+        got = np.frombuffer(file.read_bytes(), np.float32).astype(np.float64)
+        expected = np.asarray(row.values, np.float64)
+        wrong = f"{got.size} numbers, expected {expected.size}" if got.size != expected.size else None
+        wrong = wrong or wrong_array(got, expected, limits[port])
+        if wrong:
+            lines.append(f"{port} is wrong on this device: {wrong}")
+    return lines
+
+
+def _output_file(variant: str, component: str, output: str) -> str:
+    return f"{variant}.{component}.{output}{OUTPUT_SUFFIX}"
+
+
+def _stages(bundle: Bundle) -> dict[str, str]:
+    """The components of one answer, in the order in which they run, with the names of their stages."""
+    tasks = runnable_tasks(bundle.manifest)
+    if not tasks:
+        raise BundleError(f"{bundle.root} has no task that can be timed on a phone; export it again")
+    task = tasks.get("match") or next(iter(tasks.values()))
+    components = [component_of(port) for port in outputs_of(task)]
+    if not isinstance(task, ContrastiveTask):
+        return dict.fromkeys(components, "fusion")
+    return {component: _encoder(bundle, component) for component in components}
+
+
+def _encoder(bundle: Bundle, component: str) -> str:
+    source = bundle.manifest.graphs[component].inputs[0].source or ""
+    return "image" if isinstance(bundle.manifest.processors[source], ImageProcessor) else "text"
+
+
+def _arrays(bundle: Bundle) -> dict[tuple[str, PortKind], npt.NDArray[np.generic]]:
+    """What the processors make of the golden pack's first picture and first text, with a batch of one."""
+    golden = bundle.golden()
+    if not golden.images or not golden.texts:
+        raise BundleError(f"{bundle.root} has no golden picture or text to time with; export it again")
+    arrays: dict[tuple[str, PortKind], npt.NDArray[np.generic]] = {}
+    for name, processor in bundle.manifest.processors.items():
+        if isinstance(processor, ImageProcessor):
+            picture = open_image(bundle.file(golden.images[0].file))
+            arrays[name, PortKind.PIXELS] = preprocess(picture, processor)[None]
+        elif isinstance(processor, TextProcessor):
+            encoding = Tokenizer(bundle.read(processor.file), processor).encode([golden.texts[0].text])
+            arrays[name, PortKind.TOKEN_IDS] = encoding.ids[:1]
+            arrays[name, PortKind.ATTENTION_MASK] = encoding.mask[:1]
+    return arrays
