@@ -16,7 +16,7 @@ def peak_rss_bytes() -> int:
     """The largest resident memory this process has had, in bytes."""
     known = _status_bytes("VmHWM")
     if known is not None:
-        return known
+        return max(known, rss_bytes() or 0)  # the kernel counts both in batches, and lags
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -18,7 +18,6 @@ import pytest
 from pocketvl.devices.adb import AdbBinary
 from pocketvl.devices.adb_shell import AdbShell
 from pocketvl.devices.base import BenchRequest
-from pocketvl.devices.inline_weights import with_weights_inside
 from pocketvl_runtime.errors import BackendError
 from tests.devices.conftest import StartPhone
 from tests.devices.phone import SERIAL, Phone
@@ -234,35 +233,3 @@ def test_ctrl_c_leaves_nothing(
 def test_a_missing_program_is_told(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="is no program"):
         AdbBinary(TOYS / "format-2.0", SERIAL, tmp_path / "none")
-
-
-def test_graphs_that_the_c_api_cannot_read_are_written_anew(tmp_path: Path) -> None:
-    pytest.importorskip("ai_edge_litert")
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    content = next((TOYS / "format-2.0" / "graphs").glob("image*.tflite")).read_bytes()
-    assert with_weights_inside(content) is None
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    outside, tail = {}, b""
-    for index, buffer in enumerate(model.buffers):
-        if buffer.data is not None and len(buffer.data) >= 16:
-            outside[index] = bytes(buffer.data)
-            buffer.data, buffer.offset, buffer.size = None, 2, len(outside[index])
-    builder = flatbuffers.Builder(0)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    head = len(builder.Output())
-    for (
-        index,
-        data,
-    ) in outside.items():  # offsets count from the file's beginning; the size of a number is fixed
-        model.buffers[index].offset, model.buffers[index].size = head + len(tail), len(data)
-        tail += data
-    builder = flatbuffers.Builder(0)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    assert len(builder.Output()) == head
-    written = with_weights_inside(bytes(builder.Output()) + tail)
-    assert outside
-    assert written is not None
-    again = schema.ModelT.InitFromPackedBuf(written, 0)
-    assert {index: bytes(again.buffers[index].data) for index in outside} == outside

@@ -35,11 +35,6 @@ ANY = "-"
 NEVER_RUN = "measured by a route that was never tried on a real phone"
 """A note on every result of the bench activity, until somebody has sent one in."""
 
-REWRITTEN = (
-    "its graph's weights were moved into the flatbuffer, where TFLite's C API finds them; they are the same"
-)
-"""A note on variants that the C program could not have read as they are."""
-
 _APP_PROCESS = f"{APP}:bench"
 _POLL_S = 1.0
 _START_S = 60.0
@@ -58,7 +53,6 @@ class AdbPhone:
         self._bundle = Bundle.open(bundle)
         self._shell = AdbShell(serial)
         self._token = secrets.token_hex(6)
-        self._rewritten: frozenset[str] = frozenset()
         self._variants = tuple(
             name for name, spec in self._bundle.manifest.variants.items() if spec.engine is Engine.TFLITE
         )
@@ -113,7 +107,7 @@ class AdbPhone:
             self._shell.push(staged, target)
             if inputs is not None:
                 prepared = Path(folder, PurePosixPath(inputs).name)
-                self._rewritten = write_prepared_inputs(self._bundle, self._variants, prepared)
+                write_prepared_inputs(self._bundle, self._variants, prepared)
                 self._shell.push(prepared, inputs)
 
     def _checked(self, text: str, thermal: int | None) -> BenchResult:
@@ -219,7 +213,7 @@ class AdbBinary(AdbPhone):
         answer = self._shell.run(command, "timing", request.timeout_s, progress)
         if answer.status != 0:
             raise BackendError(f"{self._binary.name} on phone {self.name}: {answer.last_line}")
-        result = _noted(self._checked(answer.stdout, thermal), self._rewritten, REWRITTEN)
+        result = self._checked(answer.stdout, thermal)
         for variant in result.variants:
             for wrong in self._wrong_outputs(variant):
                 result = _noted(result, [variant], wrong)

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pocketvl.devices.inline_weights import with_weights_inside
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BundleError
 from pocketvl_runtime.golden import VariantTolerance
@@ -42,16 +41,13 @@ OUTPUT_SUFFIX = ".f32"
 _HEAD = "pocketvl-bench-plan 1"
 
 
-def write_prepared_inputs(bundle: Bundle, variants: Sequence[str], folder: Path) -> frozenset[str]:
-    """Writes the plan, its inputs, and those graphs that TFLite's C API cannot read as they are.
+def write_prepared_inputs(bundle: Bundle, variants: Sequence[str], folder: Path) -> None:
+    """Writes the plan and its inputs.
 
     Args:
         bundle: opened.
         variants: whose graphs the plan names; all of them TFLite's.
         folder: made if it is not there.
-
-    Returns:
-        The variants of which a graph was written anew, with the same weights inside it.
 
     Raises:
         BundleError: the bundle has no task that can be run, or no picture or text to ask with.
@@ -63,7 +59,6 @@ def write_prepared_inputs(bundle: Bundle, variants: Sequence[str], folder: Path)
     for (processor, kind), array in arrays.items():
         files[processor, kind] = f"{len(files)}.{kind.value}"
         (folder / files[processor, kind]).write_bytes(array.tobytes())
-    rewritten = set()
     manifest = (bundle.root / MANIFEST_FILE).read_bytes()
     lines = [_HEAD, f"bundle\t{bundle.manifest.model.name}\t{hashlib.sha256(manifest).hexdigest()}"]
     for variant in variants:
@@ -72,11 +67,6 @@ def write_prepared_inputs(bundle: Bundle, variants: Sequence[str], folder: Path)
             if component not in stored:
                 continue
             file, signature = stored[component].file, stored[component].signature or ""
-            if (inlined := with_weights_inside(bundle.read(file))) is not None:
-                place = folder / Path(file).name
-                place.write_bytes(inlined)
-                file = f"../{folder.name}/{place.name}"
-                rewritten.add(variant)
             lines.append(f"graph\t{variant}\t{stage}\t{file}\t{signature}")
             lines += [
                 f"output\t{port.name}\t{_output_file(variant, component, port.name)}"
@@ -88,7 +78,6 @@ def write_prepared_inputs(bundle: Bundle, variants: Sequence[str], folder: Path)
                 for port in bundle.manifest.graphs[component].inputs
             ]
     (folder / PLAN_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return frozenset(rewritten)
 
 
 def wrong_outputs(bundle: Bundle, variant: str, folder: Path) -> list[str]:
