@@ -40,7 +40,23 @@ class Route:
     open: Callable[[Path, str, str | None], Device]
 
 
-ROUTES: tuple[Route, ...] = ()
+def _open_ssh(bundle: Path, place: str, program: str | None) -> Device:
+    from pocketvl.devices.ssh import SshDevice
+
+    return SshDevice(bundle, place, program)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        Option("ssh", "[USER@]HOST[:PORT]", "A Raspberry Pi, or another board, that `ssh` reaches by a key."),
+        Option(
+            "python",
+            "PATH",
+            "Its Python, with numpy, Pillow, tokenizers, click, an engine. Default: a new environment.",
+        ),
+        _open_ssh,
+    ),
+)
 
 
 def open_device(bundle: Path, chosen: Mapping[str, str | None]) -> Device:
