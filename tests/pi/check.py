@@ -93,7 +93,16 @@ def check_bundle(python: Path, bundle: Path, out: Path) -> list[str]:
     for task, option in (("match", "--text"), ("ask", "--question")):
         for name in _SHIPPED if task in opened.manifest.tasks else ():
             words = [word for text in texts for word in (option, text)]
-            asked = (task, bundle, "--variant", name, "--image", image, *words, "--json")
+            asked: tuple[str | Path, ...] = (
+                task,
+                bundle,
+                "--variant",
+                name,
+                "--image",
+                image,
+                *words,
+                "--json",
+            )
             theirs, ours = (_answer(call(*command, *asked)) for command in ((run,), _HERE))
             if theirs[0] != ours[0] or abs(theirs[1] - ours[1]) > _PROBABILITY_LIMIT:
                 raise click.ClickException(f"{task} with {name} of {bundle}: {theirs}, here {ours}")

@@ -34,6 +34,7 @@ _PIP = (
     *("-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"),
     *("--only-binary", ":all:"),  # building tokenizers on a board would take a Rust compiler, and hours
 )
+_TOLD_SHARE = 0.05
 _QUICK_S, _INSTALL_S, _BENCH_S = 300.0, 3600.0, 24 * 3600.0
 
 
@@ -167,7 +168,14 @@ class SshDevice:
             done += file.size - start
 
     def _sent(self, file: _File, start: int, done: int, total: int) -> bool:
-        what = f"copying to {self._target}"
+        told = done
+
+        def tell(sent: int) -> None:
+            nonlocal told
+            if done + sent - told >= _TOLD_SHARE * total or done + sent == total:
+                told = done + sent
+                self._tell_done(told, total, f"copying to {self._target}")
+
         with file.open() as content:
             return self._connection.put(
                 file.path,
@@ -175,7 +183,7 @@ class SshDevice:
                 file.size,
                 file.sha256,
                 start,
-                lambda sent: self._tell_done(done + sent, total, what),
+                tell,
             )
 
     def _install(self, wheel: Wheel, bundle: Bundle) -> None:
