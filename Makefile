@@ -108,7 +108,7 @@ lock: $(LOCKED) ## renew requirements/*.txt (LOCK_FLAGS=--upgrade takes newer ve
 	echo "tensorflow-cpu==2.16.1" | $(COMPILE) --python-platform x86_64-manylinux_2_28 $(LOCK_FLAGS) \
 		-o requirements/old_engine.txt runtime/pyproject.toml -
 
-include android_demo/old_engine.mk android_demo/android.mk android_demo/app.mk android_demo/adb.mk
+include android_demo/old_engine.mk android_demo/android.mk android_demo/app.mk android_demo/adb.mk tests/pi/pi.mk
 
 clean: ## remove what was built and cached; .venv stays
 	rm -rf build dist .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

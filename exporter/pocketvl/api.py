@@ -298,7 +298,9 @@ def profile(
     opened = Bundle.open(Path(bundle))
     for name in variants:
         opened.variant(name)
-    with device or LocalDevice(Path(bundle)) as entered:
+    place = device or LocalDevice(Path(bundle))
+    place.progress = progress
+    with place as entered:
         path = profiling.profile_path(Path(bundle), entered.name) if out is None else Path(out)
         profiling.check_writable(path)
         able = entered.abilities()

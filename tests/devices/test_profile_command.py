@@ -105,8 +105,8 @@ def test_from_python_it_is_the_same(tiny: Path) -> None:
 def test_the_function_has_the_commands_defaults() -> None:
     options = cli.commands["profile"].make_context("profile", ["x"]).params
     parameters = inspect.signature(api.profile).parameters
-    routes = {option.name for route in ROUTES for option in (route.place, route.program)}
-    assert set(options) - {"as_json"} - routes == set(parameters) - {"device", "progress"}
+    to_device = {option.name for route in ROUTES for option in (route.place, route.program)}
+    assert set(options) - {"as_json"} - to_device == set(parameters) - {"device", "progress"}
     for name in ("variants", "all_variants", "runs", "duration", "timeout", "samples", "out"):
         assert options[name] == parameters[name].default
 

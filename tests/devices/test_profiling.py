@@ -39,6 +39,7 @@ class RecordingDevice:
     local: LocalDevice
     asked: list[BenchRequest] = field(default_factory=list)
     name: str = "local"
+    progress: Progress | None = None
 
     def __enter__(self) -> Self:
         return self

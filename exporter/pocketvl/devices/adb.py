@@ -50,6 +50,7 @@ class AdbPhone:
     """
 
     def __init__(self, bundle: Path, serial: str | None) -> None:
+        self.progress: Progress | None = None
         self._bundle = Bundle.open(bundle)
         self._shell = AdbShell(serial)
         self._token = secrets.token_hex(6)

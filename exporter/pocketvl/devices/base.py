@@ -66,7 +66,12 @@ class Device(Protocol):
     Entering reaches the device and puts there what is needed; leaving removes that again, whatever happened.
     Every method raises BackendError where the device cannot be reached, ends before it answered, or takes
     longer than it may: one line that says what, where, and what to do.
+
+    Attributes:
+        progress: told what entering does; to be set before. None: nobody is told.
     """
+
+    progress: Progress | None
 
     @property
     def name(self) -> str:

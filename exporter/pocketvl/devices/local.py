@@ -21,6 +21,7 @@ class LocalDevice:
 
     def __init__(self, bundle: Path) -> None:
         self._bundle = bundle
+        self.progress: Progress | None = None
 
     @property
     def name(self) -> str:

@@ -40,6 +40,12 @@ class Route:
     open: Callable[[Path, str, str | None], Device]
 
 
+def _open_ssh(bundle: Path, place: str, program: str | None) -> Device:
+    from pocketvl.devices.ssh import SshDevice
+
+    return SshDevice(bundle, place, program)
+
+
 def _phone(bundle: Path, serial: str, binary: str | None) -> Device:
     from pocketvl.devices.adb import adb_device  # what prepares inputs would slow every command down
 
@@ -47,6 +53,15 @@ def _phone(bundle: Path, serial: str, binary: str | None) -> Device:
 
 
 ROUTES: tuple[Route, ...] = (
+    Route(
+        Option("ssh", "[USER@]HOST[:PORT]", "A Raspberry Pi, or another board, that `ssh` reaches by a key."),
+        Option(
+            "python",
+            "PATH",
+            "Its Python, with numpy, Pillow, tokenizers, click, an engine. Default: a new environment.",
+        ),
+        _open_ssh,
+    ),
     Route(
         Option(
             "adb", "SERIAL", "Measure on this phone, as `adb devices` lists it; -: on the only one there is."

@@ -81,6 +81,12 @@ def run_command(
         return stdout
 
 
+def progress_of(line: str) -> tuple[int, int, str] | None:
+    """What a line of `PROGRESS_OPTION` tells; None: it is none."""
+    news = _PROGRESS.fullmatch(line)
+    return (int(news[1]), int(news[2]), news[3]) if news else None
+
+
 def _follow(
     process: subprocess.Popen[bytes], timeout_s: float | None, progress: Progress | None
 ) -> list[str] | None:
@@ -109,12 +115,12 @@ def _take(said: queue.SimpleQueue[str], wait_s: float, lines: list[str], progres
         line = said.get(timeout=wait_s)
     except queue.Empty:
         return
-    news = _PROGRESS.fullmatch(line)
+    news = progress_of(line)
     if news is None:
         lines.append(line)
         del lines[:-_MOST_LINES]
     elif progress is not None:
-        progress(int(news[1]), int(news[2]), news[3])
+        progress(*news)
 
 
 def _read(stderr: IO[bytes], said: queue.SimpleQueue[str]) -> None:
