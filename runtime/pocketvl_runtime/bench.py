@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import random
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 
 from pocketvl_runtime.bench_result import (
+    TOTAL,
     BenchResult,
     BundleIdentity,
     Inputs,
@@ -23,6 +24,7 @@ from pocketvl_runtime.bench_result import (
     VariantBench,
 )
 from pocketvl_runtime.bundle import Bundle
+from pocketvl_runtime.conditions import ConditionSampler
 from pocketvl_runtime.errors import InputError
 from pocketvl_runtime.files import read_file
 from pocketvl_runtime.image import ImageInput
@@ -30,18 +32,87 @@ from pocketvl_runtime.machine import this_machine
 from pocketvl_runtime.manifest import MANIFEST_FILE, MAX_JSON_BYTES
 from pocketvl_runtime.model import Model, load
 from pocketvl_runtime.obstacles import runnable_tasks
+from pocketvl_runtime.process import age_ms, peak_rss_bytes, rss_bytes
 from pocketvl_runtime.progress import Progress
+from pocketvl_runtime.sustained import Answers, answer_for, summarize
 from pocketvl_runtime.version import __version__
 
 _SEED = 0
 _WARMUP_RUNS = 1
 
 
+@dataclass(frozen=True)
+class _Asked:
+    image: ImageInput
+    text: str
+
+
 @dataclass
 class _Runner:
     model: Model
     load_ms: float
-    timings: list[dict[str, float]] = field(default_factory=list)  # of each run, by stage
+    timings: list[dict[str, float]] = field(default_factory=list)  # of each counted run, by stage
+    cpu_s: float = 0.0  # of the process, over the counted runs
+    wall_s: float = 0.0
+    first_ms: float | None = None
+    first_at_age_ms: float | None = None  # of the process
+
+    def answer(self, asked: _Asked) -> dict[str, float]:
+        """Milliseconds by stage of one match, or of one question where the model cannot match."""
+        if "match" in runnable_tasks(self.model.manifest):
+            return asdict(self.model.match(asked.image, [asked.text]).timing_ms)
+        return asdict(self.model.ask(asked.image, asked.text).timing_ms)
+
+    def run(self, asked: _Asked, counted: bool) -> None:
+        cpu_s, begin = time.process_time(), time.perf_counter()
+        timing = self.answer(asked)
+        if counted:
+            self.wall_s += time.perf_counter() - begin
+            self.cpu_s += time.process_time() - cpu_s
+            self.timings.append(timing)
+        if self.first_ms is None:
+            self.first_ms, self.first_at_age_ms = timing[TOTAL], age_ms()
+
+
+class _Turns:
+    """Rounds in which every runner answers once, in an order that changes, and sustained loads after them."""
+
+    def __init__(
+        self, runners: Sequence[_Runner], asked: _Asked, total: int, progress: Progress | None
+    ) -> None:
+        self._order = list(runners)  # no variant always runs in the wake of the same other one
+        self._shuffle = random.Random(_SEED)
+        self._asked = asked
+        self._total = total
+        self._tell: Progress = progress if progress is not None else lambda done, total, what: None
+        self._done = 0
+
+    def run(self, rounds: int, counted: bool) -> None:
+        for _ in range(rounds):
+            self._shuffle.shuffle(self._order)
+            for runner in self._order:
+                runner.run(self._asked, counted)
+            self._done += 1
+            self._tell(self._done, self._total, "timing")
+
+    def sustain(self, runner: _Runner, duration_s: float, sampler: ConditionSampler) -> _Load:
+        """Lets one runner answer without a pause; a second is worth a round in what is told."""
+        begin_s, before, what = sampler.elapsed_s(), self._done, f"sustained load of {runner.model.variant}"
+
+        def tell(elapsed_s: float) -> None:
+            self._tell(min(before + int(elapsed_s), self._total), self._total, what)
+
+        answers = answer_for(duration_s, lambda: runner.answer(self._asked)[TOTAL], tell)
+        self._done += ceil(duration_s)
+        self._tell(self._done, self._total, what)
+        return _Load(runner.model, begin_s, answers)
+
+
+@dataclass(frozen=True)
+class _Load:
+    model: Model
+    begin_s: float  # on the sampler's clock
+    answers: Answers
 
 
 def bench(
@@ -55,6 +126,8 @@ def bench(
     *,
     warmup_runs: int = _WARMUP_RUNS,
     keep_samples: bool = False,
+    duration_s: float = 0.0,
+    fresh: bool = False,
 ) -> BenchResult:
     """Times variants at thread counts, one run of each a round, in an order that changes.
 
@@ -68,55 +141,60 @@ def bench(
         progress: told after every round.
         warmup_runs: runs of each before the counted ones.
         keep_samples: put every counted run into the result, not only their percentiles.
+        duration_s: for how many seconds each variant then answers without a pause, one after the other, at
+            the largest number of threads; 0: none does.
+        fresh: this process was started for nothing else, so that the first answer of a single variant at a
+            single thread count tells how long a cold start takes.
 
     Raises:
         InputError: nothing to do.
         PocketVLError: what loading or running raises.
     """
-    if not variants or not threads or runs < 1 or warmup_runs < 0:
+    if not variants or not threads or runs < 1 or warmup_runs < 0 or duration_s < 0:
         raise InputError("bench needs at least one variant, one thread count and one run")
-    picture = image if image is not None else _golden_image(bundle)
-    words = text if text is not None else _golden_text(bundle)
+    asked = _Asked(
+        image if image is not None else _golden_image(bundle),
+        text if text is not None else _golden_text(bundle),
+    )
     runners: dict[tuple[str, int], _Runner] = {}
     for name in variants:
         for count in threads:
             if (name, count) not in runners:
                 runners[name, count] = _open(bundle, name, count)
-    order, shuffle = list(runners.values()), random.Random(_SEED)
-    for turn in range(warmup_runs + runs):
-        shuffle.shuffle(order)  # no variant always runs in the wake of the same other one
-        for runner in order:
-            timing = _timed(runner.model, picture, words)
-            if turn >= warmup_runs:
-                runner.timings.append(timing)
-        if progress is not None:
-            progress(turn + 1, warmup_runs + runs, "timing")
-    peak = peak_rss_bytes() if len(runners) == 1 else None
-    given = image is not None or text is not None
+    alone, loaded = len(runners) == 1, list(dict.fromkeys(variants)) if duration_s else []
+    seconds = len(loaded) * ceil(duration_s)
+    turns = _Turns(list(runners.values()), asked, warmup_runs + runs + seconds, progress)
+    turns.run(warmup_runs, counted=False)
+    with ConditionSampler() as sampler:
+        turns.run(runs, counted=True)
+        memory = (peak_rss_bytes(), rss_bytes()) if alone else (None, None)
+        loads = [turns.sustain(runners[name, max(threads)], duration_s, sampler) for name in loaded]
+    machine, given = this_machine(), image is not None or text is not None
+    conditions = sampler.conditions(machine, threads)
     return BenchResult(
         Software("pocketvl-runtime", __version__),
-        this_machine(),
+        machine,
         _identity(bundle),
         Settings(runs, warmup_runs, True, _SEED, Inputs.GIVEN if given else Inputs.GOLDEN),
         {
-            name: _measured([r for (v, _), r in runners.items() if v == name], peak, keep_samples)
+            name: _measured(
+                [r for (v, _), r in runners.items() if v == name], memory, alone and fresh, keep_samples
+            )
             for name in variants
         },
+        conditions=conditions,
+        sustained=tuple(
+            summarize(
+                each.model.variant,
+                each.model.threads,
+                duration_s,
+                each.answers,
+                conditions.samples,
+                each.begin_s,
+            )
+            for each in loads
+        ),
     )
-
-
-def peak_rss_bytes() -> int:
-    """The largest resident memory this process has had, in bytes."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _open(bundle: Bundle, variant: str, threads: int) -> _Runner:
@@ -125,38 +203,39 @@ def _open(bundle: Bundle, variant: str, threads: int) -> _Runner:
     return _Runner(model, 1000 * (time.perf_counter() - start))
 
 
-def _timed(model: Model, image: ImageInput, text: str) -> dict[str, float]:
-    """Milliseconds by stage of one match, or of one question where the model cannot match."""
-    if "match" in runnable_tasks(model.manifest):
-        return asdict(model.match(image, [text]).timing_ms)
-    return asdict(model.ask(image, text).timing_ms)
-
-
 def _identity(bundle: Bundle) -> BundleIdentity:
     manifest = read_file(bundle.root / MANIFEST_FILE, MAX_JSON_BYTES)
     return BundleIdentity(bundle.manifest.model.name, hashlib.sha256(manifest).hexdigest())
 
 
-def _measured(runners: Sequence[_Runner], peak: int | None, keep_samples: bool) -> VariantBench:
+def _measured(
+    runners: Sequence[_Runner], memory: tuple[int | None, int | None], cold: bool, keep_samples: bool
+) -> VariantBench:
     model = runners[0].model
     engine, _, version = model.engine.rpartition(" ")
-    timings = tuple(
-        Timing(
-            runner.model.threads,
-            runner.load_ms,
-            {
-                stage: _latency([timing[stage] for timing in runner.timings], keep_samples)
-                for stage in runner.timings[0]
-            },
-        )
-        for runner in runners
+    timings = tuple(_timing(runner, cold, keep_samples) for runner in runners)
+    peak, steady = memory
+    return VariantBench(Software(engine, version), timings, peak, model.notes, steady)
+
+
+def _timing(runner: _Runner, cold: bool, keep_samples: bool) -> Timing:
+    return Timing(
+        runner.model.threads,
+        runner.load_ms,
+        {
+            stage: _latency([timing[stage] for timing in runner.timings], keep_samples)
+            for stage in runner.timings[0]
+        },
+        busy_threads=runner.cpu_s / runner.wall_s,
+        first_ms=runner.first_ms,
+        cold_start_ms=runner.first_at_age_ms if cold else None,
     )
-    return VariantBench(Software(engine, version), timings, peak, model.notes)
 
 
 def _latency(values: Sequence[float], keep_samples: bool) -> Latency:
-    p10, median, p90 = (float(value) for value in np.percentile(values, (10, 50, 90)))
-    return Latency(p10, median, p90, max(values), len(values), tuple(values) if keep_samples else None)
+    p10, median, p90, p99 = (float(value) for value in np.percentile(values, (10, 50, 90, 99)))
+    samples = tuple(values) if keep_samples else None
+    return Latency(p10, median, p90, max(values), len(values), p99, samples)
 
 
 def _golden_image(bundle: Bundle) -> Path:

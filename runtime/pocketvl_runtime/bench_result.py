@@ -13,9 +13,11 @@ from pocketvl_runtime.json_schema import check_keywords, schema_text
 from pocketvl_runtime.schema import OPTIONAL, decode, dump_json, parse_json
 
 FORMAT: Final = "pocketvl-bench"
-FORMAT_VERSION = FormatVersion(1, 0, "measure again with `pocketvl-run bench`")
+FORMAT_VERSION = FormatVersion(1, 1, "measure again with `pocketvl-run bench`")
 TOTAL = "total"
 """The stage that every timing has: a whole answer."""
+COMMON_STAGES = ("decode", "preprocess", "tokens", "post", TOTAL)
+"""The stages that are no component's."""
 
 _SHA256 = {"schema": {"pattern": "^[0-9a-f]{64}$"}}
 _VERSION = {"schema": {"pattern": rf"^{FORMAT_VERSION.major}\.(0|[1-9][0-9]{{0,5}})$"}}
@@ -23,6 +25,8 @@ _AT_LEAST_0: Mapping[str, Any] = {"schema": {"minimum": 0}}
 _AT_LEAST_1: Mapping[str, Any] = {"schema": {"minimum": 1}}
 _NOT_EMPTY: Mapping[str, Any] = {"schema": {"minLength": 1}}
 _SOME: Mapping[str, Any] = {"schema": {"minItems": 1}}
+_OPTIONAL_AT_LEAST_0: Mapping[str, Any] = {**_AT_LEAST_0, **OPTIONAL}
+_OPTIONAL_AT_LEAST_1: Mapping[str, Any] = {**_AT_LEAST_1, **OPTIONAL}
 
 
 class Inputs(StrEnum):
@@ -63,6 +67,9 @@ class Machine:
         memory_bytes: of the machine; null: not known.
         os: operating system and its version, e.g. "Linux 6.8.0", "Android 15".
         governors: frequency governors of the processors, each named once, sorted; empty: not known.
+        emulated: whether the processor is emulated (qemu-user), so that no latency is that of the device; may
+            be missing: not known.
+        mhz_max: highest frequency that a processor may take, in MHz; may be missing: not known.
     """
 
     device: str | None
@@ -75,6 +82,8 @@ class Machine:
     memory_bytes: int | None = field(metadata=_AT_LEAST_1)
     os: str
     governors: tuple[str, ...]
+    emulated: bool | None = field(default=None, metadata=OPTIONAL)
+    mhz_max: float | None = field(default=None, metadata=_OPTIONAL_AT_LEAST_0)
 
     def __post_init__(self) -> None:
         check_keywords(self)
@@ -128,6 +137,7 @@ class Latency:
         p90: ninetieth percentile.
         max: the longest run.
         n: how many runs were counted.
+        p99: ninety-ninth percentile; may be missing.
         samples: every counted run, in the order in which they ran; may be missing.
     """
 
@@ -136,12 +146,15 @@ class Latency:
     p90: float = field(metadata=_AT_LEAST_0)
     max: float = field(metadata=_AT_LEAST_0)
     n: int = field(metadata=_AT_LEAST_1)
+    p99: float | None = field(default=None, metadata=_OPTIONAL_AT_LEAST_0)
     samples: tuple[float, ...] | None = field(default=None, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         check_keywords(self)
         if not self.p10 <= self.median <= self.p90 <= self.max:
             raise BundleError("of p10, median, p90 and max, none may be below the one before")
+        if self.p99 is not None and not self.p90 <= self.p99 <= self.max:
+            raise BundleError("p99 must lie between p90 and max")
         if self.samples is not None and len(self.samples) != self.n:
             raise BundleError(f"samples has {len(self.samples)} items where n is {self.n}")
 
@@ -154,12 +167,18 @@ class Timing:
         threads: of an inference.
         load_ms: from the opened bundle to the first question being possible.
         stages: latency by stage. "total" is there always, and holds all others: for a match of one picture
-            with one text these are "decode", "preprocess", "image" and "text".
+            with one text these are "decode", "preprocess", "tokens", "image", "text" and "post".
+        busy_threads: CPU time of the process in the counted runs, divided by their duration; may be missing.
+        first_ms: the first answer after loading; may be missing.
+        cold_start_ms: from the start of a fresh process to its first answer; may be missing.
     """
 
     threads: int = field(metadata=_AT_LEAST_1)
     load_ms: float = field(metadata=_AT_LEAST_0)
     stages: Mapping[str, Latency] = field(metadata={"schema": {"required": [TOTAL]}})
+    busy_threads: float | None = field(default=None, metadata=_OPTIONAL_AT_LEAST_0)
+    first_ms: float | None = field(default=None, metadata=_OPTIONAL_AT_LEAST_0)
+    cold_start_ms: float | None = field(default=None, metadata=_OPTIONAL_AT_LEAST_0)
 
     def __post_init__(self) -> None:
         check_keywords(self)
@@ -175,12 +194,15 @@ class VariantBench:
         peak_memory_bytes: the largest resident memory of a process that ran nothing else; null: it was
             measured in one process with others.
         notes: what the engine did at a cost, in words.
+        steady_memory_bytes: resident memory after the counted runs of a process that ran nothing else; may be
+            missing.
     """
 
     engine: Software
     timings: tuple[Timing, ...] = field(metadata=_SOME)
     peak_memory_bytes: int | None = field(metadata=_AT_LEAST_1)
     notes: tuple[str, ...]
+    steady_memory_bytes: int | None = field(default=None, metadata=_OPTIONAL_AT_LEAST_1)
 
     def __post_init__(self) -> None:
         check_keywords(self)
@@ -191,6 +213,101 @@ class VariantBench:
     def timing(self, threads: int) -> Timing:
         """What was measured with a number of threads, which must be among those measured."""
         return next(timing for timing in self.timings if timing.threads == threads)
+
+
+@dataclass(frozen=True)
+class ConditionSample:
+    """What the machine was like at one moment, or since the sample before.
+
+    Attributes:
+        at_s: seconds since the first sample.
+        mhz: frequency of each processor that tells it, in MHz, ordered by their numbers; null: none does.
+        temperature_c: of the warmest zone that belongs to the processor, in degrees Celsius; null: not known.
+        other_load: processors that other programs kept busy since the sample before; null: not known.
+        power_w: what the machine, or as much of it as is metered, took, in watts; null: not known.
+    """
+
+    at_s: float = field(metadata=_AT_LEAST_0)
+    mhz: tuple[float, ...] | None
+    temperature_c: float | None
+    other_load: float | None = field(metadata=_AT_LEAST_0)
+    power_w: float | None
+
+    def __post_init__(self) -> None:
+        check_keywords(self)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the machine was like while the counted runs ran.
+
+    Attributes:
+        interval_s: seconds that were to lie between two samples.
+        samples: in the order in which they were taken.
+        throttled: whether the machine lowered its frequency to stay cool or powered; null: not known.
+        energy_j: joules from the first sample to the last, of what `power_w` covers; null: not known.
+        warnings: what makes the figures doubtful, in words.
+    """
+
+    interval_s: float = field(metadata=_AT_LEAST_0)
+    samples: tuple[ConditionSample, ...]
+    throttled: bool | None
+    energy_j: float | None = field(metadata=_AT_LEAST_0)
+    warnings: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_keywords(self)
+        times = [sample.at_s for sample in self.samples]
+        if times != sorted(times):
+            raise BundleError("samples must be in the order in which they were taken")
+
+
+@dataclass(frozen=True)
+class SustainedWindow:
+    """A part of a sustained load.
+
+    Attributes:
+        at_s: when it began, in seconds since the load's beginning.
+        median_ms: of the whole answers that began in it.
+        n: how many these are.
+        mhz: mean frequency of the processors, in MHz; null: not known.
+        temperature_c: mean temperature, in degrees Celsius; null: not known.
+    """
+
+    at_s: float = field(metadata=_AT_LEAST_0)
+    median_ms: float = field(metadata=_AT_LEAST_0)
+    n: int = field(metadata=_AT_LEAST_1)
+    mhz: float | None = field(metadata=_AT_LEAST_0)
+    temperature_c: float | None
+
+    def __post_init__(self) -> None:
+        check_keywords(self)
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """One variant that answered without a pause.
+
+    Attributes:
+        variant: its name.
+        threads: of an inference.
+        duration_s: how long it answered.
+        windows: parts of that time, in order.
+        first_ms: median of the answers of the first minute; of the first window where it took under two.
+        last_ms: likewise of the last.
+        slowdown: last_ms / first_ms.
+    """
+
+    variant: str
+    threads: int = field(metadata=_AT_LEAST_1)
+    duration_s: float = field(metadata=_AT_LEAST_0)
+    windows: tuple[SustainedWindow, ...] = field(metadata=_SOME)
+    first_ms: float = field(metadata=_AT_LEAST_0)
+    last_ms: float = field(metadata=_AT_LEAST_0)
+    slowdown: float = field(metadata=_AT_LEAST_0)
+
+    def __post_init__(self) -> None:
+        check_keywords(self)
 
 
 @dataclass(frozen=True)
@@ -205,6 +322,8 @@ class BenchResult:
         bundle: what.
         settings: how.
         variants: by name, as the bundle's manifest calls them.
+        conditions: what the machine was like meanwhile; may be missing.
+        sustained: what variants did under a sustained load; may be missing.
     """
 
     tool: Software
@@ -214,6 +333,8 @@ class BenchResult:
     variants: Mapping[str, VariantBench]
     format: Literal["pocketvl-bench"] = FORMAT
     version: str = field(default=str(FORMAT_VERSION), metadata=_VERSION)
+    conditions: Conditions | None = field(default=None, metadata=OPTIONAL)
+    sustained: tuple[Sustained, ...] = field(default=(), metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         check_keywords(self)

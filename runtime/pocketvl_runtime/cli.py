@@ -42,6 +42,7 @@ _threads = click.option(
 )
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 _BAR_WIDTH = 24
+_MOST_SECONDS = 86_400.0
 
 
 def _asking(command: Command) -> Command:
@@ -62,6 +63,7 @@ def cli() -> None:
 def info(bundle: str, variant: str | None, threads: int | None, as_json: bool) -> None:
     """Say what a bundle holds, what of it can run here, and with how many threads."""
     from pocketvl_runtime.bundle import Bundle
+    from pocketvl_runtime.cpus import usable_processors
     from pocketvl_runtime.isa import cpu_name, has_exact_int8, instruction_set
     from pocketvl_runtime.obstacles import task_obstacle
     from pocketvl_runtime.variant_choice import default_threads, runs_here
@@ -77,7 +79,12 @@ def info(bundle: str, variant: str | None, threads: int | None, as_json: bool) -
         }
         for name, spec in chosen.items()
     }
-    machine = {"cpu": cpu_name(), "isa": instruction_set(), "exact_int8": has_exact_int8()}
+    machine = {
+        "cpu": cpu_name(),
+        "isa": instruction_set(),
+        "exact_int8": has_exact_int8(),
+        "usable_processors": usable_processors(),
+    }
     count = threads or default_threads()
     tasks = {
         name: {"kind": task.kind, "obstacle": task_obstacle(manifest, name)}
@@ -240,9 +247,8 @@ def selftest(bundle: str, variants: tuple[str, ...], threads: int | None, as_jso
     "--threads",
     multiple=True,
     type=_count,
-    default=(1, 2),
-    show_default=True,
-    help="Threads for one inference; may be repeated.",
+    help="Threads for one inference; may be repeated. Default: 1, and as many as there are processors to "
+    "use, at most 4.",
 )
 @click.option(
     "--runs", type=click.IntRange(min=1), default=30, show_default=True, help="Counted runs of each."
@@ -253,6 +259,13 @@ def selftest(bundle: str, variants: tuple[str, ...], threads: int | None, as_jso
 @click.option("--image", type=click.Path(), help="A picture; default: the golden pack's first.")
 @click.option("--text", help="A text; default: the golden pack's first.")
 @click.option("--samples", is_flag=True, help="With --json: every counted run too, not only percentiles.")
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0, max=_MOST_SECONDS),
+    default=0.0,
+    help="Then each variant answers for so many seconds without a pause, at the largest number of threads.",
+)
+@click.option("--progress-lines", is_flag=True, hidden=True)  # for programs that show progress themselves
 @_json
 def bench(
     bundle: str,
@@ -263,19 +276,34 @@ def bench(
     image: str | None,
     text: str | None,
     samples: bool,
+    duration: float,
+    progress_lines: bool,
     as_json: bool,
 ) -> None:
     """Time variants against each other, interleaved. docs/BENCH.md describes the JSON."""
     from pocketvl_runtime.bench import bench as measure
     from pocketvl_runtime.bundle import Bundle
+    from pocketvl_runtime.variant_choice import default_threads
 
     opened = Bundle.open(bundle)
     chosen = _chosen(variants, opened)
-    with bar("timing") as tell:
+    with bar("timing", as_lines=progress_lines) as tell:
         result = measure(
-            opened, chosen, threads, runs, image, text, tell, warmup_runs=warmup, keep_samples=samples
+            opened,
+            chosen,
+            threads or (1, default_threads()),
+            runs,
+            image,
+            text,
+            tell,
+            warmup_runs=warmup,
+            keep_samples=samples,
+            duration_s=duration,
+            fresh=True,
         )
     _print_notes(note for measured in result.variants.values() for note in measured.notes)
+    for doubt in result.conditions.warnings if result.conditions else ():
+        say_line("warning", doubt)
     if as_json:
         _print_json(result)
     else:
@@ -340,6 +368,11 @@ def _print_bench(result: BenchResult) -> None:
             cells = [f"{s} {each.median:.2f} ({each.p10:.2f})" for s, each in timing.stages.items()]
             plural = "s" if timing.threads > 1 else " "
             _say(f"  {name:<14} {timing.threads} thread{plural}  {'  '.join(cells)}")
+    for load in result.sustained:
+        _say(
+            f"  {load.variant:<14} {load.duration_s:g} s without a pause, {load.threads} threads: from "
+            f"{load.first_ms:.2f} to {load.last_ms:.2f} ms"
+        )
 
 
 def _print_scores(variant: str, rows: list[tuple[str, float, float]]) -> None:

@@ -76,8 +76,16 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def bar(label: str) -> Iterator[Progress]:
-    """A progress bar on stderr, drawn only where somebody looks; gives the callback that moves it."""
+def bar(label: str, *, as_lines: bool = False) -> Iterator[Progress]:
+    """A progress bar on stderr, drawn only where somebody looks; gives the callback that moves it.
+
+    Args:
+        label: what is done.
+        as_lines: for a program that reads them, lines `DONE/TOTAL WHAT` instead of the bar.
+    """
+    if as_lines:
+        yield lambda done, total, what: click.echo(f"{done}/{total} {what}", err=True)
+        return
     if not sys.stderr.isatty():
         yield lambda done, total, what: None
         return

@@ -289,7 +289,8 @@ class Model:
             BundleError: the model gives no embeddings.
             BackendError: the engine failed.
         """
-        return self._embed_texts(self._encoders[1], texts)
+        encoder = self._encoders[1]
+        return self._embed_each(encoder, self._encoded(encoder, texts))
 
     def embed_pixels(self, pixels: npt.NDArray[np.uint8]) -> Floats:
         """Embeds what `preprocess` made, uint8 [H, W, 3]: float32 [D]."""
@@ -302,8 +303,8 @@ class Model:
             made[PortKind.ATTENTION_MASK] = mask[None]
         return self._embed(self._encoders[1], made)
 
-    def _embed_texts(self, encoder: _Input[TextProcessor], texts: Sequence[str]) -> Floats:
-        rows = [self._embed(encoder, made) for made in self._encoded(encoder, texts)]
+    def _embed_each(self, encoder: _Input[TextProcessor], encoded: Sequence[_Made]) -> Floats:
+        rows = [self._embed(encoder, made) for made in encoded]
         dim = self.manifest.output(encoder.port).shape[-1]
         return np.stack(rows) if rows else np.zeros((0, dim if isinstance(dim, int) else 0), np.float32)
 
@@ -370,8 +371,7 @@ class Model:
             BackendError: the engine failed.
         """
         task_named(self.manifest, "match", ContrastiveTask)
-        similarity, timing = self._score("match", image, texts)
-        shares = self.probabilities("match", similarity)
+        similarity, shares, timing = self._score("match", image, texts)
         results = tuple(
             TextScore(text, float(s), float(p)) for text, s, p in zip(texts, similarity, shares, strict=True)
         )
@@ -391,8 +391,7 @@ class Model:
             raise InputError("this bundle has no labels of its own: give some")
         check_texts(chosen, "label")
         texts = label_texts(task.template or LABEL_SLOT, chosen)
-        similarity, timing = self._score("classify", image, texts)
-        shares = self.probabilities("classify", similarity)
+        similarity, shares, timing = self._score("classify", image, texts)
         results = tuple(
             LabelScore(label, float(s), float(p))
             for label, s, p in zip(chosen, similarity, shares, strict=True)
@@ -425,15 +424,18 @@ class Model:
         spent: dict[str, float] = {}
         start = time.perf_counter()
         pixels = self._preprocessed(image, seen_by, spent)
+        with _clock(spent, "tokens"):
+            encoded = self._encoded(read_by, asked)
         with _clock(spent, "fusion"):
             logits = [
                 self.run(seen_by.component, {seen_by.source: pixels, read_by.source: made})[seen_by.output][0]
-                for made in self._encoded(read_by, asked)
+                for made in encoded
             ]
-        results = tuple(
-            QuestionAnswers(question, ranked_answers(task.labels, activated(row, task.activation), top))
-            for question, row in zip(asked, logits, strict=True)
-        )
+        with _clock(spent, "post"):
+            results = tuple(
+                QuestionAnswers(question, ranked_answers(task.labels, activated(row, task.activation), top))
+                for question, row in zip(asked, logits, strict=True)
+            )
         timing = AskTimingMs(**spent, total=1000 * (time.perf_counter() - start))
         return AskReport(self.variant, results, timing)
 
@@ -453,7 +455,8 @@ class Model:
         scale = head.scale.first if head.first == self._inputs[task][0].port else head.scale.second
         return probabilities(similarity, scale, head.bias, head.activation)
 
-    def _score(self, task: str, image: ImageInput, texts: Sequence[str]) -> tuple[Doubles, TimingMs]:
+    def _score(self, task: str, image: ImageInput, texts: Sequence[str]) -> tuple[Doubles, Doubles, TimingMs]:
+        """Of each text, its cosine with the picture and its probability."""
         check_texts(texts)
         if not texts:
             raise InputError("at least one text is needed")
@@ -461,12 +464,16 @@ class Model:
         spent: dict[str, float] = {}
         start = time.perf_counter()
         pixels = self._preprocessed(image, seen_by, spent)
+        with _clock(spent, "tokens"):
+            encoded = self._encoded(read_by, texts)
         with _clock(spent, "image"):
             seen = self._embed(seen_by, pixels)
         with _clock(spent, "text"):
-            read = self._embed_texts(read_by, texts)
-        similarity = similarities(seen, read)
-        return similarity, TimingMs(**spent, total=1000 * (time.perf_counter() - start))
+            read = self._embed_each(read_by, encoded)
+        with _clock(spent, "post"):
+            similarity = similarities(seen, read)
+            shares = self.probabilities(task, similarity)
+        return similarity, shares, TimingMs(**spent, total=1000 * (time.perf_counter() - start))
 
 
 @contextmanager

@@ -34,12 +34,14 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class TimingMs:
-    """Milliseconds of one answer."""
+    """Milliseconds of one answer; `tokens`: the tokenizer; `post`: similarities and probabilities."""
 
     decode: float
     preprocess: float
+    tokens: float
     image: float
     text: float
+    post: float
     total: float
 
 
@@ -79,11 +81,13 @@ class QuestionAnswers:
 
 @dataclass(frozen=True)
 class AskTimingMs:
-    """Milliseconds of one picture's questions; `fusion`: what reads both, tokenizer included."""
+    """Milliseconds of one picture's questions; `fusion`: what reads both; `post`: probabilities, sorting."""
 
     decode: float
     preprocess: float
+    tokens: float
     fusion: float
+    post: float
     total: float
 
 

@@ -71,7 +71,7 @@ def test_both_engines_int8_answer_like_torch(exported: Exported) -> None:
         assert variant.gate is not None
         assert variant.gate.fallbacks == ()
         assert abs(variant.metrics[Metric.ASK].drop_pp or 0) < 3
-        assert set(variant.latency_ms) == {"decode", "preprocess", "fusion", "total"}
+        assert set(variant.latency_ms) == {"decode", "preprocess", "tokens", "fusion", "post", "total"}
     page = (exported.bundle / "report.html").read_text()
     assert "Latency of the fusion graph" in page
     assert all(kind in page for kind in TYPES)

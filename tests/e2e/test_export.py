@@ -155,7 +155,7 @@ def test_match_prints_the_promised_json(exported: Exported) -> None:
     answer = json.loads(done.stdout)
     assert set(answer) == {"variant", "results", "timing_ms"}
     assert [set(row) for row in answer["results"]] == [{"text", "similarity", "probability"}] * 2
-    assert set(answer["timing_ms"]) == {"decode", "preprocess", "image", "text", "total"}
+    assert set(answer["timing_ms"]) == {"decode", "preprocess", "tokens", "image", "text", "post", "total"}
     assert abs(sum(row["probability"] for row in answer["results"]) - 1) < 1e-6
 
 

@@ -31,7 +31,15 @@ def test_latency_is_measured_per_stage_and_thread_count(tiny: Path) -> None:
         assert variant.peak_memory_bytes is None  # of a process that runs several
         assert [timing.threads for timing in variant.timings] == [1, 2]
         for timing in variant.timings:
-            assert timing.stages.keys() == {"decode", "preprocess", "image", "text", "total"}
+            assert timing.stages.keys() == {
+                "decode",
+                "preprocess",
+                "tokens",
+                "image",
+                "text",
+                "post",
+                "total",
+            }
             assert timing.stages["total"].median >= timing.stages["image"].median > 0
 
 

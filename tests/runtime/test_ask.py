@@ -110,7 +110,7 @@ def test_one_picture_is_preprocessed_once_for_all_its_questions(
 
 def test_the_stages_of_the_timing_add_up(whole: Path) -> None:
     timing = dataclasses.asdict(load(whole).ask(whole / IMAGE, QUESTIONS).timing_ms)
-    assert list(timing) == ["decode", "preprocess", "fusion", "total"]
+    assert list(timing) == ["decode", "preprocess", "tokens", "fusion", "post", "total"]
     total = timing.pop("total")
     assert min(timing.values()) > 0
     assert sum(timing.values()) <= total
@@ -297,7 +297,7 @@ def test_a_bench_times_questions(whole: Path) -> None:
     result = bench(Bundle.open(whole), VARIANTS, [1], runs=3)
     for measured in result.variants.values():
         (timing,) = measured.timings
-        assert list(timing.stages) == ["decode", "preprocess", "fusion", "total"]
+        assert list(timing.stages) == ["decode", "preprocess", "tokens", "fusion", "post", "total"]
         assert timing.stages["total"].median >= timing.stages["fusion"].median > 0
 
 
@@ -313,7 +313,7 @@ def test_ask_prints_one_object_with_exactly_these_keys(whole: Path) -> None:
     assert [[list(a) for a in each["answers"]] for each in got["results"]] == [
         [["answer", "probability"]] * 2
     ] * 2
-    assert list(got["timing_ms"]) == ["decode", "preprocess", "fusion", "total"]
+    assert list(got["timing_ms"]) == ["decode", "preprocess", "tokens", "fusion", "post", "total"]
     (first, _) = load(whole, "onnx-fp32").ask(whole / IMAGE, ["a red cube", "ball"], 2).results
     assert got["results"][0]["answers"] == [dataclasses.asdict(each) for each in first.answers]
 

@@ -85,7 +85,16 @@ EDITS: list[tuple[Edit, str]] = [
     (lambda v: total(v).update(n=0), "total: n must be at least 1"),
     (lambda v: total(v).update(p10=-0.5), "total: p10 must be at least 0"),
     (lambda v: total(v).update(median="1"), "median must be a number"),
-    (lambda v: v.update(version="1.00"), "b.json: version is '1.00', and must be like '1.0'"),
+    (lambda v: v["machine"].update(mhz_max=-1), "machine: mhz_max must be at least 0"),
+    (lambda v: v["machine"].update(emulated="yes"), "machine.emulated must be true or false"),
+    (lambda v: timing(v).update(busy_threads=-0.1), "busy_threads must be at least 0"),
+    (lambda v: timing(v).update(cold_start_ms="1"), "cold_start_ms must be a number"),
+    (lambda v: v["variants"]["tflite-int8"].update(steady_memory_bytes=0), "steady_memory_bytes must be at"),
+    (lambda v: v["conditions"].pop("throttled"), "b.json: conditions.throttled is missing"),
+    (lambda v: v["conditions"]["samples"][1].update(other_load=-1), "samples[1]: other_load must be at"),
+    (lambda v: v["sustained"][0].update(windows=[]), "sustained[0]: windows must hold at least 1, not 0"),
+    (lambda v: v["sustained"][0]["windows"][0].update(n=0), "windows[0]: n must be at least 1"),
+    (lambda v: v.update(version="1.00"), "b.json: version is '1.00', and must be like '1.1'"),
     (lambda v: v.update(version=1.0), "version is 1.0, and must be like"),
     (lambda v: v.update(version="2.0"), "version is 2.0, and this runtime reads 1.x; pip install --upgrade"),
     (lambda v: v.update(version="0.9"), "reads 1.x; measure again with `pocketvl-run bench`"),
@@ -107,6 +116,8 @@ BEYOND_SCHEMAS: list[tuple[Edit, str]] = [
         lambda v: total(v).update(p90=total(v)["max"] + 1),
         "total: of p10, median, p90 and max, none may be below",
     ),
+    (lambda v: total(v).update(p99=total(v)["max"] + 1), "total: p99 must lie between p90 and max"),
+    (lambda v: v["conditions"]["samples"].reverse(), "conditions: samples must be in the order"),
     (lambda v: total(v).update(samples=[1.0]), "samples has 1 items where n is 30"),
     (
         lambda v: v["variants"]["tflite-int8"]["timings"].append(timing(v)),
@@ -121,6 +132,20 @@ def test_what_no_schema_can_say_is_refused_too(edit: Edit, message: str) -> None
     edit(value)
     with pytest.raises(BundleError, match=re.escape(message)):
         read(value)
+
+
+def test_a_result_of_the_first_version_is_read() -> None:
+    value = documented()
+    value["version"] = "1.0"
+    del value["conditions"], value["sustained"], value["machine"]["emulated"], value["machine"]["mhz_max"]
+    del value["variants"]["tflite-int8"]["steady_memory_bytes"]
+    for key in ("busy_threads", "first_ms", "cold_start_ms"):
+        del timing(value)[key]
+    for latency in timing(value)["stages"].values():
+        del latency["p99"]
+    result = read(value)
+    assert (result.conditions, result.sustained, result.machine.emulated) == (None, (), None)
+    assert json.loads(result.to_json()) == value
 
 
 def test_what_a_newer_minor_version_adds_is_ignored() -> None:

@@ -53,7 +53,7 @@ def test_match_prints_one_object_with_exactly_these_keys(whole_bundle: Path) -> 
     assert got["variant"] == "onnx-int8"
     assert [list(row) for row in got["results"]] == [["text", "similarity", "probability"]] * 2
     assert [row["text"] for row in got["results"]] == ["the red cube", "green"]
-    assert list(got["timing_ms"]) == ["decode", "preprocess", "image", "text", "total"]
+    assert list(got["timing_ms"]) == ["decode", "preprocess", "tokens", "image", "text", "post", "total"]
     expected = load(whole_bundle).match(whole_bundle / IMAGE, ["the red cube", "green"]).results
     assert [row["similarity"] for row in got["results"]] == [row.similarity for row in expected]
 

@@ -200,7 +200,7 @@ def test_a_large_picture_takes_no_more_memory_than_is_said(
     image = image.convert("RGBA") if "alpha" in options else image
     image.save(tmp_path / "large", fmt, **options)
     code = (
-        "import sys; from PIL import Image; from pocketvl_runtime.bench import peak_rss_bytes\n"
+        "import sys; from PIL import Image; from pocketvl_runtime.process import peak_rss_bytes\n"
         "from pocketvl_runtime.image import load_pixels; from pocketvl_runtime.manifest import *\n"
         "one = (1.0, 1.0, 1.0)\n"
         "edge, norm = ResizeMode.SHORTEST_EDGE, Normalization(one, one, 1.0)\n"

@@ -375,7 +375,7 @@ def test_a_photo_of_108_megapixels_is_taken_at_half_its_size(photo_of_108_megapi
 
 def test_a_large_photo_takes_a_quarter_of_the_memory_of_its_pixels(photo_of_108_megapixels: Path) -> None:
     code = (
-        "import sys; from PIL import Image; from pocketvl_runtime.bench import peak_rss_bytes\n"
+        "import sys; from PIL import Image; from pocketvl_runtime.process import peak_rss_bytes\n"
         "from pocketvl_runtime.image import load_pixels; from pocketvl_runtime.manifest import *\n"
         "one = (1.0, 1.0, 1.0)\n"
         "edge, norm = ResizeMode.SHORTEST_EDGE, Normalization(one, one, 1.0)\n"

@@ -223,7 +223,7 @@ def test_match_scores_texts_in_the_order_given(whole_bundle: Path) -> None:
 
 def test_the_stages_of_the_timing_add_up(whole_bundle: Path) -> None:
     timing = dataclasses.asdict(load(whole_bundle).match(whole_bundle / IMAGE, TEXTS).timing_ms)
-    assert list(timing) == ["decode", "preprocess", "image", "text", "total"]
+    assert list(timing) == ["decode", "preprocess", "tokens", "image", "text", "post", "total"]
     total = timing.pop("total")
     assert min(timing.values()) > 0
     assert sum(timing.values()) <= total < sum(timing.values()) + 50

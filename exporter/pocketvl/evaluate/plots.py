@@ -20,6 +20,7 @@ from matplotlib.transforms import Bbox
 from pocketvl.evaluate.report import MetricReport, Report, SearchReport, Sensitivity, VariantReport
 from pocketvl.tasks.metrics import Metric
 from pocketvl.tasks.parity import LossHistogram
+from pocketvl_runtime.bench_result import COMMON_STAGES
 from pocketvl_runtime.manifest import Engine, Precision
 
 INK, MUTED, LINE, PANEL = "#010101", "#010102", "#010103", "#010104"
@@ -318,9 +319,9 @@ def components_of(rows: Sequence[Sensitivity]) -> list[str]:
 
 
 def graph_stages(report: Report) -> list[str]:
-    """The timed stages that are a graph's, and not decoding, preprocessing or the sum."""
+    """The timed stages that are a graph's, and not the code around it or the sum."""
     timed = {stage for variant in report.variants.values() for stage in variant.latency_ms}
-    return sorted(timed - {"decode", "preprocess", "total"})
+    return sorted(timed.difference(COMMON_STAGES))
 
 
 def component_label(name: str) -> str:
