@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pocketvl import api
+from pocketvl import api, device_commands
 from pocketvl.errors import RecipeError
 from pocketvl.launch import is_first, processes
 from pocketvl_runtime.console import run_command
@@ -377,6 +377,10 @@ def train(recipe: str, out: Path, work: Path | None, start: Path | None) -> None
         pipeline.train(recipe, out, work or out.with_name(out.name + ".work"), progress, start)
     if is_first():
         click.echo(str(out))
+
+
+cli.add_command(device_commands.choose)
+cli.add_command(device_commands.report)
 
 
 @cli.group()
