@@ -19,6 +19,8 @@ from pocketvl.errors import RecipeError
 from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
+    from pocketvl.devices.base import Device
+    from pocketvl.devices.comparison import ProfileComparison
     from pocketvl.evaluate.report import Report
     from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.pipelines.choose import Chosen
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pocketvl.pipelines.inspection import Inspection
     from pocketvl.pipelines.report import WrittenReport
     from pocketvl.stage import Event
+    from pocketvl_runtime.bench_result import BenchResult
     from pocketvl_runtime.manifest import Engine
 
 StageProgress = Callable[["Event"], None]
@@ -254,6 +257,84 @@ def verify(
     from pocketvl.pipelines import export as pipeline
 
     return pipeline.verify(Path(bundle), Path(source), Path(data), _allowances(gate), progress)
+
+
+def profile(
+    bundle: str | Path,
+    device: Device | None = None,
+    *,
+    variants: Sequence[str] = (),
+    all_variants: bool = False,
+    threads: Sequence[int] = (),
+    runs: int = 30,
+    duration: float = 0.0,
+    timeout: float = 900.0,
+    samples: bool = False,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> BenchResult:
+    """Measure how long a bundle's variants take on a device, and write the result down.
+
+    Args:
+        bundle: the bundle's folder.
+        device: where; by default here.
+        variants: names; by default the accepted ones that can run there.
+        all_variants: those that failed the gate too, where none is named.
+        threads: thread counts; by default 1, and as many as there are processors to use there, at most 4.
+        runs: counted runs of each variant at each thread count.
+        duration: for how many seconds each variant then answers without a pause; 0: none does.
+        timeout: seconds that any one of the benches may take, beside `duration`.
+        samples: keep every counted run.
+        out: the file to write; by default `profiles/DEVICE.json` in the bundle.
+        progress: told what is being done.
+
+    Returns:
+        The figures, the machine and its conditions, as docs/BENCH.md describes them.
+
+    Raises:
+        PocketVLError: nothing can run there, the device cannot be reached, or a bench on it failed.
+    """
+    from pocketvl.devices import profiling
+    from pocketvl.devices.local import LocalDevice
+    from pocketvl_runtime.bundle import Bundle
+
+    opened = Bundle.open(Path(bundle))
+    for name in variants:
+        opened.variant(name)
+    with device or LocalDevice(Path(bundle)) as entered:
+        path = profiling.profile_path(Path(bundle), entered.name) if out is None else Path(out)
+        profiling.check_writable(path)
+        able = entered.abilities()
+        settings = profiling.ProfileSettings(
+            tuple(variants) or profiling.default_variants(opened, able, entered.name, all_variants),
+            tuple(dict.fromkeys(threads)) or profiling.default_threads(able),
+            runs,
+            duration_s=duration,
+            samples=samples,
+            timeout_s=timeout,
+        )
+        result = profiling.profile(entered, settings, progress)
+    profiling.write_profile(result, path)
+    return result
+
+
+def compare_profiles(a: str | Path, b: str | Path) -> ProfileComparison:
+    """Hold two profiles against each other.
+
+    Args:
+        a: a file that `profile` wrote.
+        b: another; ratios are its figures over those of `a`.
+
+    Returns:
+        What differs of bundles and machines, and the stages that both measured: none where one was emulated.
+
+    Raises:
+        PocketVLError: a file cannot be read or is no profile.
+    """
+    from pocketvl.devices import comparison
+    from pocketvl.pipelines.profiles import read_profile
+
+    return comparison.compare_profiles(read_profile(Path(a)), read_profile(Path(b)))
 
 
 def choose(

@@ -1,4 +1,4 @@
-"""Commands about devices that measure nothing themselves: `choose` and `report`."""
+"""Commands about profiles that were measured before: `choose`, `report`, `profile --compare`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from pocketvl import api
 from pocketvl.errors import RecipeError
+from pocketvl_runtime.console import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,7 @@ def choose(
         click.echo(json.dumps(chosen.to_json(), ensure_ascii=False))
     else:
         for line in _choice_lines(chosen):
-            click.echo(line)
+            click.echo(printable(line))
         if chosen.choice.chosen is not None and out is not None:
             click.echo(f"bundle: {out}")
     if chosen.choice.chosen is None:
@@ -92,8 +93,20 @@ def report(bundle: Path, as_json: bool) -> None:
     for name in written.profiles:
         click.echo(f"profile: {name}")
     for note in written.left_out:
-        click.echo(f"left out: {note}")
+        click.echo(printable(f"left out: {note}"))
     click.echo(f"report: {written.page}")
+
+
+def print_comparison(a: Path, b: Path, as_json: bool) -> None:
+    """Print two profiles side by side."""
+    from pocketvl.devices.comparison import comparison_lines
+
+    found = api.compare_profiles(a, b)
+    if as_json:
+        click.echo(json.dumps({"a": str(a), "b": str(b), **found.to_json()}, ensure_ascii=False))
+        return
+    for line in comparison_lines(found, str(a), str(b)):
+        click.echo(printable(line))
 
 
 def _choice_lines(chosen: Chosen) -> Iterator[str]:
@@ -104,6 +117,8 @@ def _choice_lines(chosen: Chosen) -> Iterator[str]:
             yield f"under a sustained load at last {best.sustained_ms:.2f} ms"
     conditions = chosen.profile.conditions
     if conditions is not None:
+        if conditions.throttled:
+            yield "doubtful: the device was throttled"
         yield from (f"doubtful: {warning}" for warning in conditions.warnings)
     for judged in chosen.choice.judged:
         each = judged.candidate

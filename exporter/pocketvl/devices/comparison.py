@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pocketvl.devices.table import aligned
 from pocketvl_runtime.bench_result import BenchResult, Latency
 
 _MOST_NAMED = 4
@@ -119,7 +120,7 @@ def comparison_lines(comparison: ProfileComparison, a: str, b: str) -> Iterator[
             shown = ", ".join(only[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
             yield f"only in {name}: {shown}"
     if comparison.stages:
-        yield from _table(comparison.stages)
+        yield from aligned(list(_rows(comparison.stages)))
     else:
         yield "nothing to compare"
 
@@ -170,13 +171,13 @@ def _worded(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _table(stages: tuple[ComparedStage, ...]) -> Iterator[str]:
-    width = max(len(each.variant) for each in stages)
-    across = max(len(each.stage) for each in stages)
-    heads = ("A p10", "B p10", "B/A", "A median", "B median", "B/A")
-    yield f"{'ms':<{width}}  threads  {'stage':<{across}}  " + "  ".join(f"{head:>8}" for head in heads)
+def _rows(stages: tuple[ComparedStage, ...]) -> Iterator[Sequence[str]]:
+    yield ("ms", "threads", "stage", "A p10", "B p10", "B/A", "A median", "B median", "B/A")
     for each in stages:
-        cells = (
+        yield (
+            each.variant,
+            str(each.threads),
+            each.stage,
             f"{each.a.p10:.2f}",
             f"{each.b.p10:.2f}",
             _ratio(each.p10_ratio),
@@ -184,8 +185,6 @@ def _table(stages: tuple[ComparedStage, ...]) -> Iterator[str]:
             f"{each.b.median:.2f}",
             _ratio(each.median_ratio),
         )
-        figures = "  ".join(f"{cell:>8}" for cell in cells)
-        yield f"{each.variant:<{width}}  {each.threads:>7}  {each.stage:<{across}}  {figures}"
 
 
 def _ratio(ratio: float | None) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.devices.profiling import PROFILES
 from pocketvl.errors import LoweringError
 from pocketvl.families.base import IMAGE, TEXT
 from pocketvl.lower.backends import backend_of_file
@@ -179,6 +180,11 @@ def list_files(root: Path) -> dict[str, FileEntry]:
             content = path.read_bytes()
             found[name] = FileEntry(hashlib.sha256(content).hexdigest(), len(content))
     return found
+
+
+def profiles_in(folder: Path) -> tuple[str, ...]:
+    """The profiles in a bundle's folder. They took time on a device, and each says which bundle it is of."""
+    return tuple(path.relative_to(folder).as_posix() for path in sorted(folder.glob(f"{PROFILES}/*.json*")))
 
 
 def _graphs(source: Checkpoint) -> dict[str, ComponentGraph]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pocketvl.errors import RecipeError
 from pocketvl.evaluate.report import Report
 from pocketvl.evaluate.report_json import REPORT_FILE, read_report
-from pocketvl.pipelines.bundle import list_files
+from pocketvl.pipelines.bundle import list_files, profiles_in
 from pocketvl.pipelines.export import written_bundle
 from pocketvl.pipelines.profiles import is_profile_of, read_profile
 from pocketvl.select.choice import Choice, Limits, candidates_of
@@ -78,7 +78,7 @@ def choose(request: ChooseRequest) -> Chosen:
     if request.out is not None:
         if request.out.resolve() == bundle.root:
             raise RecipeError(f"{request.out} is the bundle to choose from; name another place")
-        check_replaceable(request.out, written_bundle)
+        check_replaceable(request.out, written_bundle, profiles_in(request.out))
     report = read_report(bundle.root / REPORT_FILE)
     check_report(report, bundle)
     profile = read_profile(request.profile)
@@ -95,7 +95,7 @@ def choose(request: ChooseRequest) -> Chosen:
     if choice.chosen is not None and request.out is not None:
         with tempfile.TemporaryDirectory(prefix="pocketvl-choose-") as folder:
             write_single_variant(bundle, choice.chosen.variant, Path(folder))
-            publish(Path(folder), request.out, written_bundle)
+            publish(Path(folder), request.out, written_bundle, profiles_in(request.out))
     unmeasured = tuple(name for name in bundle.manifest.variants if name not in profile.variants)
     return Chosen(choice, profile, unmeasured)
 

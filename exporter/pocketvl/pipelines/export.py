@@ -14,7 +14,7 @@ from pocketvl.errors import RecipeError
 from pocketvl.families import family_named, family_of
 from pocketvl.families.base import Family
 from pocketvl.network.precisions import QUANTIZED
-from pocketvl.pipelines.bundle import REPORT_FILES, is_bundle_of
+from pocketvl.pipelines.bundle import REPORT_FILES, is_bundle_of, profiles_in
 from pocketvl.pipelines.fallback import FallbackResult, Trial, fall_back_until_accepted, variant_run
 from pocketvl.pipelines.profiles import read_profiles
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
@@ -193,7 +193,7 @@ def export(settings: ExportSettings, cache: Path, progress: StageProgress | None
     """
     _check_inputs(settings)
     planned = _Export(settings, read_export_recipe(settings.recipe), cache, progress)
-    check_replaceable(settings.out, written_bundle)
+    check_replaceable(settings.out, written_bundle, profiles_in(settings.out))
     plan([planned.last_stage(FallbackResult())])  # so that what is wrong with the inputs is said at once
     return _finish(settings, planned.last_stage(planned.settle()), cache, progress)
 
@@ -226,7 +226,7 @@ def export_chosen(
     ]
     mixed = {variant_name(engine, Precision.MIXED): (engine, Precision.MIXED) for engine in able}
     planned = _Export(settings, recipe, cache, progress, mixed, search)
-    check_replaceable(settings.out, written_bundle)
+    check_replaceable(settings.out, written_bundle, profiles_in(settings.out))
     return _finish(settings, planned.last_stage(FallbackResult({Precision.MIXED: chosen})), cache, progress)
 
 
@@ -240,7 +240,7 @@ def _finish(
     report = read_report(result.folder / "report.json")
     if all(variant.status is None for variant in report.variants.values()):
         return ExportResult(None, result.folder / "report.html", report, report.failures)
-    publish(result.folder, settings.out, written_bundle)
+    publish(result.folder, settings.out, written_bundle, profiles_in(settings.out))
     return ExportResult(settings.out, settings.out / "report.html", report, report.failures)
 
 

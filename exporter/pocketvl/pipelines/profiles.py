@@ -6,12 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from pocketvl.devices.profiling import PROFILES
 from pocketvl.errors import RecipeError
 from pocketvl_runtime.bench_result import BenchResult
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.manifest import MANIFEST_FILE
-
-PROFILES = "profiles"
 
 
 @dataclass(frozen=True)

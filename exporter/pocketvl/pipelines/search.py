@@ -21,6 +21,7 @@ from pocketvl.families.base import Contract
 from pocketvl.lower.backends import backend_of
 from pocketvl.lower.forms import described
 from pocketvl.network.precisions import PLANS
+from pocketvl.pipelines.bundle import profiles_in
 from pocketvl.pipelines.export import ExportResult, ExportSettings, export_chosen, written_bundle
 from pocketvl.pipelines.stages.components import open_component
 from pocketvl.pipelines.stages.lowering import LowerGraph
@@ -135,7 +136,7 @@ def search(
     settings = SearchSettings(
         parse_budget(request.budget), request.trials, Sampler(request.sampler), request.seed
     )
-    check_replaceable(request.out, written_bundle)  # before the search, and not after hours of it
+    check_replaceable(request.out, written_bundle, profiles_in(request.out))  # not after hours of search
     found = _Search(request, cache, progress)
     journal = request.work / f"{found.key}-{_STUDY_FILE}"
     overhead = found.overhead_bytes

@@ -105,6 +105,7 @@ def publish(result: Path, destination: Path, written: Written, keep: Collection[
             shutil.copytree(result, copy, copy_function=shutil.copyfile)
             for name in keep:
                 if (target / name).is_file():
+                    (copy / name).parent.mkdir(exist_ok=True)
                     shutil.copyfile(target / name, copy / name)
             sync_tree(copy)
             return replace_dir(copy, destination, written, keep)

@@ -142,7 +142,7 @@ def read_comparison(folder: Path) -> Comparison:
 class MeasureLatency(Stage):
     """Latency of all variants, interleaved, and the peak memory of each alone."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "pillow", "tokenizers", "numpy")
 
     bundle: Stage | Path
@@ -158,9 +158,10 @@ class MeasureLatency(Stage):
         return this_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.evaluate.latency import measure_latency_and_memory
+        from pocketvl.devices.local import LocalDevice
+        from pocketvl.devices.profiling import ProfileSettings, profile
 
-        result = measure_latency_and_memory(
-            source["bundle"], self.variants, self.threads, self.runs, source.progress
-        )
+        settings = ProfileSettings(self.variants, self.threads, self.runs, starts=1)
+        with LocalDevice(source["bundle"]) as device:
+            result = profile(device, settings, source.progress)
         (out / BENCH_FILE).write_text(result.to_json(), encoding="utf-8")

@@ -1,0 +1,175 @@
+"""A device's whole profile of a bundle, made of several benches in fresh processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from pocketvl.devices.base import Abilities, BenchRequest, Device
+from pocketvl_runtime.bench_result import BenchResult, VariantBench
+from pocketvl_runtime.bundle import Bundle
+from pocketvl_runtime.errors import InputError
+from pocketvl_runtime.manifest import Status
+from pocketvl_runtime.progress import Progress
+
+PROFILES = "profiles"
+"""The folder of a bundle that profiles are kept in."""
+
+_MOST_DEFAULT_THREADS = 4
+_ALONE_RUNS = 3
+
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """What a profile measures.
+
+    Attributes:
+        variants: names, at least one.
+        threads: counts, at least one; cold start and memory are taken at the first.
+        runs: counted runs of each variant at each thread count.
+        warmup_runs: runs of each before those.
+        starts: fresh processes in which each variant is alone, for cold start and memory.
+        duration_s: how long each variant then answers without a pause, in seconds; 0: not at all.
+        samples: whether the result holds every counted run.
+        timeout_s: seconds that any one of the benches may take beside these loads; None: any time.
+    """
+
+    variants: tuple[str, ...]
+    threads: tuple[int, ...]
+    runs: int = 30
+    warmup_runs: int = 1
+    starts: int = 3
+    duration_s: float = 0.0
+    samples: bool = False
+    timeout_s: float | None = None
+
+
+def profile(device: Device, settings: ProfileSettings, progress: Progress | None = None) -> BenchResult:
+    """Times a bundle's variants on a device.
+
+    Each variant is alone in a few processes, for its cold start and its memory; then all variants and thread
+    counts take turns in one more. The sustained loads come last, since they leave a warm machine.
+
+    Args:
+        device: entered.
+        settings: what to measure.
+        progress: told what is being done.
+
+    Raises:
+        BackendError: the device, or a bench on it, failed; the message says which.
+    """
+    variants, timeout_s = tuple(dict.fromkeys(settings.variants)), settings.timeout_s
+    alone: dict[str, list[VariantBench]] = {name: [] for name in variants}
+    starts = [name for name in variants for _ in range(settings.starts)]
+    for done, name in enumerate(starts, start=1):
+        request = BenchRequest((name,), settings.threads[:1], _ALONE_RUNS, timeout_s=timeout_s)
+        alone[name].append(device.bench(request).variants[name])
+        if progress is not None:
+            progress(done, len(starts), f"start and memory of {name}")
+    if timeout_s is not None:
+        timeout_s += len(variants) * settings.duration_s
+    request = BenchRequest(
+        variants,
+        settings.threads,
+        settings.runs,
+        settings.warmup_runs,
+        settings.duration_s,
+        settings.samples,
+        timeout_s,
+    )
+    result = device.bench(request, progress)
+    measured = {
+        name: _with_starts(each, alone[name], settings.threads[0]) for name, each in result.variants.items()
+    }
+    return replace(result, variants=measured)
+
+
+def default_variants(
+    bundle: Bundle, abilities: Abilities, device: str, experimental: bool
+) -> tuple[str, ...]:
+    """What is measured where no variant is named: the accepted ones that can run there.
+
+    Args:
+        bundle: opened.
+        abilities: of the device.
+        device: its name, for messages.
+        experimental: those that failed the gate, too.
+
+    Raises:
+        InputError: there are none.
+    """
+    wanted = (Status.ACCEPTED, Status.EXPERIMENTAL) if experimental else (Status.ACCEPTED,)
+    variants = bundle.manifest.variants
+    found = tuple(name for name in abilities.variants if variants[name].status in wanted)
+    if not found:
+        more = "" if experimental or not abilities.variants else ", or measure those that failed the gate too"
+        raise InputError(
+            f"{device} can run no {'' if experimental else 'accepted '}variant of {bundle.root}: "
+            f"install an engine there{more}"
+        )
+    return found
+
+
+def default_threads(abilities: Abilities) -> tuple[int, ...]:
+    """1, and as many as there are processors to use there, at most 4."""
+    return tuple(dict.fromkeys((1, min(_MOST_DEFAULT_THREADS, abilities.usable_processors))))
+
+
+def profile_path(bundle: Path, device: str) -> Path:
+    """Where the profile of a device is kept in a bundle."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", device).strip("-.")
+    return bundle / PROFILES / f"{name or 'device'}.json"
+
+
+def check_writable(path: Path) -> None:
+    """Checks that `write_profile` will not be refused, before something is measured for minutes.
+
+    Raises:
+        InputError: it would be.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"{path} cannot be written; name another place with -o")
+
+
+def write_profile(result: BenchResult, path: Path) -> None:
+    """Writes a result in one step: there is the old file or the new one, whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", suffix=".new", encoding="utf-8", delete=False
+    ) as written:
+        try:
+            written.write(result.to_json())
+            written.flush()
+            os.fsync(written.fileno())
+            Path(written.name).chmod(0o644)
+            Path(written.name).replace(path)
+        except BaseException:
+            Path(written.name).unlink(missing_ok=True)
+            raise
+
+
+def _with_starts(together: VariantBench, alone: Sequence[VariantBench], threads: int) -> VariantBench:
+    """What was measured in turns, with the cold starts and memory of processes that held nothing else."""
+    colds = [ms for each in alone if (ms := each.timing(threads).cold_start_ms) is not None]
+    peaks = [size for each in alone if (size := each.peak_memory_bytes) is not None]
+    steady = [size for each in alone if (size := each.steady_memory_bytes) is not None]
+    timings = tuple(
+        replace(each, cold_start_ms=median(colds)) if colds and each.threads == threads else each
+        for each in together.timings
+    )
+    return replace(
+        together,
+        timings=timings,
+        peak_memory_bytes=max(peaks, default=together.peak_memory_bytes),
+        steady_memory_bytes=max(steady, default=together.steady_memory_bytes),
+    )
