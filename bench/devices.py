@@ -1,4 +1,4 @@
-"""docs/DEVICES.md, out of the profiles that people sent into docs/devices/; no figure comes from anywhere else."""
+"""docs/DEVICES.md, out of the profiles in docs/devices/; no figure comes from anywhere else."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ PAGE = ROOT / "docs" / "DEVICES.md"
 _HEAD = """\
 # Latency on devices
 
-Profiles that were measured with `pocketvl profile`, one file each in [devices/](devices/), whose README says how to
-send yours. `make devices` writes this page from them. Milliseconds of one whole answer, from the picture's bytes to the
-ranked result, at the thread count with the lowest median; memory is the peak of a process that runs the variant alone.
+Profiles that were measured with `pocketvl profile`, one file each in [devices/](devices/README.md), whose
+README says how to send yours. `make devices` writes this page from them. Milliseconds of one whole answer,
+from the picture's bytes to the ranked result, at the thread count with the lowest median; memory is the peak
+of a process that runs the variant alone.
 """
 
 

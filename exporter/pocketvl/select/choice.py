@@ -192,8 +192,12 @@ def _behind(candidate: Candidate, chosen: Candidate | None) -> str:
     """Why a candidate that keeps to the limits is not the one; "" where it is."""
     if chosen is None or candidate is chosen:
         return ""
-    ranks = zip(_rank(candidate), _rank(chosen), ("loses more", "slower", "larger"), strict=False)
-    return next((word for own, best, word in ranks if own > best), "no better")
+    own, best = _rank(candidate), _rank(chosen)
+    if own[0] > best[0]:
+        return "loses more"
+    if own[1] > best[1]:
+        return "slower"
+    return "larger" if own[2] > best[2] else "no better"
 
 
 def _excess(candidate: Candidate, limits: Limits) -> float:
