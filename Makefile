@@ -24,7 +24,7 @@ LOCKED := $(VENV)/.locked-$(call sum,requirements/uv.txt requirements/export.txt
 READY := $(VENV)/.ready-$(call sum,pyproject.toml runtime/pocketvl_runtime/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: export compress results test test-full test-lower-bounds fuzz check bench devices schemas format lock clean distclean help
+.PHONY: export compress profile results test test-full test-lower-bounds fuzz check bench devices schemas format lock clean distclean help
 .DELETE_ON_ERROR:
 
 export: $(READY) ## turn tabletop-clip and tabletop-vilt of checkpoints/ into bundles in build/, verified on 2,000 unseen scenes
@@ -38,6 +38,12 @@ compress: $(READY) ## make checkpoints/tabletop-clip-teacher smaller: build/tabl
 	@$(BIN)/pocketvl data tabletop --seed 77 --count 48000 -o build/compress-data
 	@$(BIN)/pocketvl compress checkpoints/tabletop-clip-teacher --recipe balanced --data build/compress-data \
 		-o build/tabletop-clip-student
+
+profile: $(READY) ## how long both demo bundles' variants take here, and whether the engines alone say the same; needs `make export`
+	@for bundle in build/tabletop-clip build/tabletop-vilt; do \
+		$(BIN)/pocketvl profile $$bundle --all-variants --threads 1,2 --runs 100 || exit 1; done
+	@for bundle in build/tabletop-clip build/tabletop-vilt; do \
+		$(BIN)/python -m bench.profile_check $$bundle --threads 1,2 --runs 100 || exit 1; done
 
 results: $(READY) ## measure every compression method, alone and combined: docs/RESULTS.md; many hours, goes on where stopped
 	@mkdir -p build/results

@@ -270,7 +270,7 @@ class SustainedWindow:
         at_s: when it began, in seconds since the load's beginning.
         median_ms: of the whole answers that began in it.
         n: how many these are.
-        mhz: mean frequency of the processors, in MHz; null: not known.
+        mhz: frequency of the fastest processor, a mean, in MHz; null: not known.
         temperature_c: mean temperature, in degrees Celsius; null: not known.
     """
 

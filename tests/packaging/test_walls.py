@@ -22,6 +22,7 @@ LEAN = (
     "pocketvl.cli",
     "pocketvl.compress.methods",
     "pocketvl.console",
+    "pocketvl.devices",
     "pocketvl.pipelines",
     "pocketvl.recipes",
     "pocketvl.stage",

@@ -154,11 +154,11 @@ def first_line(error: BaseException) -> str:
 def check_feed(graph: GraphSpec, inputs: Mapping[str, Array]) -> None:
     """Raises BackendError where inputs are not those of the graph, in name, shape or dtype."""
     wanted = {spec.name: spec for spec in graph.inputs}
-    if set(inputs) != set(wanted):
+    if inputs.keys() != wanted.keys():
         raise BackendError(f"{graph.graph_id} takes {sorted(wanted)}, not {sorted(inputs)}")
     for name, value in inputs.items():
         spec = wanted[name]
-        if not _has_shape(value.shape, spec.shape) or value.dtype.name != spec.dtype:
+        if value.dtype != spec.dtype or not _has_shape(value.shape, spec.shape):
             raise BackendError(
                 f"{graph.graph_id}: {name} is {value.dtype.name} {list(value.shape)}, "
                 f"and {spec.dtype} {list(spec.shape)} is wanted"

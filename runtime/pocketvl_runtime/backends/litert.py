@@ -54,13 +54,14 @@ class LiteRtBackend:
             details = {**self._inputs, **self._outputs}
             check_tensors(graph, {name: _contract(detail) for name, detail in details.items()})
         self._graph = graph
+        self._failed = f"{graph.graph_id}: {self.name} failed"
         self._interpreter = engine
         self._answering = threading.Lock()  # inputs and outputs lie in the interpreter, one of each
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Backend.run`."""
         check_feed(self._graph, inputs)
-        with self._answering, engine_errors(f"{self._graph.graph_id}: {self.name} failed"):
+        with self._answering, engine_errors(self._failed):
             for name, value in inputs.items():
                 self._interpreter.set_tensor(self._inputs[name]["index"], value)
             self._interpreter.invoke()

@@ -69,12 +69,13 @@ class OnnxBackend:
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self.notes = _notes(graph)
         self._graph = graph
+        self._failed = f"{graph.graph_id}: ONNX Runtime failed"
         self._outputs = [spec.name for spec in graph.outputs]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Backend.run`."""
         check_feed(self._graph, inputs)
-        with engine_errors(f"{self._graph.graph_id}: ONNX Runtime failed"):
+        with engine_errors(self._failed):
             values = self._session.run(self._outputs, dict(inputs))
             return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
 
