@@ -104,7 +104,7 @@ def test_from_python_it_is_the_same(tiny: Path) -> None:
 def test_the_function_has_the_commands_defaults() -> None:
     options = cli.commands["profile"].make_context("profile", ["x"]).params
     parameters = inspect.signature(api.profile).parameters
-    assert set(options) - {"as_json"} == set(parameters) - {"device", "progress"}
+    assert set(options) - {"as_json", "compare"} == set(parameters) - {"device", "progress"}
     for name in ("variants", "all_variants", "runs", "duration", "timeout", "samples", "out"):
         assert options[name] == parameters[name].default
 

@@ -103,7 +103,7 @@ def test_what_is_chosen_keeps_to_the_limits_and_nothing_that_does_is_better(
     else:
         assert chosen in fitting
         best = min((each.loss_pp or 0.0, each.latency_ms) for each in fitting)
-        assert (chosen.loss_pp, chosen.latency_ms) == best  # type: ignore[union-attr]
+        assert (chosen.loss_pp, chosen.latency_ms) == best
 
 
 def test_candidates_join_the_report_and_the_profile() -> None:

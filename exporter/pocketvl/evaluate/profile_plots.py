@@ -225,7 +225,7 @@ def accuracy_by_latency(report: Report, metric: Metric, profile: Profile) -> str
         right = max(x for _, x, _, _ in marks)
         line = [*front, (right, front[-1][1])]
         axes.plot(*zip(*line, strict=True), color=MUTED, linewidth=1, drawstyle="steps-post", zorder=0)
-        axes.set_xlim(0, 1.25 * right)
+        axes.set_xlim(0, 1.42 * right)  # room for names
         axes.margins(y=0.2)
         axes.set_xlabel("one answer, ms")
         axes.set_ylabel(f"{metric.value}, %")
