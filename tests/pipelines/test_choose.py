@@ -14,10 +14,15 @@ from click.testing import CliRunner, Result
 from pocketvl import api
 from pocketvl.cli import cli
 from pocketvl.errors import RecipeError, StageError
+from pocketvl.pipelines.choose import write_single_variant
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BundleError, PocketVLError
+from pocketvl_runtime.manifest import FORMAT_VERSION
+from pocketvl_runtime.selftest import selftest
 from tests.devices.profiles import emulated, profile
 from tests.pipelines.reported import profile_of, write_profile, write_reported
+
+BUNDLES = Path(__file__).parents[1] / "bundles"
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +119,8 @@ def test_the_slim_bundle_holds_one_variant_and_passes_its_self_test(
     assert not {"report.json", "report.html", "profiles/pi5.json"} & set(tree(out))
     assert list(slim.golden().tolerance) == ["onnx-int8"]
     assert slim.golden().outputs == whole.golden().outputs
-    selftest = [sys.executable, "-m", "pocketvl_runtime", "selftest", str(out)]
-    done = subprocess.run(selftest, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pocketvl_runtime", "selftest", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "onnx-int8: all good" in done.stdout
 
@@ -195,3 +200,13 @@ def test_the_bundle_to_choose_from_is_never_replaced(bundle: Path, device: Path)
     with pytest.raises(RecipeError, match="is the bundle to choose from"):
         api.choose(bundle, device, out=bundle)
     assert tree(bundle) == before
+
+
+@pytest.mark.parametrize("stored", ["format-1", "format-2.1", "labels-2.0"])
+def test_bundles_of_every_format_can_be_slimmed(stored: str, tmp_path: Path) -> None:
+    whole = Bundle.open(BUNDLES / stored)
+    write_single_variant(whole, "tflite-fp32", tmp_path)
+    slim = Bundle.open(tmp_path)
+    assert list(slim.manifest.variants) == ["tflite-fp32"]
+    assert slim.manifest.version == FORMAT_VERSION
+    assert selftest(slim, ["tflite-fp32"], lambda *_: None, 1).passed
