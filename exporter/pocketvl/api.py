@@ -20,11 +20,14 @@ from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketvl.devices.base import Device
+    from pocketvl.devices.comparison import ProfileComparison
     from pocketvl.evaluate.report import Report
     from pocketvl.families.checkpoint import Checkpoint
+    from pocketvl.pipelines.choose import Chosen
     from pocketvl.pipelines.compress import Compressed
     from pocketvl.pipelines.export import ExportResult
     from pocketvl.pipelines.inspection import Inspection
+    from pocketvl.pipelines.report import WrittenReport
     from pocketvl.stage import Event
     from pocketvl_runtime.bench_result import BenchResult
     from pocketvl_runtime.manifest import Engine
@@ -315,6 +318,92 @@ def profile(
         result = profiling.profile(entered, settings, progress)
     profiling.write_profile(result, path)
     return result
+
+
+def compare_profiles(a: str | Path, b: str | Path) -> ProfileComparison:
+    """Hold two profiles against each other.
+
+    Args:
+        a: a file that `profile` wrote.
+        b: another; ratios are its figures over those of `a`.
+
+    Returns:
+        What differs of bundles and machines, and the stages that both measured: none where one was emulated.
+
+    Raises:
+        PocketVLError: a file cannot be read or is no profile.
+    """
+    from pocketvl.devices import comparison
+    from pocketvl.pipelines.profiles import read_profile
+
+    return comparison.compare_profiles(read_profile(Path(a)), read_profile(Path(b)))
+
+
+def choose(
+    bundle: str | Path,
+    profile: str | Path,
+    *,
+    max_latency_ms: float | None = None,
+    max_size: str | float | None = None,
+    max_loss_pp: float | None = None,
+    metric: str | None = None,
+    threads: int | None = None,
+    out: str | Path | None = None,
+) -> Chosen:
+    """Choose the variant and the thread count that a device should run.
+
+    Of the accepted variants within the limits, the one that loses least; of several, the quickest.
+
+    Args:
+        bundle: the bundle's folder, with report.json in it.
+        profile: the file that `pocketvl profile` wrote of this bundle on the device.
+        max_latency_ms: of whole answers, their median.
+        max_size: of the variant's graph files: bytes, or "20MB".
+        max_loss_pp: against torch fp32, in percentage points, as it was estimated.
+        metric: whose loss counts, "ask"; by default the one that loses most.
+        threads: the thread count to choose among; by default every one that was measured.
+        out: where a bundle of the chosen variant alone goes; nothing is written where nothing fits.
+
+    Returns:
+        The choice, and why everything else was passed over.
+
+    Raises:
+        PocketVLError: something is wrong with the inputs.
+    """
+    from pocketvl.pipelines import choose as pipeline
+    from pocketvl.select.choice import Limits
+    from pocketvl.select.search import parse_size
+    from pocketvl.tasks.metrics import Metric
+
+    if metric is not None and metric not in list(Metric):
+        raise RecipeError(f"metric: {metric!r} is none of {', '.join(Metric)}")
+    size = parse_size(max_size, "size") if isinstance(max_size, str) else max_size
+    request = pipeline.ChooseRequest(
+        Path(bundle),
+        Path(profile),
+        Limits(max_latency_ms, size, max_loss_pp, threads),
+        None if metric is None else Metric(metric),
+        _optional(out),
+    )
+    return pipeline.choose(request)
+
+
+def report(bundle: str | Path, *, progress: Progress | None = None) -> WrittenReport:
+    """Write a bundle's report.html anew, with the profiles in its folder profiles/.
+
+    Args:
+        bundle: the bundle's folder, with report.json in it.
+        progress: told which variant answers the golden pack.
+
+    Returns:
+        The page, which profiles it shows, and which were left out, and why.
+
+    Raises:
+        PocketVLError: the bundle, its report or a profile cannot be read.
+    """
+    from pocketvl.pipelines import report as pipeline
+
+    return pipeline.write_report(Path(bundle), progress)
 
 
 def _optional(path: str | Path | None) -> Path | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pocketvl import api
+from pocketvl import api, device_commands
 from pocketvl.devices.routes import ROUTES, open_device
 from pocketvl.errors import RecipeError
 from pocketvl.launch import is_first, processes
@@ -363,8 +363,15 @@ def _with_routes(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @cli.command()
-@click.argument("bundle", type=_folder)
+@click.argument("bundle", type=_folder, required=False)
 @_with_routes
+@click.option(
+    "--compare",
+    nargs=2,
+    type=_folder,
+    metavar="A.json B.json",
+    help="Measure nothing: hold two profiles against each other.",
+)
 @click.option(
     "--variant",
     "variants",
@@ -399,7 +406,8 @@ def _with_routes(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("-o", "--out", type=_folder, help="The file to write. Default: profiles/DEVICE.json in BUNDLE.")
 @_json
 def profile(
-    bundle: Path,
+    bundle: Path | None,
+    compare: tuple[Path, Path] | None,
     variants: tuple[str, ...],
     all_variants: bool,
     threads: str | None,
@@ -416,6 +424,13 @@ def profile(
     from pocketvl.devices.profiling import profile_path
     from pocketvl.devices.table import profile_lines
 
+    if compare is not None:
+        if bundle is not None:
+            raise click.UsageError("--compare takes two profiles, and no bundle")
+        device_commands.print_comparison(*compare, as_json)
+        return
+    if bundle is None:
+        raise click.UsageError("Missing argument 'BUNDLE'.")
     if variants and all_variants:
         raise click.UsageError("--variant and --all-variants exclude each other")
     device = open_device(bundle, chosen)
@@ -476,6 +491,10 @@ def train(recipe: str, out: Path, work: Path | None, start: Path | None) -> None
         pipeline.train(recipe, out, work or out.with_name(out.name + ".work"), progress, start)
     if is_first():
         click.echo(str(out))
+
+
+cli.add_command(device_commands.choose)
+cli.add_command(device_commands.report)
 
 
 @cli.group()

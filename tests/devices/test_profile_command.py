@@ -106,7 +106,7 @@ def test_the_function_has_the_commands_defaults() -> None:
     options = cli.commands["profile"].make_context("profile", ["x"]).params
     parameters = inspect.signature(api.profile).parameters
     to_device = {option.name for route in ROUTES for option in (route.place, route.program)}
-    assert set(options) - {"as_json"} - to_device == set(parameters) - {"device", "progress"}
+    assert set(options) - {"as_json", "compare"} - to_device == set(parameters) - {"device", "progress"}
     for name in ("variants", "all_variants", "runs", "duration", "timeout", "samples", "out"):
         assert options[name] == parameters[name].default
 

@@ -19,7 +19,7 @@ def profile_lines(result: BenchResult) -> Iterator[str]:
             f"milliseconds of a whole answer over {result.settings.runs} interleaved runs, medians of its "
             "stages; memory in MB"
         )
-        yield from _aligned(list(_rows(result)))
+        yield from aligned(list(_rows(result)))
         yield from (
             f"{load.variant}, {load.threads} threads, {load.duration_s:g} s without a pause: "
             f"{load.first_ms:.2f} ms at first, {load.last_ms:.2f} at last ({load.slowdown - 1:+.0%})"
@@ -75,7 +75,8 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows of cells, at least two, as lines: the first column to the left, all others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
         cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]

@@ -15,8 +15,10 @@ from PIL import Image, ImageOps
 
 from pocketvl.errors import DataError
 from pocketvl.evaluate import plots
+from pocketvl.evaluate.profiles_html import show_profiles
 from pocketvl.evaluate.report import MetricReport, Report, SearchReport, VariantReport
 from pocketvl.tasks.metrics import Metric
+from pocketvl_runtime.bench_result import BenchResult
 from pocketvl_runtime.manifest import Precision
 
 _THUMBNAIL_PIXELS = 360
@@ -47,15 +49,21 @@ class ImageMatches:
             raise DataError(f"picture {self.name}: texts and probabilities must be equally many, 1 or more")
 
 
-def render_html(report: Report, images: Sequence[ImageMatches] = (), training: bytes | None = None) -> str:
+def render_html(
+    report: Report,
+    images: Sequence[ImageMatches] = (),
+    training: bytes | None = None,
+    profiles: Mapping[str, BenchResult] | None = None,
+) -> str:
     """Render the report as one HTML page that needs nothing from outside.
 
-    The same report and pictures give the same page, byte for byte.
+    The same arguments give the same page, byte for byte.
 
     Args:
         report: what was measured.
         images: shown in this order with their best matches.
         training: a PNG of the checkpoint's training curves.
+        profiles: what was measured of the bundle on devices, by their names, shown in this order.
 
     Raises:
         DataError: a picture cannot be opened.
@@ -98,6 +106,7 @@ def render_html(report: Report, images: Sequence[ImageMatches] = (), training: b
         images=[_shown(image) for image in images],
         ports=[plots.component_label(port) for port in plots.ports_of(report)],
         graph=next(iter(plots.graph_stages(report)), ""),
+        profiles=show_profiles(report, profiles or {}),
         training=None if training is None else f"data:image/png;base64,{base64.b64encode(training).decode()}",
     )
 

@@ -1,80 +1,25 @@
-"""The report's plots, as inline SVG that takes its colours from the page.
-
-Matplotlib knows nothing of CSS. So every colour is drawn as a stand-in that occurs nowhere else and is then
-replaced by the page's own variable: one picture serves the light and the dark page.
-"""
+"""The report's plots of a bundle's own figures."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 
 from pocketvl.evaluate.report import MetricReport, Report, SearchReport, Sensitivity, VariantReport
+from pocketvl.evaluate.svg import ENGINE_COLOUR, INK, LINE, MARKER, MUTED, PANEL, SMALL, draw_svg, label_apart
 from pocketvl.tasks.metrics import Metric
 from pocketvl.tasks.parity import LossHistogram
 from pocketvl_runtime.bench_result import COMMON_STAGES
-from pocketvl_runtime.manifest import Engine, Precision
 
-INK, MUTED, LINE, PANEL = "#010101", "#010102", "#010103", "#010104"
-_ENGINE_COLOUR = {Engine.ONNX: "#010105", Engine.TFLITE: "#010106"}
-_CSS_VARIABLES = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    LINE: "var(--line)",
-    PANEL: "var(--panel)",
-    _ENGINE_COLOUR[Engine.ONNX]: "var(--onnx)",
-    _ENGINE_COLOUR[Engine.TFLITE]: "var(--tflite)",
-}
-_MARKER = {
-    Precision.FP32: "o",
-    Precision.FP16: "D",
-    Precision.INT8: "s",
-    Precision.INT8DYN: "^",
-    Precision.INT4: "v",
-    Precision.INT2: "<",
-    Precision.MIXED: "P",
-}
 # What a cosine is at a loss of 10^0, 10^-1, ...
 _NINES = ("0", ".9", ".99", ".999", ".9⁴", ".9⁵", ".9⁶", ".9⁷", ".9⁸", ".9⁹", ".9¹⁰")
 _BY_KIND = {
     Metric.MATCH_HARD: "caption ranks above the negative, % (50 is chance)",
     Metric.ASK: "right answers, % (tick: the same answer to every question)",
 }
-_WIDTH_INCHES = 5.2
 MOST_LAYERS = 30
 _LONGEST_LAYER_NAME = 38
-_SMALL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5}
-_LABEL_POSITIONS = (
-    (8, 6, "left"), (8, -13, "left"), (-8, 6, "right"), (-8, -13, "right"),
-    (8, 20, "left"), (8, -27, "left"), (-8, 20, "right"), (-8, -27, "right"),
-)  # fmt: skip
-_HALO = {"facecolor": PANEL, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 9.5,
-    "axes.edgecolor": LINE,
-    "axes.facecolor": "none",
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.7,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-}
 
 
 def accuracy_by_size(report: Report, metric: Metric = Metric.MATCH_HARD) -> str | None:
@@ -89,19 +34,19 @@ def accuracy_by_size(report: Report, metric: Metric = Metric.MATCH_HARD) -> str 
         for variant, measured in points:
             size, value = variant.size_bytes / 1e6, 100 * measured.value
             _mark(axes, variant, size, value, y_limits=tuple(100 * limit for limit in measured.ci95))
-            marks.append((variant.name, size, value, _ENGINE_COLOUR[variant.engine]))
+            marks.append((variant.name, size, value, ENGINE_COLOUR[variant.engine]))
         if metric in report.reference:
             level = 100 * report.reference[metric].value
             axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            reserved.append(axes.annotate("torch fp32", (0, level), (4, 4), color=MUTED, **_SMALL))
+            reserved.append(axes.annotate("torch fp32", (0, level), (4, 4), color=MUTED, **SMALL))
         axes.set_xlim(0, 1.22 * max(variant.size_bytes for variant, _ in points) / 1e6)
         axes.margins(y=0.16)
         axes.set_xlabel("graph files, MB")
         axes.set_ylabel(f"{metric.value}, %")
         axes.grid(axis="y")
-        _label_apart(axes, marks, reserved)
+        label_apart(axes, marks, reserved)
 
-    return _svg("size", _drop_height(report), draw)
+    return draw_svg("size", _drop_height(report), draw)
 
 
 def drops(report: Report) -> str | None:
@@ -124,7 +69,7 @@ def drops(report: Report) -> str | None:
         axes.set_xlabel("loss against torch fp32, percentage points")
         axes.grid(axis="x")
 
-    return _svg("drop", _drop_height(report), draw)
+    return draw_svg("drop", _drop_height(report), draw)
 
 
 def latency_bars(report: Report, stage: str) -> str | None:
@@ -143,7 +88,7 @@ def latency_bars(report: Report, stage: str) -> str | None:
                     continue
                 height = row + (index - (len(counts) - 1) / 2) * thickness
                 colour, shade = (
-                    _ENGINE_COLOUR[variant.engine],
+                    ENGINE_COLOUR[variant.engine],
                     0.45 if index == 0 and len(counts) > 1 else 0.95,
                 )
                 axes.barh(height, latency.median, thickness * 0.86, color=PANEL, linewidth=0)
@@ -156,14 +101,14 @@ def latency_bars(report: Report, stage: str) -> str | None:
                     (4, 0),
                     va="center",
                     color=MUTED,
-                    **_SMALL,
+                    **SMALL,
                 )
         _rows(axes, variants)
         axes.set_xlim(0, 1.12 * axes.get_xlim()[1])
         axes.set_xlabel(f"{stage}, ms")
         axes.grid(axis="x")
 
-    return _svg(f"latency-{stage}", 0.75 + (0.22 * len(counts) + 0.12) * len(variants), draw)
+    return draw_svg(f"latency-{stage}", 0.75 + (0.22 * len(counts) + 0.12) * len(variants), draw)
 
 
 def accuracy_by_kind(report: Report) -> str | None:
@@ -181,7 +126,7 @@ def accuracy_by_kind(report: Report) -> str | None:
         for row, kind in enumerate(kinds):
             value = 100 * reference.by_kind[kind].value
             axes.barh(row, value, 0.72, color=LINE, linewidth=0)
-            axes.annotate(f"{value:.1f}", (0, row), (5, 0), va="center", **_SMALL)
+            axes.annotate(f"{value:.1f}", (0, row), (5, 0), va="center", **SMALL)
             constant = reference.by_kind[kind].constant
             if constant is not None:
                 axes.plot([100 * constant] * 2, [row - 0.4, row + 0.4], color=MUTED, linewidth=1)
@@ -192,9 +137,9 @@ def accuracy_by_kind(report: Report) -> str | None:
                     axes.plot(
                         100 * measured.value,
                         row + offset,
-                        _MARKER[variant.precision],
+                        MARKER[variant.precision],
                         markersize=3.6,
-                        color=_ENGINE_COLOUR[variant.engine],
+                        color=ENGINE_COLOUR[variant.engine],
                         markeredgewidth=0,
                     )
         if metric is Metric.MATCH_HARD:
@@ -204,7 +149,7 @@ def accuracy_by_kind(report: Report) -> str | None:
         axes.set_xlabel(_BY_KIND[metric])
         axes.spines["left"].set_visible(False)
 
-    return _svg("kind", 0.75 + 0.37 * len(kinds), draw)
+    return draw_svg("kind", 0.75 + 0.37 * len(kinds), draw)
 
 
 def centred_cosines(report: Report) -> str | None:
@@ -216,7 +161,7 @@ def centred_cosines(report: Report) -> str | None:
 
     def draw(axes: Axes) -> None:
         for row, variant in enumerate(variants):
-            colour = _ENGINE_COLOUR[variant.engine]
+            colour = ENGINE_COLOUR[variant.engine]
             for port, parity in variant.parity.items():
                 _draw_losses(axes, parity.losses, row + 0.36, colour, filled=port == ports[0])
             axes.axhline(row + 0.36, color=LINE, linewidth=0.8, zorder=0)
@@ -226,7 +171,7 @@ def centred_cosines(report: Report) -> str | None:
         axes.set_xlabel("mean-centred cosine")
         axes.grid(axis="x")
 
-    return _svg("cosine", 0.75 + 0.42 * len(variants), draw)
+    return draw_svg("cosine", 0.75 + 0.42 * len(variants), draw)
 
 
 def worst_first(rows: Sequence[Sensitivity]) -> list[Sensitivity]:
@@ -248,7 +193,7 @@ def sensitivities(report: Report) -> str | None:
             face = "none" if row.component in components[1:] else MUTED
             axes.barh(y, cost, 0.66, facecolor=face, edgecolor=MUTED, linewidth=1)
             figure = f"{cost:.1e}" if by_loss else f"{cost:.2f}"
-            axes.annotate(figure, (max(cost, 0), y), (4, 0), va="center", color=MUTED, **_SMALL)
+            axes.annotate(figure, (max(cost, 0), y), (4, 0), va="center", color=MUTED, **SMALL)
         axes.set_yticks(range(len(rows)), [_shortened(row.layer) for row in rows], fontsize=8)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.margins(x=0.16)
@@ -258,7 +203,7 @@ def sensitivities(report: Report) -> str | None:
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
 
-    return _svg("sensitivity", 0.75 + 0.19 * len(rows), draw)
+    return draw_svg("sensitivity", 0.75 + 0.19 * len(rows), draw)
 
 
 def search_front(report: Report) -> str | None:
@@ -270,7 +215,7 @@ def search_front(report: Report) -> str | None:
     is_size = unit == "MB"
     costs = [trial.size_bytes / 1e6 if is_size else trial.latency_ms or 0.0 for trial in search.trials]
     points = {t.number: (cost, 100 * t.score) for t, cost in zip(search.trials, costs, strict=True)}
-    colour = _ENGINE_COLOUR[search.engine]
+    colour = ENGINE_COLOUR[search.engine]
 
     def draw(axes: Axes) -> None:
         for x, y in points.values():
@@ -282,16 +227,16 @@ def search_front(report: Report) -> str | None:
         axes.axvline(limit, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         axes.margins(x=0.1, y=0.16)
         foot = (limit, axes.get_ylim()[0])
-        axes.annotate(f"budget {limit:.3g} {unit}", foot, (-4, 4), ha="right", color=MUTED, **_SMALL)
+        axes.annotate(f"budget {limit:.3g} {unit}", foot, (-4, 4), ha="right", color=MUTED, **SMALL)
         if search.chosen in points:
             x, y = points[search.chosen]
             axes.plot(x, y, "P", color=INK, markersize=9, markeredgecolor=PANEL, zorder=4)
-            axes.annotate("chosen", (x, y), (-5, 7), ha="right", **_SMALL)  # no trial can lie there
+            axes.annotate("chosen", (x, y), (-5, 7), ha="right", **SMALL)  # no trial can lie there
         axes.set_xlabel("graph files, MB" if is_size else "one picture and one text, ms")
         axes.set_ylabel("right answer, mean probability, %")
         axes.grid(axis="y")
 
-    return _svg("search", 3.4, draw)
+    return draw_svg("search", 3.4, draw)
 
 
 def budget_of(search: SearchReport) -> tuple[float, str]:
@@ -359,9 +304,9 @@ def _rows(axes: Axes, variants: Sequence[VariantReport]) -> None:
 
 
 def _mark(axes: Axes, variant: VariantReport, x: float, y: float, y_limits: tuple[float, ...]) -> None:
-    colour = _ENGINE_COLOUR[variant.engine]
+    colour = ENGINE_COLOUR[variant.engine]
     axes.plot([x, x], list(y_limits), color=colour, linewidth=1.4, alpha=0.55)
-    axes.plot(x, y, _MARKER[variant.precision], color=colour, markersize=7, markeredgecolor=PANEL)
+    axes.plot(x, y, MARKER[variant.precision], color=colour, markersize=7, markeredgecolor=PANEL)
 
 
 def _draw_drop(
@@ -370,7 +315,7 @@ def _draw_drop(
     measured: MetricReport | None = variant.metrics.get(metric)
     if measured is None or measured.drop_pp is None or measured.drop_ci95 is None:
         return
-    colour = _ENGINE_COLOUR[variant.engine]
+    colour = ENGINE_COLOUR[variant.engine]
     axes.plot(list(measured.drop_ci95), [height, height], color=colour, linewidth=1.8, solid_capstyle="butt")
     face = PANEL if hollow else colour
     axes.plot(
@@ -391,49 +336,3 @@ def _draw_losses(axes: Axes, losses: LossHistogram, base: float, colour: str, *,
         return
     shown = [top if count else float("nan") for top, count in zip(tops, losses.counts, strict=True)]
     axes.stairs(shown, edges, baseline=None, color=colour, linewidth=1.3)
-
-
-def _label_apart(
-    axes: Axes, marks: Sequence[tuple[str, float, float, str]], reserved: Sequence[Annotation]
-) -> None:
-    """Write each mark's name beside it, at the first of eight positions that no other name or mark takes."""
-    figure = axes.get_figure(root=True)
-    if figure is None:
-        return
-    figure.draw_without_rendering()
-    centres = [axes.transData.transform((x, y)) for _, x, y, _ in marks]
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centres]
-    taken += [label.get_window_extent() for label in reserved]
-    frame = axes.get_window_extent()
-    for name, x, y, colour in marks:
-        for position in _LABEL_POSITIONS:
-            right, up, align = position
-            label = axes.annotate(name, (x, y), (right, up), ha=align, color=colour, bbox=_HALO, **_SMALL)
-            box = label.get_window_extent()
-            inside = box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0
-            free = inside and not any(box.overlaps(other) for other in taken)
-            if free or position == _LABEL_POSITIONS[-1]:
-                taken.append(box)
-                break
-            label.remove()
-
-
-def _svg(name: str, height_inches: float, draw: Callable[[Axes], None]) -> str:
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
-        axes = figure.add_subplot()
-        draw(axes)
-        out = io.StringIO()
-        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(out, format="svg", transparent=True, metadata=metadata)
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = svg.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
-    for stand_in, variable in _CSS_VARIABLES.items():
-        svg = svg.replace(stand_in, variable)
-    return svg.strip()

@@ -16,6 +16,7 @@ from pocketvl.families.base import Family
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.pipelines.bundle import REPORT_FILES, is_bundle_of, profiles_in
 from pocketvl.pipelines.fallback import FallbackResult, Trial, fall_back_until_accepted, variant_run
+from pocketvl.pipelines.profiles import read_profiles
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.components import check_source, this_machine
 from pocketvl.pipelines.stages.measuring import MeasureLatency, RunReference, RunVariant
@@ -268,6 +269,7 @@ def verify(
     opened.verify()
     if not is_bundle_of(opened, open_checkpoint(source)):
         raise RecipeError(f"{bundle} was not exported from {source}: their outputs differ")
+    profiles = read_profiles(opened).results
     names = tuple(opened.manifest.variants)
     reference = RunReference(source, data)
     runs = {name: RunVariant(reference, bundle, data, name) for name in names}
@@ -284,7 +286,7 @@ def verify(
         task = load_task(measured.reference / TASK_FILE)
         report = build_report(opened, task, measured, settings)
         outputs = golden_outputs(opened, task, names)
-        write_reports(bundle, report, opened, task, outputs, measured.reference)
+        write_reports(bundle, report, opened, task, outputs, measured.reference, profiles)
     return report
 
 

@@ -38,6 +38,7 @@ from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import Golden
 from pocketvl_runtime.manifest import Comparable, Manifest, Precision, Status, VariantSpec
 from pocketvl_runtime.obstacles import task_obstacle
+from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.html import ImageMatches
@@ -124,10 +125,17 @@ def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateCompone
     )
 
 
-def golden_outputs(bundle: Bundle, task: Task, variants: Sequence[str]) -> dict[str, Outputs]:
+def golden_outputs(
+    bundle: Bundle, task: Task, variants: Sequence[str], progress: Progress | None = None
+) -> dict[str, Outputs]:
     """What each variant makes of the golden pack, and of what the bundle's tasks ask beside it."""
     inputs, tasks = inputs_of(bundle, bundle.golden()), _runnable(bundle.manifest)
-    return {name: task.golden.outputs(BundleRunner(bundle, name), inputs, tasks) for name in variants}
+    found = {}
+    for done, name in enumerate(variants, start=1):
+        found[name] = task.golden.outputs(BundleRunner(bundle, name), inputs, tasks)
+        if progress is not None:
+            progress(done, len(variants), f"golden pack by {name}")
+    return found
 
 
 def with_tolerances(
@@ -155,7 +163,13 @@ def _runnable(manifest: Manifest) -> ManifestTasks:
 
 
 def write_reports(
-    out: Path, report: Report, bundle: Bundle, task: Task, outputs: Mapping[str, Outputs], reference: Path
+    out: Path,
+    report: Report,
+    bundle: Bundle,
+    task: Task,
+    outputs: Mapping[str, Outputs],
+    reference: Path,
+    profiles: Mapping[str, BenchResult] | None = None,
 ) -> None:
     """Writes report.json and report.html, each in one step.
 
@@ -166,16 +180,44 @@ def write_reports(
         task: of its model.
         outputs: what `golden_outputs` found, by variant.
         reference: what `RunReference` made, with the checkpoint's training curves where it has some.
+        profiles: of the bundle on devices, by name.
+    """
+    curves = reference / CURVES_FILE
+    training = curves.read_bytes() if curves.is_file() else None
+    _write(out / REPORT_FILES[0], report_to_json(report))
+    write_page(out, report, bundle, task, outputs, training, profiles or {})
+
+
+def write_page(
+    out: Path,
+    report: Report,
+    bundle: Bundle,
+    task: Task,
+    outputs: Mapping[str, Outputs],
+    training: bytes | None,
+    profiles: Mapping[str, BenchResult],
+) -> None:
+    """Write report.html in one step.
+
+    Args:
+        out: the bundle's folder.
+        report: what was measured.
+        bundle: for the images of its golden pack.
+        task: of its model.
+        outputs: what `golden_outputs` found, by variant.
+        training: a PNG of the checkpoint's training curves.
+        profiles: of the bundle on devices, by name.
     """
     from pocketvl.evaluate.html import render_html
 
-    curves = reference / CURVES_FILE
-    training = curves.read_bytes() if curves.is_file() else None
-    html = render_html(report, _pictures(bundle, task, outputs), training)
-    for name, text in zip(REPORT_FILES, (report_to_json(report), html), strict=True):
-        half = out / f"{name}.new"
-        half.write_text(text, encoding="utf-8", newline="\n")
-        half.replace(out / name)
+    html = render_html(report, _pictures(bundle, task, outputs), training, profiles)
+    _write(out / REPORT_FILES[1], html)
+
+
+def _write(path: Path, text: str) -> None:
+    half = path.with_name(f"{path.name}.new")
+    half.write_text(text, encoding="utf-8", newline="\n")
+    half.replace(path)
 
 
 def _pictures(bundle: Bundle, task: Task, outputs: Mapping[str, Outputs]) -> list[ImageMatches]:

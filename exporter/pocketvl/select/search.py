@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Widths = tuple[int, ...]
 _STUDY, _SEARCHED = "bits", "searched"
 _LOCK_GRACE_S = 30
+_NUMBER = r"\d+(?:\.\d+)?"
 _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 _STARTUP_SHARE = 0.25
 
@@ -137,11 +138,27 @@ def parse_budget(text: str) -> Budget:
         known = BudgetKind(kind)
     except ValueError:
         raise RecipeError(f"budget: {text!r} is not size=1.2MB or latency_ms=8") from None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMG]?B)?", amount)
-    if not found or (known is BudgetKind.LATENCY_MS and found[2]) or not float(found[1]):
-        what = "a size such as 1.2MB" if known is BudgetKind.SIZE else "milliseconds"
-        raise RecipeError(f"budget: {amount!r} is not {what}")
-    return Budget(known, float(found[1]) * _UNITS[(found[2] or "").upper()])
+    if known is BudgetKind.SIZE:
+        return Budget(known, parse_size(amount, "budget"))
+    if not re.fullmatch(_NUMBER, amount) or not float(amount):
+        raise RecipeError(f"budget: {amount!r} is not milliseconds")
+    return Budget(known, float(amount))
+
+
+def parse_size(text: str, name: str) -> float:
+    """Bytes from `1.2MB` or `800 kB`.
+
+    Args:
+        text: a number above 0, and its unit.
+        name: what it is, for the message.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    found = re.fullmatch(rf"({_NUMBER})\s*([kKMG]?B)?", text.strip())
+    if not found or not float(found[1]):
+        raise RecipeError(f"{name}: {text!r} is not a size such as 1.2MB")
+    return float(found[1]) * _UNITS[(found[2] or "").upper()]
 
 
 def search_bits(

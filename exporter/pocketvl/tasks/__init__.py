@@ -10,6 +10,7 @@ from pocketvl.errors import DataError
 from pocketvl.network.heads import HeadKind
 from pocketvl.tasks.contrastive import ContrastiveTask
 from pocketvl.tasks.labels import LabelTask
+from pocketvl_runtime import manifest
 from pocketvl_runtime.errors import BundleError
 from pocketvl_runtime.schema import decode, encode, parse_json
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pocketvl.families.base import Contract
     from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.tasks.base import Task
+    from pocketvl.tasks.golden import ManifestTasks
 
 TASK_FILE = "task.json"
 
@@ -43,6 +45,22 @@ def task_of(contract: Contract, opened: Checkpoint | None = None) -> Task:
         SourceError: a number of the head cannot be read from the weights.
     """
     return _TASKS[contract.head.kind].of(contract, opened)
+
+
+def task_of_manifest(tasks: ManifestTasks) -> Task:
+    """The task of a bundle's model, by what its manifest says that it can be asked.
+
+    Raises:
+        BundleError: it can be asked nothing that a task here is for.
+    """
+    for asked in tasks.values():
+        if isinstance(asked, manifest.ContrastiveTask):
+            return ContrastiveTask(asked.first, asked.second, asked.scale.first, asked.bias, asked.activation)
+        if isinstance(asked, manifest.LabelsTask):
+            return LabelTask(asked.logits, asked.labels, asked.activation)
+    raise BundleError(
+        f"the bundle's tasks ({', '.join(tasks) or 'none'}) are none that can be shown in a report"
+    )
 
 
 def save_task(path: Path, task: Task) -> None:
