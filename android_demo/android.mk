@@ -1,12 +1,15 @@
 # Tests of the Android code on a desktop JVM; the Makefile beside README.md includes this.
 
 ANDROID := build/android
-TEST_BUNDLES ?= build/tabletop-clip build/tabletop-vilt
-# Pictures, captions and questions of the bundles' world, written by make export; without them the golden pack and noise.
-TEST_DATA ?= $(wildcard build/tabletop-eval)
+# Those of make export, with pictures, captions and questions of their world; without them tiny ones, asked about their golden
+# packs and noise.
+EXPORTED := $(wildcard build/tabletop-clip build/tabletop-vilt)
+SMALL_BUNDLES := build/small-bundles
+TEST_BUNDLES ?= $(or $(EXPORTED),$(SMALL_BUNDLES)/clip $(SMALL_BUNDLES)/vilt)
+TEST_DATA ?= $(if $(EXPORTED),$(wildcard build/tabletop-eval))
 TFLITE := $(ANDROID)/tflite/libtflite_desktop.so
 # The app's tests want aapt2.
-APP_TESTS = $(if $(shell command -v aapt2),-P app -Dpocketvl.scenes=$(abspath $(TEST_DATA)))
+APP_TESTS = $(if $(shell command -v aapt2),-P app $(addprefix -Dpocketvl.scenes=,$(abspath $(TEST_DATA))))
 # Engines in Python of the versions that the Java packages have: ONNX Runtime in an environment of its own, TensorFlow
 # in that of make test-old-tflite.
 POM_VERSION = $(shell sed -n 's/.*<$(1)\.version>\(.*\)<.*/\1/p' android_demo/pom.xml)
@@ -19,6 +22,7 @@ arrays = $(foreach bundle,$(TEST_BUNDLES),$(CURDIR)/$(ANDROID)/arrays-$(notdir $
 .PHONY: android-test android-tflite android-tools
 
 android-test: $(READY) android-tflite $(ONNX_PYTHON) $(OLD_TFLITE_READY) ## the Android code's tests on a desktop JVM, with real engines (TEST_BUNDLES=folders)
+	@$(if $(filter $(SMALL_BUNDLES)/%,$(TEST_BUNDLES)),$(BIN)/python -m tests.small_bundles)
 	@for bundle in $(TEST_BUNDLES); do test -f $$bundle/manifest.json || { \
 		echo "$$bundle is no bundle: make export writes it, or name others: make android-test TEST_BUNDLES=..." >&2; exit 1; }; done
 	@$(BIN)/python -m tests.android.write_pictures $(ANDROID)/cases

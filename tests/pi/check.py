@@ -26,8 +26,8 @@ import numpy as np
 
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.isa import has_exact_int8
-from tests.pi.bundles import write_bundles
 from tests.pi.prefix import PYTHON, make_prefix
+from tests.small_bundles import write_bundles
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements" / "runtime.txt"
@@ -168,7 +168,7 @@ def main(root: Path, bundles: tuple[Path, ...]) -> None:
         click.echo(f"{time.monotonic() - start:5.0f} s  {line}", err=True)
 
     with ThreadPoolExecutor(2) as both:
-        tiny = both.submit(write_bundles, root / "bundles")
+        tiny = both.submit(write_bundles)
         python = make_venv(root)
         tell("the emulated Pi has the runtime's wheel and both engines")
         chosen = [*tiny.result(), *bundles]

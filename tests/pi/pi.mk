@@ -12,7 +12,8 @@ pi-test: $(READY) ## the runtime's wheel under an emulated Raspberry Pi, its out
 	@$(BIN)/python -m tests.pi.check $(PI) $(PI_BUNDLES)
 
 profile-pi-emulated: $(READY) ## `pocketvl profile --ssh` against the emulated Raspberry Pi behind a local sshd (BUNDLE=folder)
-	@$(BIN)/python -m tests.pi.profile $(PI) $(or $(BUNDLE),$(firstword $(PI_BUNDLES)),$(PI)/bundles/clip)
+	@$(if $(BUNDLE)$(PI_BUNDLES),,$(BIN)/python -m tests.small_bundles)
+	@$(BIN)/python -m tests.pi.profile $(PI) $(or $(BUNDLE),$(firstword $(PI_BUNDLES)),$(SMALL_BUNDLES)/clip)
 
 pi-packages: ## install what `make pi-test` and the tests of devices behind ssh need from Debian
 	@dpkg -s $(PI_PACKAGES) >/dev/null 2>&1 || { apt-get -qq update && \

@@ -1,4 +1,7 @@
-"""Tiny bundles for the emulated Pi: a CLIP and a ViLT, float and int8, for both engines."""
+"""Exports tiny bundles, for tests where no real model was: a CLIP and a ViLT, float and int8, both engines.
+
+python -m tests.small_bundles
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from pocketvl.tabletop.folder import write_tabletop
 from tests.families.tiny import make_tiny_clip
 from tests.families.vilt_folder import make_vilt_folder
 
+ROOT = Path("build/small-bundles")
 VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
 
 
-def write_bundles(root: Path) -> tuple[Path, ...]:
+def write_bundles(root: Path = ROOT) -> tuple[Path, ...]:
     """Exports them; those that are there are taken as they are."""
     data = root / "data"
     bundles = []
@@ -29,3 +33,7 @@ def write_bundles(root: Path) -> tuple[Path, ...]:
             )
         bundles.append(bundle)
     return tuple(bundles)
+
+
+if __name__ == "__main__":
+    write_bundles()
