@@ -123,14 +123,18 @@ def _choice_lines(chosen: Chosen) -> Iterator[str]:
     for judged in chosen.choice.judged:
         each = judged.candidate
         yield (
-            f"{each.variant:<13} {each.threads:>3} threads {each.latency_ms:9.2f} ms "
+            f"{each.variant:<13} {_threads(each):<11} {each.latency_ms:9.2f} ms "
             f"{each.size_bytes / 1e6:8.2f} MB  {_loss(each):<24} {judged.reason or 'chosen'}"
         )
     yield from (f"{name:<13} was not measured on the device" for name in chosen.unmeasured)
 
 
 def _named(candidate: Candidate) -> str:
-    return f"{candidate.variant} at {candidate.threads} thread{'s' if candidate.threads > 1 else ''}"
+    return f"{candidate.variant} at {_threads(candidate)}"
+
+
+def _threads(candidate: Candidate) -> str:
+    return f"{candidate.threads} thread{'s' if candidate.threads > 1 else ''}"
 
 
 def _reason(chosen: Chosen, candidate: Candidate) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Literal
@@ -16,7 +16,8 @@ FORMAT: Final = "pocketvl-bench"
 FORMAT_VERSION = FormatVersion(1, 1, "measure again with `pocketvl-run bench`")
 TOTAL = "total"
 """The stage that every timing has: a whole answer."""
-COMMON_STAGES = ("decode", "preprocess", "tokens", "post", TOTAL)
+_BEFORE, _AFTER = ("decode", "preprocess", "tokens"), ("post", TOTAL)
+COMMON_STAGES = (*_BEFORE, *_AFTER)
 """The stages that are no component's."""
 
 _SHA256 = {"schema": {"pattern": "^[0-9a-f]{64}$"}}
@@ -368,6 +369,16 @@ class BenchResult:
     def to_json(self) -> str:
         """The result as the text of a file."""
         return dump_json(self)
+
+
+def in_order(stages: Iterable[str]) -> list[str]:
+    """Stages, each once, as an answer goes through them; components, whose order no file tells, by name."""
+    named = set(stages)
+    return [
+        *(stage for stage in _BEFORE if stage in named),
+        *sorted(named.difference(COMMON_STAGES)),
+        *(stage for stage in _AFTER if stage in named),
+    ]
 
 
 def bench_schema() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pocketvl.devices.table import aligned
-from pocketvl_runtime.bench_result import BenchResult, Latency
+from pocketvl_runtime.bench_result import BenchResult, Latency, in_order
 
 _MOST_NAMED = 4
 
@@ -86,10 +86,10 @@ def compare_profiles(a: BenchResult, b: BenchResult) -> ProfileComparison:
     emulated = bool(a.machine.emulated or b.machine.emulated)
     ours, theirs = _timings(a), _timings(b)
     stages = tuple(
-        ComparedStage(*key, stage, latency, theirs[key][stage])
+        ComparedStage(*key, stage, of_stage[stage], theirs[key][stage])
         for key, of_stage in ours.items()
-        for stage, latency in of_stage.items()
-        if key in theirs and stage in theirs[key]
+        if key in theirs
+        for stage in in_order(set(of_stage).intersection(theirs[key]))
     )
     return ProfileComparison(
         tuple(_differences(a, b)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pocketvl_runtime.bench_result import TOTAL, BenchResult, Machine, Timing, VariantBench
+from pocketvl_runtime.bench_result import TOTAL, BenchResult, Machine, Timing, VariantBench, in_order
 
 _PERCENTILES = ("p10", "median", "p90", "p99")
 
@@ -53,7 +53,7 @@ def machine_line(machine: Machine) -> str:
 
 def _rows(result: BenchResult) -> Iterator[Sequence[str]]:
     timings = [timing for each in result.variants.values() for timing in each.timings]
-    stages = list(dict.fromkeys(s for timing in timings for s in timing.stages if s != TOTAL))
+    stages = [s for s in in_order(s for timing in timings for s in timing.stages) if s != TOTAL]
     yield ("variant", "threads", *_PERCENTILES, *stages, "busy", "first", "cold", "peak", "steady")
     for name, measured in result.variants.items():
         for timing in measured.timings:

@@ -24,7 +24,15 @@ from pocketvl.evaluate.svg import (
     label_apart,
 )
 from pocketvl.tasks.metrics import Metric
-from pocketvl_runtime.bench_result import COMMON_STAGES, TOTAL, BenchResult, Latency, Sustained, Timing
+from pocketvl_runtime.bench_result import (
+    COMMON_STAGES,
+    TOTAL,
+    BenchResult,
+    Latency,
+    Sustained,
+    Timing,
+    in_order,
+)
 from pocketvl_runtime.manifest import Engine, Precision
 
 _OTHER = "between them"
@@ -63,19 +71,19 @@ class _Row:
 
 def stage_colours(profiles: Sequence[Profile]) -> dict[str, str]:
     """The colour of every stage that any profile has, in the order in which they follow one another."""
-    named = dict.fromkeys(
+    named = in_order(
         stage
         for each in profiles
         for variant in each.result.variants.values()
         for timing in variant.timings
         for stage in timing.stages
+        if stage != TOTAL
     )
-    components = sorted(set(named).difference(COMMON_STAGES))
+    components = [stage for stage in named if stage not in COMMON_STAGES]
     series = _SERIES_OF | {
         name: _COMPONENT_SERIES[index % len(_COMPONENT_SERIES)] for index, name in enumerate(components)
     }
-    ordered = ("decode", "preprocess", "tokens", *components, "post")
-    return {stage: SERIES[series[stage]] for stage in ordered if stage in named} | {_OTHER: LINE}
+    return {stage: SERIES[series[stage]] for stage in named} | {_OTHER: LINE}
 
 
 def stage_bars(profile: Profile, colours: Mapping[str, str]) -> str:
