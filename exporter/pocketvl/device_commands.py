@@ -1,4 +1,4 @@
-"""Commands about profiles that were measured before: `choose`, `report`, `profile --compare`."""
+"""Commands about latency: `profile`, `choose`, `report`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,131 @@ from typing import TYPE_CHECKING
 import click
 
 from pocketvl import api
+from pocketvl.devices.routes import ROUTES, open_device
 from pocketvl.errors import RecipeError
 from pocketvl_runtime.console import printable
+from pocketvl_runtime.isa import MAX_THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pocketvl.pipelines.choose import Chosen
     from pocketvl.select.choice import Candidate
 
 _folder = click.Path(path_type=Path)
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+def _with_routes(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of every way to reach a device."""
+    for route in reversed(ROUTES):
+        for option in (route.program, route.place):
+            command = click.option(f"--{option.name}", metavar=option.metavar, help=option.help)(command)
+    return command
+
+
+@click.command()
+@click.argument("bundle", type=_folder, required=False)
+@_with_routes
+@click.option(
+    "--compare",
+    nargs=2,
+    type=_folder,
+    metavar="A.json B.json",
+    help="Measure nothing: hold two profiles against each other.",
+)
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    help="Which variant; may be repeated. Default: the accepted ones that can run there.",
+)
+@click.option("--all-variants", is_flag=True, help="Those that failed the gate, too.")
+@click.option(
+    "--threads",
+    metavar="N,...",
+    help="Threads for one inference. Default: 1, and as many as there are processors to use, at most 4.",
+)
+@click.option(
+    "--runs", type=click.IntRange(min=1), default=30, show_default=True, help="Counted runs of each."
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Then each variant answers for so long without a pause, at the largest number of threads.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=900.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="What any one of the benches may take, beside --duration.",
+)
+@click.option("--samples", is_flag=True, help="Keep every counted run.")
+@click.option("-o", "--out", type=_folder, help="The file to write. Default: profiles/DEVICE.json in BUNDLE.")
+@_json
+def profile(
+    bundle: Path | None,
+    compare: tuple[Path, Path] | None,
+    variants: tuple[str, ...],
+    all_variants: bool,
+    threads: str | None,
+    runs: int,
+    duration: float,
+    timeout: float,
+    samples: bool,
+    out: Path | None,
+    as_json: bool,
+    **chosen: str | None,
+) -> None:
+    """Measure how long BUNDLE's variants take, here or on a device; docs/PROFILING.md says how to read it."""
+    from pocketvl.console import bar
+    from pocketvl.devices.profiling import profile_path
+    from pocketvl.devices.table import profile_lines
+
+    if compare is not None:
+        if bundle is not None:
+            raise click.UsageError("--compare takes two profiles, and no bundle")
+        _print_comparison(*compare, as_json)
+        return
+    if bundle is None:
+        raise click.UsageError("Missing argument 'BUNDLE'.")
+    if variants and all_variants:
+        raise click.UsageError("--variant and --all-variants exclude each other")
+    device = open_device(bundle, chosen)
+    with bar() as progress:
+        result = api.profile(
+            bundle,
+            device,
+            variants=variants,
+            all_variants=all_variants,
+            threads=_thread_counts(threads),
+            runs=runs,
+            duration=duration,
+            timeout=timeout,
+            samples=samples,
+            out=out,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(result.to_json(), nl=False)
+        return
+    for line in profile_lines(result):
+        click.echo(printable(line))
+    click.echo(f"profile: {out or profile_path(bundle, device.name)}")
+
+
+def _thread_counts(text: str | None) -> list[int]:
+    try:
+        counts = [int(word) for word in text.split(",")] if text else []
+    except ValueError:
+        counts = [0]
+    if not all(1 <= count <= MAX_THREADS for count in counts):
+        raise click.UsageError(f"--threads is {text!r}, and must be numbers from 1 to {MAX_THREADS}: 1,2,4")
+    return counts
 
 
 @click.command()
@@ -97,7 +211,7 @@ def report(bundle: Path, as_json: bool) -> None:
     click.echo(f"report: {written.page}")
 
 
-def print_comparison(a: Path, b: Path, as_json: bool) -> None:
+def _print_comparison(a: Path, b: Path, as_json: bool) -> None:
     """Print two profiles side by side."""
     from pocketvl.devices.comparison import comparison_lines
 
