@@ -12,7 +12,10 @@ from pathlib import Path
 import click
 
 RELEASE = "trixie"
-_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_KEYS = (
+    Path(f"/usr/share/keyrings/debian-archive-{RELEASE}-stable.gpg"),
+    Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
+)
 _CONFIG = """\
 Dir "{root}";
 Dir::State "{root}/state";
@@ -25,6 +28,7 @@ APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};
 APT::Sandbox::User "{user}";
 Acquire::Languages "none";
+Acquire::Retries "3";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
@@ -42,9 +46,14 @@ def unpack_packages(packages: Sequence[str], out: Path, architecture: str | None
     Raises:
         click.ClickException: they cannot be had.
     """
-    if shutil.which("apt-get") is None or not _KEYS.exists():
+    if any(shutil.which(command) is None for command in ("apt-get", "dpkg", "dpkg-deb")):
         raise click.ClickException(
             f"{', '.join(packages)} are taken from Debian, and this is none: run it there"
+        )
+    keys = next((keys for keys in _KEYS if keys.exists()), None)
+    if keys is None:
+        raise click.ClickException(
+            f"no keys of Debian {RELEASE} in {_KEYS[0].parent}: apt-get install debian-archive-keyring"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=out.parent) as folder:
@@ -52,15 +61,15 @@ def unpack_packages(packages: Sequence[str], out: Path, architecture: str | None
         for place in ("state/lists/partial", "cache/archives/partial"):
             (apt / place).mkdir(parents=True)
         (apt / "status").touch()  # nothing is installed there, so everything is downloaded
-        (apt / "sources.list").write_text(f"deb [signed-by={_KEYS}] {_mirror()} {RELEASE} main\n")
+        (apt / "sources.list").write_text(f"deb [signed-by={keys}] {_mirror()} {RELEASE} main\n")
         user = "root" if os.geteuid() == 0 else ""  # apt's own user could not write here
-        chosen = architecture or _call("dpkg", "--print-architecture").strip()
+        chosen = architecture or call("dpkg", "--print-architecture").strip()
         (apt / "apt.conf").write_text(_CONFIG.format(root=apt, architecture=chosen, user=user))
         get = ("apt-get", "-qq", "-c", str(apt / "apt.conf"))
-        _call(*get, "--error-on=any", "update")
-        _call(*get, "install", "--download-only", "--yes", "--no-install-recommends", *packages)
+        call(*get, "--error-on=any", "update")
+        call(*get, "install", "--download-only", "--yes", "--no-install-recommends", *packages)
         for package in (apt / "cache/archives").glob("*.deb"):
-            _call("dpkg-deb", "--extract", str(package), str(apt / "root"))
+            call("dpkg-deb", "--extract", str(package), str(apt / "root"))
         shutil.rmtree(out, ignore_errors=True)
         (apt / "root").rename(out)
 
@@ -69,7 +78,7 @@ def _mirror() -> str:
     """Where Debian is downloaded from, as the machine's own apt has it."""
     if named := os.environ.get("DEBIAN_MIRROR"):
         return named
-    listed = _call("apt-get", "indextargets", "--format", "$(CREATED_BY) $(LABEL) $(COMPONENT) $(REPO_URI)")
+    listed = call("apt-get", "indextargets", "--format", "$(CREATED_BY) $(LABEL) $(COMPONENT) $(REPO_URI)")
     for line in listed.splitlines():
         if line.startswith("Packages Debian main "):
             return line.rpartition(" ")[2]
@@ -78,9 +87,14 @@ def _mirror() -> str:
     )
 
 
-def _call(*command: str) -> str:
+def call(*command: str) -> str:
+    """Runs a command; gives what it printed.
+
+    Raises:
+        click.ClickException: it failed; the message holds its last line.
+    """
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        raise click.ClickException(f"{command[0]} failed ({done.returncode}): {lines[-1]}")
+        raise click.ClickException(f"{Path(command[0]).name} failed ({done.returncode}): {lines[-1]}")
     return done.stdout

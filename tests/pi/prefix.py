@@ -17,43 +17,19 @@ as Python.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-RELEASE = "trixie"
-"""Debian 13; Raspberry Pi OS of October 2025 and later is made of it."""
+from tests.debian_packages import call, unpack_packages
+
+# Of Debian 13, which Raspberry Pi OS of October 2025 and later is made of.
 PYTHON = "python3.13"
 GUEST_PACKAGES = (f"{PYTHON}-venv", "libstdc++6", "libgomp1")
 HOST_PACKAGES = ("qemu-user",)
-KEYS = (
-    Path(f"/usr/share/keyrings/debian-archive-{RELEASE}-stable.gpg"),
-    Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
-)
 DEFAULT_CPU = "cortex-a76"
 
-_SOURCE = "deb [signed-by={keys}] {mirror} {release} main\n"
-_CONFIG = """\
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-Dir "{root}";
-Dir::State "{root}/state";
-Dir::State::status "{root}/status";
-Dir::Cache "{root}/cache";
-Dir::Etc::sourcelist "{root}/sources.list";
-Dir::Etc::sourceparts "/dev/null";
-Dir::Etc::preferencesparts "/dev/null";
-APT::Architecture "{architecture}";
-APT::Architectures {{ "{architecture}"; }};
-APT::Sandbox::User "{user}";
-Acquire::Languages "none";
-Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-Acquire::Retries "3";
-"""
 _EMULATED = """\
 #!/bin/sh
 # argv[0] is this script, or a link to it in an environment: Python finds its library, or pyvenv.cfg, beside
@@ -83,15 +59,10 @@ def make_prefix(root: Path) -> Path:
     python = root / "bin" / "python3"
     if python.exists():
         return python
-    for command in ("apt-get", "dpkg", "dpkg-deb"):
-        if shutil.which(command) is None:
-            raise click.ClickException(
-                f"no {command}: the emulated Raspberry Pi is made of Debian's packages, on Debian"
-            )
     unpacked = root / "unpacking"
     shutil.rmtree(unpacked, ignore_errors=True)
-    _unpack("arm64", GUEST_PACKAGES, unpacked / "prefix")
-    _unpack(_call("dpkg", "--print-architecture").strip(), HOST_PACKAGES, unpacked / "host")
+    unpack_packages(GUEST_PACKAGES, unpacked / "prefix", "arm64")
+    unpack_packages(HOST_PACKAGES, unpacked / "host")
     if not (unpacked / "prefix" / "lib").exists():
         (unpacked / "prefix" / "lib").symlink_to(
             "usr/lib"
@@ -103,7 +74,9 @@ def make_prefix(root: Path) -> Path:
     _name_wheels(root / "prefix")
     emulated = root / "prefix" / "usr" / "bin" / "python3"
     _write_script(emulated, _EMULATED.format(root=root, python=PYTHON, cpu=DEFAULT_CPU))
-    machine = _call(emulated, "-c", "import ctypes, platform, ssl, venv; print(platform.machine())").strip()
+    machine = call(
+        str(emulated), "-c", "import ctypes, platform, ssl, venv; print(platform.machine())"
+    ).strip()
     if machine != "aarch64":
         raise click.ClickException(f"the emulated Python says that it runs on {machine!r}, not on aarch64")
     _write_script(python, _ON_PATH.format(root=root))  # last: where it is, everything is
@@ -125,59 +98,6 @@ def _write_script(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     path.write_text(text)
     path.chmod(0o755)
-
-
-def _unpack(architecture: str, packages: Sequence[str], out: Path) -> None:
-    """Downloads packages of Debian and what they depend on, and unpacks them into a folder.
-
-    Raises:
-        click.ClickException: they cannot be had.
-    """
-    apt = out.parent / f"apt-{architecture}"
-    for folder in ("state/lists/partial", "cache/archives/partial"):
-        (apt / folder).mkdir(parents=True)
-    keys = next((keys for keys in KEYS if keys.exists()), None)
-    if keys is None:
-        raise click.ClickException(
-            f"no keys of Debian {RELEASE} in {KEYS[0].parent}: apt-get install debian-archive-keyring"
-        )
-    (apt / "status").touch()  # nothing is installed: everything is downloaded
-    (apt / "sources.list").write_text(_SOURCE.format(keys=keys, mirror=_mirror(), release=RELEASE))
-    user = "root" if os.geteuid() == 0 else ""  # apt's own user could not write here
-    (apt / "apt.conf").write_text(_CONFIG.format(root=apt, architecture=architecture, user=user))
-    get = ("apt-get", "-qq", "-c", apt / "apt.conf")
-    _call(*get, "--error-on=any", "update")
-    _call(*get, "install", "--download-only", "--yes", "--no-install-recommends", *packages)
-    for package in (apt / "cache" / "archives").glob("*.deb"):
-        _call("dpkg-deb", "--extract", package, out)
-
-
-def _mirror() -> str:
-    """Where Debian is downloaded from, as the machine's own apt has it."""
-    if named := os.environ.get("DEBIAN_MIRROR"):
-        return named
-    form = "$(CREATED_BY) $(COMPONENT) $(REPO_URI)"
-    for line in _call("apt-get", "indextargets", "--format", form).splitlines():
-        if line.startswith("Packages main ") and line.endswith(
-            "/debian/"
-        ):  # as every mirror of Debian's ends
-            return line.rpartition(" ")[2]
-    raise click.ClickException(
-        "apt knows no mirror of Debian: apt-get update, or name one: make pi-test DEBIAN_MIRROR=ADDRESS"
-    )
-
-
-def _call(*command: str | Path) -> str:
-    """Runs a command; gives what it printed.
-
-    Raises:
-        click.ClickException: it failed; the message holds its last line.
-    """
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        raise click.ClickException(f"{Path(command[0]).name} failed ({done.returncode}): {lines[-1]}")
-    return done.stdout
 
 
 @click.command()
