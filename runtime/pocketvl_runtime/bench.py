@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
 from collections.abc import Sequence
@@ -26,10 +25,8 @@ from pocketvl_runtime.bench_result import (
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.conditions import ConditionSampler
 from pocketvl_runtime.errors import InputError
-from pocketvl_runtime.files import read_file
 from pocketvl_runtime.image import ImageInput
 from pocketvl_runtime.machine import this_machine
-from pocketvl_runtime.manifest import MANIFEST_FILE, MAX_JSON_BYTES
 from pocketvl_runtime.model import Model, load
 from pocketvl_runtime.obstacles import runnable_tasks
 from pocketvl_runtime.process import age_ms, peak_rss_bytes, rss_bytes
@@ -204,8 +201,7 @@ def _open(bundle: Bundle, variant: str, threads: int) -> _Runner:
 
 
 def _identity(bundle: Bundle) -> BundleIdentity:
-    manifest = read_file(bundle.root / MANIFEST_FILE, MAX_JSON_BYTES)
-    return BundleIdentity(bundle.manifest.model.name, hashlib.sha256(manifest).hexdigest())
+    return BundleIdentity(bundle.manifest.model.name, bundle.manifest_file_sha256())
 
 
 def _measured(

@@ -14,9 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketvl_runtime.errors import BundleError, quoted
-from pocketvl_runtime.files import regular_size
+from pocketvl_runtime.files import read_file, regular_size
 from pocketvl_runtime.golden import GOLDEN_FILE, Golden
-from pocketvl_runtime.manifest import FORMAT_VERSION, MANIFEST_FILE, GraphSpec, Manifest, VariantSpec
+from pocketvl_runtime.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    MAX_JSON_BYTES,
+    GraphSpec,
+    Manifest,
+    VariantSpec,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,14 @@ class Bundle:
             raise BundleError(f"{root} {what}; give the folder that `pocketvl export` wrote")
         root = root.resolve()
         return cls(root, _read_manifest(root))
+
+    def manifest_file_sha256(self) -> str:
+        """SHA-256 of the bytes of manifest.json, 64 lower-case hex digits: which bundle a profile is of.
+
+        Raises:
+            BundleError: it cannot be read.
+        """
+        return hashlib.sha256(read_file(self.root / MANIFEST_FILE, MAX_JSON_BYTES)).hexdigest()
 
     def file(self, path: str) -> Path:
         """The place of a file of the manifest, with its size and checksum checked.

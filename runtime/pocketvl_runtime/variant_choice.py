@@ -13,9 +13,13 @@ _PREFERRED_ENGINES = (Engine.TFLITE, Engine.ONNX)
 _MOST_DEFAULT_THREADS = 4
 
 
-def default_threads() -> int:
-    """How many threads `load` takes when it is not told."""
-    return min(_MOST_DEFAULT_THREADS, usable_processors())
+def default_threads(processors: int | None = None) -> int:
+    """How many threads `load` takes when it is not told.
+
+    Args:
+        processors: how many can be used; by default those of this process.
+    """
+    return min(_MOST_DEFAULT_THREADS, usable_processors() if processors is None else processors)
 
 
 def runs_here(bundle: Bundle, variant: str) -> bool:

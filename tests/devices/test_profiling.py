@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 
@@ -32,29 +29,16 @@ from tests.runtime.bundles import edit_manifest
 STAGES = {"decode", "preprocess", "tokens", "image", "text", "post", "total"}
 
 
-@dataclass
-class RecordingDevice:
+class RecordingDevice(LocalDevice):
     """A local device that remembers what it was asked."""
 
-    local: LocalDevice
-    asked: list[BenchRequest] = field(default_factory=list)
-    name: str = "local"
-    progress: Progress | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def abilities(self) -> Abilities:
-        return self.local.abilities()
+    def __init__(self, bundle: Path) -> None:
+        super().__init__(bundle)
+        self.asked: list[BenchRequest] = []
 
     def bench(self, request: BenchRequest, progress: Progress | None = None) -> BenchResult:
         self.asked.append(request)
-        return self.local.bench(request, progress)
+        return super().bench(request, progress)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +61,7 @@ def test_a_variant_that_gives_nan_is_timed_all_the_same(tmp_path: Path) -> None:
 
 def test_variants_take_turns_and_each_is_alone_for_its_start_and_memory(tiny: Path) -> None:
     told: list[tuple[int, int, str]] = []
-    device = RecordingDevice(LocalDevice(tiny))
+    device = RecordingDevice(tiny)
     variants = ("tflite-fp32", "onnx-fp32")
     settings = ProfileSettings((*variants, "tflite-fp32"), (2, 1), runs=5, starts=2, timeout_s=300)
     result = profile(device, settings, lambda *news: told.append(news))
@@ -112,7 +96,7 @@ def test_variants_take_turns_and_each_is_alone_for_its_start_and_memory(tiny: Pa
 
 
 def test_a_sustained_load_may_take_its_time(tiny: Path) -> None:
-    device = RecordingDevice(LocalDevice(tiny))
+    device = RecordingDevice(tiny)
     settings = ProfileSettings(("onnx-fp32",), (1,), runs=1, starts=1, duration_s=1.0, timeout_s=200)
     result = profile(device, settings)
     assert [each.variant for each in result.sustained] == ["onnx-fp32"]

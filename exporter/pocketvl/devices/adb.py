@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shlex
-import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -20,6 +18,7 @@ from pocketvl.devices.adb_shell import AdbShell
 from pocketvl.devices.base import Abilities, BenchRequest
 from pocketvl.devices.prepared_inputs import OUTPUT_SUFFIX, write_prepared_inputs, wrong_outputs
 from pocketvl.devices.running import PROGRESS_OPTION
+from pocketvl.stage import link_or_copy
 from pocketvl_runtime.backends.versions import engine_release, release
 from pocketvl_runtime.bench_result import BenchResult, Conditions, Machine
 from pocketvl_runtime.bundle import Bundle
@@ -104,7 +103,7 @@ class AdbPhone:
             for file in self._files():
                 place = staged / file
                 place.parent.mkdir(parents=True, exist_ok=True)
-                _stage((self._bundle.root / file).resolve(), place)
+                link_or_copy((self._bundle.root / file).resolve(), place)  # adb push would copy a link as one
             self._shell.push(staged, target)
             if inputs is not None:
                 prepared = Path(folder, PurePosixPath(inputs).name)
@@ -372,14 +371,6 @@ def adb_device(bundle: Path, serial: str, binary: str | None) -> AdbBinary | Adb
     """
     named = None if serial == ANY else serial
     return AdbApp(bundle, named) if binary is None else AdbBinary(bundle, named, Path(binary))
-
-
-def _stage(source: Path, place: Path) -> None:
-    """The same file at another place; `adb push` would copy a symbolic link as one."""
-    try:
-        os.link(source, place)
-    except OSError:  # another file system
-        shutil.copyfile(source, place)
 
 
 def _noted(result: BenchResult, variants: Collection[str], note: str) -> BenchResult:

@@ -12,7 +12,6 @@ separated by tabs, so that a program in C needs no JSON:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from pocketvl_runtime.errors import BundleError
 from pocketvl_runtime.golden import VariantTolerance
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
-    MANIFEST_FILE,
     ContrastiveTask,
     DType,
     ImageProcessor,
@@ -59,8 +57,7 @@ def write_prepared_inputs(bundle: Bundle, variants: Sequence[str], folder: Path)
     for (processor, kind), array in arrays.items():
         files[processor, kind] = f"{len(files)}.{kind.value}"
         (folder / files[processor, kind]).write_bytes(array.tobytes())
-    manifest = (bundle.root / MANIFEST_FILE).read_bytes()
-    lines = [_HEAD, f"bundle\t{bundle.manifest.model.name}\t{hashlib.sha256(manifest).hexdigest()}"]
+    lines = [_HEAD, f"bundle\t{bundle.manifest.model.name}\t{bundle.manifest_file_sha256()}"]
     for variant in variants:
         stored = bundle.variant(variant).files
         for component, stage in stages.items():

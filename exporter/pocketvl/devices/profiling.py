@@ -16,11 +16,11 @@ from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import InputError
 from pocketvl_runtime.manifest import Status
 from pocketvl_runtime.progress import Progress
+from pocketvl_runtime.variant_choice import default_threads as most_threads
 
 PROFILES = "profiles"
 """The folder of a bundle that profiles are kept in."""
 
-_MOST_DEFAULT_THREADS = 4
 _ALONE_RUNS = 3
 
 
@@ -117,7 +117,7 @@ def default_variants(
 
 def default_threads(abilities: Abilities) -> tuple[int, ...]:
     """1, and as many as there are processors to use there, at most 4."""
-    return tuple(dict.fromkeys((1, min(_MOST_DEFAULT_THREADS, abilities.usable_processors))))
+    return tuple(dict.fromkeys((1, most_threads(abilities.usable_processors))))
 
 
 def profile_path(bundle: Path, device: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shlex
@@ -15,7 +16,7 @@ from typing import IO, Any, Self
 from pocketvl.devices.base import Abilities, BenchRequest
 from pocketvl.devices.running import PROGRESS_OPTION, progress_of
 from pocketvl.devices.runtime_wheel import Wheel, runtime_wheel
-from pocketvl.devices.ssh_connection import CommandResult, SshConnection, SshTarget, file_sha256
+from pocketvl.devices.ssh_connection import CommandResult, SshConnection, SshTarget
 from pocketvl_runtime.bench_result import BenchResult
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BackendError, library_text
@@ -191,7 +192,7 @@ class SshDevice:
         extras = ",".join(sorted({_EXTRAS[spec.engine] for spec in bundle.manifest.variants.values()}))
         python = f"{self._connection.root}/{_VENV}/bin/python"
         self._command = (python,)
-        made = _content(f"{_VENV}/.made", f"{file_sha256(io.BytesIO(wheel.content))} {extras}\n".encode())
+        made = _content(f"{_VENV}/.made", f"{hashlib.sha256(wheel.content).hexdigest()} {extras}\n".encode())
         if self._connection.have([made.listed()]) == [made.size]:
             return
         self._tell(f"making a virtual environment on {self._target}")
@@ -264,7 +265,7 @@ def _bundle_files(bundle: Bundle) -> Iterator[_File]:
 
 
 def _content(path: str, content: bytes) -> _File:
-    return _File(path, len(content), file_sha256(io.BytesIO(content)), lambda: io.BytesIO(content))
+    return _File(path, len(content), hashlib.sha256(content).hexdigest(), lambda: io.BytesIO(content))
 
 
 def _object(text: str, target: SshTarget) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import json
 import queue
 import re
@@ -306,11 +305,6 @@ class SshConnection:
         for line in stream:
             if text := line.decode(errors="replace").strip():
                 self._last.append(text)
-
-
-def file_sha256(file: IO[bytes]) -> str:
-    """Of a file that is open for reading, which is left at its end."""
-    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _reason(target: SshTarget, python: str, status: int, lines: Sequence[str], root: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from pocketvl.devices.profiling import PROFILES
 from pocketvl.errors import RecipeError
 from pocketvl_runtime.bench_result import BenchResult
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.manifest import MANIFEST_FILE
 
 
 @dataclass(frozen=True)
@@ -63,5 +61,4 @@ def read_profile(path: Path) -> BenchResult:
 
 def is_profile_of(profile: BenchResult, bundle: Bundle) -> bool:
     """Whether a profile was measured of a bundle as it is now."""
-    manifest = (bundle.root / MANIFEST_FILE).read_bytes()
-    return profile.bundle.manifest_file_sha256 == hashlib.sha256(manifest).hexdigest()
+    return profile.bundle.manifest_file_sha256 == bundle.manifest_file_sha256()
