@@ -73,7 +73,7 @@ def _device(name: str, result: BenchResult) -> Iterator[str]:
     yield "| variant | threads | p10 | median | p90 | cold start | peak MB | engine |"
     yield "|---|---:|---:|---:|---:|---:|---:|---|"
     for variant, measured in result.variants.items():
-        timing = min(measured.timings, key=lambda each: (each.stages[TOTAL].median, each.threads))
+        timing = measured.quickest()
         yield f"| {' | '.join((_cell(variant), *_figures(measured, timing)))} |"
     doubts = [] if conditions is None else [*conditions.warnings]
     if conditions is not None and conditions.throttled:

@@ -95,7 +95,7 @@ class ConditionSampler:
             self._interval_s,
             tuple(self.samples),
             throttled,
-            self._energy_j(powered) if powered else None,
+            _energy_j(powered) if powered else None,
             tuple(doubts(self.samples, machine, threads, self._reasons, bool(slower))),
         )
 
@@ -127,14 +127,6 @@ class ConditionSampler:
         if before is None or seconds <= 0:
             return None
         return round(max(0.0, (others - before) / seconds), 3)
-
-    def _energy_j(self, powered: Sequence[tuple[float, float]]) -> float:
-        """Each figure stands for the time since the one before."""
-        energy, before = 0.0, 0.0
-        for at_s, watts in powered:
-            energy += watts * (at_s - before)
-            before = at_s
-        return energy
 
 
 def fastest_mhz(samples: Sequence[ConditionSample]) -> float | None:
@@ -190,3 +182,12 @@ def doubts(
         governors = f" (governor {', '.join(machine.governors)})" if machine.governors else ""
         found.append(f"the fastest processor ran at {mhz:.0f} of {machine.mhz_max:.0f} MHz{governors}")
     return found
+
+
+def _energy_j(powered: Sequence[tuple[float, float]]) -> float:
+    """Of watts at seconds: each figure stands for the time since the one before."""
+    energy, before = 0.0, 0.0
+    for at_s, watts in powered:
+        energy += watts * (at_s - before)
+        before = at_s
+    return energy

@@ -184,7 +184,7 @@ def devices_side_by_side(profiles: Sequence[Profile], colours: Mapping[str, str]
             for index, each in enumerate(profiles):
                 if variant not in each.result.variants:
                     continue
-                timing = quickest(each.result.variants[variant].timings)
+                timing = each.result.variants[variant].quickest()
                 total = timing.stages[TOTAL]
                 y = row + (index - (len(profiles) - 1) / 2) * thickness
                 axes.barh(y, total.median, thickness * 0.86, color=colours[each.key], linewidth=0)
@@ -211,7 +211,7 @@ def device_colours(profiles: Sequence[Profile]) -> dict[str, str]:
 def accuracy_by_latency(report: Report, metric: Metric, profile: Profile) -> str | None:
     """Accuracy over latency on a device, area by size, and the Pareto front; None without the metric."""
     points = [
-        (variant, variant.metrics[metric], quickest(profile.result.variants[variant.name].timings))
+        (variant, variant.metrics[metric], profile.result.variants[variant.name].quickest())
         for variant in report.ordered_variants()
         if metric in variant.metrics and variant.name in profile.result.variants
     ]
@@ -241,11 +241,6 @@ def accuracy_by_latency(report: Report, metric: Metric, profile: Profile) -> str
         label_apart(axes, marks, [])
 
     return draw_svg(f"pareto-{profile.key}", _height(profile), draw)
-
-
-def quickest(timings: Sequence[Timing]) -> Timing:
-    """The timing with the lowest median; of equal ones that with the fewest threads."""
-    return min(timings, key=lambda timing: (timing.stages[TOTAL].median, timing.threads))
 
 
 def variant_order(name: str) -> tuple[int, int, str]:
