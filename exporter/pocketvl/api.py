@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pocketvl.devices.base import Device
     from pocketvl.devices.comparison import ProfileComparison
     from pocketvl.evaluate.report import Report
+    from pocketvl.explain.explanation import Explanation
     from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.pipelines.choose import Chosen
     from pocketvl.pipelines.compress import Compressed
@@ -270,6 +271,7 @@ def profile(
     duration: float = 0.0,
     timeout: float = 900.0,
     samples: bool = False,
+    ops: bool = False,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> BenchResult:
@@ -285,6 +287,7 @@ def profile(
         duration: for how many seconds each variant then answers without a pause; 0: none does.
         timeout: seconds that any one of the benches may take, beside `duration`.
         samples: keep every counted run.
+        ops: measure too which operators the graphs' time goes to, which `explain` reads.
         out: the file to write; by default `profiles/DEVICE.json` in the bundle.
         progress: told what is being done.
 
@@ -314,10 +317,65 @@ def profile(
             duration_s=duration,
             samples=samples,
             timeout_s=timeout,
+            ops=ops,
         )
         result = profiling.profile(entered, settings, progress)
     profiling.write_profile(result, path)
     return result
+
+
+def explain(bundle: str | Path, result: BenchResult) -> Explanation:
+    """Explain why a bundle's variants take as long as a profile says.
+
+    Args:
+        bundle: the bundle's folder, or the graph file that `profile_graph` measured.
+        result: of `profile` with `ops`, or of `profile_graph`.
+
+    Returns:
+        What the time goes to, faults and other findings, and advice.
+
+    Raises:
+        PocketVLError: the profile is of another bundle, or has no operators.
+    """
+    from pocketvl.explain.explanation import explain as explain_result
+    from pocketvl.pipelines.profiles import is_profile_of
+    from pocketvl_runtime.bundle import Bundle
+
+    if Path(bundle).is_file():
+        return explain_result(result, lambda variant, component: Path(bundle))
+    opened = Bundle.open(Path(bundle))
+    if not is_profile_of(result, opened):
+        raise RecipeError(
+            f"the profile is of another bundle than {bundle}, or of this one before it was changed"
+        )
+    return explain_result(
+        result, lambda variant, component: opened.file(opened.manifest.graph(variant, component).file)
+    )
+
+
+def profile_graph(
+    path: str | Path,
+    *,
+    threads: Sequence[int] = (),
+    runs: int = 10,
+    timeout: float = 900.0,
+    progress: Progress | None = None,
+) -> BenchResult:
+    """Measure how long a graph file that is in no bundle takes here, and which operators its time goes to.
+
+    Args:
+        path: a .onnx or .tflite file with one signature; its inputs are made up.
+        threads: thread counts; by default 1, and as many as there are processors to use, at most 4.
+        runs: counted runs at each.
+        timeout: seconds that it may take.
+        progress: told what is being done.
+
+    Raises:
+        PocketVLError: the file is no such graph, or the engine refuses it.
+    """
+    from pocketvl.devices.local import bench_graph
+
+    return bench_graph(Path(path), tuple(threads), runs, timeout, progress)
 
 
 def compare_profiles(a: str | Path, b: str | Path) -> ProfileComparison:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pocketvl.pipelines.choose import Chosen
+    from pocketvl_runtime.bench_result import BenchResult
     from pocketvl.select.choice import Candidate
 
 _folder = click.Path(path_type=Path)
@@ -75,6 +76,11 @@ def _with_routes(command: Callable[..., None]) -> Callable[..., None]:
     help="What any one of the benches may take, beside --duration.",
 )
 @click.option("--samples", is_flag=True, help="Keep every counted run.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Say which operators the time goes to, what is wrong, and what to do. BUNDLE may be a graph file, too.",
+)
 @click.option("-o", "--out", type=_folder, help="The file to write. Default: profiles/DEVICE.json in BUNDLE.")
 @_json
 def profile(
@@ -87,6 +93,7 @@ def profile(
     duration: float,
     timeout: float,
     samples: bool,
+    explain: bool,
     out: Path | None,
     as_json: bool,
     **chosen: str | None,
@@ -105,6 +112,11 @@ def profile(
         raise click.UsageError("Missing argument 'BUNDLE'.")
     if variants and all_variants:
         raise click.UsageError("--variant and --all-variants exclude each other")
+    if explain and bundle.is_file():
+        if any(chosen.values()) or variants or all_variants:
+            raise click.UsageError("a graph file is explained here alone, and has no variants")
+        _explain_graph(bundle, _thread_counts(threads), runs, timeout, as_json)
+        return
     device = open_device(bundle, chosen)
     with bar() as progress:
         result = api.profile(
@@ -117,15 +129,42 @@ def profile(
             duration=duration,
             timeout=timeout,
             samples=samples,
+            ops=explain,
             out=out,
             progress=progress,
         )
-    if as_json:
+    if as_json and not explain:
         click.echo(result.to_json(), nl=False)
         return
-    for line in profile_lines(result):
-        click.echo(printable(line))
+    if not as_json:
+        for line in profile_lines(result):
+            click.echo(printable(line))
+    if explain:
+        _print_explanation(bundle, result, as_json)
+    if as_json:
+        return
     click.echo(f"profile: {out or profile_path(bundle, device.name)}")
+
+
+def _explain_graph(path: Path, threads: list[int], runs: int, timeout: float, as_json: bool) -> None:
+    """Time a graph file that is in no bundle, and explain it."""
+    from pocketvl.console import bar
+
+    with bar() as progress:
+        result = api.profile_graph(path, threads=threads, runs=runs, timeout=timeout, progress=progress)
+    _print_explanation(path, result, as_json)
+
+
+def _print_explanation(bundle: Path, result: BenchResult, as_json: bool) -> None:
+    from pocketvl.explain.table import explanation_lines
+
+    explanation = api.explain(bundle, result)
+    if as_json:
+        both = {"profile": json.loads(result.to_json()), "explanation": explanation.to_json()}
+        click.echo(json.dumps(both, ensure_ascii=False))
+        return
+    for line in explanation_lines(explanation):
+        click.echo(printable(line))
 
 
 def _thread_counts(text: str | None) -> list[int]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
 
 import numpy as np
 
+from pocketvl_runtime.backends import Array, Backend, open_backend
 from pocketvl_runtime.bench_result import (
     TOTAL,
     BenchResult,
@@ -29,6 +31,9 @@ from pocketvl_runtime.image import ImageInput
 from pocketvl_runtime.machine import this_machine
 from pocketvl_runtime.model import Model, load
 from pocketvl_runtime.obstacles import runnable_tasks
+from pocketvl_runtime.op_profile import GraphProfile, described_graph, made_up_inputs, run_rounds
+from pocketvl_runtime.op_result import GraphOps, Peak
+from pocketvl_runtime.peaks import largest_cache_bytes, measure_peak
 from pocketvl_runtime.process import age_ms, peak_rss_bytes, rss_bytes
 from pocketvl_runtime.progress import Progress
 from pocketvl_runtime.sustained import Answers, answer_for, summarize
@@ -125,6 +130,7 @@ def bench(
     keep_samples: bool = False,
     duration_s: float = 0.0,
     fresh: bool = False,
+    ops: bool = False,
 ) -> BenchResult:
     """Times variants at thread counts, one run of each a round, in an order that changes.
 
@@ -142,6 +148,7 @@ def bench(
             the largest number of threads; 0: none does.
         fresh: this process was started for nothing else, so that the first answer of a single variant at a
             single thread count tells how long a cold start takes.
+        ops: then tell for each variant at each number of threads which operators its graphs' time goes to.
 
     Raises:
         InputError: nothing to do.
@@ -166,6 +173,7 @@ def bench(
         turns.run(runs, counted=True)
         memory = (peak_rss_bytes(), rss_bytes()) if alone else (None, None)
         loads = [turns.sustain(runners[name, max(threads)], duration_s, sampler) for name in loaded]
+    graphs = _graph_ops(runners, asked, progress) if ops else {}
     machine, given = this_machine(), image is not None or text is not None
     conditions = sampler.conditions(machine, threads)
     return BenchResult(
@@ -174,8 +182,11 @@ def bench(
         _identity(bundle),
         Settings(runs, warmup_runs, True, _SEED, Inputs.GIVEN if given else Inputs.GOLDEN),
         {
-            name: _measured(
-                [r for (v, _), r in runners.items() if v == name], memory, alone and fresh, keep_samples
+            name: replace(
+                _measured(
+                    [r for (v, _), r in runners.items() if v == name], memory, alone and fresh, keep_samples
+                ),
+                graphs=tuple(graphs.get(name, ())),
             )
             for name in variants
         },
@@ -191,7 +202,98 @@ def bench(
             )
             for each in loads
         ),
+        peaks=_peaks(bundle, variants, threads) if ops else (),
+        cache_bytes=largest_cache_bytes() if ops else None,
     )
+
+
+def bench_graph(
+    path: Path, threads: Sequence[int], runs: int, progress: Progress | None = None
+) -> BenchResult:
+    """Times a graph file that is in no bundle, on inputs that are made up, and its operators.
+
+    Args:
+        path: a .onnx or .tflite file of one signature.
+        threads: numbers of threads.
+        runs: counted runs at each.
+        progress: told after each number of threads.
+
+    Raises:
+        InputError: it is no such file, or nothing to do.
+        BackendError: the engine is not installed, or refuses it.
+    """
+    if not threads or runs < 1:
+        raise InputError("bench needs at least one thread count and one run")
+    graph, content = described_graph(path)
+    inputs, timings, profiles = made_up_inputs(graph), [], []
+    counts = list(dict.fromkeys(threads))
+    with ConditionSampler() as sampler:
+        for count in counts:
+            begin = time.perf_counter()
+            backend = open_backend(graph, content, count)
+            load_ms = 1000 * (time.perf_counter() - begin)
+            took = _milliseconds(backend, inputs, runs)
+            timings.append(Timing(count, load_ms, {TOTAL: _latency(took, keep_samples=False)}))
+            profiles.append(GraphProfile(graph, content, backend, count, inputs))
+        graphs = run_rounds(profiles, progress)
+    machine = this_machine()
+    engine, _, version = backend.name.rpartition(" ")
+    measured = VariantBench(
+        Software(engine, version), tuple(timings), None, backend.notes, graphs=tuple(graphs)
+    )
+    return BenchResult(
+        Software("pocketvl-runtime", __version__),
+        machine,
+        BundleIdentity(path.name, hashlib.sha256(content).hexdigest()),
+        Settings(runs, _WARMUP_RUNS, False, None, Inputs.PREPARED),
+        {graph.engine.value: measured},
+        conditions=sampler.conditions(machine, counts),
+        peaks=tuple(measure_peak([graph.engine], count) for count in counts),
+        cache_bytes=largest_cache_bytes(),
+    )
+
+
+def _milliseconds(backend: Backend, inputs: Mapping[str, Array], runs: int) -> list[float]:
+    """How long each of the runs takes, after one that is not counted."""
+    backend.run(inputs)
+    took = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        backend.run(inputs)
+        took.append(1000 * (time.perf_counter() - begin))
+    return took
+
+
+def _graph_ops(
+    runners: Mapping[tuple[str, int], _Runner], asked: _Asked, progress: Progress | None
+) -> dict[str, list[GraphOps]]:
+    """By variant, the operators of every graph that an answer runs, on that answer's inputs."""
+    profiles: list[GraphProfile] = []
+    variants: list[str] = []
+    for (name, _), runner in runners.items():
+        for profile in _graph_profiles(runner, asked):
+            profiles.append(profile)
+            variants.append(name)
+    found: dict[str, list[GraphOps]] = {}
+    for name, each in zip(variants, run_rounds(profiles, progress), strict=True):
+        found.setdefault(name, []).append(each)
+    return found
+
+
+def _graph_profiles(runner: _Runner, asked: _Asked) -> Iterator[GraphProfile]:
+    model = runner.model
+    with model.recorded() as recorders:
+        runner.answer(asked)
+    for name, recorder in recorders.items():
+        if recorder.inputs:
+            graph = model.manifest.graph(model.variant, name)
+            content = model.bundle.read(graph.file)
+            yield GraphProfile(graph, content, recorder.backend, model.threads, recorder.inputs)
+
+
+def _peaks(bundle: Bundle, variants: Sequence[str], threads: Sequence[int]) -> tuple[Peak, ...]:
+    engines = [bundle.variant(name).engine for name in variants]
+    return tuple(measure_peak(engines, count) for count in dict.fromkeys(threads))
 
 
 def _open(bundle: Bundle, variant: str, threads: int) -> _Runner:

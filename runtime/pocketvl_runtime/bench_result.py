@@ -10,10 +10,11 @@ from typing import Any, Final, Literal
 from pocketvl_runtime.errors import BundleError
 from pocketvl_runtime.format_versions import FormatVersion
 from pocketvl_runtime.json_schema import check_keywords, schema_text
+from pocketvl_runtime.op_result import GraphOps, Peak
 from pocketvl_runtime.schema import OPTIONAL, decode, dump_json, parse_json
 
 FORMAT: Final = "pocketvl-bench"
-FORMAT_VERSION = FormatVersion(1, 1, "measure again with `pocketvl-run bench`")
+FORMAT_VERSION = FormatVersion(1, 2, "measure again with `pocketvl-run bench`")
 TOTAL = "total"
 """The stage that every timing has: a whole answer."""
 _BEFORE, _AFTER = ("decode", "preprocess", "tokens"), ("post", TOTAL)
@@ -202,6 +203,7 @@ class VariantBench:
         notes: what the engine did at a cost, in words.
         steady_memory_bytes: resident memory after the counted runs of a process that ran nothing else; may be
             missing.
+        graphs: where the time of its graphs goes, by graph and thread count; may be missing.
     """
 
     engine: Software
@@ -209,6 +211,7 @@ class VariantBench:
     peak_memory_bytes: int | None = field(metadata=_AT_LEAST_1)
     notes: tuple[str, ...]
     steady_memory_bytes: int | None = field(default=None, metadata=_OPTIONAL_AT_LEAST_1)
+    graphs: tuple[GraphOps, ...] = field(default=(), metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         check_keywords(self)
@@ -334,6 +337,8 @@ class BenchResult:
         variants: by name, as the bundle's manifest calls them.
         conditions: what the machine was like meanwhile; may be missing.
         sustained: what variants did under a sustained load; may be missing.
+        peaks: what the machine can do, for every thread count at which operators were timed; may be missing.
+        cache_bytes: size of the largest cache of a processor; may be missing: not known.
     """
 
     tool: Software
@@ -345,6 +350,8 @@ class BenchResult:
     version: str = field(default=str(FORMAT_VERSION), metadata=_VERSION)
     conditions: Conditions | None = field(default=None, metadata=OPTIONAL)
     sustained: tuple[Sustained, ...] = field(default=(), metadata=OPTIONAL)
+    peaks: tuple[Peak, ...] = field(default=(), metadata=OPTIONAL)
+    cache_bytes: int | None = field(default=None, metadata=_OPTIONAL_AT_LEAST_1)
 
     def __post_init__(self) -> None:
         check_keywords(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -41,6 +42,9 @@ _threads = click.option(
     help="Threads for one inference. Default: as many as there are processors to use, at most 4.",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+_progress_lines = click.option(  # for programs that show progress themselves
+    "--progress-lines", is_flag=True, hidden=True
+)
 _BAR_WIDTH = 24
 _MOST_SECONDS = 86_400.0
 
@@ -265,7 +269,8 @@ def selftest(bundle: str, variants: tuple[str, ...], threads: int | None, as_jso
     default=0.0,
     help="Then each variant answers for so many seconds without a pause, at the largest number of threads.",
 )
-@click.option("--progress-lines", is_flag=True, hidden=True)  # for programs that show progress themselves
+@click.option("--ops", is_flag=True, help="With --json: then tell which operators the graphs' time goes to.")
+@_progress_lines
 @_json
 def bench(
     bundle: str,
@@ -277,6 +282,7 @@ def bench(
     text: str | None,
     samples: bool,
     duration: float,
+    ops: bool,
     progress_lines: bool,
     as_json: bool,
 ) -> None:
@@ -300,6 +306,7 @@ def bench(
             keep_samples=samples,
             duration_s=duration,
             fresh=True,
+            ops=ops,
         )
     _print_notes(note for measured in result.variants.values() for note in measured.notes)
     for doubt in result.conditions.warnings if result.conditions else ():
@@ -308,6 +315,23 @@ def bench(
         _print_json(result)
     else:
         _print_bench(result)
+
+
+@cli.command("bench-graph")
+@click.argument("graph", type=click.Path())
+@click.option(
+    "--threads", multiple=True, type=_count, help="Threads; may be repeated. Default: as for bench."
+)
+@click.option("--runs", type=click.IntRange(min=1), default=10, show_default=True, help="Counted runs.")
+@_progress_lines
+def bench_graph(graph: str, threads: tuple[int, ...], runs: int, progress_lines: bool) -> None:
+    """Time a graph file and its operators on made-up inputs; prints the JSON that docs/BENCH.md describes."""
+    from pocketvl_runtime.bench import bench_graph as measure
+    from pocketvl_runtime.variant_choice import default_threads
+
+    with bar("timing", as_lines=progress_lines) as tell:
+        result = measure(Path(graph), threads or (1, default_threads()), runs, tell)
+    _print_json(result)
 
 
 def _described(manifest: Manifest) -> list[str]:

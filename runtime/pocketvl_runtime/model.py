@@ -47,6 +47,7 @@ from pocketvl_runtime.obstacles import (
     runnable_tasks,
     task_named,
 )
+from pocketvl_runtime.op_profile import Recorder
 from pocketvl_runtime.tasks import (
     AskReport,
     AskTimingMs,
@@ -176,7 +177,7 @@ class Model:
             text.source: self._open_tokenizer(text.processor) for _, text in self._inputs.values()
         }
         files = bundle.variant(variant).files
-        self._backends = {
+        self._backends: dict[str, Backend] = {
             name: self._open(name, max_graph_bytes)
             for name in runnable_components(self.manifest)
             if name in files
@@ -244,6 +245,17 @@ class Model:
     def components(self) -> frozenset[str]:
         """The components that are loaded."""
         return frozenset(self._backends)
+
+    @contextmanager
+    def recorded(self) -> Iterator[dict[str, Recorder]]:
+        """Within it, the inputs that every component's graph was last given are kept."""
+        kept = self._backends
+        recorders = {name: Recorder(backend) for name, backend in kept.items()}
+        self._backends = {**recorders}
+        try:
+            yield recorders
+        finally:
+            self._backends = kept
 
     @property
     def tokenizer(self) -> Tokenizer:

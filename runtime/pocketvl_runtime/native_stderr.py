@@ -50,6 +50,19 @@ def native_stderr() -> Iterator[None]:
         _busy.release()
 
 
+@contextmanager
+def without_native_stderr() -> Iterator[None]:
+    """Drops what is written to descriptor 2, of a library that tells what it does; only within a command."""
+    if _command is None or os.environ.get("POCKETVL_DEBUG") == "1" or not _busy.acquire(blocking=False):
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere, _moved(nowhere):
+            yield
+    finally:
+        _busy.release()
+
+
 def _opened(command: ExitStack) -> IO[bytes]:
     """One file for all calls: to open one takes longer than to tokenize a text."""
     global _store

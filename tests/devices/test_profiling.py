@@ -185,4 +185,4 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(t
 
 
 def test_the_result_is_the_documented_format(result: BenchResult) -> None:
-    assert json.loads(result.to_json())["version"] == "1.1"
+    assert json.loads(result.to_json())["version"] == "1.2"

@@ -48,6 +48,8 @@ class AdbPhone:
         serial: of the phone; None: the only one there is.
     """
 
+    tells_ops = False
+
     def __init__(self, bundle: Path, serial: str | None) -> None:
         self.progress: Progress | None = None
         self._bundle = Bundle.open(bundle)

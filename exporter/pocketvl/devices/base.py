@@ -23,6 +23,7 @@ class BenchRequest:
         duration_s: how long each then answers without a pause, in seconds; 0: not at all.
         samples: whether the result holds every counted run.
         timeout_s: seconds after which the bench is ended; None: never.
+        ops: whether it then tells which operators the graphs' time goes to; only where `Device.tells_ops`.
     """
 
     variants: tuple[str, ...]
@@ -32,6 +33,7 @@ class BenchRequest:
     duration_s: float = 0.0
     samples: bool = False
     timeout_s: float | None = None
+    ops: bool = False
 
     def arguments(self) -> Iterator[str]:
         """The options that tell `pocketvl-run bench BUNDLE` the same, and to answer in JSON."""
@@ -45,6 +47,8 @@ class BenchRequest:
             yield from ("--duration", f"{self.duration_s:g}")
         if self.samples:
             yield "--samples"
+        if self.ops:
+            yield "--ops"
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,11 @@ class Device(Protocol):
 
     Attributes:
         progress: told what entering does; to be set before. None: nobody is told.
+        tells_ops: whether its benches can tell the times of single operators.
     """
 
     progress: Progress | None
+    tells_ops: bool
 
     @property
     def name(self) -> str:

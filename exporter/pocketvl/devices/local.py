@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,8 +17,31 @@ from pocketvl_runtime.progress import Progress
 from pocketvl_runtime.variant_choice import runnable_variants
 
 
+def bench_graph(
+    path: Path, threads: Sequence[int], runs: int, timeout_s: float | None, progress: Progress | None = None
+) -> BenchResult:
+    """Times a graph file and its operators, in a fresh process of the same Python.
+
+    Args:
+        path: a .onnx or .tflite file.
+        threads: counts; none: as the runtime chooses them.
+        runs: counted runs at each.
+        timeout_s: seconds after which it is ended; None: never.
+        progress: told how much of it is done.
+
+    Raises:
+        BackendError: it failed; the message says why.
+    """
+    command = [sys.executable, "-P", "-m", "pocketvl_runtime", "bench-graph", str(path), PROGRESS_OPTION]
+    command += ["--runs", str(runs), *(word for count in threads for word in ("--threads", str(count)))]
+    what = f"the bench of {path.name}"
+    return BenchResult.from_json(run_command(command, what, timeout_s, progress), what)
+
+
 class LocalDevice:
     """The machine that this process runs on, as far as it may use it."""
+
+    tells_ops = True
 
     def __init__(self, bundle: Path) -> None:
         self._bundle = bundle

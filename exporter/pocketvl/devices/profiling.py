@@ -13,7 +13,7 @@ from statistics import median
 from pocketvl.devices.base import Abilities, BenchRequest, Device
 from pocketvl_runtime.bench_result import BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.errors import InputError
+from pocketvl_runtime.errors import BackendError, InputError
 from pocketvl_runtime.manifest import Status
 from pocketvl_runtime.progress import Progress
 from pocketvl_runtime.variant_choice import default_threads as most_threads
@@ -37,6 +37,7 @@ class ProfileSettings:
         duration_s: how long each variant then answers without a pause, in seconds; 0: not at all.
         samples: whether the result holds every counted run.
         timeout_s: seconds that any one of the benches may take beside these loads; None: any time.
+        ops: whether one more bench then tells which operators the graphs' time goes to.
     """
 
     variants: tuple[str, ...]
@@ -47,6 +48,7 @@ class ProfileSettings:
     duration_s: float = 0.0
     samples: bool = False
     timeout_s: float | None = None
+    ops: bool = False
 
 
 def profile(device: Device, settings: ProfileSettings, progress: Progress | None = None) -> BenchResult:
@@ -61,8 +63,14 @@ def profile(device: Device, settings: ProfileSettings, progress: Progress | None
         progress: told what is being done.
 
     Raises:
-        BackendError: the device, or a bench on it, failed; the message says which.
+        BackendError: the device, or a bench on it, failed; the message says which. Or operators are asked
+            for, which it does not tell.
     """
+    if settings.ops and not device.tells_ops:
+        raise BackendError(
+            f"{device.name} does not tell the times of single operators: explain a profile of this machine, or "
+            "of a board behind --ssh"
+        )
     variants, timeout_s = tuple(dict.fromkeys(settings.variants)), settings.timeout_s
     alone: dict[str, list[VariantBench]] = {name: [] for name in variants}
     starts = [name for name in variants for _ in range(settings.starts)]
@@ -86,7 +94,8 @@ def profile(device: Device, settings: ProfileSettings, progress: Progress | None
     measured = {
         name: _with_starts(each, alone[name], settings.threads[0]) for name, each in result.variants.items()
     }
-    return replace(result, variants=measured)
+    result = replace(result, variants=measured)
+    return _with_ops(result, device, settings, progress) if settings.ops else result
 
 
 def default_variants(
@@ -156,6 +165,20 @@ def write_profile(result: BenchResult, path: Path) -> None:
         except BaseException:
             Path(written.name).unlink(missing_ok=True)
             raise
+
+
+def _with_ops(
+    result: BenchResult, device: Device, settings: ProfileSettings, progress: Progress | None
+) -> BenchResult:
+    """A result with the operators of its variants, from a process of their own: a profiler costs memory."""
+    request = BenchRequest(
+        tuple(result.variants), settings.threads, _ALONE_RUNS, timeout_s=settings.timeout_s, ops=True
+    )
+    told = device.bench(request, progress)
+    variants = {
+        name: replace(each, graphs=told.variants[name].graphs) for name, each in result.variants.items()
+    }
+    return replace(result, variants=variants, peaks=told.peaks, cache_bytes=told.cache_bytes)
 
 
 def _with_starts(together: VariantBench, alone: Sequence[VariantBench], threads: int) -> VariantBench:

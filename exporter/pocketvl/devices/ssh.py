@@ -68,6 +68,8 @@ class SshDevice:
         InputError: the target is none.
     """
 
+    tells_ops = True
+
     def __init__(
         self,
         bundle: Path,

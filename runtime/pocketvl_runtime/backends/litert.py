@@ -75,6 +75,30 @@ def open_graph(graph: GraphSpec, content: bytes, threads: int) -> Backend:
     return LiteRtBackend(graph, content, threads)
 
 
+def read_io(content: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The inputs and outputs of a graph that no manifest describes, as its one signature calls them.
+
+    Raises:
+        BackendError: LiteRT is not installed or refuses it, or it has another number of signatures.
+    """
+    with engine_errors("LiteRT cannot load the graph"):
+        from ai_edge_litert.interpreter import Interpreter
+
+        engine = Interpreter(model_content=content, num_threads=1)
+        signatures = engine._get_full_signature_list()
+        if len(signatures) != 1:
+            raise BackendError(f"the graph has {len(signatures)} signatures, and must have one")
+        (signature,) = signatures.values()
+        details = {
+            each["index"]: each for each in (*engine.get_input_details(), *engine.get_output_details())
+        }
+        inputs, outputs = (
+            tuple(TensorSpec(name, *_contract(details[index])) for name, index in signature[kind].items())
+            for kind in ("inputs", "outputs")
+        )
+        return inputs, outputs
+
+
 def _find_interpreter(graph: GraphSpec) -> tuple[Callable[..., Any], str, tuple[str, ...]]:
     """The best interpreter that can be imported, its name and version, and what using it costs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

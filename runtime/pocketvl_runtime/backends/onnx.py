@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from pocketvl_runtime.backends import (
 )
 from pocketvl_runtime.errors import BackendError
 from pocketvl_runtime.isa import has_exact_int8, instruction_set
-from pocketvl_runtime.manifest import GraphSpec
+from pocketvl_runtime.manifest import GraphSpec, TensorSpec
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -41,7 +42,14 @@ _LONGEST_BEFORE = 20
 class OnnxBackend:
     """A session of ONNX Runtime on the CPU; several threads may run it at once."""
 
-    def __init__(self, graph: GraphSpec, content: bytes, threads: int) -> None:
+    def __init__(
+        self, graph: GraphSpec, content: bytes, threads: int, profile_prefix: str | None = None
+    ) -> None:
+        """Loads a graph; see `open_backend`.
+
+        Args:
+            profile_prefix: how the name of the file begins that its profiler writes; None: it is off.
+        """
         # Without this, importing onnxruntime writes a device id into the home folder.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
@@ -60,6 +68,8 @@ class OnnxBackend:
         with engine_errors(f"{graph.graph_id}: ONNX Runtime cannot load it"):
             options = onnxruntime.SessionOptions()
             _configure_(options, threads)
+            if profile_prefix is not None:
+                options.enable_profiling, options.profile_file_prefix = True, profile_prefix
             self._session = _quiet(onnxruntime.InferenceSession)(
                 content, options, providers=["CPUExecutionProvider"]
             )
@@ -78,6 +88,27 @@ class OnnxBackend:
         with engine_errors(self._failed):
             values = self._session.run(self._outputs, dict(inputs))
             return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
+
+    def end_profile(self) -> Path:
+        """Ends the profile of a session that keeps one, and says where it was written."""
+        with engine_errors(self._failed):
+            return Path(self._session.end_profiling())
+
+
+def read_io(content: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The inputs and outputs of a graph that no manifest describes; a size that is not fixed is -1.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed, or refuses it.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    with engine_errors("ONNX Runtime cannot load the graph"):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        _configure_(options, 1)
+        session = _quiet(onnxruntime.InferenceSession)(content, options, providers=["CPUExecutionProvider"])
+        return tuple(map(_spec, session.get_inputs())), tuple(map(_spec, session.get_outputs()))
 
 
 def open_graph(graph: GraphSpec, content: bytes, threads: int) -> Backend:
@@ -127,6 +158,10 @@ def _notes(graph: GraphSpec) -> tuple[str, ...]:
         "ONNX Runtime's int8 kernels saturate on x86 without VNNI, and this is "
         f"{instruction_set()}: its exact mode is on (session.x64quantprecision=1), which costs some speed",
     )
+
+
+def _spec(tensor: Any) -> TensorSpec:
+    return TensorSpec(tensor.name, _DTYPES.get(tensor.type, tensor.type), _shape(tensor.shape))
 
 
 def _shape(sizes: list[int | str | None]) -> tuple[int, ...]:

@@ -93,7 +93,7 @@ def dataflow_tflite(path: Path) -> Dataflow:
     """
     model = read_tflite(path)
     (graph,) = model.subgraphs
-    types = {index: _dtype(tensor) for index, tensor in enumerate(graph.tensors)}
+    types = {index: tensor_dtype(tensor) for index, tensor in enumerate(graph.tensors)}
     ops = []
     for op in graph.operators:
         name = op_name(model, op)
@@ -101,7 +101,8 @@ def dataflow_tflite(path: Path) -> Dataflow:
     return Dataflow(tuple(ops), types, tuple(graph.inputs))
 
 
-def _dtype(tensor: Any) -> str:
+def tensor_dtype(tensor: Any) -> str:
+    """The dtype of a tensor of a TFLite object tree, as numpy calls it; "int4"."""
     return text_of(flatbuffer_utils.type_to_name(tensor.type)).lower()
 
 
@@ -112,4 +113,4 @@ def _spec(entry: Any, tensors: list[Any], path: Path) -> TensorSpec:
     if signature is not None and any(side < 0 for side in signature):
         raise LoweringError(f"{path.name}: {name} has a dynamic shape; lower it with static shapes")
     shape = tuple(int(side) for side in (tensor.shape if tensor.shape is not None else ()))
-    return TensorSpec(name, _dtype(tensor), shape)
+    return TensorSpec(name, tensor_dtype(tensor), shape)
