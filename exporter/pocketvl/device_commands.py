@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pocketvl.pipelines.choose import Chosen
-    from pocketvl_runtime.bench_result import BenchResult
     from pocketvl.select.choice import Candidate
+    from pocketvl_runtime.bench_result import BenchResult
 
 _folder = click.Path(path_type=Path)
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")

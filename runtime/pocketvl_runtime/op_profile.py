@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from pocketvl_runtime.manifest import Engine, GraphSpec, Precision, TensorSpec
 from pocketvl_runtime.op_result import GraphOps, OpTime
 from pocketvl_runtime.peaks import GRAPHS, packed_graph
 from pocketvl_runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from pocketvl_runtime.backends.litert_ops import LiteRtEvent
+    from pocketvl_runtime.backends.onnx_ops import OnnxEvent
 
 _SECONDS = 0.6
 """Of one graph at one thread count, about how long all runs together should take."""
@@ -82,41 +87,33 @@ class GraphProfile:
         Raises:
             BackendError: the engine fails.
         """
-        self._graph, self._content, self._threads, self._inputs = graph, content, threads, inputs
+        self._component, self._threads, self._inputs = graph.component, threads, inputs
         self._plain = _Plain(backend, inputs)
         runs = min(max(_SECONDS / 2 / self._plain.seconds_of_one(), _FEWEST_RUNS), _MOST_RUNS)
         self._runs = -(-int(runs) // ROUNDS)  # of a round
-        self._whole_us: list[float] = []
-        self._each_run: list[list[OpTime]] = []
-        self._reason: str | None = None
+        profiled = {Engine.ONNX: _OnnxProfiled, Engine.TFLITE: _LiteRtProfiled}[graph.engine]
+        self._profiled: _Profiled = profiled(graph, content, threads)
 
     def run(self) -> None:
         """One round; raises BackendError where the engine fails."""
-        measure = {Engine.ONNX: _onnx, Engine.TFLITE: _litert}[self._graph.engine]
         self._plain.run(self._runs)
-        whole_us, each_run, self._reason = measure(
-            self._graph, self._content, self._threads, self._inputs, self._runs
-        )
-        self._whole_us += whole_us
-        self._each_run += each_run
+        self._profiled.run(self._inputs, self._runs)
 
     def result(self) -> GraphOps:
         """What all rounds say."""
+        whole_us, each_run, reason = self._profiled.end()
         plain = self._plain
         plain_ms = 1000 * float(np.percentile(plain.seconds, _QUICK))
-        ops = _averaged(self._each_run)
-        if self._graph.engine is Engine.ONNX and ops:
-            ops = without_profiler(ops, plain_ms, profiler_us(self._threads) / 1000)
-        reason = self._reason
+        ops = self._profiled.corrected(_averaged(each_run), plain_ms)
         if not ops and reason is None:
             reason = "the graph has no op that takes time"
         return GraphOps(
-            self._graph.component,
+            self._component,
             self._threads,
             len(plain.seconds),
             plain_ms,
             plain.cpu_s / max(sum(plain.seconds), 1e-9),
-            float(np.percentile(self._whole_us, _QUICK)) / 1000 if self._whole_us else None,
+            float(np.percentile(whole_us, _QUICK)) / 1000 if whole_us else None,
             ops,
             reason,
         )
@@ -185,10 +182,88 @@ class _Plain:
         return time.perf_counter() - begin
 
 
+class _Profiled(Protocol):
+    """A graph under an engine's profiler."""
+
+    def run(self, inputs: Inputs, runs: int) -> None: ...
+
+    def end(self) -> tuple[list[float], list[list[OpTime]], str | None]:
+        """Microseconds of the runs, the ops of each, and why there are none."""
+        ...
+
+    def corrected(self, ops: tuple[OpTime, ...], plain_ms: float) -> tuple[OpTime, ...]:
+        """The ops without what the profiler adds to them."""
+        ...
+
+
+class _OnnxProfiled:
+    def __init__(self, graph: GraphSpec, content: bytes, threads: int) -> None:
+        from pocketvl_runtime.backends.onnx_ops import OnnxProfiler
+
+        self._threads = threads
+        self._profiler = OnnxProfiler(graph, content, threads)
+
+    def run(self, inputs: Inputs, runs: int) -> None:
+        self._profiler.run(inputs, runs, _WARMUP_RUNS)
+
+    def end(self) -> tuple[list[float], list[list[OpTime]], str | None]:
+        with self._profiler:
+            whole_us, each_run = self._profiler.end()
+        return whole_us, [[_onnx_op(each) for each in run] for run in each_run], None
+
+    def corrected(self, ops: tuple[OpTime, ...], plain_ms: float) -> tuple[OpTime, ...]:
+        return without_profiler(ops, plain_ms, profiler_us(self._threads) / 1000)
+
+
+class _LiteRtProfiled:
+    def __init__(self, graph: GraphSpec, content: bytes, threads: int) -> None:
+        from pocketvl_runtime.backends.litert_ops import LiteRtProfiler, obstacle
+
+        self._reason = obstacle(graph)
+        self._profiler = None if self._reason else LiteRtProfiler(content, threads)
+        self._told: list[tuple[int, list[LiteRtEvent]]] = []
+
+    def run(self, inputs: Inputs, runs: int) -> None:
+        if self._profiler is not None:
+            self._told += self._profiler.run(inputs, _WARMUP_RUNS + runs)[_WARMUP_RUNS:]
+
+    def end(self) -> tuple[list[float], list[list[OpTime]], str | None]:
+        if self._profiler is not None:
+            self._profiler.close()
+        ops = [[_litert_op(each) for each in run] for _, run in self._told]
+        return [float(whole) for whole, _ in self._told], ops, self._reason
+
+    def corrected(self, ops: tuple[OpTime, ...], plain_ms: float) -> tuple[OpTime, ...]:
+        del plain_ms  # its profiler takes a look at a clock, and no more
+        return ops
+
+
+def _onnx_op(event: OnnxEvent) -> OpTime:
+    return OpTime(
+        event.type,
+        "cpu" if event.provider == "CPUExecutionProvider" else event.provider or "unknown",
+        event.own_us / 1000,
+        event.name or None,
+        inputs=event.inputs,
+        outputs=event.outputs,
+    )
+
+
+def _litert_op(event: LiteRtEvent) -> OpTime:
+    return OpTime(
+        event.type,
+        event.unit,
+        event.elapsed_us / 1000,
+        name=f"subgraph {event.subgraph}" if event.subgraph else None,
+        partition=event.partition,
+        node=event.node,
+    )
+
+
 @functools.cache
 def profiler_us(threads: int) -> float:
-    """What ONNX Runtime's profiler adds to every call, measured on a chain of ops that do nothing."""
-    from pocketvl_runtime.backends.onnx_ops import profile_onnx
+    """What ONNX Runtime's profiler tells of a call that does next to nothing: most of it is its own."""
+    from pocketvl_runtime.backends.onnx_ops import OnnxProfiler
 
     one = (1,)
     graph = GraphSpec(
@@ -199,60 +274,10 @@ def profiler_us(threads: int) -> float:
         (TensorSpec("x", "float32", one),),
         (TensorSpec("y", "float32", one),),
     )
-    _, each_run = profile_onnx(
-        graph, packed_graph(graph), threads, {"x": np.ones(one, np.float32)}, _MOST_RUNS
-    )
+    with OnnxProfiler(graph, packed_graph(graph), threads) as profiler:
+        profiler.run({"x": np.ones(one, np.float32)}, _MOST_RUNS, _WARMUP_RUNS)
+        _, each_run = profiler.end()
     return _quick_mean(node.own_us for run in each_run for node in run)
-
-
-def _onnx(
-    graph: GraphSpec, content: bytes, threads: int, inputs: Inputs, runs: int
-) -> tuple[list[float], list[list[OpTime]], str | None]:
-    from pocketvl_runtime.backends.onnx_ops import profile_onnx
-
-    whole_us, each_run = profile_onnx(graph, content, threads, inputs, runs)
-    ops = [
-        [
-            OpTime(
-                each.type,
-                "cpu" if each.provider == "CPUExecutionProvider" else each.provider or "unknown",
-                each.own_us / 1000,
-                each.name or None,
-                inputs=each.inputs,
-                outputs=each.outputs,
-            )
-            for each in run
-        ]
-        for run in each_run
-    ]
-    return whole_us, ops, None
-
-
-def _litert(
-    graph: GraphSpec, content: bytes, threads: int, inputs: Inputs, runs: int
-) -> tuple[list[float], list[list[OpTime]], str | None]:
-    from pocketvl_runtime.backends.litert_ops import LiteRtProfiler, obstacle
-
-    reason = obstacle(graph)
-    if reason is not None:
-        return [], [], reason
-    with LiteRtProfiler(content, threads) as profiler:
-        told = profiler.run(inputs, _WARMUP_RUNS + runs)[_WARMUP_RUNS:]
-    ops = [
-        [
-            OpTime(
-                each.type,
-                each.unit,
-                each.elapsed_us / 1000,
-                name=f"subgraph {each.subgraph}" if each.subgraph else None,
-                partition=each.partition,
-                node=each.node,
-            )
-            for each in run
-        ]
-        for _, run in told
-    ]
-    return [float(whole) for whole, _ in told], ops, None
 
 
 def _averaged(each_run: Sequence[Sequence[OpTime]]) -> tuple[OpTime, ...]:
@@ -296,27 +321,28 @@ def _grouped(run: Sequence[OpTime]) -> dict[tuple[object, ...], list[OpTime]]:
     return grouped
 
 
-def without_profiler(ops: Sequence[OpTime], plain_ms: float, least_ms: float) -> tuple[OpTime, ...]:
-    """Times without what ONNX Runtime's profiler adds to every call.
+def without_profiler(ops: Sequence[OpTime], plain_ms: float, chained_ms: float) -> tuple[OpTime, ...]:
+    """Times without what ONNX Runtime's profiler adds: together, they then take as long as a plain run.
 
-    It is taken to be the same for all calls: what the chain of ops that do nothing takes, or as much more, up
-    to twice that, as all ops take beyond a plain run.
+    It adds to every call, and is taken to add the same to all, up to some times what a call in the chain of
+    ops that do nothing takes. What is still left is taken off all in proportion.
 
     Args:
         ops: as the profiler tells them.
         plain_ms: of a run without it.
-        least_ms: of one call in the chain.
+        chained_ms: of one call in the chain.
     """
 
     def left(over_ms: float) -> list[float]:
         return [max(op.ms - over_ms * op.calls, 0.0) for op in ops]
 
-    low, high = least_ms, _MOST_OVERHEAD * least_ms
-    if sum(left(low)) > plain_ms:
-        for _ in range(20):
-            middle = (low + high) / 2
-            low, high = (middle, high) if sum(left(middle)) > plain_ms else (low, middle)
-    return tuple(replace(op, ms=ms) for op, ms in zip(ops, left(low), strict=True))
+    low, high = 0.0, _MOST_OVERHEAD * chained_ms
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(left(middle)) > plain_ms else (low, middle)
+    times = left(low)
+    factor = min(1.0, plain_ms / max(sum(times), 1e-12))
+    return tuple(replace(op, ms=factor * ms) for op, ms in zip(ops, times, strict=True))
 
 
 def _quick_mean(values: Iterable[float]) -> float:

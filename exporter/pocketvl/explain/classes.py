@@ -94,20 +94,28 @@ _DELEGATED = (  # XNNPACK's names begin so; the first that fits counts
     ("Minimum", OpClass.ARITHMETIC),
     ("Clamp", OpClass.ACTIVATION),
     ("GELU", OpClass.ACTIVATION),
-    ("Approximate GELU", OpClass.ACTIVATION),
+    ("ApproxGELU", OpClass.ACTIVATION),
     ("Sigmoid", OpClass.ACTIVATION),
-    ("Tanh", OpClass.ACTIVATION),
+    ("TanH", OpClass.ACTIVATION),
     ("ELU", OpClass.ACTIVATION),
-    ("Leaky ReLU", OpClass.ACTIVATION),
+    ("LeakyReLU", OpClass.ACTIVATION),
+    ("PReLU", OpClass.ACTIVATION),
     ("HardSwish", OpClass.ACTIVATION),
     ("Exp", OpClass.ACTIVATION),
     ("Log", OpClass.ACTIVATION),
     ("Square Root", OpClass.ACTIVATION),
     ("Negate", OpClass.ARITHMETIC),
+    ("Power", OpClass.ARITHMETIC),
+    ("Modulus", OpClass.ARITHMETIC),
+    ("Floor", OpClass.ARITHMETIC),
+    ("Static Expand Dims", OpClass.LAYOUT),
+    ("Normalize", OpClass.NORMALIZE),
     ("Abs", OpClass.ARITHMETIC),
     ("Square", OpClass.ARITHMETIC),
-    ("Invalid Unary Op", OpClass.ACTIVATION),  # what it calls activations of integers, looked up in a table
+    ("Invalid Unary Op", OpClass.ACTIVATION),
 )
+TABLE = "table of an activation"
+"""What XNNPACK calls an invalid unary op: an activation of 8-bit integers, looked up in a table."""
 TRANSCENDENTAL = (OpClass.SOFTMAX, OpClass.ACTIVATION)
 """Classes whose elements take many instructions each."""
 
@@ -122,4 +130,4 @@ def class_of(op: str) -> OpClass:
 
 def short_name(op: str) -> str:
     """An operator's type without what XNNPACK says of layouts and kernels."""
-    return op.partition(" (")[0]
+    return TABLE if op.startswith("Invalid Unary Op") else op.partition(" (")[0]

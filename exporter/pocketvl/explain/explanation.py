@@ -20,6 +20,8 @@ from pocketvl.explain.work import GraphFile
 from pocketvl_runtime.bench_result import BenchResult
 from pocketvl_runtime.op_result import DELEGATE
 
+_BROAD = ("float-islands", "tiny-ops", "dominant-op", "no-quicker-than-float")
+
 GraphPath = Callable[[str, str], Path]
 """The file of a variant's component."""
 
@@ -229,8 +231,9 @@ def _class_row(graph: ExplainedGraph, kind: OpClass, ops: Sequence[ExplainedOp])
     )
 
 
-def _weight(finding: Finding) -> tuple[bool, float]:
-    return finding.severity is not Severity.ALARM, -max(finding.share, 0.0)
+def _weight(finding: Finding) -> tuple[bool, bool, float]:
+    """Alarms first; rules that say how it is before those that only say where it is; then by the share."""
+    return finding.severity is not Severity.ALARM, finding.rule in _BROAD, -finding.share
 
 
 def _capital(text: str) -> str:

@@ -30,7 +30,7 @@ _SAME = {  # the delegate's names of ops that it may run one by one
     "Softmax": "SOFTMAX",
     "Transpose": "TRANSPOSE",
     "GELU": "GELU",
-    "Tanh": "TANH",
+    "TanH": "TANH",
     "Sigmoid": "LOGISTIC",
     "Concatenate": "CONCATENATION",
     "Add": "ADD",
@@ -101,7 +101,7 @@ def _precision_told(op: str) -> str | None:
     told = op.partition("(")[2].partition(")")[0]
     if "4W" in told:
         return INT4
-    if any(kind in told for kind in ("QS8", "QU8", "QC8", "QD8", "QP8", "QC8W")):
+    if any(kind in told for kind in ("QS8", "QU8", "QC8", "QD", "QP8")):
         return INT8
     return FP16 if "F16" in told and "F32" not in told else FP32
 
@@ -143,5 +143,5 @@ def _work(kind: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Wor
 def _tensor(model: Any, index: int, tensor: Any) -> Tensor:
     buffer = model.buffers[tensor.buffer]
     shape = tuple(int(size) for size in (tensor.shape if tensor.shape is not None else ()))
-    stored = buffer.data is not None and len(buffer.data) > 0 or bool(getattr(buffer, "offset", 0))
+    stored = (buffer.data is not None and len(buffer.data) > 0) or bool(getattr(buffer, "offset", 0))
     return Tensor(tensor_dtype(tensor), shape, stored, f"{index} {text_of(tensor.name or b'')}")

@@ -111,6 +111,10 @@ class LiteRtProfiler:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees what the library made."""
         for buffer in (*self._inputs.values(), *self._outputs.values()):
             self._library.LiteRtDestroyTensorBuffer(buffer)
         self._library.LiteRtDestroyCompiledModel(self._compiled)

@@ -43,37 +43,48 @@ class OnnxEvent:
     outputs: tuple[str, ...]
 
 
-def profile_onnx(
-    graph: GraphSpec, content: bytes, threads: int, inputs: Mapping[str, Array], runs: int
-) -> tuple[list[float], list[list[OnnxEvent]]]:
-    """Runs a graph under ONNX Runtime's profiler.
-
-    Args:
-        graph: as the manifest describes it.
-        content: the graph's file.
-        threads: of an inference.
-        inputs: by name.
-        runs: how many are told; two more come before them.
-
-    Returns:
-        Microseconds of every run, and its nodes in the order in which they began.
+class OnnxProfiler:
+    """A graph in ONNX Runtime with its profiler on; a context manager.
 
     Raises:
-        BackendError: ONNX Runtime refuses the graph, or its profile cannot be read.
+        BackendError: ONNX Runtime refuses the graph.
     """
-    with tempfile.TemporaryDirectory(prefix="pocketvl-ops-") as folder:
-        backend = OnnxBackend(graph, content, threads, str(Path(folder) / "ops"))
-        for _ in range(2 + runs):
-            backend.run(inputs)
-        written = backend.end_profile()
+
+    def __init__(self, graph: GraphSpec, content: bytes, threads: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="pocketvl-ops-")
+        self._graph = graph
+        self._backend = OnnxBackend(graph, content, threads, str(Path(self._folder.name) / "ops"))
+        self._counted: list[bool] = []
+
+    def __enter__(self) -> OnnxProfiler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def run(self, inputs: Mapping[str, Array], runs: int, warmup_runs: int) -> None:
+        """Runs the graph; the first runs are not counted."""
+        for index in range(warmup_runs + runs):
+            self._backend.run(inputs)
+            self._counted.append(index >= warmup_runs)
+
+    def end(self) -> tuple[list[float], list[list[OnnxEvent]]]:
+        """Ends the profile, and reads it.
+
+        Returns:
+            Microseconds of every counted run, and its nodes in the order in which they began.
+
+        Raises:
+            BackendError: the profile cannot be read.
+        """
+        written = self._backend.end_profile()
         try:
-            events = json.loads(written.read_text(encoding="utf-8", errors="replace"))
-            found = list(_runs(events))[-runs:]
+            found = list(_runs(json.loads(written.read_text(encoding="utf-8", errors="replace"))))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BackendError(
-                f"{graph.graph_id}: ONNX Runtime's profile cannot be read ({error})"
-            ) from error
-    return [whole for whole, _ in found], [nodes for _, nodes in found]
+            why = f"ONNX Runtime's profile cannot be read ({error})"
+            raise BackendError(f"{self._graph.graph_id}: {why}") from error
+        counted = [run for run, counts in zip(found, self._counted, strict=False) if counts]
+        return [whole for whole, _ in counted], [nodes for _, nodes in counted]
 
 
 def _runs(events: Iterable[dict[str, Any]]) -> Iterator[tuple[float, list[OnnxEvent]]]:

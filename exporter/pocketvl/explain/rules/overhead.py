@@ -9,7 +9,7 @@ from pocketvl.explain.explained import ExplainedGraph, ExplainedOp, milliseconds
 from pocketvl.explain.finding import Finding, counted, finding, shapes
 
 _PIECES = (OpClass.ARITHMETIC, OpClass.ACTIVATION, OpClass.CONVERT)
-_WHOLE = ("Erf", "Tanh", "TANH", "Exp", "EXP", "Sigmoid", "LOGISTIC")
+_WHOLE = ("Erf", "Tanh", "TANH", "TanH", "Exp", "EXP", "Sigmoid", "LOGISTIC")
 """What an activation in pieces is written around."""
 _REACH = 4
 """How many ops before and after may belong to it."""
@@ -93,7 +93,6 @@ def tiny_ops(graph: ExplainedGraph) -> Iterable[Finding]:
         if op.ms / op.calls < 4 * _TINY_MS and (op.attainable_ms or 0) < 2 * _TINY_MS * op.calls
     ]
     calls = sum(op.calls for op in ops)
-    idle_ms = max(graph.plain_ms - graph.total_ms, 0.0) if graph.is_quiet else 0.0
     if calls < _MANY_TINY:
         return ()
     return finding(
@@ -103,7 +102,6 @@ def tiny_ops(graph: ExplainedGraph) -> Iterable[Finding]:
         f"goes into calling {calls} ops that have next to nothing to do each: {counted(ops)}",
         "let fewer ops do more: fuse or remove them before export (constant sub-graphs, chains of elementwise ops, "
         "shapes computed at run time), or run larger inputs at once",
-        ms=milliseconds(ops) + idle_ms,
         noted=0.25,
         alarming=0.5,
     )
@@ -129,7 +127,8 @@ def _pieces(graph: ExplainedGraph) -> tuple[list[ExplainedOp], int]:
 
 
 def _is_piece(op: ExplainedOp, whole: ExplainedOp) -> bool:
-    if op.kind not in _PIECES:
+    others = op.work.inputs[1:]
+    if op.kind not in _PIECES or any(each.constant and each.elements > 1 for each in others):
         return False
     ours, its = whole.work.outputs, op.work.outputs
     return not ours or not its or its[0].elements == ours[0].elements

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
-from pocketvl.explain.classes import OpClass
+from pocketvl.explain.classes import TABLE, OpClass
 from pocketvl.explain.explained import ExplainedGraph, ExplainedOp, milliseconds
 from pocketvl.explain.finding import Finding, counted, finding
 from pocketvl.explain.work import FP16, FP32, INT4, INT8, Tensor
@@ -15,6 +16,8 @@ _ISLANDS_ALARMING = 0.6
 """Attention, softmax and LayerNorms stay in float in every int8 variant that pocketvl exports."""
 _WORTH_RATIO = 1.5
 """How much quicker than floats 8-bit integers must multiply, measured, to be worth their conversions."""
+_LOOKS = 4.0
+"""By so many copies of its input a dynamic op's quantizing is put: largest value, scale, rounding, sum."""
 _INTEGERS = (INT8, INT4)
 _FLOATS = (FP32, FP16)
 
@@ -89,15 +92,14 @@ def float_islands(graph: ExplainedGraph) -> Iterable[Finding]:
     if not _has_integers(graph):
         return ()
     converted = [op for op in graph.of_kind(OpClass.CONVERT) if not _reads_weights(op)]
-    cost = milliseconds(between) + milliseconds(converted)
     return finding(
         "float-islands",
         graph,
         between,
-        f"is float ops between integer ones, with the conversions in and out: {counted(between)}",
+        f"is float ops between integer ones: {counted(between)}; {sum(op.calls for op in converted)} conversions "
+        f"in and out take {milliseconds(converted):.3g} ms more",
         "this is what int8 cannot make quicker; fewer or shorter tokens do (`pocketvl compress` with "
         "prune_cross_modal, drop_layers or prune_units)",
-        ms=cost,
         noted=0.25,
         alarming=_ISLANDS_ALARMING,
     )
@@ -106,15 +108,13 @@ def float_islands(graph: ExplainedGraph) -> Iterable[Finding]:
 def repeated_quantization(graph: ExplainedGraph) -> Iterable[Finding]:
     """One input that is quantized anew for each of the linears that read it."""
     ops = [op for op in graph.of_kind(OpClass.MULTIPLY) if _quantizes_its_input(op)]
-    inside = [
-        op for op in graph.of_kind(OpClass.CONVERT) if "QD8" in op.type or op.name.startswith("Dynamic")
-    ]
+    inside = [op for op in graph.of_kind(OpClass.CONVERT) if op.name == "DynamicQuantizeLinear"]
     readers = Counter(op.work.inputs[0].key for op in ops if op.work.inputs and op.work.inputs[0].key)
     repeats = sum(count - 1 for count in readers.values() if count > 1)
     if not readers and ops:  # the engine does not tell which tensor is which: by equal shapes in a row
         repeats = sum(
             str(a.work.inputs[0]) == str(b.work.inputs[0])
-            for a, b in zip(ops, ops[1:], strict=False)
+            for a, b in pairwise(ops)
             if a.work.inputs and b.work.inputs
         )
     total = len(ops) or len(inside)
@@ -125,7 +125,7 @@ def repeated_quantization(graph: ExplainedGraph) -> Iterable[Finding]:
         "repeated-quantization",
         graph,
         ops or inside,
-        f"goes into quantizing inputs as they come, {repeats} of {total} times one that a linear beside it "
+        f"goes, about, into quantizing inputs as they come, {repeats} of {total} times one that a linear beside it "
         "quantizes too (queries, keys and values)",
         "take the static variant (`--variants onnx-int8,tflite-int8`), where each input is quantized once",
         ms=cost,
@@ -171,7 +171,7 @@ def _is_float(op: ExplainedOp) -> bool:
     told: Sequence[Tensor] = op.work.outputs
     if told:
         return any(each.is_float for each in told)
-    return "QS8" not in op.type and "QU8" not in op.type and op.name != "Invalid Unary Op"
+    return "QS8" not in op.type and "QU8" not in op.type and op.name != TABLE
 
 
 def _reads_weights(op: ExplainedOp) -> bool:
@@ -180,14 +180,15 @@ def _reads_weights(op: ExplainedOp) -> bool:
 
 
 def _quantizes_its_input(op: ExplainedOp) -> bool:
-    return "QD8" in op.type or op.name in ("DynamicQuantizeMatMul", "MatMulNBits")
+    return "(NC, QD" in op.type or op.name in ("DynamicQuantizeMatMul", "MatMulNBits")
 
 
 def _quantizing_ms(graph: ExplainedGraph, op: ExplainedOp) -> float:
-    """About what an op that quantizes its input spends on that: two looks at every value."""
+    """About what an op that quantizes its input spends on that: some looks at every value, and a write."""
     if graph.roofline is None or not op.work.inputs:
         return 0.0
-    return min(2 * op.work.inputs[0].size_bytes / graph.roofline.cached_gb_per_s / 1e6, op.ms)
+    about = _LOOKS * op.work.inputs[0].size_bytes / graph.roofline.cached_gb_per_s / 1e6
+    return min(about, op.ms - min(graph.roofline.multiply_ms(op.work) or 0.0, op.ms))
 
 
 def _gain_of_integers(graph: ExplainedGraph, floats: Sequence[ExplainedOp]) -> float | None:

@@ -1,0 +1,91 @@
+"""Every rule names the fault of a graph that was built to have it, run by the real engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from _pytest.mark import ParameterSet
+
+from pocketvl.explain.explanation import Explanation, explain
+from pocketvl.explain.finding import Finding, Severity
+from pocketvl.explain.table import explanation_lines
+from pocketvl_runtime.bench import bench_graph
+from tests.explain import onnx_faults, tflite_faults
+
+MACHINE_RULES = ("one-thread", "threads-limited", "too-many-threads", "threads-no-use")
+"""What they say is of the machine and of how it was measured, not of a graph."""
+NOT_ALARMS = ("dominant-op", "repeated-quantization", "decomposed-activation")
+"""Rules that say where the time goes in graphs that may be right as they are."""
+Make = Callable[[Path], Path]
+
+
+def named(faults: Iterable[tuple[str, Make]]) -> list[ParameterSet]:
+    return [pytest.param(rule, make, id=make.__name__) for rule, make in faults]
+
+
+def explained(path: Path, threads: tuple[int, ...] = (1,)) -> Explanation:
+    return explain(bench_graph(path, threads, runs=1), lambda variant, component: path)
+
+
+def findings(path: Path) -> dict[str, Finding]:
+    (variant,) = explained(path).variants
+    return {each.rule: each for each in variant.findings if each.rule not in MACHINE_RULES}
+
+
+def check(rule: str, path: Path) -> None:
+    found = findings(path)
+    assert rule in found, f"{rule} is not among {list(found)}"
+    finding = found[rule]
+    if rule not in NOT_ALARMS:
+        assert finding.severity is Severity.ALARM, finding
+    assert finding.component == path.stem
+    assert finding.cause
+    assert finding.advice
+
+
+@pytest.mark.parametrize(("rule", "make"), named(onnx_faults.FAULTS))
+def test_a_fault_of_an_onnx_graph_is_named(rule: str, make: Make, tmp_path: Path) -> None:
+    check(rule, make(tmp_path / "planted.onnx"))
+
+
+@pytest.mark.parametrize(("rule", "make"), named(tflite_faults.FAULTS))
+def test_a_fault_of_a_tflite_graph_is_named(rule: str, make: Make, tmp_path: Path) -> None:
+    check(rule, make(tmp_path / "planted.tflite"))
+
+
+@pytest.mark.parametrize("make", [onnx_faults.denormals, onnx_faults.masks])
+def test_an_op_far_slower_than_its_bytes_is_named_whatever_it_is(make: Make, tmp_path: Path) -> None:
+    check("slow-ops", make(tmp_path / "planted.onnx"))
+
+
+def test_wide_concatenations_are_layout(tmp_path: Path) -> None:
+    check("layout", onnx_faults.concat(tmp_path / "planted.onnx"))
+
+
+@pytest.mark.parametrize("kind", [onnx_faults, tflite_faults])
+@pytest.mark.parametrize("make", ["clean", "clean_int8"])
+def test_a_clean_graph_raises_no_alarm(kind: object, make: str, tmp_path: Path) -> None:
+    suffix = "onnx" if kind is onnx_faults else "tflite"
+    path = getattr(kind, make)(tmp_path / f"clean.{suffix}")
+    found = findings(path)
+    assert [each.rule for each in found.values() if each.severity is Severity.ALARM] == []
+
+
+def test_a_thousand_conversions_are_counted_and_come_first(tmp_path: Path) -> None:
+    path = tflite_faults.conversions(tmp_path / "planted.tflite")
+    (variant,) = explained(path).variants
+    first = variant.findings[0]
+    assert first.rule == "conversions"
+    assert first.ops == 1000
+    assert "1000 conversions of number formats around 500 Multiply" in first.cause
+    assert "1000 conversions of number formats" in variant.advice
+
+
+def test_the_op_outside_of_the_delegate_is_named_with_its_tensors(tmp_path: Path) -> None:
+    path = tflite_faults.outside_delegate(tmp_path / "planted.tflite")
+    lines = "\n".join(explanation_lines(explained(path)))
+    assert "3 CUMSUM; the longest, CUMSUM, makes float32[256,512] of float32[256,512]" in lines
+    assert "kernels  norms and reductions" in lines
+    assert "delegate  linears and products" in lines
