@@ -79,7 +79,7 @@ def _with_routes(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--explain",
     is_flag=True,
-    help="Say which operators the time goes to, what is wrong, and what to do. BUNDLE may be a graph file, too.",
+    help="Say which operators the time goes to, what is wrong, what to do. BUNDLE may be a graph file, too.",
 )
 @click.option("-o", "--out", type=_folder, help="The file to write. Default: profiles/DEVICE.json in BUNDLE.")
 @_json

@@ -91,7 +91,7 @@ class GraphProfile:
         self._plain = _Plain(backend, inputs)
         runs = min(max(_SECONDS / 2 / self._plain.seconds_of_one(), _FEWEST_RUNS), _MOST_RUNS)
         self._runs = -(-int(runs) // ROUNDS)  # of a round
-        profiled = {Engine.ONNX: _OnnxProfiled, Engine.TFLITE: _LiteRtProfiled}[graph.engine]
+        profiled = _OnnxProfiled if graph.engine is Engine.ONNX else _LiteRtProfiled
         self._profiled: _Profiled = profiled(graph, content, threads)
 
     def run(self) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from pocketvl import api
 from pocketvl.cli import cli
 from pocketvl.devices.routes import ROUTES
+from pocketvl.errors import RecipeError
 from pocketvl.pipelines.bundle import profiles_in
 from pocketvl.pipelines.export import written_bundle
 from pocketvl.stage import publish
@@ -123,3 +125,57 @@ def test_a_new_bundle_keeps_the_profiles_of_the_old_one(tiny: Path, tmp_path: Pa
     assert (tiny / "report.json").exists()
     publish(newer, tiny, written_bundle, profiles_in(tiny))
     assert kept.exists()
+
+
+def test_a_profile_is_explained_on_demand(tiny: Path) -> None:
+    options = ["--variant", "onnx-fp32", "--variant", "tflite-fp32", "--threads", "1", "--runs", 2]
+    done = run(tiny, *options, "--explain")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("onnx-fp32 image_encoder: ") and line.endswith(", 1 thread") for line in lines)
+    assert any(line.startswith("tflite-fp32 text_encoder: ") for line in lines)
+    assert any(
+        line.startswith("  onnx-fp32 takes ") and " in its graphs with 1 thread" in line for line in lines
+    )
+    assert "INFO:" not in done.stderr.replace("INFO: Created TensorFlow Lite", "")
+    result = BenchResult.from_json((tiny / "profiles" / "local.json").read_bytes(), "local.json")
+    assert all(variant.graphs for variant in result.variants.values())
+    assert api.explain(tiny, result).to_json().keys() == {"variants", "comparisons", "doubts"}
+
+
+def test_an_explanation_is_told_as_json_too(tiny: Path) -> None:
+    done = run(tiny, "--variant", "onnx-fp32", "--threads", "1", "--runs", 1, "--explain", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["profile"]["variants"]["onnx-fp32"]["graphs"]
+    explained = told["explanation"]["variants"]["onnx-fp32"]
+    assert explained["threads"] == 1
+    assert set(explained["graphs"]) == {"image_encoder", "text_encoder"}
+    shares = [row["share"] for row in explained["graphs"]["image_encoder"]["classes"].values()]
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_a_graph_file_is_explained_without_a_bundle(tiny: Path) -> None:
+    done = run(tiny / "graphs" / "image_encoder.fp32.onnx", "--explain", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert "onnx image_encoder.fp32: " in done.stdout
+    refused = run(tiny / "graphs" / "image_encoder.fp32.onnx", "--explain", "--variant", "onnx-fp32")
+    assert refused.returncode == 2
+    assert "a graph file is explained here alone, and has no variants" in refused.stderr
+    broken = tiny / "broken.onnx"
+    broken.write_bytes(b"no graph")
+    done = run(broken, "--explain")
+    assert done.returncode == 1
+    assert "ONNX Runtime cannot load the graph" in done.stderr
+
+
+def test_what_was_not_measured_by_operator_is_not_explained(tiny: Path) -> None:
+    result = api.profile(tiny, variants=["onnx-fp32"], threads=[1], runs=1)
+    with pytest.raises(RecipeError, match="no operators were timed"):
+        api.explain(tiny, result)
+    elsewhere = replace(result, bundle=replace(result.bundle, manifest_file_sha256="0" * 64))
+    with pytest.raises(RecipeError, match="the profile is of another bundle"):
+        api.explain(tiny, elsewhere)
+    emulated = replace(result, machine=replace(result.machine, emulated=True))
+    with pytest.raises(RecipeError, match="the processor was emulated"):
+        api.explain(tiny, emulated)

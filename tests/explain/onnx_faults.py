@@ -103,6 +103,23 @@ def clean_int8(path: Path) -> Path:
     return graph.save(path)
 
 
+def small_floats(path: Path) -> Path:
+    """What `conversions` computes, in floats and with few of its ops."""
+    graph = OnnxGraph(ROWS, WIDE // 4)
+    graph.linear(WIDE // 4, WIDE // 4)
+    for _ in range(10):
+        graph.add("Neg")
+    return graph.save(path)
+
+
+def large_floats(path: Path) -> Path:
+    """More than `clean_int8` multiplies, in floats."""
+    graph = OnnxGraph(8 * ROWS, WIDE)
+    for _ in range(6):
+        graph.linear(WIDE, WIDE)
+    return graph.save(path)
+
+
 def conversions(path: Path, pairs: int = 150) -> Path:
     """Every op quantized: ops that have no kernel for integers, two conversions around each.
 

@@ -68,8 +68,8 @@ def profile(device: Device, settings: ProfileSettings, progress: Progress | None
     """
     if settings.ops and not device.tells_ops:
         raise BackendError(
-            f"{device.name} does not tell the times of single operators: explain a profile of this machine, or "
-            "of a board behind --ssh"
+            f"{device.name} does not tell the times of single operators: explain a profile of this machine, "
+            "or of a board behind --ssh"
         )
     variants, timeout_s = tuple(dict.fromkeys(settings.variants)), settings.timeout_s
     alone: dict[str, list[VariantBench]] = {name: [] for name in variants}

@@ -1,1 +1,1 @@
-"""Why a variant takes as long as it does: operators against the machine's peaks, and rules that name faults."""
+"""Why a variant takes as long as it does: operators beside the machine's peaks, rules that name faults."""

@@ -28,8 +28,8 @@ _NAMES = {
         TRANSPOSE_CONV CONV_3D BATCH_MATMUL""",
     OpClass.CONVERT: "QuantizeLinear DequantizeLinear DynamicQuantizeLinear Cast CAST QUANTIZE DEQUANTIZE",
     OpClass.LAYOUT: """
-        Transpose Reshape Flatten Squeeze Unsqueeze Concat QLinearConcat Slice Split SplitToSequence Pad Expand
-        Tile Identity ReorderInput ReorderOutput DepthToSpace SpaceToDepth Memcpy
+        Transpose Reshape Flatten Squeeze Unsqueeze Concat QLinearConcat Slice Split SplitToSequence Pad
+        Expand Tile Identity ReorderInput ReorderOutput DepthToSpace SpaceToDepth Memcpy
         TRANSPOSE RESHAPE SQUEEZE EXPAND_DIMS CONCATENATION SLICE STRIDED_SLICE SPLIT SPLIT_V PAD PADV2 PACK
         UNPACK BROADCAST_TO TILE MIRROR_PAD DEPTH_TO_SPACE SPACE_TO_DEPTH REVERSE_V2 DYNAMIC_UPDATE_SLICE""",
     OpClass.LOOKUP: """

@@ -162,7 +162,8 @@ def _tensors(graph: onnx.GraphProto) -> dict[str, Tensor]:
 
 
 def _dtype(code: int) -> str:
-    return onnx.TensorProto.DataType.Name(code).lower().replace("float", "float32" if code == 1 else "float")
+    name = str(onnx.TensorProto.DataType.Name(code)).lower()
+    return "float32" if name == "float" else name
 
 
 def _named(names: Sequence[str], tensors: dict[str, Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Times of single operators in LiteRT, from the profiler of its C library, which Python's interpreter hides."""
+"""Times of single operators in LiteRT, by the profiler of its C library, which its Python API hides."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ class LiteRtProfiler:
         ctypes.memmove(target, source, array.nbytes)
         self._do("LiteRtUnlockTensorBuffer", buffer)
 
-    def _read_events(self) -> Sequence[_Event]:
+    def _read_events(self) -> ctypes.Array[_Event]:
         count = ctypes.c_int()
         self._do("LiteRtGetNumProfilerEvents", self._profiler, ctypes.byref(count))
         if not 0 < count.value < _MOST_EVENTS:
@@ -222,7 +222,7 @@ class LiteRtProfiler:
             raise BackendError(f"LiteRT's {function} failed with {status}")
 
 
-def _runs(events: Sequence[_Event]) -> Iterator[tuple[int, list[LiteRtEvent]]]:
+def _runs(events: ctypes.Array[_Event]) -> Iterator[tuple[int, list[LiteRtEvent]]]:
     """Takes events apart by run; a run's invocation comes before its ops."""
     begins = [index for index, each in enumerate(events) if each.type == _WHOLE and each.tag == _ALL]
     for begin, end in pairwise([*begins, len(events)]):

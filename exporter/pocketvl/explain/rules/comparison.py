@@ -103,8 +103,9 @@ def no_quicker(found: Comparison) -> Finding | None:
         found.other_ms,
         1.0,
         0,
-        f"its ops take {found.other_ms:.3g} ms and those of {found.reference} {found.float_ms:.3g} ms: {gained}"
-        f"{'; what grew: ' + lost if lost else ''}",
-        f"see the findings of {found.variant}; where latency alone counts, ship {found.reference} on this machine",
+        f"its ops take {found.other_ms:.3g} ms and those of {found.reference} {found.float_ms:.3g} ms: "
+        f"{gained}{'; what grew: ' + lost if lost else ''}",
+        f"see the findings of {found.variant}; where latency alone counts, ship {found.reference} for this "
+        "machine",
         max(found.other_ms - found.float_ms, 0.0),
     )

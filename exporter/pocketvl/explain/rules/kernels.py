@@ -44,8 +44,8 @@ def memory_bound(graph: ExplainedGraph) -> Iterable[Finding]:
         "memory-bound",
         graph,
         ops,
-        f"is {len(ops)} linears bound by reading their weights ({read_mb:.1f} MB a run), not by multiplying: the "
-        f"longest is {longest.name}{shapes(longest)}",
+        f"is {len(ops)} linears bound by reading their weights ({read_mb:.1f} MB a run), not by multiplying: "
+        f"the longest is {longest.name}{shapes(longest)}",
         f"smaller weights help here, quicker arithmetic does not: export {smaller} weights "
         f"(`--variants onnx-int4,tflite-int4`), or answer for several inputs in one run",
         noted=_MEMORY_NOTED,
@@ -103,8 +103,8 @@ def slow_ops(graph: ExplainedGraph) -> Iterable[Finding]:
             slow,
             f"goes into {sum(op.calls for op in slow)} {name}, {how}{shapes(longest) if longest else ''}",
             "look at why: an op without a vectorized kernel, a broadcast over many small rows, or denormal "
-            "numbers among its inputs (values below 1e-38 take a hundred times as long on x86); replace it, or "
-            "compute it once before the graph",
+            "numbers among its inputs (values below 1e-38 take a hundred times as long on x86); replace it, "
+            "or compute it once before the graph",
             noted=0.15,
             alarming=0.2 if known else 0.3,
         )
@@ -118,8 +118,8 @@ def dominant_op(graph: ExplainedGraph) -> Iterable[Finding]:
     (op,) = longest
     wide = op.work.channels is not None and op.work.channels[2] >= 8 * op.work.channels[1]
     advice = (
-        "its outputs are many: ask for fewer of them (a smaller vocabulary or list of answers, or only the rows "
-        "that are read)"
+        "its outputs are many: ask for fewer of them (a smaller vocabulary or list of answers, or only the "
+        "rows that are read)"
         if wide
         else "start here: a smaller size or another form of this one op gains more than anything else"
     )

@@ -1,4 +1,4 @@
-"""Time that multiplies nothing: copies, lookups, activations in pieces, loops, ops too small to be worth a call."""
+"""Time that multiplies nothing: copies, lookups, activations in pieces, loops, ops not worth their call."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def layout(graph: ExplainedGraph) -> Iterable[Finding]:
         "layout",
         graph,
         ops,
-        f"only moves numbers: {counted(ops)}{'' if longest is None else f'; longest: {longest.name}{shapes(longest)}'}",
-        "keep one layout through the graph (no transposes around single convolutions, no concatenation of what "
-        "is split again), and let reshapes keep the last size",
+        f"only moves numbers: {counted(ops)}"
+        f"{'' if longest is None else f'; longest: {longest.name}{shapes(longest)}'}",
+        "keep one layout through the graph (no transposes around single convolutions, no concatenation of "
+        "what is split again), and let reshapes keep the last size",
         noted=0.1,
         alarming=0.3,
     )
@@ -43,8 +44,8 @@ def lookups(graph: ExplainedGraph) -> Iterable[Finding]:
         graph,
         ops,
         f"goes into looking up rows: {counted(ops)}{'' if longest is None else shapes(longest)}",
-        "look up only rows that are read, along the first size of a table of contiguous rows, before anything is "
-        "done to the whole table",
+        "look up only rows that are read, along the first size of a table of contiguous rows, before "
+        "anything is done to the whole table",
     )
 
 
@@ -58,8 +59,8 @@ def decomposed_activation(graph: ExplainedGraph) -> Iterable[Finding]:
         pieces,
         f"goes into {chains} activations that run as {len(pieces)} single ops: {counted(pieces)}",
         "let the engine fuse them: write the activation as one op (Gelu since opset 20, Tanh-GELU as torch's "
-        "`gelu(approximate='tanh')`), without QuantizeLinear or DequantizeLinear between its pieces; or take the "
-        "TFLite variant, where XNNPACK runs it as one",
+        "`gelu(approximate='tanh')`), without QuantizeLinear or DequantizeLinear between its pieces; or take "
+        "the TFLite variant, where XNNPACK runs it as one",
         noted=0.08,
         alarming=0.4,
         gain_ms=milliseconds(pieces) - one_ms,
@@ -77,8 +78,8 @@ def control_flow(graph: ExplainedGraph) -> Iterable[Finding]:
         "control-flow",
         graph,
         [*ops, *inside],
-        f"goes into control flow ({counted(ops)}) and what it calls up to {repeats} times in a run: nothing is "
-        "fused across its borders, and each turn hands all tensors over",
+        f"goes into control flow ({counted(ops)}) and what it calls up to {repeats} times in a run: nothing "
+        "is fused across its borders, and each turn hands all tensors over",
         "export without it: static shapes, loops unrolled or written as one product over all steps",
         noted=0.05,
         alarming=0.1,
@@ -100,15 +101,15 @@ def tiny_ops(graph: ExplainedGraph) -> Iterable[Finding]:
         graph,
         ops,
         f"goes into calling {calls} ops that have next to nothing to do each: {counted(ops)}",
-        "let fewer ops do more: fuse or remove them before export (constant sub-graphs, chains of elementwise ops, "
-        "shapes computed at run time), or run larger inputs at once",
+        "let fewer ops do more: fuse or remove them before export (constant sub-graphs, chains of "
+        "elementwise ops, shapes computed at run time), or run larger inputs at once",
         noted=0.25,
         alarming=0.5,
     )
 
 
 def _pieces(graph: ExplainedGraph) -> tuple[list[ExplainedOp], int]:
-    """The ops around every exponential or error function that work on as many values, and how many these are."""
+    """The ops around every exponential or error function that work on as many values; how many these are."""
     taken: dict[int, ExplainedOp] = {}
     chains = 0
     for index, op in enumerate(graph.ops):

@@ -1,4 +1,4 @@
-"""Faults of placement: ops that the accelerated delegate does not run, and a graph that it cuts into pieces."""
+"""Faults of placement: ops that the accelerated delegate does not run, and a graph cut into pieces."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def outside_delegate(graph: ExplainedGraph) -> Iterable[Finding]:
         ops,
         f"goes into {len(ops)} ops outside of the accelerated delegate (XNNPACK; {none}), on LiteRT's own "
         f"kernels: {counted(ops)}{types}",
-        "write these in ops and dtypes that XNNPACK runs (float32 or int8, static shapes of at most six sizes), "
-        "or compute them before the graph; `pocketvl inspect` names ops that no engine runs quickly",
+        "write these in ops and dtypes that XNNPACK runs (float32 or int8, static shapes of at most six "
+        "sizes), or compute them before the graph",
     )
 
 
@@ -44,8 +44,8 @@ def partitions(graph: ExplainedGraph) -> Iterable[Finding]:
         sum(op.ms for op in cutting),
         graph.share(sum(op.ms for op in cutting)),
         len(cutting),
-        f"the accelerated delegate runs the graph in {len(found)} parts, between which {counted(cutting)} run "
-        "outside of it: at every border tensors are handed over and nothing can be fused",
+        f"the accelerated delegate runs the graph in {len(found)} parts, between which {counted(cutting)} "
+        "run outside of it: at every border tensors are handed over and nothing can be fused",
         "remove or move these ops, so that the graph is one part",
     )
 

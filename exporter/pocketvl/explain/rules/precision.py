@@ -96,8 +96,8 @@ def float_islands(graph: ExplainedGraph) -> Iterable[Finding]:
         "float-islands",
         graph,
         between,
-        f"is float ops between integer ones: {counted(between)}; {sum(op.calls for op in converted)} conversions "
-        f"in and out take {milliseconds(converted):.3g} ms more",
+        f"is float ops between integer ones: {counted(between)}; {sum(op.calls for op in converted)} "
+        f"conversions in and out take {milliseconds(converted):.3g} ms more",
         "this is what int8 cannot make quicker; fewer or shorter tokens do (`pocketvl compress` with "
         "prune_cross_modal, drop_layers or prune_units)",
         noted=0.25,
@@ -125,8 +125,8 @@ def repeated_quantization(graph: ExplainedGraph) -> Iterable[Finding]:
         "repeated-quantization",
         graph,
         ops or inside,
-        f"goes, about, into quantizing inputs as they come, {repeats} of {total} times one that a linear beside it "
-        "quantizes too (queries, keys and values)",
+        f"goes, about, into quantizing inputs as they come, {repeats} of {total} times one that a linear "
+        "beside it quantizes too (queries, keys and values)",
         "take the static variant (`--variants onnx-int8,tflite-int8`), where each input is quantized once",
         ms=cost,
         gain_ms=cost * repeats / total,
@@ -147,10 +147,10 @@ def slow_integers(graph: ExplainedGraph) -> Iterable[Finding]:
         "slow-integers",
         graph,
         ops,
-        f"goes into integer products, which {graph.machine.isa} multiplies only {ratio:.1f} times as quickly as "
-        f"floats with {graph.engine}{exact}",
-        "on this processor prefer the float variant where latency counts, int8 where size does; or measure on the "
-        "device itself: ARM with dotprod and x86 with VNNI multiply integers several times as quickly",
+        f"goes into integer products, which {graph.machine.isa} multiplies only {ratio:.1f} times as quickly "
+        f"as floats with {graph.engine}{exact}",
+        "on this processor prefer the float variant where latency counts, int8 where size does; or measure "
+        "on the device itself: ARM with dotprod and x86 with VNNI multiply integers several times as quickly",
     )
 
 
