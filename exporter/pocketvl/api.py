@@ -271,7 +271,7 @@ def profile(
     duration: float = 0.0,
     timeout: float = 900.0,
     samples: bool = False,
-    ops: bool = False,
+    explain: bool = False,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> BenchResult:
@@ -287,7 +287,7 @@ def profile(
         duration: for how many seconds each variant then answers without a pause; 0: none does.
         timeout: seconds that any one of the benches may take, beside `duration`.
         samples: keep every counted run.
-        ops: measure too which operators the graphs' time goes to, which `explain` reads.
+        explain: measure too which operators the graphs' time goes to, for `api.explain` to read.
         out: the file to write; by default `profiles/DEVICE.json` in the bundle.
         progress: told what is being done.
 
@@ -317,7 +317,7 @@ def profile(
             duration_s=duration,
             samples=samples,
             timeout_s=timeout,
-            ops=ops,
+            ops=explain,
         )
         result = profiling.profile(entered, settings, progress)
     profiling.write_profile(result, path)
@@ -329,7 +329,7 @@ def explain(bundle: str | Path, result: BenchResult) -> Explanation:
 
     Args:
         bundle: the bundle's folder, or the graph file that `profile_graph` measured.
-        result: of `profile` with `ops`, or of `profile_graph`.
+        result: of `profile` with `explain`, or of `profile_graph`.
 
     Returns:
         What the time goes to, faults and other findings, and advice.

@@ -129,7 +129,7 @@ def profile(
             duration=duration,
             timeout=timeout,
             samples=samples,
-            ops=explain,
+            explain=explain,
             out=out,
             progress=progress,
         )
