@@ -229,9 +229,9 @@ def loop(path: Path) -> Path:
 
 
 def tiny_ops(path: Path) -> Path:
-    """Hundreds of ops on a few numbers."""
+    """More than a thousand ops on a few numbers."""
     graph = OnnxGraph(1, 8)
-    for _ in range(200):
+    for _ in range(600):
         graph.add("Neg")
         graph.add("Abs")
     return graph.save(path)

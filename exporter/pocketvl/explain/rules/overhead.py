@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from pocketvl.explain.classes import OpClass
@@ -16,6 +17,8 @@ _REACH = 4
 _FEWEST_PIECES = 3
 _TINY_MS = 0.0015
 _MANY_TINY = 100
+_WORTH_MS = 0.25
+"""A graph that takes less is small as a whole, which is no fault of its ops."""
 
 
 def layout(graph: ExplainedGraph) -> Iterable[Finding]:
@@ -104,7 +107,7 @@ def tiny_ops(graph: ExplainedGraph) -> Iterable[Finding]:
         "let fewer ops do more: fuse or remove them before export (constant sub-graphs, chains of "
         "elementwise ops, shapes computed at run time), or run larger inputs at once",
         noted=0.25,
-        alarming=0.5,
+        alarming=0.5 if graph.plain_ms >= _WORTH_MS else math.inf,
     )
 
 
