@@ -2,9 +2,9 @@
 
     python -m bench.fused_gelu GRAPH.onnx [--rounds 200]
 
-Writes every x * (1 + erf(x / c)) / 2 of a float graph as one Gelu beside it, in a temporary folder, checks that both
-graphs give the same, and times both in turns, one run each a round, with one thread: its CPU time, which other
-programs that take the processor away do not lengthen.
+Writes every x * (1 + erf(x / c)) / 2 of a float graph as one Gelu, in a temporary folder, checks that both
+graphs give the same, and times both in turns, one run each a round, with one thread: its CPU time, which
+other programs that take the processor away do not lengthen.
 """
 
 from __future__ import annotations

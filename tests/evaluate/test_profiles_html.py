@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from pocketvl.evaluate.explained_ops import ExplainedOps, OpsAdvice, OpsRow
 from pocketvl.evaluate.html import render_html
 from pocketvl.evaluate.profile_plots import (
     Profile,
     accuracy_by_latency,
     devices_side_by_side,
     distributions,
+    operator_bars,
+    operator_colours,
     stage_bars,
     stage_colours,
     sustained_curves,
@@ -155,3 +158,31 @@ def test_accuracy_is_drawn_over_the_latency_of_a_device() -> None:
 def test_variants_of_unknown_names_are_shown_too() -> None:
     odd = profile({"npu-int3": {1: 3.0}}, loads={"npu-int3": [3.0, 3.0]})
     assert "npu-int3 ×1" in render_html(bare(), profiles={"odd": odd})
+
+
+def test_what_the_operators_take_is_drawn_and_said() -> None:
+    rows = (OpsRow("tflite-int8 image ×1", {"softmax": 1.5, "<layout>": 0.5}),)
+    said = OpsAdvice("tflite-int8", "takes 2 ms, most of it in <softmax>.", ("30 % are <copies>",))
+    explained = {"phone": ExplainedOps(("softmax", "<layout>"), rows, (said,))}
+    html = render_html(bare(), profiles={"pi5": PI, "phone": PHONE}, explained=explained)
+    page = Page(html)
+    assert page.open == []
+    assert page.counts["svg"] == 1 + 3 + 2 + 1
+    assert "What the graphs' time goes to" in page.text
+    assert "tflite-int8 takes 2 ms, most of it in <softmax>." in page.text
+    assert "30 % are <copies>" in page.text
+    assert "<softmax>" not in html
+    assert "<layout>" not in html
+    (pi5, phone) = show_profiles(bare(), {"pi5": PI, "phone": PHONE}, explained).devices
+    assert pi5.advice == ()
+    assert phone.advice == (said,)
+    hidden = show_profiles(bare(), {"phone": emulated(PHONE)}, explained).devices[0]
+    assert (hidden.figures, hidden.advice) == ((), ())
+
+
+def test_more_classes_of_operators_than_colours_are_drawn() -> None:
+    names = tuple(f"class {index}" for index in range(12))
+    explained = ExplainedOps(names, (OpsRow("graph", dict.fromkeys(names, 1.0)),), ())
+    colours = operator_colours(explained)
+    assert len(set(colours.values())) == 8
+    assert "12" in operator_bars(Profile("p", "p", PHONE), explained)

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from pocketvl.errors import DataError
 from pocketvl.evaluate import plots
+from pocketvl.evaluate.explained_ops import ExplainedOps
 from pocketvl.evaluate.profiles_html import show_profiles
 from pocketvl.evaluate.report import MetricReport, Report, SearchReport, VariantReport
 from pocketvl.tasks.metrics import Metric
@@ -54,6 +55,7 @@ def render_html(
     images: Sequence[ImageMatches] = (),
     training: bytes | None = None,
     profiles: Mapping[str, BenchResult] | None = None,
+    explained: Mapping[str, ExplainedOps] | None = None,
 ) -> str:
     """Render the report as one HTML page that needs nothing from outside.
 
@@ -64,6 +66,7 @@ def render_html(
         images: shown in this order with their best matches.
         training: a PNG of the checkpoint's training curves.
         profiles: what was measured of the bundle on devices, by their names, shown in this order.
+        explained: by the same names, what is said of the operators of those where they were timed.
 
     Raises:
         DataError: a picture cannot be opened.
@@ -106,7 +109,7 @@ def render_html(
         images=[_shown(image) for image in images],
         ports=[plots.component_label(port) for port in plots.ports_of(report)],
         graph=next(iter(plots.graph_stages(report)), ""),
-        profiles=show_profiles(report, profiles or {}),
+        profiles=show_profiles(report, profiles or {}, explained),
         training=None if training is None else f"data:image/png;base64,{base64.b64encode(training).decode()}",
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pocketvl.evaluate.explained_ops import ExplainedOps
 from pocketvl.evaluate.plots import pareto_front
 from pocketvl.evaluate.report import Report
 from pocketvl.evaluate.svg import (
@@ -109,6 +110,36 @@ def stage_bars(profile: Profile, colours: Mapping[str, str]) -> str:
         axes.grid(axis="x")
 
     return draw_svg(f"stages-{profile.key}", 0.75 + 0.29 * len(rows), draw)
+
+
+def operator_colours(explained: ExplainedOps) -> dict[str, str]:
+    """The colour of every class of operators; classes beyond the colours share the last, neutral one."""
+    return {
+        name: SERIES[index] if index < len(SERIES) else LINE for index, name in enumerate(explained.classes)
+    }
+
+
+def operator_bars(profile: Profile, explained: ExplainedOps) -> str:
+    """What the operators of each graph take, stacked by class."""
+    rows, colours = explained.rows, operator_colours(explained)
+
+    def draw(axes: Axes) -> None:
+        for y, row in enumerate(rows):
+            left = 0.0
+            for name in explained.classes:
+                width = row.parts.get(name, 0.0)
+                axes.barh(y, width, 0.62, left=left, color=colours[name], linewidth=0)
+                left += width
+            axes.annotate(f"{left:.3g}", (left, y), (4, 0), va="center", color=MUTED, **SMALL)
+        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlim(0, 1.12 * axes.get_xlim()[1])
+        axes.set_xlabel("operators of one run, ms")
+        axes.grid(axis="x")
+
+    return draw_svg(f"operators-{profile.key}", 0.75 + 0.29 * len(rows), draw)
 
 
 def distributions(profile: Profile) -> str:

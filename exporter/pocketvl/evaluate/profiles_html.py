@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from pocketvl.evaluate import profile_plots
+from pocketvl.evaluate.explained_ops import ExplainedOps, OpsAdvice
 from pocketvl.evaluate.profile_plots import Profile, variant_order
 from pocketvl.evaluate.report import Report
 from pocketvl.evaluate.svg import css_variable
@@ -55,6 +56,7 @@ class ShownDevice:
         ran: the variants that ran.
         figures: plots.
         rows: the table.
+        advice: why variants take as long as they do; empty where no operators were timed.
     """
 
     name: str
@@ -65,6 +67,7 @@ class ShownDevice:
     ran: tuple[str, ...]
     figures: tuple[Figure, ...] = ()
     rows: tuple[DeviceRow, ...] = ()
+    advice: tuple[OpsAdvice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,19 @@ class ShownProfiles:
     columns: tuple[str, ...]
 
 
-def show_profiles(report: Report, profiles: Mapping[str, BenchResult]) -> ShownProfiles:
+def show_profiles(
+    report: Report,
+    profiles: Mapping[str, BenchResult],
+    explained: Mapping[str, ExplainedOps] | None = None,
+) -> ShownProfiles:
     """What the page shows of profiles.
 
     Args:
         report: of the same bundle.
         profiles: by the names of their files, without ending.
+        explained: of those whose operators were timed, what is said of them, by the same names.
     """
+    ops = explained or {}
     keys = _keys(list(profiles))
     every = [Profile(keys[name], _title(name, result.machine), result) for name, result in profiles.items()]
     real = [each for each in every if not each.result.machine.emulated]
@@ -92,11 +101,17 @@ def show_profiles(report: Report, profiles: Mapping[str, BenchResult]) -> ShownP
     caption = "Median of whole answers, notch: p10, with the thread count that is quickest there."
     figures = () if together is None else (Figure("Devices side by side", caption, Markup(together), legend),)
     return ShownProfiles(
-        tuple(_device(report, each, stages) for each in every), figures, tuple(head for head, _ in _COLUMNS)
+        tuple(
+            _device(report, each, stages, ops.get(name)) for name, each in zip(profiles, every, strict=True)
+        ),
+        figures,
+        tuple(head for head, _ in _COLUMNS),
     )
 
 
-def _device(report: Report, profile: Profile, stages: Mapping[str, str]) -> ShownDevice:
+def _device(
+    report: Report, profile: Profile, stages: Mapping[str, str], ops: ExplainedOps | None
+) -> ShownDevice:
     result = profile.result
     conditions = result.conditions
     emulated = bool(result.machine.emulated)
@@ -107,8 +122,9 @@ def _device(report: Report, profile: Profile, stages: Mapping[str, str]) -> Show
         () if conditions is None or emulated else conditions.warnings,
         emulated,
         tuple(result.variants),
-        () if emulated else tuple(_figures(report, profile, stages)),
+        () if emulated else (*_figures(report, profile, stages), *_operators(profile, ops)),
         () if emulated else _table(result),
+        () if emulated or ops is None else ops.advice,
     )
 
 
@@ -147,6 +163,16 @@ def _figures(report: Report, profile: Profile, stages: Mapping[str, str]) -> lis
     return [
         Figure(title, caption, Markup(svg), names) for title, caption, svg, names in drawn if svg is not None
     ]
+
+
+def _operators(profile: Profile, ops: ExplainedOps | None) -> list[Figure]:
+    if ops is None or not ops.rows:
+        return []
+    colours = profile_plots.operator_colours(ops)
+    legend = tuple((name, css_variable(colour)) for name, colour in colours.items())
+    caption = "Operators of each graph by what they do, at the thread count that is quickest."
+    svg = Markup(profile_plots.operator_bars(profile, ops))
+    return [Figure("What the graphs' time goes to", caption, svg, legend)]
 
 
 def _facts(result: BenchResult) -> list[tuple[str, str]]:

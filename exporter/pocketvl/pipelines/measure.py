@@ -209,8 +209,10 @@ def write_page(
         profiles: of the bundle on devices, by name.
     """
     from pocketvl.evaluate.html import render_html
+    from pocketvl.pipelines.profiles import explain_profiles
 
-    html = render_html(report, _pictures(bundle, task, outputs), training, profiles)
+    explained = explain_profiles(bundle, profiles)
+    html = render_html(report, _pictures(bundle, task, outputs), training, profiles, explained)
     _write(out / REPORT_FILES[1], html)
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pocketvl.devices.profiling import PROFILES
 from pocketvl.errors import RecipeError
+from pocketvl.evaluate.explained_ops import ExplainedOps, OpsAdvice, OpsRow
 from pocketvl_runtime.bench_result import BenchResult
 from pocketvl_runtime.bundle import Bundle
+
+if TYPE_CHECKING:
+    from pocketvl.explain.explanation import Explanation
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,52 @@ def read_profile(path: Path) -> BenchResult:
             f"{path} cannot be read ({error.strerror}); name a file of `pocketvl profile`"
         ) from error
     return BenchResult.from_json(content, str(path))
+
+
+def explain_profiles(bundle: Bundle, profiles: Mapping[str, BenchResult]) -> dict[str, ExplainedOps]:
+    """What the page says of the operators of profiles, by their names; of those where they were timed.
+
+    Args:
+        bundle: theirs.
+        profiles: by name.
+
+    Raises:
+        LoweringError: a graph file cannot be read.
+    """
+    from pocketvl.explain.explanation import explain
+
+    return {
+        name: _shown(explain(each, lambda *graph: bundle.file(bundle.manifest.graph(*graph).file)))
+        for name, each in profiles.items()
+        if not each.machine.emulated and any(variant.graphs for variant in each.variants.values())
+    }
+
+
+def _shown(explanation: Explanation) -> ExplainedOps:
+    from pocketvl.explain.explanation import class_rows
+    from pocketvl.explain.finding import Severity
+
+    rows = tuple(
+        OpsRow(
+            f"{variant.name} {graph.component} ×{graph.threads}",
+            {row.kind.value: row.ms for row in class_rows(graph)},
+        )
+        for variant in explanation.variants
+        for graph in variant.graphs
+        if graph.ops
+    )
+    totals: Counter[str] = Counter()
+    for each in rows:
+        totals.update(each.parts)
+    advice = tuple(
+        OpsAdvice(
+            variant.name,
+            variant.advice.removeprefix(f"{variant.name} "),
+            tuple(each.cause for each in variant.findings if each.severity is Severity.ALARM),
+        )
+        for variant in explanation.variants
+    )
+    return ExplainedOps(tuple(name for name, _ in totals.most_common()), rows, advice)
 
 
 def is_profile_of(profile: BenchResult, bundle: Bundle) -> bool:
