@@ -59,6 +59,23 @@ def test_a_variant_that_gives_nan_is_timed_all_the_same(tmp_path: Path) -> None:
     assert profile(LocalDevice(broken), settings).variants.keys() == {"onnx-fp32"}
 
 
+def test_operators_are_asked_for_in_a_process_of_their_own(tiny: Path) -> None:
+    device = RecordingDevice(tiny)
+    result = profile(device, ProfileSettings(("onnx-fp32",), (1,), runs=1, starts=1, ops=True))
+    assert [each.ops for each in device.asked] == [False, False, True]
+    assert len(result.variants["onnx-fp32"].graphs) == 2
+    assert [peak.threads for peak in result.peaks] == [1]
+    assert result.settings.runs == 1
+
+
+def test_a_device_that_does_not_tell_of_operators_is_refused_before_anything_is_measured(tiny: Path) -> None:
+    device = RecordingDevice(tiny)
+    device.tells_ops = False
+    with pytest.raises(BackendError, match="local does not tell the times of single operators"):
+        profile(device, ProfileSettings(("onnx-fp32",), (1,), ops=True))
+    assert device.asked == []
+
+
 def test_variants_take_turns_and_each_is_alone_for_its_start_and_memory(tiny: Path) -> None:
     told: list[tuple[int, int, str]] = []
     device = RecordingDevice(tiny)

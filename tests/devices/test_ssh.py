@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pocketvl import api
+from pocketvl.devices import profiling
 from pocketvl.devices.base import BenchRequest
 from pocketvl.devices.ssh import SshDevice
 from pocketvl.devices.ssh_connection import SshTarget
@@ -367,6 +369,23 @@ def test_the_command_profiles_a_board(tiny: Path, served: Board, tmp_path: Path)
     assert set(result.variants) == set(bundles.VARIANTS)
     assert all(variant.peak_memory_bytes for variant in result.variants.values())
     assert served.left() == []
+
+
+def test_a_board_tells_of_its_operators_and_is_explained(tiny: Path, served: Board) -> None:
+    variants = ("onnx-fp32", "tflite-fp32")
+    result = profile(SshDevice(tiny, served.target, PYTHON), variants)
+    assert {graph.component for name in variants for graph in result.variants[name].graphs} == {
+        "image_encoder",
+        "text_encoder",
+    }
+    assert [peak.threads for peak in result.peaks] == [1]
+    assert set(result.variants) == {each.name for each in api.explain(tiny, result).variants}
+    assert served.left() == []
+
+
+def profile(device: SshDevice, variants: tuple[str, ...]) -> BenchResult:
+    with device as entered:
+        return profiling.profile(entered, profiling.ProfileSettings(variants, (1,), 1, starts=1, ops=True))
 
 
 @pytest.mark.parametrize(

@@ -288,6 +288,35 @@ def denormals(path: Path) -> Path:
     return graph.save(path)
 
 
+def softmax(path: Path) -> Path:
+    """Attention's softmax over many tokens, beside a small product."""
+    graph = OnnxGraph(4, 512, 512)
+    for _ in range(3):
+        graph.add("Softmax", axis=-1)
+    graph.linear(512, 16)
+    return graph.save(path)
+
+
+def elementwise(path: Path) -> Path:
+    """A chain of sums and products of everything, beside a small linear."""
+    graph = OnnxGraph(512, 1024)
+    for index in range(10):
+        graph.add("Add", np.full((1, 1024), 0.1 * index, np.float32))
+        graph.add("Mul", np.full((512, 1), 1.01, np.float32))
+    graph.linear(1024, 16)
+    return graph.save(path)
+
+
+def half_stored(path: Path) -> Path:
+    """Linears whose weights are floats of 16 bits."""
+    graph = OnnxGraph(256, WIDE)
+    graph.add("Cast", to=TensorProto.FLOAT16)
+    for _ in range(4):
+        graph.add("MatMul", weights(WIDE, WIDE).astype(np.float16))
+    graph.add("Cast", to=TensorProto.FLOAT)
+    return graph.save(path)
+
+
 def masks(path: Path) -> Path:
     """Sums and remainders of everything, before a small product."""
     graph = OnnxGraph(512, 512)
@@ -322,5 +351,11 @@ FAULTS = (
     ("lookups", lookups),
     ("dominant-op", vocabulary),
     ("repeated-quantization", repeated_quantization),
+    ("other-work", softmax),
+    ("other-work", elementwise),
+    ("half-stored", half_stored),
+    ("slow-ops", denormals),
+    ("slow-ops", masks),
+    ("layout", concat),
 )
 """The rule that must speak, and what makes the graph."""

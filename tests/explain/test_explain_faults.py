@@ -16,7 +16,7 @@ from tests.explain import onnx_faults, tflite_faults
 
 MACHINE_RULES = ("one-thread", "threads-limited", "too-many-threads", "threads-no-use")
 """What they say is of the machine and of how it was measured, not of a graph."""
-NOT_ALARMS = ("dominant-op", "repeated-quantization", "decomposed-activation")
+NOT_ALARMS = ("dominant-op", "repeated-quantization", "decomposed-activation", "half-stored")
 """Rules that say where the time goes in graphs that may be right as they are."""
 Make = Callable[[Path], Path]
 
@@ -31,7 +31,11 @@ def explained(path: Path, threads: tuple[int, ...] = (1,)) -> Explanation:
 
 def findings(path: Path) -> dict[str, Finding]:
     (variant,) = explained(path).variants
-    return {each.rule: each for each in variant.findings if each.rule not in MACHINE_RULES}
+    found: dict[str, Finding] = {}
+    for each in variant.findings:
+        if each.rule not in MACHINE_RULES:
+            found.setdefault(each.rule, each)  # the gravest of a rule comes first
+    return found
 
 
 def check(rule: str, path: Path) -> None:
@@ -53,15 +57,6 @@ def test_a_fault_of_an_onnx_graph_is_named(rule: str, make: Make, tmp_path: Path
 @pytest.mark.parametrize(("rule", "make"), named(tflite_faults.FAULTS))
 def test_a_fault_of_a_tflite_graph_is_named(rule: str, make: Make, tmp_path: Path) -> None:
     check(rule, make(tmp_path / "planted.tflite"))
-
-
-@pytest.mark.parametrize("make", [onnx_faults.denormals, onnx_faults.masks])
-def test_an_op_far_slower_than_its_bytes_is_named_whatever_it_is(make: Make, tmp_path: Path) -> None:
-    check("slow-ops", make(tmp_path / "planted.onnx"))
-
-
-def test_wide_concatenations_are_layout(tmp_path: Path) -> None:
-    check("layout", onnx_faults.concat(tmp_path / "planted.onnx"))
 
 
 @pytest.mark.parametrize("kind", [onnx_faults, tflite_faults])

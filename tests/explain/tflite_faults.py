@@ -17,6 +17,7 @@ _TYPES = {
     "float32": schema.TensorType.FLOAT32,
     "int8": schema.TensorType.INT8,
     "int32": schema.TensorType.INT32,
+    "bool": schema.TensorType.BOOL,
 }
 _SCALE = 0.05
 _rng = np.random.default_rng(5)
@@ -33,6 +34,7 @@ class TfliteGraph:
         self._graph = schema.SubGraphT()
         self._graph.tensors, self._graph.operators = [], []
         self._codes: dict[str, int] = {}
+        self._more: list[Any] = []
         self.at = self.input = self.tensor(shape, dtype)
 
     def tensor(
@@ -90,11 +92,49 @@ class TfliteGraph:
         signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
         signature.inputs = [_named("x", self.input)]
         signature.outputs = [_named(f"y{i}", place) for i, place in enumerate(self._graph.outputs)]
-        self._model.signatureDefs, self._model.subgraphs = [signature], [self._graph]
+        self._model.signatureDefs, self._model.subgraphs = [signature], [self._graph, *self._more]
         builder = flatbuffers.Builder(1024)
         builder.Finish(self._model.Pack(builder), b"TFL3")
         path.write_bytes(bytes(builder.Output()))
         return path
+
+    def save_loop(self, path: Path, turns: int) -> Path:
+        """A graph that runs a linear and a cumulative sum of its input again and again."""
+        shape, ids = (64, 128), "int32"
+        main, start = self._graph, self.tensor((), "int32", np.asarray(0, np.int32))
+        ends = [self.tensor((), ids), self.tensor(shape)]
+        loop = schema.OperatorT()
+        loop.opcodeIndex, loop.inputs, loop.outputs = self._code("WHILE"), [start, self.input], ends
+        loop.builtinOptionsType, loop.builtinOptions = (
+            schema.BuiltinOptions.WhileOptions,
+            schema.WhileOptionsT(),
+        )
+        loop.builtinOptions.condSubgraphIndex, loop.builtinOptions.bodySubgraphIndex = 1, 2
+        main.operators.append(loop)
+        self.at = ends[1]
+        condition, count, _ = self._subgraph(shape)
+        self.at = count
+        most = self.tensor((), ids, np.asarray(turns, np.int32))
+        condition.outputs = [self.add("LESS", most, shape=(), dtype="bool", options=schema.LessOptionsT())]
+        body, count, value = self._subgraph(shape)
+        self.at = count
+        one = self.tensor((), ids, np.asarray(1, np.int32))
+        next_count = self.add("ADD", one, shape=(), dtype=ids, options=schema.AddOptionsT())
+        self.at = value
+        self.linear(64, 128, 128)
+        axis = self.tensor((), ids, np.asarray(1, np.int32))
+        body.outputs = [next_count, self.add("CUMSUM", axis, shape=shape, options=schema.CumsumOptionsT())]
+        self._graph, self.at = main, ends[1]
+        self._more = [condition, body]
+        return self.save(path)
+
+    def _subgraph(self, shape: Sequence[int]) -> tuple[Any, int, int]:
+        """Begins another graph, of a count and a value: that graph, and these inputs."""
+        self._graph = schema.SubGraphT()
+        self._graph.tensors, self._graph.operators = [], []
+        count, value = self.tensor((), "int32"), self.tensor(shape)
+        self._graph.inputs = [count, value]
+        return self._graph, count, value
 
     def _code(self, op: str) -> int:
         if op not in self._codes:
@@ -236,6 +276,12 @@ def decomposed_gelu(path: Path) -> Path:
     return graph.save(path)
 
 
+def loop(path: Path, turns: int = 100) -> Path:
+    """A loop that takes a product and a sum along rows in each of many turns."""
+    graph = TfliteGraph(64, 128)
+    return graph.save_loop(path, turns)
+
+
 FAULTS = (
     ("conversions", conversions),
     ("outside-delegate", outside_delegate),
@@ -246,5 +292,6 @@ FAULTS = (
     ("memory-bound", memory_bound),
     ("repeated-quantization", repeated_quantization),
     ("decomposed-activation", decomposed_gelu),
+    ("control-flow", loop),
 )
 """The rule that must speak, and what makes the graph."""

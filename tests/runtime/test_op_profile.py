@@ -77,6 +77,20 @@ def test_litert_tells_which_ops_its_delegate_runs(tmp_path: Path) -> None:
     assert {op.partition for op in graph.ops if op.unit == "xnnpack"} == set(range(9))
 
 
+@litert_tells
+def test_litert_takes_loops_apart(tmp_path: Path) -> None:
+    graph, content = described_graph(tflite_faults.loop(tmp_path / "g.tflite", turns=20))
+    with LiteRtProfiler(content, 1) as profiler:
+        runs = profiler.run(made_up_inputs(graph), 3)
+    assert len(runs) == 3
+    whole_us, ops = runs[-1]
+    assert [op.type for op in ops].count("CUMSUM") == 20
+    (loop,) = (op for op in ops if op.type == "WHILE")
+    assert loop.elapsed_us + sum(op.elapsed_us for op in ops if op is not loop) <= whole_us
+    (told,) = bench_graph(tmp_path / "g.tflite", [1], 1).variants["tflite"].graphs
+    assert {op.type: op.calls for op in told.ops if op.name == "subgraph 2"}["CUMSUM"] == 20
+
+
 def test_onnx_runtime_tells_shapes_and_takes_loops_apart(tmp_path: Path) -> None:
     graph, content = described_graph(onnx_faults.loop(tmp_path / "g.onnx"))
     with OnnxProfiler(graph, content, 1) as profiler:

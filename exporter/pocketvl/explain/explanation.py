@@ -20,7 +20,7 @@ from pocketvl.explain.work import GraphFile
 from pocketvl_runtime.bench_result import BenchResult
 from pocketvl_runtime.op_result import DELEGATE
 
-_BROAD = ("float-islands", "tiny-ops", "dominant-op", "no-quicker-than-float")
+_BROAD = ("float-islands", "tiny-ops", "dominant-op", "other-work", "half-stored", "no-quicker-than-float")
 
 GraphPath = Callable[[str, str], Path]
 """The file of a variant's component."""

@@ -65,11 +65,11 @@ def works_of_ops(graph: GraphOps, file: GraphFile) -> Iterator[Work]:
     """
     own = {op.node for op in graph.ops if op.node is not None and op.unit != DELEGATE and op.name is None}
     left = [node for index, node in enumerate(file.nodes) if index not in own]
-    delegated = [op.type for op in graph.ops if op.unit == DELEGATE]
+    delegated = [op.type for op in graph.ops if op.unit == DELEGATE and op.name is None]
     found = _matched(delegated, left)
     position = 0
     for op in graph.ops:
-        if op.unit == DELEGATE:
+        if op.unit == DELEGATE and op.name is None:
             work = found.get(position, Work(precision=_precision_told(op.type)))
             if work.macs is not None:
                 work = replace(work, precision=_precision_told(op.type) or work.precision)

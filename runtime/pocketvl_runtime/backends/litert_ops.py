@@ -27,6 +27,9 @@ _READ, _WRITE = 0, 1
 _WHOLE, _OPERATOR, _DELEGATED = 1, 2, 8
 """Types of events: a part of a run, an op that the interpreter ran with its own kernel, one in a delegate."""
 _ALL = b"Invoke"
+_CALLERS = ("WHILE", "IF", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_COMPOSITE")
+"""Ops that run other graphs of the file."""
+_LOW = 0xFFFFFFFF
 _MOST_EVENTS = 1 << 20
 
 
@@ -53,9 +56,9 @@ class LiteRtEvent:
         type: the name of a builtin op, or of an operator of the delegate.
         unit: which of the two ran it.
         elapsed_us: whole microseconds.
-        partition: of a delegated op, which part of the graph.
+        partition: of a delegated op of the first graph, which part of that.
         node: of one of the interpreter's, its index in the subgraph.
-        subgraph: of one of the interpreter's, which subgraph: the body of a loop is another.
+        subgraph: which of the file's graphs it is in: the body of a loop is another than the first.
     """
 
     type: str
@@ -224,22 +227,44 @@ class LiteRtProfiler:
 
 def _runs(events: ctypes.Array[_Event]) -> Iterator[tuple[int, list[LiteRtEvent]]]:
     """Takes events apart by run; a run's invocation comes before its ops."""
-    begins = [index for index, each in enumerate(events) if each.type == _WHOLE and each.tag == _ALL]
+    begins = [index for index, each in enumerate(events) if _is_invocation(each) and not _graph_of(each)]
     for begin, end in pairwise([*begins, len(events)]):
         yield events[begin].elapsed_us, list(_ops(events[begin:end]))
 
 
 def _ops(events: Sequence[_Event]) -> Iterator[LiteRtEvent]:
-    """The ops among the events; a delegate counts its own from 0 in each of its parts of the graph."""
+    """The ops among the events of a run; a delegate counts its own from 0 in each of its parts of a graph."""
     partition = -1
     for each in events:
-        kind = (each.tag or b"").decode("utf-8", "replace")
+        kind, graph = (each.tag or b"").decode("utf-8", "replace"), _graph_of(each)
         if each.type == _DELEGATED:
-            partition += each.index == 0
-            yield LiteRtEvent(kind, DELEGATE, each.elapsed_us, max(partition, 0), None, 0)
+            partition += each.index == 0 and not graph
+            part = None if graph else max(partition, 0)
+            yield LiteRtEvent(kind, DELEGATE, each.elapsed_us, part, None, graph)
         elif each.type == _OPERATOR:
-            node, subgraph = each.index & 0xFFFFFFFF, each.subgraph & 0xFFFFFFFF
-            yield LiteRtEvent(kind, "builtin", each.elapsed_us, None, node, subgraph)
+            own_us = each.elapsed_us - (_called_us(each, events) if kind in _CALLERS else 0)
+            yield LiteRtEvent(kind, "builtin", max(own_us, 0), None, each.index & _LOW, graph)
+
+
+def _called_us(caller: _Event, events: Sequence[_Event]) -> int:
+    """What the graphs that an op called took."""
+    end = caller.start_us + caller.elapsed_us
+    return sum(
+        each.elapsed_us
+        for each in events
+        if _is_invocation(each)
+        and _graph_of(each) != _graph_of(caller)
+        and caller.start_us <= each.start_us < end
+        and each.elapsed_us <= caller.elapsed_us
+    )
+
+
+def _is_invocation(event: _Event) -> bool:
+    return bool(event.type == _WHOLE and event.tag == _ALL)
+
+
+def _graph_of(event: _Event) -> int:
+    return int(event.subgraph & _LOW)
 
 
 def _counted(buffers: Any) -> tuple[ctypes.c_size_t, Any]:

@@ -21,6 +21,18 @@ _WASTED_MS = 0.02
 """By so much one call must be too long; below, it is the clock's and the scheduler's."""
 _DOMINANT = 0.4
 _FEW_OPS = 8
+_FUSE = (
+    "each of these ops reads and writes everything once more: let one do the work of several (fold constants "
+    "into the weights before them, drop what undoes itself), or work on fewer or narrower tensors"
+)
+_OTHER_ADVICE = {
+    OpClass.ARITHMETIC: _FUSE,
+    OpClass.ACTIVATION: f"{_FUSE}; an activation without exponentials (ReLU, hard swish) is quicker too",
+    OpClass.NORMALIZE: _FUSE,
+    OpClass.SOFTMAX: "attention's softmax grows with the square of the tokens: use fewer tokens or heads "
+    "(larger patches, shorter texts, `pocketvl compress` with prune_units or prune_cross_modal)",
+    OpClass.OTHER: "see in the profile (`graphs`) which ops these are, and whether simpler ones do",
+}
 
 
 def memory_bound(graph: ExplainedGraph) -> Iterable[Finding]:
@@ -107,6 +119,23 @@ def slow_ops(graph: ExplainedGraph) -> Iterable[Finding]:
             "or compute it once before the graph",
             noted=0.15,
             alarming=0.2 if known else 0.3,
+        )
+
+
+def other_work(graph: ExplainedGraph) -> Iterable[Finding]:
+    """A class of ops that multiplies no matrices, and yet takes a large part."""
+    for kind, advice in _OTHER_ADVICE.items():
+        ops = graph.of_kind(kind)
+        longest = max(ops, key=lambda op: op.ms, default=None)
+        yield from finding(
+            "other-work",
+            graph,
+            ops,
+            f"goes into {kind.value}, not into linears and products: {counted(ops)}"
+            f"{'' if longest is None else f'; longest: {longest.name}{shapes(longest)}'}",
+            advice,
+            noted=0.3,
+            alarming=0.6,
         )
 
 

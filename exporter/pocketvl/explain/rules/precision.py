@@ -86,6 +86,25 @@ def float_linears(graph: ExplainedGraph) -> Iterable[Finding]:
     )
 
 
+def half_stored(graph: ExplainedGraph) -> Iterable[Finding]:
+    """Weights stored in 16 bits that are multiplied as floats of 32: smaller, and no quicker."""
+    weights = graph.file.weights
+    ops = [op for op in graph.of_kind(OpClass.MULTIPLY) if op.work.is_linear and op.work.precision == FP32]
+    if 2 * weights.get("float16", 0.0) <= weights.get("float32", 0.0):
+        return ()
+    return finding(
+        "half-stored",
+        graph,
+        ops,
+        f"goes into {len(ops)} linears or convolutions whose weights are stored in 16 bits and multiplied in "
+        f"32: {graph.engine} has no products of 16 bits on this processor, or was not asked for them",
+        "fp16 saves size here, not time: for latency take int8 (`--variants onnx-int8,tflite-int8`)",
+        noted=0.3,
+        alarming=2.0,
+        gain_ms=_gain_of_integers(graph, ops),
+    )
+
+
 def float_islands(graph: ExplainedGraph) -> Iterable[Finding]:
     """Float ops between integer ones."""
     between = [op for op in _between(graph) if not (op.work.is_linear and op.work.precision in _FLOATS)]
