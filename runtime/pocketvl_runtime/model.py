@@ -21,6 +21,7 @@ from pocketvl_runtime.backends import (
     cannot_run,
     open_backend,
 )
+from pocketvl_runtime.backends.recorder import Recorder
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import (
     BackendError,
@@ -47,7 +48,6 @@ from pocketvl_runtime.obstacles import (
     runnable_tasks,
     task_named,
 )
-from pocketvl_runtime.op_profile import Recorder
 from pocketvl_runtime.tasks import (
     AskReport,
     AskTimingMs,

@@ -39,25 +39,6 @@ _IO = {Engine.ONNX: "pocketvl_runtime.backends.onnx", Engine.TFLITE: "pocketvl_r
 Inputs = Mapping[str, Array]
 
 
-class Recorder:
-    """A backend that runs another and keeps what it was last given.
-
-    Attributes:
-        backend: the other.
-        inputs: empty where it was never run.
-    """
-
-    def __init__(self, backend: Backend) -> None:
-        self.name, self.notes = backend.name, backend.notes
-        self.backend = backend
-        self.inputs: dict[str, Array] = {}
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See `Backend.run`."""
-        self.inputs = dict(inputs)
-        return self.backend.run(inputs)
-
-
 @dataclass
 class _Call:
     """An op at one position of a run: what stays the same in every run, and how long it took in each."""
