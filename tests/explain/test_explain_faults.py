@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from pocketvl.explain.explanation import Explanation, explain
 from pocketvl.explain.finding import Finding, Severity
@@ -21,8 +20,9 @@ NOT_ALARMS = ("dominant-op", "repeated-quantization", "decomposed-activation", "
 Make = Callable[[Path], Path]
 
 
-def named(faults: Iterable[tuple[str, Make]]) -> list[ParameterSet]:
-    return [pytest.param(rule, make, id=make.__name__) for rule, make in faults]
+def name_of(value: str | Make) -> str:
+    """What a parameter is called: the rule, or what makes the graph."""
+    return value if isinstance(value, str) else value.__name__
 
 
 def explained(path: Path, threads: tuple[int, ...] = (1,)) -> Explanation:
@@ -49,12 +49,12 @@ def check(rule: str, path: Path) -> None:
     assert finding.advice
 
 
-@pytest.mark.parametrize(("rule", "make"), named(onnx_faults.FAULTS))
+@pytest.mark.parametrize(("rule", "make"), onnx_faults.FAULTS, ids=name_of)
 def test_a_fault_of_an_onnx_graph_is_named(rule: str, make: Make, tmp_path: Path) -> None:
     check(rule, make(tmp_path / "planted.onnx"))
 
 
-@pytest.mark.parametrize(("rule", "make"), named(tflite_faults.FAULTS))
+@pytest.mark.parametrize(("rule", "make"), tflite_faults.FAULTS, ids=name_of)
 def test_a_fault_of_a_tflite_graph_is_named(rule: str, make: Make, tmp_path: Path) -> None:
     check(rule, make(tmp_path / "planted.tflite"))
 
