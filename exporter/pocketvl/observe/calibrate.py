@@ -6,9 +6,10 @@ import hashlib
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from operator import length_hint
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,8 +41,6 @@ Feed = NDArray[Any] | tuple[NDArray[Any], ...]
 FEW_SAMPLES = 32
 MOST_DIGESTS = 65_536
 _SETTINGS = CalibrationSettings()
-# Rows are multiplied this many at a time: adding to a large matrix costs more than a few rows' product.
-_ROWS_AT_ONCE = 512
 
 
 def calibrate(
@@ -68,19 +67,74 @@ def calibrate(
     """
     layers = {name: child for name, child in module.named_modules() if isinstance(child, LAYERS)}
     watch, samples = _Watch(layers, settings), _Samples()
-    total, done = length_hint(feeds), 0
     with torch.no_grad(), watch.hooked():  # not inference_mode: its tensors do not say that they were changed
-        for feed in feeds:
-            inputs = feed if isinstance(feed, tuple) else (feed,)
+        for inputs in _read(feeds, progress):
             watch.begin(samples.count(inputs))
             module(*(torch.from_numpy(np.array(values)) for values in inputs))
             watch.end()
-            done += 1
-            if progress is not None:
-                progress(done, max(total, done), "calibration")
     if samples.seen == 0:
         raise DataError("calibration needs at least one sample, and got none")
     return Calibration(watch.result(), warnings=(*samples.warnings(), *watch.warnings()))
+
+
+def input_ranges(
+    module: nn.Module,
+    feeds: Iterable[Feed],
+    layers: Iterable[str],
+    settings: CalibrationSettings = _SETTINGS,
+    progress: Progress | None = None,
+) -> dict[str, Range]:
+    """The ranges of what goes into some layers of a module, and nothing else of it.
+
+    Args:
+        module: in eval mode; left as it is.
+        feeds: as those of `calibrate`.
+        layers: their names.
+        settings: how ranges are chosen.
+        progress: called after each feed.
+
+    Raises:
+        DataError: no samples, values that are not finite, or a layer that never ran.
+    """
+    seen = {name: TensorObserver(f"the input of {name}", settings) for name in layers}
+    samples = 1
+
+    def hook(observer: TensorObserver) -> Any:
+        return lambda layer, args, kwargs: observer.observe(_input_of(args, kwargs), samples)
+
+    handles = [
+        module.get_submodule(name).register_forward_pre_hook(hook(each), with_kwargs=True)
+        for name, each in seen.items()
+    ]
+    try:
+        with torch.no_grad():
+            for inputs in _read(feeds, progress):
+                samples = _samples_of(inputs)
+                module(*(torch.from_numpy(np.array(values)) for values in inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: each.range() for name, each in seen.items()}
+
+
+def _read(feeds: Iterable[Feed], progress: Progress | None) -> Iterator[tuple[NDArray[Any], ...]]:
+    """The inputs of each feed; progress is told when the next one is asked for."""
+    total = length_hint(feeds)
+    for done, feed in enumerate(feeds, 1):
+        yield feed if isinstance(feed, tuple) else (feed,)
+        if progress is not None:
+            progress(done, max(total, done), "calibration")
+
+
+def _input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
+    """What a layer is called with."""
+    values: torch.Tensor = args[0] if args else kwargs["input"]
+    return values
+
+
+def _samples_of(inputs: tuple[NDArray[Any], ...]) -> int:
+    """How many samples a feed holds."""
+    return len(inputs[0]) if inputs[0].ndim > 1 else 1
 
 
 class _Samples:
@@ -94,7 +148,7 @@ class _Samples:
 
     def count(self, inputs: tuple[NDArray[Any], ...]) -> int:
         """How many samples a feed holds."""
-        count = len(inputs[0]) if inputs[0].ndim > 1 else 1
+        count = _samples_of(inputs)
         for index in range(count):
             if len(self._digests) == MOST_DIGESTS:
                 break
@@ -121,14 +175,6 @@ class _Samples:
             )
 
 
-class _Seen(NamedTuple):
-    """An input's range, mean and second moment."""
-
-    range: Range
-    mean: NDArray[np.float64]
-    second_moment: NDArray[np.float64] | None
-
-
 class _Input:
     """Streaming statistics of a layer's input."""
 
@@ -137,8 +183,7 @@ class _Input:
         self.observer = TensorObserver(f"the input of {name}", settings)
         self.count = 0
         self._sum = np.zeros(0)
-        self._moment: NDArray[np.float64] | None = None
-        self._pending: list[torch.Tensor] = []
+        self._moment: torch.Tensor | None = None
         grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
         self._wants_moment = settings.second_moments and not grouped
         self._ends: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -158,22 +203,18 @@ class _Input:
                 before = self._ends or (low, high)
                 self._ends = torch.minimum(before[0], low), torch.maximum(before[1], high)
             if self._wants_moment:
-                self._pending.append(rows.float().clone())
-                if sum(map(len, self._pending)) >= _ROWS_AT_ONCE:
-                    self._multiply()
+                self._multiply(rows.float())
 
-    def result(self) -> _Seen:
-        """The statistics. Call once: the sum of products is turned into their mean in place.
+    def result(self) -> LayerCalibration:
+        """The statistics, without a range of the output. Call once: the moments are divided in place.
 
         Raises:
             DataError: nothing was seen.
         """
         seen = self.observer.range()
-        if self._pending:
-            self._multiply()
-        if self._moment is not None:
-            self._moment /= self.count  # in place, since it may be large
-        return _Seen(seen, self._sum / self.count, self._moment)
+        low, high = (None, None) if self._ends is None else (end.double().numpy() for end in self._ends)
+        moment = None if self._moment is None else self._moment.div_(self.count).numpy()
+        return LayerCalibration(seen, seen, self._sum / self.count, moment, low, high, self.count)
 
     def constant_channels(self) -> tuple[int, int]:
         """The number of a linear's input channels that never changed, and of all.
@@ -186,13 +227,10 @@ class _Input:
         low, high = self._ends
         return int((low == high).sum()), len(low)
 
-    def _multiply(self) -> None:
-        rows = torch.cat(self._pending)
-        self._pending.clear()
-        product = (rows.T @ rows).numpy()  # float32; added up in float64
+    def _multiply(self, rows: torch.Tensor) -> None:
         if self._moment is None:
-            self._moment = np.zeros(product.shape)
-        self._moment += product
+            self._moment = torch.zeros(rows.shape[1], rows.shape[1])
+        self._moment.addmm_(rows.T, rows)
 
 
 def _rows(layer: nn.Module, values: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -274,7 +312,7 @@ class _Watch:
         distinct = {id(seen): seen for seen in self._inputs.values()}
         found = {key: seen.result() for key, seen in distinct.items()}
         return {
-            name: LayerCalibration(found[id(seen)].range, self._outputs[name].range(), *found[id(seen)][1:])
+            name: replace(found[id(seen)], output=self._outputs[name].range())
             for name, seen in self._inputs.items()
         }
 
@@ -309,7 +347,7 @@ class _Watch:
 
     def _before(self, name: str) -> Any:
         def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            values = args[0] if args else kwargs["input"]
+            values = _input_of(args, kwargs)
             self._read.setdefault(name, []).append(self._token(values))
             if self._leaders is None or self._leaders[name] == name:
                 self._inputs[name].observe(values, self._samples)

@@ -97,11 +97,12 @@ class Histogram:
         low, high = (float(value) for value in torch.aminmax(values.detach()))
         self._reach_(min(low, self.low), max(high, self.high))
         for chunk in torch.split(values.detach().flatten(), _CHUNK):
-            steps = chunk.double().numpy() * (1.0 / self.width)
-            floors = np.floor(steps)
-            bins = (floors - self.first).astype(np.int64)
-            self.counts += np.bincount(bins, minlength=BINS)
-            self._excess += np.bincount(bins, weights=steps - floors, minlength=BINS)
+            steps = chunk.double() * (1.0 / self.width)
+            floors = steps.floor()
+            excess = steps.sub_(floors)
+            bins = floors.sub_(self.first).long()
+            self.counts += torch.bincount(bins, minlength=BINS).numpy()
+            self._excess += torch.bincount(bins, excess, minlength=BINS).numpy()
 
     def points(self) -> Points:
         """The bins that hold something."""

@@ -14,15 +14,19 @@ from pocketvl.lower.backends import backend_of
 from pocketvl.lower.forms import described, form_of
 from pocketvl.network.precisions import PLANS, QUANTIZED, Storage, WeightGrids
 from pocketvl.network.specification import LayerSpec
+from pocketvl.pipelines.stages.calibrating import (
+    CalibrateComponent,
+    CalibrateEqualized,
+    CalibrateProducts,
+    EqualizeComponent,
+    NoteCalibration,
+)
 from pocketvl.pipelines.stages.components import (
     CalibrationFeeds,
-    EqualizeComponent,
     PrepareComponent,
 )
 from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import (
-    CalibrateComponent,
-    CalibrateProducts,
     ChooseLayers,
     QuantizeComponent,
     RankLayers,
@@ -122,16 +126,28 @@ class VariantStages:
         """A component ready to be lowered in float, or quantized."""
         prepared = PrepareComponent(self.source, component)
         return (
-            EqualizeComponent(prepared, self.feeds)
+            EqualizeComponent(prepared, self._calibration_before(component))
             if self.is_quantized and self.recipe.equalize
             else prepared
         )
 
-    def calibration_of(self, component: str) -> CalibrateComponent:
+    def calibration_of(self, component: str) -> CalibrateComponent | CalibrateEqualized:
         """Activation statistics of a component's layers on the calibration data."""
-        needs_moments = self.recipe.weights.rounding is Rounding.GPTQ
-        settings = replace(self.recipe.calibration, second_moments=needs_moments)
-        return CalibrateComponent(self.prepared(component), self.feeds, settings)
+        before, prepared = self._calibration_before(component), self.prepared(component)
+        if isinstance(prepared, PrepareComponent):
+            return before
+        return CalibrateEqualized(prepared, before, self.feeds, self.recipe.calibration)
+
+    def calibration_notes(self, component: str) -> NoteCalibration:
+        """What is doubtful about the calibration data."""
+        return NoteCalibration(self._calibration_before(component))
+
+    def _calibration_before(self, component: str) -> CalibrateComponent:
+        """What calibration sees before anything is equalized."""
+        recipe = self.recipe
+        needs_moments = recipe.equalize or recipe.weights.rounding is Rounding.GPTQ
+        settings = replace(recipe.calibration, second_moments=needs_moments)
+        return CalibrateComponent(PrepareComponent(self.source, component), self.feeds, settings)
 
     def products_of(self, component: str) -> CalibrateProducts | None:
         """Activation statistics of attention's products, where the recipe quantizes those."""

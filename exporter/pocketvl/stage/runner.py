@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from pocketvl.errors import StageError
@@ -72,9 +73,11 @@ class Plan:
 
     Attributes:
         stages: every stage once; equal stages count as one.
+        wanted: those whose results will be read.
     """
 
     stages: tuple[Stage, ...]
+    wanted: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Result:
         was_cached: whether it was there already.
         ingredients: JSON of name, version, settings, tools, environment and the digests of inputs; no paths,
             no times.
+        is_dropped: whether its files are gone; never of a wanted stage.
     """
 
     stage: Stage
@@ -95,6 +99,10 @@ class Result:
     digest: str
     was_cached: bool
     ingredients: dict[str, object]
+    is_dropped: bool = False
+
+
+_Located = dict[str, tuple[Path | Result, ...]]
 
 
 class Results:
@@ -130,7 +138,7 @@ def plan(stages: Sequence[Stage]) -> Plan:
     problems = _namesakes(ordered) + [problem for stage in ordered for problem in _problems(stage)]
     if problems:
         raise PlanError(list(dict.fromkeys(problems)))
-    return Plan(tuple(ordered))
+    return Plan(tuple(ordered), tuple(stages))
 
 
 def run(
@@ -152,17 +160,63 @@ def run(
             cache cannot be used.
         PocketVLError: what a stage itself raised; its result is not kept.
     """
-    report = progress or (lambda event: None)
     store = Store(cache, verify=verify)
-    known: dict[int, str] = {}
-    done: dict[str, Result] = {}
-    try:
-        for number, stage in enumerate(plan.stages, start=1):
-            desk = _Desk(store, stage, number, len(plan.stages), report)
-            done[_identity(stage, known)] = desk.result(_locate(stage, done, known))
-    finally:
-        store.contents.save()
-    return Results(done)
+    with store.in_use():
+        try:
+            return _Run(store, plan, progress or (lambda event: None)).results()
+        finally:
+            store.contents.save()
+
+
+def drop(results: Results, cache: Path) -> None:
+    """Remove the files of results that need not be kept; where other processes use the cache, nothing.
+
+    Args:
+        results: of `run`; folders of stages that do not keep their results are gone afterwards.
+        cache: where they are.
+    """
+    passing = (result for result in results if not result.stage.keeps)
+    Store(cache).drop((result.stage.name, result.ingredients) for result in passing)
+
+
+class _Run:
+    """A plan being run."""
+
+    def __init__(self, store: Store, plan: Plan, report: Callable[[Event], None]) -> None:
+        self._plan = plan
+        self._known: dict[int, str] = {}
+        self._done: dict[str, Result] = {}
+        self._desks = {
+            self._id(stage): _Desk(store, stage, number, len(plan.stages), report)
+            for number, stage in enumerate(plan.stages, start=1)
+        }
+
+    def results(self) -> Results:
+        """The results of all stages; those of the wanted ones with their files."""
+        for identity, desk in self._desks.items():
+            self._done[identity] = desk.found(self._inputs(desk.stage)) or self._make(identity)
+        for identity in map(self._id, self._plan.wanted):
+            if self._done[identity].is_dropped:
+                self._done[identity] = self._make(identity)
+        return Results(self._done)
+
+    def _make(self, identity: str) -> Result:
+        """Make a result, and before that those that it is made from where their files were dropped."""
+        desk = self._desks[identity]
+        for at in chain.from_iterable(self._inputs(desk.stage).values()):
+            if isinstance(at, Result) and at.is_dropped:
+                needed = self._id(at.stage)
+                self._done[needed] = self._make(needed)
+        return desk.made(self._inputs(desk.stage))
+
+    def _inputs(self, stage: Stage) -> _Located:
+        return {
+            name: tuple(at if isinstance(at, Path) else self._done[self._id(at)] for at in each)
+            for name, each in links(stage).items()
+        }
+
+    def _id(self, stage: Stage) -> str:
+        return _identity(stage, self._known)
 
 
 @dataclass(frozen=True)
@@ -175,29 +229,38 @@ class _Desk:
     total: int
     report: Callable[[Event], None]
 
-    def result(self, inputs: dict[str, tuple[Path | Result, ...]]) -> Result:
+    def found(self, inputs: _Located) -> Result | None:
+        """What is in the cache, if only what its files hashed to."""
+        begin = time.perf_counter()
+        sealed = self.store.find(self.stage.name, self._ingredients(inputs))
+        return None if sealed is None else self._told(sealed, EventKind.CACHED, begin)
+
+    def made(self, inputs: _Located) -> Result:
+        """The result with its files."""
         begin = time.perf_counter()
         ingredients = self._ingredients(inputs)
         sealed = self.store.find(self.stage.name, ingredients)
-        was_cached = sealed is not None
-        if sealed is None:
-            self._say(EventKind.STARTED)
-            sealed = self._made(inputs, ingredients)
-        if self.stage.resumes and is_first():
-            self.store.drop_work(self.stage.name, ingredients)
-        kind = EventKind.CACHED if was_cached else EventKind.DONE
-        self._say(kind, seconds=time.perf_counter() - begin)
-        return Result(self.stage, sealed.folder, sealed.digest, was_cached, sealed.ingredients)
+        if sealed is not None and not sealed.is_dropped:  # after one of its inputs was made again
+            return self._told(sealed, EventKind.CACHED, begin)
+        self._say(EventKind.STARTED)
+        return self._told(self._made(inputs, ingredients), EventKind.DONE, begin)
 
-    def _made(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
+    def _told(self, sealed: Sealed, kind: EventKind, begin: float) -> Result:
+        if self.stage.resumes and is_first():
+            self.store.drop_work(self.stage.name, sealed.ingredients)
+        self._say(kind, seconds=time.perf_counter() - begin)
+        was_cached, digest = kind is EventKind.CACHED, sealed.digest
+        return Result(self.stage, sealed.folder, digest, was_cached, sealed.ingredients, sealed.is_dropped)
+
+    def _made(self, inputs: _Located, ingredients: dict[str, object]) -> Sealed:
         if not is_first():
             return self._follow(inputs, ingredients)
         return self._resume(inputs, ingredients) if self.stage.resumes else self._seal(inputs, ingredients)
 
-    def _follow(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
+    def _follow(self, inputs: _Located, ingredients: dict[str, object]) -> Sealed:
         """Wait for what the launch's first process makes; help where all of them are needed."""
         work, helped = self.store.work_of(self.stage.name, ingredients), not self.stage.resumes
-        while (found := self.store.find(self.stage.name, ingredients)) is None:
+        while (found := self.store.find(self.stage.name, ingredients)) is None or found.is_dropped:
             if not helped and is_called(work):
                 with self.store.draft(self.stage.name) as out:
                     self._run(inputs, out, work)
@@ -206,7 +269,7 @@ class _Desk:
                 time.sleep(_LOOK_AGAIN)  # where the first one fails, the launcher ends us all
         return found
 
-    def _resume(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
+    def _resume(self, inputs: _Located, ingredients: dict[str, object]) -> Sealed:
         """Go on in the stage's work folder, unless another process came to the end there meanwhile."""
         with self.store.work_folder(self.stage.name, ingredients) as work:
             found = self.store.find(self.stage.name, ingredients)
@@ -217,7 +280,7 @@ class _Desk:
 
     def _seal(
         self,
-        inputs: dict[str, tuple[Path | Result, ...]],
+        inputs: _Located,
         ingredients: dict[str, object],
         work: Path | None = None,
     ) -> Sealed:
@@ -229,7 +292,7 @@ class _Desk:
                     raise StageError(f"{self.stage.title}: an input changed while it ran; run it again")
                 return self.store.seal(self.stage.name, ingredients, out)
 
-    def _run(self, inputs: dict[str, tuple[Path | Result, ...]], out: Path, work: Path | None) -> Inputs:
+    def _run(self, inputs: _Located, out: Path, work: Path | None) -> Inputs:
         """Lets the stage write its result into `out`; gives what it was told of its inputs."""
         paths = {
             name: tuple(at if isinstance(at, Path) else at.folder for at in each)
@@ -244,7 +307,7 @@ class _Desk:
             self.stage.run(source, out)
         return source
 
-    def _ingredients(self, inputs: dict[str, tuple[Path | Result, ...]]) -> dict[str, object]:
+    def _ingredients(self, inputs: _Located) -> dict[str, object]:
         def digest(at: Path | Result) -> str:
             return self.store.contents.of(at) if isinstance(at, Path) else at.digest
 
@@ -287,15 +350,6 @@ def _stage_errors(stage: Stage, out: Path) -> Iterator[None]:
         if not isinstance(error, PocketVLError):
             error.add_note(f"while running the stage {stage.title}")
         raise
-
-
-def _locate(
-    stage: Stage, done: dict[str, Result], known: dict[int, str]
-) -> dict[str, tuple[Path | Result, ...]]:
-    return {
-        name: tuple(at if isinstance(at, Path) else done[_identity(at, known)] for at in each)
-        for name, each in links(stage).items()
-    }
 
 
 def _ordered(stages: Sequence[Stage]) -> list[Stage]:

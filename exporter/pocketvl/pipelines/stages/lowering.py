@@ -10,9 +10,9 @@ from typing import ClassVar
 from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.files import description_files
 from pocketvl.lower.backends import TOOLS, backend_of
+from pocketvl.pipelines.stages.calibrating import EqualizeComponent
 from pocketvl.pipelines.stages.components import (
     TORCH,
-    EqualizeComponent,
     PrepareComponent,
     open_component,
     segments_of,
@@ -58,7 +58,7 @@ class LowerGraph(GraphStage):
         in_blocks: whether attention computes its products block by block, so that each can be quantized.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     tools: ClassVar[tuple[str, ...]] = (*TORCH, *TOOLS)
 
     prepared: PrepareComponent | EqualizeComponent | TrainedComponent

@@ -1,0 +1,188 @@
+"""What calibration sees of a component, and the equalization that follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import TypeAdapter
+
+from pocketvl.families.base import example_inputs
+from pocketvl.families.layers.segments import Blocks
+from pocketvl.network.specification import Range
+from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.pipelines.stages.components import (
+    TORCH,
+    WEIGHTS_FILE,
+    CalibrationFeeds,
+    Feeds,
+    OfComponent,
+    PrepareComponent,
+    open_component,
+    segments_of,
+)
+from pocketvl.quantize.equalized import EQUALIZED_FILE, read_equalized, save_equalized
+from pocketvl.stage import Inputs, Stage, link_or_copy
+
+if TYPE_CHECKING:
+    from pocketvl.observe.calibration import Calibration
+
+BATCH = 16
+"""Samples at a time: one large product of matrices takes less time than many small ones."""
+_BEFORE = "before"
+_INPUTS_FILE = "inputs.json"
+_WARNINGS_FILE = "warnings.json"
+
+
+@dataclass(frozen=True)
+class CalibrateComponent(OfComponent, Stage):
+    """Activation statistics of a prepared component's layers."""
+
+    version: ClassVar[int] = 3
+    tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
+    keeps: ClassVar[bool] = False
+
+    prepared: PrepareComponent
+    feeds: CalibrationFeeds
+    settings: CalibrationSettings = field(default_factory=CalibrationSettings)
+
+    @property
+    def title(self) -> str:
+        return f"calibrate {self.component}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.observe.calibrate import calibrate
+
+        module = open_component(self.source, self.component, source["prepared"]).module
+        feeds = Feeds(source["feeds"], self.component, BATCH)
+        calibrate(module, feeds, self.settings, source.progress).save(out)
+
+
+@dataclass(frozen=True)
+class EqualizeComponent(OfComponent, Stage):
+    """One prepared component with outlier channels equalized: its weights, and what they are scaled by."""
+
+    version: ClassVar[int] = 3
+    tools: ClassVar[tuple[str, ...]] = TORCH
+    keeps: ClassVar[bool] = False
+
+    prepared: PrepareComponent
+    calibration: CalibrateComponent
+
+    @property
+    def title(self) -> str:
+        return f"equalize {self.component}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.observe.calibration import Calibration
+        from pocketvl.quantize.equalize import equalize_
+
+        component = open_component(self.source, self.component, source["prepared"])
+        seen = Calibration.load(source["calibration"])
+        decided = equalize_(component.module, example_inputs(component), seen, progress=source.progress)
+        save_equalized(decided, out)
+        link_or_copy(source["prepared"] / WEIGHTS_FILE, out / WEIGHTS_FILE)
+
+
+@dataclass(frozen=True)
+class CalibrateEqualized(OfComponent, Stage):
+    """Activation statistics of an equalized component: what was seen before, and the ranges that changed."""
+
+    tools: ClassVar[tuple[str, ...]] = TORCH
+    keeps: ClassVar[bool] = False
+
+    prepared: EqualizeComponent
+    calibration: CalibrateComponent
+    feeds: CalibrationFeeds
+    settings: CalibrationSettings
+
+    @property
+    def title(self) -> str:
+        return f"calibrate {self.component} as equalized"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.observe.calibrate import input_ranges
+
+        moved = [each for each in read_equalized(source["prepared"]) if each.factors is not None]
+        ranges: dict[str, Range] = {}
+        if moved:
+            module = open_component(self.source, self.component, source["prepared"]).module
+            feeds = Feeds(source["feeds"], self.component, BATCH)
+            readers = [each.linears[0] for each in moved]
+            ranges = input_ranges(module, feeds, readers, self.settings, source.progress)
+        document = {name: dataclasses.asdict(seen) for name, seen in ranges.items()}
+        (out / _INPUTS_FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        link_or_copy(source["prepared"] / EQUALIZED_FILE, out / EQUALIZED_FILE)
+        (out / _BEFORE).mkdir()
+        for path in source["calibration"].iterdir():
+            link_or_copy(path, out / _BEFORE / path.name)
+
+
+def read_calibration(folder: Path) -> Calibration:
+    """Read the result of `CalibrateComponent` or `CalibrateEqualized`."""
+    from pocketvl.observe.calibration import Calibration
+    from pocketvl.quantize.equalize import equalized_calibration
+
+    if not (folder / _BEFORE).is_dir():
+        return Calibration.load(folder)
+    text = (folder / _INPUTS_FILE).read_text(encoding="utf-8")
+    inputs = TypeAdapter(dict[str, Range]).validate_json(text)
+    return equalized_calibration(Calibration.load(folder / _BEFORE), read_equalized(folder), inputs)
+
+
+@dataclass(frozen=True)
+class NoteCalibration(Stage):
+    """What is doubtful about the samples that a component was calibrated with."""
+
+    calibration: CalibrateComponent
+
+    @property
+    def component(self) -> str:
+        """The component's name."""
+        return self.calibration.component
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.observe.calibration import read_warnings
+
+        text = json.dumps(read_warnings(source["calibration"]), indent=1)
+        (out / _WARNINGS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_notes(folder: Path) -> tuple[str, ...]:
+    """Read the result of `NoteCalibration`, a line each."""
+    return tuple(json.loads((folder / _WARNINGS_FILE).read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class CalibrateProducts(OfComponent, Stage):
+    """Activation statistics of attention's products in a component.
+
+    Attributes:
+        blocks: of which products: whole ones, or which of their blocks.
+    """
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = TORCH
+
+    prepared: PrepareComponent | EqualizeComponent
+    feeds: CalibrationFeeds
+    settings: CalibrationSettings
+    blocks: Blocks
+
+    @property
+    def title(self) -> str:
+        return f"calibrate the products of {self.component}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.observe.calibration import Calibration
+        from pocketvl.quantize.products import calibrate_products
+
+        component = open_component(self.source, self.component, source["prepared"])
+        feeds, segments = Feeds(source["feeds"], self.component), segments_of(component)
+        seen = calibrate_products(
+            component.module, feeds, self.settings, segments, self.blocks, source.progress
+        )
+        Calibration({}, seen).save(out)
