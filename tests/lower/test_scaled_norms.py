@@ -89,7 +89,9 @@ def equalised() -> Equalised:
     decided: tuple[Equalized, ...] = ()
     for kind in ("plain", "equal"):
         if kind == "equal":
-            seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
+            settings = CalibrationSettings(second_moments=True)
+            linears = [name for name, child in module.named_modules() if isinstance(child, nn.Linear)]
+            seen = calibrate(module, feeds, settings, kept=linears)
             decided = equalize_(module, example, seen)
         export_onnx(module, {"ids": example}, folder / f"{kind}.onnx")
         export_tflite(module, {"ids": example}, folder / f"{kind}.tflite")

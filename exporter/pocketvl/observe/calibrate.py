@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
-from pocketvl.network.specification import Range
 from pocketvl.observe.calibration import Calibration, LayerCalibration
 from pocketvl.observe.observer import TensorObserver
 from pocketvl.observe.settings import CalibrationSettings, Observer
@@ -39,6 +38,9 @@ LAYERS = (nn.Linear, nn.Conv2d)
 Feed = NDArray[Any] | tuple[NDArray[Any], ...]
 
 FEW_SAMPLES = 32
+# Of one sample, positions that count for second moments, and those that are kept; spread evenly.
+_MOST_MULTIPLIED, _MOST_KEPT = 32, 8
+_PANEL = 512  # columns of a second moment that are computed at a time: those to their left are known
 MOST_DIGESTS = 65_536
 _SETTINGS = CalibrationSettings()
 
@@ -48,10 +50,11 @@ def calibrate(
     feeds: Iterable[Feed],
     settings: CalibrationSettings = _SETTINGS,
     progress: Progress | None = None,
+    kept: Collection[str] = (),
 ) -> Calibration:
     """Run a module and observe the inputs and outputs of every linear and convolution.
 
-    What is kept does not grow with the samples. Layers that read the same tensor in the first forward must do
+    What is held does not grow with the samples. Layers that read the same tensor in the first forward must do
     so in all, as in whatever can be exported.
 
     Args:
@@ -60,13 +63,14 @@ def calibrate(
             for a module of several inputs; read once.
         settings: what is looked for.
         progress: called after each feed.
+        kept: names of linears of whose input some vectors are kept; these grow with the samples.
 
     Raises:
         DataError: no samples, values that are not finite, a layer that never ran, or layers that read the
             same tensor in one forward and not in another.
     """
     layers = {name: child for name, child in module.named_modules() if isinstance(child, LAYERS)}
-    watch, samples = _Watch(layers, settings), _Samples()
+    watch, samples = _Watch(layers, settings, kept), _Samples()
     with torch.no_grad(), watch.hooked():  # not inference_mode: its tensors do not say that they were changed
         for inputs in _read(feeds, progress):
             watch.begin(samples.count(inputs))
@@ -75,46 +79,6 @@ def calibrate(
     if samples.seen == 0:
         raise DataError("calibration needs at least one sample, and got none")
     return Calibration(watch.result(), warnings=(*samples.warnings(), *watch.warnings()))
-
-
-def input_ranges(
-    module: nn.Module,
-    feeds: Iterable[Feed],
-    layers: Iterable[str],
-    settings: CalibrationSettings = _SETTINGS,
-    progress: Progress | None = None,
-) -> dict[str, Range]:
-    """The ranges of what goes into some layers of a module, and nothing else of it.
-
-    Args:
-        module: in eval mode; left as it is.
-        feeds: as those of `calibrate`.
-        layers: their names.
-        settings: how ranges are chosen.
-        progress: called after each feed.
-
-    Raises:
-        DataError: no samples, values that are not finite, or a layer that never ran.
-    """
-    seen = {name: TensorObserver(f"the input of {name}", settings) for name in layers}
-    samples = 1
-
-    def hook(observer: TensorObserver) -> Any:
-        return lambda layer, args, kwargs: observer.observe(_input_of(args, kwargs), samples)
-
-    handles = [
-        module.get_submodule(name).register_forward_pre_hook(hook(each), with_kwargs=True)
-        for name, each in seen.items()
-    ]
-    try:
-        with torch.no_grad():
-            for inputs in _read(feeds, progress):
-                samples = _samples_of(inputs)
-                module(*(torch.from_numpy(np.array(values)) for values in inputs))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: each.range() for name, each in seen.items()}
 
 
 def _read(feeds: Iterable[Feed], progress: Progress | None) -> Iterator[tuple[NDArray[Any], ...]]:
@@ -178,12 +142,14 @@ class _Samples:
 class _Input:
     """Streaming statistics of a layer's input."""
 
-    def __init__(self, name: str, layer: nn.Module, settings: CalibrationSettings) -> None:
+    def __init__(self, name: str, layer: nn.Module, settings: CalibrationSettings, keeps: bool) -> None:
         self.layer = layer
+        self._kept: list[torch.Tensor] | None = [] if keeps else None
         self.observer = TensorObserver(f"the input of {name}", settings)
         self.count = 0
         self._sum = np.zeros(0)
         self._moment: torch.Tensor | None = None
+        self._multiplied = 0
         grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
         self._wants_moment = settings.second_moments and not grouped
         self._ends: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -203,7 +169,9 @@ class _Input:
                 before = self._ends or (low, high)
                 self._ends = torch.minimum(before[0], low), torch.maximum(before[1], high)
             if self._wants_moment:
-                self._multiply(rows.float())
+                self._multiply(_spread(rows, _MOST_MULTIPLIED * samples).float())
+            if self._kept is not None:
+                self._kept.append(_spread(rows, _MOST_KEPT * samples).clone())
 
     def result(self) -> LayerCalibration:
         """The statistics, without a range of the output. Call once: the moments are divided in place.
@@ -213,8 +181,9 @@ class _Input:
         """
         seen = self.observer.range()
         low, high = (None, None) if self._ends is None else (end.double().numpy() for end in self._ends)
-        moment = None if self._moment is None else self._moment.div_(self.count).numpy()
-        return LayerCalibration(seen, seen, self._sum / self.count, moment, low, high, self.count)
+        kept = None if self._kept is None else torch.cat(self._kept).numpy()
+        mean = self._sum / self.count
+        return LayerCalibration(seen, seen, mean, self._mean_product(), low, high, self.count, kept)
 
     def constant_channels(self) -> tuple[int, int]:
         """The number of a linear's input channels that never changed, and of all.
@@ -228,9 +197,27 @@ class _Input:
         return int((low == high).sum()), len(low)
 
     def _multiply(self, rows: torch.Tensor) -> None:
+        """Add products of columns to the upper right of the moment, panel by panel."""
         if self._moment is None:
             self._moment = torch.zeros(rows.shape[1], rows.shape[1])
-        self._moment.addmm_(rows.T, rows)
+        for start in range(0, rows.shape[1], _PANEL):
+            panel = slice(start, start + _PANEL)
+            self._moment[panel, start:].addmm_(rows[:, panel].T, rows[:, start:])
+        self._multiplied += len(rows)
+
+    def _mean_product(self) -> NDArray[np.float32] | None:
+        if self._moment is None:
+            return None
+        for start in range(_PANEL, len(self._moment), _PANEL):
+            panel = slice(start, start + _PANEL)
+            self._moment[panel, :start] = self._moment[:start, panel].T
+        moment: NDArray[np.float32] = self._moment.div_(self._multiplied).numpy()
+        return moment
+
+
+def _spread(rows: torch.Tensor, most: int) -> torch.Tensor:
+    """At most so many rows, evenly spread."""
+    return rows[:: -(-len(rows) // most)]
 
 
 def _rows(layer: nn.Module, values: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -256,9 +243,11 @@ class _Watch:
     after the first forward; until then each has its own.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], settings: CalibrationSettings) -> None:
+    def __init__(
+        self, layers: Mapping[str, nn.Module], settings: CalibrationSettings, kept: Collection[str]
+    ) -> None:
         self._layers = layers
-        self._inputs = {name: _Input(name, layer, settings) for name, layer in layers.items()}
+        self._inputs = {name: _Input(name, layer, settings, name in kept) for name, layer in layers.items()}
         self._outputs = {name: TensorObserver(f"the output of {name}", settings) for name in layers}
         self._leaders: dict[str, str] | None = None
         self._samples = 0

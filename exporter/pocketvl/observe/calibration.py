@@ -17,7 +17,7 @@ from pocketvl.network.specification import Range
 SCHEMA_VERSION = 3
 _TENSORS = "seen.safetensors"
 _RANGES = "ranges.json"
-_ARRAYS = ("input_mean", "second_moment", "low", "high")
+_ARRAYS = ("input_mean", "second_moment", "low", "high", "kept")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class LayerCalibration:
         low: float64 [inputs]: the least value of each input of a linear; None for convolutions.
         high: float64 [inputs]: the greatest.
         count: how many vectors of inputs were seen.
+        kept: float32 [vectors, inputs], some of them, where that was asked for.
     """
 
     input: Range
@@ -46,6 +47,7 @@ class LayerCalibration:
     low: NDArray[np.float64] | None = None
     high: NDArray[np.float64] | None = None
     count: int = 0
+    kept: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,6 @@ from pocketvl.network.precisions import PLANS, QUANTIZED, Storage, WeightGrids
 from pocketvl.network.specification import LayerSpec
 from pocketvl.pipelines.stages.calibrating import (
     CalibrateComponent,
-    CalibrateEqualized,
     CalibrateProducts,
     EqualizeComponent,
     NoteCalibration,
@@ -126,28 +125,22 @@ class VariantStages:
         """A component ready to be lowered in float, or quantized."""
         prepared = PrepareComponent(self.source, component)
         return (
-            EqualizeComponent(prepared, self._calibration_before(component))
+            EqualizeComponent(prepared, self.calibration_of(component))
             if self.is_quantized and self.recipe.equalize
             else prepared
         )
 
-    def calibration_of(self, component: str) -> CalibrateComponent | CalibrateEqualized:
-        """Activation statistics of a component's layers on the calibration data."""
-        before, prepared = self._calibration_before(component), self.prepared(component)
-        if isinstance(prepared, PrepareComponent):
-            return before
-        return CalibrateEqualized(prepared, before, self.feeds, self.recipe.calibration)
-
-    def calibration_notes(self, component: str) -> NoteCalibration:
-        """What is doubtful about the calibration data."""
-        return NoteCalibration(self._calibration_before(component))
-
-    def _calibration_before(self, component: str) -> CalibrateComponent:
-        """What calibration sees before anything is equalized."""
+    def calibration_of(self, component: str) -> CalibrateComponent:
+        """Activation statistics of a component's layers on the calibration data, before it is equalized."""
         recipe = self.recipe
         needs_moments = recipe.equalize or recipe.weights.rounding is Rounding.GPTQ
         settings = replace(recipe.calibration, second_moments=needs_moments)
-        return CalibrateComponent(PrepareComponent(self.source, component), self.feeds, settings)
+        prepared = PrepareComponent(self.source, component)
+        return CalibrateComponent(prepared, self.feeds, settings, recipe.equalize)
+
+    def calibration_notes(self, component: str) -> NoteCalibration:
+        """What is doubtful about the calibration data."""
+        return NoteCalibration(self.calibration_of(component))
 
     def products_of(self, component: str) -> CalibrateProducts | None:
         """Activation statistics of attention's products, where the recipe quantizes those."""

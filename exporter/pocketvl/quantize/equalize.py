@@ -4,7 +4,7 @@ them grow the weights against it.
 An activation's grid has one step for all channels, so that a few large ones leave little of it to the rest;
 weights' grids have one step an output channel, with the same trouble across inputs. Which of both suffers
 more differs from LayerNorm to LayerNorm, so that the strength is searched for each, by the error to be
-expected. All that takes is what calibration saw of the linears' inputs.
+expected, from what calibration saw of the linears' inputs.
 
 Source: Xiao et al., 2022, "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
 Models", arXiv 2211.10438, equations 3 and 4.
@@ -12,7 +12,7 @@ Models", arXiv 2211.10438, equations 3 and 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,8 @@ from torch import nn
 from pocketvl.errors import DataError
 from pocketvl.network.specification import ACTIVATION_8, Granularity, GridSpec, Range, Scheme
 from pocketvl.observe.calibration import Calibration, LayerCalibration
+from pocketvl.observe.observer import TensorObserver
+from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.quantize.arithmetic import activation_grid
 from pocketvl.quantize.equalized import Equalized
 from pocketvl.quantize.fold import norm_readers
@@ -42,12 +44,15 @@ more.
 # A channel that reaches less than this part of the farthest one is below a step of a grid for both; were it
 # scaled up to the others, what calibration has not seen of it would go out of range.
 _LEAST_REACH = 1e-3
+_MOST_OUTPUTS = 256  # of a linear, by which strengths are compared; spread evenly
+_SETTINGS = CalibrationSettings()
 
 
 def equalize_(
     module: nn.Module,
     example: torch.Tensor | tuple[torch.Tensor, ...],
     calibration: Calibration,
+    settings: CalibrationSettings = _SETTINGS,
     bits: int = 8,
     progress: Progress | None = None,
 ) -> tuple[Equalized, ...]:
@@ -59,7 +64,8 @@ def equalize_(
     Args:
         module: in eval mode; changed in place.
         example: its input, or a tuple of its inputs.
-        calibration: of the module, with second moments.
+        calibration: of the module, with second moments, and some vectors of what `norm_readers` says is read.
+        settings: how ranges are chosen.
         bits: of the weights' grids; activations have 8.
         progress: called after each LayerNorm.
 
@@ -74,8 +80,11 @@ def equalize_(
     decided = []
     for index, readers in enumerate(found):
         weights = [module.get_submodule(name).get_parameter("weight").detach() for name in readers.linears]
-        found_best = _search(weights, _seen_by(readers.linears, calibration), grid)
-        decided.append(Equalized(readers.norm, readers.linears, *found_best))
+        seen = _seen_by(readers.linears, calibration)
+        strength, before, after, factors = _search(weights, seen, grid)
+        told = None if factors is None else tuple(factors.tolist())
+        ends = None if factors is None else _range(seen, factors, settings)
+        decided.append(Equalized(readers.norm, readers.linears, strength, before, after, told, ends))
         apply_equalization_(module, decided[-1])
         if progress is not None:
             progress(index + 1, len(found), "equalization")
@@ -101,24 +110,20 @@ def apply_equalization_(module: nn.Module, decided: Equalized) -> None:
             weight.copy_(weight.double() * factors)
 
 
-def equalized_calibration(
-    before: Calibration, decided: Iterable[Equalized], inputs: Mapping[str, Range]
-) -> Calibration:
+def equalized_calibration(before: Calibration, decided: Iterable[Equalized]) -> Calibration:
     """What calibration would see of an equalized module.
 
     Args:
         before: what it saw of the module before.
         decided: what was equalized.
-        inputs: of each equalized LayerNorm, by the first of its linears, the range of what goes into them,
-            seen anew: it follows from nothing that was kept.
     """
     layers = dict(before.layers)
     for each in decided:
-        if each.factors is None:
+        if each.factors is None or each.input is None:
             continue
         seen = _divided(layers[each.linears[0]], np.array(each.factors))  # one for all, who read the same
         for name in each.linears:
-            layers[name] = replace(seen, input=inputs[each.linears[0]], output=layers[name].output)
+            layers[name] = replace(seen, input=each.input, output=layers[name].output)
     return replace(before, layers=layers)
 
 
@@ -134,7 +139,24 @@ def _divided(seen: LayerCalibration, factors: Floats) -> LayerCalibration:
         second_moment=seen.second_moment / products,
         low=seen.low / factors,
         high=seen.high / factors,
+        kept=None,
     )
+
+
+def _range(seen: LayerCalibration, factors: Floats, settings: CalibrationSettings) -> Range:
+    """The range of inputs divided by factors: by the vectors that were kept, within the ends of all."""
+    assert seen.kept is not None
+    observer = TensorObserver("an equalized input", settings)
+    observer.observe(torch.from_numpy(seen.kept / factors.astype(np.float32)))
+    observer.observe(torch.tensor(_ends(seen, factors)))
+    return observer.range()
+
+
+def _ends(seen: LayerCalibration, factors: Floats) -> tuple[float, float]:
+    """The least and the greatest value of inputs divided by factors."""
+    assert seen.low is not None
+    assert seen.high is not None
+    return float((seen.low / factors).min()), float((seen.high / factors).max())
 
 
 def equalizing_factors(
@@ -186,51 +208,56 @@ def _log_reach(reach: NDArray[np.floating]) -> Floats:
 def _seen_by(linears: tuple[str, ...], calibration: Calibration) -> LayerCalibration:
     """What calibration saw of the inputs that these linears share."""
     seen = calibration.layers.get(linears[0])
-    if seen is None or seen.second_moment is None or seen.low is None:
-        raise DataError(f"calibration has not seen {linears[0]} with second moments; it cannot be equalized")
+    if seen is None or seen.second_moment is None or seen.kept is None:
+        raise DataError(
+            f"{linears[0]} cannot be equalized: calibration kept no second moments or vectors of it"
+        )
     return seen
 
 
 def expected_error(
     weights: Iterable[torch.Tensor],
+    energies: Iterable[float],
     seen: LayerCalibration,
     factors: Floats,
     grid: GridSpec,
-    correlated: bool = True,
 ) -> float:
     """The error of linears in static int8, with channels divided and weights multiplied by factors.
 
-    With W' the multiplied weights, dW' their rounding, H' the second moment of the divided input and D the
-    step of its grid, a linear's output is off by tr(dW' H' dW'^T) + D^2 / 12 * |W'|^2 in the mean square: the
-    roundings are taken to be independent, and that of the input to be uniform within a step.
+    With W' the multiplied weights, dW' their rounding, x' the divided input and D the step of its grid, a
+    linear's output is off by E|dW' x'|^2 + D^2 / 12 * |W'|^2 in the mean square. All roundings are taken to
+    be independent, so that of x' the mean squares are enough, and that of the input to be uniform within a
+    step.
 
     Args:
-        weights: of each linear float32 [outputs, channels].
+        weights: of each linear float32 [outputs, channels]; a part of the outputs will do.
+        energies: of each linear the mean square of its output without a bias, as `output_energy` gives it.
         seen: of what the linears read.
         factors: [channels].
         grid: of the weights, symmetric and per channel.
-        correlated: False to take the roundings of an output's weights for independent of each other, too:
-            then the diagonal of H' is enough, which is quick and, over the outputs of a linear, close.
 
     Returns:
         Squared errors, in parts of the mean square of each linear's output, summed over the linears.
     """
     assert seen.second_moment is not None
-    assert seen.low is not None
-    assert seen.high is not None
-    moment, spread = torch.from_numpy(seen.second_moment), torch.from_numpy(factors).float()
-    ends = Range(float((seen.low / factors).min()), float((seen.high / factors).max()))
-    step = activation_grid(ends, ACTIVATION_8.bits).scale
+    spread, square = torch.from_numpy(factors).float(), torch.from_numpy(seen.second_moment.diagonal().copy())
+    step = activation_grid(Range(*_ends(seen, factors)), ACTIVATION_8.bits).scale
     total = 0.0
-    for weight in weights:
-        energy = _mean_square(weight, moment)
+    for weight, energy in zip(weights, energies, strict=True):
         if energy <= 0:  # whatever comes of it, it is 0 before and after
             continue
         scaled = weight * spread
         rounding = (_rounded(scaled, grid) - scaled) / spread  # of the weights as they were
-        noise = _mean_square(rounding, moment if correlated else moment.diagonal())
-        total += (noise + step**2 / 12 * float(scaled.square().sum(dtype=torch.float64))) / energy
+        noise = float((rounding.square_() @ square).sum(dtype=torch.float64))
+        noise += step**2 / 12 * float(scaled.square_().sum(dtype=torch.float64))
+        total += noise / energy
     return total
+
+
+def output_energy(weight: torch.Tensor, seen: LayerCalibration) -> float:
+    """The mean square of what a linear with weights [outputs, channels] makes of what was seen."""
+    assert seen.second_moment is not None
+    return float(((weight @ torch.from_numpy(seen.second_moment)) * weight).sum(dtype=torch.float64))
 
 
 def _rounded(weights: torch.Tensor, grid: GridSpec) -> torch.Tensor:
@@ -240,26 +267,18 @@ def _rounded(weights: torch.Tensor, grid: GridSpec) -> torch.Tensor:
     return (weights / scale).round_().mul_(scale)
 
 
-def _mean_square(rows: torch.Tensor, moment: torch.Tensor) -> float:
-    """tr(rows moment rows^T), the mean of |rows x|^2; of a moment [channels], that of uncorrelated x."""
-    weighed = rows @ moment if moment.ndim == 2 else rows * moment
-    return float(weighed.mul_(rows).sum(dtype=torch.float64))
-
-
 def _search(
     weights: list[torch.Tensor], seen: LayerCalibration, grid: GridSpec
-) -> tuple[float | None, float, float, tuple[float, ...] | None]:
-    """Strength, expected errors before and after, and factors for a LayerNorm with linears of these weights.
-
-    Strengths are compared by the quick estimate; what the best of them gains, by the exact one.
-    """
-    untouched = np.ones(len(seen.input_mean))
-    before = expected_error(weights, seen, untouched, grid)
-    reach = channel_reach(seen)
+) -> tuple[float | None, float, float, Floats | None]:
+    """Strength, expected errors before and after, and factors, for linears of these weights."""
     weight_reach = torch.stack([weight.abs().amax(dim=0) for weight in weights]).amax(dim=0).double().numpy()
+    tried = [weight[:: -(-len(weight) // _MOST_OUTPUTS)].contiguous() for weight in weights]
+    energies = [output_energy(weight, seen) for weight in tried]
+    before = expected_error(tried, energies, seen, np.ones(len(seen.input_mean)), grid)
+    reach = channel_reach(seen)
     choices = [equalizing_factors(reach, weight_reach, strength) for strength in STRENGTHS]
-    best = int(np.argmin([expected_error(weights, seen, each, grid, correlated=False) for each in choices]))
-    after = expected_error(weights, seen, choices[best], grid)
-    if after > (1 - LEAST_GAIN) * before or before == 0:
+    errors = [expected_error(tried, energies, seen, factors, grid) for factors in choices]
+    best = int(np.argmin(errors))
+    if errors[best] > (1 - LEAST_GAIN) * before or before == 0:
         return None, before, before, None
-    return STRENGTHS[best], before, after, tuple(choices[best].tolist())
+    return STRENGTHS[best], before, errors[best], choices[best]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from pocketvl.network.specification import Range
+
 EQUALIZED_FILE = "equalized.json"
 
 
@@ -26,6 +28,7 @@ class Equalized:
         error_after: the same with what was decided.
         factors: by how much each channel was divided, and the weights that read it multiplied; None where all
             was left as it is.
+        input: the range of what goes into the linears afterwards; None where that is as it was.
     """
 
     norm: str
@@ -34,6 +37,7 @@ class Equalized:
     error_before: float
     error_after: float
     factors: tuple[float, ...] | None = None
+    input: Range | None = None
 
 
 def save_equalized(decided: Iterable[Equalized], folder: Path) -> None:

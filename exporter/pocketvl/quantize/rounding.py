@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cholesky
 
 from pocketvl.errors import DataError
 from pocketvl.network.integers import spread
-from pocketvl.network.specification import MOST_BITS, Granularity, GridSpec
+from pocketvl.network.specification import MOST_BITS, Granularity, GridSpec, Scheme
 from pocketvl.quantize.arithmetic import (
     Doubles,
     Floats,
@@ -36,7 +35,7 @@ __all__ = [
     "round_weights",
 ]
 
-_CLIPPINGS = 40
+_CLIPPINGS, _APART_8 = 40, 5
 # The least share of the largest weight that a grid still reaches; with fewer bits, more is worth clipping.
 _LEAST_REACH, _LEAST_REACH_8 = 0.3, 0.5
 # Weights that are searched at a time, so that they stay in the cores' caches.
@@ -105,27 +104,42 @@ def _search(
     spec: GridSpec,
 ) -> Floats:
     """Of channels [n, groups, size], the best scales [n, groups]; the widest among equals."""
-    lowest_error = np.full(widest.shape, np.inf, np.float32)
-    best = widest.copy()
     exact, weighed = torch.from_numpy(values), torch.from_numpy(importance)
     low, high = (torch.from_numpy(end.astype(np.float32)) for end in ends)
     buffer = torch.empty_like(exact)
     share = (spec.bits - 2) / (MOST_BITS - 2)
-    end = _LEAST_REACH + (_LEAST_REACH_8 - _LEAST_REACH) * share
-    for reach in np.linspace(1.0, end, _CLIPPINGS):
-        scale = widest * reach
+    reaches = np.linspace(1.0, _LEAST_REACH + (_LEAST_REACH_8 - _LEAST_REACH) * share, _CLIPPINGS)
+    best, lowest_error = np.zeros(widest.shape, np.intp), np.full(widest.shape, np.inf, np.float32)
+
+    def scales(chosen: NDArray[np.intp]) -> Floats:
+        scale = widest * reaches[chosen]
         if spec.granularity is Granularity.PER_GROUP:
-            scale = group_scale(scale)
+            return group_scale(scale)
+        bounded: Floats = np.maximum(scale, least).astype(np.float32)
+        return bounded
+
+    def consider(chosen: NDArray[np.intp]) -> None:
+        nonlocal best, lowest_error
+        steps = torch.from_numpy(scales(chosen))[..., None]
+        torch.div(exact, steps, out=buffer).round_()
+        if spec.scheme is Scheme.SYMMETRIC:  # ends are the same for all, which takes a fraction of the time
+            buffer.clamp_(spec.lowest, spec.highest)
         else:
-            scale = np.maximum(scale, least).astype(np.float32)
-        steps = torch.from_numpy(scale)[..., None]
-        torch.div(exact, steps, out=buffer).round_().clamp_(low, high)
+            buffer.clamp_(low, high)
         buffer.mul_(steps).sub_(exact).square_()
         error = torch.einsum("cgi,gi->cg", buffer, weighed).numpy()
         better = error < lowest_error
         lowest_error = np.where(better, error, lowest_error)
-        best = np.where(better, scale, best)
-    return best
+        best = np.where(better, chosen, best)
+
+    # With many steps the error changes slowly, so that every fifth share and those around the best will do.
+    apart = _APART_8 if spec.bits == MOST_BITS else 1
+    for index in range(0, _CLIPPINGS, apart):
+        consider(np.full(widest.shape, index))
+    around = best
+    for offset in range(1 - apart, apart):
+        consider(np.clip(around + offset, 0, _CLIPPINGS - 1))
+    return scales(best)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,15 +182,14 @@ def error_feedback(second_moment: NDArray[np.floating]) -> Feedback:
     turned = second_moment[np.ix_(order[::-1], order[::-1])]
     damping = _DAMPING
     while damping <= _MOST_DAMPING:
-        damped = turned.astype(np.float64)
-        np.einsum("ii->i", damped)[:] += np.where(alive[order[::-1]], damping * mean, mean)
-        try:
-            factor = cholesky(damped, lower=True, overwrite_a=True, check_finite=False)[::-1, ::-1]
-        except LinAlgError:
+        damped = torch.from_numpy(turned).clone()
+        damped.diagonal().add_(torch.from_numpy(np.where(alive[order[::-1]], damping * mean, mean)))
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if failed:
             damping *= 10
             continue
-        shares = (factor / np.diagonal(factor)).astype(np.float32)
-        return Feedback(order, np.ascontiguousarray(np.triu(shares, 1)))
+        shares = factor.flip(0, 1)
+        return Feedback(order, shares.div_(shares.diagonal().clone()).triu_(1).float().numpy())
     raise DataError("a second moment of inputs is not positive semidefinite; calibrate again")
 
 
@@ -232,7 +245,7 @@ def _round_in_order(
 ) -> NDArray[np.int16]:
     """GPTQ of [channels, inputs], on scales `steps` of that shape, within ends that broadcast to it."""
     order, shares = feedback.order, feedback.shares
-    low, high = (np.broadcast_to(end, weights.shape).T[order] for end in ends)
+    low, high = (np.broadcast_to(end, weights.shape).T[order].astype(np.float32) for end in ends)
     # One input's weights of all channels lie side by side: [inputs, channels].
     wanted, steps = (np.ascontiguousarray(values.T[order]) for values in (weights, steps))
     errors, rounded = np.zeros_like(wanted), np.empty(wanted.shape, np.int16)
@@ -241,7 +254,8 @@ def _round_in_order(
         aims = wanted[block] + _product(shares[:start, block].T, errors[:start])
         for at, aim in enumerate(aims, start):
             aim += shares[start:at, at] @ errors[start:at]
-            rounded[at] = integers = np.clip(np.rint(aim / steps[at]), low[at], high[at])
+            integers = np.rint(aim / steps[at])
+            rounded[at] = np.minimum(np.maximum(integers, low[at], out=integers), high[at], out=integers)
             errors[at] = wanted[at] - integers * steps[at]
     result = np.empty_like(rounded)
     result[order] = rounded

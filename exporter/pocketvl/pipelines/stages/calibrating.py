@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
-
-from pydantic import TypeAdapter
+from typing import ClassVar
 
 from pocketvl.families.base import example_inputs
 from pocketvl.families.layers.segments import Blocks
-from pocketvl.network.specification import Range
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.pipelines.stages.components import (
     TORCH,
@@ -24,22 +20,21 @@ from pocketvl.pipelines.stages.components import (
     open_component,
     segments_of,
 )
-from pocketvl.quantize.equalized import EQUALIZED_FILE, read_equalized, save_equalized
+from pocketvl.quantize.equalized import save_equalized
 from pocketvl.stage import Inputs, Stage, link_or_copy
-
-if TYPE_CHECKING:
-    from pocketvl.observe.calibration import Calibration
 
 BATCH = 16
 """Samples at a time: one large product of matrices takes less time than many small ones."""
-_BEFORE = "before"
-_INPUTS_FILE = "inputs.json"
 _WARNINGS_FILE = "warnings.json"
 
 
 @dataclass(frozen=True)
 class CalibrateComponent(OfComponent, Stage):
-    """Activation statistics of a prepared component's layers."""
+    """Activation statistics of a prepared component's layers.
+
+    Attributes:
+        equalizes: whether they have to be enough to equalize it.
+    """
 
     version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
@@ -48,6 +43,7 @@ class CalibrateComponent(OfComponent, Stage):
     prepared: PrepareComponent
     feeds: CalibrationFeeds
     settings: CalibrationSettings = field(default_factory=CalibrationSettings)
+    equalizes: bool = False
 
     @property
     def title(self) -> str:
@@ -55,10 +51,13 @@ class CalibrateComponent(OfComponent, Stage):
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.observe.calibrate import calibrate
+        from pocketvl.quantize.fold import norm_readers
 
-        module = open_component(self.source, self.component, source["prepared"]).module
-        feeds = Feeds(source["feeds"], self.component, BATCH)
-        calibrate(module, feeds, self.settings, source.progress).save(out)
+        component = open_component(self.source, self.component, source["prepared"])
+        module, feeds = component.module, Feeds(source["feeds"], self.component, BATCH)
+        read = norm_readers(module, example_inputs(component)) if self.equalizes else ()
+        kept = {name for readers in read for name in readers.linears}
+        calibrate(module, feeds, self.settings, source.progress, kept).save(out)
 
 
 @dataclass(frozen=True)
@@ -81,56 +80,12 @@ class EqualizeComponent(OfComponent, Stage):
         from pocketvl.quantize.equalize import equalize_
 
         component = open_component(self.source, self.component, source["prepared"])
-        seen = Calibration.load(source["calibration"])
-        decided = equalize_(component.module, example_inputs(component), seen, progress=source.progress)
+        seen, settings = Calibration.load(source["calibration"]), self.calibration.settings
+        decided = equalize_(
+            component.module, example_inputs(component), seen, settings, progress=source.progress
+        )
         save_equalized(decided, out)
         link_or_copy(source["prepared"] / WEIGHTS_FILE, out / WEIGHTS_FILE)
-
-
-@dataclass(frozen=True)
-class CalibrateEqualized(OfComponent, Stage):
-    """Activation statistics of an equalized component: what was seen before, and the ranges that changed."""
-
-    tools: ClassVar[tuple[str, ...]] = TORCH
-    keeps: ClassVar[bool] = False
-
-    prepared: EqualizeComponent
-    calibration: CalibrateComponent
-    feeds: CalibrationFeeds
-    settings: CalibrationSettings
-
-    @property
-    def title(self) -> str:
-        return f"calibrate {self.component} as equalized"
-
-    def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.observe.calibrate import input_ranges
-
-        moved = [each for each in read_equalized(source["prepared"]) if each.factors is not None]
-        ranges: dict[str, Range] = {}
-        if moved:
-            module = open_component(self.source, self.component, source["prepared"]).module
-            feeds = Feeds(source["feeds"], self.component, BATCH)
-            readers = [each.linears[0] for each in moved]
-            ranges = input_ranges(module, feeds, readers, self.settings, source.progress)
-        document = {name: dataclasses.asdict(seen) for name, seen in ranges.items()}
-        (out / _INPUTS_FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        link_or_copy(source["prepared"] / EQUALIZED_FILE, out / EQUALIZED_FILE)
-        (out / _BEFORE).mkdir()
-        for path in source["calibration"].iterdir():
-            link_or_copy(path, out / _BEFORE / path.name)
-
-
-def read_calibration(folder: Path) -> Calibration:
-    """Read the result of `CalibrateComponent` or `CalibrateEqualized`."""
-    from pocketvl.observe.calibration import Calibration
-    from pocketvl.quantize.equalize import equalized_calibration
-
-    if not (folder / _BEFORE).is_dir():
-        return Calibration.load(folder)
-    text = (folder / _INPUTS_FILE).read_text(encoding="utf-8")
-    inputs = TypeAdapter(dict[str, Range]).validate_json(text)
-    return equalized_calibration(Calibration.load(folder / _BEFORE), read_equalized(folder), inputs)
 
 
 @dataclass(frozen=True)

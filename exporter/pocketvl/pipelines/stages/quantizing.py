@@ -20,10 +20,8 @@ from pocketvl.network.precisions import WeightGrids
 from pocketvl.network.specification import INT8_PRODUCT
 from pocketvl.pipelines.stages.calibrating import (
     CalibrateComponent,
-    CalibrateEqualized,
     CalibrateProducts,
     EqualizeComponent,
-    read_calibration,
 )
 from pocketvl.pipelines.stages.components import (
     TORCH,
@@ -56,7 +54,7 @@ class QuantizeComponent(OfComponent, Stage):
     keeps: ClassVar[bool] = False
 
     prepared: PrepareComponent | EqualizeComponent
-    calibration: CalibrateComponent | CalibrateEqualized
+    calibration: CalibrateComponent
     precision: Precision
     weights: QuantizeSettings = field(default_factory=QuantizeSettings)
     grids: WeightGrids = field(default_factory=WeightGrids)
@@ -70,13 +68,17 @@ class QuantizeComponent(OfComponent, Stage):
         from pocketvl.observe.calibration import Calibration
         from pocketvl.observe.structure import final_linear, token_tables
         from pocketvl.quantize.component import component_spec, quantize_component
+        from pocketvl.quantize.equalize import equalized_calibration
+        from pocketvl.quantize.equalized import read_equalized
         from pocketvl.quantize.products import product_shapes
 
         component = open_component(self.source, self.component, source["prepared"])
         module, example = component.module, example_inputs(component)
         tables, final = token_tables(module, example), final_linear(module, example)
         spec = component_spec(module, self.precision, tables, final, self.grids)
-        seen = read_calibration(source["calibration"])
+        seen = Calibration.load(source["calibration"])
+        if isinstance(self.prepared, EqualizeComponent):
+            seen = equalized_calibration(seen, read_equalized(source["prepared"]))
         shapes: dict[str, tuple[int, int, int]] = {}
         if self.products is not None:
             seen = dataclasses.replace(seen, products=Calibration.load(source["products"]).products)
