@@ -116,6 +116,16 @@ class Stage:
             PocketVLError: the stage could not succeed.
         """
 
+    def is_long(self, source: Inputs) -> bool:
+        """Whether the work keeps one processor busy for long, so that another process is to do it meanwhile.
+
+        Such a stage reports no progress, and does not `resume`.
+
+        Args:
+            source: where the inputs are.
+        """
+        return False
+
     def run(self, source: Inputs, out: Path) -> None:
         """Do the work.
 
