@@ -6,15 +6,16 @@ import functools
 import importlib.metadata
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.pool import ApplyResult, Pool
 from pathlib import Path
 
 from pocketvl.errors import StageError
 from pocketvl.launch import call_others, is_called, is_first
 from pocketvl.stage.base import Inputs, Stage, empty_fields, settings
+from pocketvl.stage.beside import Beside
 from pocketvl.stage.results import Event, EventKind, Located, Result
 from pocketvl.stage.store import Sealed, Store
 from pocketvl_runtime.disk import full_disk, reason
@@ -57,17 +58,17 @@ class Desk:
         )
 
     @contextmanager
-    def started(self, inputs: Located, worker: Pool) -> Iterator[Pending]:
+    def started(self, inputs: Located, worker: Beside) -> Iterator[Pending]:
         """Gives the work to another process; inside, what comes of it can be waited for."""
         ingredients, paths = self._ingredients(inputs), self._paths(inputs)
         with self.store.draft(self.stage.name) as out:
             self._say(EventKind.STARTED)
-            yield Pending(self, inputs, ingredients, out, worker.apply_async(_run, (self.stage, paths, out)))
+            yield Pending(self, inputs, ingredients, out, worker.run(self.stage, paths, out))
 
     def awaited(self, pending: Pending) -> Result:
         """The result of work that was given away."""
         with _stage_errors(self.stage, pending.out):
-            seconds = pending.seconds.get()
+            seconds = pending.seconds.result()
         sealed = self._sealed(pending.inputs, pending.ingredients, pending.out)
         return self._told(sealed, EventKind.DONE, time.perf_counter() - seconds)
 
@@ -171,7 +172,7 @@ class Pending:
     inputs: Located
     ingredients: dict[str, object]
     out: Path
-    seconds: ApplyResult[float]
+    seconds: Future[float]
 
     def result(self) -> Result:
         """Wait for the work, and seal it.
@@ -180,13 +181,6 @@ class Pending:
             PocketVLError: it failed.
         """
         return self.desk.awaited(self)
-
-
-def _run(stage: Stage, paths: Mapping[str, tuple[Path, ...]], out: Path) -> float:
-    """In another process: run a stage. Gives the seconds it took."""
-    begin = time.perf_counter()
-    stage.run(Inputs(paths), out)
-    return time.perf_counter() - begin
 
 
 @contextmanager

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
 from itertools import chain
-from multiprocessing.pool import Pool
 
-from pocketvl.launch import processes, worker_processes
+from pocketvl.launch import processes
 from pocketvl.stage.base import Stage, links
+from pocketvl.stage.beside import Beside, beside
 from pocketvl.stage.desk import Desk, Pending
 from pocketvl.stage.results import Event, Located, Plan, Result, Results, identity_of
 from pocketvl.stage.store import Store
@@ -66,8 +66,8 @@ class Schedule:
                 self._pending[identity] = self._opened.enter_context(desk.started(inputs, self._worker))
 
     @cached_property
-    def _worker(self) -> Pool:
-        return self._workers.enter_context(worker_processes(1))
+    def _worker(self) -> Beside:
+        return self._workers.enter_context(beside())
 
     def _result(self, identity: str) -> Result:
         pending = self._pending.pop(identity, None)

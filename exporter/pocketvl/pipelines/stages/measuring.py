@@ -149,7 +149,7 @@ class MeasureLatency(Stage):
     bundle: Stage | Path
     variants: tuple[str, ...]
     threads: tuple[int, ...] = (1, 2)
-    runs: int = 60
+    runs: int = 30
 
     @property
     def title(self) -> str:
