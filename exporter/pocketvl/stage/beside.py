@@ -110,7 +110,7 @@ def _serve_one(jobs: BinaryIO, answers: BinaryIO) -> bool:
 def _portable(error: Exception) -> Exception:
     """An error as it is, or what it says where it cannot be sent to another process."""
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  # our own
+        pickle.loads(pickle.dumps(error))  # our own
     except Exception:
         return StageError(f"{type(error).__name__}: {error}")
     return error
