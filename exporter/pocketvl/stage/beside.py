@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from pocketvl.errors import StageError
 from pocketvl.stage.base import Inputs, Stage
+from pocketvl.stage.memory import give_back
 
 _PROGRAM = "from pocketvl.stage.beside import serve; serve()"
 
@@ -100,6 +101,7 @@ def _serve_one(jobs: BinaryIO, answers: BinaryIO) -> bool:
     try:
         stage.run(Inputs(paths), out)
         found = time.perf_counter() - begin
+        give_back()
     except Exception as error:
         found = _portable(error)
     pickle.dump(found, answers)

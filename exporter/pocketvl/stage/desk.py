@@ -16,12 +16,14 @@ from pocketvl.errors import StageError
 from pocketvl.launch import call_others, is_called, is_first
 from pocketvl.stage.base import Inputs, Stage, empty_fields, settings
 from pocketvl.stage.beside import Beside
+from pocketvl.stage.memory import give_back
 from pocketvl.stage.results import Event, EventKind, Located, Result
 from pocketvl.stage.store import Sealed, Store
 from pocketvl_runtime.disk import full_disk, reason
 from pocketvl_runtime.errors import PocketVLError
 
 _LOOK_AGAIN = 0.2  # seconds
+_LONG = 1.0  # seconds, from which a stage may have left memory that is worth looking for
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,11 @@ class Desk:
             lambda done, total, what: self._say(EventKind.PROGRESS, progress=(done, total, what)),
             work,
         )
+        begin = time.perf_counter()
         with _stage_errors(self.stage, out):
             self.stage.run(source, out)
+        if time.perf_counter() - begin > _LONG:
+            give_back()
 
     def _sealed(self, inputs: Located, ingredients: dict[str, object], out: Path) -> Sealed:
         """Checks and seals what the stage wrote into `out`."""
