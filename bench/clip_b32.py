@@ -37,8 +37,8 @@ from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.quantize.component import component_spec, quantize_component
-from pocketvl.quantize.equalize import equalize_
-from pocketvl.quantize.fold import fold_
+from pocketvl.quantize.equalize import equalize_, equalized_calibration
+from pocketvl.quantize.fold import fold_, norm_readers
 from pocketvl.quantize.settings import QuantizeSettings
 from pocketvl.tabletop.draw import draw_scene
 from pocketvl.tabletop.scene import sample_scene, scene_rng
@@ -167,7 +167,9 @@ def make_graphs(component: Component, folder: Path, own_tools: bool = True) -> d
     export_onnx(module, {component.input_name: example}, plain_onnx)
     export_tflite(module, {component.input_name: example}, plain_tflite)
     lowered = time.perf_counter()
-    equalized = equalize_(module, example, feeds)
+    readers = {name for each in norm_readers(module, example) for name in each.linears}
+    seen = calibrate(module, feeds, CalibrationSettings(second_moments=True), kept=readers)
+    equalized = equalize_(module, example, seen)
     moved = [each for each in equalized if each.strength is not None]
     onnx, tflite = plain_onnx, plain_tflite
     if moved:
@@ -175,7 +177,7 @@ def make_graphs(component: Component, folder: Path, own_tools: bool = True) -> d
         export_onnx(module, {component.input_name: example}, onnx)
         export_tflite(module, {component.input_name: example}, tflite)
     quantizing = time.perf_counter()
-    seen = calibrate(module, feeds, CalibrationSettings(second_moments=True))
+    seen = equalized_calibration(seen, equalized)
     integers = quantize_component(
         module,
         component_spec(module, Precision.INT8, token_tables(module, example), final_linear(module, example)),

@@ -27,7 +27,8 @@ from pocketvl.network.specification import CHANNELS_8, INT8_STATIC, INT8_TABLE
 from pocketvl.observe.calibrate import calibrate
 from pocketvl.observe.settings import CalibrationSettings, Observer
 from pocketvl.quantize.arithmetic import activation_grid, quantize_bias, quantize_weights, weight_scale
-from pocketvl.quantize.equalize import Equalized, equalize_
+from pocketvl.quantize.equalize import equalize_
+from pocketvl.quantize.equalized import Equalized
 from pocketvl.quantize.fold import fold_
 from tests.families.tiny import make_tiny_clip
 from tests.lower.engines import centred_cosines, run
@@ -88,7 +89,10 @@ def equalised() -> Equalised:
     decided: tuple[Equalized, ...] = ()
     for kind in ("plain", "equal"):
         if kind == "equal":
-            decided = equalize_(module, example, feeds)
+            settings = CalibrationSettings(second_moments=True)
+            linears = [name for name, child in module.named_modules() if isinstance(child, nn.Linear)]
+            seen = calibrate(module, feeds, settings, kept=linears)
+            decided = equalize_(module, example, seen)
         export_onnx(module, {"ids": example}, folder / f"{kind}.onnx")
         export_tflite(module, {"ids": example}, folder / f"{kind}.tflite")
         component = rounded(module, feeds)

@@ -133,12 +133,14 @@ def test_the_size_of_batches_does_not_matter(observer: Observer) -> None:
 
 
 def test_means_and_second_moments_are_over_samples_and_positions() -> None:
-    values = random(40, 30, 2) + 3  # 1,200 rows: more than are multiplied at once
+    values = random(40, 30, 2) + 3
     inner = calibrate(Doubles(), np.split(values, 8), MOMENTS).layers["inner"]
     rows = values.reshape(-1, 2).astype(np.float64)
     np.testing.assert_allclose(inner.input_mean, rows.mean(0), rtol=1e-12)
     assert inner.second_moment is not None
-    assert inner.second_moment.dtype == np.float64
+    assert inner.second_moment.dtype == np.float32
+    assert inner.count == len(rows)
+    np.testing.assert_array_equal((inner.low, inner.high), (rows.min(0), rows.max(0)))
     np.testing.assert_allclose(inner.second_moment, rows.T @ rows / len(rows), rtol=1e-6)
 
 

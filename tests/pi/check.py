@@ -54,8 +54,8 @@ def make_venv(root: Path) -> Path:
     if not python.exists():
         call(base, "-m", "venv", venv)
     # Under emulation pip needs a minute to resolve and download; uv takes the wheels in seconds, held to the
-    # lock's hashes (and to nothing of pyproject.toml, whose constraints have none). What is left to pip is what
-    # counts here: to read our wheel, find its requirements met, install it.
+    # lock's hashes (and to nothing of pyproject.toml, whose constraints have none). What is left to pip is
+    # what counts here: to read our wheel, find its requirements met, install it.
     uv = Path(sys.executable).parent / "uv"
     stamp = root / f"wheels-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:16]}"
     site = venv / "lib" / PYTHON / "site-packages"

@@ -24,7 +24,7 @@ from pocketvl.pipelines.stages.components import OfComponent, PrepareComponent, 
 from pocketvl.pipelines.stages.lowering import LowerGraph
 from pocketvl.pipelines.stages.quantizing import TrainQat
 from pocketvl.stage import Inputs, Stage, plan, run
-from pocketvl.stage.runner import _Desk
+from pocketvl.stage.desk import Desk
 from pocketvl.tabletop.folder import write_tabletop
 from pocketvl_runtime.manifest import Engine
 from tests.e2e.conftest import make_outlier_clip
@@ -202,20 +202,19 @@ def watching(root: Path) -> Iterator[set[Path]]:
 def undeclared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """By stage, the files that it opened and that are not in its key; filled while plans run."""
     found: dict[str, list[str]] = {}
-    plain = _Desk._run
+    plain = Desk._run
 
-    def checked(self: _Desk, inputs: Any, out: Path, work: Path | None) -> Inputs:
+    def checked(self: Desk, inputs: Any, out: Path, work: Path | None) -> None:
         known = [at if isinstance(at, Path) else at.folder for each in inputs.values() for at in each]
         known += [*self.stage.reads().values(), out.parent, *([work] if work else [])]
         with watching(tmp_path) as opened:
-            result = plain(self, inputs, out, work)
+            plain(self, inputs, out, work)
         for path in sorted(opened):
             if path.is_dir() or any(path.is_relative_to(at.absolute()) for at in known):
                 continue
             found.setdefault(self.stage.name, []).append(str(path.relative_to(tmp_path)))
-        return result
 
-    monkeypatch.setattr(_Desk, "_run", checked)
+    monkeypatch.setattr(Desk, "_run", checked)
     return found
 
 

@@ -21,6 +21,7 @@ from pocketvl.families import open_checkpoint
 from pocketvl.families.base import Component, Contract, example_inputs
 from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import INT8_DYNAMIC, INT8_TABLE
+from pocketvl.pipelines.stages.calibrating import CalibrateComponent
 from pocketvl.pipelines.stages.components import (
     CalibrationFeeds,
     Feeds,
@@ -30,7 +31,7 @@ from pocketvl.pipelines.stages.components import (
     save_component,
 )
 from pocketvl.pipelines.stages.measuring import RunReference
-from pocketvl.pipelines.stages.quantizing import CalibrateComponent, ChooseLayers, QuantizeComponent
+from pocketvl.pipelines.stages.quantizing import ChooseLayers, QuantizeComponent
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
 from pocketvl.quantize.fold import fold_
 from pocketvl.stage import Inputs, PlanError, Result, plan, run

@@ -14,6 +14,7 @@ from pocketvl.families import open_checkpoint, read_contract
 from pocketvl.families.layers.segments import Blocks
 from pocketvl.lower.backends import backend_of
 from pocketvl.network.integers import QuantizedComponent
+from pocketvl.pipelines.stages.calibrating import CalibrateComponent
 from pocketvl.pipelines.stages.components import (
     CalibrationFeeds,
     Feeds,
@@ -22,7 +23,7 @@ from pocketvl.pipelines.stages.components import (
     segments_of,
 )
 from pocketvl.pipelines.stages.lowering import GraphStage, LowerGraph, LowerQuantized
-from pocketvl.pipelines.stages.quantizing import CalibrateComponent, QuantizeComponent
+from pocketvl.pipelines.stages.quantizing import QuantizeComponent
 from pocketvl.pipelines.variants import Fallbacks, VariantStages
 from pocketvl.quantize.simulate import simulated
 from pocketvl.recipes.export_recipe import ExportRecipe

@@ -588,7 +588,8 @@ def test_a_correction_beyond_all_bounds_is_refused_by_name() -> None:
 def test_weights_of_a_static_layer_are_coarse_enough_for_its_bias() -> None:
     layer = nn.Linear(4, 2)
     nn.init.constant_(layer.bias, 5.0)
-    seen = LayerCalibration(Range(0, 1e-5), Range(0, 6), np.full(4, 5e-6), 1e-10 * np.eye(4))
+    moment = 1e-10 * np.eye(4, dtype=np.float32)
+    seen = LayerCalibration(Range(0, 1e-5), Range(0, 6), np.full(4, 5e-6), moment)
     found = quantize_component(layer, component_spec(layer, Precision.INT8), Calibration({"": seen})).layers[
         ""
     ]

@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 
 from pocketvl.errors import StageError
-from pocketvl.stage import Inputs, PlanError, Stage, plan, run, runner
+from pocketvl.stage import Inputs, PlanError, Stage, desk, plan, run
 from pocketvl.stage.contents import Contents
 from tests.stage.toy import Letters, Repeat, chain
 
@@ -99,7 +99,7 @@ def test_a_changed_version_tool_or_environment_runs_it_again(
     monkeypatch.setattr(Count, "around", {"isa": "neon"})
     assert runs_of(Count(folder), cache) == 1
     real = importlib.metadata.version
-    monkeypatch.setattr(runner, "installed_version", lambda name: real(name) + ".post1")
+    monkeypatch.setattr(desk, "installed_version", lambda name: real(name) + ".post1")
     assert runs_of(Count(folder), cache) == 1
 
 

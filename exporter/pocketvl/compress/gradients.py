@@ -47,8 +47,8 @@ def input_means(checkpoint: Checkpoint, data: TrainingSamples, component: str) -
 
 def second_moments(
     checkpoint: Checkpoint, data: TrainingSamples, component: str
-) -> dict[str, NDArray[np.float64]]:
-    """The mean of x x^T over the inputs of each linear of a component, float64 [inputs, inputs]."""
+) -> dict[str, NDArray[np.float32]]:
+    """The mean of x x^T over the inputs of each linear of a component, float32 [inputs, inputs]."""
     seen = _observe(checkpoint, data, component, CalibrationSettings(second_moments=True))
     return {
         name: layer.second_moment for name, layer in seen.layers.items() if layer.second_moment is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from pocketvl.devices.base import Abilities, BenchRequest, Device
+from pocketvl.devices.groups import groups_of, merged
 from pocketvl_runtime.bench_result import BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BackendError, InputError
@@ -38,6 +39,8 @@ class ProfileSettings:
         samples: whether the result holds every counted run.
         timeout_s: seconds that any one of the benches may take beside these loads; None: any time.
         ops: whether one more bench then tells which operators the graphs' time goes to.
+        most_bytes: memory that variants which are timed in turns may need together; those that need more are
+            timed in several benches. None: any, and all take turns.
     """
 
     variants: tuple[str, ...]
@@ -49,13 +52,15 @@ class ProfileSettings:
     samples: bool = False
     timeout_s: float | None = None
     ops: bool = False
+    most_bytes: int | None = None
 
 
 def profile(device: Device, settings: ProfileSettings, progress: Progress | None = None) -> BenchResult:
     """Times a bundle's variants on a device.
 
     Each variant is alone in a few processes, for its cold start and its memory; then all variants and thread
-    counts take turns in one more. The sustained loads come last, since they leave a warm machine.
+    counts take turns in one more, or in several where memory asks for it. The sustained loads come last,
+    since they leave a warm machine.
 
     Args:
         device: entered.
@@ -81,16 +86,20 @@ def profile(device: Device, settings: ProfileSettings, progress: Progress | None
             progress(done, len(starts), f"start and memory of {name}")
     if timeout_s is not None:
         timeout_s += len(variants) * settings.duration_s
-    request = BenchRequest(
-        variants,
-        settings.threads,
-        settings.runs,
-        settings.warmup_runs,
-        settings.duration_s,
-        settings.samples,
-        timeout_s,
-    )
-    result = device.bench(request, progress)
+    peaks = {name: max(_peaks(each), default=0) for name, each in alone.items()}
+    results = []
+    for group, threads in groups_of(peaks, settings.threads, settings.most_bytes):
+        request = BenchRequest(
+            group,
+            threads,
+            settings.runs,
+            settings.warmup_runs,
+            settings.duration_s,
+            settings.samples,
+            timeout_s,
+        )
+        results.append(device.bench(request, progress))
+    result = merged(results, variants)
     measured = {
         name: _with_starts(each, alone[name], settings.threads[0]) for name, each in result.variants.items()
     }
@@ -184,7 +193,7 @@ def _with_ops(
 def _with_starts(together: VariantBench, alone: Sequence[VariantBench], threads: int) -> VariantBench:
     """What was measured in turns, with the cold starts and memory of processes that held nothing else."""
     colds = [ms for each in alone if (ms := each.timing(threads).cold_start_ms) is not None]
-    peaks = [size for each in alone if (size := each.peak_memory_bytes) is not None]
+    peaks = _peaks(alone)
     steady = [size for each in alone if (size := each.steady_memory_bytes) is not None]
     timings = tuple(
         replace(each, cold_start_ms=median(colds)) if colds and each.threads == threads else each
@@ -196,3 +205,8 @@ def _with_starts(together: VariantBench, alone: Sequence[VariantBench], threads:
         peak_memory_bytes=max(peaks, default=together.peak_memory_bytes),
         steady_memory_bytes=max(steady, default=together.steady_memory_bytes),
     )
+
+
+def _peaks(alone: Sequence[VariantBench]) -> list[int]:
+    """The peak memory of processes that ran one variant, in bytes, where it is known."""
+    return [each.peak_memory_bytes for each in alone if each.peak_memory_bytes is not None]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from operator import length_hint
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
-from pocketvl.network.specification import Range
 from pocketvl.observe.calibration import Calibration, LayerCalibration
 from pocketvl.observe.observer import TensorObserver
 from pocketvl.observe.settings import CalibrationSettings, Observer
@@ -38,10 +38,11 @@ LAYERS = (nn.Linear, nn.Conv2d)
 Feed = NDArray[Any] | tuple[NDArray[Any], ...]
 
 FEW_SAMPLES = 32
+# Of one sample, positions that count for second moments, and those that are kept; spread evenly.
+_MOST_MULTIPLIED, _MOST_KEPT = 32, 8
+_PANEL = 512  # columns of a second moment that are computed at a time: those to their left are known
 MOST_DIGESTS = 65_536
 _SETTINGS = CalibrationSettings()
-# Rows are multiplied this many at a time: adding to a large matrix costs more than a few rows' product.
-_ROWS_AT_ONCE = 512
 
 
 def calibrate(
@@ -49,10 +50,11 @@ def calibrate(
     feeds: Iterable[Feed],
     settings: CalibrationSettings = _SETTINGS,
     progress: Progress | None = None,
+    kept: Collection[str] = (),
 ) -> Calibration:
     """Run a module and observe the inputs and outputs of every linear and convolution.
 
-    What is kept does not grow with the samples. Layers that read the same tensor in the first forward must do
+    What is held does not grow with the samples. Layers that read the same tensor in the first forward must do
     so in all, as in whatever can be exported.
 
     Args:
@@ -61,26 +63,42 @@ def calibrate(
             for a module of several inputs; read once.
         settings: what is looked for.
         progress: called after each feed.
+        kept: names of linears of whose input some vectors are kept; these grow with the samples.
 
     Raises:
         DataError: no samples, values that are not finite, a layer that never ran, or layers that read the
             same tensor in one forward and not in another.
     """
     layers = {name: child for name, child in module.named_modules() if isinstance(child, LAYERS)}
-    watch, samples = _Watch(layers, settings), _Samples()
-    total, done = length_hint(feeds), 0
+    watch, samples = _Watch(layers, settings, kept), _Samples()
     with torch.no_grad(), watch.hooked():  # not inference_mode: its tensors do not say that they were changed
-        for feed in feeds:
-            inputs = feed if isinstance(feed, tuple) else (feed,)
+        for inputs in _read(feeds, progress):
             watch.begin(samples.count(inputs))
             module(*(torch.from_numpy(np.array(values)) for values in inputs))
             watch.end()
-            done += 1
-            if progress is not None:
-                progress(done, max(total, done), "calibration")
     if samples.seen == 0:
         raise DataError("calibration needs at least one sample, and got none")
     return Calibration(watch.result(), warnings=(*samples.warnings(), *watch.warnings()))
+
+
+def _read(feeds: Iterable[Feed], progress: Progress | None) -> Iterator[tuple[NDArray[Any], ...]]:
+    """The inputs of each feed; progress is told when the next one is asked for."""
+    total = length_hint(feeds)
+    for done, feed in enumerate(feeds, 1):
+        yield feed if isinstance(feed, tuple) else (feed,)
+        if progress is not None:
+            progress(done, max(total, done), "calibration")
+
+
+def _input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
+    """What a layer is called with."""
+    values: torch.Tensor = args[0] if args else kwargs["input"]
+    return values
+
+
+def _samples_of(inputs: tuple[NDArray[Any], ...]) -> int:
+    """How many samples a feed holds."""
+    return len(inputs[0]) if inputs[0].ndim > 1 else 1
 
 
 class _Samples:
@@ -94,7 +112,7 @@ class _Samples:
 
     def count(self, inputs: tuple[NDArray[Any], ...]) -> int:
         """How many samples a feed holds."""
-        count = len(inputs[0]) if inputs[0].ndim > 1 else 1
+        count = _samples_of(inputs)
         for index in range(count):
             if len(self._digests) == MOST_DIGESTS:
                 break
@@ -121,24 +139,17 @@ class _Samples:
             )
 
 
-class _Seen(NamedTuple):
-    """An input's range, mean and second moment."""
-
-    range: Range
-    mean: NDArray[np.float64]
-    second_moment: NDArray[np.float64] | None
-
-
 class _Input:
     """Streaming statistics of a layer's input."""
 
-    def __init__(self, name: str, layer: nn.Module, settings: CalibrationSettings) -> None:
+    def __init__(self, name: str, layer: nn.Module, settings: CalibrationSettings, keeps: bool) -> None:
         self.layer = layer
+        self._kept: list[torch.Tensor] | None = [] if keeps else None
         self.observer = TensorObserver(f"the input of {name}", settings)
         self.count = 0
         self._sum = np.zeros(0)
-        self._moment: NDArray[np.float64] | None = None
-        self._pending: list[torch.Tensor] = []
+        self._moment: torch.Tensor | None = None
+        self._multiplied = 0
         grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
         self._wants_moment = settings.second_moments and not grouped
         self._ends: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -158,22 +169,21 @@ class _Input:
                 before = self._ends or (low, high)
                 self._ends = torch.minimum(before[0], low), torch.maximum(before[1], high)
             if self._wants_moment:
-                self._pending.append(rows.float().clone())
-                if sum(map(len, self._pending)) >= _ROWS_AT_ONCE:
-                    self._multiply()
+                self._multiply(_spread(rows, _MOST_MULTIPLIED * samples).float())
+            if self._kept is not None:
+                self._kept.append(_spread(rows, _MOST_KEPT * samples).clone())
 
-    def result(self) -> _Seen:
-        """The statistics. Call once: the sum of products is turned into their mean in place.
+    def result(self) -> LayerCalibration:
+        """The statistics, without a range of the output. Call once: the moments are divided in place.
 
         Raises:
             DataError: nothing was seen.
         """
         seen = self.observer.range()
-        if self._pending:
-            self._multiply()
-        if self._moment is not None:
-            self._moment /= self.count  # in place, since it may be large
-        return _Seen(seen, self._sum / self.count, self._moment)
+        low, high = (None, None) if self._ends is None else (end.double().numpy() for end in self._ends)
+        kept = None if self._kept is None else torch.cat(self._kept).numpy()
+        mean = self._sum / self.count
+        return LayerCalibration(seen, seen, mean, self._mean_product(), low, high, self.count, kept)
 
     def constant_channels(self) -> tuple[int, int]:
         """The number of a linear's input channels that never changed, and of all.
@@ -186,13 +196,28 @@ class _Input:
         low, high = self._ends
         return int((low == high).sum()), len(low)
 
-    def _multiply(self) -> None:
-        rows = torch.cat(self._pending)
-        self._pending.clear()
-        product = (rows.T @ rows).numpy()  # float32; added up in float64
+    def _multiply(self, rows: torch.Tensor) -> None:
+        """Add products of columns to the upper right of the moment, panel by panel."""
         if self._moment is None:
-            self._moment = np.zeros(product.shape)
-        self._moment += product
+            self._moment = torch.zeros(rows.shape[1], rows.shape[1])
+        for start in range(0, rows.shape[1], _PANEL):
+            panel = slice(start, start + _PANEL)
+            self._moment[panel, start:].addmm_(rows[:, panel].T, rows[:, start:])
+        self._multiplied += len(rows)
+
+    def _mean_product(self) -> NDArray[np.float32] | None:
+        if self._moment is None:
+            return None
+        for start in range(_PANEL, len(self._moment), _PANEL):
+            panel = slice(start, start + _PANEL)
+            self._moment[panel, :start] = self._moment[:start, panel].T
+        moment: NDArray[np.float32] = self._moment.div_(self._multiplied).numpy()
+        return moment
+
+
+def _spread(rows: torch.Tensor, most: int) -> torch.Tensor:
+    """At most so many rows, evenly spread."""
+    return rows[:: -(-len(rows) // most)]
 
 
 def _rows(layer: nn.Module, values: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -218,9 +243,11 @@ class _Watch:
     after the first forward; until then each has its own.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], settings: CalibrationSettings) -> None:
+    def __init__(
+        self, layers: Mapping[str, nn.Module], settings: CalibrationSettings, kept: Collection[str]
+    ) -> None:
         self._layers = layers
-        self._inputs = {name: _Input(name, layer, settings) for name, layer in layers.items()}
+        self._inputs = {name: _Input(name, layer, settings, name in kept) for name, layer in layers.items()}
         self._outputs = {name: TensorObserver(f"the output of {name}", settings) for name in layers}
         self._leaders: dict[str, str] | None = None
         self._samples = 0
@@ -274,7 +301,7 @@ class _Watch:
         distinct = {id(seen): seen for seen in self._inputs.values()}
         found = {key: seen.result() for key, seen in distinct.items()}
         return {
-            name: LayerCalibration(found[id(seen)].range, self._outputs[name].range(), *found[id(seen)][1:])
+            name: replace(found[id(seen)], output=self._outputs[name].range())
             for name, seen in self._inputs.items()
         }
 
@@ -309,7 +336,7 @@ class _Watch:
 
     def _before(self, name: str) -> Any:
         def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            values = args[0] if args else kwargs["input"]
+            values = _input_of(args, kwargs)
             self._read.setdefault(name, []).append(self._token(values))
             if self._leaders is None or self._leaders[name] == name:
                 self._inputs[name].observe(values, self._samples)

@@ -14,9 +14,10 @@ from safetensors.numpy import load_file, save_file
 from pocketvl.network.saved import read_versioned, reading
 from pocketvl.network.specification import Range
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _TENSORS = "seen.safetensors"
 _RANGES = "ranges.json"
+_ARRAYS = ("input_mean", "second_moment", "low", "high", "kept")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +32,22 @@ class LayerCalibration:
         input_mean: float64 [inputs]: the mean over samples and positions of what one output is made of.
             Inputs are in the order of the weights as [outputs, inputs], so that convolutions are unfolded,
             padding included; a convolution of g groups has g * inputs of them, one group after the other.
-        second_moment: float64 [inputs, inputs]: the mean of x x^T, where it was asked for; None for grouped
+        second_moment: float32 [inputs, inputs]: the mean of x x^T, where it was asked for; None for grouped
             convolutions.
+        low: float64 [inputs]: the least value of each input of a linear; None for convolutions.
+        high: float64 [inputs]: the greatest.
+        count: how many vectors of inputs were seen.
+        kept: float32 [vectors, inputs], some of them, where that was asked for.
     """
 
     input: Range
     output: Range
     input_mean: NDArray[np.float64]
-    second_moment: NDArray[np.float64] | None = None
+    second_moment: NDArray[np.float32] | None = None
+    low: NDArray[np.float64] | None = None
+    high: NDArray[np.float64] | None = None
+    count: int = 0
+    kept: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +66,14 @@ class Calibration:
 
     def save(self, folder: Path) -> None:
         """Write `ranges.json`, which a person can read, and `seen.safetensors`, each array once."""
-        tensors: dict[str, NDArray[np.float64]] = {}
+        tensors: dict[str, NDArray[np.floating]] = {}
         names: dict[int, str] = {}
         layers: dict[str, dict[str, object]] = {}
         for name, layer in self.layers.items():
-            own: dict[str, object] = {"input": vars(layer.input), "output": vars(layer.output)}
-            for part, array in (("input_mean", layer.input_mean), ("second_moment", layer.second_moment)):
+            ranges = {"input": vars(layer.input), "output": vars(layer.output)}
+            own: dict[str, object] = {**ranges, "count": layer.count}
+            for part in _ARRAYS:
+                array = getattr(layer, part)
                 if array is not None:
                     key = names.setdefault(id(array), f"{name}/{part}")
                     tensors[key] = np.ascontiguousarray(array)
@@ -91,8 +102,8 @@ class Calibration:
                 name: LayerCalibration(
                     Range(**own["input"]),
                     Range(**own["output"]),
-                    tensors[own["input_mean"]],
-                    tensors[own["second_moment"]] if "second_moment" in own else None,
+                    **{part: tensors[own[part]] for part in _ARRAYS if part in own},
+                    count=own["count"],
                 )
                 for name, own in document["layers"].items()
             }

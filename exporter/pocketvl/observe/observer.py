@@ -33,6 +33,7 @@ BINS = 4096
 _FINEST = 2.0**-30
 _LEAST_EXPONENT = -1000
 _CHUNK = 1 << 16  # values binned at once: they stay in the processor's cache
+_MOST_COUNTED = 1 << 18  # values of one tensor that are counted at a time; ends are those of all
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 # The search for a clip: each end at sixteenths of its extreme, then around the best at finer and finer parts.
 _COARSE, _FINER, _ROUNDS = 16, 4, 3
@@ -90,18 +91,25 @@ class Histogram:
         """Bytes held."""
         return self.counts.nbytes + self._excess.nbytes
 
-    def add(self, values: torch.Tensor) -> None:
-        """Count finite values, of any shape."""
+    def add(self, values: torch.Tensor, seen: Range | None = None) -> None:
+        """Count finite values.
+
+        Args:
+            values: of any shape.
+            seen: their least and greatest value, or of those that they are a part of, where that is known.
+        """
         if values.numel() == 0:
             return
-        low, high = (float(value) for value in torch.aminmax(values.detach()))
-        self._reach_(min(low, self.low), max(high, self.high))
+        if seen is None:
+            seen = Range(*(float(value) for value in torch.aminmax(values.detach())))
+        self._reach_(min(seen.low, self.low), max(seen.high, self.high))
         for chunk in torch.split(values.detach().flatten(), _CHUNK):
-            steps = chunk.double().numpy() * (1.0 / self.width)
-            floors = np.floor(steps)
-            bins = (floors - self.first).astype(np.int64)
-            self.counts += np.bincount(bins, minlength=BINS)
-            self._excess += np.bincount(bins, weights=steps - floors, minlength=BINS)
+            steps = chunk.double() * (1.0 / self.width)
+            floors = steps.floor()
+            excess = steps.sub_(floors)
+            bins = floors.sub_(self.first).long()
+            self.counts += torch.bincount(bins, minlength=BINS).numpy()
+            self._excess += torch.bincount(bins, excess, minlength=BINS).numpy()
 
     def points(self) -> Points:
         """The bins that hold something."""
@@ -185,7 +193,7 @@ class TensorObserver:
         before = self._seen or Range(low, high)
         self._seen = Range(min(low, before.low), max(high, before.high))
         if self._histogram is not None:
-            self._histogram.add(values)
+            self._histogram.add(_thinned(values), Range(low, high))
         if self.settings.observer is Observer.MOVING_AVERAGE:
             self._move_average(values, samples)
 
@@ -216,6 +224,16 @@ class TensorObserver:
             self._average = Range(
                 kept * before.low + (1 - kept) * low, kept * before.high + (1 - kept) * high
             )
+
+
+def _thinned(values: torch.Tensor) -> torch.Tensor:
+    """A tensor's values, or where these are many a part of them, spread evenly over all its axes."""
+    step = -(-values.numel() // _MOST_COUNTED)
+    if step <= 1:
+        return values
+    while math.gcd(step, values.numel()) > 1:  # else some channels would always be left out
+        step += 1
+    return values.flatten()[::step]
 
 
 def percentile_range(histogram: Histogram, percentile: float) -> Range:

@@ -177,8 +177,9 @@ def list_files(root: Path) -> dict[str, FileEntry]:
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         name = path.relative_to(root).as_posix()
         if name not in (*REPORT_FILES, MANIFEST_FILE):
-            content = path.read_bytes()
-            found[name] = FileEntry(hashlib.sha256(content).hexdigest(), len(content))
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            found[name] = FileEntry(digest, path.stat().st_size)
     return found
 
 

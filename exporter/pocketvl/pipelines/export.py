@@ -18,9 +18,10 @@ from pocketvl.pipelines.bundle import REPORT_FILES, is_bundle_of, profiles_in
 from pocketvl.pipelines.fallback import FallbackResult, Trial, fall_back_until_accepted, variant_run
 from pocketvl.pipelines.profiles import read_profiles
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
+from pocketvl.pipelines.stages.calibrating import NoteCalibration
 from pocketvl.pipelines.stages.components import check_source, this_machine
 from pocketvl.pipelines.stages.measuring import MeasureLatency, RunReference, RunVariant
-from pocketvl.pipelines.stages.quantizing import CalibrateComponent, RankLayers
+from pocketvl.pipelines.stages.quantizing import RankLayers
 from pocketvl.pipelines.variants import (
     DEFAULT_VARIANTS,
     Fallbacks,
@@ -30,7 +31,7 @@ from pocketvl.pipelines.variants import (
     refused_layer,
 )
 from pocketvl.recipes.export_recipe import DEFAULT, ExportRecipe, read_export_recipe
-from pocketvl.stage import Event, Inputs, Stage, check_replaceable, plan, publish, run
+from pocketvl.stage import Event, Inputs, Stage, check_replaceable, drop, plan, publish, run
 from pocketvl.tasks import TASK_FILE, load_task, task_class
 from pocketvl_runtime.errors import PocketVLError
 from pocketvl_runtime.manifest import MANIFEST_FILE, Engine, Manifest, Precision, variant_name
@@ -90,7 +91,7 @@ class ExportResult:
 class JudgeBundle(Stage):
     """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
 
-    version: ClassVar[int] = 11
+    version: ClassVar[int] = 12
     tools: ClassVar[tuple[str, ...]] = (
         "onnx",
         "onnxruntime",
@@ -106,7 +107,7 @@ class JudgeBundle(Stage):
     reference: RunReference
     runs: tuple[RunVariant, ...]
     latency: MeasureLatency
-    calibrations: tuple[CalibrateComponent, ...]
+    calibrations: tuple[NoteCalibration, ...]
     rankings: tuple[RankLayers, ...]
     fallbacks: Mapping[str, tuple[Fallback, ...]]
     calibration: Path
@@ -236,11 +237,13 @@ def _finish(
     """Run the last stage and put the bundle in its place."""
     from pocketvl.evaluate.report_json import read_report
 
-    result = run(plan([last]), cache, progress)[last]
+    results = run(plan([last]), cache, progress)
+    result = results[last]
     report = read_report(result.folder / "report.json")
     if all(variant.status is None for variant in report.variants.values()):
         return ExportResult(None, result.folder / "report.html", report, report.failures)
     publish(result.folder, settings.out, written_bundle, profiles_in(settings.out))
+    drop(results, cache)
     return ExportResult(settings.out, settings.out / "report.html", report, report.failures)
 
 
@@ -384,7 +387,7 @@ class _Export:
             RunReference(settings.source, self.data),
             tuple(variant_run(self.base, self.data, name, graphs[name]) for name in names),
             MeasureLatency(candidate, names),
-            tuple(map(stages.calibration_of, stages.components)) if self.is_quantized else (),
+            tuple(map(stages.calibration_notes, stages.components)) if self.is_quantized else (),
             fallback.rankings,
             {name: fallback.steps.get(precision, ()) for name, (_, precision) in self.variants.items()},
             settings.calibration,

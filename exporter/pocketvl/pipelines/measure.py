@@ -23,8 +23,9 @@ from pocketvl.evaluate.report import (
 from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.lower.backends import BACKENDS, backend_of
 from pocketvl.pipelines.bundle import REPORT_FILES, inputs_of
+from pocketvl.pipelines.stages.calibrating import NoteCalibration, read_notes
 from pocketvl.pipelines.stages.measuring import BENCH_FILE, NOTES_FILE
-from pocketvl.pipelines.stages.quantizing import CalibrateComponent, RankLayers, read_ranking
+from pocketvl.pipelines.stages.quantizing import RankLayers, read_ranking
 from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl.tasks.base import Task
@@ -114,14 +115,12 @@ def read_rankings(folders: Sequence[Path], stages: Sequence[RankLayers]) -> tupl
     return tuple(sorted(found, key=lambda each: -(each.loss or 0.0)))
 
 
-def calibration_notes(folders: Sequence[Path], stages: Sequence[CalibrateComponent]) -> tuple[str, ...]:
-    """What `CalibrateComponent` found doubtful about the calibration data."""
-    from pocketvl.observe.calibration import read_warnings
-
+def calibration_notes(folders: Sequence[Path], stages: Sequence[NoteCalibration]) -> tuple[str, ...]:
+    """What is doubtful about the calibration data, by component."""
     return tuple(
         f"{stage.component}: {warning}"
         for folder, stage in zip(folders, stages, strict=True)
-        for warning in read_warnings(folder)
+        for warning in read_notes(folder)
     )
 
 

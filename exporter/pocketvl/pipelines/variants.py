@@ -14,15 +14,18 @@ from pocketvl.lower.backends import backend_of
 from pocketvl.lower.forms import described, form_of
 from pocketvl.network.precisions import PLANS, QUANTIZED, Storage, WeightGrids
 from pocketvl.network.specification import LayerSpec
+from pocketvl.pipelines.stages.calibrating import (
+    CalibrateComponent,
+    CalibrateProducts,
+    EqualizeComponent,
+    NoteCalibration,
+)
 from pocketvl.pipelines.stages.components import (
     CalibrationFeeds,
-    EqualizeComponent,
     PrepareComponent,
 )
 from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import (
-    CalibrateComponent,
-    CalibrateProducts,
     ChooseLayers,
     QuantizeComponent,
     RankLayers,
@@ -122,16 +125,22 @@ class VariantStages:
         """A component ready to be lowered in float, or quantized."""
         prepared = PrepareComponent(self.source, component)
         return (
-            EqualizeComponent(prepared, self.feeds)
+            EqualizeComponent(prepared, self.calibration_of(component))
             if self.is_quantized and self.recipe.equalize
             else prepared
         )
 
     def calibration_of(self, component: str) -> CalibrateComponent:
-        """Activation statistics of a component's layers on the calibration data."""
-        needs_moments = self.recipe.weights.rounding is Rounding.GPTQ
-        settings = replace(self.recipe.calibration, second_moments=needs_moments)
-        return CalibrateComponent(self.prepared(component), self.feeds, settings)
+        """Activation statistics of a component's layers on the calibration data, before it is equalized."""
+        recipe = self.recipe
+        needs_moments = recipe.equalize or recipe.weights.rounding is Rounding.GPTQ
+        settings = replace(recipe.calibration, second_moments=needs_moments)
+        prepared = PrepareComponent(self.source, component)
+        return CalibrateComponent(prepared, self.feeds, settings, recipe.equalize)
+
+    def calibration_notes(self, component: str) -> NoteCalibration:
+        """What is doubtful about the calibration data."""
+        return NoteCalibration(self.calibration_of(component))
 
     def products_of(self, component: str) -> CalibrateProducts | None:
         """Activation statistics of attention's products, where the recipe quantizes those."""

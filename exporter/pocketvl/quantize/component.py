@@ -126,9 +126,9 @@ class _LastFeedback:
     """Keeps the feedback of the last second moment: layers that share one follow each other."""
 
     def __init__(self) -> None:
-        self._last: tuple[NDArray[np.float64], Feedback] | None = None
+        self._last: tuple[NDArray[np.floating], Feedback] | None = None
 
-    def __call__(self, second_moment: NDArray[np.float64]) -> Feedback:
+    def __call__(self, second_moment: NDArray[np.floating]) -> Feedback:
         if self._last is None or self._last[0] is not second_moment:
             self._last = None  # it may be large, and goes before the next one comes
             self._last = second_moment, error_feedback(second_moment)

@@ -4,7 +4,7 @@ them grow the weights against it.
 An activation's grid has one step for all channels, so that a few large ones leave little of it to the rest;
 weights' grids have one step an output channel, with the same trouble across inputs. Which of both suffers
 more differs from LayerNorm to LayerNorm, so that the strength is searched for each, by the error to be
-expected.
+expected, from what calibration saw of the linears' inputs.
 
 Source: Xiao et al., 2022, "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
 Models", arXiv 2211.10438, equations 3 and 4.
@@ -12,10 +12,8 @@ Models", arXiv 2211.10438, equations 3 and 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from operator import length_hint
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,8 +22,11 @@ from torch import nn
 
 from pocketvl.errors import DataError
 from pocketvl.network.specification import ACTIVATION_8, Granularity, GridSpec, Range, Scheme
-from pocketvl.observe.calibrate import Feed
-from pocketvl.quantize.arithmetic import activation_grid, quantize_weights, weight_scale
+from pocketvl.observe.calibration import Calibration, LayerCalibration
+from pocketvl.observe.observer import TensorObserver
+from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.quantize.arithmetic import activation_grid
+from pocketvl.quantize.equalized import Equalized
 from pocketvl.quantize.fold import norm_readers
 from pocketvl_runtime.progress import Progress
 
@@ -43,80 +44,15 @@ more.
 # A channel that reaches less than this part of the farthest one is below a step of a grid for both; were it
 # scaled up to the others, what calibration has not seen of it would go out of range.
 _LEAST_REACH = 1e-3
-
-
-@dataclass(frozen=True)
-class Equalized:
-    """The equalization of one LayerNorm.
-
-    Attributes:
-        norm: its name in the module.
-        linears: names of the linears that read it.
-        strength: alpha of the source; None where all was left as it is.
-        error_before: expected squared error of the linears' outputs by rounding weights and input, each in
-            parts of the output's mean square, summed over the linears.
-        error_after: the same with what was decided.
-    """
-
-    norm: str
-    linears: tuple[str, ...]
-    strength: float | None
-    error_before: float
-    error_after: float
-
-
-class ChannelStatistics:
-    """Streaming statistics of a LayerNorm's output, in fixed memory.
-
-    Attributes:
-        low: float64 [channels], the least value of each channel.
-        high: float64 [channels], the greatest.
-        count: how many vectors were seen.
-    """
-
-    def __init__(self, channels: int) -> None:
-        self.low: Floats = np.full(channels, np.inf)
-        self.high: Floats = np.full(channels, -np.inf)
-        self.count = 0
-        self._sums: Floats = np.zeros(channels)
-        self._products: Floats = np.zeros((channels, channels))
-
-    def observe(self, values: torch.Tensor) -> None:
-        """Observe values [..., channels]."""
-        rows = values.detach().flatten(0, -2)  # [vectors, channels]
-        if len(rows) == 0:
-            return
-        low, high = torch.aminmax(rows, dim=0)
-        self.low, self.high = np.minimum(self.low, low.numpy()), np.maximum(self.high, high.numpy())
-        self._sums += rows.sum(0, dtype=torch.float64).numpy()
-        self._products += (rows.T @ rows).numpy()
-        self.count += len(rows)
-
-    @property
-    def second_moment(self) -> Floats:
-        """float64 [channels, channels]: the mean of x x^T."""
-        return self._products / self.count
-
-    @property
-    def reach(self) -> Floats:
-        """float64 [channels]: the magnitude that each channel may come to.
-
-        That is the greatest one seen, or, where more is to be expected, the mean plus as many standard
-        deviations as the farthest of all values seen, of all channels, would be from it, were they normal:
-        sqrt(2 ln n). After a few vectors the greatest ones seen are chance; were channels scaled so that
-        these reach equally far, each would leave the grid again and again on other inputs.
-        """
-        mean = self._sums / self.count
-        deviation = np.sqrt(np.maximum(np.diag(self.second_moment) - mean**2, 0))
-        expected = np.abs(mean) + np.sqrt(2 * np.log(self.count * len(mean))) * deviation
-        reach: Floats = np.maximum.reduce([-self.low, self.high, expected])
-        return reach
+_MOST_OUTPUTS = 256  # of a linear, by which strengths are compared; spread evenly
+_SETTINGS = CalibrationSettings()
 
 
 def equalize_(
     module: nn.Module,
     example: torch.Tensor | tuple[torch.Tensor, ...],
-    feeds: Iterable[Feed],
+    calibration: Calibration,
+    settings: CalibrationSettings = _SETTINGS,
     bits: int = 8,
     progress: Progress | None = None,
 ) -> tuple[Equalized, ...]:
@@ -128,31 +64,99 @@ def equalize_(
     Args:
         module: in eval mode; changed in place.
         example: its input, or a tuple of its inputs.
-        feeds: inputs, or tuples of them, read once; what is kept of them is `ChannelStatistics`, a LayerNorm
-            each.
+        calibration: of the module, with second moments, and some vectors of what `norm_readers` says is read.
+        settings: how ranges are chosen.
         bits: of the weights' grids; activations have 8.
-        progress: called after each feed and after each LayerNorm.
+        progress: called after each LayerNorm.
 
     Returns:
         What was decided, a LayerNorm each.
 
     Raises:
-        DataError: no samples, values that are not finite, or a LayerNorm that never ran.
+        DataError: calibration has not seen a linear that reads a LayerNorm, or kept no moments.
     """
     found = norm_readers(module, example)
-    seen = _observe(module, [readers.norm for readers in found], feeds, progress)
     grid = GridSpec(bits, Scheme.SYMMETRIC, Granularity.PER_CHANNEL)
     decided = []
     for index, readers in enumerate(found):
-        linears = [module.get_submodule(name) for name in readers.linears]
-        weights = [linear.get_parameter("weight").detach().double().numpy() for linear in linears]
-        strength, factors, before, after = _search(weights, seen[readers.norm], grid)
-        if strength is not None:
-            _scale_(module.get_submodule(readers.norm), linears, factors)
-        decided.append(Equalized(readers.norm, readers.linears, strength, before, after))
+        weights = [module.get_submodule(name).get_parameter("weight").detach() for name in readers.linears]
+        seen = _seen_by(readers.linears, calibration)
+        strength, before, after, factors = _search(weights, seen, grid)
+        told = None if factors is None else tuple(factors.tolist())
+        ends = None if factors is None else _range(seen, factors, settings)
+        decided.append(Equalized(readers.norm, readers.linears, strength, before, after, told, ends))
+        apply_equalization_(module, decided[-1])
         if progress is not None:
-            progress(index + 1, len(found), "equalisation")
+            progress(index + 1, len(found), "equalization")
     return tuple(decided)
+
+
+def apply_equalization_(module: nn.Module, decided: Equalized) -> None:
+    """Divide a LayerNorm's channels by the factors, and multiply the weights that read them.
+
+    Args:
+        module: changed in place.
+        decided: where all is to be left as it is, nothing is changed.
+    """
+    if decided.factors is None:
+        return
+    factors = torch.tensor(decided.factors, dtype=torch.float64)
+    with torch.no_grad():
+        for name, parameter in module.get_submodule(decided.norm).named_parameters(recurse=False):
+            assert name in ("weight", "bias")
+            parameter.copy_(parameter.double() / factors)
+        for linear in decided.linears:
+            weight = module.get_submodule(linear).get_parameter("weight")
+            weight.copy_(weight.double() * factors)
+
+
+def equalized_calibration(before: Calibration, decided: Iterable[Equalized]) -> Calibration:
+    """What calibration would see of an equalized module.
+
+    Args:
+        before: what it saw of the module before.
+        decided: what was equalized.
+    """
+    layers = dict(before.layers)
+    for each in decided:
+        if each.factors is None or each.input is None:
+            continue
+        seen = _divided(layers[each.linears[0]], np.array(each.factors))  # one for all, who read the same
+        for name in each.linears:
+            layers[name] = replace(seen, input=each.input, output=layers[name].output)
+    return replace(before, layers=layers)
+
+
+def _divided(seen: LayerCalibration, factors: Floats) -> LayerCalibration:
+    """The statistics of inputs divided by factors, but for the range."""
+    assert seen.second_moment is not None
+    assert seen.low is not None
+    assert seen.high is not None
+    products: NDArray[np.float32] = np.outer(factors, factors).astype(np.float32)
+    return replace(
+        seen,
+        input_mean=seen.input_mean / factors,
+        second_moment=seen.second_moment / products,
+        low=seen.low / factors,
+        high=seen.high / factors,
+        kept=None,
+    )
+
+
+def _range(seen: LayerCalibration, factors: Floats, settings: CalibrationSettings) -> Range:
+    """The range of inputs divided by factors: by the vectors that were kept, within the ends of all."""
+    assert seen.kept is not None
+    observer = TensorObserver("an equalized input", settings)
+    observer.observe(torch.from_numpy(seen.kept / factors.astype(np.float32)))
+    observer.observe(torch.tensor(_ends(seen, factors)))
+    return observer.range()
+
+
+def _ends(seen: LayerCalibration, factors: Floats) -> tuple[float, float]:
+    """The least and the greatest value of inputs divided by factors."""
+    assert seen.low is not None
+    assert seen.high is not None
+    return float((seen.low / factors).min()), float((seen.high / factors).max())
 
 
 def equalizing_factors(
@@ -175,6 +179,24 @@ def equalizing_factors(
     return factors
 
 
+def channel_reach(seen: LayerCalibration) -> Floats:
+    """The magnitude that each channel of a linear's input may come to, float64 [channels].
+
+    That is the greatest one seen, or, where more is to be expected, the mean plus as many standard deviations
+    as the farthest of all values seen, of all channels, would be from it, were they normal: sqrt(2 ln n).
+    After a few vectors the greatest ones seen are chance; were channels scaled so that these reach equally
+    far, each would leave the grid again and again on other inputs.
+    """
+    assert seen.second_moment is not None
+    assert seen.low is not None
+    assert seen.high is not None
+    mean = seen.input_mean
+    deviation = np.sqrt(np.maximum(np.diag(seen.second_moment) - mean**2, 0))
+    expected = np.abs(mean) + np.sqrt(2 * np.log(seen.count * len(mean))) * deviation
+    reach: Floats = np.maximum.reduce([-seen.low, seen.high, expected])
+    return reach
+
+
 def _log_reach(reach: NDArray[np.floating]) -> Floats:
     largest = float(reach.max(initial=0.0))
     if largest == 0:
@@ -183,17 +205,33 @@ def _log_reach(reach: NDArray[np.floating]) -> Floats:
     return logarithms
 
 
+def _seen_by(linears: tuple[str, ...], calibration: Calibration) -> LayerCalibration:
+    """What calibration saw of the inputs that these linears share."""
+    seen = calibration.layers.get(linears[0])
+    if seen is None or seen.second_moment is None or seen.kept is None:
+        raise DataError(
+            f"{linears[0]} cannot be equalized: calibration kept no second moments or vectors of it"
+        )
+    return seen
+
+
 def expected_error(
-    weights: Iterable[NDArray[np.floating]], seen: ChannelStatistics, factors: Floats, grid: GridSpec
+    weights: Iterable[torch.Tensor],
+    energies: Iterable[float],
+    seen: LayerCalibration,
+    factors: Floats,
+    grid: GridSpec,
 ) -> float:
     """The error of linears in static int8, with channels divided and weights multiplied by factors.
 
-    With W' the multiplied weights, dW' their rounding, H' the second moment of the divided input and D the
-    step of its grid, a linear's output is off by tr(dW' H' dW'^T) + D^2 / 12 * |W'|^2 in the mean square: the
-    roundings are taken to be independent, and that of the input to be uniform within a step.
+    With W' the multiplied weights, dW' their rounding, x' the divided input and D the step of its grid, a
+    linear's output is off by E|dW' x'|^2 + D^2 / 12 * |W'|^2 in the mean square. All roundings are taken to
+    be independent, so that of x' the mean squares are enough, and that of the input to be uniform within a
+    step.
 
     Args:
-        weights: of each linear [outputs, channels].
+        weights: of each linear float32 [outputs, channels]; a part of the outputs will do.
+        energies: of each linear the mean square of its output without a bias, as `output_energy` gives it.
         seen: of what the linears read.
         factors: [channels].
         grid: of the weights, symmetric and per channel.
@@ -201,94 +239,46 @@ def expected_error(
     Returns:
         Squared errors, in parts of the mean square of each linear's output, summed over the linears.
     """
-    moment = seen.second_moment
-    scaled_moment = moment / np.outer(factors, factors)
-    ends = Range(float((seen.low / factors).min()), float((seen.high / factors).max()))
-    step = activation_grid(ends, ACTIVATION_8.bits).scale
+    assert seen.second_moment is not None
+    spread, square = torch.from_numpy(factors).float(), torch.from_numpy(seen.second_moment.diagonal().copy())
+    step = activation_grid(Range(*_ends(seen, factors)), ACTIVATION_8.bits).scale
     total = 0.0
-    for weight in weights:
-        energy = _quadratic(weight, moment)
+    for weight, energy in zip(weights, energies, strict=True):
         if energy <= 0:  # whatever comes of it, it is 0 before and after
             continue
-        scaled = (weight * factors).astype(np.float32)
-        scale = weight_scale(scaled, grid)
-        rounding = quantize_weights(scaled, scale, grid) * scale[:, None].astype(np.float64) - scaled
-        noise = _quadratic(rounding, scaled_moment) + step**2 / 12 * float(np.square(scaled).sum(dtype=float))
+        scaled = weight * spread
+        rounding = (_rounded(scaled, grid) - scaled) / spread  # of the weights as they were
+        noise = float((rounding.square_() @ square).sum(dtype=torch.float64))
+        noise += step**2 / 12 * float(scaled.square_().sum(dtype=torch.float64))
         total += noise / energy
     return total
 
 
-def _quadratic(rows: NDArray[np.floating], moment: Floats) -> float:
-    """tr(rows moment rows^T): the mean of |rows x|^2."""
-    return float(np.vdot(rows @ moment, rows))
+def output_energy(weight: torch.Tensor, seen: LayerCalibration) -> float:
+    """The mean square of what a linear with weights [outputs, channels] makes of what was seen."""
+    assert seen.second_moment is not None
+    return float(((weight @ torch.from_numpy(seen.second_moment)) * weight).sum(dtype=torch.float64))
+
+
+def _rounded(weights: torch.Tensor, grid: GridSpec) -> torch.Tensor:
+    """Weights on the symmetric grids that cover each channel of them."""
+    reach = weights.abs().amax(dim=1, keepdim=True)
+    scale = torch.where(reach > 0, reach / grid.highest, 1.0)
+    return (weights / scale).round_().mul_(scale)
 
 
 def _search(
-    weights: list[Floats], seen: ChannelStatistics, grid: GridSpec
-) -> tuple[float | None, Floats, float, float]:
-    """Strength, factors, and expected errors before and after."""
-    untouched = np.ones(len(seen.low))
-    before = expected_error(weights, seen, untouched, grid)
-    weight_reach = np.max([np.abs(weight).max(axis=0) for weight in weights], axis=0)
-    choices = [equalizing_factors(seen.reach, weight_reach, strength) for strength in STRENGTHS]
-    errors = [expected_error(weights, seen, factors, grid) for factors in choices]
+    weights: list[torch.Tensor], seen: LayerCalibration, grid: GridSpec
+) -> tuple[float | None, float, float, Floats | None]:
+    """Strength, expected errors before and after, and factors, for linears of these weights."""
+    weight_reach = torch.stack([weight.abs().amax(dim=0) for weight in weights]).amax(dim=0).double().numpy()
+    tried = [weight[:: -(-len(weight) // _MOST_OUTPUTS)].contiguous() for weight in weights]
+    energies = [output_energy(weight, seen) for weight in tried]
+    before = expected_error(tried, energies, seen, np.ones(len(seen.input_mean)), grid)
+    reach = channel_reach(seen)
+    choices = [equalizing_factors(reach, weight_reach, strength) for strength in STRENGTHS]
+    errors = [expected_error(tried, energies, seen, factors, grid) for factors in choices]
     best = int(np.argmin(errors))
     if errors[best] > (1 - LEAST_GAIN) * before or before == 0:
-        return None, untouched, before, before
-    return STRENGTHS[best], choices[best], before, errors[best]
-
-
-def _scale_(norm: nn.Module, linears: list[nn.Module], factors: Floats) -> None:
-    spread = torch.from_numpy(factors)
-    with torch.no_grad():
-        for name, parameter in norm.named_parameters(recurse=False):
-            assert name in ("weight", "bias")
-            parameter.copy_(parameter.double() / spread)
-        for linear in linears:
-            weight = linear.get_parameter("weight")
-            weight.copy_(weight.double() * spread)
-
-
-def _observe(
-    module: nn.Module,
-    norms: list[str],
-    feeds: Iterable[Feed],
-    progress: Progress | None,
-) -> dict[str, ChannelStatistics]:
-    seen = {
-        name: ChannelStatistics(len(module.get_submodule(name).get_parameter("weight"))) for name in norms
-    }
-    total, done = length_hint(feeds), 0
-    with torch.inference_mode(), _watched(module, seen):
-        for feed in feeds:
-            inputs = feed if isinstance(feed, tuple) else (feed,)
-            module(*(torch.from_numpy(np.array(values)) for values in inputs))
-            done += 1
-            if progress is not None:
-                progress(done, max(total, done), "calibration")
-    if done == 0:
-        raise DataError("equalisation needs at least one sample, and got none")
-    for name, statistics in seen.items():
-        if statistics.count == 0:
-            raise DataError(f"calibration never ran {name}, so that it cannot be equalised")
-        if not np.isfinite(statistics.reach).all():
-            raise DataError(f"calibration: {name} gives NaN or infinity; the model or a sample is broken")
-    return seen
-
-
-@contextmanager
-def _watched(module: nn.Module, seen: Mapping[str, ChannelStatistics]) -> Iterator[None]:
-    def hook(
-        statistics: ChannelStatistics,
-    ) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
-        return lambda norm, inputs, output: statistics.observe(output)
-
-    handles = [
-        module.get_submodule(name).register_forward_hook(hook(statistics))
-        for name, statistics in seen.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        return None, before, before, None
+    return STRENGTHS[best], before, errors[best], choices[best]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cholesky
 
 from pocketvl.errors import DataError
 from pocketvl.network.integers import spread
-from pocketvl.network.specification import MOST_BITS, Granularity, GridSpec
+from pocketvl.network.specification import MOST_BITS, Granularity, GridSpec, Scheme
 from pocketvl.quantize.arithmetic import (
     Doubles,
     Floats,
@@ -35,11 +35,11 @@ __all__ = [
     "round_weights",
 ]
 
-_CLIPPINGS = 40
+_CLIPPINGS, _APART_8 = 40, 5
 # The least share of the largest weight that a grid still reaches; with fewer bits, more is worth clipping.
 _LEAST_REACH, _LEAST_REACH_8 = 0.3, 0.5
-# Weights that are searched at a time, so that they stay in a core's cache.
-_WEIGHTS_AT_ONCE = 1 << 15
+# Weights that are searched at a time, so that they stay in the cores' caches.
+_WEIGHTS_AT_ONCE = 1 << 17
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 _DAMPING, _MOST_DAMPING = 0.01, 1.0
 _BLOCK = 64
@@ -48,7 +48,7 @@ _BLOCK = 64
 def clipped_scale(
     weights: Floats,
     spec: GridSpec,
-    second_moment: Doubles | None = None,
+    second_moment: NDArray[np.floating] | None = None,
     least_scale: Floats | float = 0.0,
 ) -> Floats:
     """The scales, from those that cover all weights down, whose rounded weights have the least error.
@@ -71,7 +71,8 @@ def clipped_scale(
         DataError: the second moment is of another number of inputs.
     """
     widest = weight_scale(weights, spec, least_scale)
-    values = grouped(weights, spec)  # [channels, groups, size]; of a tensor [1, 1, all]
+    # [channels, groups, size]; of a tensor [1, 1, all]
+    values: Floats = grouped(weights, spec).astype(np.float32)
     zero_point = weight_zero_point(weights, spec)
     low, high = (
         np.broadcast_to(end.reshape(len(end), -1, 1)[: len(values)], (*values.shape[:2], 1))
@@ -80,53 +81,65 @@ def clipped_scale(
     wide = widest.reshape(len(weights), -1)[: len(values)]  # those of a tensor are equal
     least_scale = np.broadcast_to(np.maximum(least_scale, _SMALLEST_SCALE), len(weights))
     least = least_scale[:, None] if len(values) > 1 else least_scale.max(keepdims=True)[:, None]
-    importance = np.ones(values.shape[1:])  # [groups, size]
+    importance = np.ones(values.shape[1:], np.float32)  # [groups, size]
     if second_moment is not None:
         _check_shape(second_moment, weights[:1].size)
-        every = np.diagonal(second_moment)
-        importance = np.tile(every, importance.size // every.size).reshape(importance.shape)
+        every = np.diagonal(second_moment) / max(float(second_moment.diagonal().max()), _SMALLEST_SCALE)
+        importance = np.resize(every.astype(np.float32), importance.shape)
     found = np.empty_like(wide)
     rows = max(1, _WEIGHTS_AT_ONCE // max(1, values[:1].size))
     for start in range(0, len(values), rows):
         part = slice(start, start + rows)
         ends = low[part], high[part]
-        found[part] = _search(
-            values[part].astype(np.float64), wide[part], least[part], ends, importance, spec
-        )
+        found[part] = _search(values[part], wide[part], least[part], ends, importance, spec)
     return np.broadcast_to(found.reshape(len(values), *widest.shape[1:]), widest.shape).copy()
 
 
 def _search(
-    values: Doubles,
+    values: Floats,
     widest: Floats,
     least: NDArray[np.floating],
     ends: tuple[NDArray[np.int16], NDArray[np.int16]],
-    importance: Doubles,
+    importance: Floats,
     spec: GridSpec,
 ) -> Floats:
     """Of channels [n, groups, size], the best scales [n, groups]; the widest among equals."""
-    lowest_error = np.full(widest.shape, np.inf)
-    best, buffer = widest.copy(), np.empty_like(values)
+    exact, weighed = torch.from_numpy(values), torch.from_numpy(importance)
+    low, high = (torch.from_numpy(end.astype(np.float32)) for end in ends)
+    buffer = torch.empty_like(exact)
     share = (spec.bits - 2) / (MOST_BITS - 2)
-    end = _LEAST_REACH + (_LEAST_REACH_8 - _LEAST_REACH) * share
-    for reach in np.linspace(1.0, end, _CLIPPINGS):
-        scale = widest * reach
+    reaches = np.linspace(1.0, _LEAST_REACH + (_LEAST_REACH_8 - _LEAST_REACH) * share, _CLIPPINGS)
+    best, lowest_error = np.zeros(widest.shape, np.intp), np.full(widest.shape, np.inf, np.float32)
+
+    def scales(chosen: NDArray[np.intp]) -> Floats:
+        scale = widest * reaches[chosen]
         if spec.granularity is Granularity.PER_GROUP:
-            scale = group_scale(scale)
+            return group_scale(scale)
+        bounded: Floats = np.maximum(scale, least).astype(np.float32)
+        return bounded
+
+    def consider(chosen: NDArray[np.intp]) -> None:
+        nonlocal best, lowest_error
+        steps = torch.from_numpy(scales(chosen))[..., None]
+        torch.div(exact, steps, out=buffer).round_()
+        if spec.scheme is Scheme.SYMMETRIC:  # ends are the same for all, which takes a fraction of the time
+            buffer.clamp_(spec.lowest, spec.highest)
         else:
-            scale = np.maximum(scale, least).astype(np.float32)
-        steps = scale.astype(np.float64)[..., None]
-        np.divide(values, steps, out=buffer)
-        np.rint(buffer, out=buffer)
-        np.clip(buffer, *ends, out=buffer)
-        np.multiply(buffer, steps, out=buffer)
-        np.subtract(buffer, values, out=buffer)
-        np.square(buffer, out=buffer)
-        error = np.einsum("cgi,gi->cg", buffer, importance)
+            buffer.clamp_(low, high)
+        buffer.mul_(steps).sub_(exact).square_()
+        error = torch.einsum("cgi,gi->cg", buffer, weighed).numpy()
         better = error < lowest_error
         lowest_error = np.where(better, error, lowest_error)
-        best = np.where(better, scale, best)
-    return best
+        best = np.where(better, chosen, best)
+
+    # With many steps the error changes slowly, so that every fifth share and those around the best will do.
+    apart = _APART_8 if spec.bits == MOST_BITS else 1
+    for index in range(0, _CLIPPINGS, apart):
+        consider(np.full(widest.shape, index))
+    around = best
+    for offset in range(1 - apart, apart):
+        consider(np.clip(around + offset, 0, _CLIPPINGS - 1))
+    return scales(best)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,15 +148,15 @@ class Feedback:
 
     Attributes:
         order: int [inputs]: in which order inputs are rounded.
-        shares: float64 [inputs, inputs], in that order, upper triangular: row j, column k says how much of
+        shares: float32 [inputs, inputs], in that order, upper triangular: row j, column k says how much of
             the error of input j is added to input k before that is rounded.
     """
 
     order: NDArray[np.intp]
-    shares: Doubles
+    shares: Floats
 
 
-def error_feedback(second_moment: Doubles) -> Feedback:
+def error_feedback(second_moment: NDArray[np.floating]) -> Feedback:
     """The feedback with which greedy rounding leaves the least output error, tr(dW H dW^T).
 
     Inputs are rounded in order of decreasing mean square. Inputs that are always 0 have no part in it. A
@@ -151,7 +164,7 @@ def error_feedback(second_moment: Doubles) -> Feedback:
     which calibration saw nothing are not taken to be free.
 
     Args:
-        second_moment: H, float64 [inputs, inputs], the mean of x x^T.
+        second_moment: H, [inputs, inputs], the mean of x x^T.
 
     Raises:
         DataError: this is no second moment: it holds NaNs, or is far from positive semidefinite.
@@ -159,7 +172,7 @@ def error_feedback(second_moment: Doubles) -> Feedback:
     Source: Frantar et al., 2022 (arXiv 2210.17323), sections 3.2 and 3.3, in the form of Chee et al., 2023
         (arXiv 2307.13304), equation 4 and theorem 6, which needs no inverse: H = (F + I) D (F + I)^T.
     """
-    diagonal = np.diagonal(second_moment)
+    diagonal = np.diagonal(second_moment).astype(np.float64)
     if not np.isfinite(second_moment).all():
         raise DataError("a second moment of inputs holds NaN or infinity; calibrate again")
     alive = diagonal > 0
@@ -169,14 +182,14 @@ def error_feedback(second_moment: Doubles) -> Feedback:
     turned = second_moment[np.ix_(order[::-1], order[::-1])]
     damping = _DAMPING
     while damping <= _MOST_DAMPING:
-        damped = turned + np.diag(np.where(alive[order[::-1]], damping * mean, mean))
-        try:
-            factor = cholesky(damped, lower=True, overwrite_a=True, check_finite=False)[::-1, ::-1]
-        except LinAlgError:
+        damped = torch.from_numpy(turned).clone()
+        damped.diagonal().add_(torch.from_numpy(np.where(alive[order[::-1]], damping * mean, mean)))
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if failed:
             damping *= 10
             continue
-        shares = factor / np.diagonal(factor)
-        return Feedback(order, np.ascontiguousarray(np.triu(shares, 1)))
+        shares = factor.flip(0, 1)
+        return Feedback(order, shares.div_(shares.diagonal().clone()).triu_(1).float().numpy())
     raise DataError("a second moment of inputs is not positive semidefinite; calibrate again")
 
 
@@ -185,8 +198,8 @@ def round_weights(
     scale: Floats,
     spec: GridSpec,
     rounding: Rounding,
-    second_moment: Doubles | None = None,
-    feedback: Callable[[Doubles], Feedback] = error_feedback,
+    second_moment: NDArray[np.floating] | None = None,
+    feedback: Callable[[NDArray[np.floating]], Feedback] = error_feedback,
     zero_point: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.signedinteger]:
     """Round weights to integers, to nearest or by GPTQ.
@@ -199,7 +212,7 @@ def round_weights(
         scale: [channels], or [channels, groups].
         spec: their grid.
         rounding: to the nearest, or GPTQ.
-        second_moment: float64 [inputs, inputs], the mean of x x^T, not of centred inputs: so means are kept,
+        second_moment: [inputs, inputs], the mean of x x^T, not of centred inputs: so means are kept,
             too. Without it, weights are rounded to the nearest.
         feedback: of a second moment; for those who keep it, since layers may share one.
         zero_point: shaped as the scale, where the grid is affine.
@@ -213,9 +226,9 @@ def round_weights(
     nearest = quantize_weights(weights, scale, spec, zero_point)
     if rounding is Rounding.NEAREST or second_moment is None:
         return nearest
-    flat = weights.reshape(len(weights), -1).astype(np.float64)  # [channels, inputs]
+    flat = weights.reshape(len(weights), -1)  # [channels, inputs]
     _check_shape(second_moment, flat.shape[1])
-    steps = np.broadcast_to(spread(scale.astype(np.float64), flat.shape), flat.shape)
+    steps = np.broadcast_to(spread(scale, flat.shape), flat.shape)
     ends = step_ends(spec, zero_point, flat.shape)
     compensated = as_steps(_round_in_order(flat, steps, ends, feedback(second_moment)), spec)
     plain = nearest.reshape(flat.shape)
@@ -225,30 +238,31 @@ def round_weights(
 
 
 def _round_in_order(
-    weights: Doubles,
-    steps: NDArray[np.floating],
+    weights: Floats,
+    steps: Floats,
     ends: tuple[NDArray[np.int16], NDArray[np.int16]],
     feedback: Feedback,
 ) -> NDArray[np.int16]:
     """GPTQ of [channels, inputs], on scales `steps` of that shape, within ends that broadcast to it."""
     order, shares = feedback.order, feedback.shares
-    low, high = (np.broadcast_to(end, weights.shape).T[order] for end in ends)
+    low, high = (np.broadcast_to(end, weights.shape).T[order].astype(np.float32) for end in ends)
     # One input's weights of all channels lie side by side: [inputs, channels].
     wanted, steps = (np.ascontiguousarray(values.T[order]) for values in (weights, steps))
     errors, rounded = np.zeros_like(wanted), np.empty(wanted.shape, np.int16)
     for start in range(0, len(order), _BLOCK):
         block = slice(start, start + _BLOCK)
-        aims = wanted[block] + shares[:start, block].T @ errors[:start]
+        aims = wanted[block] + _product(shares[:start, block].T, errors[:start])
         for at, aim in enumerate(aims, start):
             aim += shares[start:at, at] @ errors[start:at]
-            rounded[at] = integers = np.clip(np.rint(aim / steps[at]), low[at], high[at])
+            integers = np.rint(aim / steps[at])
+            rounded[at] = np.minimum(np.maximum(integers, low[at], out=integers), high[at], out=integers)
             errors[at] = wanted[at] - integers * steps[at]
     result = np.empty_like(rounded)
     result[order] = rounded
     return np.ascontiguousarray(result.T)
 
 
-def output_error(difference: NDArray[np.floating], second_moment: Doubles) -> Doubles:
+def output_error(difference: NDArray[np.floating], second_moment: NDArray[np.floating]) -> Doubles:
     """The mean square of what changed weights add to each output: the diagonal of dW H dW^T.
 
     Args:
@@ -258,8 +272,15 @@ def output_error(difference: NDArray[np.floating], second_moment: Doubles) -> Do
     Returns:
         float64 [channels].
     """
-    errors: Doubles = np.einsum("ci,ci->c", difference @ second_moment, difference)
+    weighed = _product(difference.astype(np.float32), second_moment.astype(np.float32, copy=False))
+    errors: Doubles = np.einsum("ci,ci->c", weighed, difference, dtype=np.float64)
     return errors
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """The product of two large matrices, by torch's threads."""
+    product: Floats = (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
+    return product
 
 
 def correct_bias(
@@ -297,6 +318,6 @@ def correct_bias(
     return corrected
 
 
-def _check_shape(second_moment: Doubles, inputs: int) -> None:
+def _check_shape(second_moment: NDArray[np.floating], inputs: int) -> None:
     if second_moment.shape != (inputs, inputs):
         raise DataError(f"{inputs} inputs have a second moment of shape {list(second_moment.shape)}")

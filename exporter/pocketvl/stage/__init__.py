@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from pocketvl.stage.base import Inputs, Stage
+from pocketvl.stage.desk import installed_version
 from pocketvl.stage.link import link_or_copy
 from pocketvl.stage.record import RECORD_FILE, read_record, write_record
 from pocketvl.stage.replace import check_replaceable, clean_up, publish, replace_dir
-from pocketvl.stage.runner import (
-    Event,
-    EventKind,
-    Plan,
-    PlanError,
-    Result,
-    Results,
-    installed_version,
-    plan,
-    run,
-)
+from pocketvl.stage.results import Event, EventKind, Plan, Result, Results
+from pocketvl.stage.runner import PlanError, drop, plan, run
 from pocketvl.stage.store import Sealed, Store
 
 __all__ = [
@@ -33,6 +25,7 @@ __all__ = [
     "Store",
     "check_replaceable",
     "clean_up",
+    "drop",
     "installed_version",
     "link_or_copy",
     "plan",

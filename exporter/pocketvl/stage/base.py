@@ -76,11 +76,14 @@ class Stage:
         resumes: the stage takes long, and goes on from what it left in `source.work` when it was interrupted.
             Of a launch of several processes all run it at the same time, in the same `source.work`; what the
             first one writes is kept.
+        keeps: False where the result is large beside what is made of it, and soon made again: `drop` removes
+            its files and keeps what they hashed to, so that what was made of it is found all the same.
     """
 
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = ()
     resumes: ClassVar[bool] = False
+    keeps: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -112,6 +115,16 @@ class Stage:
         Raises:
             PocketVLError: the stage could not succeed.
         """
+
+    def is_long(self, source: Inputs) -> bool:
+        """Whether the work keeps one processor busy for long, so that another process is to do it meanwhile.
+
+        Such a stage reports no progress, and does not `resume`.
+
+        Args:
+            source: where the inputs are.
+        """
+        return False
 
     def run(self, source: Inputs, out: Path) -> None:
         """Do the work.

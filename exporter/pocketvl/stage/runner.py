@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import enum
-import functools
-import hashlib
 import importlib.metadata
-import json
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pocketvl.errors import StageError
-from pocketvl.launch import call_others, is_called, is_first
-from pocketvl.stage.base import Inputs, Stage, empty_fields, links, settings
-from pocketvl.stage.store import Sealed, Store
-from pocketvl_runtime.disk import full_disk, reason
+from pocketvl.stage.base import Inputs, Stage, empty_fields, links
+from pocketvl.stage.desk import installed_version
+from pocketvl.stage.results import Event, Plan, Results, identity_of
+from pocketvl.stage.schedule import Schedule
+from pocketvl.stage.store import Store
 from pocketvl_runtime.errors import PocketVLError
-
-_LOOK_AGAIN = 0.2  # seconds
 
 
 class PlanError(StageError):
@@ -34,83 +25,6 @@ class PlanError(StageError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = tuple(problems)
-
-
-class EventKind(enum.StrEnum):
-    """Kinds of events."""
-
-    STARTED = "started"
-    PROGRESS = "progress"
-    CACHED = "cached"
-    DONE = "done"
-
-
-@dataclass(frozen=True)
-class Event:
-    """An event while a plan runs, for the user to see.
-
-    Attributes:
-        kind: what happened.
-        stage: to which stage.
-        number: its index in the plan, from 1.
-        total: how many stages the plan has.
-        seconds: how long it took, with DONE and CACHED.
-        progress: (done, total, what) within the stage, with PROGRESS.
-    """
-
-    kind: EventKind
-    stage: Stage
-    number: int
-    total: int
-    seconds: float = 0.0
-    progress: tuple[int, int, str] = (0, 0, "")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Checked stages, each after those it needs.
-
-    Attributes:
-        stages: every stage once; equal stages count as one.
-    """
-
-    stages: tuple[Stage, ...]
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of a stage.
-
-    Attributes:
-        stage: the stage.
-        folder: its files; to be read only.
-        digest: sha256 over their names and contents.
-        was_cached: whether it was there already.
-        ingredients: JSON of name, version, settings, tools, environment and the digests of inputs; no paths,
-            no times.
-    """
-
-    stage: Stage
-    folder: Path
-    digest: str
-    was_cached: bool
-    ingredients: dict[str, object]
-
-
-class Results:
-    """The results of a plan, found by stage: `results[stage].folder`."""
-
-    def __init__(self, results: Mapping[str, Result]) -> None:
-        self._results = dict(results)
-
-    def __getitem__(self, stage: Stage) -> Result:
-        return self._results[_identity(stage, {})]
-
-    def __iter__(self) -> Iterator[Result]:
-        return iter(self._results.values())
-
-    def __len__(self) -> int:
-        return len(self._results)
 
 
 def plan(stages: Sequence[Stage]) -> Plan:
@@ -130,7 +44,7 @@ def plan(stages: Sequence[Stage]) -> Plan:
     problems = _namesakes(ordered) + [problem for stage in ordered for problem in _problems(stage)]
     if problems:
         raise PlanError(list(dict.fromkeys(problems)))
-    return Plan(tuple(ordered))
+    return Plan(tuple(ordered), tuple(stages))
 
 
 def run(
@@ -152,150 +66,23 @@ def run(
             cache cannot be used.
         PocketVLError: what a stage itself raised; its result is not kept.
     """
-    report = progress or (lambda event: None)
     store = Store(cache, verify=verify)
-    known: dict[int, str] = {}
-    done: dict[str, Result] = {}
-    try:
-        for number, stage in enumerate(plan.stages, start=1):
-            desk = _Desk(store, stage, number, len(plan.stages), report)
-            done[_identity(stage, known)] = desk.result(_locate(stage, done, known))
-    finally:
-        store.contents.save()
-    return Results(done)
+    with store.in_use():
+        try:
+            return Schedule(store, plan, progress or (lambda event: None)).results()
+        finally:
+            store.contents.save()
 
 
-@dataclass(frozen=True)
-class _Desk:
-    """One stage being run."""
+def drop(results: Results, cache: Path) -> None:
+    """Remove the files of results that need not be kept; where other processes use the cache, nothing.
 
-    store: Store
-    stage: Stage
-    number: int
-    total: int
-    report: Callable[[Event], None]
-
-    def result(self, inputs: dict[str, tuple[Path | Result, ...]]) -> Result:
-        begin = time.perf_counter()
-        ingredients = self._ingredients(inputs)
-        sealed = self.store.find(self.stage.name, ingredients)
-        was_cached = sealed is not None
-        if sealed is None:
-            self._say(EventKind.STARTED)
-            sealed = self._made(inputs, ingredients)
-        if self.stage.resumes and is_first():
-            self.store.drop_work(self.stage.name, ingredients)
-        kind = EventKind.CACHED if was_cached else EventKind.DONE
-        self._say(kind, seconds=time.perf_counter() - begin)
-        return Result(self.stage, sealed.folder, sealed.digest, was_cached, sealed.ingredients)
-
-    def _made(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
-        if not is_first():
-            return self._follow(inputs, ingredients)
-        return self._resume(inputs, ingredients) if self.stage.resumes else self._seal(inputs, ingredients)
-
-    def _follow(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
-        """Wait for what the launch's first process makes; help where all of them are needed."""
-        work, helped = self.store.work_of(self.stage.name, ingredients), not self.stage.resumes
-        while (found := self.store.find(self.stage.name, ingredients)) is None:
-            if not helped and is_called(work):
-                with self.store.draft(self.stage.name) as out:
-                    self._run(inputs, out, work)
-                helped = True
-            else:
-                time.sleep(_LOOK_AGAIN)  # where the first one fails, the launcher ends us all
-        return found
-
-    def _resume(self, inputs: dict[str, tuple[Path | Result, ...]], ingredients: dict[str, object]) -> Sealed:
-        """Go on in the stage's work folder, unless another process came to the end there meanwhile."""
-        with self.store.work_folder(self.stage.name, ingredients) as work:
-            found = self.store.find(self.stage.name, ingredients)
-            if found is not None:
-                return found
-            call_others(work)
-            return self._seal(inputs, ingredients, work)
-
-    def _seal(
-        self,
-        inputs: dict[str, tuple[Path | Result, ...]],
-        ingredients: dict[str, object],
-        work: Path | None = None,
-    ) -> Sealed:
-        with self.store.draft(self.stage.name) as out:
-            source = self._run(inputs, out, work)
-            with _stage_errors(self.stage, out):
-                self.stage.ensures(source, out)
-                if self._ingredients(inputs) != ingredients:
-                    raise StageError(f"{self.stage.title}: an input changed while it ran; run it again")
-                return self.store.seal(self.stage.name, ingredients, out)
-
-    def _run(self, inputs: dict[str, tuple[Path | Result, ...]], out: Path, work: Path | None) -> Inputs:
-        """Lets the stage write its result into `out`; gives what it was told of its inputs."""
-        paths = {
-            name: tuple(at if isinstance(at, Path) else at.folder for at in each)
-            for name, each in inputs.items()
-        }
-        source = Inputs(
-            empty_fields(self.stage) | paths,
-            lambda done, total, what: self._say(EventKind.PROGRESS, progress=(done, total, what)),
-            work,
-        )
-        with _stage_errors(self.stage, out):
-            self.stage.run(source, out)
-        return source
-
-    def _ingredients(self, inputs: dict[str, tuple[Path | Result, ...]]) -> dict[str, object]:
-        def digest(at: Path | Result) -> str:
-            return self.store.contents.of(at) if isinstance(at, Path) else at.digest
-
-        reads = {name: (path,) for name, path in self.stage.reads().items()}
-        return {
-            "stage": self.stage.name,
-            "version": self.stage.version,
-            "settings": settings(self.stage),
-            "inputs": {name: [digest(at) for at in each] for name, each in (inputs | reads).items()},
-            "tools": {tool: installed_version(tool) for tool in ("pocketvl", *self.stage.tools)},
-            "environment": dict(self.stage.environment()),
-        }
-
-    def _say(
-        self, kind: EventKind, *, seconds: float = 0.0, progress: tuple[int, int, str] = (0, 0, "")
-    ) -> None:
-        self.report(Event(kind, self.stage, self.number, self.total, seconds, progress))
-
-
-@contextmanager
-def _stage_errors(stage: Stage, out: Path) -> Iterator[None]:
-    """Lets pocketvl's errors through, makes one line of the system's, and marks the rest, which are bugs.
-
-    Where the system or a library gave up, a full disk comes first: what they say of that is of no help.
+    Args:
+        results: of `run`; folders of stages that do not keep their results are gone afterwards.
+        cache: where they are.
     """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, PocketVLError) and error.__cause__ is None:
-            raise
-        cache = out.parent.parent
-        full = full_disk(error, cache, Path(tempfile.gettempdir()))
-        if full is not None:
-            raise StageError(
-                f"{stage.title} failed: {full}; free some space or name other folders with --cache and TMPDIR"
-            ) from error
-        if isinstance(error, OSError):
-            where = f"writing to {cache}" if error.filename is None else error.filename
-            raise StageError(f"{stage.title} failed: {reason(error)} ({where})") from error
-        if not isinstance(error, PocketVLError):
-            error.add_note(f"while running the stage {stage.title}")
-        raise
-
-
-def _locate(
-    stage: Stage, done: dict[str, Result], known: dict[int, str]
-) -> dict[str, tuple[Path | Result, ...]]:
-    return {
-        name: tuple(at if isinstance(at, Path) else done[_identity(at, known)] for at in each)
-        for name, each in links(stage).items()
-    }
+    passing = (result for result in results if not result.stage.keeps)
+    Store(cache).drop((result.stage.name, result.ingredients) for result in passing)
 
 
 def _ordered(stages: Sequence[Stage]) -> list[Stage]:
@@ -303,7 +90,7 @@ def _ordered(stages: Sequence[Stage]) -> list[Stage]:
     known: dict[int, str] = {}
 
     def add(stage: Stage) -> None:
-        identity = _identity(stage, known)
+        identity = identity_of(stage, known)
         if identity in ordered:
             return
         for each in links(stage).values():
@@ -315,18 +102,6 @@ def _ordered(stages: Sequence[Stage]) -> list[Stage]:
     for stage in stages:
         add(stage)
     return list(ordered.values())
-
-
-def _identity(stage: Stage, known: dict[int, str]) -> str:
-    """Equal for equal stages, without reading any input; `known` remembers by object."""
-    if id(stage) not in known:
-        needs = {
-            name: [_identity(at, known) if isinstance(at, Stage) else str(at.absolute()) for at in each]
-            for name, each in links(stage).items()
-        }
-        body = [type(stage).__module__, type(stage).__qualname__, settings(stage), needs]
-        known[id(stage)] = hashlib.sha256(json.dumps(body, sort_keys=True).encode("ascii")).hexdigest()
-    return known[id(stage)]
 
 
 def _problems(stage: Stage) -> list[str]:
@@ -368,9 +143,3 @@ def _is_installed(tool: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-@functools.cache
-def installed_version(tool: str) -> str:
-    """The installed version of a distribution; read once, since stages ask a thousand times."""
-    return importlib.metadata.version(tool)

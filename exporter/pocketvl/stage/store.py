@@ -2,23 +2,25 @@
 
     CACHE/digests.json              what files held when last read
     CACHE/STAGE/KEY/sealed.json     what the result was made from, and every file in it with size and sha256
-    CACHE/STAGE/KEY/result/         the result
+    CACHE/STAGE/KEY/result/         the result; missing where it was dropped
     CACHE/STAGE/.tmp-*              being written; never looked at as a result
     CACHE/STAGE/KEY.work/           what a stage that resumes has done so far
     CACHE/matplotlib/, torchinductor/   what these libraries keep, which the command would not have at home
 
 A result appears under its key by one rename, after its bytes are on the disk. One whose files are not what
 the seal says is treated as if it were not there. Results that hold the same file may share it, by hard links
-(`link.py`), which is why none is ever written to again; what users get is a copy (`publish`).
+(`link.py`), which is why none is ever written to again; what users get is a copy (`publish`). Whoever reads
+or writes results holds a shared lock on CACHE, so that none is dropped meanwhile.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +44,13 @@ class Sealed:
         folder: where its files are; to be read only.
         digest: sha256 over the names and contents of its files.
         ingredients: JSON of what it was made from, the same on every machine where these are the same.
+        is_dropped: whether its files are gone, and have to be made again for whoever reads them.
     """
 
     folder: Path
     digest: str
     ingredients: dict[str, object]
+    is_dropped: bool = False
 
 
 def key_of(ingredients: dict[str, object]) -> str:
@@ -74,8 +78,36 @@ class Store:
             for folder in (root, *(each for each in root.iterdir() if each.is_dir())):
                 reclaim(folder, SCRATCH)
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Context in which no other process drops results."""
+        with cache_errors(self.root):
+            handle = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(handle)
+
+    def drop(self, results: Iterable[tuple[str, dict[str, object]]]) -> None:
+        """Remove the files of results, unless another process uses the cache.
+
+        Args:
+            results: of each the name of its stage, and what it was made from.
+        """
+        with cache_errors(self.root):
+            handle = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for stage, ingredients in results:
+                    shutil.rmtree(self._entry(stage, ingredients) / _RESULT, ignore_errors=True)
+            except BlockingIOError:
+                return
+            finally:
+                os.close(handle)
+
     def find(self, stage: str, ingredients: dict[str, object]) -> Sealed | None:
-        """The sealed, undamaged result made from `ingredients`, if there is one."""
+        """The sealed, undamaged result made from `ingredients`, if there is one; it may have been dropped."""
         return self._read(self._entry(stage, ingredients), ingredients)
 
     @contextmanager
@@ -142,11 +174,11 @@ class Store:
             draft.rename(entry)
         except OSError:
             there = self._read(entry, ingredients)
-            if there is not None:
+            if there is not None and not there.is_dropped:
                 return there
             if not entry.exists():
                 raise
-            exchange(draft, entry)  # what stood there was damaged
+            exchange(draft, entry)  # what stood there was damaged or dropped
         sync_folder(entry.parent)
         return Sealed(entry / _RESULT, digest_of(files), ingredients)
 
@@ -161,6 +193,8 @@ class Store:
                 return None
             files = {name: FileDigest(at["sha256"], at["bytes"]) for name, at in seal["files"].items()}
             folder = entry / _RESULT
+            if not folder.exists():
+                return Sealed(folder, digest_of(files), ingredients, is_dropped=True)
             sizes = {name: (folder / name).lstat().st_size for name in files}
             if any(size != files[name].size_bytes for name, size in sizes.items()):
                 return None

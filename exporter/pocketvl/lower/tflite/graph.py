@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ai_edge_litert.tools import flatbuffer_utils
 
 from pocketvl.errors import LoweringError
@@ -28,11 +29,15 @@ def read_tflite(path: Path) -> Any:
         content = path.read_bytes()
         if content[4:8] != b"TFL3":
             raise LoweringError(f"{path} is not a TFLite file")
-        return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+        model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     except LoweringError:
         raise
     except Exception as error:  # flatbuffers fail wherever the bytes first make no sense
         raise LoweringError(f"{path} is not a readable TFLite file: {error}") from error
+    for buffer in model.buffers:  # one that lay behind the flatbuffer has bytes, which take minutes to write
+        if isinstance(buffer.data, bytes | bytearray):
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
+    return model
 
 
 def op_name(model: Any, op: Any) -> str:

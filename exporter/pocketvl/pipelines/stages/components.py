@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,8 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TORCH = ("torch", "transformers", "pillow", "tokenizers", "numpy", "safetensors")
-EQUALIZED_FILE = "equalized.json"
-_WEIGHTS = "weights.safetensors"
+WEIGHTS_FILE = "weights.safetensors"
 _MOST_TEXTS = 1024
 _Array: TypeAlias = npt.NDArray[np.generic]
 _Item = TypeVar("_Item")
@@ -156,6 +153,7 @@ class PrepareComponent(Stage):
 
     version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = TORCH
+    keeps: ClassVar[bool] = False
 
     source: Path
     component: str
@@ -212,31 +210,6 @@ class OfComponent:
         return this_machine()
 
 
-@dataclass(frozen=True)
-class EqualizeComponent(OfComponent, Stage):
-    """One prepared component with its outlier channels equalized: weights and a log of the factors."""
-
-    version: ClassVar[int] = 2
-    tools: ClassVar[tuple[str, ...]] = TORCH
-
-    prepared: PrepareComponent
-    feeds: CalibrationFeeds
-
-    @property
-    def title(self) -> str:
-        return f"equalize {self.component}"
-
-    def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.quantize.equalize import equalize_
-
-        component = open_component(self.source, self.component, source["prepared"])
-        module, feeds = component.module, Feeds(source["feeds"], self.component)
-        done = equalize_(module, example_inputs(component), feeds, progress=source.progress)
-        save_component(module, out)
-        document = [dataclasses.asdict(each) for each in done]
-        (out / EQUALIZED_FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
 def save_component(module: nn.Module, folder: Path) -> None:
     """Write a component's weights."""
     save_weights(module.state_dict(), folder)
@@ -246,7 +219,7 @@ def save_weights(state: Mapping[str, torch.Tensor], folder: Path) -> None:
     """Write a component's weights, given as a state dict."""
     from safetensors.torch import save_file
 
-    save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / _WEIGHTS)
+    save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / WEIGHTS_FILE)
 
 
 def open_component(source: Path, name: str, folder: Path) -> Component:
@@ -257,15 +230,20 @@ def open_component(source: Path, name: str, folder: Path) -> Component:
     Args:
         source: the checkpoint.
         name: of the component.
-        folder: where `save_component` wrote its weights.
+        folder: where `save_component` wrote its weights; those of an equalized one are as they were before.
     """
     from safetensors.torch import load_file
 
     from pocketvl.families import read_contract, uninitialised_component
+    from pocketvl.quantize.equalize import apply_equalization_
+    from pocketvl.quantize.equalized import EQUALIZED_FILE, read_equalized
     from pocketvl.quantize.fold import load_folded_
 
     component = uninitialised_component(read_contract(source), name)
-    load_folded_(component.module, load_file(folder / _WEIGHTS))
+    load_folded_(component.module, load_file(folder / WEIGHTS_FILE))
+    if (folder / EQUALIZED_FILE).is_file():
+        for each in read_equalized(folder):
+            apply_equalization_(component.module, each)
     return component
 
 

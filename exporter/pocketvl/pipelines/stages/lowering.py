@@ -10,9 +10,10 @@ from typing import ClassVar
 from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.files import description_files
 from pocketvl.lower.backends import TOOLS, backend_of
+from pocketvl.pipelines.stages.calibrating import EqualizeComponent
 from pocketvl.pipelines.stages.components import (
     TORCH,
-    EqualizeComponent,
+    WEIGHTS_FILE,
     PrepareComponent,
     open_component,
     segments_of,
@@ -20,6 +21,8 @@ from pocketvl.pipelines.stages.components import (
 from pocketvl.pipelines.stages.quantizing import ChooseLayers, QuantizeComponent, TrainedComponent
 from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Engine, Precision
+
+_LARGE = 64 << 20  # bytes of weights from which lowering takes longer than another process to start
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class LowerGraph(GraphStage):
         in_blocks: whether attention computes its products block by block, so that each can be quantized.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     tools: ClassVar[tuple[str, ...]] = (*TORCH, *TOOLS)
 
     prepared: PrepareComponent | EqualizeComponent | TrainedComponent
@@ -83,6 +86,9 @@ class LowerGraph(GraphStage):
 
     def reads(self) -> Mapping[str, Path]:
         return description_files(self.prepared.source)
+
+    def is_long(self, source: Inputs) -> bool:
+        return (source["prepared"] / WEIGHTS_FILE).stat().st_size > _LARGE
 
     def run(self, source: Inputs, out: Path) -> None:
         component = open_component(self.prepared.source, self.component, source["prepared"])

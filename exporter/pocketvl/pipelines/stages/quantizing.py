@@ -1,4 +1,4 @@
-"""Calibrating, quantizing and training prepared components."""
+"""Quantizing and training prepared components."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from pocketvl.families.folders.files import checkpoint_files
 from pocketvl.families.layers.segments import Blocks
 from pocketvl.network.precisions import WeightGrids
 from pocketvl.network.specification import INT8_PRODUCT
-from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.pipelines.stages.calibrating import (
+    CalibrateComponent,
+    CalibrateProducts,
+    EqualizeComponent,
+)
 from pocketvl.pipelines.stages.components import (
     TORCH,
     CalibrationFeeds,
-    EqualizeComponent,
     Feeds,
     OfComponent,
     PrepareComponent,
@@ -43,65 +46,12 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class CalibrateComponent(OfComponent, Stage):
-    """Activation statistics of a component's layers, from which every precision of it is quantized."""
-
-    version: ClassVar[int] = 2
-    tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
-
-    prepared: PrepareComponent | EqualizeComponent
-    feeds: CalibrationFeeds
-    settings: CalibrationSettings = field(default_factory=CalibrationSettings)
-
-    @property
-    def title(self) -> str:
-        return f"calibrate {self.component}"
-
-    def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.observe.calibrate import calibrate
-
-        module = open_component(self.source, self.component, source["prepared"]).module
-        calibrate(module, Feeds(source["feeds"], self.component), self.settings, source.progress).save(out)
-
-
-@dataclass(frozen=True)
-class CalibrateProducts(OfComponent, Stage):
-    """Activation statistics of attention's products in a component.
-
-    Attributes:
-        blocks: of which products: whole ones, or which of their blocks.
-    """
-
-    version: ClassVar[int] = 1
-    tools: ClassVar[tuple[str, ...]] = TORCH
-
-    prepared: PrepareComponent | EqualizeComponent
-    feeds: CalibrationFeeds
-    settings: CalibrationSettings
-    blocks: Blocks
-
-    @property
-    def title(self) -> str:
-        return f"calibrate the products of {self.component}"
-
-    def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.observe.calibration import Calibration
-        from pocketvl.quantize.products import calibrate_products
-
-        component = open_component(self.source, self.component, source["prepared"])
-        feeds, segments = Feeds(source["feeds"], self.component), segments_of(component)
-        seen = calibrate_products(
-            component.module, feeds, self.settings, segments, self.blocks, source.progress
-        )
-        Calibration({}, seen).save(out)
-
-
-@dataclass(frozen=True)
 class QuantizeComponent(OfComponent, Stage):
     """One component quantized to one precision, for all engines."""
 
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     tools: ClassVar[tuple[str, ...]] = TORCH
+    keeps: ClassVar[bool] = False
 
     prepared: PrepareComponent | EqualizeComponent
     calibration: CalibrateComponent
@@ -118,6 +68,8 @@ class QuantizeComponent(OfComponent, Stage):
         from pocketvl.observe.calibration import Calibration
         from pocketvl.observe.structure import final_linear, token_tables
         from pocketvl.quantize.component import component_spec, quantize_component
+        from pocketvl.quantize.equalize import equalized_calibration
+        from pocketvl.quantize.equalized import read_equalized
         from pocketvl.quantize.products import product_shapes
 
         component = open_component(self.source, self.component, source["prepared"])
@@ -125,6 +77,8 @@ class QuantizeComponent(OfComponent, Stage):
         tables, final = token_tables(module, example), final_linear(module, example)
         spec = component_spec(module, self.precision, tables, final, self.grids)
         seen = Calibration.load(source["calibration"])
+        if isinstance(self.prepared, EqualizeComponent):
+            seen = equalized_calibration(seen, read_equalized(source["prepared"]))
         shapes: dict[str, tuple[int, int, int]] = {}
         if self.products is not None:
             seen = dataclasses.replace(seen, products=Calibration.load(source["products"]).products)

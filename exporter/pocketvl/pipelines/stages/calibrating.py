@@ -1,0 +1,143 @@
+"""What calibration sees of a component, and the equalization that follows from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from pocketvl.families.base import example_inputs
+from pocketvl.families.layers.segments import Blocks
+from pocketvl.observe.settings import CalibrationSettings
+from pocketvl.pipelines.stages.components import (
+    TORCH,
+    WEIGHTS_FILE,
+    CalibrationFeeds,
+    Feeds,
+    OfComponent,
+    PrepareComponent,
+    open_component,
+    segments_of,
+)
+from pocketvl.quantize.equalized import save_equalized
+from pocketvl.stage import Inputs, Stage, link_or_copy
+
+BATCH = 16
+"""Samples at a time: one large product of matrices takes less time than many small ones."""
+_WARNINGS_FILE = "warnings.json"
+
+
+@dataclass(frozen=True)
+class CalibrateComponent(OfComponent, Stage):
+    """Activation statistics of a prepared component's layers.
+
+    Attributes:
+        equalizes: whether they have to be enough to equalize it.
+    """
+
+    version: ClassVar[int] = 3
+    tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
+    keeps: ClassVar[bool] = False
+
+    prepared: PrepareComponent
+    feeds: CalibrationFeeds
+    settings: CalibrationSettings = field(default_factory=CalibrationSettings)
+    equalizes: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"calibrate {self.component}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.observe.calibrate import calibrate
+        from pocketvl.quantize.fold import norm_readers
+
+        component = open_component(self.source, self.component, source["prepared"])
+        module, feeds = component.module, Feeds(source["feeds"], self.component, BATCH)
+        read = norm_readers(module, example_inputs(component)) if self.equalizes else ()
+        kept = {name for readers in read for name in readers.linears}
+        calibrate(module, feeds, self.settings, source.progress, kept).save(out)
+
+
+@dataclass(frozen=True)
+class EqualizeComponent(OfComponent, Stage):
+    """One prepared component with outlier channels equalized: its weights, and what they are scaled by."""
+
+    version: ClassVar[int] = 3
+    tools: ClassVar[tuple[str, ...]] = TORCH
+    keeps: ClassVar[bool] = False
+
+    prepared: PrepareComponent
+    calibration: CalibrateComponent
+
+    @property
+    def title(self) -> str:
+        return f"equalize {self.component}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.observe.calibration import Calibration
+        from pocketvl.quantize.equalize import equalize_
+
+        component = open_component(self.source, self.component, source["prepared"])
+        seen, settings = Calibration.load(source["calibration"]), self.calibration.settings
+        decided = equalize_(
+            component.module, example_inputs(component), seen, settings, progress=source.progress
+        )
+        save_equalized(decided, out)
+        link_or_copy(source["prepared"] / WEIGHTS_FILE, out / WEIGHTS_FILE)
+
+
+@dataclass(frozen=True)
+class NoteCalibration(Stage):
+    """What is doubtful about the samples that a component was calibrated with."""
+
+    calibration: CalibrateComponent
+
+    @property
+    def component(self) -> str:
+        """The component's name."""
+        return self.calibration.component
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.observe.calibration import read_warnings
+
+        text = json.dumps(read_warnings(source["calibration"]), indent=1)
+        (out / _WARNINGS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_notes(folder: Path) -> tuple[str, ...]:
+    """Read the result of `NoteCalibration`, a line each."""
+    return tuple(json.loads((folder / _WARNINGS_FILE).read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class CalibrateProducts(OfComponent, Stage):
+    """Activation statistics of attention's products in a component.
+
+    Attributes:
+        blocks: of which products: whole ones, or which of their blocks.
+    """
+
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = TORCH
+
+    prepared: PrepareComponent | EqualizeComponent
+    feeds: CalibrationFeeds
+    settings: CalibrationSettings
+    blocks: Blocks
+
+    @property
+    def title(self) -> str:
+        return f"calibrate the products of {self.component}"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.observe.calibration import Calibration
+        from pocketvl.quantize.products import calibrate_products
+
+        component = open_component(self.source, self.component, source["prepared"])
+        feeds, segments = Feeds(source["feeds"], self.component), segments_of(component)
+        seen = calibrate_products(
+            component.module, feeds, self.settings, segments, self.blocks, source.progress
+        )
+        Calibration({}, seen).save(out)

@@ -1,0 +1,99 @@
+"""In which order the stages of a plan run, and which of them in another process beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cached_property
+from itertools import chain
+
+from pocketvl.launch import processes
+from pocketvl.stage.base import Stage, links
+from pocketvl.stage.beside import Beside, beside
+from pocketvl.stage.desk import Desk, Pending
+from pocketvl.stage.results import Event, Located, Plan, Result, Results, identity_of
+from pocketvl.stage.store import Store
+from pocketvl_runtime.cpus import usable_processors
+
+
+class Schedule:
+    """A plan being run, once.
+
+    Stages run one after the other, in the plan's order; but one that `is_long` is given to a process beside
+    this one as soon as what it needs is there, and what needs its result waits.
+    """
+
+    def __init__(self, store: Store, plan: Plan, report: Callable[[Event], None]) -> None:
+        self._plan = plan
+        self._known: dict[int, str] = {}
+        self._done: dict[str, Result] = {}
+        self._pending: dict[str, Pending] = {}
+        self._opened, self._workers = ExitStack(), ExitStack()
+        self._desks = {
+            self._id(stage): Desk(store, stage, number, len(plan.stages), report)
+            for number, stage in enumerate(plan.stages, start=1)
+        }
+
+    def results(self) -> Results:
+        """The results of all stages; those of the wanted ones with their files."""
+        with self._opened, self._workers:  # the workers end first, whatever happens
+            waiting = list(self._desks)
+            while waiting:
+                self._start_long_ones(waiting)
+                identity = next(filter(self._is_ready, waiting), None) or next(iter(self._pending))
+                self._done[identity] = self._result(identity)
+                waiting.remove(identity)
+        for identity in map(self._id, self._plan.wanted):
+            if self._done[identity].is_dropped:
+                self._done[identity] = self._make(identity)
+        return Results(self._done)
+
+    def _is_ready(self, identity: str) -> bool:
+        return identity not in self._pending and self._has_inputs(identity)
+
+    def _has_inputs(self, identity: str) -> bool:
+        needed = chain.from_iterable(links(self._desks[identity].stage).values())
+        return all(self._id(at) in self._done for at in needed if isinstance(at, Stage))
+
+    def _start_long_ones(self, waiting: list[str]) -> None:
+        if usable_processors() == 1 or processes() > 1:
+            return
+        for identity in waiting:
+            if identity in self._pending or not self._has_inputs(identity):
+                continue
+            desk, inputs = self._desks[identity], self._inputs(self._desks[identity].stage)
+            if not any(each.is_dropped for each in _results(inputs)) and desk.is_long(inputs):
+                self._pending[identity] = self._opened.enter_context(desk.started(inputs, self._worker))
+
+    @cached_property
+    def _worker(self) -> Beside:
+        return self._workers.enter_context(beside())
+
+    def _result(self, identity: str) -> Result:
+        pending = self._pending.pop(identity, None)
+        if pending is not None:
+            return pending.result()
+        desk = self._desks[identity]
+        return desk.found(self._inputs(desk.stage)) or self._make(identity)
+
+    def _make(self, identity: str) -> Result:
+        """Make a result, and before that those that it is made from where their files were dropped."""
+        desk = self._desks[identity]
+        for each in _results(self._inputs(desk.stage)):
+            if each.is_dropped:
+                needed = self._id(each.stage)
+                self._done[needed] = self._make(needed)
+        return desk.made(self._inputs(desk.stage))
+
+    def _inputs(self, stage: Stage) -> Located:
+        return {
+            name: tuple(self._done[self._id(at)] if isinstance(at, Stage) else at for at in each)
+            for name, each in links(stage).items()
+        }
+
+    def _id(self, stage: Stage) -> str:
+        return identity_of(stage, self._known)
+
+
+def _results(inputs: Located) -> list[Result]:
+    return [at for at in chain.from_iterable(inputs.values()) if isinstance(at, Result)]
