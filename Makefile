@@ -84,6 +84,7 @@ bench: $(READY) ## the measurements in bench/: about an hour, results in build/b
 	@mkdir -p build/bench
 	@$(BIN)/pocketvl data tabletop --seed 9005 --count 5000 -o build/bench/unseen
 	@$(BIN)/pocketvl data tabletop --seed 77 --count 20000 -o build/bench/training
+	$(BIN)/python -m bench.starts --work build/bench/starts
 	$(BIN)/python -m bench.calibration_memory
 	$(BIN)/python -m bench.clip_b32 --work build/bench/clip-b32
 	$(BIN)/python -m bench.static_or_dynamic --work build/bench/clip-b32

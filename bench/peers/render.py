@@ -104,9 +104,9 @@ def _read(work: Path, model: str, tower: str) -> Tower:
         if (found := read_record(Made, made_file(work, model, each.name, tower))) is not None
     }
     timed = {
-        threads: found
+        threads: times
         for threads in THREADS
-        if (found := read_record(Timed, timed_file(work, model, tower, threads))) is not None
+        if (times := read_record(Timed, timed_file(work, model, tower, threads))) is not None
     }
     return Tower(record, tower, made, timed)
 
