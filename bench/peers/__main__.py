@@ -94,8 +94,8 @@ def quantize(work: Path, models: str, only: str, again: bool) -> None:
 @_models
 @_only
 @click.option("--threads", default="1,2", show_default=True)
-@click.option("--rounds", type=click.IntRange(min=1), default=25, show_default=True)
-@click.option("--runs", type=click.IntRange(min=1), default=3, show_default=True, help="In a round.")
+@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--runs", type=click.IntRange(min=1), default=2, show_default=True, help="In a round.")
 @click.option("--any-load", is_flag=True, help="Measure on a machine that others use, too; the page says so.")
 def measure(work: Path, models: str, only: str, threads: str, rounds: int, runs: int, any_load: bool) -> None:
     """Time all graphs of each tower in turns."""

@@ -173,7 +173,7 @@ METHODS: tuple[Method, ...] = (
         "optimized-dynamic",
         "onnx",
         ".onnx",
-        "`optimize_model(model_type='clip')`, then `quantize_dynamic` as above",
+        "`optimize_model(model_type='clip')`, `quantize_dynamic` as above, `DefaultTensorType` FLOAT",
     ),
     Method(
         "executorch-int8dyn",

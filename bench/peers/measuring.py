@@ -56,14 +56,17 @@ def time_tower(
     with ExitStack() as stack:
         served: dict[str, Served] = {}
         failed: dict[str, str] = {}
-        for method in ready:
-            worker = stack.enter_context(serve(work, model, method, tower, inputs, threads))
+        started = {
+            method.name: stack.enter_context(serve(work, model, method, tower, inputs, threads))
+            for method in ready
+        }
+        for name, worker in started.items():
             try:
                 worker.wait()
             except WorkerError as error:
-                failed[method.name] = str(error)
+                failed[name] = str(error)
                 continue
-            served[method.name] = worker
+            served[name] = worker
         load = OtherLoad(worker.pid for worker in served.values())
         time.sleep(_LOOK_S)
         before, busy_workers = load.since()

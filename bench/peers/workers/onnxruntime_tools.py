@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from bench.peers.workers.serving import Job, Run, run_worker
 
+_FLOAT = 1  # onnx.TensorProto.FLOAT
+
 
 class OnnxRuntime:
     """`how`: "dynamic", "static" or "optimized-dynamic", by the transformer optimizer first."""
@@ -43,7 +45,14 @@ class OnnxRuntime:
                     weight_type=QuantType.QInt8,
                 )
             else:
-                quantize_dynamic(ready, job.out, per_channel=True, weight_type=QuantType.QInt8)
+                quantize_dynamic(
+                    ready,
+                    job.out,
+                    per_channel=True,
+                    weight_type=QuantType.QInt8,
+                    # of what follows the optimizer's own ops, whose types shape inference does not know
+                    extra_options={"DefaultTensorType": _FLOAT} if job.how == "optimized-dynamic" else None,
+                )
 
     def open_graph(self, path: Path, threads: int, how: str) -> Run:
         """Open a session whose threads do not spin between two requests."""

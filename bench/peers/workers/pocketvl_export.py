@@ -21,13 +21,18 @@ def main() -> None:
     """Run the export that the job describes and write what it took."""
     job: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     stages: list[dict[str, object]] = []
+    known: set[tuple[str, str]] = set()
 
     def note(event: Event) -> None:
         if event.kind in (EventKind.DONE, EventKind.CACHED):
+            name, title = type(event.stage).__name__, event.stage.title
+            if (name, title) in known:  # a later plan of the same export asks for it again
+                return
+            known.add((name, title))
             cached = event.kind is EventKind.CACHED
-            name, seconds = type(event.stage).__name__, 0.0 if cached else event.seconds
-            stages.append({"name": name, "title": event.stage.title, "seconds": seconds, "cached": cached})
-            print(f"{event.stage.title}: {seconds:.1f} s", file=sys.stderr, flush=True)
+            seconds = 0.0 if cached else event.seconds
+            stages.append({"name": name, "title": title, "seconds": seconds, "cached": cached})
+            print(f"{title}: {seconds:.1f} s", file=sys.stderr, flush=True)
 
     begin = time.perf_counter()
     done = api.export(
