@@ -181,7 +181,8 @@ METHODS: tuple[Method, ...] = (
         "dynamic",
         "pt2",
         ".pte",
-        "`XNNPACKQuantizer`, symmetric, per channel, dynamic; `XnnpackPartitioner`",
+        "`XNNPACKQuantizer`, symmetric, per channel, dynamic; "
+        "`XnnpackDynamicallyQuantizedPartitioner`, then `XnnpackPartitioner`",
     ),
     Method(
         "executorch-int8",

@@ -19,7 +19,10 @@ class ExecuTorch:
     def quantize(self, job: Job) -> None:
         """Quantize an exported program and write it as a .pte file."""
         import torch
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
+            XnnpackDynamicallyQuantizedPartitioner,
+            XnnpackPartitioner,
+        )
         from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
             XNNPACKQuantizer,
             get_symmetric_quantization_config,
@@ -37,7 +40,10 @@ class ExecuTorch:
             for index in range(1 if dynamic else len(rows)):
                 prepared(torch.from_numpy(rows[index : index + 1].copy()))
             program = torch.export.export(convert_pt2e(prepared), example)
-        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        # as its own export of language models does; by the second alone, dynamic linears of an image tower
+        # fail as they run
+        partitioners = [XnnpackDynamicallyQuantizedPartitioner()] if job.how == "dynamic" else []
+        lowered = to_edge_transform_and_lower(program, partitioner=[*partitioners, XnnpackPartitioner()])
         Path(job.out).write_bytes(lowered.to_executorch().buffer)
 
     def open_graph(self, path: Path, threads: int, how: str) -> Run:
