@@ -73,14 +73,10 @@ class OnnxRuntime:
 
 
 def _optimize(source: str, out: str) -> None:
-    """Fuse attention, LayerNorm and GELU where the optimizer finds them."""
-    import onnx
+    """Fuse attention, LayerNorm and GELU where the optimizer finds them; it finds heads and width itself."""
     from onnxruntime.transformers.optimizer import optimize_model
 
-    sizes = {"image": (12, 768), "text": (8, 512)}
-    graph = onnx.load(source, load_external_data=False).graph
-    heads, width = sizes["image" if len(graph.input[0].type.tensor_type.shape.dim) == 4 else "text"]
-    optimize_model(source, model_type="clip", num_heads=heads, hidden_size=width).save_model_to_file(out)
+    optimize_model(source, model_type="clip", num_heads=0, hidden_size=0).save_model_to_file(out)
 
 
 def _input_name(path: str) -> str:
