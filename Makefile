@@ -24,7 +24,7 @@ LOCKED := $(VENV)/.locked-$(call sum,requirements/uv.txt requirements/export.txt
 READY := $(VENV)/.ready-$(call sum,pyproject.toml runtime/pocketvl_runtime/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: export compress profile results test test-full test-lower-bounds fuzz check bench devices schemas format lock clean distclean help
+.PHONY: export compress profile results test test-full test-lower-bounds fuzz check bench bench-peers devices schemas format lock clean distclean help
 .DELETE_ON_ERROR:
 
 export: $(READY) ## turn tabletop-clip and tabletop-vilt of checkpoints/ into bundles in build/, verified on 2,000 unseen scenes
@@ -84,11 +84,18 @@ bench: $(READY) ## the measurements in bench/: about an hour, results in build/b
 	@mkdir -p build/bench
 	@$(BIN)/pocketvl data tabletop --seed 9005 --count 5000 -o build/bench/unseen
 	@$(BIN)/pocketvl data tabletop --seed 77 --count 20000 -o build/bench/training
+	$(BIN)/python -m bench.starts --work build/bench/starts
 	$(BIN)/python -m bench.calibration_memory
 	$(BIN)/python -m bench.clip_b32 --work build/bench/clip-b32
 	$(BIN)/python -m bench.static_or_dynamic --work build/bench/clip-b32
 	$(BIN)/python -m bench.static_parts
 	$(BIN)/python -m bench.four_bit --data build/bench/unseen --train build/bench/training --work build/bench/four-bit
+
+bench-peers: $(READY) ## pocketvl beside other tools on the same towers: docs/PEERS.md; installs 11 GB into build/peers, wants an idle machine
+	@$(BIN)/python -m bench.peers prepare
+	@$(BIN)/python -m bench.peers quantize
+	@$(BIN)/python -m bench.peers measure
+	@$(BIN)/python -m bench.peers render
 
 devices: $(READY) ## write docs/DEVICES.md from the profiles in docs/devices/
 	@$(BIN)/python -m bench.devices
