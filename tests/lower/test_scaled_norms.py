@@ -169,7 +169,8 @@ def test_onnx_keeps_each_scale_in_its_layer_normalization() -> None:
     graph = onnx.load(model.folder / "equal.onnx").graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     norms = [node for node in graph.node if node.op_type == "LayerNormalization"]
-    assert len(norms) == len(scales) == 5
+    assert {node.input[1] for node in norms} == set(scales)
+    assert len(norms) == 6 == len(scales) + 1  # the last layer's first is of one position and of all
     for node in norms:
         np.testing.assert_array_equal(stored[node.input[1]], scales[node.input[1]])
 

@@ -58,7 +58,7 @@ class LowerGraph(GraphStage):
         in_blocks: whether attention computes its products block by block, so that each can be quantized.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     tools: ClassVar[tuple[str, ...]] = (*TORCH, *TOOLS)
 
     prepared: PrepareComponent | EqualizeComponent | TrainedComponent
