@@ -87,8 +87,6 @@ def test_a_layer_norm_that_neither_scales_nor_shifts_is_seven_ops(
 def test_keys_are_read_transposed(lowered: tuple[Path, torch.Tensor, torch.Tensor]) -> None:
     model: Any = read_tflite(lowered[0])
     turned = [
-        op.builtinOptions.adjY
-        for op in model.subgraphs[0].operators
-        if hasattr(op.builtinOptions, "adjY")
+        op.builtinOptions.adjY for op in model.subgraphs[0].operators if hasattr(op.builtinOptions, "adjY")
     ]
     assert turned == [True, False]

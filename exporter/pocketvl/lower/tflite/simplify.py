@@ -199,6 +199,8 @@ class _Graph:
         if kind == "RESHAPE":
             return before
         if kind == "FULLY_CONNECTED":
+            if len(shapes[1]) != 2:  # a product of one head: what stands for weights is an activation
+                return None
             return (*shapes[0][:-1], before[-1]) if op.builtinOptions.keepNumDims else before
         if kind == "BATCH_MATMUL":
             batch = np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2])
