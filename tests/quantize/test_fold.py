@@ -68,6 +68,40 @@ def test_a_clip_component_computes_the_same(component: str, tmp_path: Path) -> N
     assert len(folded) >= 4  # two in each of two layers
 
 
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_score_scales_and_quick_gelus_go_into_linears(component: str, tmp_path: Path) -> None:
+    source = open_checkpoint(make_tiny_clip(tmp_path / "clip"))
+    module = source.component("image_encoder" if component == "pixels" else "text_encoder").module
+    data = torch.from_numpy(samples(component, 1, 3)[0][component])
+    fold_(module, data)
+    layers = [child for child in module.modules() if hasattr(child, "self_attn")]
+    assert len(layers) == 2
+    for layer in layers:
+        assert layer.get_submodule("self_attn").scale == 1.0
+        assert isinstance(layer.get_submodule("mlp").activation_fn, nn.SiLU)
+
+
+def test_factors_go_into_the_linear_that_gives_the_output_of_two(tmp_path: Path) -> None:
+    module = open_checkpoint(make_tiny_clip(tmp_path / "clip")).component("image_encoder").module
+    for name in ("self_attn.q_proj", "mlp.fc1", "mlp.fc2"):
+        _factorize_(module, f"vision_model.encoder.layers.0.{name}")
+    data = torch.from_numpy(np.concatenate([feed["pixels"] for feed in samples("pixels", 4, 3)]))
+    with torch.no_grad():
+        expected = module(data)
+        fold_(module, data[:1])
+        assert torch.allclose(module(data), expected, atol=1e-5)
+
+
+def _factorize_(module: nn.Module, name: str) -> None:
+    """Put two linears in the place of one."""
+    linear = module.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    first = nn.Linear(linear.in_features, linear.in_features, bias=False)
+    with torch.no_grad():
+        first.weight.copy_(torch.eye(linear.in_features))
+    module.set_submodule(name, nn.Sequential(first, linear))
+
+
 class Calls(nn.Module):
     """One LayerNorm called twice, two linears that may share their weights, and what else is asked for."""
 

@@ -21,6 +21,7 @@ from pocketvl.families.folders.image_processor import CLIP_PROCESSOR, read_prepr
 from pocketvl.families.folders.models import build_from, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import TokenizerFile, check_vocabulary, read_tokenizer, text_length
 from pocketvl.families.layers.plain import MASKED, NormalizePixels, l2_normalize
+from pocketvl.families.layers.pooled import PooledLayer, PoolsOnePosition, pool_last_layer_
 from pocketvl.families.ports import (
     IMAGE_ENCODER,
     TEXT_ENCODER,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 _LEGACY_EOS = 2
 
 
-class ClipImageEncoder(nn.Module):
+class ClipImageEncoder(nn.Module, PoolsOnePosition):
     """uint8 RGB [B, H, W, 3] -> float32 [B, D], L2-normalised."""
 
     def __init__(self, model: CLIPModel, preprocess: ImageProcessor) -> None:
@@ -61,7 +62,10 @@ class ClipImageEncoder(nn.Module):
         return self.embed(self.encode(pixels))
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The last layer's hidden states, float [B, 1 + patches, width]; the pooled token is first."""
+        """The last layer's hidden states, float [B, 1 + patches, width]; the pooled token is first.
+
+        Pooled early, they are of that token alone.
+        """
         embeddings, batch = self.vision_model.embeddings, pixels.shape[0]
         values = self.normalize(pixels)  # [B, 3, H, W]
         patches = embeddings.patch_embedding(values).flatten(2).transpose(1, 2)  # [B, patches, width]
@@ -75,8 +79,11 @@ class ClipImageEncoder(nn.Module):
         """The embedding of `encode`'s hidden states."""
         return l2_normalize(self.visual_projection(self.vision_model.post_layernorm(hidden[:, 0])))
 
+    def pool_early_(self) -> None:
+        pool_last_layer_(self.vision_model.encoder.layers, 0)
 
-class ClipTextEncoder(nn.Module):
+
+class ClipTextEncoder(nn.Module, PoolsOnePosition):
     """int ids [B, T], or fewer, -> float32 [B, D], L2-normalised; pooled where transformers pools."""
 
     def __init__(self, model: CLIPModel, length: int) -> None:
@@ -109,10 +116,16 @@ class ClipTextEncoder(nn.Module):
         embeddings, length = self.text_model.embeddings, ids.shape[1]
         hidden = embeddings.token_embedding(ids) + embeddings.position_embedding.weight[:length]
         mask = self.mask if length == self.length else self.mask[:, :, :length, :length]
-        hidden = self.text_model.encoder(inputs_embeds=hidden, attention_mask=mask).last_hidden_state
-        pooled = (self.pooled_position(ids)[:, :, None] * hidden).sum(1)  # [B, width]
+        chosen, early = self.pooled_position(ids), False
+        for layer in self.text_model.encoder.layers:
+            early = isinstance(layer, PooledLayer)
+            hidden = layer(hidden, mask, chosen) if early else layer(hidden, mask)
+        pooled = hidden[:, 0] if early else (chosen[:, :, None] * hidden).sum(1)  # [B, width]
         # LayerNorm works on each position alone, so that it may come after pooling
         return l2_normalize(self.text_projection(self.text_model.final_layer_norm(pooled)))
+
+    def pool_early_(self) -> None:
+        pool_last_layer_(self.text_model.encoder.layers, None)
 
 
 class ClipArchitecture(Architecture):

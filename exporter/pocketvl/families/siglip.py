@@ -35,6 +35,7 @@ from pocketvl.families.folders.image_processor import (
 from pocketvl.families.folders.models import build_from, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import check_vocabulary, read_tokenizer, text_length
 from pocketvl.families.layers.plain import NormalizePixels, l2_normalize
+from pocketvl.families.layers.pooled import PoolsOnePosition, pool_last_layer_
 from pocketvl.families.ports import IMAGE_ENCODER, TEXT_ENCODER, contrastive_head, embedding_ports
 from pocketvl.network.heads import StoredScalar
 from pocketvl_runtime.errors import quoted
@@ -116,7 +117,7 @@ class SiglipImageEncoder(nn.Module):
         return l2_normalize(self.vision_model.head(self.vision_model.post_layernorm(hidden)))
 
 
-class SiglipTextEncoder(nn.Module):
+class SiglipTextEncoder(nn.Module, PoolsOnePosition):
     """int ids [B, T] -> float32 [B, D], L2-normalised; padding is attended to, and the last token pooled."""
 
     def __init__(self, model: Model) -> None:
@@ -130,6 +131,9 @@ class SiglipTextEncoder(nn.Module):
         hidden = embeddings.token_embedding(ids) + embeddings.position_embedding.weight[: ids.shape[1]]
         hidden = self.text_model.encoder(inputs_embeds=hidden).last_hidden_state
         return l2_normalize(self.text_model.head(self.text_model.final_layer_norm(hidden[:, -1])))
+
+    def pool_early_(self) -> None:
+        pool_last_layer_(self.text_model.encoder.layers, -1)
 
 
 class SiglipArchitecture(Architecture):

@@ -1,4 +1,4 @@
-"""Fold LayerNorms, pixel normalisation and layer scales into adjacent weights, linears of a constant away.
+"""Fold LayerNorms, pixel normalisation and other factors into adjacent weights, linears of a constant away.
 
 One converter does this by itself, for some of them, and the other does not; done here, before anything is
 quantized, both engines get the same weights, and int8 takes pixels as they are.
@@ -6,7 +6,7 @@ quantized, both engines get the same weights, and int8 takes pixels as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,10 +16,13 @@ from torch.export import ExportedProgram
 
 from pocketvl.families.layers.compression import shape_of
 from pocketvl.families.layers.plain import Constant, NormalizePixels, RawPixels
+from pocketvl.families.layers.pooled import PoolsOnePosition
 
 _NORM = torch.ops.aten.layer_norm.default
 _LINEAR = torch.ops.aten.linear.default
 _CONVOLUTION = torch.ops.aten.conv2d.default
+_SCALE = "scale"  # of an attention of CLIP or SigLIP: by what it multiplies its scores
+_QUICK_GELU = 1.702
 _LAYER_SCALE = ("layer_scale_parameter", "pwconv2")  # of a ConvNeXt's layer: the scale, the linear before it
 
 
@@ -70,9 +73,13 @@ def _norm_readers(program: ExportedProgram, module: nn.Module) -> tuple[NormRead
 
 
 def fold_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[str, ...]:
-    """Fold LayerNorms that only linears read, pixel normalisation, layer scales and linears of a constant.
+    """Fold LayerNorms that only linears read, pixel normalisation, constant factors, linears of a constant.
 
-    The module computes the same as before. A linear without a bias gets one; of two that stand for one of a
+    Constant factors are a ConvNeXt's layer scales, by what attentions of CLIP and SigLIP scale their scores,
+    and what QuickGELU multiplies the input of its sigmoid by.
+
+    A last layer of which one position is read is computed for that alone. The module computes the same as
+    before. A linear without a bias gets one; of two that stand for one of a
     lower rank the second takes it, so that the first stays without: a converter would move it there.
 
     Args:
@@ -82,9 +89,12 @@ def fold_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -
     Returns:
         Names of the LayerNorms that scale by 1 and shift by 0 now.
     """
+    _pool_early_(module)
     program = _exported(module, example)
     _fold_pixels_(program, module)
     _fold_layer_scales_(module)
+    _fold_score_scales_(module)
+    _fold_quick_gelus_(module)
     found = _norm_readers(program, module)
     for readers in found:
         norm = module.get_submodule(readers.norm)
@@ -103,6 +113,7 @@ def load_folded_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
         module: as its family builds it, with any weights; changed in place.
         state: of the folded component.
     """
+    _pool_early_(module)
     for name, child in [*module.named_modules()]:
         if isinstance(child, NormalizePixels) and f"{name}.factor" not in state:
             module.set_submodule(name, RawPixels())
@@ -110,11 +121,20 @@ def load_folded_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
             module.set_submodule(name, Constant(torch.empty_like(state[f"{name}.value"])))
         elif hasattr(child, _LAYER_SCALE[0]) and f"{name}.{_LAYER_SCALE[0]}" not in state:
             setattr(child, _LAYER_SCALE[0], None)
+    for attention in _scaling_attentions(module):
+        setattr(attention, _SCALE, 1.0)
+    for layer in _quick_gelu_layers(module):
+        layer.activation_fn = nn.SiLU()
     for name, value in state.items():
         parent, _, last = name.rpartition(".")
         if last == "bias" and module.get_submodule(parent).bias is None:  # a shift came into it
             module.get_submodule(parent).bias = nn.Parameter(torch.empty_like(value), requires_grad=False)
     module.load_state_dict(state)
+
+
+def _pool_early_(module: nn.Module) -> None:
+    if isinstance(module, PoolsOnePosition):
+        module.pool_early_()
 
 
 def _exported(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> ExportedProgram:
@@ -167,6 +187,52 @@ def _fold_layer_scales_(module: nn.Module) -> None:
                 last.weight.mul_(scale[:, None])
                 last.bias.mul_(scale)
             setattr(layer, name, None)
+
+
+def _scaling_attentions(module: nn.Module) -> Iterator[nn.Module]:
+    """The attentions of CLIP's and SigLIP's layers, which multiply their scores by an attribute."""
+    for child in module.modules():
+        if isinstance(getattr(child, _SCALE, None), float) and hasattr(child, "q_proj"):
+            yield child
+
+
+def _fold_score_scales_(module: nn.Module) -> None:
+    """Scale queries by their weights: scores are many more numbers, above all of a long sequence."""
+    for attention in _scaling_attentions(module):
+        _scale_(attention.get_submodule("q_proj"), getattr(attention, _SCALE))
+        setattr(attention, _SCALE, 1.0)
+
+
+def _quick_gelu_layers(module: nn.Module) -> Iterator[nn.Module]:
+    from transformers.activations import QuickGELUActivation
+
+    for child in module.modules():
+        if isinstance(getattr(child, "activation_fn", None), QuickGELUActivation) and hasattr(child, "fc2"):
+            yield child
+
+
+def _fold_quick_gelus_(module: nn.Module) -> None:
+    """x * sigmoid(1.702 x) as y * sigmoid(y) / 1.702 of y = 1.702 x, by the linears around it."""
+    for layer in _quick_gelu_layers(module):
+        _scale_(layer.get_submodule("fc1"), _QUICK_GELU)
+        second = _factors(layer.get_submodule("fc2"))[0]
+        with torch.no_grad():
+            second.weight.div_(_QUICK_GELU)
+        layer.activation_fn = nn.SiLU()
+
+
+def _scale_(linear: nn.Module, factor: float) -> None:
+    """Multiply what a linear gives, or two that stand for one."""
+    last = _factors(linear)[-1]
+    with torch.no_grad():
+        last.weight.mul_(factor)
+        if last.bias is not None:
+            last.bias.mul_(factor)
+
+
+def _factors(linear: nn.Module) -> list[nn.Linear]:
+    """The linear itself, or those that stand for it."""
+    return [child for child in linear.modules() if isinstance(child, nn.Linear)]
 
 
 def _fold_constants_(program: ExportedProgram, module: nn.Module, example: tuple[torch.Tensor, ...]) -> None:

@@ -17,6 +17,7 @@ from pocketvl.lower.base import DEFAULT_OUTPUTS
 from pocketvl.lower.distinct_weights import StandIns, content_digest, distinct_weights
 from pocketvl.lower.quiet import quiet
 from pocketvl.lower.tflite.graph import check_ops_tflite, op_name, read_tflite, text_of
+from pocketvl.lower.tflite.simplify import simplify_
 
 WEIGHT_BEARING = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")
 """Ops whose second input is a module's weights, except where they multiply two activations."""
@@ -70,6 +71,7 @@ def export_tflite(
         check_ops_tflite(path)
         flatbuffer = read_tflite(path)
         name_tensors_(flatbuffer, module)
+        simplify_(flatbuffer)
     _put_back_(flatbuffer, stand_ins, path)
     strip_(flatbuffer)
     write_tflite(flatbuffer, path)
@@ -79,7 +81,7 @@ def _convert(
     module: nn.Module, examples: Mapping[str, torch.Tensor], outputs: Sequence[str], path: Path
 ) -> None:
     try:
-        with quiet(), _scales_kept(module):
+        with quiet(), _plain_norms(module):
             import litert_torch
 
             named = _Named(module, tuple(examples), outputs).eval()
@@ -118,32 +120,41 @@ def _constant(model: Any, graph: Any, op: Any) -> np.ndarray | None:
 
 
 @contextmanager
-def _scales_kept(module: nn.Module) -> Iterator[None]:
-    """Context in which the converter does not fold LayerNorm scales into the next linear.
+def _plain_norms(module: nn.Module) -> Iterator[None]:
+    """Context in which LayerNorms are computed in few ops, none of which the converter folds into a linear.
 
-    It multiplies a LayerNorm's scale into the weights of the linear that follows; but a component's integers
-    are those of the module's own weights. LayerNorms that scale by 1 have nothing to move, and stay as they
-    are.
+    It would multiply a LayerNorm's scale into the weights of the linear that follows, while a component's
+    integers are those of the module's own weights; and of a LayerNorm that scales by 1 it makes twelve ops,
+    five of which read or write the whole tensor.
     """
-    scaling = [
-        child
-        for child in module.modules()
-        if isinstance(child, nn.LayerNorm) and child.weight is not None and bool((child.weight != 1).any())
-    ]
+    norms = [child for child in module.modules() if isinstance(child, nn.LayerNorm)]
     try:
-        for norm in scaling:  # on the object, not its class: tensors are called after classes and attributes
-            norm.forward = _scaling_first(norm.forward)  # type: ignore[assignment, method-assign]
+        for norm in norms:  # on the object, not its class: tensors are called after classes and attributes
+            norm.forward = _in_few_ops(norm)  # type: ignore[assignment, method-assign]
         yield
     finally:
-        for norm in scaling:
+        for norm in norms:
             del norm.forward
 
 
-def _scaling_first(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+def _in_few_ops(norm: nn.LayerNorm) -> Callable[[torch.Tensor], torch.Tensor]:
     """A LayerNorm's forward, whatever it does beside, by way of `_layer_norm`."""
+    forward = norm.forward
+    scales = norm.weight is not None and bool((norm.weight != 1).any())
+    shifts = norm.bias is not None and bool((norm.bias != 0).any())
+
+    def layer_norm(
+        values: torch.Tensor,
+        normalized_shape: Sequence[int],
+        weight: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+        eps: float = 1e-5,
+    ) -> torch.Tensor:
+        axes = tuple(range(-len(normalized_shape), 0))
+        return _layer_norm(values, axes, weight if scales else None, bias if shifts else None, eps)
 
     def call(values: torch.Tensor) -> torch.Tensor:
-        original, functional.layer_norm = functional.layer_norm, _layer_norm  # type: ignore[assignment]
+        original, functional.layer_norm = functional.layer_norm, layer_norm  # type: ignore[assignment]
         try:
             return forward(values)
         finally:
@@ -154,13 +165,12 @@ def _scaling_first(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[
 
 def _layer_norm(
     values: torch.Tensor,
-    normalized_shape: Sequence[int],
-    weight: torch.Tensor | None = None,
-    bias: torch.Tensor | None = None,
-    eps: float = 1e-5,
+    axes: tuple[int, ...],
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    eps: float,
 ) -> torch.Tensor:
     """torch's layer_norm; what is multiplied last is no constant that a linear's weights could take in."""
-    axes = tuple(range(-len(normalized_shape), 0))
     centred = values - values.mean(axes, keepdim=True)
     variance = (centred * centred).mean(axes, keepdim=True)
     scaled = centred if weight is None else centred * weight

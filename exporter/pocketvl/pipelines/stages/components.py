@@ -149,9 +149,9 @@ class Feeds:
 
 @dataclass(frozen=True)
 class PrepareComponent(Stage):
-    """One component with LayerNorms, pixel normalisation and layer scales folded: its weights."""
+    """One component with what can be folded into its weights folded: those weights."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = TORCH
     keeps: ClassVar[bool] = False
 

@@ -1,0 +1,115 @@
+"""The last transformer layer of an encoder that pools one position, computed for that position alone.
+
+Nothing reads what a last layer gives at the other positions. Its keys and values are of all of them; its
+queries, its attention's output and its feed-forward layer are not: of a CLIP's last layer 10 of 12 products.
+The result is the same, up to the order of sums. `quantize/fold.py` puts it in the place of the layer, so that
+training a checkpoint, and what it learns of a teacher's hidden states, sees whole layers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import cast
+
+import torch
+from torch import nn
+
+
+class PoolsOnePosition(ABC):
+    """Mixin of an encoder's module that reads its last layer's output at one position."""
+
+    @abstractmethod
+    def pool_early_(self) -> None:
+        """Compute the last layer for that position alone, in place; the output stays the same."""
+
+
+class PooledAttention(nn.Module):
+    """Self-attention of CLIP's or SigLIP's layers with queries of some positions; it shares the linears."""
+
+    def __init__(self, owner: nn.Module) -> None:
+        """Args: owner: in whose place it comes."""
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            owner.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj", "out_proj")
+        )
+        self.head_dim = cast(int, owner.head_dim)
+        self.scale = cast(float, owner.scale)
+
+    def forward(
+        self, rows: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            rows: float [B, Q, width], what asks.
+            hidden: float [B, T, width], what is asked.
+            mask: float [B, 1, Q, T], added to the scores.
+
+        Returns:
+            float [B, Q, width].
+        """
+        queries, keys, values = (
+            self._by_head(linear(given))
+            for linear, given in ((self.q_proj, rows), (self.k_proj, hidden), (self.v_proj, hidden))
+        )
+        scores = queries @ keys.transpose(-1, -2) * self.scale
+        shares = (scores if mask is None else scores + mask).softmax(-1)
+        found: torch.Tensor = self.out_proj((shares @ values).transpose(1, 2).flatten(2))
+        return found
+
+    def _by_head(self, values: torch.Tensor) -> torch.Tensor:
+        batch, length, _ = values.shape
+        return values.view(batch, length, -1, self.head_dim).transpose(1, 2)  # [B, heads, length, head size]
+
+
+class PooledLayer(nn.Module):
+    """A layer of CLIP or SigLIP for one position; it shares the layer's modules, under their names."""
+
+    def __init__(self, owner: nn.Module, position: int | None) -> None:
+        """Args: owner: in whose place it comes. position: which; None where each sample has its own."""
+        super().__init__()
+        self.layer_norm1, self.layer_norm2, self.mlp = (
+            owner.get_submodule(name) for name in ("layer_norm1", "layer_norm2", "mlp")
+        )
+        self.self_attn = PooledAttention(owner.get_submodule("self_attn"))
+        self.position = position
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        chosen: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The layer's output at one position.
+
+        Args:
+            hidden: float [B, T, width].
+            attention_mask: float [1, 1, T, T], added to the scores.
+            chosen: one-hot float [B, T] of the position, where each sample has its own.
+
+        Returns:
+            float [B, 1, width].
+        """
+        if chosen is None:
+            row = hidden[:, self.position][:, None]
+            mask = None if attention_mask is None else attention_mask[:, :, self.position][:, :, None]
+        else:
+            row = (chosen[:, :, None] * hidden).sum(1, keepdim=True)
+            mask = None
+            if attention_mask is not None:  # [B, T, T] -> [B, 1, 1, T]
+                mask = (chosen[:, :, None] * attention_mask[:, 0]).sum(1)[:, None, None]
+        # of rows and of all positions by itself, so that nothing but linears reads a LayerNorm
+        row = row + self.self_attn(self.layer_norm1(row), self.layer_norm1(hidden), mask)
+        found: torch.Tensor = row + self.mlp(self.layer_norm2(row))
+        return found
+
+
+def pool_last_layer_(layers: nn.ModuleList, position: int | None) -> None:
+    """Compute the last of CLIP's or SigLIP's layers for one position, in place.
+
+    Args:
+        layers: all of them; there may be none.
+        position: which; None where each sample has its own.
+    """
+    if len(layers) and not isinstance(layers[-1], PooledLayer):
+        layers[-1] = PooledLayer(layers[-1], position)
