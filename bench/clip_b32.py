@@ -137,7 +137,10 @@ def components(names: list[str], calibration: int, unseen: int) -> list[Componen
     }
     for kind in ("plain", "outliers"):
         model = clip(0, kind == "outliers")
-        modules = {"image": ClipImageEncoder(model, preprocess), "text": ClipTextEncoder(model, 77)}
+        modules: dict[str, nn.Module] = {
+            "image": ClipImageEncoder(model, preprocess),
+            "text": ClipTextEncoder(model, 77),
+        }
         found += [
             Component(f"{name}-{kind}", modules[name].eval(), *shown[name])
             for name in INPUTS

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from pocketvl.tasks import task_of
 from pocketvl.tasks.encoding import Encoder
 from pocketvl.tasks.golden import GoldenCases, GoldenInputs, ManifestTasks, expected_outputs
 from pocketvl.tasks.outputs import Outputs
+from pocketvl.threads import one_torch_thread
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import GOLDEN_FILE, Golden, GoldenImage, GoldenText
 from pocketvl_runtime.image import open_image, preprocess
@@ -251,7 +251,7 @@ def _run_torch(source: Checkpoint, cases: GoldenCases, inputs: GoldenInputs, tas
     from pocketvl.tasks.torch_runner import TorchRunner
 
     runner = TorchRunner(source.components, Encoder.of_contract(source.contract), batch=1)
-    with _one_thread():
+    with one_torch_thread():  # golden.json holds the last digit
         return cases.outputs(runner, inputs, tasks)
 
 
@@ -266,19 +266,6 @@ def _write_images(calibration: Dataset, processor: ImageProcessor, out: Path) ->
         (out / image.pixels).write_bytes(_png(preprocess(open_image(content), processor)))
         images.append(image)
     return tuple(images)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for torch: sums by several differ in the last digit, and golden.json holds that."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _png(pixels: np.ndarray) -> bytes:

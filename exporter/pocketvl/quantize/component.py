@@ -29,6 +29,7 @@ from pocketvl.quantize.rounding import (
     round_weights,
 )
 from pocketvl.quantize.settings import QuantizeSettings
+from pocketvl.threads import in_threads, one_torch_thread
 from pocketvl_runtime.manifest import Precision
 
 __all__ = ["QuantizeSettings", "component_spec", "quantize_component"]
@@ -111,28 +112,42 @@ def quantize_component(
     """
     if not spec.layers:
         raise DataError("the module holds no linear, convolution or token table that could be quantized")
-    feedback = _LastFeedback()
-    layers = {}
-    for name, layer in spec.layers.items():
-        child, seen = module.get_submodule(name), calibration.layers.get(name)
-        try:
-            layers[name] = _quantize_layer(child, layer, seen, settings, feedback)
-        except (DataError, RecipeError) as error:
-            raise type(error)(f"{name}: {error}") from error
+
+    def quantized(names: list[str]) -> dict[str, QuantizedLayer]:
+        feedback, layers = _SharedFeedback(), {}
+        for name in names:
+            child, seen = module.get_submodule(name), calibration.layers.get(name)
+            try:
+                layers[name] = _quantize_layer(child, spec.layers[name], seen, settings, feedback)
+            except (DataError, RecipeError) as error:
+                raise type(error)(f"{name}: {error}") from error
+        return layers
+
+    with one_torch_thread(), in_threads(quantized, _sharing(spec, calibration)) as found:
+        made = {name: layer for layers in found for name, layer in layers.items()}
+    layers = {name: made[name] for name in spec.layers}
     return QuantizedComponent(layers, quantize_products(spec.products, calibration.products))
 
 
-class _LastFeedback:
-    """Keeps the feedback of the last second moment: layers that share one follow each other."""
+def _sharing(spec: ComponentSpec, calibration: Calibration) -> list[list[str]]:
+    """The layers, those together that share a second moment, of which GPTQ's feedback is found once."""
+    groups: dict[object, list[str]] = {}
+    for name in spec.layers:
+        seen = calibration.layers.get(name)
+        moment = None if seen is None else seen.second_moment
+        groups.setdefault(name if moment is None else id(moment), []).append(name)
+    return list(groups.values())
+
+
+class _SharedFeedback:
+    """GPTQ's feedback of the second moment that some layers share."""
 
     def __init__(self) -> None:
-        self._last: tuple[NDArray[np.floating], Feedback] | None = None
+        self._known: Feedback | None = None
 
     def __call__(self, second_moment: NDArray[np.floating]) -> Feedback:
-        if self._last is None or self._last[0] is not second_moment:
-            self._last = None  # it may be large, and goes before the next one comes
-            self._last = second_moment, error_feedback(second_moment)
-        return self._last[1]
+        self._known = self._known or error_feedback(second_moment)
+        return self._known
 
 
 def _quantize_layer(
@@ -140,7 +155,7 @@ def _quantize_layer(
     spec: LayerSpec,
     seen: LayerCalibration | None,
     settings: QuantizeSettings,
-    feedback: _LastFeedback,
+    feedback: _SharedFeedback,
 ) -> QuantizedLayer:
     weights: Floats = child.get_parameter("weight").detach().float().numpy()
     bias: Floats | None = None

@@ -38,8 +38,8 @@ __all__ = [
 _CLIPPINGS, _APART_8 = 40, 5
 # The least share of the largest weight that a grid still reaches; with fewer bits, more is worth clipping.
 _LEAST_REACH, _LEAST_REACH_8 = 0.3, 0.5
-# Weights that are searched at a time, so that they stay in the cores' caches.
-_WEIGHTS_AT_ONCE = 1 << 17
+# Weights that are searched at a time, so that they stay in a core's cache.
+_WEIGHTS_AT_ONCE = 1 << 16
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 _DAMPING, _MOST_DAMPING = 0.01, 1.0
 _BLOCK = 64

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
@@ -22,6 +20,7 @@ from pocketvl.families.layers.segments import Segments
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks import task_class
 from pocketvl.tasks.encoding import Encoder, Feed
+from pocketvl.threads import in_threads
 from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.isa import instruction_set
@@ -87,7 +86,7 @@ def _write_feed(folder: Path, feed: Feed, source: Inputs, before: int, total: in
         name: open_array(folder / f"{index}_{name}.npy", rows.dtype, (feed.rows, *rows.shape[1:]))
         for index, (name, rows) in enumerate(feed.read(0, 1).items())
     }
-    with _in_threads(lambda index: feed.read(index, index + 1), range(feed.rows)) as found:
+    with in_threads(lambda index: feed.read(index, index + 1), range(feed.rows)) as found:
         for index, row in enumerate(found):
             for name, values in row.items():
                 arrays[name][index] = values[0]
@@ -104,21 +103,11 @@ def write_pixels(path: Path, dataset: Dataset, spec: ImageProcessor, source: Inp
     def pixels(sample: Sample) -> npt.NDArray[np.uint8]:
         return preprocess(open_image(sample.image), spec)
 
-    with _in_threads(pixels, dataset.samples) as found:
+    with in_threads(pixels, dataset.samples) as found:
         for index, row in enumerate(found):
             rows[index] = row
             source.progress(index + 1, len(dataset), "preprocessing")
     rows.flush()
-
-
-@contextmanager
-def _in_threads(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[Iterator[_Made]]:
-    """What comes of each item, in order; Pillow decodes and resizes outside of Python's lock."""
-    threads = ThreadPoolExecutor(usable_processors())
-    try:
-        yield threads.map(work, items)
-    finally:
-        threads.shutdown(cancel_futures=True)  # where somebody interrupts, the rest is not read first
 
 
 def ids_of(texts: list[str], tokenizer_json: bytes, spec: TextProcessor) -> npt.NDArray[np.int32]:
