@@ -39,7 +39,7 @@ Feed = NDArray[Any] | tuple[NDArray[Any], ...]
 
 FEW_SAMPLES = 32
 # Of one sample, positions that count for second moments, and those that are kept; spread evenly.
-_MOST_MULTIPLIED, _MOST_KEPT = 32, 8
+_MOST_MULTIPLIED, _MOST_KEPT = 128, 8
 _PANEL = 512  # columns of a second moment that are computed at a time: those to their left are known
 MOST_DIGESTS = 65_536
 _SETTINGS = CalibrationSettings()
