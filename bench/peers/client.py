@@ -60,10 +60,13 @@ def run_measured(command: Sequence[str], log: Path, own: bool) -> tuple[float, i
         process = subprocess.Popen(
             list(command), stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment(own)
         )
-        peak = 0
-        while process.poll() is None:
+        peak, ended = 0, 0
+        while not ended:
             peak = max(peak, _memory_of(process.pid))
             time.sleep(_EVERY_S)
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        peak = max(peak, usage.ru_maxrss * 1024)  # of a process that no sample met
     if process.returncode != 0:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
         last = lines[-1][:300] if lines else f"exit code {process.returncode}"
