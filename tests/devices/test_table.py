@@ -55,7 +55,7 @@ def test_a_table_has_a_row_for_every_variant_and_thread_count() -> None:
 
 
 def test_loads_energy_and_doubts_follow() -> None:
-    assert lines()[5:] == [
+    assert lines()[6:] == [
         "tflite-int8, 4 threads, 120 s without a pause: 3.50 ms at first, 4.25 at last (+21%)",
         "energy: 4.5 J, 4.50 W on average",
         "doubtful: other programs kept 1.0 of 4 processors busy",
@@ -65,5 +65,5 @@ def test_loads_energy_and_doubts_follow() -> None:
 def test_of_an_emulated_machine_no_latency_is_shown() -> None:
     found = lines(emulated=True)
     assert "EMULATED" in found[0]
-    assert found[1] == "ran: tflite-int8"
+    assert found[1] == "ran: tflite-int8, onnx-int8"
     assert not re.search(r"\bms\b|milliseconds|\b7\.00\b", "\n".join(found[:-2]))

@@ -68,8 +68,8 @@ def test_an_export_ends_at_any_moment_and_goes_on_afterwards(exported: Exported,
     words = [*exported.command(out), "--keep-failing", "--variants", "onnx-fp32,onnx-int8,tflite-fp32"]
     moments = (
         ("run torch fp32", 0.0, signal.SIGTERM),  # torch is being imported
-        ("lower image_encoder to onnx", 2.0, signal.SIGINT),
         ("calibrate image_encoder", 0.2, signal.SIGHUP),
+        ("lower image_encoder to onnx", 2.0, signal.SIGINT),
         ("lower image_encoder to tflite", 2.0, signal.SIGTERM),
         ("measure latency and memory", 1.0, signal.SIGTERM),  # in a process of its own
     )

@@ -13,6 +13,8 @@ NOTED = 0.05
 """Of the time of a variant's graphs, what something must cost to be worth a word."""
 ALARMING = 0.20
 """What it must cost to be called a fault."""
+LEAST_ALARM_MS = 0.1
+"""What takes less is never an alarm: of a graph that ends in so little time, nobody waits for a part."""
 
 
 class Severity(StrEnum):
@@ -90,7 +92,7 @@ def finding(
         advice: a sentence.
         ms: what they cost; by default all of their time.
         noted: share from which on it is said.
-        alarming: share from which on it is an alarm.
+        alarming: share from which on it is an alarm, where it takes `LEAST_ALARM_MS` as well.
         gain_ms: by default all that they cost.
     """
     cost_ms = sum(each.ms for each in ops) if ms is None else ms
@@ -100,9 +102,8 @@ def finding(
     calls = sum(each.calls for each in ops)
     text = f"{share:.0%} of the time ({cost_ms:.3g} ms) {cause}"
     bound = cost_ms if gain_ms is None else gain_ms
-    yield Finding(
-        rule, severity_of(share, alarming), graph.component, cost_ms, share, calls, text, advice, bound
-    )
+    severity = severity_of(share, alarming) if cost_ms >= LEAST_ALARM_MS else Severity.NOTE
+    yield Finding(rule, severity, graph.component, cost_ms, share, calls, text, advice, bound)
 
 
 def counted(ops: Iterable[ExplainedOp], most: int = 4) -> str:
