@@ -19,7 +19,7 @@ from pocketvl_runtime.text import Tokenizer
 from tests.families.tiny import BOS, EOS, TEXT_LENGTH, make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
 
-CLIP_TOKENIZER = Path("/work/shared/data/clip_tokenizer")
+CLIP_TOKENIZER = Path(__file__).parents[3] / "shared" / "data" / "clip_tokenizer"
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 TEXTS = [
     *("a", "a photo of a red circle left of a small blue square", "A LARGE Striped triangle"),
