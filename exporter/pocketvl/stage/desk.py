@@ -15,10 +15,10 @@ from pathlib import Path
 from pocketvl.errors import StageError
 from pocketvl.launch import call_others, is_called, is_first
 from pocketvl.stage.base import Inputs, Stage, empty_fields, settings
-from pocketvl.stage.beside import Beside
-from pocketvl.stage.memory import give_back
+from pocketvl.stage.memory import trim_memory
 from pocketvl.stage.results import Event, EventKind, Located, Result
 from pocketvl.stage.store import Sealed, Store
+from pocketvl.stage.worker import Worker
 from pocketvl_runtime.disk import full_disk, reason
 from pocketvl_runtime.errors import PocketVLError
 
@@ -60,7 +60,7 @@ class Desk:
         )
 
     @contextmanager
-    def started(self, inputs: Located, worker: Beside) -> Iterator[Pending]:
+    def started(self, inputs: Located, worker: Worker) -> Iterator[Pending]:
         """Gives the work to another process; inside, what comes of it can be waited for."""
         ingredients, paths = self._ingredients(inputs), self._paths(inputs)
         with self.store.draft(self.stage.name) as out:
@@ -123,7 +123,7 @@ class Desk:
         with _stage_errors(self.stage, out):
             self.stage.run(source, out)
         if time.perf_counter() - begin > _LONG:
-            give_back()
+            trim_memory()
 
     def _sealed(self, inputs: Located, ingredients: dict[str, object], out: Path) -> Sealed:
         """Checks and seals what the stage wrote into `out`."""

@@ -6,7 +6,7 @@ import ctypes
 import gc
 
 
-def give_back() -> None:
+def trim_memory() -> None:
     """Let go of what nothing refers to any more, which the C library may keep for the next allocation.
 
     After a stage has worked on a large model that is hundreds of MB, beside which the next one needs as much.

@@ -9,10 +9,10 @@ from itertools import chain
 
 from pocketvl.launch import processes
 from pocketvl.stage.base import Stage, links
-from pocketvl.stage.beside import Beside, beside
 from pocketvl.stage.desk import Desk, Pending
 from pocketvl.stage.results import Event, Located, Plan, Result, Results, identity_of
 from pocketvl.stage.store import Store
+from pocketvl.stage.worker import Worker, worker_process
 from pocketvl_runtime.cpus import usable_processors
 
 
@@ -66,8 +66,8 @@ class Schedule:
                 self._pending[identity] = self._opened.enter_context(desk.started(inputs, self._worker))
 
     @cached_property
-    def _worker(self) -> Beside:
-        return self._workers.enter_context(beside())
+    def _worker(self) -> Worker:
+        return self._workers.enter_context(worker_process())
 
     def _result(self, identity: str) -> Result:
         pending = self._pending.pop(identity, None)

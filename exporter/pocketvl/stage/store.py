@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,13 +81,8 @@ class Store:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Context in which no other process drops results."""
-        with cache_errors(self.root):
-            handle = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH)
+        with self._locked(fcntl.LOCK_SH):
             yield
-        finally:
-            os.close(handle)
 
     def drop(self, results: Iterable[tuple[str, dict[str, object]]]) -> None:
         """Remove the files of results, unless another process uses the cache.
@@ -95,16 +90,19 @@ class Store:
         Args:
             results: of each the name of its stage, and what it was made from.
         """
+        with suppress(BlockingIOError), self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            for stage, ingredients in results:
+                shutil.rmtree(self._entry(stage, ingredients) / _RESULT, ignore_errors=True)
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
         with cache_errors(self.root):
             handle = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for stage, ingredients in results:
-                    shutil.rmtree(self._entry(stage, ingredients) / _RESULT, ignore_errors=True)
-            except BlockingIOError:
-                return
-            finally:
-                os.close(handle)
+        try:
+            fcntl.flock(handle, how)
+            yield
+        finally:
+            os.close(handle)
 
     def find(self, stage: str, ingredients: dict[str, object]) -> Sealed | None:
         """The sealed, undamaged result made from `ingredients`, if there is one; it may have been dropped."""

@@ -1,4 +1,4 @@
-"""Another process that runs stages, one at a time, beside this one.
+"""A worker process that runs stages, one at a time, beside this one.
 
 It is started by itself and not by `multiprocessing`, which imports the main module again: a script that
 exports a model without asking for its `__name__` would run once more in there.
@@ -20,14 +20,14 @@ from typing import BinaryIO
 
 from pocketvl.errors import StageError
 from pocketvl.stage.base import Inputs, Stage
-from pocketvl.stage.memory import give_back
+from pocketvl.stage.memory import trim_memory
 
-_PROGRAM = "from pocketvl.stage.beside import serve; serve()"
+_PROGRAM = "from pocketvl.stage.worker import serve; serve()"
 
 Paths = Mapping[str, tuple[Path, ...]]
 
 
-class Beside:
+class Worker:
     """The process, and what waits for it."""
 
     def __init__(self, process: subprocess.Popen[bytes], thread: ThreadPoolExecutor) -> None:
@@ -64,7 +64,7 @@ class Beside:
 
 
 @contextmanager
-def beside() -> Iterator[Beside]:
+def worker_process() -> Iterator[Worker]:
     """Start the process; at the end it is gone, whatever it was doing."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(
@@ -72,7 +72,7 @@ def beside() -> Iterator[Beside]:
     )
     thread = ThreadPoolExecutor(1)
     try:
-        yield Beside(process, thread)
+        yield Worker(process, thread)
     finally:
         process.kill()
         thread.shutdown(cancel_futures=True)
@@ -101,7 +101,7 @@ def _serve_one(jobs: BinaryIO, answers: BinaryIO) -> bool:
     try:
         stage.run(Inputs(paths), out)
         found = time.perf_counter() - begin
-        give_back()
+        trim_memory()
     except Exception as error:
         found = _portable(error)
     pickle.dump(found, answers)
