@@ -1,9 +1,9 @@
-"""What it gains to follow the advice of `pocketvl profile --explain` about activations in pieces.
+"""What it gains that ONNX Runtime runs each GELU as one op (pocketvl/lower/onnx/gelus.py).
 
-    python -m bench.fused_gelu GRAPH.onnx [--rounds 200]
+    python -m bench.fused_gelu CHECKPOINT [--rounds 200]
 
-Writes every x * (1 + erf(x / c)) / 2 of a float graph as one Gelu, in a temporary folder, checks that both
-graphs give the same, and times both in turns, one run each a round, with one thread: its CPU time, which
+Writes every component in fp32 twice, with its GELUs in the order of torch.onnx and in ours, checks that both
+graphs give the same, and times them in turns, one run each a round, with one thread: its CPU time, which
 other programs that take the processor away do not lengthen.
 """
 
@@ -13,72 +13,60 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
-import onnx
 import onnxruntime
-from onnx import helper
 
+from pocketvl.families import open_checkpoint
+from pocketvl.families.base import example_inputs
+from pocketvl.lower.onnx.export import export_onnx
+from pocketvl.quantize.fold import fold_
 from pocketvl_runtime.isa import cpu_name, instruction_set
 from pocketvl_runtime.op_profile import described_graph, made_up_inputs
 
-_OPSET = 20
-_PIECES = ("Div", "Erf", "Add", "Mul", "Mul")
+_ORDER = "pocketvl.lower.onnx.export.order_gelus_"
 _TOLERANCE = 1e-4
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("graph", type=Path)
+    parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--rounds", type=int, default=200)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="pocketvl-gelu-") as folder:
-        fused = Path(folder) / arguments.graph.name
-        count = fuse(arguments.graph, fused)
-        sessions = [_session(arguments.graph), _session(fused)]
-    inputs = dict(made_up_inputs(described_graph(arguments.graph)[0]))
+    print(f"{cpu_name()}, {instruction_set()}; onnxruntime {onnxruntime.__version__}, 1 thread")
+    checkpoint = open_checkpoint(arguments.checkpoint)
+    checkpoint.model.requires_grad_(False)
+    for component in checkpoint.components.values():
+        examples = example_inputs(component)
+        fold_(component.module, examples)
+        named = dict(zip((port.name for port in component.inputs), examples, strict=True))
+        outputs = [port.name for port in component.outputs]
+        with tempfile.TemporaryDirectory(prefix="pocketvl-gelu-") as folder:
+            paths = [Path(folder) / f"{name}.onnx" for name in ("pieces", "whole")]
+            with patch(_ORDER, lambda graph: None):
+                export_onnx(component.module, named, paths[0], outputs)
+            export_onnx(component.module, named, paths[1], outputs)
+            _time(component.name, paths, arguments.rounds)
+
+
+def _time(name: str, paths: list[Path], rounds: int) -> None:
+    sessions = [_session(path) for path in paths]
+    inputs = dict(made_up_inputs(described_graph(paths[0])[0]))
     before, after = (session.run(None, inputs)[0] for session in sessions)
     apart = float(np.abs(before - after).max() / np.abs(before).max())
-    if not count or apart > _TOLERANCE:
-        raise SystemExit(f"{count} activations were fused, and outputs are {apart:.1e} apart")
+    if apart > _TOLERANCE:
+        raise SystemExit(f"{name}: outputs are {apart:.1e} apart")
     times: list[list[float]] = [[], []]
-    for _ in range(arguments.rounds):
+    for _ in range(rounds):
         for session, taken in zip(sessions, times, strict=True):
             begin = time.thread_time()
             session.run(None, inputs)
             taken.append(1000 * (time.thread_time() - begin))
-    print(f"{cpu_name()}, {instruction_set()}; onnxruntime {onnxruntime.__version__}, 1 thread")
-    for name, taken in zip(("in pieces", "as one Gelu"), times, strict=True):
+    for told, taken in zip(("in pieces", "as one op"), times, strict=True):
         p10, median = np.percentile(taken, (10, 50))
-        print(f"{count} activations {name}: p10 {p10:.3f} ms, median {median:.3f} ms of {len(taken)} rounds")
-    ratios = np.asarray(times[1]) / np.asarray(times[0])
-    print(f"median of the rounds' ratios: {np.median(ratios):.3f}")
-
-
-def fuse(source: Path, target: Path) -> int:
-    """Writes a graph with every GELU by error function as one op; gives how many there were.
-
-    torch.onnx writes one as Div, Erf, Add, Mul, Mul, each of the one before.
-    """
-    model = onnx.load(source)
-    graph = model.graph
-    makers = {name: node for node in graph.node for name in node.output}
-    readers = {name: node for node in graph.node for name in node.input}
-    errors = [node for node in graph.node if node.op_type == "Erf"]
-    for erf in errors:
-        chain = [makers[erf.input[0]], erf]
-        while len(chain) < len(_PIECES):
-            chain.append(readers[chain[-1].output[0]])
-        if tuple(node.op_type for node in chain) != _PIECES:
-            raise SystemExit(f"{erf.name} is in no GELU that torch.onnx writes")
-        gelu = helper.make_node("Gelu", chain[0].input[:1], chain[-1].output, name=f"{erf.name}_gelu")
-        graph.node.insert(list(graph.node).index(chain[0]), gelu)
-        for node in chain:
-            graph.node.remove(node)
-    for entry in model.opset_import:
-        entry.version = max(entry.version, _OPSET) if not entry.domain else entry.version
-    onnx.save(model, target)
-    return len(errors)
+        print(f"{name}, {told}: p10 {p10:.3f} ms, median {median:.3f} ms of {len(taken)} rounds")
+    print(f"{name}: median of the rounds' ratios {np.median(np.divide(times[1], times[0])):.3f}")
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -14,6 +14,7 @@ from torch import nn
 from pocketvl.errors import LoweringError
 from pocketvl.lower.base import DEFAULT_OUTPUTS
 from pocketvl.lower.distinct_weights import StandIns, distinct_weights
+from pocketvl.lower.onnx.gelus import order_gelus_
 from pocketvl.lower.onnx.graph import check_ops_onnx
 from pocketvl.lower.quiet import quiet
 
@@ -56,6 +57,7 @@ def export_onnx(
             ) from error
         name_weights_(model.graph, module)
     _put_back_(model.graph, stand_ins, path)
+    order_gelus_(model.graph)
     strip_(model)
     write_onnx(model, path)
     check_ops_onnx(path)
