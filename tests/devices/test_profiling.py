@@ -76,6 +76,14 @@ def test_a_device_that_does_not_tell_of_operators_is_refused_before_anything_is_
     assert device.asked == []
 
 
+@pytest.mark.parametrize(("runs", "most_seconds", "counted"), [(40, 1e-6, 10), (5, 1e-6, 5), (12, 60.0, 12)])
+def test_what_takes_long_is_run_less_often(tiny: Path, runs: int, most_seconds: float, counted: int) -> None:
+    device = RecordingDevice(tiny)
+    settings = ProfileSettings(("onnx-fp32",), (1, 2), runs, starts=1, most_seconds=most_seconds)
+    assert profile(device, settings).settings.runs == counted
+    assert [each.runs for each in device.asked] == [3, counted]
+
+
 def test_variants_take_turns_and_each_is_alone_for_its_start_and_memory(tiny: Path) -> None:
     told: list[tuple[int, int, str]] = []
     device = RecordingDevice(tiny)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from pocketvl.devices.base import Abilities, BenchRequest, Device
 from pocketvl.devices.groups import groups_of, merged
-from pocketvl_runtime.bench_result import BenchResult, VariantBench
+from pocketvl_runtime.bench_result import TOTAL, BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BackendError, InputError
 from pocketvl_runtime.manifest import Status
@@ -23,6 +23,7 @@ PROFILES = "profiles"
 """The folder of a bundle that profiles are kept in."""
 
 _ALONE_RUNS = 3
+_FEWEST_RUNS = 10
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class ProfileSettings:
         samples: whether the result holds every counted run.
         timeout_s: seconds that any one of the benches may take beside these loads; None: any time.
         ops: whether one more bench then tells which operators the graphs' time goes to.
+        most_seconds: that the counted runs may take together, as the first runs tell; of what takes longer
+            there are fewer, but 10. None: any time.
         most_bytes: memory that variants which are timed in turns may need together; those that need more are
             timed in several benches. None: any, and all take turns.
     """
@@ -52,6 +55,7 @@ class ProfileSettings:
     samples: bool = False
     timeout_s: float | None = None
     ops: bool = False
+    most_seconds: float | None = None
     most_bytes: int | None = None
 
 
@@ -87,12 +91,12 @@ def profile(device: Device, settings: ProfileSettings, progress: Progress | None
     if timeout_s is not None:
         timeout_s += len(variants) * settings.duration_s
     peaks = {name: max(_peaks(each), default=0) for name, each in alone.items()}
-    results = []
+    runs, results = _runs(settings, alone), []
     for group, threads in groups_of(peaks, settings.threads, settings.most_bytes):
         request = BenchRequest(
             group,
             threads,
-            settings.runs,
+            runs,
             settings.warmup_runs,
             settings.duration_s,
             settings.samples,
@@ -174,6 +178,20 @@ def write_profile(result: BenchResult, path: Path) -> None:
         except BaseException:
             Path(written.name).unlink(missing_ok=True)
             raise
+
+
+def _runs(settings: ProfileSettings, alone: Mapping[str, Sequence[VariantBench]]) -> int:
+    """How many counted runs of each variant fit into `most_seconds`, after what each took alone."""
+    if settings.most_seconds is None:
+        return settings.runs
+    answers_ms = (
+        min(each.timing(settings.threads[0]).stages[TOTAL].median for each in benches)
+        for benches in alone.values()
+        if benches
+    )
+    round_ms = len(settings.threads) * sum(answers_ms)
+    fitting = settings.most_seconds * 1000 // round_ms if round_ms else settings.runs
+    return min(settings.runs, max(_FEWEST_RUNS, int(fitting)))
 
 
 def _with_ops(

@@ -50,10 +50,13 @@ from pocketvl_runtime.manifest import (
     tensors_of,
     variant_name,
 )
+from pocketvl_runtime.obstacles import task_obstacle
 from pocketvl_runtime.text import Tokenizer
 
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
+    from pocketvl.tasks.base import Task
+    from pocketvl.tasks.bundle_runner import BundleRunner
 
 REPORT_FILES = ("report.json", "report.html")
 _SAME_OUTPUT = 1e-3
@@ -169,6 +172,17 @@ def inputs_of(bundle: Bundle, golden: Golden) -> GoldenInputs:
     return GoldenInputs(
         [bundle.file(image.file) for image in golden.images], [text.text for text in golden.texts]
     )
+
+
+def runnable_tasks(bundle: Bundle) -> ManifestTasks:
+    """The tasks of a bundle that this runtime can run."""
+    manifest = bundle.manifest
+    return {name: each for name, each in manifest.tasks.items() if task_obstacle(manifest, name) is None}
+
+
+def golden_outputs(bundle: Bundle, task: Task, variant: BundleRunner) -> Outputs:
+    """What a variant makes of its bundle's golden pack, and of what the bundle's tasks ask beside it."""
+    return task.golden.outputs(variant, inputs_of(bundle, bundle.golden()), runnable_tasks(bundle))
 
 
 def list_files(root: Path) -> dict[str, FileEntry]:

@@ -91,7 +91,7 @@ class ExportResult:
 class JudgeBundle(Stage):
     """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
 
-    version: ClassVar[int] = 12
+    version: ClassVar[int] = 13
     tools: ClassVar[tuple[str, ...]] = (
         "onnx",
         "onnxruntime",
@@ -136,7 +136,6 @@ class JudgeBundle(Stage):
             Measured,
             build_report,
             calibration_notes,
-            golden_outputs,
             read_rankings,
             status_of,
             with_fallbacks,
@@ -173,7 +172,7 @@ class JudgeBundle(Stage):
             for name, status in statuses.items()
             if status is not None
         }
-        outputs = golden_outputs(candidate, task, names)
+        outputs = measured.golden_outputs()
         golden = with_tolerances(candidate, task, outputs, kept)
         write_judged(source["candidate"], candidate.manifest, golden, kept, out)
         write_reports(out, report, candidate, task, outputs, measured.reference)
@@ -264,7 +263,7 @@ def verify(
         PocketVLError: anything else that is wrong with the inputs.
     """
     from pocketvl.families import open_checkpoint
-    from pocketvl.pipelines.measure import Measured, build_report, golden_outputs, write_reports
+    from pocketvl.pipelines.measure import Measured, build_report, write_reports
     from pocketvl_runtime.bundle import Bundle
 
     opened = Bundle.open(bundle)
@@ -288,7 +287,7 @@ def verify(
         )
         task = load_task(measured.reference / TASK_FILE)
         report = build_report(opened, task, measured, settings)
-        outputs = golden_outputs(opened, task, names)
+        outputs = measured.golden_outputs()
         write_reports(bundle, report, opened, task, outputs, measured.reference, profiles)
     return report
 

@@ -22,24 +22,21 @@ from pocketvl.evaluate.report import (
 )
 from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.lower.backends import BACKENDS, backend_of
-from pocketvl.pipelines.bundle import REPORT_FILES, inputs_of
+from pocketvl.pipelines.bundle import REPORT_FILES, inputs_of, runnable_tasks
 from pocketvl.pipelines.stages.calibrating import NoteCalibration, read_notes
-from pocketvl.pipelines.stages.measuring import BENCH_FILE, NOTES_FILE
+from pocketvl.pipelines.stages.measuring import BENCH_FILE, GOLDEN_OUTPUTS_FILE, NOTES_FILE
 from pocketvl.pipelines.stages.quantizing import RankLayers, read_ranking
 from pocketvl.pipelines.stages.training import CURVES_FILE
 from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl.tasks.base import Task
-from pocketvl.tasks.bundle_runner import BundleRunner
-from pocketvl.tasks.golden import ManifestTasks, expected_outputs
+from pocketvl.tasks.golden import expected_outputs
 from pocketvl.tasks.metrics import TaskOutcomes
 from pocketvl.tasks.outputs import OUTPUTS_FILE, Outputs, component_of, load_outputs
 from pocketvl.tasks.parity import ParityReport
 from pocketvl_runtime.bench_result import BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import Golden
-from pocketvl_runtime.manifest import Comparable, Manifest, Precision, Status, VariantSpec
-from pocketvl_runtime.obstacles import task_obstacle
-from pocketvl_runtime.progress import Progress
+from pocketvl_runtime.manifest import Comparable, Precision, Status, VariantSpec
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.html import ImageMatches
@@ -66,6 +63,10 @@ class Measured:
     dataset: Dataset
     is_task_data: bool
     is_calibration_data: bool = False
+
+    def golden_outputs(self) -> dict[str, Outputs]:
+        """What each variant made of the golden pack."""
+        return {name: load_outputs(at / GOLDEN_OUTPUTS_FILE) for name, at in self.variants.items()}
 
 
 def build_report(bundle: Bundle, task: Task, measured: Measured, gate: GateSettings) -> Report:
@@ -124,19 +125,6 @@ def calibration_notes(folders: Sequence[Path], stages: Sequence[NoteCalibration]
     )
 
 
-def golden_outputs(
-    bundle: Bundle, task: Task, variants: Sequence[str], progress: Progress | None = None
-) -> dict[str, Outputs]:
-    """What each variant makes of the golden pack, and of what the bundle's tasks ask beside it."""
-    inputs, tasks = inputs_of(bundle, bundle.golden()), _runnable(bundle.manifest)
-    found = {}
-    for done, name in enumerate(variants, start=1):
-        found[name] = task.golden.outputs(BundleRunner(bundle, name), inputs, tasks)
-        if progress is not None:
-            progress(done, len(variants), f"golden pack by {name}")
-    return found
-
-
 def with_tolerances(
     bundle: Bundle, task: Task, outputs: Mapping[str, Outputs], variants: Mapping[str, VariantSpec]
 ) -> Golden:
@@ -145,20 +133,16 @@ def with_tolerances(
     Args:
         bundle: with torch's arrays and answers.
         task: of its model.
-        outputs: what `golden_outputs` found.
+        outputs: of the golden pack, by variant.
         variants: which ship.
     """
-    golden, tasks = bundle.golden(), _runnable(bundle.manifest)
+    golden, tasks = bundle.golden(), runnable_tasks(bundle)
     inputs = inputs_of(bundle, golden)
     tolerance = {
         name: task.golden.tolerance(golden, inputs, outputs[name], tasks, spec.precision is Precision.FP32)
         for name, spec in variants.items()
     }
     return replace(golden, tolerance=tolerance)
-
-
-def _runnable(manifest: Manifest) -> ManifestTasks:
-    return {name: each for name, each in manifest.tasks.items() if task_obstacle(manifest, name) is None}
 
 
 def write_reports(
@@ -177,7 +161,7 @@ def write_reports(
         report: what was measured.
         bundle: for the images of its golden pack.
         task: of its model.
-        outputs: what `golden_outputs` found, by variant.
+        outputs: of the golden pack, by variant.
         reference: what `RunReference` made, with the checkpoint's training curves where it has some.
         profiles: of the bundle on devices, by name.
     """
@@ -203,7 +187,7 @@ def write_page(
         report: what was measured.
         bundle: for the images of its golden pack.
         task: of its model.
-        outputs: what `golden_outputs` found, by variant.
+        outputs: of the golden pack, by variant.
         training: a PNG of the checkpoint's training curves.
         profiles: of the bundle on devices, by name.
     """

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from pocketvl.errors import RecipeError
 from pocketvl.evaluate.report_json import REPORT_FILE, read_report
+from pocketvl.pipelines.bundle import golden_outputs
 from pocketvl.pipelines.choose import check_report
-from pocketvl.pipelines.measure import golden_outputs, write_page
+from pocketvl.pipelines.measure import write_page
 from pocketvl.pipelines.profiles import read_profiles
 from pocketvl.tasks import task_of_manifest
+from pocketvl.tasks.bundle_runner import BundleRunner
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.disk import reason
 from pocketvl_runtime.progress import Progress
@@ -60,7 +62,11 @@ def write_report(folder: Path, progress: Progress | None = None) -> WrittenRepor
     check_report(report, bundle)
     profiles = read_profiles(bundle)
     task = task_of_manifest(bundle.manifest.tasks)
-    outputs = golden_outputs(bundle, task, tuple(bundle.manifest.variants), progress)
+    outputs, variants = {}, tuple(bundle.manifest.variants)
+    for done, name in enumerate(variants, start=1):
+        outputs[name] = golden_outputs(bundle, task, BundleRunner(bundle, name))
+        if progress is not None:
+            progress(done, len(variants), f"golden pack by {name}")
     page = bundle.root / PAGE
     try:
         write_page(bundle.root, report, bundle, task, outputs, _training_curves(page), profiles.results)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BENCH_FILE = "bench.json"
 COMPARISON_FILE = "comparison.json"
+GOLDEN_OUTPUTS_FILE = "golden.npz"
 NOTES_FILE = "notes.json"
 _MOST_BYTES = 2_500_000_000  # of memory that variants which are timed in turns may take
 
@@ -66,7 +67,7 @@ class RunReference(Stage):
 
 @dataclass(frozen=True)
 class RunVariant(Stage):
-    """Outputs of one variant of a bundle on a dataset, through the runtime.
+    """Outputs of one variant of a bundle on a dataset and on its golden pack, through the runtime.
 
     Attributes:
         reference: of the checkpoint that the bundle was exported from, on the same dataset; says what to ask.
@@ -75,7 +76,7 @@ class RunVariant(Stage):
         variant: its name.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "pillow", "tokenizers", "numpy")
 
     reference: RunReference
@@ -91,11 +92,14 @@ class RunVariant(Stage):
         return this_machine()
 
     def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.pipelines.bundle import golden_outputs
         from pocketvl.tasks.bundle_runner import BundleRunner
+        from pocketvl_runtime.bundle import Bundle
 
-        task = load_task(source["reference"] / TASK_FILE)
-        runner = BundleRunner(source["bundle"], self.variant)
+        task, bundle = load_task(source["reference"] / TASK_FILE), Bundle.open(source["bundle"])
+        runner = BundleRunner(bundle, self.variant)
         save_outputs(out / OUTPUTS_FILE, task.outputs(runner, Dataset.open(source["data"]), source.progress))
+        save_outputs(out / GOLDEN_OUTPUTS_FILE, golden_outputs(bundle, task, runner))
 
 
 @dataclass(frozen=True)
@@ -141,15 +145,25 @@ def read_comparison(folder: Path) -> Comparison:
 
 @dataclass(frozen=True)
 class MeasureLatency(Stage):
-    """Latency of all variants, interleaved where memory allows, and the peak memory of each alone."""
+    """Latency of all variants, interleaved where memory allows, and the peak memory of each alone.
 
-    version: ClassVar[int] = 5
+    Attributes:
+        bundle: holds the variants.
+        variants: their names.
+        threads: counts of threads.
+        runs: of each variant at each thread count.
+        most_seconds: that these may take together; large models are run less often (`pocketvl profile` is
+            for those who want more).
+    """
+
+    version: ClassVar[int] = 6
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "pillow", "tokenizers", "numpy")
 
     bundle: Stage | Path
     variants: tuple[str, ...]
     threads: tuple[int, ...] = (1, 2)
     runs: int = 30
+    most_seconds: float = 15.0
 
     @property
     def title(self) -> str:
@@ -162,7 +176,14 @@ class MeasureLatency(Stage):
         from pocketvl.devices.local import LocalDevice
         from pocketvl.devices.profiling import ProfileSettings, profile
 
-        settings = ProfileSettings(self.variants, self.threads, self.runs, starts=1, most_bytes=_MOST_BYTES)
+        settings = ProfileSettings(
+            self.variants,
+            self.threads,
+            self.runs,
+            starts=1,
+            most_seconds=self.most_seconds,
+            most_bytes=_MOST_BYTES,
+        )
         with LocalDevice(source["bundle"]) as device:
             result = profile(device, settings, source.progress)
         (out / BENCH_FILE).write_text(result.to_json(), encoding="utf-8")
