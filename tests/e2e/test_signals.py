@@ -67,7 +67,7 @@ def test_an_export_ends_at_any_moment_and_goes_on_afterwards(exported: Exported,
     cache, out = tmp_path / "cache", tmp_path / "bundle"
     words = [*exported.command(out), "--keep-failing", "--variants", "onnx-fp32,onnx-int8,tflite-fp32"]
     moments = (
-        ("run torch fp32", 0.0, signal.SIGTERM),  # torch is being imported
+        ("prepare image_encoder", 0.0, signal.SIGTERM),  # torch is being imported
         ("calibrate image_encoder", 0.2, signal.SIGHUP),
         ("lower image_encoder to onnx", 2.0, signal.SIGINT),
         ("lower image_encoder to tflite", 2.0, signal.SIGTERM),
