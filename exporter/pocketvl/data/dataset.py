@@ -50,6 +50,15 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All captions, negatives and questions, each once."""
+        found: dict[str, None] = {}
+        for sample in self.samples:
+            found.update(dict.fromkeys((*sample.captions, *sample.negatives)))
+            found.update(dict.fromkeys(qa["question"] for qa in sample.qa if "question" in qa))
+        return tuple(found)
+
     @classmethod
     def open(cls, root: Path | str) -> Dataset:
         """Read `samples.jsonl` and check that every picture it names is there.

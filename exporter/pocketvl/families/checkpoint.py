@@ -6,8 +6,8 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pocketvl.errors import RecipeError, SourceError
-from pocketvl.families.base import Architecture, Component, Contract, LayerStack
+from pocketvl.families.base import TEXT, Architecture, Component, Contract, LayerStack
 from pocketvl.families.component_shape import ComponentShape
-from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES
+from pocketvl.families.folders.files import CONFIG_FILE, IMAGE_FILES, PROCESSOR_FILES
 from pocketvl.families.folders.hf import read_json, read_weights, scalar_value
 from pocketvl.families.folders.models import check_layers, load_model
+from pocketvl.families.folders.trimmed import trim_config_, write_tokenizer
 from pocketvl.families.layers.compression import compression_of, read_compression, reshape_
 from pocketvl.network.heads import ContrastiveHead, StoredScalar, stored_scalars
 from pocketvl.network.ports import PortKind
@@ -37,6 +38,7 @@ class Checkpoint:
         model: transformers' model, fp32, in eval mode, on the CPU; changed in place.
         config: the content of config.json; changed with the model where it says what has changed.
         dtype: in which weights are stored.
+        is_trimmed: whether its tokenizer is another than the folder's.
     """
 
     architecture: Architecture
@@ -44,6 +46,7 @@ class Checkpoint:
     model: nn.Module
     config: dict[str, Any]
     dtype: torch.dtype
+    is_trimmed: bool = False
 
     @property
     def folder(self) -> Path:
@@ -96,6 +99,42 @@ class Checkpoint:
                 self.model.get_parameter(name).copy_(value)
         self.model.train(False)
 
+    def trim_vocabulary_(self, tokenizer_json: bytes, kept: Sequence[int], tables: Sequence[str]) -> int:
+        """Keep the rows of some tokens alone.
+
+        Args:
+            tokenizer_json: of a tokenizer with these tokens alone.
+            kept: of each new id the id before, ascending.
+            tables: names of the tables of token embeddings.
+
+        Returns:
+            How many rows there were.
+
+        Raises:
+            RecipeError: a table is not of the size that the configuration says.
+        """
+        new_ids = {before: now for now, before in enumerate(kept)}
+        size = trim_config_(self.config, self.architecture.parse(self.config, self.folder), new_ids)
+        if not tables or any(self._table(name).num_embeddings != size for name in tables):
+            raise RecipeError(f"{self.folder} has no table of {size:,} token embeddings")
+        for name in tables:
+            table = self._table(name)
+            rows = table.weight.detach()[torch.tensor(kept)].clone()
+            padding = None if table.padding_idx is None else new_ids.get(table.padding_idx)
+            trimmed = nn.Embedding(len(rows), rows.shape[1], padding, _weight=rows)
+            self.model.set_submodule(name, trimmed.train(table.training))
+        pad = self.contract.tokenizer.pad
+        text = replace(self.contract.tokenizer, pad=replace(pad, id=new_ids[pad.id]))
+        processors = {**self.contract.processors, TEXT: text}
+        self.contract = replace(self.contract, tokenizer_json=tokenizer_json, processors=processors)
+        self.is_trimmed = True
+        return size
+
+    def _table(self, name: str) -> nn.Embedding:
+        table = self.model.get_submodule(name)
+        assert isinstance(table, nn.Embedding)
+        return table
+
     def space(self) -> str:
         """ "sha256:..." of everything that outputs depend on: equal where embeddings are comparable.
 
@@ -130,9 +169,11 @@ class Checkpoint:
         save_file(state, out / "model.safetensors", {"format": "pt"})
         (out / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
         compression_of(self.model, self.original()).save(out)
-        for name in PROCESSOR_FILES:
+        for name in IMAGE_FILES if self.is_trimmed else PROCESSOR_FILES:
             if (self.folder / name).exists():
                 shutil.copyfile(self.folder / name, out / name)
+        if self.is_trimmed:
+            write_tokenizer(out, self.folder, self.tokenizer_json, self.tokenizer)
 
     @property
     def _scalars(self) -> tuple[StoredScalar, ...]:

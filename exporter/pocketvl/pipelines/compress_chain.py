@@ -34,6 +34,11 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
     chain = _Chain(source, data, head)
     traits: frozenset[Trait] = frozenset()
     for step in (_planned(each, head) for each in recipe.steps):
+        makes = frozenset() if step.method is None else step.method.makes
+        if Trait.TRIMMED in traits or (Trait.TRIMMED in makes and step.learn is not None):
+            raise RecipeError(
+                "trim-vocabulary comes last: trainings read texts as they were tokenized before it"
+            )
         if step.method is not None:
             _check_method(step.method, head, traits)
             traits |= step.method.makes

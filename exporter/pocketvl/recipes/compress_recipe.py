@@ -13,6 +13,7 @@ from pocketvl.compress.methods.prune_filters import PruneFilters
 from pocketvl.compress.methods.prune_units import PruneUnits
 from pocketvl.compress.methods.reinitialize import Reinitialize
 from pocketvl.compress.methods.sparsify import Sparsify
+from pocketvl.compress.methods.trim_vocabulary import TrimVocabulary
 from pocketvl.compress.settings import Schedule
 from pocketvl.errors import RecipeError
 from pocketvl.quantize.qat_method import QuantizationAwareTraining
@@ -35,6 +36,7 @@ METHODS: Mapping[str, type[CompressionMethod]] = {
         DropLayers,
         LowRank,
         PruneCrossModal,
+        TrimVocabulary,
         QuantizationAwareTraining,
     )
 }

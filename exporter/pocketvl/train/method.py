@@ -29,11 +29,13 @@ class Trait(StrEnum):
         CHANGED: anything; every step leaves this one.
         FACTORIZED: linears that have become two of a lower rank.
         SPARSE: weights that are 0 and have to stay so.
+        TRIMMED: another tokenizer, so that texts have other ids than the training data holds.
     """
 
     CHANGED = "changed"
     FACTORIZED = "factorized"
     SPARSE = "sparse"
+    TRIMMED = "trimmed"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class MethodInputs:
             reached after this round, counted from `start`.
         progress: takes (done, total, what).
         work: of a method that trains: a folder for its saved states.
+        texts: all texts of the dataset, each once.
     """
 
     data: TrainingSamples
@@ -54,6 +57,7 @@ class MethodInputs:
     fraction: float = 1.0
     progress: Progress = field(default=lambda done, total, what: None)
     work: Path | None = None
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ CONFIG_FILE = "config.json"
 COMPRESSION_FILE = "compression.json"
 CARD_FILE = "MODEL_CARD.md"
 """Written by people; it goes on standing where a checkpoint is replaced."""
+IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
+"""How pictures become pixels."""
 PROCESSOR_FILES = (
-    "preprocessor_config.json",
-    "processor_config.json",
+    *IMAGE_FILES,
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",

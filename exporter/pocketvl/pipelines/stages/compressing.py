@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from pocketvl.pipelines.stages.components import TORCH, this_machine
-from pocketvl.pipelines.stages.training import TrainingData, read_samples, states_of, training_machine
+from pocketvl.pipelines.stages.training import (
+    TrainingData,
+    read_samples,
+    read_texts,
+    states_of,
+    training_machine,
+)
 from pocketvl.stage import Inputs, Stage
 from pocketvl.train.method import CompressionMethod, MethodInputs
 
@@ -57,6 +63,7 @@ class CompressCheckpoint(Stage):
             fraction=self.fraction,
             progress=source.progress,
             work=states_of(source) if self.method.trains else None,
+            texts=read_texts(source["data"]),
         )
         report = {
             "done": self.method.apply(checkpoint, inputs),

@@ -31,6 +31,7 @@ LOSSES_FILE = "losses.json"
 CURVES_FILE = "losses.png"
 """Beside a checkpoint: the curves of the trainings that it came from."""
 _INDEX_FILE = "index.json"
+_TEXTS_FILE = "texts.json"
 _GPU_DEVICES = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")  # CUDA's on PCs, on Jetsons and in WSL; ROCm's
 _NO_GPU = "none"
 
@@ -62,9 +63,9 @@ def training_machine() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class TrainingData(Stage):
-    """A dataset's images as pixels, its texts as ids, and which belong together."""
+    """A dataset's images as pixels, its texts as ids, and which belong together; and all of its texts."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
@@ -88,6 +89,13 @@ class TrainingData(Stage):
         np.save(out / "ids.npy", ids_of(texts, opened.tokenizer_json, opened.tokenizer))
         document = {"kind": kind.value, "index": index}
         (out / _INDEX_FILE).write_text(json.dumps(document) + "\n", encoding="utf-8")
+        every = list(dict.fromkeys((*texts, *dataset.texts)))
+        (out / _TEXTS_FILE).write_text(json.dumps(every), encoding="utf-8")
+
+
+def read_texts(folder: Path) -> tuple[str, ...]:
+    """All texts of the dataset of a result of `TrainingData`, each once."""
+    return tuple(json.loads((folder / _TEXTS_FILE).read_text(encoding="utf-8")))
 
 
 def read_samples(folder: Path) -> TrainingSamples:
