@@ -36,7 +36,7 @@ export: $(READY) ## turn tabletop-clip and tabletop-vilt of checkpoints/ into bu
 compress: $(READY) ## make checkpoints/tabletop-clip-teacher smaller: build/tabletop-clip-student; hours without a GPU
 	@mkdir -p build
 	@$(BIN)/pocketvl data tabletop --seed 77 --count 48000 -o build/compress-data
-	@$(BIN)/pocketvl compress checkpoints/tabletop-clip-teacher --recipe balanced --data build/compress-data \
+	@$(BIN)/pocketvl compress checkpoints/tabletop-clip-teacher --recipe tabletop-balanced --data build/compress-data \
 		-o build/tabletop-clip-student
 
 profile: $(READY) ## how long both demo bundles' variants take here, and whether the engines alone say the same; needs `make export`

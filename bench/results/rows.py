@@ -486,6 +486,6 @@ def student_rows() -> tuple[Row, ...]:
 
 
 def _recipe(name: str) -> Row:
-    """A shipped recipe, with the training that it says."""
-    steps = read_compress_recipe(name).steps
+    """A shipped recipe of the tabletop models, with the training that it says."""
+    steps = read_compress_recipe(f"tabletop-{name}").steps
     return Row(f"recipe-{name}", "Shipped recipes", name, steps, curve=RECIPE_CURVE)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from threading import Event as Ended
+from threading import Thread
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +21,8 @@ from rich.progress import (
 
 from pocketvl.launch import is_first
 from pocketvl.stage import Event, EventKind
+
+HEARTBEAT_S = 30.0
 
 
 def _console() -> Console:
@@ -41,11 +47,12 @@ def _progress(console: Console) -> Progress:
 def stage_lines() -> Iterator[Callable[[Event], None]]:
     """Print every stage on stderr as it ends, with a live bar where somebody watches."""
     console = _console()
-    with _progress(console) as shown:
+    with _progress(console) as shown, _heartbeat(console) as now:
         task = shown.add_task("", total=None)
 
         def show(event: Event) -> None:
             label = f"[{event.number}/{event.total}] {event.stage.title}"
+            now(_doing(label, event))
             if event.kind is EventKind.STARTED:
                 shown.reset(task, description=label, total=None)
                 if not console.is_terminal:
@@ -61,16 +68,51 @@ def stage_lines() -> Iterator[Callable[[Event], None]]:
         yield show
 
 
+def _doing(label: str, event: Event) -> str:
+    """What a stage is doing after an event; empty when it is done."""
+    if event.kind in (EventKind.DONE, EventKind.CACHED):
+        return ""
+    done, total, what = event.progress
+    return f"{label}: {done}/{total} {what}".rstrip() if total else label
+
+
+@contextmanager
+def _heartbeat(console: Console) -> Iterator[Callable[[str], None]]:
+    """Where nobody watches, print every 30 seconds what is being done, so that a log shows that it goes on.
+
+    Yields:
+        Takes what is being done; empty: nothing.
+    """
+    doing, ended = [""], Ended()
+    begin = time.monotonic()
+
+    def beat() -> None:
+        while not ended.wait(HEARTBEAT_S):
+            if doing[0]:
+                console.print(f"{doing[0]} ({time.monotonic() - begin:.0f} s so far)", markup=False)
+
+    thread = Thread(target=beat, name="heartbeat", daemon=True)
+    if not console.is_terminal and not console.quiet:
+        thread.start()
+    try:
+        yield partial(doing.__setitem__, 0)
+    finally:
+        ended.set()
+        if thread.is_alive():
+            thread.join()
+
+
 @contextmanager
 def bar() -> Iterator[Callable[[int, int, str], None]]:
     """One live bar on stderr; where nobody watches, a line now and then."""
     console = _console()
-    with _progress(console) as shown:
+    with _progress(console) as shown, _heartbeat(console) as now:
         task = shown.add_task("", total=None)
         last = {"tenth": -1, "total": -1}
 
         def show(done: int, total: int, what: str) -> None:
             shown.update(task, completed=done, total=total, description=what)
+            now(f"{done}/{total} {what}" if done < total else "")
             tenth = 20 * done // max(total, 1)
             if not console.is_terminal and (tenth, total) != (last["tenth"], last["total"]):
                 last.update(tenth=tenth, total=total)

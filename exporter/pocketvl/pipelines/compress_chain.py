@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pocketvl.errors import RecipeError
 from pocketvl.pipelines.stages.components import check_source
 from pocketvl.pipelines.stages.compressing import CompressByTraining, CompressCheckpoint
-from pocketvl.pipelines.stages.training import TeacherOutputs, TrainingData, TrainStudent, head_training
+from pocketvl.pipelines.stages.training import (
+    TeacherOutputs,
+    TrainingData,
+    TrainStudent,
+    head_training,
+    training_rows,
+)
 from pocketvl.quantize.qat_method import QuantizationAwareTraining
 from pocketvl.recipes.compress_recipe import CompressRecipe, Step
 from pocketvl.stage import Stage
@@ -33,7 +40,7 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
     head = head_training(source)
     chain = _Chain(source, data, head)
     traits: frozenset[Trait] = frozenset()
-    for step in (_planned(each, head) for each in recipe.steps):
+    for step in (_planned(each, head, data) for each in recipe.steps):
         makes = frozenset() if step.method is None else step.method.makes
         if Trait.TRIMMED in traits or (Trait.TRIMMED in makes and step.learn is not None):
             raise RecipeError(
@@ -54,12 +61,13 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
     return tuple(chain.stages)
 
 
-def _planned(step: Step, head: HeadTraining) -> Step:
-    """The step with phases that name this model's components."""
-    learn = None if step.learn is None else head.planned(step.learn)
+def _planned(step: Step, head: HeadTraining, data: Path) -> Step:
+    """The step with phases that name this model's components, and with as many steps as the data asks for."""
+    rows = partial(training_rows, head.kind, data)
+    learn = None if step.learn is None else head.planned(step.learn, rows)
     method = step.method
     if isinstance(method, QuantizationAwareTraining):
-        method = replace(method, training=head.planned(method.training))
+        method = replace(method, training=head.planned(method.training, rows))
     return replace(step, method=method, learn=learn)
 
 

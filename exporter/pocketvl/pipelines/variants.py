@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -32,7 +33,7 @@ from pocketvl.pipelines.stages.quantizing import (
     TrainedComponent,
     TrainQat,
 )
-from pocketvl.pipelines.stages.training import TrainingData, head_training
+from pocketvl.pipelines.stages.training import TrainingData, head_training, training_rows
 from pocketvl.quantize.settings import Rounding
 from pocketvl.recipes.export_recipe import ExportRecipe
 from pocketvl_runtime.manifest import Engine, Precision, variant_name
@@ -157,7 +158,8 @@ class VariantStages:
                 raise RecipeError("the recipe trains: give it a dataset folder with --train")
             prepared = tuple(self.prepared(each) for each in self.components)
             quantized = tuple(self._quantized(each, precision) for each in self.components)
-            training = head_training(self.source).planned(qat.training)
+            head = head_training(self.source)
+            training = head.planned(qat.training, partial(training_rows, head.kind, self.train))
             trained = TrainQat(prepared, quantized, TrainingData(self.source, self.train), training)
             return TrainedComponent(trained, component)
         return self._quantized(component, precision)

@@ -5,7 +5,7 @@ Without torch, so that a plan is checked quickly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -57,10 +57,21 @@ class HeadTraining:
             if not self.embeds and max(losses.response, losses.hidden, losses.attention, losses.answer) == 0:
                 raise RecipeError("losses: this model learns from response, hidden, attention or answer")
 
-    def planned(self, settings: S) -> S:
-        """The settings with a phase for each component in place of one that asks for `each`."""
+    def planned(self, settings: S, rows: Callable[[], int] | None = None) -> S:
+        """The settings as this model and its data make them.
+
+        Args:
+            settings: with phases for `each` component, or phases that count in epochs.
+            rows: how many samples the data has; asked only where a phase counts in epochs.
+
+        Returns:
+            The settings with a phase for each component, and with steps.
+
+        Raises:
+            RecipeError: a phase counts in epochs, and there is no data.
+        """
         phases = [
-            single
+            _in_steps(single, settings, rows)
             for phase in settings.phases
             for single in (self._each(phase) if phase.components == EACH else (phase,))
         ]
@@ -105,6 +116,15 @@ class HeadTraining:
             self.mirrors(settings, phase) and self.distils(settings.losses_of(phase))
             for phase in settings.phases
         )
+
+
+def _in_steps(phase: Phase, settings: TrainingSettings, rows: Callable[[], int] | None) -> Phase:
+    if not phase.epochs:
+        return phase
+    if rows is None:
+        raise RecipeError("epochs: say steps where there is no dataset to learn from")
+    batch_size = phase.batch_size or settings.batch_size
+    return replace(phase, steps=max(1, round(phase.epochs * rows() / batch_size)), epochs=0.0)
 
 
 def label_settings(kind: HeadKind, steps: int, batch_size: int) -> TrainingSettings:

@@ -88,6 +88,7 @@ class LossWeights(Settings):
         return max(self.embedding, self.relation, self.hidden, self.attention) > 0
 
 
+_LEAST_WARMUP = 50
 EACH = ("each",)
 """In place of components: a phase for each."""
 
@@ -97,7 +98,8 @@ class Phase(Settings):
     """A part of a training.
 
     Attributes:
-        steps: optimizer steps.
+        steps: optimizer steps; or
+        epochs: how often every sample is shown, from which steps follow once the data is known.
         components: which are trained; all of the head's, together, where none is named. Components that are
             trained without others that the head needs learn from the losses of single components alone.
             `("each",)` in a recipe stands for as many phases: each component of the model by itself, in turn.
@@ -106,14 +108,17 @@ class Phase(Settings):
         losses: their weights; likewise.
     """
 
-    steps: Size
+    steps: Count = 0
     components: tuple[str, ...] = ()
     batch_size: BatchSize | None = None
     learning_rate: Positive | None = None
     losses: LossWeights | None = None
+    epochs: Weight = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if (self.steps > 0) == (self.epochs > 0):
+            raise RecipeError("say either steps or epochs, above 0")
         if len(set(self.components)) < len(self.components):
             named = ", ".join(shortened(each, 30) for each in self.components[:9])
             raise RecipeError(f"components: each once, not {named}")
@@ -162,12 +167,21 @@ class TrainingSettings(Settings):
         return phase.losses or self.losses
 
     def loop(self, phase: Phase) -> LoopSettings:
-        """How the loop trains a phase; a twentieth of its steps is warm-up."""
+        """How the loop trains a phase.
+
+        A twentieth of its steps is warm-up, but no fewer than 50 as long as half of them remain: AdamW knows
+        little of the gradients' size at first, and at the full rate its first steps undo what is learned.
+
+        Raises:
+            RecipeError: the phase counts in epochs, which `HeadTraining.planned` turns into steps.
+        """
+        if phase.steps == 0:
+            raise RecipeError("epochs: how many steps they are is not known without the data")
         return LoopSettings(
             steps=phase.steps,
             learning_rate=phase.learning_rate or self.learning_rate,
             weight_decay=self.weight_decay,
-            warmup_steps=max(1, phase.steps // 20),
+            warmup_steps=max(1, phase.steps // 20, min(_LEAST_WARMUP, phase.steps // 2)),
             seed=self.seed,
             save_every=self.save_every,
             clip_norm=self.clip_norm,

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketvl.data.dataset import Dataset
+from pocketvl.data.dataset import Dataset, questions_of
 from pocketvl.errors import RecipeError
 from pocketvl.launch import processes
 from pocketvl.network.heads import HeadKind
@@ -224,3 +224,13 @@ def head_training(source: Path) -> HeadTraining:
 
     family = family_of(source)
     return HeadTraining(family.head, family.components)
+
+
+def training_rows(kind: HeadKind, data: Path) -> int:
+    """How many samples an epoch of a dataset has: images, or questions where the head answers those.
+
+    Raises:
+        DataError: it is no dataset.
+    """
+    dataset = Dataset.open(data)
+    return len(questions_of(dataset)) if kind is HeadKind.LABELS else len(dataset)
