@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pocketvl.pipelines.choose import Chosen
     from pocketvl.pipelines.compress import Compressed
     from pocketvl.pipelines.export import ExportResult
+    from pocketvl.pipelines.forecast import Forecast
     from pocketvl.pipelines.inspection import Inspection
     from pocketvl.pipelines.report import WrittenReport
     from pocketvl.stage import Event
@@ -229,6 +230,22 @@ def compress(
 
     request = pipeline.CompressRequest(Path(source), recipe, Path(data), Path(out))
     return pipeline.compress(request, _cache(cache), progress)
+
+
+def forecast(source: str | Path, *, recipe: str, data: str | Path) -> Forecast:
+    """Say what `compress` would do, about how long that takes here, and how much memory.
+
+    Args:
+        source: as in `compress`.
+        recipe: as in `compress`.
+        data: as in `compress`.
+
+    Raises:
+        PocketVLError: the compression could not run.
+    """
+    from pocketvl.pipelines import forecast as pipeline
+
+    return pipeline.forecast(Path(source), recipe, Path(data))
 
 
 def verify(

@@ -253,26 +253,41 @@ def _bits(text: str) -> tuple[int, ...]:
     "--recipe",
     required=True,
     metavar="NAME|FILE.toml",
-    help="What is done, step by step: gentle, balanced, tiny, cross-modal (of a ViLT), or a file.",
+    help="What is done, step by step: gentle, balanced, tiny, cross-modal (of a ViLT), or a .toml file.",
 )
 @click.option("--data", required=True, type=_folder, help="Dataset folder to learn from.")
 @click.option(
     "-o",
     "--out",
-    required=True,
     type=_folder,
     help="The smaller checkpoint's folder; replaced when the new one is whole.",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only say what would be done, how long it takes here, and how much memory.",
+)
 @_cache
 @_json
-def compress(source: Path, recipe: str, data: Path, out: Path, cache: Path, as_json: bool) -> None:
+def compress(
+    source: Path, recipe: str, data: Path, out: Path | None, dry_run: bool, cache: Path, as_json: bool
+) -> None:
     """Make the checkpoint SOURCE smaller: prune, factorise and distil it as a recipe says.
 
     Interrupted, the same command goes on where the training last saved its state. Started by torchrun or
     accelerate launch, its processes train together.
     """
-    from pocketvl.console import stage_lines
+    from pocketvl.console import print_forecast, stage_lines
 
+    if dry_run:
+        found = api.forecast(source, recipe=recipe, data=data)
+        if as_json:
+            click.echo(json.dumps(found.to_json()))
+        else:
+            print_forecast(found)
+        return
+    if out is None:
+        raise click.UsageError("Missing option '-o' / '--out'; --dry-run needs none.")
     with stage_lines() as progress:
         result = api.compress(source, out, recipe=recipe, data=data, cache=cache, progress=progress)
     if not is_first():

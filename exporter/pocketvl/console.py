@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from functools import partial
 from threading import Event as Ended
 from threading import Thread
+from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,9 +20,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from pocketvl.launch import is_first
 from pocketvl.stage import Event, EventKind
+
+if TYPE_CHECKING:
+    from pocketvl.pipelines.forecast import Forecast
 
 HEARTBEAT_S = 30.0
 
@@ -119,6 +125,32 @@ def bar() -> Iterator[Callable[[int, int, str], None]]:
                 console.print(f"{done}/{total} {what}", markup=False)
 
         yield show
+
+
+def print_forecast(forecast: Forecast) -> None:
+    """Print what a compression would do, on stdout."""
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left")
+    for name in ("", "stage", "about", "memory"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for number, stage in enumerate(forecast.stages, start=1):
+        lines = "\n".join((stage.title, *(f"  {each}" for each in stage.details)))
+        memory = "" if stage.memory_bytes is None else f"{stage.memory_bytes / 1e9:.1f} GB"
+        table.add_row(str(number), lines, "" if stage.seconds is None else _time(stage.seconds), memory)
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    most = f"{forecast.memory_bytes / 1e9:.1f} GB"
+    console.print(
+        f"{forecast.samples:,} samples; about {_time(forecast.seconds)} of learning on this machine, and at "
+        f"most about {most} of memory. Measured on a few steps of the model as it is: what has been pruned "
+        "takes less."
+    )
+
+
+def _time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
 
 
 def trial_lines(done: int, total: int, what: str) -> None:
