@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pocketvl.data.prompts import label_prompts
 from pocketvl.errors import DataError
 from pocketvl.tasks.contrastive_metrics import (
     Embeddings,
     classify,
     distinct_texts,
-    label_prompts,
     match_hard,
     measure_embeddings,
     retrieval_r1,

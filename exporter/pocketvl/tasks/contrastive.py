@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.data.prompts import label_prompts
 from pocketvl.errors import DataError
 from pocketvl.families.base import Contract
 from pocketvl.tasks.base import Task, spread_evenly
 from pocketvl.tasks.contrastive_golden import ContrastiveGolden
-from pocketvl.tasks.contrastive_metrics import Embeddings, distinct_texts, label_prompts, measure_embeddings
+from pocketvl.tasks.contrastive_metrics import Embeddings, distinct_texts, measure_embeddings
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs, component_of

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.data.prompts import DEFAULT_TEMPLATE, label_prompts
 from pocketvl.families.base import IMAGE, TEXT
-from pocketvl.tasks.contrastive_metrics import DEFAULT_TEMPLATE, label_prompts
 from pocketvl.tasks.golden import (
     GoldenCases,
     GoldenInputs,

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset, Sample
+from pocketvl.data.prompts import DEFAULT_TEMPLATE, label_prompts
 from pocketvl.errors import DataError
 from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
 
 RETRIEVAL_GROUP = 100
 _TIE = 1e-9
-DEFAULT_TEMPLATE = "a photo of a {label}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +71,6 @@ def distinct_texts(dataset: Dataset, template: str = DEFAULT_TEMPLATE) -> tuple[
         texts.update(dict.fromkeys((*sample.captions[:1], *sample.negatives)))
     texts.update(dict.fromkeys(label_prompts(dataset, template).values()))
     return tuple(texts)
-
-
-def label_prompts(dataset: Dataset, template: str = DEFAULT_TEMPLATE) -> dict[str, str]:
-    """The dataset's labels, sorted, each with the text that stands for it.
-
-    Raises:
-        DataError: the template has no `{label}` in it.
-    """
-    if "{label}" not in template:
-        raise DataError(f"the label template {template!r} has no {{label}} in it")
-    labels = sorted({sample.label for sample in dataset.samples if sample.label is not None})
-    return {label: template.replace("{label}", label) for label in labels}
 
 
 def measure_embeddings(
