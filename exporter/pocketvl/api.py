@@ -475,6 +475,7 @@ def import_data(
     images: str | Path | None = None,
     class_names: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
+    templates: Sequence[str] = (),
     link: bool = False,
     strict: bool = False,
     progress: Progress | None = None,
@@ -490,12 +491,14 @@ def import_data(
         images: the folder of pictures, where they are not beside the source.
         class_names: from a class folder's name or a class number to the label.
         columns: of tables, the columns of "image", "caption" and "label".
+        templates: what labels stand in, as "a photo of a {label}"; to classify, the mean over all is taken.
         link: hard links to pictures of a folder in place of copies.
         strict: fail at the first picture that cannot be used.
         progress: told how many pictures are done.
 
     Raises:
         DataError: the source cannot be read or used.
+        InputError: a template has no `{label}` in it.
         StageError: something else stands at `out`, or it cannot be written.
     """
     from pocketvl.data.importers import IMPORTERS
@@ -503,14 +506,19 @@ def import_data(
     from pocketvl.data.intake import IntakeSettings
     from pocketvl.data.splits import parse_splits
     from pocketvl.pipelines import importing
+    from pocketvl_runtime.prompts import check_templates
 
     if format not in IMPORTERS:
         raise RecipeError(f"format: {format!r} is none of {', '.join(IMPORTERS)}")
+    if templates:
+        check_templates(templates)
     named = columns or {}
     reading = ReadOptions(
         _optional(images), class_names or {}, named.get("image"), named.get("caption"), named.get("label")
     )
-    intake = IntakeSettings(parse_splits(split) if split else (), ignore_splits, link, strict)
+    intake = IntakeSettings(
+        parse_splits(split) if split else (), ignore_splits, link, strict, tuple(templates)
+    )
     settings = importing.ImportSettings(format, Path(source), Path(out), reading, intake)
     return importing.import_data(settings, progress)
 

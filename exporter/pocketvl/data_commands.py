@@ -47,6 +47,12 @@ _folder = click.Path(path_type=Path)
 @click.option("--image-column", help="Of parquet and jsonl: the column of pictures.")
 @click.option("--caption-column", help="Likewise of captions.")
 @click.option("--label-column", help="Likewise of labels.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    help="A text with {label} in it that labels stand in; may be repeated. Default: a photo of a {label}.",
+)
 @click.option("--link", is_flag=True, help="Hard links to pictures in place of copies.")
 @click.option("--strict", is_flag=True, help="Fail at the first picture that cannot be used.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
@@ -61,6 +67,7 @@ def import_(
     image_column: str | None,
     caption_column: str | None,
     label_column: str | None,
+    templates: tuple[str, ...],
     link: bool,
     strict: bool,
     as_json: bool,
@@ -92,6 +99,7 @@ def import_(
             images=images,
             class_names=None if class_names is None else read_class_names(class_names),
             columns={name: column for name, column in columns.items() if column is not None},
+            templates=templates,
             link=link,
             strict=strict,
             progress=progress,

@@ -20,6 +20,7 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.data.splits import Part, divide, parse_splits
 from pocketvl.errors import DataError, StageError
 from pocketvl.tasks.contrastive import ContrastiveTask
+from pocketvl_runtime.errors import InputError
 from tests.data.sources import picture, rows, tree, write
 
 DIGESTS = [hashlib.sha256(str(k).encode()).hexdigest() for k in range(1000)]
@@ -140,6 +141,15 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         api.import_data("folders", source, tmp_path / name, split="train=rest,test=3")
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_templates_go_into_every_split(tmp_path: Path) -> None:
+    source, templates = animals(tmp_path / "in"), ("a {label}", "one {label}")
+    api.import_data("folders", source, tmp_path / "out", split="train=rest,test=3", templates=templates)
+    for name in ("train", "test"):
+        assert Dataset.open(tmp_path / "out" / name).templates == templates
+    with pytest.raises(InputError, match="no {label} in it"):
+        api.import_data("folders", source, tmp_path / "out", templates=["a cat"])
 
 
 def test_pictures_are_linked_where_it_is_asked_for(tmp_path: Path) -> None:

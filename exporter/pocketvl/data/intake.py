@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pocketvl.data.dataset import write_samples
+from pocketvl.data.dataset import TEMPLATES_FILE, write_samples
 from pocketvl.data.importers.base import CALIBRATION, TEST, TRAIN, VALIDATION, Source, SourceSample
 from pocketvl.data.splits import Part, divide
 from pocketvl.errors import DataError
@@ -50,12 +50,14 @@ class IntakeSettings:
         ignore_splits: divide by `parts` alone, whatever splits the source has.
         link: hard links to the source's files in place of copies.
         strict: fail at the first picture that cannot be used.
+        templates: what labels stand in, for `templates.txt` of each folder; none: the default one.
     """
 
     parts: tuple[Part, ...] = ()
     ignore_splits: bool = False
     link: bool = False
     strict: bool = False
+    templates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,9 @@ def write_datasets(
             folders[folder_of[row.digest]].append(row)
     for name, chosen in folders.items():
         _write_split(out, name, chosen)
+        if settings.templates:
+            text = "\n".join(settings.templates) + "\n"
+            (out / name / TEMPLATES_FILE).write_text(text, encoding="utf-8")
     _drop_unused(pool, taken.images if "" in folders else set())
     report = ImportReport(
         {name: _split_report(chosen) for name, chosen in folders.items()},

@@ -91,7 +91,7 @@ class ExportResult:
 class JudgeBundle(Stage):
     """The bundle as it ships: judged variants, tolerances, and the report beside the manifest."""
 
-    version: ClassVar[int] = 12
+    version: ClassVar[int] = 13
     tools: ClassVar[tuple[str, ...]] = (
         "onnx",
         "onnxruntime",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ContrastiveTask(Task):
-    """`match_hard`, `retrieval_r1` and `classify`, by the similarity of an image's and a text's embedding.
+    """Matching, retrieval and classification by the similarity of an image's and a text's embedding.
 
     Attributes:
         first: the port of the images' embeddings, "image_encoder.embedding".
@@ -34,7 +34,12 @@ class ContrastiveTask(Task):
         activation: from logits to probabilities.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric.MATCH_HARD, Metric.RETRIEVAL_R1, Metric.CLASSIFY)
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric.MATCH_HARD,
+        Metric.RETRIEVAL_R1,
+        Metric.RETRIEVAL,
+        Metric.CLASSIFY,
+    )
 
     first: str
     second: str

@@ -88,7 +88,7 @@ class PairSamples(TrainingSamples):
 
     @staticmethod
     def check(dataset: Dataset) -> None:
-        captions = [caption_of(sample) for sample in dataset.samples]
+        captions = [caption_of(dataset, sample) for sample in dataset.samples]
         if None in captions:
             raise DataError(f"{dataset.root}: training needs a caption or a label for every image")
         if len(set(captions)) < 2 and not any(sample.negatives for sample in dataset.samples):
@@ -96,7 +96,7 @@ class PairSamples(TrainingSamples):
 
     @staticmethod
     def select(dataset: Dataset, head: Head) -> tuple[list[str], Index]:
-        captions = [caption_of(sample) or "" for sample in dataset.samples]
+        captions = [caption_of(dataset, sample) or "" for sample in dataset.samples]
         chosen = [
             (caption, *sample.negatives) for caption, sample in zip(captions, dataset.samples, strict=True)
         ]
