@@ -31,6 +31,7 @@ _ENGINES = {engine: backend_of(engine).title for engine in reversed(Engine)}
 _ASKED = {
     Metric.MATCH_HARD: "Of so many pictures (%) the caption ranks above all of its hard negatives.\n",
     Metric.RETRIEVAL_R1: "So many captions (%) find their own picture before 99 others.\n",
+    Metric.RETRIEVAL: "So many captions (%) find their own picture before all others.\n",
     Metric.CLASSIFY: "So many pictures (%) are nearest to their own label.\n",
     Metric.ASK: "So many questions (%) are answered right.\n",
 }

@@ -19,6 +19,7 @@ from pocketvl.errors import RecipeError
 from pocketvl_runtime.progress import Progress
 
 if TYPE_CHECKING:
+    from pocketvl.data.intake import ImportReport
     from pocketvl.devices.base import Device
     from pocketvl.devices.comparison import ProfileComparison
     from pocketvl.evaluate.report import Report
@@ -479,6 +480,64 @@ def report(bundle: str | Path, *, progress: Progress | None = None) -> WrittenRe
     from pocketvl.pipelines import report as pipeline
 
     return pipeline.write_report(Path(bundle), progress)
+
+
+def import_data(
+    format: str,  # noqa: A002 - what the command calls it
+    source: str | Path,
+    out: str | Path,
+    *,
+    split: str = "",
+    ignore_splits: bool = False,
+    images: str | Path | None = None,
+    class_names: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    templates: Sequence[str] = (),
+    link: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Make dataset folders of a dataset as somebody keeps it; docs/DATA.md says what is read of each format.
+
+    Args:
+        format: folders, coco, flickr, webdataset, parquet, jsonl or photos.
+        source: a file or folder.
+        out: the dataset folder, or the folder of those of the splits; replaced when it is whole.
+        split: "train=rest,calibration=500,test=0.1"; by default the source's own splits, where it has some.
+        ignore_splits: divide all of the source anew.
+        images: the folder of pictures, where they are not beside the source.
+        class_names: from a class folder's name or a class number to the label.
+        columns: of tables, the columns of "image", "caption" and "label".
+        templates: what labels stand in, as "a photo of a {label}"; to classify, the mean over all is taken.
+        link: hard links to pictures of a folder in place of copies.
+        strict: fail at the first picture that cannot be used.
+        progress: told how many pictures are done.
+
+    Raises:
+        DataError: the source cannot be read or used.
+        InputError: a template has no `{label}` in it.
+        StageError: something else stands at `out`, or it cannot be written.
+    """
+    from pocketvl.data.importers import IMPORTERS
+    from pocketvl.data.importers.base import ReadOptions
+    from pocketvl.data.intake import IntakeSettings
+    from pocketvl.data.splits import parse_splits
+    from pocketvl.pipelines import importing
+    from pocketvl_runtime.prompts import check_templates
+
+    if format not in IMPORTERS:
+        raise RecipeError(f"format: {format!r} is none of {', '.join(IMPORTERS)}")
+    if templates:
+        check_templates(templates)
+    named = columns or {}
+    reading = ReadOptions(
+        _optional(images), class_names or {}, named.get("image"), named.get("caption"), named.get("label")
+    )
+    intake = IntakeSettings(
+        parse_splits(split) if split else (), ignore_splits, link, strict, tuple(templates)
+    )
+    settings = importing.ImportSettings(format, Path(source), Path(out), reading, intake)
+    return importing.import_data(settings, progress)
 
 
 def _optional(path: str | Path | None) -> Path | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pocketvl import api, device_commands
+from pocketvl import api, data_commands, device_commands
 from pocketvl.errors import RecipeError
 from pocketvl.launch import is_first, processes
 from pocketvl_runtime.console import run_command
@@ -401,6 +401,9 @@ for each in (device_commands.profile, device_commands.choose, device_commands.re
 @cli.group()
 def data() -> None:
     """Make dataset folders."""
+
+
+data.add_command(data_commands.import_)
 
 
 @data.command()

@@ -138,6 +138,13 @@ def match(
 @_asking
 @click.option("--image", required=True, type=click.Path(), help="A picture.")
 @click.option("--label", "labels", multiple=True, help="A label; give several. Default: the bundle's own.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    help="A text with {label} in it; of several, a label is the mean. Default: the bundle's own.",
+)
+@click.option("--templates", "templates_file", type=click.Path(), help="A file with one of those a line.")
 def classify(
     bundle: str,
     variant: str | None,
@@ -145,9 +152,17 @@ def classify(
     as_json: bool,
     image: str,
     labels: tuple[str, ...],
+    templates: tuple[str, ...],
+    templates_file: str | None,
 ) -> None:
     """Say which LABEL fits the picture."""
-    report = _load(bundle, variant, threads).classify(image, labels or None)
+    from pocketvl_runtime.prompts import check_templates, read_templates
+
+    if templates_file is not None:
+        templates = (*templates, *read_templates(Path(templates_file)))
+    if templates:
+        check_templates(templates)
+    report = _load(bundle, variant, threads).classify(image, labels or None, templates or None)
     if as_json:
         _print_json(report)
     else:

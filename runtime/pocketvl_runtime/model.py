@@ -48,6 +48,7 @@ from pocketvl_runtime.obstacles import (
     runnable_tasks,
     task_named,
 )
+from pocketvl_runtime.prompts import check_templates, ensembled
 from pocketvl_runtime.tasks import (
     AskReport,
     AskTimingMs,
@@ -396,11 +397,22 @@ class Model:
         )
         return MatchReport(self.variant, results, timing)
 
-    def classify(self, image: ImageInput, labels: Sequence[str] | None = None) -> ClassifyReport:
-        """How well each label fits the picture; by default the bundle's own labels.
+    def classify(
+        self,
+        image: ImageInput,
+        labels: Sequence[str] | None = None,
+        templates: Sequence[str] | None = None,
+    ) -> ClassifyReport:
+        """How well each label fits the picture.
+
+        Args:
+            image: see `ImageInput` and `open_image`.
+            labels: by default the bundle's own.
+            templates: texts with `{label}` in them, by default the bundle's one; of several, a label's
+                embedding is the mean over all, L2-normalised again.
 
         Raises:
-            InputError: the picture or a label cannot be used, or there are no labels.
+            InputError: the picture, a label or a template cannot be used, or there are no labels.
             BundleError: the bundle has no such task, or one that this runtime cannot run.
             BackendError: the engine failed.
         """
@@ -409,8 +421,11 @@ class Model:
         if not chosen:
             raise InputError("this bundle has no labels of its own: give some")
         check_texts(chosen, "label")
-        texts = label_texts(task.template or LABEL_SLOT, chosen)
-        similarity, shares, timing = self._score("classify", image, texts)
+        filled = (task.template or LABEL_SLOT,) if templates is None else templates
+        if templates is not None:
+            check_templates(templates)
+        texts = [text for template in filled for text in label_texts(template, chosen)]
+        similarity, shares, timing = self._score("classify", image, texts, len(filled))
         results = tuple(
             LabelScore(label, float(s), float(p))
             for label, s, p in zip(chosen, similarity, shares, strict=True)
@@ -474,8 +489,10 @@ class Model:
         scale = head.scale.first if head.first == self._inputs[task][0].port else head.scale.second
         return probabilities(similarity, scale, head.bias, head.activation)
 
-    def _score(self, task: str, image: ImageInput, texts: Sequence[str]) -> tuple[Doubles, Doubles, TimingMs]:
-        """Of each text, its cosine with the picture and its probability."""
+    def _score(
+        self, task: str, image: ImageInput, texts: Sequence[str], templates: int = 1
+    ) -> tuple[Doubles, Doubles, TimingMs]:
+        """Of each text, or label in several templates, its cosine with the picture and its probability."""
         check_texts(texts)
         if not texts:
             raise InputError("at least one text is needed")
@@ -490,7 +507,7 @@ class Model:
         with _clock(spent, "text"):
             read = self._embed_each(read_by, encoded)
         with _clock(spent, "post"):
-            similarity = similarities(seen, read)
+            similarity = similarities(seen, ensembled(read, templates))
             shares = self.probabilities(task, similarity)
         return similarity, shares, TimingMs(**spent, total=1000 * (time.perf_counter() - start))
 

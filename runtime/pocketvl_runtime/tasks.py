@@ -105,7 +105,7 @@ def label_texts(template: str, labels: Sequence[str]) -> list[str]:
     return [template.replace("{label}", label) for label in labels]
 
 
-def similarities(image: Floats, texts: Floats) -> Doubles:
+def similarities(image: Floats, texts: npt.NDArray[np.floating]) -> Doubles:
     """Cosines float64 [N] of an image embedding [D] with text embeddings [N, D], all L2-normalised."""
     return texts.astype(np.float64) @ image.astype(np.float64)
 

@@ -54,6 +54,17 @@ def test_a_bad_sample_is_named_by_its_line(tmp_path: Path, row: dict[str, Any], 
     assert len(str(raised.value)) < 300 + len(str(tmp_path))
 
 
+def test_templates_of_labels_may_stand_in_the_folder(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"label": "cat"})
+    assert Dataset.open(root).templates == ("a photo of a {label}",)
+    (root / "templates.txt").write_bytes(codecs.BOM_UTF8 + b"a {label}\r\n\n one {label} \na {label}\n")
+    assert Dataset.open(root).templates == ("a {label}", "one {label}")
+    for text, complaint in (("a cat\n", "no {label} in it"), ("\n", "0 templates"), ("\xff", "not UTF-8")):
+        (root / "templates.txt").write_bytes(text.encode("latin-1"))
+        with pytest.raises(DataError, match=complaint):
+            Dataset.open(root)
+
+
 @pytest.mark.parametrize("start", [b"", codecs.BOM_UTF8])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_files_written_on_windows_are_read(start: bytes, end: str, tmp_path: Path) -> None:

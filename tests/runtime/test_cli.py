@@ -81,6 +81,30 @@ def test_classify_uses_the_bundles_labels_or_those_given(whole_bundle: Path) -> 
     assert abs(sum(row["probability"] for row in got["results"]) - 1) < 1e-9
 
 
+def test_classify_takes_templates_one_by_one_and_from_a_file(whole_bundle: Path, tmp_path: Path) -> None:
+    common = (
+        "classify",
+        whole_bundle,
+        "--image",
+        whole_bundle / IMAGE,
+        "--json",
+        "--label",
+        "ball",
+        "--label",
+        "cube",
+    )
+    (tmp_path / "templates.txt").write_text("the {label}\n{label}\n")
+    given = answer(*common, "--template", "the {label}", "--template", "{label}")["results"]
+    assert answer(*common, "--templates", tmp_path / "templates.txt")["results"] == given
+    assert answer(*common)["results"] != given
+    done = run(*common, "--template", "no place")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no {label} in it" in done.stderr
+    done = run(*common, "--templates", tmp_path / "gone.txt")
+    assert done.returncode == 1
+    assert "gone.txt cannot be read: No such file" in done.stderr
+
+
 def test_embed_prints_vectors(whole_bundle: Path) -> None:
     arguments = (whole_bundle, "--image", whole_bundle / IMAGE, "--text", "green", "--text", "naïve")
     done = run("embed", *arguments)

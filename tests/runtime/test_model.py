@@ -241,6 +241,29 @@ def test_classify_fills_the_template(whole_bundle: Path) -> None:
         assert [row.probability for row in report.results] == [row.probability for row in matched.results]
 
 
+def test_several_templates_make_a_label_of_their_mean(whole_bundle: Path) -> None:
+    loaded, labels = load(whole_bundle), ("ball", "cube")
+    templates = ("a photo of a {label}", "the {label}", "{label}")
+    report = loaded.classify(whole_bundle / IMAGE, labels, templates)
+    image = loaded.embed_image(whole_bundle / IMAGE).astype(np.float64)
+    for row, label in zip(report.results, labels, strict=True):
+        texts = loaded.embed_text([template.replace("{label}", label) for template in templates])
+        mean = texts.astype(np.float64).mean(axis=0)
+        assert row.similarity == pytest.approx(float(image @ mean / np.linalg.norm(mean)), abs=1e-9)
+    assert sum(row.probability for row in report.results) == pytest.approx(1)
+    alone = loaded.classify(whole_bundle / IMAGE, labels, ["a photo of a {label}"])
+    assert alone.results == loaded.classify(whole_bundle / IMAGE, labels).results
+
+
+@pytest.mark.parametrize(
+    ("templates", "message"),
+    [([], "0 templates"), (["a cat"], "no {label} in it"), ("{label}", "must be a list"), ([""], "is empty")],
+)
+def test_templates_are_checked(whole_bundle: Path, templates: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(whole_bundle).classify(whole_bundle / IMAGE, ["cube"], templates)
+
+
 def test_a_bundle_without_labels_asks_for_some(bundle: Path) -> None:
     edit_manifest(bundle, lambda m: m["tasks"]["classify"].update(labels=[]))
     with pytest.raises(InputError, match="no labels of its own"):

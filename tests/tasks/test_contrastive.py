@@ -27,7 +27,7 @@ def test_metrics_are_those_of_the_two_ports() -> None:
     image[[3, 4]] = image[[4, 3]]
     outputs = Outputs({TEXT: known.text, IMAGE: image}, known.texts)
     found = task().measure(world, outputs).tasks
-    assert found.keys() == {Metric.RETRIEVAL_R1}
+    assert found.keys() == {Metric.RETRIEVAL_R1, Metric.RETRIEVAL}
     assert np.flatnonzero(~found[Metric.RETRIEVAL_R1].correct).tolist() == [3, 4]
     expected = measure_embeddings(world, task().embeddings(outputs)).tasks[Metric.RETRIEVAL_R1].correct
     assert np.array_equal(found[Metric.RETRIEVAL_R1].correct, expected)

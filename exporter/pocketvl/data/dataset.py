@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pocketvl.errors import DataError
-from pocketvl_runtime.errors import quoted
+from pocketvl_runtime.errors import InputError, quoted
+from pocketvl_runtime.prompts import read_templates
 
 SAMPLES_FILE = "samples.jsonl"
+TEMPLATES_FILE = "templates.txt"
+"""Texts with `{label}` in them, one a line; a dataset folder may hold it."""
+DEFAULT_TEMPLATE = "a photo of a {label}"
 _LISTS_OF_TEXT = ("captions", "negatives", "negative_kinds")
 
 
@@ -42,10 +46,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset folder that has been read and checked."""
+    """A dataset folder that has been read and checked.
+
+    Attributes:
+        root: the folder.
+        samples: its samples, in the order of the file.
+        templates: what labels stand in. Where one text is needed, as in calibration, training and bundles,
+            it is the first; to classify, a label is the mean over all.
+    """
 
     root: Path
     samples: tuple[Sample, ...] = field(repr=False)
+    templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -61,11 +73,11 @@ class Dataset:
 
     @classmethod
     def open(cls, root: Path | str) -> Dataset:
-        """Read `samples.jsonl` and check that every picture it names is there.
+        """Read `samples.jsonl` and check that every picture it names is there; read `templates.txt`.
 
         Raises:
             DataError: there is no such folder or file, a line is malformed (the message names file and
-                line), a picture is missing, or there is no sample at all.
+                line), a picture is missing, there is no sample at all, or a template has no `{label}`.
         """
         root = Path(root).resolve()
         numbered = read_lines(root)
@@ -73,7 +85,16 @@ class Dataset:
         if not all(os.path.isfile(sample.image) for sample in samples):  # noqa: PTH113 - gone since it was parsed
             _parsed.cache_clear()
             samples = _parsed(root, numbered)
-        return cls(root, samples)
+        return cls(root, samples, _templates(root / TEMPLATES_FILE))
+
+
+def _templates(path: Path) -> tuple[str, ...]:
+    if not path.exists():
+        return (DEFAULT_TEMPLATE,)
+    try:
+        return read_templates(path)
+    except InputError as error:
+        raise DataError(str(error)) from error
 
 
 @lru_cache(maxsize=4)

@@ -16,6 +16,8 @@ from pocketvl_runtime.bench_result import COMMON_STAGES
 _NINES = ("0", ".9", ".99", ".999", ".9⁴", ".9⁵", ".9⁶", ".9⁷", ".9⁸", ".9⁹", ".9¹⁰")
 _BY_KIND = {
     Metric.MATCH_HARD: "caption ranks above the negative, % (50 is chance)",
+    Metric.RETRIEVAL: "own caption or image among the first, %, of the whole dataset",
+    Metric.CLASSIFY: "own label among the nearest, %",
     Metric.ASK: "right answers, % (tick: the same answer to every question)",
 }
 MOST_LAYERS = 30

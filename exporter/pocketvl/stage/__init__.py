@@ -6,7 +6,13 @@ from pocketvl.stage.base import Inputs, Stage
 from pocketvl.stage.desk import installed_version
 from pocketvl.stage.link import link_or_copy
 from pocketvl.stage.record import RECORD_FILE, read_record, write_record
-from pocketvl.stage.replace import check_replaceable, clean_up, publish, replace_dir
+from pocketvl.stage.replace import (
+    check_replaceable,
+    clean_up,
+    publish,
+    replace_dir,
+    scratch_beside,
+)
 from pocketvl.stage.results import Event, EventKind, Plan, Result, Results
 from pocketvl.stage.runner import PlanError, drop, plan, run
 from pocketvl.stage.store import Sealed, Store
@@ -33,5 +39,6 @@ __all__ = [
     "read_record",
     "replace_dir",
     "run",
+    "scratch_beside",
     "write_record",
 ]

@@ -98,11 +98,8 @@ def publish(result: Path, destination: Path, written: Written, keep: Collection[
         if _is_same(result, target, keep):
             return clean_up(destination)
         check_replaceable(destination, written, keep)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        clean_up(destination)
-        with scratch_folder(target.parent, _scratch_prefix(target)) as scratch:
-            copy = scratch / target.name
-            shutil.copytree(result, copy, copy_function=shutil.copyfile)
+        with scratch_beside(destination) as copy:
+            shutil.copytree(result, copy, copy_function=shutil.copyfile, dirs_exist_ok=True)
             for name in keep:
                 if (target / name).is_file():
                     (copy / name).parent.mkdir(exist_ok=True)
@@ -124,6 +121,22 @@ def _is_same(result: Path, target: Path, keep: Collection[str]) -> bool:
         and (result / name).read_bytes() == (target / name).read_bytes()
         for name in names.difference(keep)
     )
+
+
+@contextmanager
+def scratch_beside(destination: Path) -> Iterator[Path]:
+    """An empty folder on the file system of a destination, for `replace_dir`; what is left of it is removed.
+
+    Raises:
+        OSError: the folder around the destination cannot be written.
+    """
+    target = destination.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    clean_up(destination)
+    with scratch_folder(target.parent, _scratch_prefix(target)) as scratch:
+        folder = scratch / target.name
+        folder.mkdir()
+        yield folder
 
 
 def clean_up(destination: Path) -> None:

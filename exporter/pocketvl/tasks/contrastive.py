@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.data.prompts import label_prompts
 from pocketvl.errors import DataError
 from pocketvl.families.base import Contract
 from pocketvl.tasks.base import Task, spread_evenly
 from pocketvl.tasks.contrastive_golden import ContrastiveGolden
-from pocketvl.tasks.contrastive_metrics import Embeddings, distinct_texts, label_prompts, measure_embeddings
+from pocketvl.tasks.contrastive_metrics import Embeddings, distinct_texts, measure_embeddings
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs, component_of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ContrastiveTask(Task):
-    """`match_hard`, `retrieval_r1` and `classify`, by the similarity of an image's and a text's embedding.
+    """Matching, retrieval and classification by the similarity of an image's and a text's embedding.
 
     Attributes:
         first: the port of the images' embeddings, "image_encoder.embedding".
@@ -33,7 +34,12 @@ class ContrastiveTask(Task):
         activation: from logits to probabilities.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric.MATCH_HARD, Metric.RETRIEVAL_R1, Metric.CLASSIFY)
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric.MATCH_HARD,
+        Metric.RETRIEVAL_R1,
+        Metric.RETRIEVAL,
+        Metric.CLASSIFY,
+    )
 
     first: str
     second: str

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset
+from pocketvl.data.prompts import label_prompts
 from pocketvl.families.base import IMAGE, TEXT
-from pocketvl.tasks.contrastive_metrics import DEFAULT_TEMPLATE, label_prompts
 from pocketvl.tasks.golden import (
     GoldenCases,
     GoldenInputs,
@@ -65,7 +65,7 @@ class ContrastiveGolden(GoldenCases):
         head = (self.first, self.second, scale, self.bias, self.activation)
         return {
             MATCH: manifest.ContrastiveTask(*head),
-            CLASSIFY: manifest.ContrastiveTask(*head, labels=labels, template=DEFAULT_TEMPLATE),
+            CLASSIFY: manifest.ContrastiveTask(*head, labels=labels, template=dataset.templates[0]),
         }
 
     def outputs(self, runner: Runner, inputs: GoldenInputs, tasks: ManifestTasks) -> Outputs:

@@ -15,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset, Sample
+from pocketvl.data.prompts import label_prompts
 from pocketvl.errors import DataError
 from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
+from pocketvl_runtime.prompts import ensembled
 
 RETRIEVAL_GROUP = 100
+RETRIEVAL_RANKS = (1, 5, 10)
+_TOP = 5
+_QUERIES_AT_ONCE = 512
 _TIE = 1e-9
-DEFAULT_TEMPLATE = "a photo of a {label}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,39 +65,25 @@ class Embeddings:
         return self.text[chosen].astype(np.float64)
 
 
-def distinct_texts(dataset: Dataset, template: str = DEFAULT_TEMPLATE) -> tuple[str, ...]:
+def distinct_texts(dataset: Dataset) -> tuple[str, ...]:
     """Every text that the metrics compare with an image, once, in the order of first use.
 
-    These are each sample's first caption and its negatives, then the labels in the template.
+    These are each sample's first caption and its negatives, then the labels in each of the templates.
     """
     texts: dict[str, None] = {}
     for sample in dataset.samples:
         texts.update(dict.fromkeys((*sample.captions[:1], *sample.negatives)))
-    texts.update(dict.fromkeys(label_prompts(dataset, template).values()))
+    for template in dataset.templates:
+        texts.update(dict.fromkeys(label_prompts(dataset, template).values()))
     return tuple(texts)
 
 
-def label_prompts(dataset: Dataset, template: str = DEFAULT_TEMPLATE) -> dict[str, str]:
-    """The dataset's labels, sorted, each with the text that stands for it.
-
-    Raises:
-        DataError: the template has no `{label}` in it.
-    """
-    if "{label}" not in template:
-        raise DataError(f"the label template {template!r} has no {{label}} in it")
-    labels = sorted({sample.label for sample in dataset.samples if sample.label is not None})
-    return {label: template.replace("{label}", label) for label in labels}
-
-
-def measure_embeddings(
-    dataset: Dataset, embeddings: Embeddings, template: str = DEFAULT_TEMPLATE
-) -> TaskOutcomes:
+def measure_embeddings(dataset: Dataset, embeddings: Embeddings) -> TaskOutcomes:
     """Every metric that the dataset has something for.
 
     Args:
         dataset: the samples.
         embeddings: one image row a sample in the same order, and the texts of `distinct_texts`.
-        template: the text that stands for a label, with `{label}` in it.
 
     Raises:
         DataError: the embeddings are not this dataset's, or a sample's kinds do not fit its negatives.
@@ -105,7 +95,8 @@ def measure_embeddings(
     candidates = (
         match_hard(dataset, embeddings),
         retrieval_r1(dataset, embeddings),
-        classify(dataset, embeddings, template),
+        retrieval(dataset, embeddings),
+        classify(dataset, embeddings),
     )
     tasks = {task.metric: task for task in candidates if task.correct.size}
     return TaskOutcomes(tasks, tuple(note for task in candidates for note in task.notes))
@@ -159,21 +150,87 @@ def retrieval_r1(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
     return TaskOutcome(Metric.RETRIEVAL_R1, np.concatenate(correct) if correct else _nothing(), notes=notes)
 
 
-def classify(dataset: Dataset, embeddings: Embeddings, template: str = DEFAULT_TEMPLATE) -> TaskOutcome:
-    """Is an image nearest to its own label among all labels of the dataset?"""
-    prompts = label_prompts(dataset, template)
+def retrieval(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
+    """Does a first caption rank its own image above all others of the dataset?
+
+    Of equal first captions, each is true of the images of all. `by_kind` holds both directions at each rank:
+    "text_to_image_r5" says of each captioned sample whether an image that its caption is true of is among the
+    first 5, "image_to_text_r5" whether its caption is among the first 5 different captions.
+    """
+    indexes = [index for index, sample in enumerate(dataset.samples) if sample.captions]
+    captions = [dataset.samples[index].captions[0] for index in indexes]
+    texts = tuple(dict.fromkeys(captions))
+    if len(texts) < 2:
+        only = f"{Metric.RETRIEVAL.value}: not measured, all captioned samples have the same caption"
+        return TaskOutcome(Metric.RETRIEVAL, _nothing(), notes=(only,) if len(captions) > 1 else ())
+    row_of = {text: row for row, text in enumerate(texts)}
+    own = np.array([row_of[caption] for caption in captions])  # [N]
+    read, every = embeddings.of_texts(texts), np.arange(len(texts))  # [M, D]
+    seen = embeddings.image[indexes].astype(np.float64)  # [N, D]
+    found = {
+        "text_to_image": _ranked_above(read[own], own, seen, own),
+        "image_to_text": _ranked_above(seen, own, read, every),
+    }
+    sizes = {"text_to_image": len(indexes), "image_to_text": len(texts)}
+    kinds = {
+        f"{way}_r{rank}": above < rank
+        for way, above in found.items()
+        for rank in RETRIEVAL_RANKS
+        if rank < sizes[way]
+    }
+    notes = _left_out(Metric.RETRIEVAL, len(dataset) - len(indexes), len(dataset), "without a caption")
+    return TaskOutcome(Metric.RETRIEVAL, kinds["text_to_image_r1"], kinds, notes=notes)
+
+
+def _ranked_above(
+    queries: NDArray[np.float64],
+    wanted: NDArray[np.int64],
+    candidates: NDArray[np.float64],
+    groups: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """How many wrong candidates each query does not rank below the best right one, int64 [N].
+
+    Args:
+        queries: [N, D].
+        wanted: [N], the group of candidates that is right.
+        candidates: [M, D].
+        groups: [M], of the candidates.
+    """
+    found = []
+    for start in range(0, len(queries), _QUERIES_AT_ONCE):
+        rows = slice(start, start + _QUERIES_AT_ONCE)
+        similarity = queries[rows] @ candidates.T  # [n, M]
+        right = wanted[rows, None] == groups[None]
+        best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)  # NaN where one is
+        found.append((~right & ~(best > similarity + _TIE)).sum(axis=1))
+    return np.concatenate(found)
+
+
+def classify(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
+    """Is an image nearest to its own label among all labels of the dataset?
+
+    A label's embedding is the mean over the dataset's templates, L2-normalised again. Where there are more
+    than 5 labels, `by_kind` says under "top5" whether its own is among the nearest 5.
+    """
+    prompts = label_prompts(dataset)
     indexes = [index for index, sample in enumerate(dataset.samples) if sample.label is not None]
     if len(prompts) < 2:
         only = f"{Metric.CLASSIFY.value}: not measured, all samples carry the same label"
         return TaskOutcome(Metric.CLASSIFY, _nothing(), notes=(only,) if prompts else ())
     position = {label: column for column, label in enumerate(prompts)}
-    labels = embeddings.of_texts(tuple(prompts.values()))  # [L, D]
+    texts = [text for each in dataset.templates for text in label_prompts(dataset, each).values()]
+    labels = ensembled(embeddings.of_texts(tuple(texts)), len(dataset.templates))  # [L, D]
     similarity = embeddings.image[indexes].astype(np.float64) @ labels.T  # [n, L]
     own = [position[label] for index in indexes if (label := dataset.samples[index].label) is not None]
     best = similarity[np.arange(len(own)), own][:, None]
-    correct = (best > similarity + _TIE).sum(axis=1) == len(prompts) - 1
+    below = (best > similarity + _TIE).sum(axis=1)  # of the other labels: a tie, or NaN, is not below
+    kinds = {"top1": below == len(prompts) - 1}
+    if len(prompts) > _TOP:
+        kinds[f"top{_TOP}"] = below >= len(prompts) - _TOP
     notes = _left_out(Metric.CLASSIFY, len(dataset) - len(indexes), len(dataset), "without a label")
-    return TaskOutcome(Metric.CLASSIFY, correct, notes=notes)
+    if len(dataset.templates) > 1:
+        notes += (f"{Metric.CLASSIFY.value}: labels are the mean of {len(dataset.templates)} templates",)
+    return TaskOutcome(Metric.CLASSIFY, kinds["top1"], kinds if len(kinds) > 1 else {}, notes=notes)
 
 
 def _nothing() -> NDArray[np.bool_]:

@@ -43,6 +43,15 @@ class ContrastiveTraining(TrainingTask):
         images, texts = paired_rows(samples, order, step, negatives)
         return dict(zip(names, (images, texts), strict=True))
 
+    def labels(self, samples: TrainingSamples, rows: Mapping[str, NDArray[np.int64]]) -> torch.Tensor | None:
+        """Of the images of a step, int64 [B], equal numbers where captions are equal; None: no two are."""
+        if tuple(rows) != self.components:
+            return None
+        images, texts = rows.values()
+        captions = samples.ids[texts[: len(images)]]
+        found, groups = np.unique(captions, axis=0, return_inverse=True)
+        return None if len(found) == len(captions) else torch.from_numpy(groups.reshape(-1))
+
     def response(
         self, outputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor], temperature: float
     ) -> torch.Tensor:
@@ -57,9 +66,9 @@ class ContrastiveTraining(TrainingTask):
         grouped = text.view(-1, *image.shape).transpose(0, 1)  # [B, 1 + K, D]
         scale = torch.tensor(self.logit_scale, device=image.device)
         if self.activation is Activation.SIGMOID:
-            losses = {"contrast": sigmoid_loss(image, grouped, scale, self.logit_bias)}
+            losses = {"contrast": sigmoid_loss(image, grouped, scale, self.logit_bias, labels)}
         else:
-            losses = {"contrast": contrastive_loss(image, grouped, scale)}
+            losses = {"contrast": contrastive_loss(image, grouped, scale, labels)}
         if grouped.shape[1] > 1:
             losses["pairwise"] = pairwise_loss(image, grouped, scale)
         return losses

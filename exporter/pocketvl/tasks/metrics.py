@@ -15,6 +15,7 @@ class Metric(StrEnum):
 
     MATCH_HARD = "match_hard"
     RETRIEVAL_R1 = "retrieval_r1"
+    RETRIEVAL = "retrieval"
     CLASSIFY = "classify"
     ASK = "ask"
 
@@ -27,7 +28,8 @@ class TaskOutcome:
         metric: what was measured.
         correct: bool [n], one a sample that the metric applies to.
         by_kind: for `match_hard`, per kind of negative a bool [m]: does the caption rank above that negative;
-            for `ask`, per type of question a bool [m]: is the answer right.
+            for `ask`, per type of question a bool [m]: is the answer right; for `retrieval` and `classify`,
+            per rank a bool [n]: is what is right among the first 1, 5 or 10.
         constant: for `ask`, per type of question the rate of the one answer that is right most often, in
             [0, 1]: what a model that never looks can reach.
         notes: what was left out, and why.

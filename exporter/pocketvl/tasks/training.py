@@ -50,7 +50,8 @@ class Batch:
     Attributes:
         inputs: by component, in the order of its ports.
         targets: the teacher's output of each component; none where it is run along, or not needed.
-        labels: of a head of labels, int64 [B].
+        labels: int64 [B]: of a head of labels, the right answers; of a contrastive head, equal numbers where
+            captions are equal, or None where no two are.
     """
 
     inputs: Mapping[str, Inputs]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset, questions_of
+from pocketvl.data.prompts import caption_of
 from pocketvl.errors import DataError
 from pocketvl.network.heads import Head, HeadKind, LabelHead
 from pocketvl.network.ports import PortKind
@@ -73,7 +74,8 @@ class PairSamples(TrainingSamples):
     """Images and texts of a contrastive head, each with rows of its own.
 
     `index` holds for each image the row of its caption in `ids`, then the rows of its hard negatives. Where
-    there is none of those, any other text is drawn.
+    there is none of those, any other text is drawn. The caption of a sample without any is its label in the
+    template, so that equal labels are equal captions.
     """
 
     def __post_init__(self) -> None:
@@ -86,12 +88,18 @@ class PairSamples(TrainingSamples):
 
     @staticmethod
     def check(dataset: Dataset) -> None:
-        if not all(sample.captions for sample in dataset.samples):
-            raise DataError(f"{dataset.root}: training needs a caption for every image")
+        captions = [caption_of(dataset, sample) for sample in dataset.samples]
+        if None in captions:
+            raise DataError(f"{dataset.root}: training needs a caption or a label for every image")
+        if len(set(captions)) < 2 and not any(sample.negatives for sample in dataset.samples):
+            raise DataError(f"{dataset.root}: training needs two different captions or labels")
 
     @staticmethod
     def select(dataset: Dataset, head: Head) -> tuple[list[str], Index]:
-        chosen = [(sample.captions[0], *sample.negatives) for sample in dataset.samples]
+        captions = [caption_of(dataset, sample) or "" for sample in dataset.samples]
+        chosen = [
+            (caption, *sample.negatives) for caption, sample in zip(captions, dataset.samples, strict=True)
+        ]
         rows = {text: row for row, text in enumerate(dict.fromkeys(text for each in chosen for text in each))}
         return list(rows), [[rows[text] for text in each] for each in chosen]
 

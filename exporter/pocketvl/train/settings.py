@@ -60,7 +60,8 @@ class LossWeights(Settings):
         relation: distances and angles between the embeddings of a batch.
         hidden: the hidden states of a component's layers; runs the teacher along.
         attention: attention maps; runs the teacher along.
-        contrast: captions against other captions and hard negatives, by the data's own labels; no teacher.
+        contrast: captions against other captions and hard negatives, by the data's own labels; no teacher. A
+            caption that several images of a batch have is true of each of them.
         answer: cross-entropy of the data's own answers; no teacher.
     """
 

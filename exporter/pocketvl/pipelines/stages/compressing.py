@@ -35,7 +35,7 @@ class CompressCheckpoint(Stage):
         fraction: progress fraction after this round.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy", "torch-pruning")
 
     source: Path | Stage

@@ -113,7 +113,7 @@ class CompareVariant(Stage):
         is_task_data: whether answers are measured on the dataset, or parity alone.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = ("numpy",)
 
     reference: RunReference

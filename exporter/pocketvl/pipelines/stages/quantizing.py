@@ -94,7 +94,7 @@ class QuantizeComponent(OfComponent, Stage):
 class TrainQat(Stage):
     """Quantization-aware training of the components: weights and integers of each."""
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "accelerate")
     resumes: ClassVar[bool] = True
 

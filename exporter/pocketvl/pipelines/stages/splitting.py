@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pocketvl.data.dataset import Dataset, read_lines, write_samples
+from pocketvl.data.dataset import TEMPLATES_FILE, Dataset, read_lines, write_samples
 from pocketvl.errors import DataError
 from pocketvl.stage import Inputs, Stage
 
@@ -24,7 +24,7 @@ class SplitDataset(Stage):
         most_choosing: no more samples than this go to `choosing`, and never more than half of them.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     data: Path
     most_choosing: int
@@ -49,6 +49,8 @@ class SplitDataset(Stage):
         for name, part in ((CHOOSING, rows[:cut]), (JUDGING, rows[cut:])):
             (out / name).mkdir()
             write_samples(out / name, part)
+            if (dataset.root / TEMPLATES_FILE).exists():
+                shutil.copyfile(dataset.root / TEMPLATES_FILE, out / name / TEMPLATES_FILE)
             for done, row in enumerate(part, start=1):
                 target = out / name / row["image"]
                 target.parent.mkdir(parents=True, exist_ok=True)

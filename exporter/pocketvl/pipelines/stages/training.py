@@ -176,7 +176,7 @@ class TrainStudent(Stage):
         hold_zeros: weights that are 0 stay so.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "accelerate")
     resumes: ClassVar[bool] = True
 
