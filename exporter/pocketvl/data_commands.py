@@ -137,6 +137,6 @@ def _problems(report: ImportReport) -> Iterator[str]:
             yield f"{count:,} samples {what}"
     if not any(split.captioned or split.labelled for split in report.splits.values()):
         yield (
-            "note: without captions or labels this calibrates image encoders alone; a text encoder is "
-            "calibrated with texts, which an export will ask for"
+            "note: these pictures have no texts; a model that reads texts is calibrated with both, so give "
+            "samples.jsonl captions or labels before you export with it"
         )
