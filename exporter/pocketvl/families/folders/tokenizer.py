@@ -166,3 +166,40 @@ def text_length(tokenizer: TokenizerFile, positions: int, folder: Path) -> int:
             f"at least {_LEAST_LENGTH} are needed"
         )
     return length
+
+
+def check_padding(tokenizer: TokenizerFile, folder: Path) -> None:
+    """Raise SourceError where the padding token, which a model leaves out, is the one that ends texts."""
+    if tokenizer.pad_id == tokenizer.eos_id:
+        raise SourceError(
+            f"{folder}: texts end with id {tokenizer.eos_id}, which fills up short texts, too; give the "
+            "tokenizer a pad token of its own, which a BERT can leave out"
+        )
+
+
+def masked_length(
+    tokenizer: TokenizerFile, positions: int, trained: int, folder: Path
+) -> tuple[int, tuple[str, ...]]:
+    """T of a model that leaves padding out, and a note where that is less than it has positions for.
+
+    transformers fills texts up to the longest of a batch; a graph computes T positions of every text. Such
+    models have many more positions than texts that they were trained on have tokens, so that those are T
+    unless the tokenizer has a limit of its own.
+
+    Args:
+        tokenizer: of the folder.
+        positions: of the model.
+        trained: tokens of the texts that such models were trained on.
+        folder: for messages.
+
+    Raises:
+        SourceError: it leaves no room for a word.
+    """
+    length = text_length(tokenizer, positions, folder)
+    if (tokenizer.limit is not None and tokenizer.limit < positions) or length <= trained:
+        return length, ()
+    note = (
+        f"texts are cut at {trained} tokens, as in its training; for longer ones, up to {length - 1}, set "
+        "model_max_length in tokenizer_config.json"
+    )
+    return trained, (note,)
