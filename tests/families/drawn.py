@@ -8,11 +8,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+_ATTENDED = 4.0
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
 
-def draw_(model: nn.Module, seed: int, outlier: float = 1.0) -> None:
+def draw_(model: nn.Module, seed: int, outlier: float = 8.0) -> None:
     """Gives every parameter, biases and LayerNorms included, a value that matters.
+
+    What attentions of BERT's kind add is large beside what they add it to: a random one's first token would
+    hardly depend on the text, and the least rounding would count as another text.
 
     Args:
         model: changed in place.
@@ -32,7 +36,8 @@ def draw_(model: nn.Module, seed: int, outlier: float = 1.0) -> None:
             elif "embedding" in name and "patch" not in name:
                 parameter.copy_(0.5 * noise)
             else:
-                parameter.copy_(noise / parameter[0].numel() ** 0.5)
+                gain = _ATTENDED if name.endswith("attention.output.dense.weight") else 1.0
+                parameter.copy_(gain * noise / parameter[0].numel() ** 0.5)
         for name, norm in sorted(model.named_modules()):
             if isinstance(norm, nn.LayerNorm) and "encoder.layer" in name:
                 channel = torch.randint(norm.weight.numel(), (1,), generator=generator)

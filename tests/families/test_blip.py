@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BlipForImageTextRetrieval
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
@@ -100,6 +100,18 @@ def test_the_scale_is_of_the_configuration_and_a_note_says_so(tmp_path: Path) ->
     assert any("image-text matching" in note for note in contract.notes)
     assert contract.tokenizer.max_length == 35
     assert any("texts are cut at 35 tokens" in note for note in contract.notes)
+
+
+@pytest.mark.parametrize("shape", [(), (95,), (94, 32)])
+def test_queries_keys_and_values_that_are_no_three_of_a_size_are_refused(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    folder = make_tiny_blip(tmp_path / "tiny")
+    weights = load_file(folder / "model.safetensors")
+    weights[f"{ATTENTION}.qkv.weight"] = torch.zeros(shape)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SourceError, match="config.json describes another model"):
+        open_checkpoint(folder)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 from transformers import AutoTokenizer, MetaClip2Model
 
 from pocketvl.errors import SourceError
-from pocketvl.families import open_checkpoint
+from pocketvl.families import open_checkpoint, read_contract
+from pocketvl.families.folders import tokenizer
 from pocketvl_runtime.text import Tokenizer
 from tests.families.edits import Edit, set_in
 from tests.families.tiny_metaclip import make_tiny_metaclip
@@ -31,6 +33,20 @@ def test_texts_are_embedded_as_by_transformers_own_tokenizer(tmp_path: Path) -> 
         wanted = F.normalize(model.get_text_features(**read).pooler_output, dim=-1)
         found = checkpoint.component("text_encoder").module(torch.from_numpy(ids))
     torch.testing.assert_close(found, wanted, atol=2e-5, rtol=0)
+
+
+def test_a_tokenizer_too_large_for_devices_loses_its_white_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vocabulary of the size of XLM-V's, 901,629 tokens, is 62 MB as it is saved and 33 MB without them."""
+    folder = make_tiny_metaclip(tmp_path / "tiny")
+    before = (folder / "tokenizer.json").read_bytes()
+    monkeypatch.setattr(tokenizer, "MAX_TOKENIZER_BYTES", len(before) - 1)
+    contract = read_contract(folder)
+    assert len(contract.tokenizer_json) < 0.7 * len(before)
+    assert json.loads(contract.tokenizer_json) == json.loads(before)
+    wanted = Tokenizer(before, contract.tokenizer).encode(TEXTS).ids
+    assert (Tokenizer(contract.tokenizer_json, contract.tokenizer).encode(TEXTS).ids == wanted).all()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ EMBEDDING_DIM, VOCABULARY = 24, 300
 
 
 def make_tiny_blip(
-    folder: Path, seed: int = 0, *, limit: int | None = TEXT_LENGTH, outlier: float = 1.0
+    folder: Path, seed: int = 0, *, limit: int | None = TEXT_LENGTH, outlier: float = 8.0
 ) -> Path:
     """Writes a whole folder: 32 x 32 pictures, two layers of 32, T = 16 of 64 positions.
 

@@ -19,7 +19,7 @@ def make_tiny_chinese(
     *,
     positions: int = TEXT_LENGTH,
     limit: int | None = TEXT_LENGTH,
-    outlier: float = 1.0,
+    outlier: float = 8.0,
 ) -> Path:
     """Writes a whole folder: 32 x 32 pictures, two layers of 32, T = 16.
 

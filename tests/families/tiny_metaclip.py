@@ -40,7 +40,7 @@ def unigram_tokenizer(vocabulary: int = 200) -> Tokenizer:
     return tokenizer
 
 
-def make_tiny_metaclip(folder: Path, seed: int = 0, *, outlier: float = 1.0) -> Path:
+def make_tiny_metaclip(folder: Path, seed: int = 0, *, outlier: float = 8.0) -> Path:
     """Writes a whole folder: 32 x 32 pictures, two layers of 32, T = 16, texts pooled at </s>, id 2.
 
     Args:

@@ -231,7 +231,7 @@ class BlipArchitecture(Architecture):
         """Split queries, keys and values of the vision layers, and name their outputs as others do."""
         for name in sorted(weights):
             found = _STORED_QKV.fullmatch(name)
-            if found is not None:
+            if found is not None and weights[name].ndim and len(weights[name]) % 3 == 0:
                 owner, kind = found.groups()
                 for letter, part in zip("qkv", weights.pop(name).chunk(3), strict=False):
                     weights[f"{owner}.{letter}_proj.{kind}"] = part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.token_ids import check_ids
 from pocketvl_runtime.errors import quoted, shortened
-from pocketvl_runtime.manifest import Canonical, Side
+from pocketvl_runtime.manifest import MAX_TOKENIZER_BYTES, Canonical, Side
 
 _LEAST_LENGTH = 3
 _READ: dict[tuple[str, bool], TokenizerFile] = {}
@@ -27,7 +28,8 @@ class TokenizerFile:
     """A folder's tokenizer.json with what tokenizer_config.json says beside it.
 
     Attributes:
-        content: tokenizer.json, byte for byte, but for a byte order mark; or what transformers makes of it.
+        content: tokenizer.json, byte for byte, but for a byte order mark, and without white space where that
+            is more than devices read; or what transformers makes of it.
         tokenizer: the same, opened, without truncation and padding.
         limit: the longest text in tokens, special ones included; None if nothing is said.
         eos_id: the id that ends every text.
@@ -106,6 +108,8 @@ def _read(folder: Path, follows_transformers: bool) -> TokenizerFile:
     theirs = check_ids(folder, tokenizer, follows_transformers)
     if theirs.rewritten is not None:
         tokenizer, content = theirs.rewritten, theirs.rewritten.to_str().encode("utf-8")
+    elif len(content) > MAX_TOKENIZER_BYTES:  # a million tokens, each on lines of its own
+        content = json.dumps(stored, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     return TokenizerFile(
         content=content,
         tokenizer=tokenizer,
