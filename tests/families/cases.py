@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 
 from pocketvl.families.base import Contract
 from tests.families.tiny import make_tiny_clip
+from tests.families.tiny_blip import make_tiny_blip
+from tests.families.tiny_chinese import make_tiny_chinese
 from tests.families.tiny_dual import make_tiny_dual
+from tests.families.tiny_metaclip import make_tiny_metaclip
 from tests.families.tiny_siglip import PATCH_SIZE, make_tiny_siglip
 from tests.families.vilt_folder import make_vilt_folder
 
@@ -37,12 +40,14 @@ class FamilyCase:
         family: the name of its entry in `FAMILIES`.
         tiny: writes a whole folder: two layers or so, every parameter drawn from a seed, biases included.
         reference: (folder, contract, inputs) -> outputs by "component.port", by transformers' own classes.
+        unread: of which parameters no component makes use, as a pattern of their whole names.
     """
 
     name: str
     family: str
     tiny: Callable[[Path], Path]
     reference: Callable[[Path, Contract, Inputs], Outputs]
+    unread: str = "logit_scale|logit_bias"
 
 
 def normalized(contract: Contract, pixels: NDArray[np.generic]) -> torch.Tensor:
@@ -53,13 +58,46 @@ def normalized(contract: Contract, pixels: NDArray[np.generic]) -> torch.Tensor:
 
 
 def _clip(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
-    from transformers import CLIPModel
+    """AutoModel, since CLIPModel and MetaClip2Model are asked alike."""
+    from transformers import AutoModel
 
-    model = CLIPModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train(False)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train(False)
     with torch.no_grad():
         seen = model.get_image_features(pixel_values=normalized(contract, inputs["pixels"]))
         read = model.get_text_features(input_ids=torch.from_numpy(inputs["ids"]).long())
     return _embeddings(seen, read)
+
+
+def _chinese_clip(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
+    from transformers import ChineseCLIPModel
+
+    model = ChineseCLIPModel.from_pretrained(folder, dtype=torch.float32).train(False)
+    ids = torch.from_numpy(inputs["ids"]).long()
+    with torch.no_grad():
+        seen = model.get_image_features(pixel_values=normalized(contract, inputs["pixels"]))
+        read = model.get_text_features(
+            input_ids=ids, attention_mask=(ids != contract.tokenizer.pad_id).long()
+        )
+    return _embeddings(seen, read)
+
+
+def _blip(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
+    """Both embeddings, of the hidden states that the model gives beside its scores, which have to match."""
+    from transformers import BlipForImageTextRetrieval
+
+    model = BlipForImageTextRetrieval.from_pretrained(folder, dtype=torch.float32).train(False)
+    ids = torch.from_numpy(inputs["ids"]).long()
+    with torch.no_grad():
+        found = model(
+            input_ids=ids,
+            attention_mask=(ids != contract.tokenizer.pad_id).long(),
+            pixel_values=normalized(contract, inputs["pixels"]),
+            use_itm_head=False,
+        )
+        seen = F.normalize(model.vision_proj(found.last_hidden_state[:, 0]), dim=-1)
+        read = F.normalize(model.text_proj(found.question_embeds[:, 0]), dim=-1)
+    torch.testing.assert_close(seen @ read.T, found.itm_score)
+    return {"image_encoder.embedding": seen.numpy(), "text_encoder.embedding": read.numpy()}
 
 
 def _siglip(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
@@ -126,6 +164,9 @@ def _vilt(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
 
 CASES = (
     FamilyCase("clip", "clip", make_tiny_clip, _clip),
+    FamilyCase("metaclip_2", "clip", make_tiny_metaclip, _clip),
+    FamilyCase("blip", "blip", make_tiny_blip, _blip, r"itm_head\..*|text_encoder\..*\.crossattention\..*"),
+    FamilyCase("chinese_clip", "chinese-clip", make_tiny_chinese, _chinese_clip),
     FamilyCase("siglip", "siglip", make_tiny_siglip, _siglip),
     FamilyCase("siglip2", "siglip", partial(make_tiny_siglip, patches=36), _naflex),
     FamilyCase("vision-text-dual-encoder", "vision-text-dual-encoder", make_tiny_dual, _dual_encoder),

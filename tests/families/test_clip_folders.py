@@ -188,7 +188,7 @@ PROJECTION = "visual_projection.weight"
         (write("preprocessor_config.json", "nope"), "not valid JSON"),
         (write("model.safetensors", "nope"), "not a readable safetensors"),
         (write("compression.json", "{}"), "compression.json is of version None"),
-        (config(model_type="bert"), r"'bert' is not known \(known: clip"),
+        (config(model_type="bert"), r"'bert' is not known \(known: blip"),
         (config(model_type=["clip"]), "is not known"),
         (config("text_config", num_attention_heads=5), "attention heads"),
         (config("text_config", hidden_size="wide"), "hidden_size"),

@@ -53,7 +53,7 @@ VALUES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "do_normalize": (ANY, ("yes", 0)),
     "image_mean": (([0.1, 0.2, 0.3], [0, 0, 0], 0.5, 0, -1), (None, [0.5], [0.5] * 4, "half", [None] * 3)),
     "image_std": (([0.1, 0.2, 0.3], 0.5, 2), (None, [0.5], [1, 0, 1], 0, -1, [], {"red": 1})),
-    "do_pad": ((None, False), (True, "yes")),
+    "do_pad": ((None, False, True), ("yes",)),
     "pad_size": ((None, SQUARE, 64, [1, 2]), ("big", [1], {"edge": 1})),
     "data_format": ((None, "channels_first", "channels_last"), ()),
     "input_data_format": ((None, "channels_first", "channels_last"), ()),

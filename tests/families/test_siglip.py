@@ -221,7 +221,7 @@ PROCESSOR = "preprocessor_config.json"
         (_json(PROCESSOR, lambda stored: stored.update(resample=0)), "resample is 0; supported are 1 "),
         (
             _json(PROCESSOR, lambda stored: stored.update(image_processor_type="Siglip2ImageProcessor")),
-            "only CLIPImageProcessor and SiglipImageProcessor can be read",
+            "only CLIPImageProcessor, SiglipImageProcessor, ",
         ),
     ],
 )

@@ -18,8 +18,22 @@ if TYPE_CHECKING:
 FAMILIES = (
     Family(
         "clip",
-        ("clip",),
+        ("clip", "metaclip_2"),
         "pocketvl.families.clip",
+        ("image_encoder", "text_encoder"),
+        HeadKind.CONTRASTIVE,
+    ),
+    Family(
+        "blip",
+        ("blip",),
+        "pocketvl.families.blip",
+        ("image_encoder", "text_encoder"),
+        HeadKind.CONTRASTIVE,
+    ),
+    Family(
+        "chinese-clip",
+        ("chinese_clip",),
+        "pocketvl.families.chinese_clip",
         ("image_encoder", "text_encoder"),
         HeadKind.CONTRASTIVE,
     ),

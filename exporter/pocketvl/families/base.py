@@ -86,7 +86,7 @@ class Contract:
         name: of the folder.
         folder: where it was read.
         processors: by their names, "image" and "text", how pictures and texts become what components take.
-        tokenizer_json: the content of tokenizer.json, byte for byte.
+        tokenizer_json: the content of tokenizer.json, byte for byte, where that is no more than devices read.
         components: their ports, by name.
         head: how they answer.
         identity: what outputs depend on and neither tensors nor processors tell.

@@ -23,7 +23,7 @@ from pocketvl.families.folders.hf import read_json, read_weights, scalar_value
 from pocketvl.families.folders.models import check_layers, load_model
 from pocketvl.families.folders.trimmed import trim_config_, write_tokenizer
 from pocketvl.families.layers.compression import compression_of, read_compression, reshape_
-from pocketvl.network.heads import ContrastiveHead, StoredScalar, stored_scalars
+from pocketvl.network.heads import ContrastiveHead, FixedScalar, Scalar, StoredScalar, stored_scalars
 from pocketvl.network.ports import PortKind
 from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
 
@@ -235,12 +235,14 @@ class Checkpoint:
             return 1.0
         return self.scalar(head.scale)
 
-    def scalar(self, stored: StoredScalar) -> float:
-        """A number that a head stores among the weights.
+    def scalar(self, stored: Scalar) -> float:
+        """A number of a head, fixed or stored among the weights.
 
         Raises:
             SourceError: it is not one number, or not the logarithm of anything sensible.
         """
+        if isinstance(stored, FixedScalar):
+            return stored.value
         return scalar_value(stored, self.model.get_parameter(stored.tensor), self.folder)
 
     @property

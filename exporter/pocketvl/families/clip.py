@@ -1,14 +1,18 @@
-"""CLIP: an image and a text encoder with one embedding space.
+"""CLIP and MetaCLIP 2: an image and a text encoder with one embedding space.
+
+MetaCLIP 2 ("metaclip_2") is CLIP with a multilingual tokenizer, XLM-V's or mT5's, which transformers may
+make another of than tokenizer.json says.
 
 Source: Radford et al., 2021, "Learning Transferable Visual Models From Natural Language Supervision",
-arXiv 2103.00020; weights and configuration as transformers' `CLIPModel` stores them.
+arXiv 2103.00020; Chuang et al., 2025, "MetaCLIP 2: A Worldwide Scaling Recipe", arXiv 2507.22062; weights and
+configuration as transformers' `CLIPModel` and `MetaClip2Model` store them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import nn
@@ -27,9 +31,10 @@ from pocketvl.families.ports import (
     TEXT_ENCODER,
     contrastive_head,
     embedding_ports,
+    reshape_sections_,
 )
 from pocketvl_runtime.errors import quoted
-from pocketvl_runtime.manifest import ImageProcessor, Padding, TextProcessor
+from pocketvl_runtime.manifest import ImageProcessor, Padding, Side, TextProcessor
 
 if TYPE_CHECKING:
     from transformers import (
@@ -37,21 +42,27 @@ if TYPE_CHECKING:
         CLIPModel,
         CLIPTextConfig,
         CLIPVisionConfig,
+        MetaClip2Config,
+        MetaClip2Model,
         PreTrainedConfig,
         PreTrainedModel,
     )
 
     from pocketvl.families.component_shape import ComponentShape
 
+    Config: TypeAlias = CLIPConfig | MetaClip2Config
+    Model: TypeAlias = CLIPModel | MetaClip2Model
+
 # Before transformers' pull request 24773 CLIP configs said eos_token_id 2 whatever the tokenizer said, and
 # text was pooled at the highest id; transformers still does so for them.
 _LEGACY_EOS = 2
+_METACLIP_2 = "metaclip_2"
 
 
 class ClipImageEncoder(nn.Module, PoolsOnePosition):
     """uint8 RGB [B, H, W, 3] -> float32 [B, D], L2-normalised."""
 
-    def __init__(self, model: CLIPModel, preprocess: ImageProcessor) -> None:
+    def __init__(self, model: Model, preprocess: ImageProcessor) -> None:
         """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied."""
         super().__init__()
         self.vision_model, self.visual_projection = model.vision_model, model.visual_projection
@@ -86,13 +97,14 @@ class ClipImageEncoder(nn.Module, PoolsOnePosition):
 class ClipTextEncoder(nn.Module, PoolsOnePosition):
     """int ids [B, T], or fewer, -> float32 [B, D], L2-normalised; pooled where transformers pools."""
 
-    def __init__(self, model: CLIPModel, length: int) -> None:
-        """Args: model: shares its modules; its eos_token_id, where it is 2, pools at the highest id.
+    def __init__(self, model: Model, length: int) -> None:
+        """Args: model: shares its modules; a CLIP's eos_token_id, where it is 2, pools at the highest id.
         length: T."""
         super().__init__()
         self.text_model, self.text_projection = model.text_model, model.text_projection
         self.length = length
         self.eos_id = cast(int, cast("CLIPTextConfig", model.config.text_config).eos_token_id)
+        self.pools_highest = _pools_highest(model.config)
         self.mask: torch.Tensor
         self.positions: torch.Tensor
         later = torch.ones(length, length).triu(1)
@@ -105,7 +117,7 @@ class ClipTextEncoder(nn.Module, PoolsOnePosition):
         In comparisons, since argmax over int64 and gathers do not lower to TFLite; and of integers, since an
         engine that computes in bf16 or fp16 cannot tell 49,407 from 49,408.
         """
-        wanted = ids.amax(-1, keepdim=True) if self.eos_id == _LEGACY_EOS else self.eos_id
+        wanted = ids.amax(-1, keepdim=True) if self.pools_highest else self.eos_id
         # one that is not wanted comes after every one that is; without any, position 0 is the least
         positions = self.positions if ids.shape[1] == self.length else self.positions[: ids.shape[1]]
         order = positions + (ids != wanted).to(torch.int32) * self.length
@@ -129,14 +141,14 @@ class ClipTextEncoder(nn.Module, PoolsOnePosition):
 
 
 class ClipArchitecture(Architecture):
-    """CLIPModel."""
+    """CLIPModel and MetaClip2Model."""
 
     def contract(self, folder: Path) -> Contract:
         config = self.parse(read_json(folder / CONFIG_FILE), folder)
         text, vision = _sections(config)
         preprocess, notes = read_preprocess(folder, cast(int, vision.image_size), CLIP_PROCESSOR)
-        tokenizer = read_tokenizer(folder)
-        notes += _check_tokenizer(folder, tokenizer, text)
+        tokenizer = read_tokenizer(folder, follows_transformers=config.model_type == _METACLIP_2)
+        notes += _check_tokenizer(folder, tokenizer, config)
         length = text_length(tokenizer, int(text.max_position_embeddings), folder)
         spec = TextProcessor(length, Padding(tokenizer.pad_id))
         return Contract(
@@ -157,11 +169,12 @@ class ClipArchitecture(Architecture):
             notes=notes,
         )
 
-    def parse(self, stored: dict[str, Any], folder: Path) -> CLIPConfig:
-        from transformers import CLIPConfig
+    def parse(self, stored: dict[str, Any], folder: Path) -> Config:
+        from transformers import CLIPConfig, MetaClip2Config
 
         path = folder / "config.json"
-        config = parse_config(CLIPConfig, stored, path, "CLIP")
+        kind: type[Config] = MetaClip2Config if stored.get("model_type") == _METACLIP_2 else CLIPConfig
+        config = parse_config(kind, stored, path, "CLIP")
         text, vision = _sections(config)
         sizes = {
             "vision_config.image_size": vision.image_size,
@@ -177,13 +190,14 @@ class ClipArchitecture(Architecture):
         return config
 
     def build(self, config: PreTrainedConfig, folder: Path, initialised: bool = False) -> PreTrainedModel:
-        from transformers import CLIPModel
+        from transformers import CLIPModel, MetaClip2Model
 
+        kind: type[Model] = MetaClip2Model if config.model_type == _METACLIP_2 else CLIPModel
         # eager: plain MatMul and Softmax, which both engines fuse themselves
-        return build_from(CLIPModel, config, folder, "CLIP", initialised=initialised, attention="eager")
+        return build_from(kind, config, folder, "CLIP", initialised=initialised, attention="eager")
 
     def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
-        clip, ports = cast("CLIPModel", model), contract.components
+        clip, ports = cast("Model", model), contract.components
         image, text = ports[IMAGE_ENCODER], ports[TEXT_ENCODER]
         return (
             Component(
@@ -203,18 +217,13 @@ class ClipArchitecture(Architecture):
         )
 
     def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:
-        sections = {IMAGE_ENCODER: "vision_config", TEXT_ENCODER: "text_config"}
-        for name, shape in shapes.items():
-            section = sections[name]
-            for part in (section, f"{section}_dict"):  # of old checkpoints; it would overrule the other
-                if part == section or config.get(part):
-                    config.setdefault(part, {}).update(shape.section())
+        reshape_sections_(config, shapes)
 
 
 ARCHITECTURE = ClipArchitecture()
 
 
-def _sections(config: CLIPConfig) -> tuple[CLIPTextConfig, CLIPVisionConfig]:
+def _sections(config: Config) -> tuple[CLIPTextConfig, CLIPVisionConfig]:
     return cast("CLIPTextConfig", config.text_config), cast("CLIPVisionConfig", config.vision_config)
 
 
@@ -222,10 +231,20 @@ def _stack(tower: str, width: int) -> LayerStack:
     return LayerStack(f"{tower}_model.encoder.layers", (f"{tower}_config", "num_hidden_layers"), width)
 
 
-def _check_tokenizer(folder: Path, tokenizer: TokenizerFile, text: CLIPTextConfig) -> tuple[str, ...]:
+def _pools_highest(config: Config) -> bool:
+    """Whether a text is pooled at its highest id."""
+    return config.model_type != _METACLIP_2 and _sections(config)[0].eos_token_id == _LEGACY_EOS
+
+
+def _check_tokenizer(folder: Path, tokenizer: TokenizerFile, config: Config) -> tuple[str, ...]:
+    text, _ = _sections(config)
+    if tokenizer.pad_side is not Side.RIGHT:
+        raise SourceError(
+            f"{folder}: tokenizer_config.json fills texts up at the left; only right is supported"
+        )
     check_vocabulary(tokenizer, text.vocab_size, folder)
     eos = text.eos_token_id
-    if eos != _LEGACY_EOS:
+    if not _pools_highest(config):
         if tokenizer.eos_id != eos:
             raise SourceError(
                 f"{folder}: texts end with id {tokenizer.eos_id}, config.json pools at eos_token_id "

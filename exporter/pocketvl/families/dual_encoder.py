@@ -19,8 +19,9 @@ from pocketvl.families.folders.files import CONFIG_FILE
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.image_processor import read_preprocess
 from pocketvl.families.folders.models import build_from, check_sizes, parse_config
-from pocketvl.families.folders.tokenizer import TokenizerFile, check_vocabulary, read_tokenizer, text_length
-from pocketvl.families.layers.plain import MASKED, NormalizePixels, l2_normalize
+from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary, read_tokenizer, text_length
+from pocketvl.families.layers.bert import embed_tokens, padding_mask
+from pocketvl.families.layers.plain import NormalizePixels, l2_normalize
 from pocketvl.families.ports import (
     IMAGE_ENCODER,
     TEXT_ENCODER,
@@ -85,12 +86,7 @@ class BertTextEncoder(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Embed a batch of texts."""
-        tables = self.text_model.embeddings
-        hidden = tables.word_embeddings(ids) + tables.token_type_embeddings.weight[0]
-        hidden = tables.LayerNorm(hidden + tables.position_embeddings.weight[: ids.shape[1]])
-        if self.training:
-            hidden = tables.dropout(hidden)
-        mask = (ids == self.pad_id).to(torch.float32)[:, None, None, :] * MASKED  # [B, 1, 1, T]
+        hidden, mask = embed_tokens(self.text_model.embeddings, ids), padding_mask(ids, self.pad_id)
         for layer in self.text_model.encoder.layer:
             hidden = layer(hidden, mask)
         pooled = cast(nn.Module, self.text_model.pooler)(hidden)
@@ -105,7 +101,8 @@ class DualEncoderArchitecture(Architecture):
         text, vision = _sections(config)
         preprocess, notes = read_preprocess(folder, cast(int, vision.image_size))
         tokenizer = read_tokenizer(folder)
-        _check_tokenizer(folder, tokenizer, text)
+        check_vocabulary(tokenizer, text.vocab_size, folder)
+        check_padding(tokenizer, folder)
         length = text_length(tokenizer, int(text.max_position_embeddings), folder)
         spec = TextProcessor(length, Padding(tokenizer.pad_id))
         return Contract(
@@ -189,12 +186,3 @@ ARCHITECTURE = DualEncoderArchitecture()
 
 def _sections(config: VisionTextDualEncoderConfig) -> tuple[BertConfig, ConvNextConfig]:
     return cast("BertConfig", config.text_config), cast("ConvNextConfig", config.vision_config)
-
-
-def _check_tokenizer(folder: Path, tokenizer: TokenizerFile, text: BertConfig) -> None:
-    check_vocabulary(tokenizer, text.vocab_size, folder)
-    if tokenizer.pad_id == tokenizer.eos_id:
-        raise SourceError(
-            f"{folder}: texts end with id {tokenizer.eos_id}, which fills up short texts, too; give the "
-            "tokenizer a pad token of its own, which a BERT can leave out"
-        )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pocketvl.families.base import IMAGE, TEXT
-from pocketvl.network.heads import ContrastiveHead, StoredScalar
+from pocketvl.network.heads import ContrastiveHead, Scalar, StoredScalar
 from pocketvl.network.ports import ComponentPorts, DType, Port, PortKind
 from pocketvl_runtime.manifest import Activation, ImageProcessor, TextProcessor
 
+if TYPE_CHECKING:
+    from pocketvl.families.component_shape import ComponentShape
+
 IMAGE_ENCODER, TEXT_ENCODER = "image_encoder", "text_encoder"
 _EMBEDDING = "embedding"
+_LOGIT_SCALE = StoredScalar("logit_scale", is_log=True)
 
 
 def pixel_port(preprocess: ImageProcessor) -> Port:
@@ -42,18 +47,31 @@ def embedding_ports(
 
 
 def contrastive_head(
-    bias: StoredScalar | None = None, activation: Activation = Activation.SOFTMAX
+    bias: Scalar | None = None,
+    activation: Activation = Activation.SOFTMAX,
+    scale: Scalar = _LOGIT_SCALE,
 ) -> ContrastiveHead:
-    """A head of cosines, with the logarithm of their scale among the weights.
+    """A head of cosines.
 
     Args:
         bias: what is added to the scaled cosines.
         activation: from logits to probabilities.
+        scale: what cosines are multiplied by; by default its logarithm is among the weights.
     """
     return ContrastiveHead(
         first=f"{IMAGE_ENCODER}.{_EMBEDDING}",
         second=f"{TEXT_ENCODER}.{_EMBEDDING}",
-        scale=StoredScalar("logit_scale", is_log=True),
+        scale=scale,
         bias=bias,
         activation=activation,
     )
+
+
+def reshape_sections_(config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:
+    """Write shapes of an image and a text encoder into a config.json with a section for each, in place."""
+    sections = {IMAGE_ENCODER: "vision_config", TEXT_ENCODER: "text_config"}
+    for name, shape in shapes.items():
+        section = sections[name]
+        for part in (section, f"{section}_dict"):  # of old checkpoints; it would overrule the other
+            if part == section or config.get(part):
+                config.setdefault(part, {}).update(shape.section())

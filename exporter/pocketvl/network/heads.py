@@ -30,6 +30,20 @@ class StoredScalar:
 
 
 @dataclass(frozen=True)
+class FixedScalar:
+    """One number that a checkpoint's weights do not hold.
+
+    Attributes:
+        value: the number.
+    """
+
+    value: float
+
+
+Scalar: TypeAlias = StoredScalar | FixedScalar
+
+
+@dataclass(frozen=True)
 class ContrastiveHead:
     """Two embeddings of one space: `activation(scale * cosine + bias)`.
 
@@ -45,8 +59,8 @@ class ContrastiveHead:
 
     first: str
     second: str
-    scale: StoredScalar
-    bias: StoredScalar | None = None
+    scale: Scalar
+    bias: Scalar | None = None
     activation: Activation = Activation.SOFTMAX
 
 
@@ -74,4 +88,4 @@ def stored_scalars(head: Head) -> tuple[StoredScalar, ...]:
     """The numbers of a head that stand among a checkpoint's weights."""
     if isinstance(head, LabelHead):
         return ()
-    return tuple(each for each in (head.scale, head.bias) if each is not None)
+    return tuple(each for each in (head.scale, head.bias) if isinstance(each, StoredScalar))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketvl.errors import SourceError
-from pocketvl.network.heads import StoredScalar
+from pocketvl.network.heads import FixedScalar, Scalar, StoredScalar
 from pocketvl_runtime.errors import quoted, shortened
 
 if TYPE_CHECKING:
@@ -145,14 +145,16 @@ def _parameters(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in weights.items() if not name.endswith("position_ids")}
 
 
-def read_scalar(folder: Path, stored: StoredScalar) -> float:
-    """Read one number of a folder's weights, and nothing else of them.
+def read_scalar(folder: Path, stored: Scalar) -> float:
+    """Read one number of a head: of a folder's weights, and nothing else of them, or one that is fixed.
 
     Raises:
         SourceError: no safetensors weights, broken ones, or no such number among them.
     """
     from safetensors import SafetensorError, safe_open
 
+    if isinstance(stored, FixedScalar):
+        return stored.value
     path = _file_of(folder, stored.tensor)
     try:
         with safe_open(path, framework="pt") as file:

@@ -4,8 +4,8 @@ transformers' own classes read the keys, so that each means here what it means t
 included; what comes out is then either said in a `ImageProcessor` or refused.
 
 Source: transformers 5.23, `ImageProcessingMixin.get_image_processor_dict` (which file counts),
-`AutoImageProcessor.from_pretrained` (which class reads it), `CLIPImageProcessorPil`,
-`SiglipImageProcessorPil` and `Siglip2ImageProcessorPil` (what the keys mean).
+`AutoImageProcessor.from_pretrained` (which class reads it), `CLIPImageProcessorPil`, `BlipImageProcessorPil`,
+`ChineseCLIPImageProcessorPil`, `SiglipImageProcessorPil` and `Siglip2ImageProcessorPil` (what the keys mean).
 """
 
 from __future__ import annotations
@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 CLIP_PROCESSOR, SIGLIP_PROCESSOR = "CLIPImageProcessor", "SiglipImageProcessor"
 NAFLEX_PROCESSOR = "Siglip2ImageProcessor"
 """SigLIP 2's, which gives patches, as many as the picture's shape allows; read for square pictures alone."""
-_MODULES = {CLIP_PROCESSOR: "clip", SIGLIP_PROCESSOR: "siglip", NAFLEX_PROCESSOR: "siglip2"}
+CHINESE_CLIP_PROCESSOR, BLIP_PROCESSOR = "ChineseCLIPImageProcessor", "BlipImageProcessor"
+_MODULES = {
+    CLIP_PROCESSOR: "clip",
+    SIGLIP_PROCESSOR: "siglip",
+    CHINESE_CLIP_PROCESSOR: "chinese_clip",
+    BLIP_PROCESSOR: "blip",
+    NAFLEX_PROCESSOR: "siglip2",
+}
 _COMBINED, _SINGLE = "processor_config.json", "preprocessor_config.json"
 # Pillow's numbers; another one, nearest, is not run
 _FILTERS = {1: Filter.LANCZOS, 2: Filter.BILINEAR, 3: Filter.BICUBIC, 4: Filter.BOX, 5: Filter.HAMMING}
@@ -130,12 +137,13 @@ def _kind(stored: _Stored, folder: Path, default: str | None) -> str:
     # as it was called before, and with torchvision, and without
     name = kind.replace("FeatureExtractor", "ImageProcessor") if isinstance(kind, str) else ""
     name = name.removesuffix("Fast").removesuffix("Pil")
-    known = (NAFLEX_PROCESSOR,) if default == NAFLEX_PROCESSOR else (CLIP_PROCESSOR, SIGLIP_PROCESSOR)
+    others = [each for each in _MODULES if each != NAFLEX_PROCESSOR]
+    known = [NAFLEX_PROCESSOR] if default == NAFLEX_PROCESSOR else others
     if name not in known:
         found = (
             "it names no image_processor_type" if kind is None else f"image_processor_type is {quoted(kind)}"
         )
-        raise SourceError(f"{stored.path}: {found}; only {' and '.join(known)} can be read here")
+        raise SourceError(f"{stored.path}: {found}; only {', '.join(known)} can be read here")
     return name
 
 
@@ -217,8 +225,8 @@ def _spec(processor: PilBackend, path: Path, image_size: int) -> ImageProcessor:
         )
     if not flags["do_resize"]:
         raise SourceError(f"{path}: do_resize is off, but the model takes pictures of one size only")
-    if flags["do_pad"]:
-        raise SourceError(f"{path}: do_pad is true; padding is not supported")
+    if flags["do_pad"] and given["pad_size"] is not None:  # else to the largest of a batch, and all are alike
+        raise SourceError(f"{path}: do_pad is true; padding to a pad_size is not supported")
     by = _filter(given["resample"], path)
     if given["max_num_patches"] is None:
         mode, height, width = _resize(given["size"], path)

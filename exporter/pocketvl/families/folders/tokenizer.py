@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.token_ids import check_ids
 from pocketvl_runtime.errors import quoted, shortened
-from pocketvl_runtime.manifest import Canonical, Side
+from pocketvl_runtime.manifest import MAX_TOKENIZER_BYTES, Canonical, Side
 
 _LEAST_LENGTH = 3
 _READ: dict[tuple[str, bool], TokenizerFile] = {}
@@ -27,7 +28,8 @@ class TokenizerFile:
     """A folder's tokenizer.json with what tokenizer_config.json says beside it.
 
     Attributes:
-        content: tokenizer.json, byte for byte, but for a byte order mark; or what transformers makes of it.
+        content: tokenizer.json, byte for byte, but for a byte order mark, and without white space where that
+            is more than devices read; or what transformers makes of it.
         tokenizer: the same, opened, without truncation and padding.
         limit: the longest text in tokens, special ones included; None if nothing is said.
         eos_id: the id that ends every text.
@@ -106,6 +108,8 @@ def _read(folder: Path, follows_transformers: bool) -> TokenizerFile:
     theirs = check_ids(folder, tokenizer, follows_transformers)
     if theirs.rewritten is not None:
         tokenizer, content = theirs.rewritten, theirs.rewritten.to_str().encode("utf-8")
+    elif len(content) > MAX_TOKENIZER_BYTES:  # a million tokens, each on lines of its own
+        content = json.dumps(stored, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     return TokenizerFile(
         content=content,
         tokenizer=tokenizer,
@@ -166,3 +170,40 @@ def text_length(tokenizer: TokenizerFile, positions: int, folder: Path) -> int:
             f"at least {_LEAST_LENGTH} are needed"
         )
     return length
+
+
+def check_padding(tokenizer: TokenizerFile, folder: Path) -> None:
+    """Raise SourceError where the padding token, which a model leaves out, is the one that ends texts."""
+    if tokenizer.pad_id == tokenizer.eos_id:
+        raise SourceError(
+            f"{folder}: texts end with id {tokenizer.eos_id}, which fills up short texts, too; give the "
+            "tokenizer a pad token of its own, which a BERT can leave out"
+        )
+
+
+def masked_length(
+    tokenizer: TokenizerFile, positions: int, trained: int, folder: Path
+) -> tuple[int, tuple[str, ...]]:
+    """T of a model that leaves padding out, and a note where that is less than it has positions for.
+
+    transformers fills texts up to the longest of a batch; a graph computes T positions of every text. Such
+    models have many more positions than texts that they were trained on have tokens, so that those are T
+    unless the tokenizer has a limit of its own.
+
+    Args:
+        tokenizer: of the folder.
+        positions: of the model.
+        trained: tokens of the texts that such models were trained on.
+        folder: for messages.
+
+    Raises:
+        SourceError: it leaves no room for a word.
+    """
+    length = text_length(tokenizer, positions, folder)
+    if (tokenizer.limit is not None and tokenizer.limit < positions) or length <= trained:
+        return length, ()
+    note = (
+        f"texts are cut at {trained} tokens, as in its training; for longer ones, up to {length - 1}, set "
+        "model_max_length in tokenizer_config.json"
+    )
+    return trained, (note,)

@@ -1,0 +1,297 @@
+"""BLIP's retrieval model: an image encoder and a text encoder with one embedding space.
+
+This is the contrastive half of `BlipForImageTextRetrieval`. Its matching half, which reads a picture and a
+text together through the text encoder's cross-attention, stays among the weights and is not run.
+
+Source: Li et al., 2022, "BLIP: Bootstrapping Language-Image Pre-training for Unified Vision-Language
+Understanding and Generation", arXiv 2201.12086; weights and configuration as transformers'
+`BlipForImageTextRetrieval` stores them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+from torch.nn.utils import skip_init
+
+from pocketvl.errors import SourceError
+from pocketvl.families.base import IMAGE, TEXT, Architecture, Component, Contract, LayerStack
+from pocketvl.families.folders.files import CONFIG_FILE
+from pocketvl.families.folders.hf import read_json
+from pocketvl.families.folders.image_processor import BLIP_PROCESSOR, read_preprocess
+from pocketvl.families.folders.models import build_from, check_sizes, parse_config
+from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary, masked_length, read_tokenizer
+from pocketvl.families.layers.bert import embed_tokens, padding_mask
+from pocketvl.families.layers.plain import NormalizePixels, l2_normalize
+from pocketvl.families.layers.pooled import PoolsOnePosition, pool_last_layer_
+from pocketvl.families.ports import (
+    IMAGE_ENCODER,
+    TEXT_ENCODER,
+    contrastive_head,
+    embedding_ports,
+    reshape_sections_,
+)
+from pocketvl.network.heads import FixedScalar
+from pocketvl_runtime.errors import quoted
+from pocketvl_runtime.manifest import ImageProcessor, Padding, TextProcessor
+
+if TYPE_CHECKING:
+    from transformers import (
+        BlipConfig,
+        BlipForImageTextRetrieval,
+        BlipTextConfig,
+        BlipVisionConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+    )
+
+    from pocketvl.families.component_shape import ComponentShape
+
+_RETRIEVAL = "BlipForImageTextRetrieval"
+_TRAINED_LENGTH = 35
+"""Tokens of the texts that the published retrieval models were trained on (their code's setting)."""
+_LARGEST_LOG_SCALE = 20.0
+_STORED_QKV = re.compile(r"(vision_model\.encoder\.layers\.\d+\.self_attn)\.qkv\.(weight|bias)")
+_OUR_QKV = re.compile(r"(vision_model\.encoder\.layers\.\d+\.self_attn)\.q_proj\.(weight|bias)")
+_STORED_OUTPUT, _OUR_OUTPUT = ".self_attn.projection.", ".self_attn.out_proj."
+
+
+class BlipAttention(nn.Module):
+    """A vision layer's self-attention, with linears of its own for queries, keys and values.
+
+    Those are what calibration, quantization and compression look for; in a folder the three are one tensor.
+    """
+
+    def __init__(self, owner: nn.Module) -> None:
+        """Args: owner: in whose place it comes; its weights are not read."""
+        super().__init__()
+        self.num_heads, self.head_dim = cast(int, owner.num_heads), cast(int, owner.head_dim)
+        self.scale = cast(float, owner.scale)
+        self.dropout = cast(nn.Dropout, owner.dropout)
+        width, device = cast(int, owner.embed_dim), cast(nn.Linear, owner.projection).weight.device
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            cast(nn.Linear, skip_init(nn.Linear, width, width, device=device))  # type: ignore[no-untyped-call]
+            for _ in range(4)
+        )
+
+    def forward(self, hidden_states: torch.Tensor, **_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attend.
+
+        Args:
+            hidden_states: float [B, T, width].
+
+        Returns:
+            float [B, T, width] and the attention map [B, heads, T, T].
+        """
+        queries, keys, values = (
+            linear(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for linear in (self.q_proj, self.k_proj, self.v_proj)
+        )  # [B, heads, T, head size]
+        shares = (queries @ keys.transpose(-1, -2) * self.scale).softmax(-1)
+        found = self.dropout(shares) @ values
+        return self.out_proj(found.transpose(1, 2).flatten(2)), shares
+
+
+class BlipImageEncoder(nn.Module, PoolsOnePosition):
+    """uint8 RGB [B, H, W, 3] -> float32 [B, D], L2-normalised."""
+
+    def __init__(self, model: BlipForImageTextRetrieval, preprocess: ImageProcessor) -> None:
+        """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied."""
+        super().__init__()
+        self.vision_model, self.vision_proj = model.vision_model, model.vision_proj
+        self.normalize: nn.Module = NormalizePixels(preprocess)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed a batch of images."""
+        embeddings = self.vision_model.embeddings
+        patches = embeddings.patch_embedding(self.normalize(pixels)).flatten(2).transpose(1, 2)
+        first = embeddings.class_embedding.expand(len(pixels), -1, -1)
+        hidden = torch.cat([first, patches], dim=1) + embeddings.position_embedding  # [B, 1 + patches, width]
+        hidden = self.vision_model.encoder(inputs_embeds=hidden).last_hidden_state
+        return l2_normalize(self.vision_proj(self.vision_model.post_layernorm(hidden[:, 0])))
+
+    def pool_early_(self) -> None:
+        pool_last_layer_(self.vision_model.encoder.layers, 0)
+
+
+class _TextLayer(nn.Module):
+    """A layer of the text encoder without its cross-attention; it shares the others' modules and names."""
+
+    def __init__(self, owner: nn.Module) -> None:
+        super().__init__()
+        self.attention, self.intermediate, self.output = (
+            owner.get_submodule(name) for name in ("attention", "intermediate", "output")
+        )
+
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        attended = self.attention(hidden, mask)[0]
+        found: torch.Tensor = self.output(self.intermediate(attended), attended)
+        return found
+
+
+class BlipTextEncoder(nn.Module):
+    """int ids [B, T] -> float32 [B, D], L2-normalised; padding is not attended to, the first token pooled."""
+
+    def __init__(self, model: BlipForImageTextRetrieval, pad_id: int) -> None:
+        """Args: model: shares its modules but for cross-attentions. pad_id: the padding token."""
+        super().__init__()
+        encoder = nn.Module()
+        encoder.layer = nn.ModuleList(_TextLayer(each) for each in model.text_encoder.encoder.layer)
+        self.text_encoder = nn.Module()
+        self.text_encoder.embeddings, self.text_encoder.encoder = model.text_encoder.embeddings, encoder
+        self.text_proj = model.text_proj
+        self.pad_id = pad_id
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embed a batch of texts."""
+        hidden = embed_tokens(cast(nn.Module, self.text_encoder.embeddings), ids)
+        mask = padding_mask(ids, self.pad_id)
+        for layer in cast(nn.ModuleList, self.text_encoder.get_submodule("encoder.layer")):
+            hidden = layer(hidden, mask)
+        return l2_normalize(self.text_proj(hidden[:, 0]))
+
+
+class BlipArchitecture(Architecture):
+    """The contrastive half of BlipForImageTextRetrieval."""
+
+    def contract(self, folder: Path) -> Contract:
+        config = self.parse(read_json(folder / CONFIG_FILE), folder)
+        text, vision = _sections(config)
+        preprocess, notes = read_preprocess(folder, cast(int, vision.image_size), BLIP_PROCESSOR)
+        tokenizer = read_tokenizer(folder)
+        check_vocabulary(tokenizer, text.vocab_size, folder)
+        check_padding(tokenizer, folder)
+        length, cut = masked_length(tokenizer, text.max_position_embeddings, _TRAINED_LENGTH, folder)
+        spec = TextProcessor(length, Padding(tokenizer.pad_id))
+        halves = (
+            "the contrastive half is exported; image-text matching, which reads both together, is not",
+            f"the weights hold no temperature: cosines are multiplied by "
+            f"{math.exp(config.logit_scale_init_value):.2f}, from config.json's logit_scale_init_value",
+        )
+        return Contract(
+            family="blip",
+            name=folder.resolve().name,
+            folder=folder,
+            processors={IMAGE: preprocess, TEXT: spec},
+            tokenizer_json=tokenizer.content,
+            components=embedding_ports(preprocess, spec, config.image_text_hidden_size),
+            head=contrastive_head(scale=FixedScalar(math.exp(config.logit_scale_init_value))),
+            identity={
+                "text": [text.num_attention_heads, text.hidden_act, text.layer_norm_eps],
+                "vision": [vision.num_attention_heads, vision.hidden_act, vision.layer_norm_eps],
+            },
+            notes=notes + cut + halves,
+        )
+
+    def parse(self, stored: dict[str, Any], folder: Path) -> BlipConfig:
+        from transformers import BlipConfig
+
+        path = folder / CONFIG_FILE
+        kinds = stored.get("architectures")
+        if kinds is not None and kinds != [_RETRIEVAL]:
+            raise SourceError(
+                f"{path}: architectures is {quoted(kinds)}; of BLIP's, only {_RETRIEVAL} is known"
+            )
+        config = parse_config(BlipConfig, stored, path, "BLIP")
+        text, vision = _sections(config)
+        sizes = {
+            "vision_config.image_size": vision.image_size,
+            "vision_config.patch_size": vision.patch_size,
+            "image_text_hidden_size": config.image_text_hidden_size,
+        }
+        check_sizes(sizes, path)
+        if not text.is_decoder:
+            raise SourceError(f"{path}: text_config.is_decoder is false; {_RETRIEVAL} has cross-attentions")
+        if not abs(config.logit_scale_init_value) < _LARGEST_LOG_SCALE:
+            raise SourceError(
+                f"{path}: logit_scale_init_value is {quoted(config.logit_scale_init_value)}, which is not "
+                "the logarithm of a temperature"
+            )
+        return config
+
+    def build(self, config: PreTrainedConfig, folder: Path, initialised: bool = False) -> PreTrainedModel:
+        from transformers import BlipForImageTextRetrieval
+
+        model = build_from(BlipForImageTextRetrieval, config, folder, "BLIP", initialised=initialised)
+        for layer in model.vision_model.encoder.layers:
+            owner = cast(nn.Module, layer.self_attn)
+            split = BlipAttention(owner)
+            if initialised:
+                _fill_(split, owner)
+            layer.self_attn = split
+        return model
+
+    def unpack_(self, weights: dict[str, torch.Tensor], config: PreTrainedConfig) -> None:
+        """Split queries, keys and values of the vision layers, and name their outputs as others do."""
+        for name in sorted(weights):
+            found = _STORED_QKV.fullmatch(name)
+            if found is not None and weights[name].ndim and len(weights[name]) % 3 == 0:
+                owner, kind = found.groups()
+                for letter, part in zip("qkv", weights.pop(name).chunk(3), strict=False):
+                    weights[f"{owner}.{letter}_proj.{kind}"] = part
+            elif name.startswith("vision_model.") and _STORED_OUTPUT in name:
+                weights[name.replace(_STORED_OUTPUT, _OUR_OUTPUT)] = weights.pop(name)
+
+    def pack_(self, weights: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+        for name in sorted(weights):
+            found = _OUR_QKV.fullmatch(name)  # of a lower rank they are called otherwise, and stay apart
+            if found is not None:
+                owner, kind = found.groups()
+                parts = [f"{owner}.{letter}_proj.{kind}" for letter in "qkv"]
+                if all(part in weights for part in parts):
+                    weights[f"{owner}.qkv.{kind}"] = torch.cat([weights.pop(part) for part in parts])
+            elif name.startswith("vision_model.") and _OUR_OUTPUT in name:
+                weights[name.replace(_OUR_OUTPUT, _STORED_OUTPUT)] = weights.pop(name)
+
+    def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:
+        reshape_sections_(config, shapes)
+
+    def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
+        blip, ports = cast("BlipForImageTextRetrieval", model), contract.components
+        image, text = ports[IMAGE_ENCODER], ports[TEXT_ENCODER]
+        layers = "num_hidden_layers"
+        seen = LayerStack(
+            "vision_model.encoder.layers", ("vision_config", layers), blip.vision_proj.in_features
+        )
+        read = LayerStack("text_encoder.encoder.layer", ("text_config", layers), blip.text_proj.in_features)
+        return (
+            Component(
+                IMAGE_ENCODER,
+                BlipImageEncoder(blip, contract.preprocess),
+                image.inputs,
+                image.outputs,
+                (seen,),
+            ),
+            Component(
+                TEXT_ENCODER,
+                BlipTextEncoder(blip, contract.tokenizer.pad_id),
+                text.inputs,
+                text.outputs,
+                (read,),
+            ),
+        )
+
+
+ARCHITECTURE = BlipArchitecture()
+
+
+def _sections(config: BlipConfig) -> tuple[BlipTextConfig, BlipVisionConfig]:
+    return cast("BlipTextConfig", config.text_config), cast("BlipVisionConfig", config.vision_config)
+
+
+def _fill_(split: BlipAttention, owner: nn.Module) -> None:
+    """Copy the weights of the attention that it comes in place of."""
+    qkv, output = cast(nn.Linear, owner.qkv), cast(nn.Linear, owner.projection)
+    linears = (split.q_proj, split.k_proj, split.v_proj, split.out_proj)
+    weights = (*qkv.weight.chunk(3), output.weight)
+    biases = (*qkv.bias.chunk(3), output.bias)
+    with torch.no_grad():
+        for linear, weight, bias in zip(linears, weights, biases, strict=True):
+            linear.weight.copy_(weight)
+            linear.bias.copy_(bias)

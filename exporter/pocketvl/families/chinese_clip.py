@@ -1,0 +1,166 @@
+"""Chinese-CLIP: CLIP's image encoder and a BERT that reads Chinese, with one embedding space.
+
+Source: Yang et al., 2022, "Chinese CLIP: Contrastive Vision-Language Pretraining in Chinese",
+arXiv 2211.01335; weights and configuration as transformers' `ChineseCLIPModel` stores them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from pocketvl.errors import SourceError
+from pocketvl.families.base import IMAGE, TEXT, Architecture, Component, Contract, LayerStack
+from pocketvl.families.clip import ClipImageEncoder
+from pocketvl.families.folders.files import CONFIG_FILE
+from pocketvl.families.folders.hf import read_json
+from pocketvl.families.folders.image_processor import CHINESE_CLIP_PROCESSOR, read_preprocess
+from pocketvl.families.folders.models import build_from, check_sizes, parse_config
+from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary, masked_length, read_tokenizer
+from pocketvl.families.layers.bert import embed_tokens, padding_mask
+from pocketvl.families.layers.plain import l2_normalize
+from pocketvl.families.ports import (
+    IMAGE_ENCODER,
+    TEXT_ENCODER,
+    contrastive_head,
+    embedding_ports,
+    reshape_sections_,
+)
+from pocketvl_runtime.errors import quoted
+from pocketvl_runtime.manifest import Padding, TextProcessor
+
+if TYPE_CHECKING:
+    from transformers import (
+        ChineseCLIPConfig,
+        ChineseCLIPModel,
+        ChineseCLIPTextConfig,
+        ChineseCLIPVisionConfig,
+        CLIPModel,
+        PreTrainedConfig,
+        PreTrainedModel,
+    )
+
+    from pocketvl.families.component_shape import ComponentShape
+
+_FAMILY = "Chinese-CLIP"
+_TRAINED_LENGTH = 52
+"""Tokens of the texts that the published models were trained on (Yang et al., 2022, their code's default)."""
+
+
+class ChineseClipTextEncoder(nn.Module):
+    """int ids [B, T] -> float32 [B, D], L2-normalised; padding is not attended to, the first token pooled."""
+
+    def __init__(self, model: ChineseCLIPModel, pad_id: int) -> None:
+        """Args: model: shares its modules. pad_id: the padding token."""
+        super().__init__()
+        self.text_model, self.text_projection = model.text_model, model.text_projection
+        self.pad_id = pad_id
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embed a batch of texts."""
+        hidden, mask = embed_tokens(self.text_model.embeddings, ids), padding_mask(ids, self.pad_id)
+        for layer in self.text_model.encoder.layer:
+            hidden = layer(hidden, mask)
+        return l2_normalize(self.text_projection(hidden[:, 0]))
+
+
+class ChineseClipArchitecture(Architecture):
+    """ChineseCLIPModel."""
+
+    def contract(self, folder: Path) -> Contract:
+        config = self.parse(read_json(folder / CONFIG_FILE), folder)
+        text, vision = _sections(config)
+        preprocess, notes = read_preprocess(folder, cast(int, vision.image_size), CHINESE_CLIP_PROCESSOR)
+        tokenizer = read_tokenizer(folder)
+        check_vocabulary(tokenizer, text.vocab_size, folder)
+        check_padding(tokenizer, folder)
+        length, cut = masked_length(tokenizer, text.max_position_embeddings, _TRAINED_LENGTH, folder)
+        spec = TextProcessor(length, Padding(tokenizer.pad_id))
+        return Contract(
+            family="chinese-clip",
+            name=folder.resolve().name,
+            folder=folder,
+            processors={IMAGE: preprocess, TEXT: spec},
+            tokenizer_json=tokenizer.content,
+            components=embedding_ports(preprocess, spec, cast(int, config.projection_dim)),
+            head=contrastive_head(),
+            identity={
+                "text": [text.num_attention_heads, text.hidden_act, text.layer_norm_eps],
+                "vision": [vision.num_attention_heads, vision.hidden_act, vision.layer_norm_eps],
+            },
+            notes=notes + cut,
+        )
+
+    def parse(self, stored: dict[str, Any], folder: Path) -> ChineseCLIPConfig:
+        from transformers import ChineseCLIPConfig
+
+        path = folder / CONFIG_FILE
+        config = parse_config(ChineseCLIPConfig, stored, path, _FAMILY)
+        _, vision = _sections(config)
+        sizes = {
+            "vision_config.image_size": vision.image_size,
+            "vision_config.patch_size": vision.patch_size,
+            "projection_dim": config.projection_dim,
+        }
+        check_sizes(sizes, path)
+        if vision.num_channels != 3:
+            raise SourceError(
+                f"{path}: vision_config.num_channels is {quoted(vision.num_channels)}; pictures have 3"
+            )
+        return config
+
+    def build(self, config: PreTrainedConfig, folder: Path, initialised: bool = False) -> PreTrainedModel:
+        from transformers import ChineseCLIPModel
+
+        # eager: plain MatMul and Softmax, which both engines fuse themselves
+        return build_from(
+            ChineseCLIPModel, config, folder, _FAMILY, initialised=initialised, attention="eager"
+        )
+
+    def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
+        clip, ports = cast("ChineseCLIPModel", model), contract.components
+        image, text = ports[IMAGE_ENCODER], ports[TEXT_ENCODER]
+        layers = "num_hidden_layers"
+        return (
+            Component(
+                IMAGE_ENCODER,
+                ClipImageEncoder(cast("CLIPModel", clip), contract.preprocess),
+                image.inputs,
+                image.outputs,
+                (
+                    LayerStack(
+                        "vision_model.encoder.layers",
+                        ("vision_config", layers),
+                        clip.visual_projection.in_features,
+                    ),
+                ),
+            ),
+            Component(
+                TEXT_ENCODER,
+                ChineseClipTextEncoder(clip, contract.tokenizer.pad_id),
+                text.inputs,
+                text.outputs,
+                (
+                    LayerStack(
+                        "text_model.encoder.layer", ("text_config", layers), clip.text_projection.in_features
+                    ),
+                ),
+            ),
+        )
+
+    def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:
+        reshape_sections_(config, shapes)
+
+
+ARCHITECTURE = ChineseClipArchitecture()
+
+
+def _sections(config: ChineseCLIPConfig) -> tuple[ChineseCLIPTextConfig, ChineseCLIPVisionConfig]:
+    return (
+        cast("ChineseCLIPTextConfig", config.text_config),
+        cast("ChineseCLIPVisionConfig", config.vision_config),
+    )

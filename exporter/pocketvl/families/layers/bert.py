@@ -1,0 +1,36 @@
+"""What the forwards of BERT-like text encoders share.
+
+Source: Devlin et al., 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language
+Understanding", arXiv 1810.04805.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import nn
+
+from pocketvl.families.layers.plain import MASKED
+
+
+def embed_tokens(tables: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """The first layer's input, float [B, T, width].
+
+    Args:
+        tables: of words and positions, and of token types, where there are any, of which texts are the first.
+        ids: int [B, T].
+    """
+    words, positions = cast(nn.Module, tables.word_embeddings), cast(nn.Embedding, tables.position_embeddings)
+    kinds = getattr(tables, "token_type_embeddings", None)
+    hidden = words(ids) if kinds is None else words(ids) + kinds.weight[0]
+    hidden = cast(nn.Module, tables.LayerNorm)(hidden + positions.weight[: ids.shape[1]])
+    if tables.training:
+        hidden = cast(nn.Module, tables.dropout)(hidden)
+    found: torch.Tensor = hidden
+    return found
+
+
+def padding_mask(ids: torch.Tensor, pad_id: int) -> torch.Tensor:
+    """What is added to attention scores so that padding is not attended to, float32 [B, 1, 1, T]."""
+    return (ids == pad_id).to(torch.float32)[:, None, None, :] * MASKED

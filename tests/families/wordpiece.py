@@ -1,0 +1,48 @@
+"""A WordPiece tokenizer as BERT's, of English and Chinese, with the files that transformers reads it from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.models import WordPiece
+
+from tests.families.drawn import write_json
+
+PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+PAD_ID = 0
+_CORPUS = [
+    "a photo of a red circle left of a small blue square",
+    "a large striped green triangle above a dotted yellow star",
+    "a picture of two cats, a dog and one car on the street",
+    "what colour is the thing below the white cross?",
+    "一张红色圆形的照片，在蓝色小方块的左边",
+    "街上有两只猫、一只狗和一辆车",
+]
+
+
+def wordpiece_tokenizer(vocabulary: int) -> Tokenizer:
+    """[CLS] text [SEP], lower-cased, Chinese by the character."""
+    tokenizer = Tokenizer(WordPiece(unk_token=UNK, max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=[PAD, UNK, CLS, SEP, MASK], show_progress=False
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    ids = [(token, tokenizer.token_to_id(token)) for token in (CLS, SEP)]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{CLS} $A {SEP}", pair=f"{CLS} $A {SEP} $B:1 {SEP}:1", special_tokens=ids
+    )
+    return tokenizer
+
+
+def save_wordpiece(tokenizer: Tokenizer, folder: Path, length: int | None) -> None:
+    """tokenizer.json and tokenizer_config.json, for transformers' BertTokenizer."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "pad_token": PAD, "unk_token": UNK}
+    config |= {"cls_token": CLS, "sep_token": SEP, "mask_token": MASK}
+    if length is not None:
+        config["model_max_length"] = length
+    write_json(folder / "tokenizer_config.json", config)
