@@ -37,7 +37,7 @@ TEXTS = (
 )
 
 
-def spiece(*, byte_fallback: bool, kind: str = "unigram") -> bytes:
+def spiece(*, byte_fallback: bool, kind: str = "unigram", start: bool = False) -> bytes:
     """A small SentencePiece model."""
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -47,9 +47,9 @@ def spiece(*, byte_fallback: bool, kind: str = "unigram") -> bytes:
         model_type=kind,
         byte_fallback=byte_fallback,
         pad_id=-1,
-        bos_id=-1,
-        eos_id=1,
-        unk_id=2,
+        bos_id=1 if start else -1,
+        eos_id=2 if start else 1,
+        unk_id=0 if start else 2,
         hard_vocab_limit=False,
         minloglevel=2,
     )
@@ -103,6 +103,39 @@ def test_a_spiece_model_that_is_none_or_of_another_kind_is_one_line(tmp_path: Pa
             read_contract(folder)
         assert "\n" not in str(caught.value)
         assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "tokenizer_class", "shifted"),
+    [
+        ("sentencepiece.bpe.model", "XLMRobertaTokenizer", True),
+        ("sentencepiece.bpe.model", None, True),
+        ("spiece.model", "T5Tokenizer", False),
+    ],
+)
+def test_other_classes_give_the_ids_of_sentencepiece_too(
+    file: str, tokenizer_class: str | None, shifted: bool, tmp_path: Path
+) -> None:
+    model = spiece(byte_fallback=False, start=shifted)
+    (tmp_path / file).write_bytes(model)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    if tokenizer_class is not None:
+        config = {"tokenizer_class": tokenizer_class}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    found, processor = read_tokenizer(tmp_path), sentencepiece.SentencePieceProcessor(model_proto=model)
+    for text in TEXTS:
+        ids = processor.encode(text)
+        unknown = processor.unk_id()
+        # XLM-RoBERTa's ids are one higher, for fairseq had a padding token of its own
+        wanted = [0, *(3 if each == unknown else each + 1 for each in ids), 2] if shifted else [*ids, 1]
+        assert found.tokenizer.encode(text).ids == wanted, text
+
+
+def test_a_class_that_passes_over_the_spiece_model_is_told(tmp_path: Path) -> None:
+    folder = siglip(tmp_path / "siglip", spiece(byte_fallback=False))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GemmaTokenizer"}))
+    with pytest.raises(SourceError, match=r"GemmaTokenizer does not read spiece.model"):
+        read_contract(folder)
 
 
 def clip_files(folder: Path) -> Path:

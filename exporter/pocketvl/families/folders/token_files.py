@@ -50,6 +50,27 @@ def check_tokenizer_files(folder: Path) -> None:
     raise SourceError(f"{folder} has no tokenizer: {known} would be one{found}")
 
 
+def check_read(made: Tokenizer, folder: Path, name: str) -> None:
+    """Raise SourceError where a class passed over a SentencePiece model, which leaves a tokenizer of nothing.
+
+    Args:
+        made: what came out.
+        folder: of the model.
+        name: of the class.
+    """
+    for file in ("spiece.model", "sentencepiece.bpe.model"):
+        if not (folder / file).is_file():
+            continue
+        from sentencepiece import SentencePieceProcessor
+
+        pieces = SentencePieceProcessor(model_file=str(folder / file)).get_piece_size()
+        if made.get_vocab_size(with_added_tokens=True) < pieces:
+            raise SourceError(
+                f"{folder}: {name} does not read {file}; correct tokenizer_class in "
+                "tokenizer_config.json, or add a tokenizer.json"
+            )
+
+
 def as_fast(theirs: PreTrainedTokenizerBase, folder: Path) -> Tokenizer:
     """The `tokenizers` object of what transformers read from a folder.
 

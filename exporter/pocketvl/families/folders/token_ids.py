@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 
 from pocketvl.errors import SourceError
 from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES
-from pocketvl.families.folders.token_files import as_fast, default_class
+from pocketvl.families.folders.token_files import as_fast, check_read, default_class
 from pocketvl_runtime.errors import library_text, quoted, shortened
 from pocketvl_runtime.manifest import Canonical, Side
 from pocketvl_runtime.text import canonicalized
@@ -125,7 +125,9 @@ def make_tokenizer(folder: Path) -> Tokenizer:
             raise SourceError(
                 f"{folder}: transformers cannot read its tokenizer's files: {library_text(error, 200)}"
             ) from error
-        return as_fast(theirs, folder)
+        made = as_fast(theirs, folder)
+        check_read(made, folder, type(theirs).__name__)
+        return made
 
 
 def canonical_steps(theirs: PreTrainedTokenizerBase) -> tuple[Canonical, ...]:

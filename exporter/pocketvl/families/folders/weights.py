@@ -154,8 +154,15 @@ def _check_index(files: WeightFiles, tensors: Mapping[str, torch.Tensor]) -> Non
 
 
 def _read_file(path: Path, pickled: bool) -> dict[str, torch.Tensor]:
-    if pickled:
-        return _unpickled(path, "cpu")
+    return _unpickled(path, "cpu") if pickled else read_safetensors(path)
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read all tensors of one file into memory.
+
+    Raises:
+        SourceError: it is missing or broken.
+    """
     from safetensors.torch import load_file
 
     with _errors(path):
