@@ -122,6 +122,20 @@ def check_checkpoint(folder: Path) -> None:
     family_of(folder).check(folder)
 
 
+def parameter_counts(contract: Contract) -> dict[str, int]:
+    """How many parameters each component of a checkpoint has; its weights are not read.
+
+    Args:
+        contract: of the folder.
+
+    Raises:
+        SourceError: the folder has changed since, and describes no such model any more.
+    """
+    from pocketvl.families.checkpoint import parameter_counts
+
+    return parameter_counts(family_of(contract.folder).architecture(), contract)
+
+
 def uninitialised_component(contract: Contract, name: str) -> Component:
     """A component as its folder describes it, in eval mode, whose weights are yet to be loaded.
 

@@ -254,6 +254,21 @@ def check_checkpoint(architecture: Architecture, folder: Path) -> None:
     check_model(lambda: architecture.build(config, folder), weights, read_compression(folder), folder)
 
 
+def parameter_counts(architecture: Architecture, contract: Contract) -> dict[str, int]:
+    """How many parameters each component of a folder has, by a model that takes no memory.
+
+    Raises:
+        SourceError: the folder describes no such model.
+    """
+    folder = contract.folder
+    config = architecture.parse(read_json(folder / CONFIG_FILE), folder)
+    with torch.device("meta"):
+        model = architecture.build(config, folder)
+        reshape_(model, read_compression(folder), folder)
+        components = architecture.components(model, contract)
+    return {each.name: sum(value.numel() for value in each.module.parameters()) for each in components}
+
+
 def uninitialised(architecture: Architecture, contract: Contract, name: str) -> Component:
     """A component as its folder describes it, in eval mode, with weights that are yet to be loaded.
 

@@ -20,6 +20,7 @@ from pocketvl.pipelines.profiles import read_profiles
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.calibrating import NoteCalibration
 from pocketvl.pipelines.stages.components import check_source, this_machine
+from pocketvl.pipelines.stages.lowering import check_graph_sizes
 from pocketvl.pipelines.stages.measuring import MeasureLatency, RunReference, RunVariant
 from pocketvl.pipelines.stages.quantizing import RankLayers
 from pocketvl.pipelines.variants import (
@@ -307,6 +308,7 @@ def _samples(folder: Path) -> bytes:
 def _check_inputs(settings: ExportSettings) -> None:
     """Check the input folders once, before every stage of the plan would."""
     check_source(settings.source)
+    check_graph_sizes(settings.source)
     for folder in filter(None, (settings.calibration, settings.data, settings.train)):
         Dataset.open(folder)
 

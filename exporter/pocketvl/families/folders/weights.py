@@ -105,6 +105,24 @@ def check_weight_files(folder: Path) -> None:
             pass
 
 
+def most_parameters(folder: Path) -> int:
+    """How many numbers a folder's weights are at most, by headers alone; of pickles by their size in fp16.
+
+    Raises:
+        SourceError: no weights, or broken ones.
+    """
+    from safetensors import safe_open
+
+    files, total = weight_files(folder), 0
+    for name in files.names:
+        if files.pickled:
+            total += (folder / name).stat().st_size // 2
+            continue
+        with _errors(folder / name), safe_open(folder / name, framework="np") as file:
+            total += sum(math.prod(file.get_slice(each).get_shape()) for each in file.keys())  # noqa: SIM118
+    return total
+
+
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Read a folder's weights into memory.
 
