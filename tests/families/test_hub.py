@@ -19,6 +19,7 @@ from pocketvl import api
 from pocketvl.errors import SourceError
 from pocketvl.families.folders.hub import HubId, fetch, folder_name, parse_hub_id
 from pocketvl.stage.contents import Contents
+from pocketvl.tabletop.folder import write_tabletop
 from tests.families.hub import COMMIT, fill_cache, serving
 from tests.families.test_weights import pickled
 from tests.families.tiny import make_tiny_clip
@@ -183,3 +184,21 @@ def test_what_the_hub_has_not_is_one_line(
             with pytest.raises(SourceError, match=says) as caught:
                 fetch(wanted)
             assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_bundle_of_a_hub_id_has_the_repositorys_name(cache: Path, tmp_path: Path) -> None:
+    fill_cache(cache, ORG, pickled(make_tiny_clip(tmp_path / "plain")))
+    (tmp_path / "data").mkdir()
+    write_tabletop(tmp_path / "data", 21, 4, size=40)
+    result = api.export(
+        f"hf:{ORG}",
+        tmp_path / "out",
+        calibration=tmp_path / "data",
+        variants=("onnx-fp32",),
+        cache=tmp_path / "cache",
+        offline=True,
+    )
+    assert result.failures == ()
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["model"]["name"] == "tiny-clip"
+    assert any("pytorch_model.bin is a pickle" in note for note in result.report.notes)

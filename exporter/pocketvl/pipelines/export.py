@@ -13,6 +13,7 @@ from pocketvl.data.dataset import SAMPLES_FILE, Dataset
 from pocketvl.errors import RecipeError
 from pocketvl.families import family_named, family_of
 from pocketvl.families.base import Family
+from pocketvl.families.folders.hub import folder_name
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.pipelines.bundle import REPORT_FILES, is_bundle_of, profiles_in
 from pocketvl.pipelines.fallback import FallbackResult, Trial, fall_back_until_accepted, variant_run
@@ -355,7 +356,7 @@ class _Export:
     @property
     def base(self) -> MakeGoldenPack:
         source = self.settings.source
-        return MakeGoldenPack(source, self.settings.calibration, source.resolve().name)
+        return MakeGoldenPack(source, self.settings.calibration, folder_name(source))
 
     @property
     def data(self) -> Path:
