@@ -5,8 +5,9 @@
     result = api.export("checkpoints/tabletop-clip", "build/bundle", data="my-dataset")
     result.report.variants["tflite-int8"].metrics
 
-Every function takes paths as str or Path, keeps results of stages in `cache`, and tells `progress` of every
-stage; nothing is printed. Interrupted, the same call goes on where it was.
+Every function takes paths as str or Path, and checkpoints by their hub ids too ("hf:org/name"); it keeps
+results of stages in `cache`, and tells `progress` of every stage; nothing is printed. Interrupted, the same
+call goes on where it was.
 """
 
 from __future__ import annotations
@@ -52,32 +53,50 @@ def default_cache() -> Path:
         raise RecipeError("there is no home folder to keep a cache in: name one") from None
 
 
-def load_checkpoint(source: str | Path) -> Checkpoint:
+def fetch_checkpoint(source: str | Path, *, offline: bool = False, cache: str | Path | None = None) -> Path:
+    """The folder of a checkpoint, which is downloaded where it is named by its hub id.
+
+    Args:
+        source: a Hugging Face model folder, or "hf:org/name", or "hf:org/name@revision".
+        offline: take hub ids from huggingface_hub's cache alone, as with HF_HUB_OFFLINE=1.
+        cache: where results of stages are kept; by default `default_cache()`.
+
+    Raises:
+        SourceError: neither the hub nor the local cache has it.
+    """
+    from pocketvl.pipelines.source import checkpoint_folder
+
+    return checkpoint_folder(source, _cache(cache), offline)
+
+
+def load_checkpoint(source: str | Path, *, offline: bool = False) -> Checkpoint:
     """Open a checkpoint: its contract, transformers' own model, and its components as torch modules.
 
     Args:
-        source: the checkpoint folder.
+        source: the checkpoint, as `fetch_checkpoint` takes it.
+        offline: as there.
 
     Raises:
         SourceError: it is of no family that pocketvl knows, or broken.
     """
     from pocketvl.families import open_checkpoint
 
-    return open_checkpoint(Path(source))
+    return open_checkpoint(fetch_checkpoint(source, offline=offline))
 
 
-def inspect(source: str | Path) -> Inspection:
+def inspect(source: str | Path, *, offline: bool = False) -> Inspection:
     """Say what a checkpoint is made of, what it costs, and what can be done with it.
 
     Args:
-        source: the checkpoint folder.
+        source: the checkpoint, as `fetch_checkpoint` takes it.
+        offline: as there.
 
     Raises:
         SourceError: it is of no family that pocketvl knows, or broken.
     """
     from pocketvl.pipelines import inspection as pipeline
 
-    return pipeline.inspect(Path(source))
+    return pipeline.inspect(fetch_checkpoint(source, offline=offline))
 
 
 def export(
@@ -92,12 +111,13 @@ def export(
     gate: str | Mapping[str, float] = "",
     keep_failing: bool = False,
     cache: str | Path | None = None,
+    offline: bool = False,
     progress: StageProgress | None = None,
 ) -> ExportResult:
     """Turn a checkpoint into a verified bundle of ONNX and TFLite graphs.
 
     Args:
-        source: the checkpoint folder.
+        source: the checkpoint, as `fetch_checkpoint` takes it.
         out: the bundle's folder; replaced when the new one is whole.
         calibration: a dataset folder.
         data: a dataset folder for task metrics; without it parity alone is measured.
@@ -107,6 +127,7 @@ def export(
         gate: allowed losses in percentage points, {"match_hard": 0.5} or "match_hard=0.5".
         keep_failing: put variants that fail the gate in too, as experimental.
         cache: where results of stages are kept; by default `default_cache()`.
+        offline: as in `fetch_checkpoint`.
         progress: called with every event of a stage.
 
     Returns:
@@ -118,8 +139,9 @@ def export(
     from pocketvl.pipelines import export as pipeline
     from pocketvl.pipelines.variants import DEFAULT_VARIANTS
 
+    kept = _cache(cache)
     settings = pipeline.ExportSettings(
-        Path(source),
+        fetch_checkpoint(source, offline=offline, cache=kept),
         Path(out),
         Path(calibration),
         _optional(data),
@@ -129,7 +151,7 @@ def export(
         recipe,
         _optional(train),
     )
-    return pipeline.export(settings, _cache(cache), progress)
+    return pipeline.export(settings, kept, progress)
 
 
 def search(
@@ -149,13 +171,14 @@ def search(
     gate: str | Mapping[str, float] = "",
     keep_failing: bool = False,
     cache: str | Path | None = None,
+    offline: bool = False,
     progress: StageProgress | None = None,
     trial_progress: Progress | None = None,
 ) -> ExportResult:
     """Searches bits per layer under a budget, and exports what was found.
 
     Args:
-        source: the checkpoint folder.
+        source: the checkpoint, as `fetch_checkpoint` takes it.
         out: the bundle's folder; replaced when the new one is whole.
         budget: "size=1.2MB" or "latency_ms=8", of one variant's graphs.
         data: a dataset folder; one part of it chooses, the rest judges.
@@ -170,6 +193,7 @@ def search(
         gate: as in `export`.
         keep_failing: as in `export`.
         cache: as in `export`.
+        offline: as in `fetch_checkpoint`.
         progress: called with every event of a stage.
         trial_progress: called after every trial.
 
@@ -182,9 +206,9 @@ def search(
     from pocketvl.pipelines import search as pipeline
     from pocketvl_runtime.manifest import Engine
 
-    target = Path(out)
+    target, kept = Path(out), _cache(cache)
     request = pipeline.SearchRequest(
-        Path(source),
+        fetch_checkpoint(source, offline=offline, cache=kept),
         target,
         target.with_name(target.name + ".search") if work is None else Path(work),
         Path(calibration),
@@ -199,7 +223,7 @@ def search(
         _allowances(gate),
         keep_failing,
     )
-    return pipeline.search(request, _cache(cache), progress, trial_progress)
+    return pipeline.search(request, kept, progress, trial_progress)
 
 
 def compress(
@@ -209,16 +233,18 @@ def compress(
     recipe: str,
     data: str | Path,
     cache: str | Path | None = None,
+    offline: bool = False,
     progress: StageProgress | None = None,
 ) -> Compressed:
     """Make a checkpoint smaller: prune, factorise and distil it as a recipe says.
 
     Args:
-        source: the checkpoint folder; the teacher, too.
+        source: the checkpoint, as `fetch_checkpoint` takes it; the teacher, too.
         out: the smaller checkpoint's folder; replaced when the new one is whole.
         recipe: a shipped name ("gentle", "balanced", "tiny", "cross-modal"), or a .toml file.
         data: a dataset folder to learn from.
         cache: as in `export`.
+        offline: as in `fetch_checkpoint`.
         progress: called with every event of a stage.
 
     Returns:
@@ -229,24 +255,37 @@ def compress(
     """
     from pocketvl.pipelines import compress as pipeline
 
-    request = pipeline.CompressRequest(Path(source), recipe, Path(data), Path(out))
-    return pipeline.compress(request, _cache(cache), progress)
+    kept = _cache(cache)
+    request = pipeline.CompressRequest(
+        fetch_checkpoint(source, offline=offline, cache=kept), recipe, Path(data), Path(out)
+    )
+    return pipeline.compress(request, kept, progress)
 
 
-def forecast(source: str | Path, *, recipe: str, data: str | Path) -> Forecast:
+def forecast(
+    source: str | Path,
+    *,
+    recipe: str,
+    data: str | Path,
+    cache: str | Path | None = None,
+    offline: bool = False,
+) -> Forecast:
     """Say what `compress` would do, about how long that takes here, and how much memory.
 
     Args:
         source: as in `compress`.
         recipe: as in `compress`.
         data: as in `compress`.
+        cache: as in `export`.
+        offline: as in `fetch_checkpoint`.
 
     Raises:
         PocketVLError: the compression could not run.
     """
     from pocketvl.pipelines import forecast as pipeline
 
-    return pipeline.forecast(Path(source), recipe, Path(data))
+    folder = fetch_checkpoint(source, offline=offline, cache=_cache(cache))
+    return pipeline.forecast(folder, recipe, Path(data))
 
 
 def verify(
@@ -255,15 +294,17 @@ def verify(
     data: str | Path,
     *,
     gate: str | Mapping[str, float] = "",
+    offline: bool = False,
     progress: StageProgress | None = None,
 ) -> Report:
     """Measure a bundle against its checkpoint again, and write its reports.
 
     Args:
         bundle: the bundle's folder; report.json and report.html in it are replaced.
-        source: the checkpoint that it was exported from.
+        source: the checkpoint that it was exported from, as `fetch_checkpoint` takes it.
         data: a dataset folder that neither training nor calibration saw.
         gate: as in `export`.
+        offline: as in `fetch_checkpoint`.
         progress: called with every event of a stage.
 
     Returns:
@@ -275,7 +316,8 @@ def verify(
     """
     from pocketvl.pipelines import export as pipeline
 
-    return pipeline.verify(Path(bundle), Path(source), Path(data), _allowances(gate), progress)
+    folder = fetch_checkpoint(source, offline=offline)
+    return pipeline.verify(Path(bundle), folder, Path(data), _allowances(gate), progress)
 
 
 def profile(

@@ -64,6 +64,11 @@ _gate = click.option(
 )
 
 
+_offline = click.option(
+    "--offline",
+    is_flag=True,
+    help="Take hf:ORG/NAME from the local cache alone, as with HF_HUB_OFFLINE=1.",
+)
 _calibration = click.option(
     "--calibration",
     type=_folder,
@@ -116,6 +121,7 @@ def cli(context: click.Context) -> None:
 @_gate
 @_keep_failing
 @_cache
+@_offline
 @_json
 def export(
     source: Path,
@@ -128,6 +134,7 @@ def export(
     gate: str,
     keep_failing: bool,
     cache: Path,
+    offline: bool,
     as_json: bool,
 ) -> None:
     """Turn the checkpoint SOURCE into a verified bundle of ONNX and TFLite graphs."""
@@ -145,6 +152,7 @@ def export(
             gate=gate,
             keep_failing=keep_failing,
             cache=cache,
+            offline=offline,
             progress=progress,
         )
     _print_result(result, as_json, keep_failing)
@@ -192,6 +200,7 @@ def export(
 @_gate
 @_keep_failing
 @_cache
+@_offline
 @_json
 def search(
     source: Path,
@@ -209,6 +218,7 @@ def search(
     gate: str,
     keep_failing: bool,
     cache: Path,
+    offline: bool,
     as_json: bool,
 ) -> None:
     """Search bits per layer of SOURCE under a budget, and export what was found.
@@ -234,6 +244,7 @@ def search(
             gate=gate,
             keep_failing=keep_failing,
             cache=cache,
+            offline=offline,
             progress=progress,
             trial_progress=trial_lines,
         )
@@ -268,9 +279,17 @@ def _bits(text: str) -> tuple[int, ...]:
     help="Only say what would be done, how long it takes here, and how much memory.",
 )
 @_cache
+@_offline
 @_json
 def compress(
-    source: Path, recipe: str, data: Path, out: Path | None, dry_run: bool, cache: Path, as_json: bool
+    source: Path,
+    recipe: str,
+    data: Path,
+    out: Path | None,
+    dry_run: bool,
+    cache: Path,
+    offline: bool,
+    as_json: bool,
 ) -> None:
     """Make the checkpoint SOURCE smaller: prune, factorise and distil it as a recipe says.
 
@@ -280,7 +299,7 @@ def compress(
     from pocketvl.console import print_forecast, stage_lines
 
     if dry_run:
-        found = api.forecast(source, recipe=recipe, data=data)
+        found = api.forecast(source, recipe=recipe, data=data, cache=cache, offline=offline)
         if as_json:
             click.echo(json.dumps(found.to_json()))
         else:
@@ -289,7 +308,9 @@ def compress(
     if out is None:
         raise click.UsageError("Missing option '-o' / '--out'; --dry-run needs none.")
     with stage_lines() as progress:
-        result = api.compress(source, out, recipe=recipe, data=data, cache=cache, progress=progress)
+        result = api.compress(
+            source, out, recipe=recipe, data=data, cache=cache, offline=offline, progress=progress
+        )
     if not is_first():
         return
     if as_json:
@@ -307,10 +328,11 @@ def compress(
 
 @cli.command()
 @click.argument("source", type=_folder)
+@_offline
 @_json
-def inspect(source: Path, as_json: bool) -> None:
+def inspect(source: Path, offline: bool, as_json: bool) -> None:
     """Show the components of the checkpoint SOURCE, their ports and costs, and what can be done with it."""
-    found = api.inspect(source)
+    found = api.inspect(source, offline=offline)
     if as_json:
         click.echo(json.dumps(found.to_json(), ensure_ascii=False))
         return
@@ -351,15 +373,16 @@ def _cost_line(cost: Cost) -> str:
     "--data", required=True, type=_folder, help="Dataset folder that neither training nor calibration saw."
 )
 @_gate
+@_offline
 @_json
-def verify(bundle: Path, source: Path, data: Path, gate: str, as_json: bool) -> None:
+def verify(bundle: Path, source: Path, data: Path, gate: str, offline: bool, as_json: bool) -> None:
     """Measure BUNDLE against its checkpoint again; fails where a variant lost more than it may."""
     from pocketvl.console import stage_lines
     from pocketvl.errors import GateError
 
     with stage_lines() as progress, tempfile.TemporaryDirectory(prefix="pocketvl-verify-") as scratch:
         _keep_caches_in(Path(scratch))
-        report = api.verify(bundle, source, data, gate=gate, progress=progress)
+        report = api.verify(bundle, source, data, gate=gate, offline=offline, progress=progress)
     _print_report(report, as_json)
     if not as_json:
         click.echo(f"report: {bundle / 'report.html'}")
@@ -388,8 +411,9 @@ def train(recipe: str, out: Path, work: Path | None, start: Path | None) -> None
     from pocketvl.console import bar
     from pocketvl.tabletop import train as pipeline
 
+    folder = None if start is None else api.fetch_checkpoint(start)
     with bar() as progress:
-        pipeline.train(recipe, out, work or out.with_name(out.name + ".work"), progress, start)
+        pipeline.train(recipe, out, work or out.with_name(out.name + ".work"), progress, folder)
     if is_first():
         click.echo(str(out))
 
@@ -465,5 +489,6 @@ def main() -> None:
     # torchao, which transformers imports, warns here of something that concerns neither us nor the user
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", BackendWarning)  # reports say the same, where it belongs
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # checkpoints are folders: nothing is asked of the hub
+    if "HF_HUB_OFFLINE" not in os.environ:  # nothing but `api.fetch_checkpoint` asks the hub for anything
+        os.environ.update({"HF_HUB_OFFLINE": "1", "POCKETVL_FETCHES": "1"})
     run_command(cli, "pocketvl")

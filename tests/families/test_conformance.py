@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from pocketvl import api
 from pocketvl.compress.costs import costs_of
 from pocketvl.compress.distil import train_student
+from pocketvl.compress.methods.trim_vocabulary import TrimVocabulary
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitialised_component
-from pocketvl.families.base import Component, Contract
+from pocketvl.families.base import Component, Contract, example_inputs
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.component_shape import ComponentShape
 from pocketvl.lower.backends import backend_of
@@ -345,10 +346,38 @@ SAVES = ("prune", "prune-filters", "prune-cross-modal", "drop-layers", "low-rank
 
 
 def test_every_method_is_tried() -> None:
-    assert set(METHOD_SETTINGS) == set(METHODS)
+    assert {*METHOD_SETTINGS, TrimVocabulary.kind} == set(METHODS)
 
 
-@pytest.mark.parametrize("kind", METHODS)
+def test_a_trimmed_vocabulary_changes_no_answer_to_its_texts(tried: Tried, tmp_path: Path) -> None:
+    texts = ("a photo of a red circle", "two cats and one dog", "a red dog", "one photo")
+    before, after = open_checkpoint(tried.folder), open_checkpoint(tried.folder)
+    TrimVocabulary().apply(after, MethodInputs(tried.training, tried.folder, texts=texts))
+    after.save(tmp_path / "trimmed")
+    again = open_checkpoint(tmp_path / "trimmed")
+    assert sum(each.numel() for each in again.model.parameters()) < sum(
+        each.numel() for each in before.model.parameters()
+    )
+    for name, component in before.components.items():
+        wanted, found = (
+            run_torch(each.component(name), _read(each, component, texts)) for each in (before, again)
+        )
+        np.testing.assert_allclose(found, wanted, atol=_STORED[before.dtype])
+
+
+def _read(checkpoint: Checkpoint, component: Component, texts: Sequence[str]) -> Inputs:
+    """What a component is shown of texts, and of pictures without anything on them."""
+    tokenizer = Tokenizer(checkpoint.tokenizer_json, checkpoint.tokenizer)
+    encoded = tokenizer.encode(list(texts))
+    shown = {PortKind.TOKEN_IDS: encoded.ids, PortKind.ATTENTION_MASK: encoded.mask}
+    empty = zip(component.inputs, example_inputs(component), strict=True)
+    return {
+        port.name: shown[port.kind] if port.kind in shown else values.numpy().repeat(len(texts), 0)
+        for port, values in empty
+    }
+
+
+@pytest.mark.parametrize("kind", METHOD_SETTINGS)
 def test_a_method_either_works_on_a_component_or_says_why_not(
     tried: Tried, kind: str, tmp_path: Path
 ) -> None:

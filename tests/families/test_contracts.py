@@ -14,7 +14,7 @@ from torch import nn
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import FAMILIES, family_of, open_checkpoint, read_contract, uninitialised_component
 from pocketvl.families.base import example_inputs
-from pocketvl.families.folders.hf import read_scalar
+from pocketvl.families.folders.weights import read_scalar
 from pocketvl.network.heads import ContrastiveHead, LabelHead, StoredScalar
 from pocketvl.network.ports import PortKind
 from tests.families.cases import CASES

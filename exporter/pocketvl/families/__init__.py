@@ -67,18 +67,24 @@ def family_of(folder: Path) -> Family:
     Raises:
         SourceError: it is no such folder, or of no family that pocketvl knows.
     """
-    from pocketvl.families.folders.hf import read_json
+    from pocketvl.families.folders.hf import custom_code, read_json
 
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise SourceError(f"{folder} {what}; give the path of a Hugging Face model folder")
-    model_type = read_json(folder / "config.json").get("model_type")
+        raise SourceError(
+            f"{folder} {what}; give the path of a Hugging Face model folder, or hf:ORG/NAME[@REVISION]"
+        )
+    stored = read_json(folder / "config.json")
+    model_type = stored.get("model_type")
     for family in FAMILIES:
         if model_type in family.model_types:
             return family
     known = ", ".join(sorted(name for family in FAMILIES for name in family.model_types))
+    code = custom_code(stored)
+    own = "" if code is None else f"; it needs code of its own ({code}), which is never run"
     raise SourceError(
-        f"{folder / 'config.json'}: model_type {quoted(model_type)} is not known (known: {known})"
+        f"{folder / 'config.json'}: model_type {quoted(model_type)} is not known (known: {known}){own}; "
+        'a family is one file: see "A model family" in CONTRIBUTING.md'
     )
 
 
@@ -119,6 +125,29 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         SourceError: the folder or one of its files is missing, broken or does not fit the others.
     """
     return family_of(folder).open(folder)
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Compare a folder's tensors, by their names and shapes, with its config.json; takes a second.
+
+    Raises:
+        SourceError: the folder or one of its files is missing, broken or does not fit the others.
+    """
+    family_of(folder).check(folder)
+
+
+def parameter_counts(contract: Contract) -> dict[str, int]:
+    """How many parameters each component of a checkpoint has; its weights are not read.
+
+    Args:
+        contract: of the folder.
+
+    Raises:
+        SourceError: the folder has changed since, and describes no such model any more.
+    """
+    from pocketvl.families.checkpoint import parameter_counts
+
+    return parameter_counts(family_of(contract.folder).architecture(), contract)
 
 
 def uninitialised_component(contract: Contract, name: str) -> Component:

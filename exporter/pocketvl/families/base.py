@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -250,7 +250,12 @@ class Family:
         Raises:
             SourceError: something in the folder is missing, broken, or does not fit the rest.
         """
-        return self.architecture().contract(folder)
+        from pocketvl.families.folders.hf import custom_code_notes
+        from pocketvl.families.folders.hub import folder_name
+
+        found = self.architecture().contract(folder)
+        notes = (*found.notes, *custom_code_notes(folder))
+        return replace(found, name=folder_name(folder), notes=notes)
 
     def open(self, folder: Path) -> Checkpoint:
         """Open a folder; its weights are read once.
@@ -260,4 +265,14 @@ class Family:
         """
         from pocketvl.families.checkpoint import open_checkpoint
 
-        return open_checkpoint(self.architecture(), folder)
+        return open_checkpoint(self.architecture(), self.contract(folder))
+
+    def check(self, folder: Path) -> None:
+        """Compare the names and shapes of a folder's tensors with the model of its config.json.
+
+        Raises:
+            SourceError: something is missing, broken, or does not fit the rest.
+        """
+        from pocketvl.families.checkpoint import check_checkpoint
+
+        check_checkpoint(self.architecture(), folder)

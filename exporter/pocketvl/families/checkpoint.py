@@ -19,9 +19,16 @@ from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families.base import TEXT, Architecture, Component, Contract, LayerStack
 from pocketvl.families.component_shape import ComponentShape
 from pocketvl.families.folders.files import CONFIG_FILE, IMAGE_FILES, PROCESSOR_FILES
-from pocketvl.families.folders.hf import read_json, read_weights, scalar_value
-from pocketvl.families.folders.models import check_layers, load_model
+from pocketvl.families.folders.hf import read_json
+from pocketvl.families.folders.models import check_layers, check_model, load_model
 from pocketvl.families.folders.trimmed import trim_config_, write_tokenizer
+from pocketvl.families.folders.weights import (
+    describe_weights,
+    read_weights,
+    scalar_value,
+    weight_files,
+    weight_notes,
+)
 from pocketvl.families.layers.compression import compression_of, read_compression, reshape_
 from pocketvl.network.heads import ContrastiveHead, FixedScalar, Scalar, StoredScalar, stored_scalars
 from pocketvl.network.ports import PortKind
@@ -253,23 +260,56 @@ class Checkpoint:
         return int(sizes[0]) if sizes else 0
 
 
-def open_checkpoint(architecture: Architecture, folder: Path) -> Checkpoint:
+def open_checkpoint(architecture: Architecture, contract: Contract) -> Checkpoint:
     """Open a folder of a family; its weights are read once.
+
+    Args:
+        architecture: of the family.
+        contract: of the folder.
 
     Raises:
         SourceError: something in the folder is missing, broken, or does not fit the rest.
     """
-    contract = architecture.contract(folder)
+    folder = contract.folder
     stored = read_json(folder / CONFIG_FILE)
     config, weights = architecture.parse(stored, folder), read_weights(folder)
     architecture.unpack_(weights, config)
     check_layers(config, len(weights), folder / CONFIG_FILE)
     model = load_model(lambda: architecture.build(config, folder), weights, read_compression(folder), folder)
     dtype = Counter(tensor.dtype for tensor in weights.values()).most_common(1)[0][0]
-    opened = Checkpoint(architecture, contract, model, stored, dtype)
+    notes = (*contract.notes, *weight_notes(weight_files(folder), dtype))
+    opened = Checkpoint(architecture, replace(contract, notes=notes), model, stored, dtype)
     for scalar in stored_scalars(contract.head):
         opened.scalar(scalar)  # says what is wrong with it
     return opened
+
+
+def check_checkpoint(architecture: Architecture, folder: Path) -> None:
+    """Compare the names and shapes of a folder's tensors with the model of its config.json; reads no values.
+
+    Raises:
+        SourceError: something is missing, broken, or does not fit the rest.
+    """
+    config = architecture.parse(read_json(folder / CONFIG_FILE), folder)
+    weights = describe_weights(folder)
+    architecture.unpack_(weights, config)
+    check_layers(config, len(weights), folder / CONFIG_FILE)
+    check_model(lambda: architecture.build(config, folder), weights, read_compression(folder), folder)
+
+
+def parameter_counts(architecture: Architecture, contract: Contract) -> dict[str, int]:
+    """How many parameters each component of a folder has, by a model that takes no memory.
+
+    Raises:
+        SourceError: the folder describes no such model.
+    """
+    folder = contract.folder
+    config = architecture.parse(read_json(folder / CONFIG_FILE), folder)
+    with torch.device("meta"):
+        model = architecture.build(config, folder)
+        reshape_(model, read_compression(folder), folder)
+        components = architecture.components(model, contract)
+    return {each.name: sum(value.numel() for value in each.module.parameters()) for each in components}
 
 
 def uninitialised(architecture: Architecture, contract: Contract, name: str) -> Component:

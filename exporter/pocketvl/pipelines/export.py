@@ -13,6 +13,7 @@ from pocketvl.data.dataset import SAMPLES_FILE, Dataset
 from pocketvl.errors import RecipeError
 from pocketvl.families import family_named, family_of
 from pocketvl.families.base import Family
+from pocketvl.families.folders.hub import folder_name
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.pipelines.bundle import REPORT_FILES, is_bundle_of, profiles_in
 from pocketvl.pipelines.fallback import FallbackResult, Trial, fall_back_until_accepted, variant_run
@@ -20,6 +21,7 @@ from pocketvl.pipelines.profiles import read_profiles
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.calibrating import NoteCalibration
 from pocketvl.pipelines.stages.components import check_source, this_machine
+from pocketvl.pipelines.stages.lowering import check_graph_sizes
 from pocketvl.pipelines.stages.measuring import MeasureLatency, RunReference, RunVariant
 from pocketvl.pipelines.stages.quantizing import RankLayers
 from pocketvl.pipelines.variants import (
@@ -306,6 +308,7 @@ def _samples(folder: Path) -> bytes:
 def _check_inputs(settings: ExportSettings) -> None:
     """Check the input folders once, before every stage of the plan would."""
     check_source(settings.source)
+    check_graph_sizes(settings.source)
     for folder in filter(None, (settings.calibration, settings.data, settings.train)):
         Dataset.open(folder)
 
@@ -352,7 +355,7 @@ class _Export:
     @property
     def base(self) -> MakeGoldenPack:
         source = self.settings.source
-        return MakeGoldenPack(source, self.settings.calibration, source.resolve().name)
+        return MakeGoldenPack(source, self.settings.calibration, folder_name(source))
 
     @property
     def data(self) -> Path:

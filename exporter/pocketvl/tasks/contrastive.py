@@ -50,7 +50,7 @@ class ContrastiveTask(Task):
     @classmethod
     def of(cls, contract: Contract, opened: Checkpoint | None = None) -> Self:
         """The task of a model with a contrastive head; see `task_of`."""
-        from pocketvl.families.folders.hf import read_scalar
+        from pocketvl.families.folders.weights import read_scalar
 
         head = contract.contrastive_head
         scale, bias = (

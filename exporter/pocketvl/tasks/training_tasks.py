@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pocketvl.errors import RecipeError
 from pocketvl.families.base import Contract
-from pocketvl.families.folders.hf import read_scalar
+from pocketvl.families.folders.weights import read_scalar
 from pocketvl.network.heads import ContrastiveHead
 from pocketvl.tasks.contrastive_training import ContrastiveTraining
 from pocketvl.tasks.labels_training import LabelTraining

@@ -20,6 +20,7 @@ PROCESSOR_FILES = (
     "merges.txt",
     "vocab.txt",
     "spiece.model",
+    "sentencepiece.bpe.model",
 )
 """How pictures become pixels, and texts ids."""
 
@@ -37,5 +38,6 @@ def description_files(folder: Path) -> dict[str, Path]:
 
 def checkpoint_files(folder: Path) -> dict[str, Path]:
     """`description_files` and the weights."""
-    weights = (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json"))
+    patterns = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "*.bin.index.json")
+    weights = (path for pattern in patterns for path in folder.glob(pattern))
     return {**description_files(folder), **{path.name: path for path in sorted(weights)}}

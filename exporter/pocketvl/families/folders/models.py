@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -12,9 +12,8 @@ from torch import nn
 
 from pocketvl.errors import SourceError
 from pocketvl.families.folders.files import COMPRESSION_FILE
-from pocketvl.families.folders.hf import check_weights, load_weights_
 from pocketvl.families.layers.compression import Compression, reshape_
-from pocketvl_runtime.errors import library_text, quoted
+from pocketvl_runtime.errors import library_text, quoted, shortened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -24,6 +23,7 @@ PretrainedT = TypeVar("PretrainedT", bound="PreTrainedModel")
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 _MOST_LABELS = 100_000
+_MOST_NAMED = 3  # tensors in a message
 
 
 def parse_config(kind: type[ConfigT], stored: dict[str, Any], path: Path, family: str) -> ConfigT:
@@ -92,6 +92,24 @@ def build_from(
     return cast(PretrainedT, model)
 
 
+def check_model(
+    build: Callable[[], ModelT], weights: Mapping[str, torch.Tensor], compression: Compression, folder: Path
+) -> None:
+    """Compare weights, which may be on the meta device, with a model that takes no memory; see `load_model`.
+
+    Raises:
+        SourceError: weights or compression.json are broken, or do not fit the model.
+    """
+    with torch.device("meta"):
+        model = build()
+        try:
+            reshape_(model, compression, folder)
+        except RuntimeError as error:  # more numbers than 64 bits count
+            reason = library_text(error, 300)
+            raise SourceError(f"{folder / COMPRESSION_FILE}: {reason}") from error
+    check_weights(model, weights, folder)
+
+
 def load_model(
     build: Callable[[], ModelT], weights: Mapping[str, torch.Tensor], compression: Compression, folder: Path
 ) -> ModelT:
@@ -109,19 +127,78 @@ def load_model(
     Raises:
         SourceError: weights or compression.json are broken, or do not fit the model.
     """
-    with torch.device("meta"):
-        model = build()
-        try:
-            reshape_(model, compression, folder)
-        except RuntimeError as error:  # more numbers than 64 bits count
-            reason = library_text(error, 300)
-            raise SourceError(f"{folder / COMPRESSION_FILE}: {reason}") from error
-    check_weights(model, weights, folder)
+    check_model(build, weights, compression, folder)
     model = build()
     reshape_(model, compression, folder)
     load_weights_(model, weights, folder)
     model.train(False)
     return model
+
+
+def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], where: Path) -> None:
+    """Compare the names and shapes of `weights` with a model's.
+
+    Args:
+        model: on any device, meta too.
+        weights: tensors by parameter name, on any device; those that `model` has no parameter for must be
+            none but the position indices that old versions of transformers stored.
+        where: the folder, for messages.
+
+    Raises:
+        SourceError: tensors are missing, too many or of the wrong shape.
+    """
+    wanted, given = model.state_dict(), _parameters(weights)
+    problems = [
+        f"{problem} {_named(names)}"
+        for problem, names in (
+            ("lack", sorted(set(wanted) - set(given))),
+            ("hold unknown", sorted(set(given) - set(wanted))),
+        )
+        if names
+    ]
+    if problems:
+        raise SourceError(
+            f"{where}: the weights {' and '.join(problems)}; config.json describes another model"
+        )
+    wrong = [name for name, tensor in given.items() if tensor.shape != wanted[name].shape]
+    if wrong:
+        shapes = [
+            f"{shortened(name, 100)} is {list(given[name].shape)}, config.json asks for "
+            f"{list(wanted[name].shape)}"
+            for name in wrong[:_MOST_NAMED]
+        ]
+        raise SourceError(f"{where}: {'; '.join(shapes)}{_more(len(wrong))}")
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(shortened(name, 100) for name in names[:_MOST_NAMED]) + _more(len(names))
+
+
+def _more(count: int) -> str:
+    return f" and {count - _MOST_NAMED} more" if count > _MOST_NAMED else ""
+
+
+def load_weights_(model: nn.Module, weights: Mapping[str, torch.Tensor], where: Path) -> None:
+    """Copy `weights` into `model`, which keeps its own dtype (fp16 files load into fp32 models).
+
+    Args:
+        model: its parameters are overwritten in place.
+        weights: as `check_weights` takes them.
+        where: the folder, for messages.
+
+    Raises:
+        SourceError: a tensor is missing, too many, of the wrong shape, or holds NaN or infinity.
+    """
+    check_weights(model, weights, where)
+    given = _parameters(weights)
+    for name, tensor in given.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise SourceError(f"{where}: {name} ({tensor.dtype}) holds values that are not finite floats")
+    model.load_state_dict(given)
+
+
+def _parameters(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in weights.items() if not name.endswith("position_ids")}
 
 
 def check_layers(config: PreTrainedConfig, tensors: int, path: Path) -> None:

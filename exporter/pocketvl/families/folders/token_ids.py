@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 
 from pocketvl.errors import SourceError
 from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES
+from pocketvl.families.folders.token_files import as_fast, check_read, default_class
 from pocketvl_runtime.errors import library_text, quoted, shortened
 from pocketvl_runtime.manifest import Canonical, Side
 from pocketvl_runtime.text import canonicalized
@@ -110,6 +111,25 @@ def check_ids(folder: Path, ours: Tokenizer, follows: bool = False) -> Transform
     return made
 
 
+def make_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that transformers makes of a folder that has no tokenizer.json.
+
+    Raises:
+        SourceError: transformers cannot read the folder's files.
+    """
+    with TemporaryDirectory() as name:
+        _copy_small_files(folder, Path(name))
+        try:
+            theirs = _read(Path(name))
+        except Exception as error:  # a damaged file fails wherever it first hurts
+            raise SourceError(
+                f"{folder}: transformers cannot read its tokenizer's files: {library_text(error, 200)}"
+            ) from error
+        made = as_fast(theirs, folder)
+        check_read(made, folder, type(theirs).__name__)
+        return made
+
+
 def canonical_steps(theirs: PreTrainedTokenizerBase) -> tuple[Canonical, ...]:
     """What a tokenizer in Python does to texts before it asks SentencePiece."""
     from transformers import SiglipTokenizer
@@ -125,7 +145,8 @@ def _copy_small_files(folder: Path, copy: Path) -> None:
 
     A folder without tokenizer_config.json is one whose tokenizer.json says everything, of whatever class.
     """
-    (copy / _CONFIG).write_text(json.dumps({_CLASS: _PLAIN_CLASS}), encoding="utf-8")
+    chosen = default_class(folder) or _PLAIN_CLASS
+    (copy / _CONFIG).write_text(json.dumps({_CLASS: chosen}), encoding="utf-8")
     for name in (CONFIG_FILE, *PROCESSOR_FILES):
         if (folder / name).is_file():
             (copy / name).write_bytes((folder / name).read_bytes().removeprefix(codecs.BOM_UTF8))

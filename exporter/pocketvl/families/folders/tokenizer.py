@@ -1,4 +1,4 @@
-"""Reading tokenizer.json, and what tokenizer_config.json says beside it."""
+"""Reading tokenizer.json, or the files that one is made of, and what tokenizer_config.json says beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from pocketvl.errors import SourceError
 from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES
 from pocketvl.families.folders.hf import read_json
-from pocketvl.families.folders.token_ids import check_ids
+from pocketvl.families.folders.token_files import TOKENIZER_FILE, check_tokenizer_files
+from pocketvl.families.folders.token_ids import check_ids, make_tokenizer
 from pocketvl_runtime.errors import quoted, shortened
 from pocketvl_runtime.manifest import MAX_TOKENIZER_BYTES, Canonical, Side
 
@@ -29,7 +30,7 @@ class TokenizerFile:
 
     Attributes:
         content: tokenizer.json, byte for byte, but for a byte order mark, and without white space where that
-            is more than devices read; or what transformers makes of it.
+            is more than devices read; or what transformers makes of it, or of a folder's other files.
         tokenizer: the same, opened, without truncation and padding.
         limit: the longest text in tokens, special ones included; None if nothing is said.
         eos_id: the id that ends every text.
@@ -53,7 +54,7 @@ class TokenizerFile:
 
 
 def read_tokenizer(folder: Path, follows_transformers: bool = False) -> TokenizerFile:
-    """Read tokenizer.json and, where it exists, tokenizer_config.json.
+    """Read tokenizer.json, or what it can be made of, and, where it exists, tokenizer_config.json.
 
     Args:
         folder: a Hugging Face model folder.
@@ -82,13 +83,14 @@ def _digest(folder: Path) -> str:
 
 
 def _read(folder: Path, follows_transformers: bool) -> TokenizerFile:
-    path = folder / "tokenizer.json"
-    if not path.exists() and (folder / "spiece.model").exists():
-        raise SourceError(
-            f"{folder} has a spiece.model and no tokenizer.json, which devices read; add one of its tokens"
-        )
-    stored = read_json(path)
-    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    check_tokenizer_files(folder)
+    path = folder / TOKENIZER_FILE
+    if path.exists():
+        stored = read_json(path)
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    else:
+        content = make_tokenizer(folder).to_str().encode("utf-8")
+        stored = json.loads(content)
     try:
         tokenizer = Tokenizer.from_str(content.decode("utf-8"))
     except Exception as error:  # tokenizers raises bare Exception

@@ -16,6 +16,7 @@ from pocketvl.errors import SourceError
 from pocketvl.families import family_of
 from pocketvl.families.base import Component, example_inputs
 from pocketvl.families.folders.files import description_files
+from pocketvl.families.folders.weights import check_weight_files
 from pocketvl.families.layers.segments import Segments
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks import task_class
@@ -40,9 +41,11 @@ _Made = TypeVar("_Made")
 
 
 def check_source(folder: Path) -> None:
-    """Raise SourceError where a folder cannot be a checkpoint."""
-    if not (folder / "config.json").is_file():
+    """Raise SourceError where a folder is of no known family, or its weights are missing or cut short."""
+    if folder.is_dir() and not (folder / "config.json").is_file():
         raise SourceError(f"{folder} is not a Hugging Face model folder: it has no config.json")
+    family_of(folder)
+    check_weight_files(folder)
 
 
 def this_machine() -> Mapping[str, str]:
@@ -66,8 +69,9 @@ class CalibrationFeeds(Stage):
         task_class(family_of(source["source"]).head).check_calibration(Dataset.open(source["calibration"]))
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families import read_contract
+        from pocketvl.families import check_checkpoint, read_contract
 
+        check_checkpoint(source["source"])  # now, not after minutes of preprocessing
         contract = read_contract(source["source"])
         dataset = Dataset.open(source["calibration"])
         encoder = Encoder.of_contract(contract)

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from pocketvl.errors import SourceError
+from pocketvl.families import parameter_counts, read_contract
 from pocketvl.families.base import example_inputs
 from pocketvl.families.folders.files import description_files
+from pocketvl.families.folders.weights import most_parameters
 from pocketvl.lower.backends import TOOLS, backend_of
 from pocketvl.pipelines.stages.calibrating import EqualizeComponent
 from pocketvl.pipelines.stages.components import (
@@ -23,6 +26,30 @@ from pocketvl.stage import Inputs, Stage
 from pocketvl_runtime.manifest import Engine, Precision
 
 _LARGE = 64 << 20  # bytes of weights from which lowering takes longer than another process to start
+
+
+MOST_BYTES = (1 << 31) - (1 << 20)
+"""Of a component's weights in fp32, which every graph is first written with: what a protobuf and a flatbuffer
+hold, 2 GiB, without room for what is not weights."""
+
+
+def check_graph_sizes(folder: Path, most_bytes: int | None = None) -> None:
+    """Raise SourceError where a component is too large for a graph file; takes seconds, before any work.
+
+    Args:
+        folder: the checkpoint.
+        most_bytes: of a component's weights in fp32; None for `MOST_BYTES`.
+    """
+    most_bytes = MOST_BYTES if most_bytes is None else most_bytes
+    if most_parameters(folder) * 4 <= most_bytes:
+        return  # as almost always, and told without torch
+    for name, count in parameter_counts(read_contract(folder)).items():
+        if count * 4 > most_bytes:
+            raise SourceError(
+                f"{folder}: the {name} has {count:,} parameters, {count * 4 / 2**30:.2f} GiB in fp32, and a "
+                f"TFLite or ONNX file holds {most_bytes / 2**30:.2f} GiB; make it smaller first (pocketvl "
+                "compress, with drop-layers, prune or low-rank), or take a smaller model of its kind"
+            )
 
 
 @dataclass(frozen=True)
