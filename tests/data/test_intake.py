@@ -236,6 +236,6 @@ def test_the_command_tells_what_it_did(tmp_path: Path) -> None:
 def test_photos_alone_calibrate_no_text_encoder(tmp_path: Path) -> None:
     source = animals(tmp_path / "in", 3)
     result = CliRunner().invoke(cli, ["data", "import", "photos", str(source), "-o", str(tmp_path / "out")])
-    assert "a text encoder is calibrated with texts" in result.stderr
+    assert "a model that reads texts is calibrated with both" in result.stderr
     with pytest.raises(DataError, match="the text tower is calibrated with captions or labels"):
         ContrastiveTask.check_calibration(Dataset.open(tmp_path / "out"))

@@ -246,7 +246,7 @@ def test_a_variant_that_lost_too_much_is_left_out_and_named(exported: Exported, 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["export", "nowhere", "-o", "out"], "config.json"),
+        (["export", "nowhere", "-o", "out"], "nowhere does not exist; give"),
         (["export", "{checkpoint}", "-o", "{data}", "--calibration", "{calibration}"], "would lose"),
         (["export", "{checkpoint}", "-o", "out", "--calibration", "nowhere"], "not a dataset folder"),
         (

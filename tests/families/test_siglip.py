@@ -217,7 +217,7 @@ PROCESSOR = "preprocessor_config.json"
         (_config("vision_config", patch_size=[8, 8]), "patch_size is .*; one positive number is needed"),
         (_config("text_config", projection_size=24), "texts are embedded in 24 numbers, pictures in 32"),
         (_config("text_config", vocab_size=100), "vocab_size is 100"),
-        (_only_spiece, "has a spiece.model and no tokenizer.json"),
+        (_only_spiece, "spiece.model cannot be read: "),
         (_json(PROCESSOR, lambda stored: stored.update(resample=0)), "resample is 0; supported are 1 "),
         (
             _json(PROCESSOR, lambda stored: stored.update(image_processor_type="Siglip2ImageProcessor")),

@@ -63,7 +63,10 @@ def check_read(made: Tokenizer, folder: Path, name: str) -> None:
             continue
         from sentencepiece import SentencePieceProcessor
 
-        pieces = SentencePieceProcessor(model_file=str(folder / file)).get_piece_size()
+        try:
+            pieces = SentencePieceProcessor(model_file=str(folder / file)).get_piece_size()
+        except Exception as error:  # RuntimeError, OSError
+            raise SourceError(f"{folder / file} cannot be read: {library_text(error, 100)}") from error
         if made.get_vocab_size(with_added_tokens=True) < pieces:
             raise SourceError(
                 f"{folder}: {name} does not read {file}; correct tokenizer_class in "
