@@ -6,15 +6,24 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bench.peers.client import VENVS, WorkerError, graph_file, python_of, run_measured, serve, worker_module
 from bench.peers.contenders import OWN_VARIANTS, PEERS, TOWERS, Method
 from bench.peers.figures import fidelity_of
-from bench.peers.record import EXPORT_FILE, ExportRecord, Made, StageTime, made_file
+from bench.peers.record import (
+    EXPORT_FILE,
+    QUANTIZE_FILE,
+    ExportRecord,
+    Made,
+    QuantizeRecord,
+    made_file,
+)
 from bench.peers.workers.serving import Job, job_json
 from bench.results.record import read_record, write_record
 from pocketvl.errors import DataError
@@ -51,32 +60,44 @@ def _uv(command: Sequence[str]) -> None:
 
 
 def quantize_own(work: Path, model: str, again: bool, say: Say) -> None:
-    """Run `pocketvl export` with all own variants; `again`: with an empty cache, so that its time counts."""
+    """Make static int8 alone, timed beside the peers', then run `pocketvl export` with all own variants.
+
+    Args:
+        work: of the comparison.
+        model: which.
+        again: what is done, too, with an empty cache, so that its time counts.
+        say: takes a line of news.
+    """
     folder = work / model
-    if not again and read_record(ExportRecord, folder / EXPORT_FILE) is not None:
-        return
-    job, result, log = folder / "export-job.json", folder / "export-result.json", folder / "export-log.txt"
-    content = {
-        "source": str(folder / "checkpoint"),
-        "out": str(folder / "bundle"),
-        "calibration": str(folder / "calibration"),
-        "cache": str(folder / "cache"),
-        "variants": list(OWN_VARIANTS),
-    }
+    if again or read_record(QuantizeRecord, folder / QUANTIZE_FILE) is None:
+        with tempfile.TemporaryDirectory(dir=folder, prefix="quantize-") as cache:
+            found, peak = _run_own("quantize", folder, {"cache": cache})
+        write_record(folder / QUANTIZE_FILE, QuantizeRecord(found["seconds"], peak))
+        say(f"{model}: pocketvl quantized in {found['seconds']:.0f} s, {peak / 1e9:.1f} GB")
     if again:
         shutil.rmtree(folder / "cache", ignore_errors=True)
-    job.write_text(json.dumps(content), encoding="utf-8")
+    elif read_record(ExportRecord, folder / EXPORT_FILE) is not None:
+        return
     say(f"{model}: pocketvl export")
-    command = [sys.executable, "-m", "bench.peers.workers.pocketvl_export", str(job), str(result)]
+    settings = {"out": str(folder / "bundle"), "cache": str(folder / "cache"), "variants": list(OWN_VARIANTS)}
+    found, peak = _run_own("export", folder, settings)
+    cached = any(each["cached"] for each in found["stages"])
+    write_record(folder / EXPORT_FILE, ExportRecord(found["seconds"], peak, cached))
+    say(f"{model}: exported in {found['seconds']:.0f} s, {peak / 1e9:.1f} GB")
+
+
+def _run_own(what: str, folder: Path, settings: Mapping[str, object]) -> tuple[dict[str, Any], int]:
+    """Run one of pocketvl's workers on a model; what it wrote, and its largest memory in bytes."""
+    job, result, log = (folder / f"{what}-{name}" for name in ("job.json", "result.json", "log.txt"))
+    towers = {"source": str(folder / "checkpoint"), "calibration": str(folder / "calibration")}
+    job.write_text(json.dumps(towers | dict(settings)), encoding="utf-8")
+    command = [sys.executable, "-m", f"bench.peers.workers.pocketvl_{what}", str(job), str(result)]
     try:
         _, peak = run_measured(command, log, own=True)
     except WorkerError as error:
-        raise DataError(f"the export of {model} failed: {error}; {log} has all of it") from error
-    found = json.loads(result.read_text(encoding="utf-8"))
-    stages = tuple(StageTime(each["name"], each["title"], each["seconds"]) for each in found["stages"])
-    cached = any(each["cached"] for each in found["stages"])
-    write_record(folder / EXPORT_FILE, ExportRecord(found["seconds"], peak, stages, cached))
-    say(f"{model}: exported in {found['seconds']:.0f} s, {peak / 1e9:.1f} GB")
+        raise DataError(f"{what} of {folder.name} failed: {error}; {log} has all of it") from error
+    found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    return found, peak
 
 
 def quantize_peer(work: Path, model: str, method: Method, tower: str, again: bool, say: Say) -> Made:

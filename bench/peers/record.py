@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-MODEL_FILE, EXPORT_FILE = "model.json", "export.json"
+MODEL_FILE, EXPORT_FILE, QUANTIZE_FILE = "model.json", "export.json", "quantize.json"
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,16 @@ class Made:
 
 
 @dataclass(frozen=True)
-class StageTime:
-    """A stage of pocketvl's export.
+class QuantizeRecord:
+    """pocketvl's static int8 of both towers, made by itself.
 
     Attributes:
-        name: of the stage's class.
-        title: with its component.
-        seconds: it took; 0 where its result was cached.
+        seconds: wall time, torch's import included.
+        peak_bytes: the largest memory of that process.
     """
 
-    name: str
-    title: str
     seconds: float
+    peak_bytes: int
 
 
 @dataclass(frozen=True)
@@ -88,13 +86,11 @@ class ExportRecord:
     Attributes:
         seconds: wall time of the whole.
         peak_bytes: the largest memory of all its processes together.
-        stages: in order.
         cached: whether a result was there already, so that times are not those of a whole export.
     """
 
     seconds: float
     peak_bytes: int
-    stages: tuple[StageTime, ...]
     cached: bool
 
 

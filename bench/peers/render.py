@@ -17,9 +17,11 @@ from bench.peers.picture import Panel, Point, draw, kind_of
 from bench.peers.record import (
     EXPORT_FILE,
     MODEL_FILE,
+    QUANTIZE_FILE,
     ExportRecord,
     Made,
     ModelRecord,
+    QuantizeRecord,
     Timed,
     made_file,
     timed_file,
@@ -30,7 +32,6 @@ from pocketvl.errors import DataError
 THREADS = (1, 2)
 MOST = {"tflite": 1.0, "onnx": 1.1}
 """Of the fastest peer's time that the better variant of an engine may take."""
-QUANTIZING = ("PrepareComponent", "EqualizeComponent", "CalibrateComponent", "QuantizeComponent")
 _README = re.compile(r"(<!-- peers -->\n).*?(<!-- /peers -->)", re.DOTALL)
 _NO = "–"
 
@@ -249,21 +250,23 @@ def _exports(work: Path, models: Mapping[str, None]) -> str:
     lines = [
         "## Time to quantize\n",
         _prose(
-            """Both towers. pocketvl's stages that take part in static int8 (prepare, equalize, calibrate,
-            GPTQ), and its whole export: seven variants, lowered, written, run on all samples, compared, timed
-            and reported. Memory is the largest of all processes together."""
+            """Both towers. pocketvl's static int8 by itself (folding, calibration, equalization, GPTQ; here
+            torch's import counts), and its whole export: seven variants, lowered, written, run on all
+            samples, compared, timed and reported. Memory is the largest of all processes together."""
         ),
         "| model | tool | quantizing | whole export | peak memory |",
         "|---" * 5 + "|",
     ]
     for model in models:
+        alone = read_record(QuantizeRecord, work / model / QUANTIZE_FILE)
+        if alone is not None:
+            peak = f"{alone.peak_bytes / 1e9:.1f} GB"
+            lines.append(f"| {model} | **pocketvl, static int8** | {alone.seconds:.0f} s | {_NO} | {peak} |")
         export = read_record(ExportRecord, work / model / EXPORT_FILE)
         if export is not None:
             note = " (part of it was cached)" if export.cached else ""
-            lines.append(
-                f"| {model} | **pocketvl** | {quantizing_s(export):.0f} s | {export.seconds:.0f} s{note} "
-                f"| {export.peak_bytes / 1e9:.1f} GB |"
-            )
+            peak = f"{export.peak_bytes / 1e9:.1f} GB"
+            lines.append(f"| {model} | **pocketvl export** | {_NO} | {export.seconds:.0f} s{note} | {peak} |")
         for method in METHODS:
             made = [read_record(Made, made_file(work, model, method.name, tower)) for tower in TOWERS]
             seconds = [each.seconds for each in made if each is not None and each.seconds is not None]
@@ -273,15 +276,6 @@ def _exports(work: Path, models: Mapping[str, None]) -> str:
                     f"| {model} | {method.name} | {sum(seconds):.0f} s | {_NO} | {max(peaks) / 1e9:.1f} GB |"
                 )
     return "\n".join(lines) + "\n"
-
-
-def quantizing_s(export: ExportRecord) -> float:
-    """Seconds of the stages that static int8 needs."""
-    return sum(
-        stage.seconds
-        for stage in export.stages
-        if stage.name in QUANTIZING and (stage.name != "QuantizeComponent" or stage.title.endswith("to int8"))
-    )
 
 
 def _settings(towers: Sequence[Tower]) -> str:

@@ -19,16 +19,17 @@ from bench.peers.measuring import run_rounds
 from bench.peers.record import (
     EXPORT_FILE,
     MODEL_FILE,
+    QUANTIZE_FILE,
     ExportRecord,
     Fidelity,
     Made,
     ModelRecord,
-    StageTime,
+    QuantizeRecord,
     Timed,
     made_file,
     timed_file,
 )
-from bench.peers.render import quantizing_s, write_page
+from bench.peers.render import write_page
 from bench.results.record import write_record
 from pocketvl.errors import DataError
 
@@ -215,24 +216,17 @@ def test_nothing_is_rendered_of_nothing(tmp_path: Path) -> None:
         write_page(tmp_path, ["model"], tmp_path / "PEERS.md", tmp_path / "none.md")
 
 
-def test_time_to_quantize_is_that_of_static_int8s_stages(tmp_path: Path) -> None:
-    stages = (
-        StageTime("PrepareComponent", "prepare image_encoder", 1.0),
-        StageTime("EqualizeComponent", "equalize image_encoder", 2.0),
-        StageTime("CalibrateComponent", "calibrate image_encoder", 4.0),
-        StageTime("QuantizeComponent", "quantize image_encoder to int8", 8.0),
-        StageTime("QuantizeComponent", "quantize image_encoder to int4", 16.0),
-        StageTime("LowerGraph", "lower image_encoder to onnx", 32.0),
-    )
-    export = ExportRecord(63.0, 3_000_000_000, stages, False)
-    assert quantizing_s(export) == 15.0
+def test_times_of_quantizing_and_of_a_whole_export_stand_beside_the_peers(tmp_path: Path) -> None:
     work, page = measured(tmp_path / "work"), tmp_path / "PEERS.md"
-    write_record(work / "model" / EXPORT_FILE, export)
+    write_record(work / "model" / QUANTIZE_FILE, QuantizeRecord(15.0, 1_000_000_000))
+    write_record(work / "model" / EXPORT_FILE, ExportRecord(63.0, 3_000_000_000, False))
     for tower in TOWERS:
         write_record(made_file(work, "model", "openvino-int8", tower), made("openvino-int8"))
     write_page(work, ["model"], page, tmp_path / "none.md")
-    assert "| model | **pocketvl** | 15 s | 63 s | 3.0 GB |" in page.read_text()
-    assert "| model | openvino-int8 | 16 s |" in page.read_text()
+    text = page.read_text()
+    assert "| model | **pocketvl, static int8** | 15 s | \N{EN DASH} | 1.0 GB |" in text
+    assert "| model | **pocketvl export** | \N{EN DASH} | 63 s | 3.0 GB |" in text
+    assert "| model | openvino-int8 | 16 s |" in text
 
 
 def doubling(folder: Path) -> Path:
