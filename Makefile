@@ -10,7 +10,9 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes
 POCKETVL_CACHE ?= $(CURDIR)/.cache/pocketvl
 export POCKETVL_CACHE
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# Files in their order: the ones of few and long tests, which xdist would put last, leave no processor idle then.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	--no-loadscope-reorder
 
 LOWER := build/lower-bounds
 LOWER_UV := $(BIN)/uv pip install --quiet --python $(LOWER)/bin/python
@@ -55,7 +57,7 @@ results: $(READY) ## measure every compression method, alone and combined: docs/
 		--judged build/results/judged --work build/results
 	@$(BIN)/python -m bench.results render --work build/results
 
-test: $(READY) ## the tests: at most 20 minutes on two cores
+test: $(READY) ## the tests: about 25 minutes on two cores
 	@$(PYTEST) -m "not full"
 
 test-full: $(READY) ## every test: those of `make test`, and longer ones of the same kinds
