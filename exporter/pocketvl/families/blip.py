@@ -31,11 +31,10 @@ from pocketvl.families.layers.bert import embed_tokens, padding_mask
 from pocketvl.families.layers.plain import NormalizePixels, l2_normalize
 from pocketvl.families.layers.pooled import PoolsOnePosition, pool_last_layer_
 from pocketvl.families.ports import (
-    IMAGE_ENCODER,
-    TEXT_ENCODER,
     contrastive_head,
     embedding_ports,
     reshape_sections_,
+    two_encoders,
 )
 from pocketvl.network.heads import FixedScalar
 from pocketvl_runtime.errors import quoted
@@ -253,28 +252,16 @@ class BlipArchitecture(Architecture):
         reshape_sections_(config, shapes)
 
     def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
-        blip, ports = cast("BlipForImageTextRetrieval", model), contract.components
-        image, text = ports[IMAGE_ENCODER], ports[TEXT_ENCODER]
-        layers = "num_hidden_layers"
-        seen = LayerStack(
-            "vision_model.encoder.layers", ("vision_config", layers), blip.vision_proj.in_features
-        )
-        read = LayerStack("text_encoder.encoder.layer", ("text_config", layers), blip.text_proj.in_features)
-        return (
-            Component(
-                IMAGE_ENCODER,
-                BlipImageEncoder(blip, contract.preprocess),
-                image.inputs,
-                image.outputs,
-                (seen,),
-            ),
-            Component(
-                TEXT_ENCODER,
-                BlipTextEncoder(blip, contract.tokenizer.pad_id),
-                text.inputs,
-                text.outputs,
-                (read,),
-            ),
+        blip = cast("BlipForImageTextRetrieval", model)
+        layers, widths = "num_hidden_layers", (blip.vision_proj.in_features, blip.text_proj.in_features)
+        seen = LayerStack("vision_model.encoder.layers", ("vision_config", layers), widths[0])
+        read = LayerStack("text_encoder.encoder.layer", ("text_config", layers), widths[1])
+        return two_encoders(
+            contract,
+            BlipImageEncoder(blip, contract.preprocess),
+            BlipTextEncoder(blip, contract.tokenizer.pad_id),
+            seen,
+            read,
         )
 
 

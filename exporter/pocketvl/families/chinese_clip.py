@@ -13,24 +13,21 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from pocketvl.errors import SourceError
 from pocketvl.families.base import IMAGE, TEXT, Architecture, Component, Contract, LayerStack
 from pocketvl.families.clip import ClipImageEncoder
 from pocketvl.families.folders.files import CONFIG_FILE
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.image_processor import CHINESE_CLIP_PROCESSOR, read_preprocess
-from pocketvl.families.folders.models import build_from, check_sizes, parse_config
+from pocketvl.families.folders.models import build_from, check_channels, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary, masked_length, read_tokenizer
 from pocketvl.families.layers.bert import embed_tokens, padding_mask
 from pocketvl.families.layers.plain import l2_normalize
 from pocketvl.families.ports import (
-    IMAGE_ENCODER,
-    TEXT_ENCODER,
     contrastive_head,
     embedding_ports,
     reshape_sections_,
+    two_encoders,
 )
-from pocketvl_runtime.errors import quoted
 from pocketvl_runtime.manifest import Padding, TextProcessor
 
 if TYPE_CHECKING:
@@ -107,10 +104,7 @@ class ChineseClipArchitecture(Architecture):
             "projection_dim": config.projection_dim,
         }
         check_sizes(sizes, path)
-        if vision.num_channels != 3:
-            raise SourceError(
-                f"{path}: vision_config.num_channels is {quoted(vision.num_channels)}; pictures have 3"
-            )
+        check_channels(vision.num_channels, "vision_config.num_channels", path)
         return config
 
     def build(self, config: PreTrainedConfig, folder: Path, initialised: bool = False) -> PreTrainedModel:
@@ -122,34 +116,19 @@ class ChineseClipArchitecture(Architecture):
         )
 
     def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
-        clip, ports = cast("ChineseCLIPModel", model), contract.components
-        image, text = ports[IMAGE_ENCODER], ports[TEXT_ENCODER]
-        layers = "num_hidden_layers"
-        return (
-            Component(
-                IMAGE_ENCODER,
-                ClipImageEncoder(cast("CLIPModel", clip), contract.preprocess),
-                image.inputs,
-                image.outputs,
-                (
-                    LayerStack(
-                        "vision_model.encoder.layers",
-                        ("vision_config", layers),
-                        clip.visual_projection.in_features,
-                    ),
-                ),
-            ),
-            Component(
-                TEXT_ENCODER,
-                ChineseClipTextEncoder(clip, contract.tokenizer.pad_id),
-                text.inputs,
-                text.outputs,
-                (
-                    LayerStack(
-                        "text_model.encoder.layer", ("text_config", layers), clip.text_projection.in_features
-                    ),
-                ),
-            ),
+        clip = cast("ChineseCLIPModel", model)
+        layers, widths = (
+            "num_hidden_layers",
+            (clip.visual_projection.in_features, clip.text_projection.in_features),
+        )
+        seen = LayerStack("vision_model.encoder.layers", ("vision_config", layers), widths[0])
+        read = LayerStack("text_model.encoder.layer", ("text_config", layers), widths[1])
+        return two_encoders(
+            contract,
+            ClipImageEncoder(cast("CLIPModel", clip), contract.preprocess),
+            ChineseClipTextEncoder(clip, contract.tokenizer.pad_id),
+            seen,
+            read,
         )
 
     def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:

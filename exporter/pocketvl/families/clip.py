@@ -22,16 +22,15 @@ from pocketvl.families.base import IMAGE, TEXT, Architecture, Component, Contrac
 from pocketvl.families.folders.files import CONFIG_FILE
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.image_processor import CLIP_PROCESSOR, read_preprocess
-from pocketvl.families.folders.models import build_from, check_sizes, parse_config
+from pocketvl.families.folders.models import build_from, check_channels, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import TokenizerFile, check_vocabulary, read_tokenizer, text_length
 from pocketvl.families.layers.plain import MASKED, NormalizePixels, l2_normalize
 from pocketvl.families.layers.pooled import PooledLayer, PoolsOnePosition, pool_last_layer_
 from pocketvl.families.ports import (
-    IMAGE_ENCODER,
-    TEXT_ENCODER,
     contrastive_head,
     embedding_ports,
     reshape_sections_,
+    two_encoders,
 )
 from pocketvl_runtime.errors import quoted
 from pocketvl_runtime.manifest import ImageProcessor, Padding, Side, TextProcessor
@@ -183,10 +182,7 @@ class ClipArchitecture(Architecture):
             "projection_dim": config.projection_dim,
         }
         check_sizes(sizes, path)
-        if vision.num_channels != 3:
-            raise SourceError(
-                f"{path}: vision_config.num_channels is {quoted(vision.num_channels)}; pictures have 3"
-            )
+        check_channels(vision.num_channels, "vision_config.num_channels", path)
         return config
 
     def build(self, config: PreTrainedConfig, folder: Path, initialised: bool = False) -> PreTrainedModel:
@@ -197,23 +193,13 @@ class ClipArchitecture(Architecture):
         return build_from(kind, config, folder, "CLIP", initialised=initialised, attention="eager")
 
     def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
-        clip, ports = cast("Model", model), contract.components
-        image, text = ports[IMAGE_ENCODER], ports[TEXT_ENCODER]
-        return (
-            Component(
-                IMAGE_ENCODER,
-                ClipImageEncoder(clip, contract.preprocess),
-                image.inputs,
-                image.outputs,
-                (_stack("vision", clip.visual_projection.in_features),),
-            ),
-            Component(
-                TEXT_ENCODER,
-                ClipTextEncoder(clip, contract.tokenizer.max_length),
-                text.inputs,
-                text.outputs,
-                (_stack("text", clip.text_projection.in_features),),
-            ),
+        clip = cast("Model", model)
+        return two_encoders(
+            contract,
+            ClipImageEncoder(clip, contract.preprocess),
+            ClipTextEncoder(clip, contract.tokenizer.max_length),
+            _stack("vision", clip.visual_projection.in_features),
+            _stack("text", clip.text_projection.in_features),
         )
 
     def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:

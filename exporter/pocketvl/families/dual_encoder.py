@@ -18,15 +18,14 @@ from pocketvl.families.base import IMAGE, TEXT, Architecture, Component, Contrac
 from pocketvl.families.folders.files import CONFIG_FILE
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.image_processor import read_preprocess
-from pocketvl.families.folders.models import build_from, check_sizes, parse_config
+from pocketvl.families.folders.models import build_from, check_channels, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary, read_tokenizer, text_length
 from pocketvl.families.layers.bert import embed_tokens, padding_mask
 from pocketvl.families.layers.plain import NormalizePixels, l2_normalize
 from pocketvl.families.ports import (
-    IMAGE_ENCODER,
-    TEXT_ENCODER,
     contrastive_head,
     embedding_ports,
+    two_encoders,
 )
 from pocketvl_runtime.errors import quoted
 from pocketvl_runtime.manifest import ImageProcessor, Padding, TextProcessor
@@ -139,10 +138,7 @@ class DualEncoderArchitecture(Architecture):
             "projection_dim": config.projection_dim,
         }
         check_sizes(sizes, path)
-        if vision.num_channels != 3:
-            raise SourceError(
-                f"{path}: vision_config.num_channels is {quoted(vision.num_channels)}; pictures have 3"
-            )
+        check_channels(vision.num_channels, "vision_config.num_channels", path)
         if not vision.hidden_sizes:
             raise SourceError(f"{path}: vision_config.hidden_sizes is {quoted(vision.hidden_sizes)}")
         if text.is_decoder:
@@ -160,24 +156,15 @@ class DualEncoderArchitecture(Architecture):
         )
 
     def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
-        dual, ports = cast("VisionTextDualEncoderModel", model), contract.components
-        image, text = ports[IMAGE_ENCODER], ports[TEXT_ENCODER]
+        dual = cast("VisionTextDualEncoderModel", model)
         width = dual.text_projection.in_features
-        stack = LayerStack("text_model.encoder.layer", ("text_config", "num_hidden_layers"), width)
-        return (
-            Component(
-                IMAGE_ENCODER,
-                ConvNextImageEncoder(dual, contract.preprocess),
-                image.inputs,
-                image.outputs,
-            ),
-            Component(
-                TEXT_ENCODER,
-                BertTextEncoder(dual, contract.tokenizer.pad_id),
-                text.inputs,
-                text.outputs,
-                (stack,),
-            ),
+        read = LayerStack("text_model.encoder.layer", ("text_config", "num_hidden_layers"), width)
+        return two_encoders(
+            contract,
+            ConvNextImageEncoder(dual, contract.preprocess),
+            BertTextEncoder(dual, contract.tokenizer.pad_id),
+            None,
+            read,
         )
 
 

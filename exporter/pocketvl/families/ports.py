@@ -1,16 +1,19 @@
-"""Ports and heads that several families have."""
+"""Ports, components and heads that several families have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pocketvl.families.base import IMAGE, TEXT
+from pocketvl.families.base import IMAGE, TEXT, Component, Contract, LayerStack
+from pocketvl.families.folders.hf import update_section_
 from pocketvl.network.heads import ContrastiveHead, Scalar, StoredScalar
 from pocketvl.network.ports import ComponentPorts, DType, Port, PortKind
 from pocketvl_runtime.manifest import Activation, ImageProcessor, TextProcessor
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pocketvl.families.component_shape import ComponentShape
 
 IMAGE_ENCODER, TEXT_ENCODER = "image_encoder", "text_encoder"
@@ -46,6 +49,35 @@ def embedding_ports(
     }
 
 
+def two_encoders(
+    contract: Contract,
+    image: nn.Module,
+    text: nn.Module,
+    image_stack: LayerStack | None,
+    text_stack: LayerStack | None,
+) -> tuple[Component, ...]:
+    """The components of a model of `embedding_ports`.
+
+    Args:
+        contract: of the model.
+        image: the image encoder.
+        text: the text encoder.
+        image_stack: its layers; None where it is no stack of transformer layers.
+        text_stack: likewise.
+    """
+    encoders = {IMAGE_ENCODER: (image, image_stack), TEXT_ENCODER: (text, text_stack)}
+    return tuple(
+        Component(
+            name,
+            module,
+            contract.components[name].inputs,
+            contract.components[name].outputs,
+            () if stack is None else (stack,),
+        )
+        for name, (module, stack) in encoders.items()
+    )
+
+
 def contrastive_head(
     bias: Scalar | None = None,
     activation: Activation = Activation.SOFTMAX,
@@ -71,7 +103,4 @@ def reshape_sections_(config: dict[str, Any], shapes: Mapping[str, ComponentShap
     """Write shapes of an image and a text encoder into a config.json with a section for each, in place."""
     sections = {IMAGE_ENCODER: "vision_config", TEXT_ENCODER: "text_config"}
     for name, shape in shapes.items():
-        section = sections[name]
-        for part in (section, f"{section}_dict"):  # of old checkpoints; it would overrule the other
-            if part == section or config.get(part):
-                config.setdefault(part, {}).update(shape.section())
+        update_section_(config, sections[name], shape.section())

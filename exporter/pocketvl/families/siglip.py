@@ -32,11 +32,17 @@ from pocketvl.families.folders.image_processor import (
     naflex_grid,
     read_preprocess,
 )
-from pocketvl.families.folders.models import build_from, check_sizes, parse_config
+from pocketvl.families.folders.models import build_from, check_channels, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import check_vocabulary, read_tokenizer, text_length
 from pocketvl.families.layers.plain import NormalizePixels, l2_normalize
 from pocketvl.families.layers.pooled import PoolsOnePosition, pool_last_layer_
-from pocketvl.families.ports import IMAGE_ENCODER, TEXT_ENCODER, contrastive_head, embedding_ports
+from pocketvl.families.ports import (
+    IMAGE_ENCODER,
+    TEXT_ENCODER,
+    contrastive_head,
+    embedding_ports,
+    two_encoders,
+)
 from pocketvl.network.heads import StoredScalar
 from pocketvl_runtime.errors import quoted
 from pocketvl_runtime.manifest import Activation, ImageProcessor, Padding, TextProcessor
@@ -180,10 +186,7 @@ class SiglipArchitecture(Architecture):
         else:
             sizes["vision_config.image_size"] = vision.image_size
         check_sizes(sizes, path)
-        if vision.num_channels != 3:
-            raise SourceError(
-                f"{path}: vision_config.num_channels is {quoted(vision.num_channels)}; pictures have 3"
-            )
+        check_channels(vision.num_channels, "vision_config.num_channels", path)
         if not vision.vision_use_head:
             raise SourceError(
                 f"{path}: vision_config.vision_use_head is false; without it nothing is embedded"
@@ -244,23 +247,13 @@ class SiglipArchitecture(Architecture):
             config.setdefault("text_config", {})["projection_size"] = shapes[IMAGE_ENCODER].width
 
     def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
-        siglip, ports = cast("Model", model), contract.components
-        image, text = ports[IMAGE_ENCODER], ports[TEXT_ENCODER]
-        return (
-            Component(
-                IMAGE_ENCODER,
-                SiglipImageEncoder(siglip, contract.preprocess),
-                image.inputs,
-                image.outputs,
-                (_stack("vision", siglip.vision_model.config.hidden_size),),
-            ),
-            Component(
-                TEXT_ENCODER,
-                SiglipTextEncoder(siglip),
-                text.inputs,
-                text.outputs,
-                (_stack("text", siglip.text_model.config.hidden_size),),
-            ),
+        siglip = cast("Model", model)
+        return two_encoders(
+            contract,
+            SiglipImageEncoder(siglip, contract.preprocess),
+            SiglipTextEncoder(siglip),
+            _stack("vision", siglip.vision_model.config.hidden_size),
+            _stack("text", siglip.text_model.config.hidden_size),
         )
 
 

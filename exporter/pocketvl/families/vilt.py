@@ -18,7 +18,7 @@ from pocketvl.families.base import IMAGE, TEXT, Architecture, Component, Contrac
 from pocketvl.families.folders.files import COMPRESSION_FILE, CONFIG_FILE
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.image_processor import read_preprocess
-from pocketvl.families.folders.models import build_from, check_sizes, parse_config
+from pocketvl.families.folders.models import build_from, check_channels, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import TokenizerFile, check_vocabulary, read_tokenizer, text_length
 from pocketvl.families.layers.compression import read_compression
 from pocketvl.families.layers.plain import MASKED, NormalizePixels
@@ -115,8 +115,7 @@ class ViltArchitecture(Architecture):
         path = folder / CONFIG_FILE
         config = parse_config(ViltConfig, stored, path, "ViLT")
         check_sizes({name: getattr(config, name) for name in ("image_size", "patch_size")}, path)
-        if config.num_channels != 3:
-            raise SourceError(f"{path}: num_channels is {quoted(config.num_channels)}; pictures have 3")
+        check_channels(config.num_channels, "num_channels", path)
         if 0 < config.max_image_length < _patch_count(config):
             raise SourceError(
                 f"{path}: max_image_length is {config.max_image_length}, fewer than the "

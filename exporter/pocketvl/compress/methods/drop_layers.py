@@ -58,6 +58,7 @@ class DropLayers(CompressionMethod):
     def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
         from torch import nn
 
+        from pocketvl.families.folders.hf import update_section_
         from pocketvl.observe.feeds import feeds_of, tensors_of
 
         done: dict[str, object] = {}
@@ -71,7 +72,8 @@ class DropLayers(CompressionMethod):
             influence = layer_influence(checkpoint.component(name).module, layers, feeds)
             keep = sorted(influence.argsort(descending=True, stable=True)[:count].tolist())
             drop_layers_(checkpoint.model, stack.name, keep)
-            _set_layer_count_(checkpoint.config, stack.config, count)
+            section, key = stack.config
+            update_section_(checkpoint.config, section, {key: count})
             done[stack.name] = {"influence": influence.tolist(), "kept": keep}
         return done
 
@@ -136,14 +138,3 @@ def drop_layers_(owner: nn.Module, name: str, keep: Sequence[int]) -> None:
     assert isinstance(layers, nn.ModuleList)
     check_keep(keep, len(layers), f"layers of {name}")
     owner.set_submodule(name, nn.ModuleList(layers[index] for index in keep))
-
-
-def _set_layer_count_(config: dict[str, Any], where: tuple[str, str], count: int) -> None:
-    """Write the number of layers into the content of a config.json."""
-    section, key = where
-    if not section:
-        config[key] = count
-        return
-    for part in (section, f"{section}_dict"):  # of old checkpoints; it would overrule the other
-        if part == section or config.get(part):
-            config.setdefault(part, {})[key] = count

@@ -48,3 +48,19 @@ def custom_code_notes(folder: Path) -> tuple[str, ...]:
     return (
         f"config.json: auto_map names code of its own ({named}), which is not run; transformers' is taken",
     )
+
+
+def update_section_(config: dict[str, Any], section: str, values: Mapping[str, Any]) -> None:
+    """Write values into a section of a config.json's content, in place.
+
+    Args:
+        config: the content.
+        section: its name, "text_config"; empty: the content itself.
+        values: by key.
+    """
+    if not section:
+        config.update(values)
+        return
+    for part in (section, f"{section}_dict"):  # of old checkpoints; it would overrule the other
+        if part == section or config.get(part):
+            config.setdefault(part, {}).update(values)

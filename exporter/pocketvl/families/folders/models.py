@@ -56,6 +56,12 @@ def check_sizes(sizes: Mapping[str, object], path: Path) -> None:
             raise SourceError(f"{path}: {name} is {quoted(value)}; one positive number is needed")
 
 
+def check_channels(count: object, name: str, path: Path) -> None:
+    """Raise SourceError where a config.json's number of channels, by its name there, is not a picture's."""
+    if count != 3:
+        raise SourceError(f"{path}: {name} is {quoted(count)}; pictures have 3")
+
+
 def build_from(
     kind: type[PretrainedT],
     config: PreTrainedConfig,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from pocketvl.families.folders.hf import read_json
+from pocketvl.families.folders.hf import read_json, update_section_
 from pocketvl_runtime.manifest import TextProcessor
 
 if TYPE_CHECKING:
@@ -39,12 +39,7 @@ def trim_config_(config: dict[str, Any], parsed: PreTrainedConfig, new_ids: Mapp
     }
     before = int(described.vocab_size)
     changed["vocab_size"] = len(new_ids)
-    if described is parsed:
-        config.update(changed)
-    else:
-        for part in (_SECTION, f"{_SECTION}_dict"):  # of old checkpoints; it would overrule the other
-            if part == _SECTION or config.get(part):
-                config.setdefault(part, {}).update(changed)
+    update_section_(config, "" if described is parsed else _SECTION, changed)
     return before
 
 
