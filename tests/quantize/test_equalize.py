@@ -187,6 +187,31 @@ def test_the_calibration_of_an_equalized_module_follows_from_that_before() -> No
         )
 
 
+class PooledBlock(Block):
+    """Of the LayerNorm's two linears, the second reads it at one position, and that without outliers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        row = self.norm(x[:, :1])
+        return self.one(self.norm(x * self.spread)).mean() + self.two(row)  # type: ignore[no-any-return]
+
+
+def test_linears_that_read_a_norm_at_different_positions_keep_their_own_ranges() -> None:
+    """The last layer of a CLIP asks at one position and is asked at all."""
+    module, inputs = PooledBlock(outliers=3).eval(), feeds(32, 2)
+    example = torch.from_numpy(inputs[0])
+    before = seen_by(module, inputs)
+    (decided,) = equalize_(module, example, before)
+    assert decided.strength is not None
+    found, expected = equalized_calibration(before, [decided]), seen_by(module, inputs)
+    assert found.layers["one"].second_moment is not found.layers["two"].second_moment
+    for name, layer in expected.layers.items():
+        like = found.layers[name]
+        np.testing.assert_allclose(like.input_mean, layer.input_mean, rtol=1e-4, atol=1e-5)
+        ends = (layer.input.low, layer.input.high)
+        assert (like.input.low, like.input.high) == pytest.approx(ends, rel=0.05)
+    assert expected.layers["two"].input.high > 1.5 * expected.layers["one"].input.high
+
+
 @given(REACHES, REACHES, st.sampled_from(STRENGTHS))
 def test_factors_are_positive_with_a_geometric_mean_of_1(
     inputs: NDArray[np.float64], weights: NDArray[np.float64], strength: float
@@ -216,7 +241,7 @@ def test_half_the_strength_levels_both_sides_to_the_same() -> None:
 
 def test_weights_that_are_all_zero_are_no_error() -> None:
     seen = seen_by(Block(outliers=3).eval(), feeds(2, 5)).layers["one"]
-    assert expected_error([torch.zeros(3, CHANNELS)], [0.0], seen, np.ones(CHANNELS), CHANNELS_8) == 0
+    assert expected_error([torch.zeros(3, CHANNELS)], [0.0], [seen], np.ones(CHANNELS), CHANNELS_8) == 0
 
 
 @pytest.mark.parametrize("component", COMPONENTS)

@@ -12,7 +12,7 @@ Models", arXiv 2211.10438, equations 3 and 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -80,10 +80,10 @@ def equalize_(
     decided = []
     for index, readers in enumerate(found):
         weights = [module.get_submodule(name).get_parameter("weight").detach() for name in readers.linears]
-        seen = _seen_by(readers.linears, calibration)
+        seen = [_seen_by(name, calibration) for name in readers.linears]
         strength, before, after, factors = _search(weights, seen, grid)
         told = None if factors is None else tuple(factors.tolist())
-        ends = None if factors is None else _range(seen, factors, settings)
+        ends = None if factors is None else _ranges(seen, factors, settings)
         decided.append(Equalized(readers.norm, readers.linears, strength, before, after, told, ends))
         apply_equalization_(module, decided[-1])
         if progress is not None:
@@ -119,12 +119,19 @@ def equalized_calibration(before: Calibration, decided: Iterable[Equalized]) -> 
     """
     layers = dict(before.layers)
     for each in decided:
-        if each.factors is None or each.input is None:
+        if each.factors is None or each.inputs is None:
             continue
-        seen = _divided(layers[each.linears[0]], np.array(each.factors))  # one for all, who read the same
-        for name in each.linears:
-            layers[name] = replace(seen, input=each.input, output=layers[name].output)
+        distinct = {_tensor_of(layers[name]): layers[name] for name in each.linears}
+        divided = {key: _divided(seen, np.array(each.factors)) for key, seen in distinct.items()}
+        for name, seen in zip(each.linears, each.inputs, strict=True):
+            own = layers[name]
+            layers[name] = replace(divided[_tensor_of(own)], input=seen, output=own.output)
     return replace(before, layers=layers)
+
+
+def _tensor_of(seen: LayerCalibration) -> int:
+    """The same for linears that read the same tensor: they share the arrays of what was seen of it."""
+    return id(seen.second_moment)
 
 
 def _divided(seen: LayerCalibration, factors: Floats) -> LayerCalibration:
@@ -141,6 +148,15 @@ def _divided(seen: LayerCalibration, factors: Floats) -> LayerCalibration:
         high=seen.high / factors,
         kept=None,
     )
+
+
+def _ranges(
+    seen: Sequence[LayerCalibration], factors: Floats, settings: CalibrationSettings
+) -> tuple[Range, ...]:
+    """Of each linear the range of its input divided by factors."""
+    distinct = {_tensor_of(each): each for each in seen}
+    ranges = {key: _range(each, factors, settings) for key, each in distinct.items()}
+    return tuple(ranges[_tensor_of(each)] for each in seen)
 
 
 def _range(seen: LayerCalibration, factors: Floats, settings: CalibrationSettings) -> Range:
@@ -205,20 +221,18 @@ def _log_reach(reach: NDArray[np.floating]) -> Floats:
     return logarithms
 
 
-def _seen_by(linears: tuple[str, ...], calibration: Calibration) -> LayerCalibration:
-    """What calibration saw of the inputs that these linears share."""
-    seen = calibration.layers.get(linears[0])
+def _seen_by(linear: str, calibration: Calibration) -> LayerCalibration:
+    """What calibration saw of a linear's input."""
+    seen = calibration.layers.get(linear)
     if seen is None or seen.second_moment is None or seen.kept is None:
-        raise DataError(
-            f"{linears[0]} cannot be equalized: calibration kept no second moments or vectors of it"
-        )
+        raise DataError(f"{linear} cannot be equalized: calibration kept no second moments or vectors of it")
     return seen
 
 
 def expected_error(
     weights: Iterable[torch.Tensor],
     energies: Iterable[float],
-    seen: LayerCalibration,
+    seen: Iterable[LayerCalibration],
     factors: Floats,
     grid: GridSpec,
 ) -> float:
@@ -232,20 +246,20 @@ def expected_error(
     Args:
         weights: of each linear float32 [outputs, channels]; a part of the outputs will do.
         energies: of each linear the mean square of its output without a bias, as `output_energy` gives it.
-        seen: of what the linears read.
+        seen: of what each of the linears reads.
         factors: [channels].
         grid: of the weights, symmetric and per channel.
 
     Returns:
         Squared errors, in parts of the mean square of each linear's output, summed over the linears.
     """
-    assert seen.second_moment is not None
-    spread, square = torch.from_numpy(factors).float(), torch.from_numpy(seen.second_moment.diagonal().copy())
-    step = activation_grid(Range(*_ends(seen, factors)), ACTIVATION_8.bits).scale
-    total = 0.0
-    for weight, energy in zip(weights, energies, strict=True):
+    spread, total = torch.from_numpy(factors).float(), 0.0
+    for weight, energy, own in zip(weights, energies, seen, strict=True):
         if energy <= 0:  # whatever comes of it, it is 0 before and after
             continue
+        assert own.second_moment is not None
+        square = torch.from_numpy(own.second_moment.diagonal().copy())
+        step = activation_grid(Range(*_ends(own, factors)), ACTIVATION_8.bits).scale
         scaled = weight * spread
         rounding = (_rounded(scaled, grid) - scaled) / spread  # of the weights as they were
         noise = float((rounding.square_() @ square).sum(dtype=torch.float64))
@@ -268,14 +282,14 @@ def _rounded(weights: torch.Tensor, grid: GridSpec) -> torch.Tensor:
 
 
 def _search(
-    weights: list[torch.Tensor], seen: LayerCalibration, grid: GridSpec
+    weights: list[torch.Tensor], seen: list[LayerCalibration], grid: GridSpec
 ) -> tuple[float | None, float, float, Floats | None]:
-    """Strength, expected errors before and after, and factors, for linears of these weights."""
+    """Strength, expected errors before and after, and factors, for linears of these weights and inputs."""
     weight_reach = torch.stack([weight.abs().amax(dim=0) for weight in weights]).amax(dim=0).double().numpy()
     tried = [weight[:: -(-len(weight) // _MOST_OUTPUTS)].contiguous() for weight in weights]
-    energies = [output_energy(weight, seen) for weight in tried]
-    before = expected_error(tried, energies, seen, np.ones(len(seen.input_mean)), grid)
-    reach = channel_reach(seen)
+    energies = [output_energy(weight, own) for weight, own in zip(tried, seen, strict=True)]
+    before = expected_error(tried, energies, seen, np.ones(len(weight_reach)), grid)
+    reach = np.maximum.reduce([channel_reach(own) for own in seen])
     choices = [equalizing_factors(reach, weight_reach, strength) for strength in STRENGTHS]
     errors = [expected_error(tried, energies, seen, factors, grid) for factors in choices]
     best = int(np.argmin(errors))

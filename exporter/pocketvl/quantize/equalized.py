@@ -28,7 +28,7 @@ class Equalized:
         error_after: the same with what was decided.
         factors: by how much each channel was divided, and the weights that read it multiplied; None where all
             was left as it is.
-        input: the range of what goes into the linears afterwards; None where that is as it was.
+        inputs: of each linear the range of what goes in afterwards; None where all was left as it is.
     """
 
     norm: str
@@ -37,7 +37,7 @@ class Equalized:
     error_before: float
     error_after: float
     factors: tuple[float, ...] | None = None
-    input: Range | None = None
+    inputs: tuple[Range, ...] | None = None
 
 
 def save_equalized(decided: Iterable[Equalized], folder: Path) -> None:

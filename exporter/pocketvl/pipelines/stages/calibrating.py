@@ -64,7 +64,7 @@ class CalibrateComponent(OfComponent, Stage):
 class EqualizeComponent(OfComponent, Stage):
     """One prepared component with outlier channels equalized: its weights, and what they are scaled by."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = TORCH
     keeps: ClassVar[bool] = False
 
