@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.lower.backends import backend_of_file
-from pocketvl.lower.onnx.graph import read_onnx
+from pocketvl.lower.onnx.files import read_onnx
 from pocketvl.lower.tflite.graph import op_name, read_tflite
 from tests.lower.engines import run
 
@@ -102,7 +102,7 @@ def _canonical(
 
 
 def _onnx(path: Path) -> Canonical:
-    graph = read_onnx(path).graph
+    graph = read_onnx(path, weights=True).graph
     constants = {}
     for tensor in graph.initializer:
         name = tensor.name

@@ -287,8 +287,8 @@ def _graph_profiles(runner: _Runner, asked: _Asked) -> Iterator[GraphProfile]:
     for name, recorder in recorders.items():
         if recorder.inputs:
             graph = model.manifest.graph(model.variant, name)
-            content = model.bundle.read(graph.file)
-            yield GraphProfile(graph, content, recorder.backend, model.threads, recorder.inputs)
+            content, weights = model.bundle.read(graph.file), model.bundle.read_weights(graph)
+            yield GraphProfile(graph, content, recorder.backend, model.threads, recorder.inputs, weights)
 
 
 def _peaks(bundle: Bundle, variants: Sequence[str], threads: Sequence[int]) -> tuple[Peak, ...]:

@@ -83,6 +83,14 @@ class Bundle:
         self._check_digest(path, hashlib.sha256(content).hexdigest())
         return content
 
+    def read_weights(self, graph: GraphSpec) -> bytes | None:
+        """The bytes of the weights that a graph keeps outside its file; None where it has all.
+
+        Raises:
+            BundleError: as `file` does.
+        """
+        return None if graph.weights is None else self.read(graph.weights)
+
     def verify(self, paths: Iterable[str] | None = None) -> int:
         """Checks files (default: all of the manifest) and returns how many there were.
 
@@ -110,9 +118,8 @@ class Bundle:
         return tuple(self.manifest.graph(variant, component) for component in self.variant(variant).files)
 
     def size_bytes(self, variant: str) -> int:
-        """The sum of a variant's graph files."""
-        files = {stored.file for stored in self.variant(variant).files.values()}
-        return sum(self.manifest.files[file].bytes for file in files)
+        """The sum of a variant's graph files, and of the weights beside them."""
+        return sum(self.manifest.files[path].bytes for path in self.variant(variant).paths)
 
     def golden(self) -> Golden:
         """The golden pack.

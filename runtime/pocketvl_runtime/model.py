@@ -32,6 +32,7 @@ from pocketvl_runtime.errors import (
 from pocketvl_runtime.image import ImageInput, open_image, preprocess
 from pocketvl_runtime.manifest import (
     MAX_GRAPH_BYTES,
+    MAX_WEIGHTS_BYTES,
     ContrastiveTask,
     ImageProcessor,
     LabelsTask,
@@ -81,7 +82,7 @@ def load(
     threads: int | None = None,
     *,
     allow_non_finite: bool = False,
-    max_graph_bytes: int = MAX_GRAPH_BYTES,
+    max_graph_bytes: int | None = None,
 ) -> Model:
     """Opens a bundle and loads one of its variants; warns (BackendWarning) of what its engine does at a cost.
 
@@ -97,7 +98,8 @@ def load(
             use, at most 4.
         allow_non_finite: give out embeddings that hold NaN or infinity, or are not L2-normalised, instead of
             raising BackendError; for measuring a broken variant, never for answering with it.
-        max_graph_bytes: a larger graph file is refused before it is read.
+        max_graph_bytes: a larger graph is refused before it is read; default: `MAX_GRAPH_BYTES`, and where a
+            graph keeps weights in a file beside it, `MAX_WEIGHTS_BYTES` for both.
 
     Raises:
         BundleError: the bundle is missing or damaged, has no such variant, or too large a graph.
@@ -166,7 +168,7 @@ class Model:
         variant: str,
         threads: int,
         allow_non_finite: bool = False,
-        max_graph_bytes: int = MAX_GRAPH_BYTES,
+        max_graph_bytes: int | None = None,
     ) -> None:
         self.bundle = bundle
         self.variant = variant
@@ -217,15 +219,17 @@ class Model:
     def _open_tokenizer(self, processor: TextProcessor) -> Tokenizer:
         return Tokenizer(self.bundle.read(processor.file), processor)
 
-    def _open(self, component: str, max_graph_bytes: int) -> Backend:
+    def _open(self, component: str, most: int | None) -> Backend:
         graph = self.manifest.graph(self.variant, component)
-        size = self.manifest.files[graph.file].bytes  # `read` refuses a file of another size
-        if size > max_graph_bytes:
+        size = sum(self.manifest.files[path].bytes for path in graph.paths)  # others `read` refuses
+        most = (MAX_GRAPH_BYTES if graph.weights is None else MAX_WEIGHTS_BYTES) if most is None else most
+        if size > most:
             raise BundleError(
-                f"{self.bundle.root / graph.file} has {size} bytes, and at most {max_graph_bytes} are read; "
+                f"{self.bundle.root / graph.file} has {size} bytes, and at most {most} are read; "
                 "use a smaller variant"
             )
-        return open_backend(graph, self.bundle.read(graph.file), self.threads)
+        content, weights = self.bundle.read(graph.file), self.bundle.read_weights(graph)
+        return open_backend(graph, content, self.threads, weights)
 
     @property
     def manifest(self) -> Manifest:

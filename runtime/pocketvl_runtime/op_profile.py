@@ -54,7 +54,13 @@ class GraphProfile:
     """
 
     def __init__(
-        self, graph: GraphSpec, content: bytes, backend: Backend, threads: int, inputs: Inputs
+        self,
+        graph: GraphSpec,
+        content: bytes,
+        backend: Backend,
+        threads: int,
+        inputs: Inputs,
+        weights: bytes | None = None,
     ) -> None:
         """Runs the graph a few times, to see how often it can be run.
 
@@ -64,6 +70,7 @@ class GraphProfile:
             backend: the graph, loaded with these threads.
             threads: of an inference.
             inputs: by name.
+            weights: the file of weights beside the graph's, where there is one.
 
         Raises:
             BackendError: the engine fails.
@@ -72,8 +79,11 @@ class GraphProfile:
         self._plain = _Plain(backend, inputs)
         runs = min(max(_SECONDS / 2 / self._plain.seconds_of_one(), _FEWEST_RUNS), _MOST_RUNS)
         self._runs = -(-int(runs) // ROUNDS)  # of a round
-        profiled = _OnnxProfiled if graph.engine is Engine.ONNX else _LiteRtProfiled
-        self._profiled: _Profiled = profiled(graph, content, threads)
+        self._profiled: _Profiled = (
+            _OnnxProfiled(graph, content, threads, weights)
+            if graph.engine is Engine.ONNX
+            else _LiteRtProfiled(graph, content, threads)
+        )
 
     def run(self) -> None:
         """One round; raises BackendError where the engine fails."""
@@ -178,11 +188,11 @@ class _Profiled(Protocol):
 
 
 class _OnnxProfiled:
-    def __init__(self, graph: GraphSpec, content: bytes, threads: int) -> None:
+    def __init__(self, graph: GraphSpec, content: bytes, threads: int, weights: bytes | None) -> None:
         from pocketvl_runtime.backends.onnx_ops import OnnxProfiler
 
         self._threads = threads
-        self._profiler = OnnxProfiler(graph, content, threads)
+        self._profiler = OnnxProfiler(graph, content, threads, weights)
 
     def run(self, inputs: Inputs, runs: int) -> None:
         self._profiler.run(inputs, runs, _WARMUP_RUNS)

@@ -17,10 +17,13 @@ from pocketvl.families import open_checkpoint, parameter_counts, read_contract
 from pocketvl.families.folders.weights import most_parameters
 from pocketvl.pipelines.stages.lowering import check_graph_sizes
 from pocketvl.tabletop.folder import write_tabletop
+from pocketvl_runtime.manifest import Engine
 from tests.families.test_weights import pickled
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_siglip import make_tiny_siglip
 from tests.families.vilt_folder import make_vilt_folder
+
+BOTH = tuple(Engine)
 
 
 @pytest.mark.parametrize("make", [make_tiny_clip, make_tiny_siglip, make_vilt_folder])
@@ -36,13 +39,14 @@ def test_parameters_are_counted_without_weights(make: object, tmp_path: Path) ->
 
 def test_the_component_is_named_with_its_size_and_what_to_do(tmp_path: Path) -> None:
     folder = make_tiny_clip(tmp_path / "clip")
-    check_graph_sizes(folder)
+    check_graph_sizes(folder, BOTH)
     counts = parameter_counts(read_contract(folder))
     least, most = sorted(counts, key=lambda name: counts[name])
-    check_graph_sizes(folder, counts[most] * 4)
+    check_graph_sizes(folder, BOTH, counts[most] * 4)
     with pytest.raises(SourceError, match=rf"the {most} has {counts[most]:,} parameters.*pocketvl compress"):
-        check_graph_sizes(folder, counts[most] * 4 - 1)
-    check_graph_sizes(pickled(folder), counts[most] * 4)
+        check_graph_sizes(folder, BOTH, counts[most] * 4 - 1)
+    check_graph_sizes(pickled(folder), BOTH, counts[most] * 4)
+    check_graph_sizes(folder, [Engine.ONNX], counts[most] * 4 - 1)  # its weights go into a file beside it
     assert counts[least] < counts[most]
 
 

@@ -86,14 +86,9 @@ class AdbPhone:
 
     def _files(self) -> Iterator[str]:
         """The files that the phone needs: all but the graphs of engines that it does not run."""
-        used = {
-            stored.file
-            for variant in self._variants
-            for stored in self._bundle.variant(variant).files.values()
-        }
-        graphs = {
-            stored.file for spec in self._bundle.manifest.variants.values() for stored in spec.files.values()
-        }
+        variants = self._bundle.manifest.variants
+        graphs = {path for spec in variants.values() for path in spec.paths}
+        used = {path for name in self._variants for path in variants[name].paths}
         yield MANIFEST_FILE
         yield from (file for file in self._bundle.manifest.files if file in used or file not in graphs)
 

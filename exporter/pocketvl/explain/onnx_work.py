@@ -23,7 +23,7 @@ from pocketvl.explain.work import (
     plain_work,
     precision_of,
 )
-from pocketvl.lower.onnx.graph import read_onnx
+from pocketvl.lower.onnx.files import read_onnx
 from pocketvl_runtime.op_result import OpTime
 
 _CONVOLUTIONS = ("Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger", "ConvTranspose")

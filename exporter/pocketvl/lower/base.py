@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pocketvl.network.integers import QuantizedComponent
 
 DEFAULT_OUTPUTS = ("embedding",)
+_WEIGHTS_SUFFIX = ".weights"
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,17 @@ class EngineBackend(ABC):
         """Raise LoweringError where an engine may not run a graph, or token ids become floats in it."""
         self.check_ops(path)
         check_ids(path.name, self.dataflow(path))
+
+
+def weights_path(graph: Path) -> Path:
+    """The file beside a graph with the weights that are too large for its own, where it has one."""
+    return graph.with_name(graph.name + _WEIGHTS_SUFFIX)
+
+
+def graph_files(graph: Path) -> tuple[Path, ...]:
+    """A graph's file, and that of its weights where there is one."""
+    beside = weights_path(graph)
+    return (graph, beside) if beside.exists() else (graph,)
 
 
 def refuse_ops(path: Path, foreign: Sequence[str]) -> None:

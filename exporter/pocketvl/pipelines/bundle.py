@@ -18,6 +18,7 @@ from pocketvl.devices.profiling import PROFILES
 from pocketvl.errors import LoweringError
 from pocketvl.families.base import IMAGE, TEXT
 from pocketvl.lower.backends import backend_of_file
+from pocketvl.lower.base import graph_files
 from pocketvl.lower.least_engine import LeastEngine, newest
 from pocketvl.network.ports import Port
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
@@ -103,7 +104,8 @@ def write_bundle(base: Path, graphs: Iterable[Path], stages: Iterable[Stage], ou
     least: dict[tuple[Engine, Precision], LeastEngine | None] = {}
     for path in sorted(graphs, key=lambda p: p.name):
         component, precision, engine = path.name.split(".")
-        link_or_copy(path, out / "graphs" / path.name)
+        for file in graph_files(path):
+            link_or_copy(file, out / "graphs" / file.name)
         form = (Engine(engine), Precision(precision))
         files.setdefault(form, {})[component] = _stored(path, manifest.graphs[component])
         least[form] = newest((least.get(form), backend_of_file(path).least_engine(path)))
@@ -134,8 +136,8 @@ def write_judged(
         variants: what goes in, with status and what it may be compared with.
         out: an empty folder.
     """
-    kept = {stored.file for variant in variants.values() for stored in variant.files.values()}
-    every = {stored.file for variant in manifest.variants.values() for stored in variant.files.values()}
+    kept = {path for variant in variants.values() for path in variant.paths}
+    every = {path for variant in manifest.variants.values() for path in variant.paths}
     dropped = every - kept
     for path in sorted(set(manifest.files) - dropped):
         (out / path).parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +239,8 @@ def _stored(path: Path, contract: ComponentGraph) -> VariantFile:
             raise LoweringError(
                 f"{path.name} has {sorted(map(str, tensors))}, not {sorted(map(str, wanted))}"
             )
-    return VariantFile(f"graphs/{path.name}", found.signature)
+    weights = next((f"graphs/{file.name}" for file in graph_files(path) if file != path), None)
+    return VariantFile(f"graphs/{path.name}", found.signature, weights=weights)
 
 
 def _write_golden(

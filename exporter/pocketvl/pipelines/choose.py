@@ -115,8 +115,7 @@ def write_single_variant(bundle: Bundle, variant: str, out: Path) -> None:
         BundleError: a file is missing or damaged.
     """
     manifest, spec = bundle.manifest, bundle.variant(variant)
-    graphs = {stored.file for each in manifest.variants.values() for stored in each.files.values()}
-    dropped = graphs - {stored.file for stored in spec.files.values()}
+    dropped = frozenset().union(*(each.paths for each in manifest.variants.values())) - spec.paths
     for path in sorted(set(manifest.files) - dropped):
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         (out / path).write_bytes(bundle.read(path))

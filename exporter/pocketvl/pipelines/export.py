@@ -308,7 +308,7 @@ def _samples(folder: Path) -> bytes:
 def _check_inputs(settings: ExportSettings) -> None:
     """Check the input folders once, before every stage of the plan would."""
     check_source(settings.source)
-    check_graph_sizes(settings.source)
+    check_graph_sizes(settings.source, {engine for engine, _ in checked_variants(settings.variants).values()})
     for folder in filter(None, (settings.calibration, settings.data, settings.train)):
         Dataset.open(folder)
 

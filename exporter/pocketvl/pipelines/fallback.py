@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pocketvl.lower.base import graph_files
 from pocketvl.network.precisions import PLANS, QUANTIZED
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.lowering import GraphStage
@@ -195,7 +196,11 @@ class _Precision:
                 engine=self.variants[name][0],
                 precision=self.precision,
                 status=Status.EXPERIMENTAL,
-                size_bytes=sum((results[g].folder / g.file).stat().st_size for g in graphs[name]),
+                size_bytes=sum(
+                    file.stat().st_size
+                    for graph in graphs[name]
+                    for file in graph_files(results[graph].folder / graph.file)
+                ),
                 metrics=found.metrics,
                 parity=found.parity,
             )

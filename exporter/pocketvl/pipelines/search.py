@@ -139,7 +139,7 @@ def search(
     )
     check_replaceable(request.out, written_bundle, profiles_in(request.out))  # not after hours of search
     check_source(request.source)
-    check_graph_sizes(request.source)
+    check_graph_sizes(request.source, tuple(Engine))
     found = _Search(request, cache, progress)
     journal = request.work / f"{found.key}-{_STUDY_FILE}"
     overhead = found.overhead_bytes

@@ -26,7 +26,9 @@ class BundleRunner:
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.name, self.encoder = variant, Encoder.of_bundle(opened)
         self._backends = {
-            graph.component: open_backend(graph, opened.read(graph.file), default_threads())
+            graph.component: open_backend(
+                graph, opened.read(graph.file), default_threads(), opened.read_weights(graph)
+            )
             for graph in opened.graphs(variant)
         }
 

@@ -105,13 +105,14 @@ def cannot_run(what: str, graph: GraphSpec, instead: Sequence[str] = ()) -> Back
     return BackendError(f"{what} {problem}: pip install {install_advice(graph)}{hint}")
 
 
-def open_backend(graph: GraphSpec, content: bytes, threads: int) -> Backend:
+def open_backend(graph: GraphSpec, content: bytes, threads: int, weights: bytes | None = None) -> Backend:
     """Loads a graph.
 
     Args:
         graph: what the manifest says of it; the loaded graph is held against that.
         content: the graph's file.
         threads: for one inference.
+        weights: the file of weights that the manifest lists beside it, if it does.
 
     Raises:
         InputError: there are no such numbers of threads.
@@ -122,7 +123,7 @@ def open_backend(graph: GraphSpec, content: bytes, threads: int) -> Backend:
         raise InputError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
     if not can_run(graph):
         raise cannot_run(graph.graph_id, graph)
-    opened: Backend = import_module(_MODULES[graph.engine]).open_graph(graph, content, threads)
+    opened: Backend = import_module(_MODULES[graph.engine]).open_graph(graph, content, threads, weights)
     return opened
 
 

@@ -70,8 +70,9 @@ class LiteRtBackend:
             }
 
 
-def open_graph(graph: GraphSpec, content: bytes, threads: int) -> Backend:
-    """Loads a graph; see `open_backend`."""
+def open_graph(graph: GraphSpec, content: bytes, threads: int, weights: bytes | None = None) -> Backend:
+    """Loads a graph; see `open_backend`. A manifest lists no weights beside a TFLite file."""
+    assert weights is None
     return LiteRtBackend(graph, content, threads)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,12 @@ class OnnxBackend:
     """A session of ONNX Runtime on the CPU; several threads may run it at once."""
 
     def __init__(
-        self, graph: GraphSpec, content: bytes, threads: int, profile_prefix: str | None = None
+        self,
+        graph: GraphSpec,
+        content: bytes,
+        threads: int,
+        weights: bytes | None = None,
+        profile_prefix: str | None = None,
     ) -> None:
         """Loads a graph; see `open_backend`.
 
@@ -60,14 +65,16 @@ class OnnxBackend:
                 f"{package} cannot be imported ({first_line(error)}): pip install --force-reinstall {package}"
             ) from error
 
-        if _has_external_data(content):
+        if weights is None and _has_external_data(content):
             raise BackendError(
-                f"{graph.graph_id}: some of its weights lie in another file, which no checksum covers; "
-                "export the bundle again, with the weights inside the graph"
+                f"{graph.graph_id}: some of its weights lie in another file, which the manifest does not "
+                "list; export the bundle again"
             )
         with engine_errors(f"{graph.graph_id}: ONNX Runtime cannot load it"):
             options = onnxruntime.SessionOptions()
             _configure_(options, threads)
+            if weights is not None:
+                _add_weights_(options, graph, weights)
             if profile_prefix is not None:
                 options.enable_profiling, options.profile_file_prefix = True, profile_prefix
             self._session = _quiet(onnxruntime.InferenceSession)(
@@ -111,9 +118,9 @@ def read_io(content: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, .
         return tuple(map(_spec, session.get_inputs())), tuple(map(_spec, session.get_outputs()))
 
 
-def open_graph(graph: GraphSpec, content: bytes, threads: int) -> Backend:
+def open_graph(graph: GraphSpec, content: bytes, threads: int, weights: bytes | None = None) -> Backend:
     """Loads a graph; see `open_backend`."""
-    return OnnxBackend(graph, content, threads)
+    return OnnxBackend(graph, content, threads, weights)
 
 
 def _quiet(session: Any) -> Any:
@@ -138,6 +145,18 @@ def _configure_(options: Any, threads: int) -> None:
     if not has_exact_int8():
         # Without VNNI its int8 kernels add pairs of products in 16 bits, which saturates: wrong answers.
         options.add_session_config_entry("session.x64quantprecision", "1")
+
+
+def _add_weights_(options: Any, graph: GraphSpec, weights: bytes) -> None:
+    """Hands a session the weights outside the graph, which are named by their file; it opens none itself."""
+    assert graph.weights is not None
+    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+        raise BackendError(
+            f"{graph.graph_id}: its weights lie in a file beside it, which takes ONNX Runtime 1.24 or newer: "
+            f"pip install --upgrade {PACKAGES[graph.engine]}"
+        )
+    name = PurePosixPath(graph.weights).name
+    options.add_external_initializers_from_files_in_memory([name], [weights], [len(weights)])
 
 
 def _has_external_data(content: bytes) -> bool:

@@ -50,10 +50,10 @@ class OnnxProfiler:
         BackendError: ONNX Runtime refuses the graph.
     """
 
-    def __init__(self, graph: GraphSpec, content: bytes, threads: int) -> None:
+    def __init__(self, graph: GraphSpec, content: bytes, threads: int, weights: bytes | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="pocketvl-ops-")
         self._graph = graph
-        self._backend = OnnxBackend(graph, content, threads, str(Path(self._folder.name) / "ops"))
+        self._backend = OnnxBackend(graph, content, threads, weights, str(Path(self._folder.name) / "ops"))
         self._counted: list[bool] = []
 
     def __enter__(self) -> OnnxProfiler:

@@ -9,6 +9,7 @@ from pocketvl_runtime.errors import BundleError, quoted, shortened
 from pocketvl_runtime.manifest.graphs import ComponentGraph, InputPort, OutputPort, PortKind, Shape
 from pocketvl_runtime.manifest.names import (
     MAX_TOKENIZER_BYTES,
+    Engine,
     check_name,
     check_relative_path,
     variant_name,
@@ -120,8 +121,12 @@ def _check_variant(name: str, variant: VariantSpec, manifest: Parts) -> None:
     for component, stored in variant.files.items():
         where = f"variants.{name}.files.{shortened(component, 60)}"
         graph = _component(where, component, manifest)
-        if stored.file not in manifest.files:
-            raise BundleError(f"{where}.file {quoted(stored.file)} is not among files")
+        for path in stored.paths:
+            if path not in manifest.files:
+                key = "file" if path == stored.file else "weights"
+                raise BundleError(f"{where}.{key} {quoted(path)} is not among files")
+        if stored.weights is not None and variant.engine is not Engine.ONNX:
+            raise BundleError(f"{where}.weights goes with graphs of ONNX, and of no other engine")
         ports: tuple[InputPort | OutputPort, ...] = (*graph.inputs, *graph.outputs)
         unknown = set(stored.ports) - {port.name for port in ports}
         if unknown:

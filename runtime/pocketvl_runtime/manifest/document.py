@@ -124,6 +124,7 @@ class Manifest:
             tensors_of(contract.outputs, stored.ports),
             stored.signature,
             spec.min_engine,
+            stored.weights,
         )
 
     @property

@@ -145,6 +145,7 @@ class GraphSpec:
     Attributes:
         signature: which of a TFLite file's; None: the only one it has.
         min_engine: the oldest version of the engine that computes it rightly; None: any.
+        weights: the file with the values that an ONNX graph keeps outside its own; None: it has all.
     """
 
     component: str
@@ -155,9 +156,15 @@ class GraphSpec:
     outputs: tuple[TensorSpec, ...]
     signature: str | None = None
     min_engine: str | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         check_relative_path(self.file)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Its files."""
+        return (self.file,) if self.weights is None else (self.file, self.weights)
 
     @property
     def graph_id(self) -> str:

@@ -22,6 +22,7 @@ MAX_TOKENIZER_BYTES = 40_000_000
 """A larger tokenizer is not read; those of 256,000 tokens have 35 MB."""
 
 MAX_GRAPH_BYTES = 2**31 - 1
+MAX_WEIGHTS_BYTES = 2**33
 """A larger graph is not read: neither protobuf nor a FlatBuffer, which graphs are, can be."""
 
 MAX_TOKEN_ID = 2**31 - 1

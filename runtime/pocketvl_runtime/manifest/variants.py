@@ -57,6 +57,8 @@ class VariantFile:
 
     Attributes:
         file: the graph, relative to the bundle.
+        weights: the file with what an ONNX graph keeps outside its own, as over 2 GiB it must; None: it has
+            all.
         signature: which of a TFLite file's; None: the only one it has. ONNX has none.
         ports: those that differ from the component's contract, by name.
     """
@@ -64,9 +66,16 @@ class VariantFile:
     file: str
     signature: str | None = field(default=None, metadata=OPTIONAL)
     ports: Mapping[str, PortOverride] = field(default_factory=dict, metadata=OPTIONAL)
+    weights: str | None = field(default=None, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
-        check_relative_path(self.file)
+        for path in self.paths:
+            check_relative_path(path)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Its files."""
+        return (self.file,) if self.weights is None else (self.file, self.weights)
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,11 @@ class VariantSpec:
     files: Mapping[str, VariantFile]
     min_engine: str | None = None
     comparable: tuple[Comparable, ...] = ()
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The files of all its graphs."""
+        return frozenset(path for stored in self.files.values() for path in stored.paths)
 
     def __post_init__(self) -> None:
         if self.min_engine is not None and not _VERSION.fullmatch(self.min_engine):

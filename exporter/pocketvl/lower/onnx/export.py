@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import nn
 from pocketvl.errors import LoweringError
 from pocketvl.lower.base import DEFAULT_OUTPUTS
 from pocketvl.lower.distinct_weights import StandIns, distinct_weights
+from pocketvl.lower.onnx.files import MOST_INSIDE, read_onnx, tensor_bytes, write_onnx
 from pocketvl.lower.onnx.gelus import order_gelus_
 from pocketvl.lower.onnx.graph import check_ops_onnx
 from pocketvl.lower.quiet import quiet
@@ -48,7 +50,7 @@ def export_onnx(
     """
     with distinct_weights(module) as stand_ins:
         try:
-            model = _simplify(_export(module, examples, outputs))
+            model = _simplify(_export(module, examples, outputs), path.parent)
         except LoweringError:
             raise
         except Exception as error:  # torch.onnx and onnxsim raise whatever they like
@@ -61,20 +63,6 @@ def export_onnx(
     strip_(model)
     write_onnx(model, path)
     check_ops_onnx(path)
-
-
-def write_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Check a model and write it, bytes in a fixed order.
-
-    Raises:
-        LoweringError: the model is not valid ONNX, or larger than the 2 GB of one file.
-    """
-    try:
-        onnx.checker.check_model(model, full_check=True)
-        content = model.SerializeToString(deterministic=True)
-    except Exception as error:  # ValidationError, InferenceError, and ValueError or EncodeError over 2 GB
-        raise LoweringError(f"{path.name} is not valid ONNX: {_first_line(error)}") from error
-    path.write_bytes(content)
 
 
 def _export(
@@ -124,14 +112,27 @@ def _replace_(names: Iterable[str], mapping: dict[str, str]) -> None:
         names[index] = mapping.get(name, name)  # type: ignore[index]  # protobuf's repeated field
 
 
-def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+def _simplify(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
     import onnxsim
 
+    if tensor_bytes(model) > MOST_INSIDE:  # more than a protobuf holds, and onnxsim takes one from memory
+        return _simplify_on_disk(model, scratch)
     simplified, holds = onnxsim.simplify(model, skipped_optimizers=list(_SKIPPED))
     if not holds:
         raise LoweringError("onnxsim's result does not agree with its input")
     result: onnx.ModelProto = simplified
     return result
+
+
+def _simplify_on_disk(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
+    """The same through files with their weights beside them."""
+    import onnxsim
+
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        source, target = Path(folder, "source.onnx"), Path(folder, "simplified.onnx")
+        onnx.save(model, source, save_as_external_data=True, location="source.weights")
+        onnxsim.simplify(str(source), skipped_optimizers=list(_SKIPPED), output_path=str(target))
+        return read_onnx(target, weights=True)
 
 
 def name_weights_(graph: onnx.GraphProto, module: nn.Module) -> None:

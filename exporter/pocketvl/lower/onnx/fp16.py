@@ -9,7 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.onnx.export import write_onnx
+from pocketvl.lower.onnx.files import read_onnx, write_onnx
 from pocketvl.lower.onnx.graph import check_ops_onnx
 
 _LEAST_SIZE = 16
@@ -29,7 +29,7 @@ def cast_fp16_onnx(source: Path, target: Path) -> None:
     Raises:
         LoweringError: the graph has nothing to cast, or a weight lies beyond fp16's range.
     """
-    model = onnx.load(source)
+    model = read_onnx(source, weights=True)
     graph = model.graph
     tensors, casts = [], []
     for tensor in graph.initializer:

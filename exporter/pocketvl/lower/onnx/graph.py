@@ -8,9 +8,10 @@ from pathlib import Path
 import onnx
 
 from pocketvl.errors import LoweringError
-from pocketvl.lower.base import GraphIO, refuse_ops
+from pocketvl.lower.base import GraphIO, refuse_ops, weights_path
 from pocketvl.lower.ids import Dataflow, GraphOp
 from pocketvl.lower.least_engine import LeastEngine, newest
+from pocketvl.lower.onnx.files import read_onnx
 from pocketvl_runtime.manifest import TensorSpec
 
 BLOCKS_DOMAIN, BLOCKS_OP = "com.microsoft", "MatMulNBits"
@@ -25,23 +26,13 @@ Measured with two blocks of 32: 1.23.2 refuses 2 bits and 1.24.1 is right; 1.21.
 them only where it may quantize the input (accuracy_level 4), 1.23.0 without that too.
 """
 _BLOCKS_BITS_INTEGER = {**_BLOCKS_BITS, 8: "1.22"}
+_BESIDE = "1.24"
+"""The first ONNX Runtime whose Python takes weights beside a graph from memory; 1.23.2 does not."""
 _INTEGER_INPUT = 4
 """The accuracy_level at which the input may be quantized to 8 bits."""
 
 _INDEXED = {"Gather": 1}
 """Ops that look something up, and which of their inputs is the index."""
-
-
-def read_onnx(path: Path) -> onnx.ModelProto:
-    """Read a .onnx file.
-
-    Raises:
-        LoweringError: the file cannot be read.
-    """
-    try:
-        return onnx.load(path)
-    except Exception as error:  # protobuf's DecodeError, OSError, ...
-        raise LoweringError(f"{path} is not a readable ONNX file: {error}") from error
 
 
 def op_counts_onnx(path: Path) -> dict[str, int]:
@@ -102,7 +93,10 @@ def least_engine_onnx(path: Path) -> LeastEngine | None:
     Raises:
         LoweringError: the file cannot be read.
     """
-    return newest(_asked_for(node, path.name) for node in read_onnx(path).graph.node)
+    asked = [_asked_for(node, path.name) for node in read_onnx(path).graph.node]
+    if weights_path(path).exists():
+        asked.append(LeastEngine(_BESIDE, f"{path.name}: weights in a file beside it"))
+    return newest(asked)
 
 
 def _asked_for(node: onnx.NodeProto, file: str) -> LeastEngine | None:

@@ -12,7 +12,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from pocketvl.errors import LoweringError
 from pocketvl.lower.forms import Form, check_component, form_of, refuse
-from pocketvl.lower.onnx.export import write_onnx
+from pocketvl.lower.onnx.files import read_onnx, write_onnx
 from pocketvl.lower.onnx.graph import BLOCKS_DOMAIN, BLOCKS_OP, check_ops_onnx
 from pocketvl.lower.onnx.products import products_of
 from pocketvl.network.integers import (
@@ -47,8 +47,8 @@ def write_quantized_onnx(source: Path, component: QuantizedComponent, target: Pa
         LoweringError: the graph does not hold the component's layers, or no engine runs one of them.
     """
     check_component(component)
-    model = onnx.load(source)
-    rewriter = _Rewriter(model.graph, component, products_of(model, component, source.name))
+    model = read_onnx(source, weights=True)
+    rewriter = _Rewriter(model.graph, component, products_of(source, component))
     for node in model.graph.node:
         rewriter.add(node)
     lost = sorted(set(component.layers) - rewriter.written)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -29,17 +29,20 @@ _LARGE = 64 << 20  # bytes of weights from which lowering takes longer than anot
 
 
 MOST_BYTES = (1 << 31) - (1 << 20)
-"""Of a component's weights in fp32, which every graph is first written with: what a protobuf and a flatbuffer
-hold, 2 GiB, without room for what is not weights."""
+"""Of a component's weights in fp32, which every graph is first written with: what a flatbuffer holds, 2 GiB,
+without room for what is not weights."""
 
 
-def check_graph_sizes(folder: Path, most_bytes: int | None = None) -> None:
+def check_graph_sizes(folder: Path, engines: Collection[Engine], most_bytes: int | None = None) -> None:
     """Raise SourceError where a component is too large for a graph file; takes seconds, before any work.
 
     Args:
         folder: the checkpoint.
+        engines: that graphs are asked for; ONNX has no limit, since large weights go into a file beside it.
         most_bytes: of a component's weights in fp32; None for `MOST_BYTES`.
     """
+    if Engine.TFLITE not in engines:
+        return
     most_bytes = MOST_BYTES if most_bytes is None else most_bytes
     if most_parameters(folder) * 4 <= most_bytes:
         return  # as almost always, and told without torch
@@ -47,8 +50,9 @@ def check_graph_sizes(folder: Path, most_bytes: int | None = None) -> None:
         if count * 4 > most_bytes:
             raise SourceError(
                 f"{folder}: the {name} has {count:,} parameters, {count * 4 / 2**30:.2f} GiB in fp32, and a "
-                f"TFLite or ONNX file holds {most_bytes / 2**30:.2f} GiB; make it smaller first (pocketvl "
-                "compress, with drop-layers, prune or low-rank), or take a smaller model of its kind"
+                f"TFLite file holds {most_bytes / 2**30:.2f} GiB; export ONNX alone (--variants "
+                "onnx-fp32,onnx-int8), make it smaller first (pocketvl compress, with drop-layers, prune or "
+                "low-rank), or take a smaller model of its kind"
             )
 
 

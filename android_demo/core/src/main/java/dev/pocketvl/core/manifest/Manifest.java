@@ -85,6 +85,10 @@ public record Manifest(
         if (stored == null) {
             throw new BundleException("variant " + variant + " has no " + component + "; use another variant");
         }
+        if (stored.weights() != null) {
+            throw new BundleException("variant " + variant + " keeps weights of " + component
+                    + " outside its graph, which is not read here; use a smaller variant");
+        }
         Component contract = Objects.requireNonNull(components.get(component));
         return new GraphSpec(
                 variant + " " + component,

@@ -122,6 +122,13 @@ final class References {
             if (!manifest.files().containsKey(stored.file())) {
                 throw new BundleException(where + ".file " + Quoted.quoted(stored.file()) + " is not among files");
             }
+            if (stored.weights() != null && !manifest.files().containsKey(stored.weights())) {
+                throw new BundleException(
+                        where + ".weights " + Quoted.quoted(stored.weights()) + " is not among files");
+            }
+            if (stored.weights() != null && variant.engine() != Variant.EngineKind.ONNX) {
+                throw new BundleException(where + ".weights goes with graphs of ONNX, and of no other engine");
+            }
             List<Port> ports = new ArrayList<>(contract.inputs());
             ports.addAll(contract.outputs());
             for (String port : stored.ports().keySet()) {

@@ -65,8 +65,10 @@ public record Variant(
      * @param file the graph, in the bundle
      * @param signature of a TFLite file, or null: its only one
      * @param ports those that differ from the component's contract, by name
+     * @param weights the file with what an ONNX graph keeps outside its own, or null: it has all
      */
-    public record StoredGraph(String file, @Nullable String signature, Map<String, PortOverride> ports) {
+    public record StoredGraph(
+            String file, @Nullable String signature, Map<String, PortOverride> ports, @Nullable String weights) {
         public StoredGraph {
             ports = Ordered.copy(ports);
         }

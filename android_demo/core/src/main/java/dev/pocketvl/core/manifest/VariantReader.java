@@ -45,13 +45,14 @@ final class VariantReader {
     }
 
     private static StoredGraph stored(JsonValue value) {
-        JsonFields fields = value.fields("file", "signature?", "ports?");
+        JsonFields fields = value.fields("file", "signature?", "ports?", "weights?");
         return new StoredGraph(
                 ProcessorReader.relativePath(fields.get("file")),
                 fields.findString("signature"),
                 fields.has("ports")
                         ? ManifestReader.each(fields.get("ports").entries(), (name, item) -> override(item))
-                        : Map.of());
+                        : Map.of(),
+                fields.has("weights") ? ProcessorReader.relativePath(fields.get("weights")) : null);
     }
 
     private static PortOverride override(JsonValue value) {
