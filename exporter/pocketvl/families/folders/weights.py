@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import torch
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
-OPEN_CLIP_SAFETENSORS = "open_clip_model.safetensors"
+OPEN_CLIP_SAFETENSORS, OPEN_CLIP_PICKLED = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 OPEN_CLIP_WEIGHTS = (
     OPEN_CLIP_SAFETENSORS,
     "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
+    OPEN_CLIP_PICKLED,
     "open_clip_pytorch_model.pth",
 )
 """Names of an open_clip model's weights, as open_clip prefers them."""
@@ -103,7 +103,7 @@ def _open_clip_weights(folder: Path) -> WeightFiles:
     known = [name for name in (*OPEN_CLIP_WEIGHTS, SAFETENSORS, PICKLED) if name in there]
     if not known and len(there) != 1:
         found = f"; it has {', '.join(sorted(there)[:3])}: rename the one that is meant" if there else ""
-        raise SourceError(f"{folder} has no {OPEN_CLIP_SAFETENSORS} and no {OPEN_CLIP_WEIGHTS[2]}{found}")
+        raise SourceError(f"{folder} has no {OPEN_CLIP_SAFETENSORS} and no {OPEN_CLIP_PICKLED}{found}")
     name = known[0] if known else there.pop()
     return WeightFiles(folder, (name,), pickled=not name.endswith(".safetensors"))
 

@@ -49,7 +49,7 @@ def timm_tower(model: ModelConfig, path: Path) -> ImageTower:
         raise SourceError(f"{where}, which timm does not build: {library_text(error, 150)}") from error
     kind = type(trunk).__name__
     if kind not in _KINDS:
-        raise SourceError(f"{where}, a {kind}; {SUPPORTED}")
+        raise SourceError(f"{where}, which timm builds as a model of kind {kind}; {SUPPORTED}")
     maker: TowerMaker = import_module(f"pocketvl.families.towers.{_KINDS[kind]}").tower
     return maker(trunk, model, path)
 
