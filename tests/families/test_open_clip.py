@@ -20,6 +20,7 @@ from pocketvl.families import check_checkpoint, open_checkpoint, read_contract
 from pocketvl.families.base import Contract
 from pocketvl.families.folders.hf import update_section_
 from pocketvl.families.folders.weights import check_weight_files, read_scalar
+from pocketvl.families.layers.pooled import PoolsOnePosition
 from pocketvl.network.heads import ContrastiveHead
 from pocketvl_runtime.manifest import Activation
 from tests.families.cases import CASES, Outputs
@@ -110,7 +111,7 @@ def test_a_model_of_any_configuration_gives_what_open_clip_gives_and_goes_back(
     assert_equal(outputs_of(folder, inputs), wanted)
     opened = open_checkpoint(folder)
     for component in opened.components.values():  # as it is folded for export
-        if hasattr(component.module, "pool_early_"):
+        if isinstance(component.module, PoolsOnePosition):
             component.module.pool_early_()
         with torch.no_grad():
             (row,) = (torch.from_numpy(inputs[port.name]) for port in component.inputs)

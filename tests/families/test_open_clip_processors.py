@@ -123,7 +123,8 @@ def pixels_of(transform: Any, image: Image.Image, contract: Contract) -> np.ndar
     values = made.permute(1, 2, 0) * torch.tensor(spec.std) + torch.tensor(spec.mean)
     found = (values * 255).numpy()
     assert np.abs(found - found.round()).max() < 1e-2
-    return found.round().astype(np.uint8)
+    rounded: np.ndarray[Any, Any] = found.round().astype(np.uint8)
+    return rounded
 
 
 @pytest.mark.parametrize("resize_mode", ["shortest", "squash"])

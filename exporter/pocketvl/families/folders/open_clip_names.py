@@ -105,12 +105,12 @@ def find_pretrained(wanted: PretrainedName, offline: bool = False) -> Pretrained
             f"{wanted}: open_clip has no weights {quoted(wanted.pretrained)} of {wanted.model}, and there is "
             f"no such file; it has {shortened(tags, 300)}"
         )
-    _check_activation(wanted, model, tagged)
     keys = ("mean", "std", "interpolation", "resize_mode")
     preprocess = {key: tagged[key] for key in keys if tagged.get(key) is not None}
     description = {"model_cfg": model, "preprocess_cfg": preprocess}
-    _check_tokenizer(wanted, model, tagged)
     family_named("open-clip").architecture().parse(json.loads(json.dumps(description)), Path(str(wanted)))
+    _check_tokenizer(wanted, model, tagged)
+    _check_activation(wanted, model, tagged)
     weights = _weights(wanted, tagged, offline) if tagged else file
     name = f"{wanted.model}-{wanted.pretrained if tagged else file.stem}"
     return Pretrained(name, json.dumps(description, indent=2), weights)
