@@ -95,6 +95,7 @@ def test_a_name_with_a_file_of_weights(tiny_name: str, tmp_path: Path) -> None:
     space = open_checkpoint(plain).space()
     file = pickled(plain, "epoch_3.pt", training=True) / "epoch_3.pt"
     found = api.fetch_checkpoint(f"open_clip:{TINY}/{file}", cache=tmp_path / "cache")
+    assert found == api.fetch_checkpoint(Path(f"open_clip:{TINY}/{file}"), cache=tmp_path / "cache")
     assert found.name == f"{TINY}-epoch_3"
     opened = open_checkpoint(found)
     assert opened.space() == space

@@ -98,7 +98,9 @@ def find_pretrained(wanted: PretrainedName, offline: bool = False) -> Pretrained
             f"{wanted}: open_clip has no model {quoted(wanted.model)}; it has {', '.join(near)} and others"
         )
     tagged = open_clip.get_pretrained_cfg(wanted.model, wanted.pretrained)
-    file = Path(wanted.pretrained)
+    # of "NAME//path" a Path has made "NAME/path"
+    files = (Path(wanted.pretrained), Path("/", wanted.pretrained))
+    file = next((each for each in files if each.is_file()), files[0])
     if not tagged and not file.is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(wanted.model)) or "none"
         raise SourceError(
