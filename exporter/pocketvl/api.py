@@ -57,7 +57,8 @@ def fetch_checkpoint(source: str | Path, *, offline: bool = False, cache: str | 
     """The folder of a checkpoint, which is downloaded where it is named by its hub id.
 
     Args:
-        source: a Hugging Face model folder, or "hf:org/name", or "hf:org/name@revision".
+        source: a Hugging Face or open_clip model folder, "hf:org/name", "hf:org/name@revision", or a name of
+            open_clip, "open_clip:ViT-B-32/laion2b_s34b_b79k".
         offline: take hub ids from huggingface_hub's cache alone, as with HF_HUB_OFFLINE=1.
         cache: where results of stages are kept; by default `default_cache()`.
 

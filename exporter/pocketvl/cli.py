@@ -67,7 +67,7 @@ _gate = click.option(
 _offline = click.option(
     "--offline",
     is_flag=True,
-    help="Take hf:ORG/NAME from the local cache alone, as with HF_HUB_OFFLINE=1.",
+    help="Take hf:ORG/NAME and open_clip:NAME/TAG from the local cache alone, as with HF_HUB_OFFLINE=1.",
 )
 _calibration = click.option(
     "--calibration",

@@ -12,13 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from pocketvl.errors import SourceError
-from pocketvl.families.folders.files import COMPRESSION_FILE, CONFIG_FILE, PROCESSOR_FILES
-from pocketvl.families.folders.weights import INDEX_SUFFIX, PICKLED, SAFETENSORS, read_index
+from pocketvl.families.folders.files import (
+    COMPRESSION_FILE,
+    CONFIG_FILE,
+    OPEN_CLIP_CONFIG,
+    PROCESSOR_FILES,
+    is_open_clip,
+)
+from pocketvl.families.folders.weights import (
+    INDEX_SUFFIX,
+    OPEN_CLIP_WEIGHTS,
+    PICKLED,
+    SAFETENSORS,
+    read_index,
+)
 from pocketvl_runtime.errors import library_text, quoted
 
 PREFIX = "hf:"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_DESCRIBED = (CONFIG_FILE, COMPRESSION_FILE, ADAPTER_CONFIG, *PROCESSOR_FILES)
+_DESCRIBED = (CONFIG_FILE, OPEN_CLIP_CONFIG, COMPRESSION_FILE, ADAPTER_CONFIG, *PROCESSOR_FILES)
+_KINDS = (SAFETENSORS, f"{SAFETENSORS}{INDEX_SUFFIX}", PICKLED, f"{PICKLED}{INDEX_SUFFIX}")
 _TIMEOUT_S = 5.0  # for the hub's first answer
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _REPOSITORY = re.compile(rf"{_PART}(/{_PART})?")
@@ -82,19 +95,21 @@ def fetch(wanted: HubId, offline: bool = False) -> Path:
     Raises:
         SourceError: there is no such checkpoint, or neither network nor cache has it.
     """
-    from huggingface_hub import constants
-
-    # the command line sets the first for everything but this
-    offline = offline or (constants.HF_HUB_OFFLINE and "POCKETVL_FETCHES" not in os.environ)
-    with _network(constants, offline):
-        if offline:
+    with network(offline) as is_offline:
+        if is_offline:
             return _cached(wanted, "nothing is downloaded offline")
         files, obstacle = _listed(wanted)
         if files is None:
             found = _cached(wanted, obstacle)
             _LOG.warning("%s: revision %.12s of the local cache is taken; %s", wanted, found.name, obstacle)
             return found
-        weights = _weights_among(files)
+        kinds: tuple[str, ...] = _KINDS
+        if (
+            OPEN_CLIP_CONFIG in files and ADAPTER_CONFIG not in files
+        ):  # its config.json says whose model it is
+            described = _download(wanted, wanted.revision, _DESCRIBED)
+            kinds = (*OPEN_CLIP_WEIGHTS, SAFETENSORS, PICKLED) if is_open_clip(described) else _KINDS
+        weights = _weights_among(files, kinds)
         folder = _download(wanted, wanted.revision, (*_DESCRIBED, *weights))
         index = next((folder / name for name in weights if name.endswith(INDEX_SUFFIX)), None)
         if index is not None:
@@ -102,14 +117,8 @@ def fetch(wanted: HubId, offline: bool = False) -> Path:
         return folder
 
 
-def _weights_among(files: Collection[str]) -> tuple[str, ...]:
+def _weights_among(files: Collection[str], kinds: tuple[str, ...]) -> tuple[str, ...]:
     """The file of a repository that holds its weights, or the index of their shards."""
-    kinds: tuple[str, ...] = (
-        SAFETENSORS,
-        f"{SAFETENSORS}{INDEX_SUFFIX}",
-        PICKLED,
-        f"{PICKLED}{INDEX_SUFFIX}",
-    )
     if ADAPTER_CONFIG in files:
         kinds = (ADAPTER_WEIGHTS,)
     return tuple(name for name in kinds if name in files)[:1]
@@ -169,7 +178,7 @@ def _cached(wanted: HubId, obstacle: str) -> Path:
                 wanted.repository,
                 revision=wanted.revision,
                 local_files_only=True,
-                allow_patterns=[CONFIG_FILE, ADAPTER_CONFIG],
+                allow_patterns=[CONFIG_FILE, OPEN_CLIP_CONFIG, ADAPTER_CONFIG],
             )
         )
     except LocalEntryNotFoundError as error:
@@ -183,12 +192,24 @@ def _cached(wanted: HubId, obstacle: str) -> Path:
 
 
 @contextmanager
-def _network(constants: Any, offline: bool) -> Iterator[None]:
-    """Let huggingface_hub use the network, or not, whatever HF_HUB_OFFLINE was when it was imported."""
+def network(offline: bool) -> Iterator[bool]:
+    """Let huggingface_hub use the network, or not, whatever HF_HUB_OFFLINE was when it was imported.
+
+    Args:
+        offline: not, as with HF_HUB_OFFLINE=1, which is heeded, too.
+
+    Yields:
+        Whether it is offline.
+    """
+    from huggingface_hub import constants as known
+
+    constants: Any = known
     before = constants.HF_HUB_OFFLINE
+    # the command line sets the first for everything but this
+    offline = offline or (before and "POCKETVL_FETCHES" not in os.environ)
     constants.HF_HUB_OFFLINE = offline
     try:
-        yield
+        yield offline
     finally:
         constants.HF_HUB_OFFLINE = before
 

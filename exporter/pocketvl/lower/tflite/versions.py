@@ -46,6 +46,7 @@ _OP_VERSIONS = MappingProxyType(
         "MUL": (0, 0, 0, 3, 6, 11, 13),
         "NOT_EQUAL": (0, 0, 3),
         "QUANTIZE": (0, 0, 7),
+        "REDUCE_MAX": (0, 0, 5),
         "REDUCE_MIN": (0, 0, 5),
         "RESHAPE": (0,),
         "RSQRT": (0, 5, 15),
