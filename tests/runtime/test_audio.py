@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from transformers import ClapFeatureExtractor
 
-from pocketvl_runtime.audio import AudioWarning, Sound, load_features, log_mel, open_sound
+from pocketvl_runtime.audio import AudioInput, AudioWarning, Sound, load_features, log_mel, open_sound
 from pocketvl_runtime.errors import BundleError, InputError
 from pocketvl_runtime.manifest import AudioPad, AudioProcessor, MelScale
 from pocketvl_runtime.obstacles import processor_obstacle
@@ -122,16 +122,16 @@ def test_an_endless_file_takes_no_memory(tmp_path: Path) -> None:
     [
         (Sound(np.zeros(0), 48_000), "holds no samples"),
         (Sound(np.zeros((4, 2)), 48_000), r"float64 \[4, 2\]; give floats \[N\]"),
-        (Sound(np.zeros(4, np.int16), 48_000), "int16"),  # type: ignore[arg-type]
+        (Sound(np.zeros(4, np.int16), 48_000), "int16"),
         (Sound(np.full(9, np.nan), 48_000), "NaN or infinity"),
         (Sound(np.zeros(9), 0), "rate of 0 Hz"),
         (wav_bytes(np.full(9, np.inf), width=4, is_float=True), "NaN or infinity"),
         (np.zeros(9), "of type ndarray; give the path of a WAV file"),
     ],
 )
-def test_what_cannot_be_used_is_refused(audio: object, says: str) -> None:
+def test_what_cannot_be_used_is_refused(audio: AudioInput, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        load_features(audio, processor())  # type: ignore[arg-type]
+        load_features(audio, processor())
 
 
 @pytest.mark.parametrize(

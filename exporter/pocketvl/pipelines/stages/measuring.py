@@ -48,7 +48,9 @@ class RunReference(Stage):
 
     def requires(self, source: Inputs) -> None:
         check_source(source["source"])
-        task_class(family_of(source["source"]).head).check(Dataset.open(source["data"]))
+        family, dataset = family_of(source["source"]), Dataset.open(source["data"])
+        dataset.media(family.modality)
+        task_class(family.head).check(dataset)
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.families import open_checkpoint
