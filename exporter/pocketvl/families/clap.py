@@ -27,6 +27,7 @@ from pocketvl.families.layers.plain import l2_normalize
 from pocketvl.families.layers.windows import (
     merge_tokens,
     run_window_layer,
+    set_scale_,
     shifted_mask,
     window_of,
 )
@@ -215,7 +216,11 @@ class ClapArchitecture(Architecture):
         from transformers import ClapModel
 
         # eager: plain MatMul and Softmax, which both engines fuse themselves
-        return build_from(ClapModel, config, folder, _FAMILY, initialised=initialised, attention="eager")
+        model = build_from(ClapModel, config, folder, _FAMILY, initialised=initialised, attention="eager")
+        for stage in model.audio_model.audio_encoder.layers:
+            for layer in cast(nn.ModuleList, stage.blocks):
+                set_scale_(layer)
+        return model
 
     def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
         clap = cast("ClapModel", model)

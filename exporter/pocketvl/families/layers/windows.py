@@ -44,6 +44,12 @@ def shifted_mask(grid: tuple[int, int], side: int, shift: int) -> NDArray[np.flo
     return np.where(windows[..., None] == windows[..., None, :], 0, _OUTSIDE).astype(np.float32)
 
 
+def set_scale_(layer: nn.Module) -> None:
+    """Say of a layer's attention what its scores are multiplied by, where `quantize/fold.py` finds it."""
+    attention = layer.get_submodule("attention.self")
+    setattr(attention, "scale", cast(int, attention.attention_head_size) ** -0.5)  # noqa: B010 - no attribute of nn.Module
+
+
 def run_window_layer(
     layer: nn.Module,
     hidden: torch.Tensor,
@@ -58,7 +64,8 @@ def run_window_layer(
     into them and equalized with them; windows are cut out of what they give.
 
     Args:
-        layer: with `layernorm_before`, `attention`, `layernorm_after`, `intermediate`, `output`.
+        layer: with `layernorm_before`, `attention`, `layernorm_after`, `intermediate`, `output`; the
+            attention's `scale` as `set_scale_` sets it.
         hidden: float [B, tokens, width].
         grid: rows and columns of tokens, which are multiples of `side`.
         side: of the windows.
@@ -100,7 +107,9 @@ def _attend(
         _heads(_windows(attention.get_submodule(name)(hidden), grid, side, shift), size)
         for name in ("query", "key", "value")
     )
-    scores = (queries * size**-0.5) @ keys.transpose(-1, -2)
+    scores = queries @ keys.transpose(-1, -2)
+    if attention.scale != 1.0:  # else it is in the queries' weights
+        scores = scores * cast(float, attention.scale)
     table = attention.get_parameter("relative_position_bias_table")
     places = attention.get_buffer("relative_position_index").reshape(-1)
     bias = table[places].view(side * side, side * side, -1).permute(2, 0, 1)  # [heads, T, T]
