@@ -208,7 +208,7 @@ def _write_inputs(checkpoint: Checkpoint, folder: Path) -> None:
     for part in _SEED:
         samples = Dataset.open(folder / part).samples
         feeds = {
-            "image": encoder.feed(TOWERS["image"], images=[sample.image for sample in samples]),
+            "image": encoder.feed(TOWERS["image"], media=[sample.image for sample in samples]),
             "text": encoder.feed(TOWERS["text"], texts=[sample.captions[0] for sample in samples]),
         }
         for tower, feed in feeds.items():

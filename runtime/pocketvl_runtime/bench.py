@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
+from pocketvl_runtime.audio import AudioInput
 from pocketvl_runtime.backends import Array, Backend, open_backend
 from pocketvl_runtime.bench_result import (
     TOTAL,
@@ -29,7 +31,8 @@ from pocketvl_runtime.conditions import ConditionSampler
 from pocketvl_runtime.errors import InputError
 from pocketvl_runtime.image import ImageInput
 from pocketvl_runtime.machine import this_machine
-from pocketvl_runtime.model import Model, load
+from pocketvl_runtime.manifest import AudioProcessor
+from pocketvl_runtime.model import MediaInput, Model, load
 from pocketvl_runtime.obstacles import runnable_tasks
 from pocketvl_runtime.op_profile import GraphProfile, described_graph, made_up_inputs, run_rounds
 from pocketvl_runtime.op_result import GraphOps, Peak
@@ -45,7 +48,7 @@ _WARMUP_RUNS = 1
 
 @dataclass(frozen=True)
 class _Asked:
-    image: ImageInput
+    media: MediaInput
     text: str
 
 
@@ -62,8 +65,8 @@ class _Runner:
     def answer(self, asked: _Asked) -> dict[str, float]:
         """Milliseconds by stage of one match, or of one question where the model cannot match."""
         if "match" in runnable_tasks(self.model.manifest):
-            return asdict(self.model.match(asked.image, [asked.text]).timing_ms)
-        return asdict(self.model.ask(asked.image, asked.text).timing_ms)
+            return asdict(self.model.match(asked.media, [asked.text]).timing_ms)
+        return asdict(self.model.ask(cast(ImageInput, asked.media), asked.text).timing_ms)
 
     def run(self, asked: _Asked, counted: bool) -> None:
         cpu_s, begin = time.process_time(), time.perf_counter()
@@ -131,6 +134,7 @@ def bench(
     duration_s: float = 0.0,
     fresh: bool = False,
     ops: bool = False,
+    audio: AudioInput | None = None,
 ) -> BenchResult:
     """Times variants at thread counts, one run of each a round, in an order that changes.
 
@@ -149,6 +153,7 @@ def bench(
         fresh: this process was started for nothing else, so that the first answer of a single variant at a
             single thread count tells how long a cold start takes.
         ops: then tell for each variant at each number of threads which operators its graphs' time goes to.
+        audio: in place of an image, for a model that listens; default: the golden pack's first sound.
 
     Raises:
         InputError: nothing to do.
@@ -156,8 +161,11 @@ def bench(
     """
     if not variants or not threads or runs < 1 or warmup_runs < 0 or duration_s < 0:
         raise InputError("bench needs at least one variant, one thread count and one run")
+    if image is not None and audio is not None:
+        raise InputError("bench takes an image or a sound, not both")
+    given = image if audio is None else audio
     asked = _Asked(
-        image if image is not None else _golden_image(bundle),
+        given if given is not None else _golden_media(bundle),
         text if text is not None else _golden_text(bundle),
     )
     runners: dict[tuple[str, int], _Runner] = {}
@@ -174,13 +182,13 @@ def bench(
         memory = (peak_rss_bytes(), rss_bytes()) if alone else (None, None)
         loads = [turns.sustain(runners[name, max(threads)], duration_s, sampler) for name in loaded]
     graphs = _graph_ops(runners, asked, progress) if ops else {}
-    machine, given = this_machine(), image is not None or text is not None
+    machine, is_given = this_machine(), given is not None or text is not None
     conditions = sampler.conditions(machine, threads)
     return BenchResult(
         Software("pocketvl-runtime", __version__),
         machine,
         _identity(bundle),
-        Settings(runs, warmup_runs, True, _SEED, Inputs.GIVEN if given else Inputs.GOLDEN),
+        Settings(runs, warmup_runs, True, _SEED, Inputs.GIVEN if is_given else Inputs.GOLDEN),
         {
             name: replace(
                 _measured(
@@ -336,11 +344,13 @@ def _latency(values: Sequence[float], keep_samples: bool) -> Latency:
     return Latency(p10, median, p90, max(values), len(values), p99, samples)
 
 
-def _golden_image(bundle: Bundle) -> Path:
-    images = bundle.golden().images
-    if not images:
-        raise InputError("the golden pack has no picture: give one to time")
-    return bundle.file(images[0].file)
+def _golden_media(bundle: Bundle) -> Path:
+    golden = bundle.golden()
+    files = [*(each.file for each in golden.images), *(each.file for each in golden.sounds)]
+    if not files:
+        listens = any(isinstance(each, AudioProcessor) for each in bundle.manifest.processors.values())
+        raise InputError(f"the golden pack has no {'sound' if listens else 'picture'}: give one to time")
+    return bundle.file(files[0])
 
 
 def _golden_text(bundle: Bundle) -> str:

@@ -42,6 +42,10 @@ _threads = click.option(
     help="Threads for one inference. Default: as many as there are processors to use, at most 4.",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+_image = click.option("--image", type=click.Path(), help="A picture.")
+_audio = click.option(
+    "--audio", type=click.Path(), help="A WAV file, in place of --image, where the model listens."
+)
 _progress_lines = click.option(  # for programs that show progress themselves
     "--progress-lines", is_flag=True, hidden=True
 )
@@ -56,7 +60,7 @@ def _asking(command: Command) -> Command:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(version)s")
 def cli() -> None:
-    """Ask an image-text model that pocketvl exported. BUNDLE is its folder."""
+    """Ask an image-text or audio-text model that pocketvl exported. BUNDLE is its folder."""
 
 
 @cli.command()
@@ -118,16 +122,26 @@ def info(bundle: str, variant: str | None, threads: int | None, as_json: bool) -
 
 @cli.command()
 @_asking
-@click.option("--image", required=True, type=click.Path(), help="A picture.")
+@_image
+@_audio
 @click.option("--text", "texts", multiple=True, required=True, help="A text; give several.")
 def match(
-    bundle: str, variant: str | None, threads: int | None, as_json: bool, image: str, texts: tuple[str, ...]
+    bundle: str,
+    variant: str | None,
+    threads: int | None,
+    as_json: bool,
+    image: str | None,
+    audio: str | None,
+    texts: tuple[str, ...],
 ) -> None:
-    """Say how well each TEXT fits the picture."""
+    """Say how well each TEXT fits the picture or the sound."""
     from pocketvl_runtime.text import check_texts
 
+    media = _one_of(image, audio)
     check_texts(texts)
-    report = _load(bundle, variant, threads).match(image, texts)
+    model = _load(bundle, variant, threads)
+    _check_media(model, audio)
+    report = model.match(media, texts)
     if as_json:
         _print_json(report)
     else:
@@ -136,7 +150,8 @@ def match(
 
 @cli.command()
 @_asking
-@click.option("--image", required=True, type=click.Path(), help="A picture.")
+@_image
+@_audio
 @click.option("--label", "labels", multiple=True, help="A label; give several. Default: the bundle's own.")
 @click.option(
     "--template",
@@ -150,19 +165,23 @@ def classify(
     variant: str | None,
     threads: int | None,
     as_json: bool,
-    image: str,
+    image: str | None,
+    audio: str | None,
     labels: tuple[str, ...],
     templates: tuple[str, ...],
     templates_file: str | None,
 ) -> None:
-    """Say which LABEL fits the picture."""
+    """Say which LABEL fits the picture or the sound."""
     from pocketvl_runtime.prompts import check_templates, read_templates
 
+    media = _one_of(image, audio)
     if templates_file is not None:
         templates = (*templates, *read_templates(Path(templates_file)))
     if templates:
         check_templates(templates)
-    report = _load(bundle, variant, threads).classify(image, labels or None, templates or None)
+    model = _load(bundle, variant, threads)
+    _check_media(model, audio)
+    report = model.classify(media, labels or None, templates or None)
     if as_json:
         _print_json(report)
     else:
@@ -202,6 +221,7 @@ def ask(
 @cli.command()
 @_asking
 @click.option("--image", "images", multiple=True, type=click.Path(), help="A picture; may be repeated.")
+@click.option("--audio", "sounds", multiple=True, type=click.Path(), help="A WAV file; may be repeated.")
 @click.option("--text", "texts", multiple=True, help="A text; may be repeated.")
 def embed(
     bundle: str,
@@ -209,17 +229,22 @@ def embed(
     threads: int | None,
     as_json: bool,
     images: tuple[str, ...],
+    sounds: tuple[str, ...],
     texts: tuple[str, ...],
 ) -> None:
     """Print embeddings: one JSON object a line, or with --json one for all."""
-    if not images and not texts:
-        raise click.UsageError("give at least one --image or --text")
+    if not images and not sounds and not texts:
+        raise click.UsageError("give at least one --image, --audio or --text")
     model = _load(bundle, variant, threads)
     rows: list[dict[str, Any]] = []
     with bar("embedding") as tell:
-        for done, image in enumerate(images, start=1):
-            rows.append({"image": image, "embedding": model.embed_image(image).tolist()})
-            tell(done, len(images), "embedding")
+        for kind, paths, embed_one in (
+            ("image", images, model.embed_image),
+            ("audio", sounds, model.embed_audio),
+        ):
+            for done, path in enumerate(paths, start=1):
+                rows.append({kind: path, "embedding": embed_one(path).tolist()})
+                tell(done, len(paths), "embedding")
     if texts:
         vectors = model.embed_text(texts).tolist()
         rows += [{"text": t, "embedding": v} for t, v in zip(texts, vectors, strict=True)]
@@ -249,8 +274,10 @@ def selftest(bundle: str, variants: tuple[str, ...], threads: int | None, as_jso
         _print_json(report)
     else:
         names = ", ".join(report.variants)
-        what = (
-            f"{report.files} files, {report.images} pictures, {report.texts} texts, {report.answers} answers"
+        media = [f"{report.images} pictures"] if report.images or not report.sounds else []
+        media += [f"{report.sounds} sounds"] if report.sounds else []
+        what = ", ".join(
+            [f"{report.files} files", *media, f"{report.texts} texts", f"{report.answers} answers"]
         )
         verdict = "all good" if report.passed else f"{len(report.failures)} not good"
         _say(f"checked {what}, {names}: {verdict}")
@@ -276,6 +303,7 @@ def selftest(bundle: str, variants: tuple[str, ...], threads: int | None, as_jso
     "--warmup", type=click.IntRange(min=0), default=1, show_default=True, help="Runs of each before those."
 )
 @click.option("--image", type=click.Path(), help="A picture; default: the golden pack's first.")
+@click.option("--audio", type=click.Path(), help="A WAV file, of a model that listens; default: likewise.")
 @click.option("--text", help="A text; default: the golden pack's first.")
 @click.option("--samples", is_flag=True, help="With --json: every counted run too, not only percentiles.")
 @click.option(
@@ -294,6 +322,7 @@ def bench(
     runs: int,
     warmup: int,
     image: str | None,
+    audio: str | None,
     text: str | None,
     samples: bool,
     duration: float,
@@ -322,6 +351,7 @@ def bench(
             duration_s=duration,
             fresh=True,
             ops=ops,
+            audio=audio,
         )
     _print_notes(note for measured in result.variants.values() for note in measured.notes)
     for doubt in result.conditions.warnings if result.conditions else ():
@@ -364,6 +394,24 @@ def _described(manifest: Manifest) -> list[str]:
         outputs = ", ".join(f"{port.name} {list(port.shape)}" for port in graph.outputs)
         lines.append(f"{name}: gives {outputs}")
     return lines
+
+
+def _one_of(image: str | None, audio: str | None) -> str:
+    """What is asked about.
+
+    Raises:
+        UsageError: not exactly one was given.
+    """
+    if audio is None and image is None:
+        raise click.UsageError("Missing option '--image', or '--audio' where the model listens.")
+    if audio is not None and image is not None:
+        raise click.UsageError("give --image or --audio, not both")
+    return (audio or "") if image is None else image
+
+
+def _check_media(model: Model, audio: str | None) -> None:
+    """Raises BundleError for a picture to a model that listens, and for a sound to one that sees."""
+    _ = model.image_processor if audio is None else model.audio_processor
 
 
 def _load(bundle: str, variant: str | None, threads: int | None) -> Model:

@@ -172,6 +172,11 @@ class Golden:
         return tuple(i for each in self.inputs.values() for i in each if isinstance(i, GoldenImage))
 
     @property
+    def sounds(self) -> tuple[GoldenAudio, ...]:
+        """The sounds among the inputs."""
+        return tuple(i for each in self.inputs.values() for i in each if isinstance(i, GoldenAudio))
+
+    @property
     def texts(self) -> tuple[GoldenText, ...]:
         """The texts among the inputs."""
         return tuple(i for each in self.inputs.values() for i in each if isinstance(i, GoldenText))

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pocketvl_runtime.audio import AudioInput, Sound, log_mel, open_sound
 from pocketvl_runtime.backends import (
     Array,
     Backend,
@@ -33,11 +34,13 @@ from pocketvl_runtime.image import ImageInput, open_image, preprocess
 from pocketvl_runtime.manifest import (
     MAX_GRAPH_BYTES,
     MAX_WEIGHTS_BYTES,
+    AudioProcessor,
     ContrastiveTask,
     ImageProcessor,
     LabelsTask,
     Manifest,
     PortKind,
+    Processor,
     TextProcessor,
     component_of,
 )
@@ -53,6 +56,7 @@ from pocketvl_runtime.prompts import check_templates, ensembled
 from pocketvl_runtime.tasks import (
     AskReport,
     AskTimingMs,
+    AudioTimingMs,
     ClassifyReport,
     Doubles,
     Floats,
@@ -119,7 +123,10 @@ def load(
     return model
 
 
-_Kind = TypeVar("_Kind", ImageProcessor, TextProcessor)
+_Kind = TypeVar("_Kind", bound=Processor, covariant=True)
+_Sensing: TypeAlias = ImageProcessor | AudioProcessor
+MediaInput: TypeAlias = ImageInput | AudioInput
+"""A picture, or a sound where a model listens."""
 _Made: TypeAlias = Mapping[PortKind, Array]  # by a processor, of one input
 
 
@@ -146,14 +153,14 @@ class _Input(Generic[_Kind]):
         return self.port.removeprefix(f"{self.component}.")
 
 
-def _input(manifest: Manifest, ports: Sequence[str], kind: type[_Kind]) -> _Input[_Kind]:
+def _input(manifest: Manifest, ports: Sequence[str], *kinds: type[_Kind]) -> _Input[_Kind]:
     """The input of a kind among those of some ports' components; `task_obstacle` made sure there is one."""
     for port in ports:
         for source in filter(None, (each.source for each in manifest.graphs[component_of(port)].inputs)):
             processor = manifest.processors[source]
-            if isinstance(processor, kind):
+            if isinstance(processor, kinds):
                 return _Input(port, source, processor)
-    raise BundleError(f"{' and '.join(ports)} have no {kind.__name__}; export the bundle again")
+    raise BundleError(f"{' and '.join(ports)} have no {kinds[0].__name__}; export the bundle again")
 
 
 class Model:
@@ -191,8 +198,8 @@ class Model:
             for name in self._backends
         }
 
-    def _find_inputs(self) -> dict[str, tuple[_Input[ImageProcessor], _Input[TextProcessor]]]:
-        """By task that can be run, what the picture and the text are made into.
+    def _find_inputs(self) -> dict[str, tuple[_Input[_Sensing], _Input[TextProcessor]]]:
+        """By task that can be run, what the picture or sound and the text are made into.
 
         Raises:
             BundleError: there is no such task.
@@ -204,7 +211,7 @@ class Model:
             raise BundleError(f"{self.bundle.root} has no task; export the bundle again")
         return {
             name: (
-                _input(self.manifest, outputs_of(task), ImageProcessor),
+                _input(self.manifest, outputs_of(task), ImageProcessor, AudioProcessor),
                 _input(self.manifest, outputs_of(task), TextProcessor),
             )
             for name, task in tasks.items()
@@ -269,8 +276,31 @@ class Model:
 
     @property
     def image_processor(self) -> ImageProcessor:
-        """How pictures become pixels."""
-        return self._main[0].processor
+        """How pictures become pixels.
+
+        Raises:
+            BundleError: the model takes none.
+        """
+        return self._image_processor(self._main[0])
+
+    @property
+    def audio_processor(self) -> AudioProcessor:
+        """How sounds become spectrograms.
+
+        Raises:
+            BundleError: the model takes none.
+        """
+        return self._audio_processor(self._main[0])
+
+    def _image_processor(self, seen_by: _Input[_Sensing]) -> ImageProcessor:
+        if not isinstance(seen_by.processor, ImageProcessor):
+            raise BundleError(f"{self.manifest.model.name} takes sounds, not pictures")
+        return seen_by.processor
+
+    def _audio_processor(self, heard_by: _Input[_Sensing]) -> AudioProcessor:
+        if not isinstance(heard_by.processor, AudioProcessor):
+            raise BundleError(f"{self.manifest.model.name} takes pictures, not sounds")
+        return heard_by.processor
 
     @property
     def space(self) -> str | None:
@@ -278,7 +308,7 @@ class Model:
         return self.manifest.output(self._main[0].port).space
 
     @property
-    def _encoders(self) -> tuple[_Input[ImageProcessor], _Input[TextProcessor]]:
+    def _encoders(self) -> tuple[_Input[_Sensing], _Input[TextProcessor]]:
         """The inputs that become embeddings.
 
         Raises:
@@ -297,11 +327,24 @@ class Model:
 
         Raises:
             InputError: the picture cannot be used.
-            BundleError: the model gives no embeddings.
+            BundleError: the model gives no embeddings of pictures.
             BackendError: the engine failed.
         """
-        processor = self._encoders[0].processor
+        processor = self._image_processor(self._encoders[0])
         return self.embed_pixels(preprocess(open_image(image), processor))
+
+    def embed_audio(self, audio: AudioInput) -> Floats:
+        """Embeds a sound (see `AudioInput` and `open_sound`): float32 [D], L2-normalised.
+
+        Warns (AudioWarning) of a sound that is longer than the model listens.
+
+        Raises:
+            InputError: the sound cannot be used.
+            BundleError: the model gives no embeddings of sounds.
+            BackendError: the engine failed.
+        """
+        processor = self._audio_processor(self._encoders[0])
+        return self.embed_features(log_mel(open_sound(audio, processor), processor))
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
         """Embeds texts: float32 [N, D], L2-normalised. Warns (TruncatedTextWarning) of texts that were cut.
@@ -317,6 +360,10 @@ class Model:
     def embed_pixels(self, pixels: npt.NDArray[np.uint8]) -> Floats:
         """Embeds what `preprocess` made, uint8 [H, W, 3]: float32 [D]."""
         return self._embed(self._encoders[0], {PortKind.PIXELS: pixels[None]})
+
+    def embed_features(self, features: Floats) -> Floats:
+        """Embeds what `log_mel` made, of the shape that the graph takes: float32 [D]."""
+        return self._embed(self._encoders[0], {PortKind.AUDIO_FEATURES: features})
 
     def embed_ids(self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32] | None = None) -> Floats:
         """Embeds what the tokenizer made, int32 [T] (and its mask, where a graph takes it): float32 [D]."""
@@ -386,16 +433,20 @@ class Model:
 
     # --- tasks ---------------------------------------------------------------------------------------
 
-    def match(self, image: ImageInput, texts: Sequence[str]) -> MatchReport:
-        """How well each text fits the picture.
+    def match(self, media: MediaInput, texts: Sequence[str]) -> MatchReport:
+        """How well each text fits a picture, or a sound.
+
+        Args:
+            media: a picture (see `open_image`), or a sound where the model listens (see `open_sound`).
+            texts: any.
 
         Raises:
-            InputError: the picture or a text cannot be used, or there is no text.
+            InputError: the picture or sound or a text cannot be used, or there is no text.
             BundleError: the bundle has no such task, or one that this runtime cannot run.
             BackendError: the engine failed.
         """
         task_named(self.manifest, "match", ContrastiveTask)
-        similarity, shares, timing = self._score("match", image, texts)
+        similarity, shares, timing = self._score("match", media, texts)
         results = tuple(
             TextScore(text, float(s), float(p)) for text, s, p in zip(texts, similarity, shares, strict=True)
         )
@@ -403,20 +454,20 @@ class Model:
 
     def classify(
         self,
-        image: ImageInput,
+        media: MediaInput,
         labels: Sequence[str] | None = None,
         templates: Sequence[str] | None = None,
     ) -> ClassifyReport:
-        """How well each label fits the picture.
+        """How well each label fits a picture, or a sound.
 
         Args:
-            image: see `ImageInput` and `open_image`.
+            media: a picture (see `open_image`), or a sound where the model listens (see `open_sound`).
             labels: by default the bundle's own.
             templates: texts with `{label}` in them, by default the bundle's one; of several, a label's
                 embedding is the mean over all, L2-normalised again.
 
         Raises:
-            InputError: the picture, a label or a template cannot be used, or there are no labels.
+            InputError: the picture or sound, a label or a template cannot be used, or there are no labels.
             BundleError: the bundle has no such task, or one that this runtime cannot run.
             BackendError: the engine failed.
         """
@@ -429,7 +480,7 @@ class Model:
         if templates is not None:
             check_templates(templates)
         texts = [text for template in filled for text in label_texts(template, chosen)]
-        similarity, shares, timing = self._score("classify", image, texts, len(filled))
+        similarity, shares, timing = self._score("classify", media, texts, len(filled))
         results = tuple(
             LabelScore(label, float(s), float(p))
             for label, s, p in zip(chosen, similarity, shares, strict=True)
@@ -477,25 +528,32 @@ class Model:
         timing = AskTimingMs(**spent, total=1000 * (time.perf_counter() - start))
         return AskReport(self.variant, results, timing)
 
-    def _preprocessed(
-        self, image: ImageInput, seen_by: _Input[ImageProcessor], spent: dict[str, float]
-    ) -> _Made:
-        """A picture's pixels; adds what that took to `spent`, in milliseconds."""
+    def _preprocessed(self, media: MediaInput, taken_by: _Input[_Sensing], spent: dict[str, float]) -> _Made:
+        """A picture's pixels or a sound's spectrogram; adds what that took to `spent`, in milliseconds."""
+        processor = taken_by.processor
+        if isinstance(processor, AudioProcessor):
+            with _clock(spent, "decode"):
+                sound = open_sound(cast("AudioInput", media), processor)
+            with _clock(spent, "preprocess"):
+                features = log_mel(sound, processor)
+            return {PortKind.AUDIO_FEATURES: features}
+        if isinstance(media, Sound):
+            raise InputError(f"{self.manifest.model.name} takes pictures, not sounds")
         with _clock(spent, "decode"):
-            picture = open_image(image)
+            picture = open_image(media)
         with _clock(spent, "preprocess"):
-            pixels = preprocess(picture, seen_by.processor)
+            pixels = preprocess(picture, processor)
         return {PortKind.PIXELS: pixels[None]}
 
     def probabilities(self, task: str, similarity: Doubles) -> Doubles:
-        """What a contrastive task makes of one picture's cosines [N] with texts: float64 [N]."""
+        """What a contrastive task makes of one picture's or sound's cosines [N] with texts: float64 [N]."""
         head = task_named(self.manifest, task, ContrastiveTask)
         scale = head.scale.first if head.first == self._inputs[task][0].port else head.scale.second
         return probabilities(similarity, scale, head.bias, head.activation)
 
     def _score(
-        self, task: str, image: ImageInput, texts: Sequence[str], templates: int = 1
-    ) -> tuple[Doubles, Doubles, TimingMs]:
+        self, task: str, media: MediaInput, texts: Sequence[str], templates: int = 1
+    ) -> tuple[Doubles, Doubles, TimingMs | AudioTimingMs]:
         """Of each text, or label in several templates, its cosine with the picture and its probability."""
         check_texts(texts)
         if not texts:
@@ -503,17 +561,19 @@ class Model:
         seen_by, read_by = self._inputs[task]
         spent: dict[str, float] = {}
         start = time.perf_counter()
-        pixels = self._preprocessed(image, seen_by, spent)
+        listens = isinstance(seen_by.processor, AudioProcessor)
+        made = self._preprocessed(media, seen_by, spent)
         with _clock(spent, "tokens"):
             encoded = self._encoded(read_by, texts)
-        with _clock(spent, "image"):
-            seen = self._embed(seen_by, pixels)
+        with _clock(spent, "audio" if listens else "image"):
+            seen = self._embed(seen_by, made)
         with _clock(spent, "text"):
             read = self._embed_each(read_by, encoded)
         with _clock(spent, "post"):
             similarity = similarities(seen, ensembled(read, templates))
             shares = self.probabilities(task, similarity)
-        return similarity, shares, TimingMs(**spent, total=1000 * (time.perf_counter() - start))
+        spent["total"] = 1000 * (time.perf_counter() - start)
+        return similarity, shares, AudioTimingMs(**spent) if listens else TimingMs(**spent)
 
 
 @contextmanager

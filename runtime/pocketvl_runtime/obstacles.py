@@ -23,11 +23,15 @@ from pocketvl_runtime.manifest import (
     component_of,
 )
 from pocketvl_runtime.manifest.processors import ImageStep
+from pocketvl_runtime.wav import MAX_RATE, MIN_RATE
 
 RunnableTask: TypeAlias = ContrastiveTask | LabelsTask
 _Task = TypeVar("_Task", ContrastiveTask, LabelsTask)
 _ADVICE = "install a newer pocketvl-runtime, if there is one"
 _IMAGE_AND_TEXT = ["image", "tokenizers"]
+_SOUND_AND_TEXT = ["log_mel", "tokenizers"]
+_MOST_FFT, _MOST_SAMPLES = 2**15, 2**24
+_MOST_TRANSFORMED = 2**28  # frames x n_fft: some seconds
 
 
 def task_obstacle(manifest: Manifest, name: str) -> str | None:
@@ -47,7 +51,8 @@ def task_obstacle(manifest: Manifest, name: str) -> str | None:
                 if obstacle is not None:
                     return obstacle
                 kinds += [each.kind for each in processors]
-            return None if sorted(kinds) == _IMAGE_AND_TEXT else f"contrastive tasks of {' and '.join(kinds)}"
+            known = sorted(kinds) in (_IMAGE_AND_TEXT, _SOUND_AND_TEXT)
+            return None if known else f"contrastive tasks of {' and '.join(kinds)}"
         case LabelsTask() as task:
             processors, obstacle = _processors_of(manifest, task.logits)
             kinds = sorted(each.kind for each in processors)
@@ -72,7 +77,7 @@ def processor_obstacle(processor: Processor) -> str | None:
     """Why a processor cannot be run, likewise."""
     match processor:
         case AudioProcessor():
-            return "audio"
+            return _audio_obstacle(processor)
         case TextProcessor():
             return "prompts" if processor.prompt else None
         case ImageProcessor():
@@ -131,6 +136,22 @@ def refuse_processor(processor: Processor) -> None:
     obstacle = processor_obstacle(processor)
     if obstacle is not None:
         raise BundleError(f"this runtime cannot run {obstacle}; {_ADVICE}")
+
+
+def _audio_obstacle(processor: AudioProcessor) -> str | None:
+    """What no spectrogram is made of, or one so large that a bundle could fill the memory with it."""
+    frames = processor.samples // processor.hop + 1
+    if processor.n_fft % 2 or not 2 <= processor.n_fft <= _MOST_FFT:
+        return f"an n_fft of {processor.n_fft} (even numbers of 2 to {_MOST_FFT})"
+    if not processor.n_fft // 2 < processor.samples <= _MOST_SAMPLES:
+        return f"sounds of {processor.samples} samples (at most {_MOST_SAMPLES}, and more than n_fft / 2)"
+    if processor.mels > processor.n_fft // 2 or frames * processor.n_fft > _MOST_TRANSFORMED:
+        return f"spectrograms of {frames} x {processor.mels} by an n_fft of {processor.n_fft}"
+    if not 0 <= processor.low_hz < processor.high_hz <= processor.rate / 2:
+        return f"mel filters from {processor.low_hz} to {processor.high_hz} Hz at {processor.rate} Hz"
+    if not MIN_RATE <= processor.rate <= MAX_RATE:
+        return f"a rate of {processor.rate} Hz ({MIN_RATE} to {MAX_RATE})"
+    return None
 
 
 def _step_obstacle(step: ImageStep) -> str | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pocketvl_runtime.audio import AudioWarning, load_features
 from pocketvl_runtime.backends import Array
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BackendError, BundleError, InputError, PocketVLError
@@ -14,6 +16,7 @@ from pocketvl_runtime.golden import (
     AnswerTolerance,
     Golden,
     GoldenArray,
+    GoldenAudio,
     GoldenImage,
     GoldenText,
     Scores,
@@ -22,6 +25,7 @@ from pocketvl_runtime.golden import (
 )
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
+    AudioProcessor,
     ContrastiveTask,
     ImageProcessor,
     LabelsTask,
@@ -43,6 +47,9 @@ from pocketvl_runtime.progress import Progress
 from pocketvl_runtime.tasks import Doubles, activated, label_texts, probabilities, similarities
 from pocketvl_runtime.text import Encoding, Tokenizer
 
+FEATURES_TOLERANCE_DB = 1e-3
+"""How far features may be from the golden ones: other processors and FFTs round otherwise."""
+
 _NO_ANSWERS = (
     "the golden pack was made before answers stood in it, so the scale, labels and what follows from them "
     "were not checked; export the bundle again to add them"
@@ -55,8 +62,9 @@ class SelftestReport:
 
     Attributes:
         files: of the bundle.
-        images, texts: of the golden pack.
-        answers: of the golden pack, one a picture and task; 0 where it was made before answers stood in it.
+        images, sounds, texts: of the golden pack.
+        answers: of the golden pack, one a picture or sound and task; 0 where it was made before answers
+            stood in it.
         variants: on which these were checked.
         failures: what did not hold.
         notes: what else there is to know.
@@ -64,6 +72,7 @@ class SelftestReport:
 
     files: int
     images: int
+    sounds: int
     texts: int
     answers: int
     variants: tuple[str, ...]
@@ -82,7 +91,7 @@ def selftest(
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> SelftestReport:
-    """Checks every file's checksum, and the golden pack's pixels, ids, embeddings and answers.
+    """Checks every file's checksum, and the golden pack's pixels, features, ids, embeddings and answers.
 
     Args:
         bundle: opened.
@@ -113,7 +122,14 @@ def selftest(
             progress(number, len(variants), name)
     answers = sum(map(len, (golden.answers or {}).values()))
     return SelftestReport(
-        files, len(golden.images), len(golden.texts), answers, tuple(variants), tuple(failures), tuple(notes)
+        files,
+        len(golden.images),
+        len(golden.sounds),
+        len(golden.texts),
+        answers,
+        tuple(variants),
+        tuple(failures),
+        tuple(notes),
     )
 
 
@@ -163,6 +179,9 @@ def _processors(bundle: Bundle, golden: Golden) -> tuple[_Made, list[str]]:
                 if isinstance(given, GoldenImage) and isinstance(processor, ImageProcessor):
                     features, wrong = _pixels(bundle, processor, given)
                     failures += [f"{given.file}: {wrong}"] if wrong else []
+                elif isinstance(given, GoldenAudio) and isinstance(processor, AudioProcessor):
+                    features, wrong = _features(bundle, processor, given)
+                    failures += [f"{given.file}: {wrong}"] if wrong else []
                 elif isinstance(given, GoldenText) and tokenizer is not None:
                     encoding = tokenizer.encode([given.text])
                     features = _ids_and_mask(encoding, 0)
@@ -194,6 +213,25 @@ def _pixels(
     elif not np.array_equal(expected, got):
         wrong = f"the pixels differ by up to {int(np.abs(expected.astype(int) - got).max())} grey levels"
     return {PortKind.PIXELS: got[None]}, wrong
+
+
+def _features(
+    bundle: Bundle, processor: AudioProcessor, sound: GoldenAudio
+) -> tuple[Mapping[PortKind, Array] | None, str | None]:
+    if processor_obstacle(processor) is not None:
+        return None, None
+    expected = np.frombuffer(bundle.read(sound.features), "<f4")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AudioWarning)  # the golden pack has a long one on purpose
+        got = load_features(bundle.file(sound.file), processor)
+    wrong = None
+    if expected.size != got.size:
+        wrong = f"{got.size} features, expected {expected.size}"
+    else:
+        worst = float(np.abs(got.ravel() - expected).max())
+        if not worst <= FEATURES_TOLERANCE_DB:
+            wrong = f"features are off by up to {worst:.2e} dB, at most {FEATURES_TOLERANCE_DB:g} expected"
+    return {PortKind.AUDIO_FEATURES: got}, wrong
 
 
 def _failures(variant: _Variant) -> list[str]:

@@ -16,7 +16,7 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TextScore:
-    """One text: cosine similarity to the picture, and its share among all texts given."""
+    """One text: cosine similarity to the picture or sound, and its share among all texts given."""
 
     text: str
     similarity: float
@@ -46,21 +46,34 @@ class TimingMs:
 
 
 @dataclass(frozen=True)
+class AudioTimingMs:
+    """Milliseconds of one answer about a sound; as `TimingMs`, with `audio` in place of `image`."""
+
+    decode: float
+    preprocess: float
+    tokens: float
+    audio: float
+    text: float
+    post: float
+    total: float
+
+
+@dataclass(frozen=True)
 class MatchReport:
-    """How well each text fits the picture, in the order in which the texts were given."""
+    """How well each text fits the picture or sound, in the order in which the texts were given."""
 
     variant: str
     results: tuple[TextScore, ...]
-    timing_ms: TimingMs
+    timing_ms: TimingMs | AudioTimingMs
 
 
 @dataclass(frozen=True)
 class ClassifyReport:
-    """How well each label fits the picture, in the order in which the labels were given."""
+    """How well each label fits the picture or sound, in the order in which the labels were given."""
 
     variant: str
     results: tuple[LabelScore, ...]
-    timing_ms: TimingMs
+    timing_ms: TimingMs | AudioTimingMs
 
 
 @dataclass(frozen=True)

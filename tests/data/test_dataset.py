@@ -13,6 +13,8 @@ from PIL import Image
 from pocketvl.data.dataset import Dataset, write_samples
 from pocketvl.errors import DataError
 from pocketvl_runtime.image import open_image
+from pocketvl_runtime.manifest import Modality
+from tests.runtime.sounds import tone, wav_bytes
 
 
 def folder(root: Path, *rows: dict[str, Any]) -> Path:
@@ -116,4 +118,35 @@ def test_json_that_python_does_not_read_is_named_by_its_line(line: str, tmp_path
     with (tmp_path / "samples.jsonl").open("a") as listing:
         listing.write(line + "\n")
     with pytest.raises(DataError, match=r"samples\.jsonl:2: .*JSON"):
+        Dataset.open(tmp_path)
+
+
+def test_a_sample_is_a_sound_or_a_picture_or_both(tmp_path: Path) -> None:
+    folder(tmp_path, {})
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).write_bytes(wav_bytes(tone()))
+    rows = [{"audio": "a.wav", "label": "tone"}, {"image": "a.png", "audio": "b.wav", "label": "tone"}]
+    write_samples(tmp_path, rows)
+    dataset = Dataset.open(tmp_path)
+    assert dataset.media(Modality.AUDIO) == (tmp_path / "a.wav", tmp_path / "b.wav")
+    assert dataset.samples[1].image == tmp_path / "a.png"
+    with pytest.raises(
+        DataError, match=r"a\.wav: this sample has no image, which the model takes; .*`image` path"
+    ):
+        dataset.media(Modality.IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"label": "x"}, "at least an `image` path or an `audio` path"),
+        ({"audio": 3}, "at least an `image` path or an `audio` path"),
+        ({"audio": "none.wav"}, "audio 'none.wav' does not exist"),
+        ({"image": "a.png", "audio": "../a.wav"}, "audio '../a.wav' lies outside the folder"),
+    ],
+)
+def test_a_sound_that_is_not_there_is_named(row: dict[str, object], says: str, tmp_path: Path) -> None:
+    folder(tmp_path, {})
+    write_samples(tmp_path, [row])
+    with pytest.raises(DataError, match=says):
         Dataset.open(tmp_path)

@@ -17,11 +17,11 @@ from pocketvl.select.gate import GateSettings, judge_report
 from pocketvl.tasks.contrastive_metrics import Embeddings
 from pocketvl.tasks.metrics import Metric, TaskOutcome, TaskOutcomes
 from pocketvl.tasks.parity import measure_parity
-from pocketvl_runtime.manifest import Comparable, Engine, Precision, Status
+from pocketvl_runtime.manifest import Comparable, Engine, Modality, Precision, Status
 
 
 def sample(index: int, **known: object) -> Sample:
-    return dataclasses.replace(Sample(Path(f"/nowhere/{index}.png")), **known)  # type: ignore[arg-type]
+    return dataclasses.replace(Sample({Modality.IMAGE: Path(f"/nowhere/{index}.png")}), **known)  # type: ignore[arg-type]
 
 
 def dataset(*samples: Sample) -> Dataset:

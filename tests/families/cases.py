@@ -20,6 +20,7 @@ from pocketvl.families.base import Contract
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_blip import make_tiny_blip
 from tests.families.tiny_chinese import make_tiny_chinese
+from tests.families.tiny_clap import make_tiny_clap
 from tests.families.tiny_dual import make_tiny_dual
 from tests.families.tiny_metaclip import make_tiny_metaclip
 from tests.families.tiny_open_clip import CONVNEXT, make_tiny_open_clip
@@ -27,7 +28,7 @@ from tests.families.tiny_siglip import PATCH_SIZE, make_tiny_siglip
 from tests.families.vilt_folder import make_vilt_folder
 
 Inputs = Mapping[str, NDArray[np.generic]]
-"""By port: "pixels", "ids"."""
+"""By port: "pixels", "features", "ids"."""
 Outputs = dict[str, NDArray[np.float32]]
 """By "component.port"."""
 
@@ -147,10 +148,23 @@ def _dual_encoder(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
     return _embeddings(seen, read)
 
 
-def _embeddings(seen: object, read: object) -> Outputs:
+def _embeddings(seen: object, read: object, first: str = "image_encoder") -> Outputs:
     rows = [cast(torch.Tensor, getattr(each, "pooler_output", each)) for each in (seen, read)]
     image, text = (F.normalize(each, dim=-1).numpy() for each in rows)
-    return {"image_encoder.embedding": image, "text_encoder.embedding": text}
+    return {f"{first}.embedding": image, "text_encoder.embedding": text}
+
+
+def _clap(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
+    from transformers import ClapModel
+
+    model = ClapModel.from_pretrained(folder, dtype=torch.float32).train(False)
+    ids = torch.from_numpy(inputs["ids"]).long()
+    with torch.no_grad():
+        heard = model.get_audio_features(input_features=torch.from_numpy(inputs["features"]))
+        read = model.get_text_features(
+            input_ids=ids, attention_mask=(ids != contract.tokenizer.pad_id).long()
+        )
+    return _embeddings(heard, read, "audio_encoder")
 
 
 def _vilt(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
@@ -190,5 +204,6 @@ CASES = (
     FamilyCase("siglip", "siglip", make_tiny_siglip, _siglip),
     FamilyCase("siglip2", "siglip", partial(make_tiny_siglip, patches=36), _naflex),
     FamilyCase("vision-text-dual-encoder", "vision-text-dual-encoder", make_tiny_dual, _dual_encoder),
+    FamilyCase("clap", "clap", make_tiny_clap, _clap, "logit_scale_[at]"),
     FamilyCase("vilt", "vilt", make_vilt_folder, _vilt),
 )

@@ -16,7 +16,8 @@ def draw_(model: nn.Module, seed: int, outlier: float = 8.0) -> None:
     """Gives every parameter, biases and LayerNorms included, a value that matters.
 
     What attentions of BERT's kind add is large beside what they add it to: a random one's first token would
-    hardly depend on the text, and the least rounding would count as another text.
+    hardly depend on the text, and the least rounding would count as another text. A Swin's are of another
+    kind.
 
     Args:
         model: changed in place.
@@ -27,7 +28,7 @@ def draw_(model: nn.Module, seed: int, outlier: float = 8.0) -> None:
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator)
-            if name == "logit_scale":
+            if name.startswith("logit_scale"):
                 parameter.fill_(2.5)
             elif "norm" in name.lower() and name.endswith("weight"):
                 parameter.copy_(1 + 0.1 * noise)
@@ -36,7 +37,8 @@ def draw_(model: nn.Module, seed: int, outlier: float = 8.0) -> None:
             elif "embedding" in name and "patch" not in name:
                 parameter.copy_(0.5 * noise)
             else:
-                gain = _ATTENDED if name.endswith("attention.output.dense.weight") else 1.0
+                attends = name.endswith("attention.output.dense.weight") and "audio_encoder" not in name
+                gain = _ATTENDED if attends else 1.0
                 parameter.copy_(gain * noise / parameter[0].numel() ** 0.5)
         for name, norm in sorted(model.named_modules()):
             if isinstance(norm, nn.LayerNorm) and "encoder.layer" in name:

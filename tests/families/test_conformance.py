@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +21,12 @@ from pocketvl.compress.distil import train_student
 from pocketvl.compress.methods.trim_vocabulary import TrimVocabulary
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitialised_component
-from pocketvl.families.base import Component, Contract, example_inputs
+from pocketvl.families.base import Component, Contract, MediaProcessor, example_inputs
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.component_shape import ComponentShape
 from pocketvl.lower.backends import backend_of
 from pocketvl.network.integers import QuantizedComponent
-from pocketvl.network.ports import ComponentPorts, PortKind
+from pocketvl.network.ports import MEDIA_KINDS, ComponentPorts, PortKind
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.network.tolerances import ParityLimits
 from pocketvl.observe.calibrate import calibrate
@@ -45,10 +46,11 @@ from pocketvl.train.samples import SAMPLES, TrainingSamples
 from pocketvl.train.settings import LossWeights, Phase, TrainingSettings
 from pocketvl_runtime.backends.versions import release
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.manifest import Engine, Precision
+from pocketvl_runtime.manifest import AudioProcessor, Engine, Modality, Precision
 from pocketvl_runtime.selftest import selftest
 from pocketvl_runtime.text import Tokenizer
 from tests.families.cases import CASES, FamilyCase, Inputs
+from tests.families.heard import write_heard
 
 LOWERED = [
     (engine, precision)
@@ -86,19 +88,27 @@ inputs are rounded as they come, which each engine does by its own ranges."""
 
 
 def inputs_of(contract: Contract, count: int, seed: int) -> Inputs:
-    """By port: smooth random images as pixels, and texts of random words as ids."""
+    """By port: smooth random images as pixels or sounds as spectrograms, and texts of random words as ids."""
     random = np.random.default_rng(seed)
     texts = [" ".join(random.choice(_WORDS, random.integers(2, 7))) for _ in range(count)]
-    height, width = contract.preprocess.height, contract.preprocess.width
-    coarse = random.integers(0, 256, (count, 4, 4, 3))
-    coarse = coarse.repeat(height // 4, axis=1).repeat(width // 4, axis=2)
-    pixels = (coarse + random.integers(-20, 21, coarse.shape)).clip(0, 255).astype(np.uint8)
+    media = _media(contract.media, count, random)
     ids = Tokenizer(contract.tokenizer_json, contract.tokenizer).encode(texts).ids
-    arrays: dict[str, NDArray[np.generic]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for ports in contract.components.values():
         for port in ports.inputs:
-            arrays[port.name] = pixels if port.kind is PortKind.PIXELS else ids
+            arrays[port.name] = media if port.kind in MEDIA_KINDS else ids
     return arrays
+
+
+def _media(processor: MediaProcessor, count: int, random: np.random.Generator) -> NDArray[Any]:
+    coarse = random.integers(0, 256, (count, 4, 4, 3))
+    if isinstance(processor, AudioProcessor):  # dB, as coarse in time and pitch
+        _, _, frames, mels = processor.output.shape
+        rows, columns = (np.arange(size) * 4 // size for size in (frames, mels))
+        levels = coarse[:, rows][:, :, columns, 0] / 4 - 80
+        return (levels + random.normal(scale=5, size=levels.shape))[:, None].astype(np.float32)
+    coarse = coarse.repeat(processor.height // 4, axis=1).repeat(processor.width // 4, axis=2)
+    return (coarse + random.integers(-20, 21, coarse.shape)).clip(0, 255).astype(np.uint8)
 
 
 def run_torch(component: Component, inputs: Inputs) -> NDArray[np.float32]:
@@ -139,10 +149,13 @@ class Tried:
     def training(self) -> TrainingSamples:
         """Rows of images and texts of which each belongs with one, and not with the next."""
         fed = inputs_of(self.contract, _TRAINING, seed=3)
-        by_kind = {port.kind: fed[port.name] for ports in self.ports for port in ports.inputs}
-        pixels, ids = by_kind[PortKind.PIXELS], by_kind[PortKind.TOKEN_IDS]
+        by_kind: dict[PortKind, NDArray[Any]] = {
+            port.kind: fed[port.name] for ports in self.ports for port in ports.inputs
+        }
+        (media,) = (values for kind, values in by_kind.items() if kind in MEDIA_KINDS)
+        ids = by_kind[PortKind.TOKEN_IDS]
         pairs = [(row, (row + 1) % _TRAINING) for row in range(_TRAINING)]
-        return SAMPLES[self.contract.head.kind](pixels.astype(np.uint8), ids.astype(np.int32), pairs)
+        return SAMPLES[self.contract.head.kind](media, ids.astype(np.int32), pairs)
 
     @property
     def ports(self) -> tuple[ComponentPorts, ...]:
@@ -424,7 +437,10 @@ def test_a_student_is_distilled_a_step(tried: Tried, tmp_path: Path) -> None:
 
 def test_a_bundle_passes_its_golden_self_test(tried: Tried, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    write_tabletop(tmp_path / "data", 21, 12, size=40)
+    if tried.contract.modality is Modality.AUDIO:
+        write_heard(tmp_path / "data", 21, 12)
+    else:
+        write_tabletop(tmp_path / "data", 21, 12, size=40)
     result = api.export(
         tried.folder,
         tmp_path / "out",
@@ -493,7 +509,10 @@ def _add(weights: dict[str, torch.Tensor]) -> None:
 def _image_size(folder: Path) -> None:
     path = folder / "preprocessor_config.json"
     stored = json.loads(path.read_text())
-    stored["size"] = stored["crop_size"] = {"height": 24, "width": 24}
+    if "hop_length" in stored:
+        stored["hop_length"] = 16
+    else:
+        stored["size"] = stored["crop_size"] = {"height": 24, "width": 24}
     path.write_text(json.dumps(stored))
 
 
@@ -512,7 +531,7 @@ HOSTILE: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "no tokenizer": (_remove("tokenizer.json"), r"tokenizer\.json"),
     "tokenizer empty": (_write("tokenizer.json", b"{}"), "not a tokenizer"),
     "processor is text": (_write("preprocessor_config.json", b"nope"), "not valid JSON"),
-    "images of another size": (_image_size, "24 x 24"),
+    "images of another size": (_image_size, "24 x 24|spectrograms are 501 x 8"),
     "compression of no version": (_write("compression.json", b"{}"), "version None"),
 }
 

@@ -61,9 +61,10 @@ def fusion_logits(pixels: NDArray[np.uint8], ids: NDArray[np.int32], loudness: f
 # --- ONNX --------------------------------------------------------------------------------------------
 
 
-def _save_onnx(
+def save_onnx(
     path: Path, nodes: list[Any], values_in: list[Any], value_out: Any, **initializers: NDArray[Any]
 ) -> None:
+    """Writes a graph of one output, whose constants are `initializers`."""
     constants = [numpy_helper.from_array(array, name) for name, array in initializers.items()]
     graph = helper.make_graph(nodes, "tiny", values_in, [value_out], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -71,7 +72,8 @@ def _save_onnx(
     onnx.save(model, path)
 
 
-def _embedding(name: str = "embedding") -> Any:
+def embedding_info(name: str = "embedding") -> Any:
+    """An output of [1, DIM]."""
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, DIM])
 
 
@@ -88,11 +90,11 @@ def onnx_image_graph(path: Path, scale: float = 1.0, length: float = 1.0) -> Non
         node("Mul", ["unit", "length"], ["embedding"]),
     ]
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, SIZE, SIZE, 3])
-    _save_onnx(
+    save_onnx(
         path,
         nodes,
         [pixels],
-        _embedding(),
+        embedding_info(),
         scale=np.asarray(scale, np.float32),
         length=np.asarray(length, np.float32),
         flat=np.asarray([1, -1]),
@@ -118,11 +120,11 @@ def onnx_text_graph(path: Path, masked: bool = False) -> None:
     ]
     names = ("ids", "mask") if masked else ("ids",)
     ids = [helper.make_tensor_value_info(name, TensorProto.INT32, [1, LENGTH]) for name in names]
-    _save_onnx(
+    save_onnx(
         path,
         nodes,
         ids,
-        _embedding(),
+        embedding_info(),
         table=TOKEN_TABLE,
         middle=np.asarray([1]),
         last=np.asarray([-1]),
@@ -141,14 +143,14 @@ def onnx_fusion_graph(path: Path, loudness: float = 0.0005) -> None:
         node("ReduceSum", ["tokens", "middle"], ["read"], keepdims=0),
         node("Add", ["seen", "read"], ["logits"]),
     ]
-    _save_onnx(
+    save_onnx(
         path,
         nodes,
         [
             helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, SIZE, SIZE, 3]),
             helper.make_tensor_value_info("ids", TensorProto.INT32, [1, LENGTH]),
         ],
-        _embedding("logits"),
+        embedding_info("logits"),
         loudness=np.asarray(loudness, np.float32),
         flat=np.asarray([1, -1]),
         weights=IMAGE_WEIGHTS,
@@ -166,7 +168,7 @@ def onnx_saturating_graph(path: Path, depth: int = 64) -> None:
         node("DequantizeLinear", ["weights", "step", "zero"], ["w"]),
         node("MatMul", ["d", "w"], ["y"]),
     ]
-    _save_onnx(
+    save_onnx(
         path,
         nodes,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, depth])],

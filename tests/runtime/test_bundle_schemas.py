@@ -53,7 +53,7 @@ OBSTACLES = {
     "vilt": {"ask": None},
     "siglip": {"match": None, "classify": None},
     "tabletop-clip": {"match": None, "classify": None},
-    "clap": {"match": "audio", "classify": "audio"},
+    "clap": {"match": None, "classify": None},
     "smolvlm": {"describe": "tasks of kind 'generate'"},
 }
 

@@ -1,4 +1,4 @@
-"""The dataset-folder format: `samples.jsonl` and the pictures beside it."""
+"""The dataset-folder format: `samples.jsonl` and the pictures or sounds beside it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from typing import Any, NamedTuple
 
 from pocketvl.errors import DataError
 from pocketvl_runtime.errors import InputError, quoted
+from pocketvl_runtime.manifest import Modality
 from pocketvl_runtime.prompts import read_templates
 
 SAMPLES_FILE = "samples.jsonl"
 TEMPLATES_FILE = "templates.txt"
 """Texts with `{label}` in them, one a line; a dataset folder may hold it."""
 DEFAULT_TEMPLATE = "a photo of a {label}"
+_MEDIA = (Modality.IMAGE, Modality.AUDIO)
 _LISTS_OF_TEXT = ("captions", "negatives", "negative_kinds")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture and what is known of it.
+    """One picture or sound, or both, and what is known of it.
 
     Attributes:
-        image: absolute path of the picture inside the folder; it may be a link that leads elsewhere.
+        files: absolute paths of the picture and the sound inside the folder, as far as there are such; each
+            may be a link that leads elsewhere.
         captions: true descriptions; the first tells this picture from others.
         negatives: captions made false by one change of `captions[0]`.
         negative_kinds: what was changed in each negative, in the same order; empty where unknown.
@@ -35,13 +38,41 @@ class Sample:
         qa: question-answer pairs, each with `question`, `answer` and `type`.
     """
 
-    image: Path
+    files: Mapping[Modality, Path]
     captions: tuple[str, ...] = ()
     negatives: tuple[str, ...] = ()
     negative_kinds: tuple[str, ...] = ()
     label: str | None = None
     objects: tuple[Mapping[str, Any], ...] = ()
     qa: tuple[Mapping[str, str], ...] = ()
+
+    def of(self, modality: Modality) -> Path:
+        """Its picture or its sound.
+
+        Raises:
+            DataError: it has none.
+        """
+        if modality not in self.files:
+            name = modality.value
+            raise DataError(
+                f"{self.file}: this sample has no {name}, which the model takes; give its line of "
+                f"{SAMPLES_FILE} an `{name}` path"
+            )
+        return self.files[modality]
+
+    @property
+    def image(self) -> Path:
+        """Its picture.
+
+        Raises:
+            DataError: it has none.
+        """
+        return self.of(Modality.IMAGE)
+
+    @property
+    def file(self) -> Path:
+        """What messages call it: its picture, or else its sound."""
+        return next(iter(self.files.values()))
 
 
 @dataclass(frozen=True)
@@ -62,6 +93,14 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def media(self, modality: Modality) -> tuple[Path, ...]:
+        """The picture or the sound of each sample.
+
+        Raises:
+            DataError: a sample has none.
+        """
+        return tuple(sample.of(modality) for sample in self.samples)
+
     @property
     def texts(self) -> tuple[str, ...]:
         """All captions, negatives and questions, each once."""
@@ -73,16 +112,18 @@ class Dataset:
 
     @classmethod
     def open(cls, root: Path | str) -> Dataset:
-        """Read `samples.jsonl` and check that every picture it names is there; read `templates.txt`.
+        """Read `samples.jsonl` and check that every file it names is there; read `templates.txt`.
 
         Raises:
             DataError: there is no such folder or file, a line is malformed (the message names file and
-                line), a picture is missing, there is no sample at all, or a template has no `{label}`.
+                line), a picture or sound is missing, there is no sample at all, or a template has no
+                `{label}`.
         """
         root = Path(root).resolve()
         numbered = read_lines(root)
         samples = _parsed(root, numbered)
-        if not all(os.path.isfile(sample.image) for sample in samples):  # noqa: PTH113 - gone since it was parsed
+        paths = [path for sample in samples for path in sample.files.values()]
+        if not all(map(os.path.isfile, paths)):  # gone since it was parsed
             _parsed.cache_clear()
             samples = _parsed(root, numbered)
         return cls(root, samples, _templates(root / TEMPLATES_FILE))
@@ -151,9 +192,7 @@ def questions_of(dataset: Dataset) -> tuple[Question, ...]:
         for qa in sample.qa:
             values = [qa.get(key, "") for key in ("question", "answer", "type")]
             if not all(isinstance(value, str) for value in values) or not all(v.strip() for v in values[:2]):
-                raise DataError(
-                    f"{sample.image}: an entry of `qa` needs a question and an answer, as strings"
-                )
+                raise DataError(f"{sample.file}: an entry of `qa` needs a question and an answer, as strings")
             found.append(Question(index, *values))
     return tuple(found)
 
@@ -172,9 +211,10 @@ def _parse(root: Path, where: str, line: str) -> Sample:
         raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
     except (ValueError, RecursionError) as error:  # thousands of digits, or deeper than Python goes
         raise DataError(f"{where}: JSON that cannot be read ({error})") from error
-    if not isinstance(row, dict) or not isinstance(row.get("image"), str):
-        raise DataError(f"{where}: a sample is an object with at least an `image` path")
-    image = _picture(root, row["image"], where)
+    kinds = [each for each in _MEDIA if isinstance(row, dict) and row.get(each.value) is not None]
+    if not kinds or not all(isinstance(row[each.value], str) for each in kinds):
+        raise DataError(f"{where}: a sample is an object with at least an `image` path or an `audio` path")
+    files = {each: _file(root, row[each.value], f"{where}: {each.value}") for each in kinds}
     for key in _LISTS_OF_TEXT:
         value = row.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -191,7 +231,7 @@ def _parse(root: Path, where: str, line: str) -> Sample:
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise DataError(f"{where}: `{key}` must be a list of objects")
     return Sample(
-        image=image,
+        files=files,
         captions=tuple(row.get("captions", [])),
         negatives=tuple(row.get("negatives", [])),
         negative_kinds=tuple(row.get("negative_kinds", [])),
@@ -201,12 +241,12 @@ def _parse(root: Path, where: str, line: str) -> Sample:
     )
 
 
-def _picture(root: Path, written: str, where: str) -> Path:
-    """The picture that a sample names; what is written must stay in the folder, a link in it need not."""
+def _file(root: Path, written: str, where: str) -> Path:
+    """The file that a sample names; what is written must stay in the folder, a link in it need not."""
     plain = os.path.normpath(os.path.join(root, written))  # noqa: PTH118 - a tenth of the time of a Path
     if plain.startswith(os.path.join(root, "")) and os.path.isfile(plain):  # noqa: PTH113, PTH118
         return Path(plain)
-    what = f"{where}: image {quoted(written)}"
+    what = f"{where} {quoted(written)}"
     try:
         path = Path(plain)
         if not path.is_relative_to(root):  # an absolute path may come to the folder by a link

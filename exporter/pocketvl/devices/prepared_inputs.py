@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pocketvl_runtime.audio import load_features
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BundleError
 from pocketvl_runtime.golden import VariantTolerance
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
+    AudioProcessor,
     ContrastiveTask,
     DType,
     ImageProcessor,
@@ -48,7 +50,7 @@ def write_prepared_inputs(bundle: Bundle, variants: Sequence[str], folder: Path)
         folder: made if it is not there.
 
     Raises:
-        BundleError: the bundle has no task that can be run, or no picture or text to ask with.
+        BundleError: the bundle has no task that can be run, or no picture or sound or text to ask with.
     """
     stages = _stages(bundle)
     arrays = _arrays(bundle)
@@ -123,19 +125,24 @@ def _stages(bundle: Bundle) -> dict[str, str]:
 
 def _encoder(bundle: Bundle, component: str) -> str:
     source = bundle.manifest.graphs[component].inputs[0].source or ""
-    return "image" if isinstance(bundle.manifest.processors[source], ImageProcessor) else "text"
+    names = {"image": "image", "log_mel": "audio", "tokenizers": "text"}
+    return names[bundle.manifest.processors[source].kind]
 
 
 def _arrays(bundle: Bundle) -> dict[tuple[str, PortKind], npt.NDArray[np.generic]]:
-    """What the processors make of the golden pack's first picture and first text, with a batch of one."""
+    """What the processors make of the golden pack's first picture or sound and first text, a batch of one."""
     golden = bundle.golden()
-    if not golden.images or not golden.texts:
+    if not (golden.images or golden.sounds) or not golden.texts:
         raise BundleError(f"{bundle.root} has no golden picture or text to time with; export it again")
     arrays: dict[tuple[str, PortKind], npt.NDArray[np.generic]] = {}
     for name, processor in bundle.manifest.processors.items():
         if isinstance(processor, ImageProcessor):
             picture = open_image(bundle.file(golden.images[0].file))
             arrays[name, PortKind.PIXELS] = preprocess(picture, processor)[None]
+        elif isinstance(processor, AudioProcessor):
+            arrays[name, PortKind.AUDIO_FEATURES] = load_features(
+                bundle.file(golden.sounds[0].file), processor
+            )
         elif isinstance(processor, TextProcessor):
             encoding = Tokenizer(bundle.read(processor.file), processor).encode([golden.texts[0].text])
             arrays[name, PortKind.TOKEN_IDS] = encoding.ids[:1]

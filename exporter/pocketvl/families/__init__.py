@@ -9,6 +9,7 @@ from pocketvl.errors import SourceError
 from pocketvl.families.base import Component, Contract, Family
 from pocketvl.network.heads import HeadKind
 from pocketvl_runtime.errors import quoted
+from pocketvl_runtime.manifest import Modality
 
 if TYPE_CHECKING:
     from pocketvl.families.checkpoint import Checkpoint
@@ -50,6 +51,14 @@ FAMILIES = (
         "pocketvl.families.siglip",
         ("image_encoder", "text_encoder"),
         HeadKind.CONTRASTIVE,
+    ),
+    Family(
+        "clap",
+        ("clap",),
+        "pocketvl.families.clap",
+        ("audio_encoder", "text_encoder"),
+        HeadKind.CONTRASTIVE,
+        Modality.AUDIO,
     ),
     Family(
         "vilt",

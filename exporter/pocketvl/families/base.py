@@ -15,7 +15,7 @@ from pocketvl.families.folders.weights import SAFETENSORS
 from pocketvl.network.heads import ContrastiveHead, Head, HeadKind, LabelHead
 from pocketvl.network.ports import ComponentPorts, Port
 from pocketvl.network.tolerances import DEFAULT_PARITY, ParityLimits
-from pocketvl_runtime.manifest import ImageProcessor, Precision, TextProcessor
+from pocketvl_runtime.manifest import AudioProcessor, ImageProcessor, Modality, Precision, TextProcessor
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from pocketvl.families.component_shape import ComponentShape
     from pocketvl.families.layers.segments import Segments
 
-Processor: TypeAlias = ImageProcessor | TextProcessor
-IMAGE, TEXT = "image", "text"
+MediaProcessor: TypeAlias = ImageProcessor | AudioProcessor
+Processor: TypeAlias = MediaProcessor | TextProcessor
+IMAGE, AUDIO, TEXT = "image", "audio", "text"
 """Names of processors."""
 
 
@@ -86,7 +87,8 @@ class Contract:
         family: the family's name, "clip".
         name: of the folder.
         folder: where it was read.
-        processors: by their names, "image" and "text", how pictures and texts become what components take.
+        processors: by their names, "image" or "audio" and "text", how pictures or sounds and texts become
+            what components take.
         tokenizer_json: the content of tokenizer.json, byte for byte, where that is no more than devices read.
         components: their ports, by name.
         head: how they answer.
@@ -112,7 +114,7 @@ class Contract:
             SourceError: it has none.
         """
         if not isinstance(self.head, ContrastiveHead):
-            raise SourceError(f"{self.folder} is no model that embeds pictures and texts")
+            raise SourceError(f"{self.folder} is no model that embeds pictures or sounds and texts")
         return self.head
 
     @property
@@ -127,9 +129,21 @@ class Contract:
         return self.head
 
     @property
+    def modality(self) -> Modality:
+        """What the model takes beside texts; the processor of it has its name."""
+        return Modality.AUDIO if AUDIO in self.processors else Modality.IMAGE
+
+    @property
+    def media(self) -> MediaProcessor:
+        """How a picture becomes uint8 pixels, or a sound a float32 spectrogram."""
+        found = self.processors[self.modality.value]
+        assert not isinstance(found, TextProcessor)
+        return found
+
+    @property
     def preprocess(self) -> ImageProcessor:
-        """How a picture becomes uint8 pixels."""
-        found = self.processors[IMAGE]
+        """How a picture becomes uint8 pixels, of a model that takes pictures."""
+        found = self.media
         assert isinstance(found, ImageProcessor)
         return found
 
@@ -253,6 +267,7 @@ class Family:
         module: with its `ARCHITECTURE`.
         components: names of the components that its checkpoints have.
         head: the kind of its checkpoints' head.
+        modality: what its checkpoints take beside texts.
         tolerances: how far a lowered component's outputs may be from torch's, by precision; the gate, the
             tests and docs all take them from here.
     """
@@ -262,6 +277,7 @@ class Family:
     module: str
     components: tuple[str, ...]
     head: HeadKind
+    modality: Modality = Modality.IMAGE
     tolerances: Mapping[Precision, ParityLimits] = field(default_factory=lambda: DEFAULT_PARITY)
 
     def architecture(self) -> Architecture:

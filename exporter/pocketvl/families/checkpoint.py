@@ -149,7 +149,7 @@ class Checkpoint:
         A head's scale and bias are not among it.
         """
         contract = self.contract
-        specs = {"preprocess": asdict(contract.preprocess), "tokenizer": asdict(contract.tokenizer)}
+        specs = {"preprocess": asdict(contract.media), "tokenizer": asdict(contract.tokenizer)}
         digest = hashlib.sha256(json.dumps({**contract.identity, **specs}, sort_keys=True).encode())
         digest.update(hashlib.sha256(contract.tokenizer_json).digest())
         scalars = {each.tensor for each in self._scalars}
@@ -167,7 +167,7 @@ class Checkpoint:
         """
         out.mkdir(parents=True, exist_ok=True)
         state = {
-            name: value.detach().to(self.dtype).contiguous()
+            name: (value.detach().to(self.dtype) if value.is_floating_point() else value).contiguous()
             for name, value in self.model.state_dict().items()
         }
         for name, value in state.items():
@@ -279,7 +279,8 @@ def open_checkpoint(architecture: Architecture, contract: Contract) -> Checkpoin
     architecture.unpack_(weights, config)
     check_layers(config, len(weights), path)
     model = load_model(lambda: architecture.build(config, folder), weights, read_compression(folder), folder)
-    dtype = Counter(tensor.dtype for tensor in weights.values()).most_common(1)[0][0]
+    dtypes = Counter(tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
+    dtype = dtypes.most_common(1)[0][0]
     notes = (*contract.notes, *weight_notes(weight_files(folder), dtype))
     opened = Checkpoint(architecture, replace(contract, notes=notes), model, stored, dtype)
     for scalar in stored_scalars(contract.head):

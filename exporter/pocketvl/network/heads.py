@@ -53,6 +53,7 @@ class ContrastiveHead:
         scale: what cosines are multiplied by.
         bias: what is added then; None: nothing.
         activation: from logits to probabilities.
+        second_scale: in place of `scale` where one `second` is compared with several `first`; None: the same.
     """
 
     kind: ClassVar[HeadKind] = HeadKind.CONTRASTIVE
@@ -62,6 +63,7 @@ class ContrastiveHead:
     scale: Scalar
     bias: Scalar | None = None
     activation: Activation = Activation.SOFTMAX
+    second_scale: Scalar | None = None
 
 
 @dataclass(frozen=True)
@@ -88,4 +90,5 @@ def stored_scalars(head: Head) -> tuple[StoredScalar, ...]:
     """The numbers of a head that stand among a checkpoint's weights."""
     if isinstance(head, LabelHead):
         return ()
-    return tuple(each for each in (head.scale, head.bias) if isinstance(each, StoredScalar))
+    scalars = (head.scale, head.bias, head.second_scale)
+    return tuple(each for each in scalars if isinstance(each, StoredScalar))

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from pocketvl_runtime.manifest import DType, PortKind, Shape
 
-__all__ = ["ComponentPorts", "DType", "Port", "PortKind", "Shape"]
+__all__ = ["MEDIA_KINDS", "ComponentPorts", "DType", "Port", "PortKind", "Shape"]
+
+MEDIA_KINDS = frozenset({PortKind.PIXELS, PortKind.AUDIO_FEATURES})
+"""What the processors of pictures and sounds give."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Port:
         dtype: of its elements.
         shape: with a batch of 1.
         kind: what it carries.
-        source: of an input, the processor ("image", "text") or the output "component.port" that fills it.
+        source: of an input, the processor ("image", "audio", "text") or the output "component.port" that
+            fills it.
     """
 
     name: str

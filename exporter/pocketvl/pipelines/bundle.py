@@ -16,24 +16,33 @@ from PIL import Image
 from pocketvl.data.dataset import Dataset
 from pocketvl.devices.profiling import PROFILES
 from pocketvl.errors import LoweringError
-from pocketvl.families.base import IMAGE, TEXT
+from pocketvl.families.base import TEXT
 from pocketvl.lower.backends import backend_of_file
 from pocketvl.lower.base import graph_files
 from pocketvl.lower.least_engine import LeastEngine, newest
 from pocketvl.network.ports import Port
 from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
+from pocketvl.pipelines.golden_sounds import golden_sounds
 from pocketvl.stage import Stage, installed_version, link_or_copy
 from pocketvl.stage.base import links, settings
 from pocketvl.tasks import task_of
-from pocketvl.tasks.encoding import Encoder
+from pocketvl.tasks.encoding import Encoder, read_media
 from pocketvl.tasks.golden import GoldenCases, GoldenInputs, ManifestTasks, expected_outputs
 from pocketvl.tasks.outputs import Outputs
 from pocketvl.threads import one_torch_thread
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.golden import GOLDEN_FILE, Golden, GoldenImage, GoldenText
+from pocketvl_runtime.golden import (
+    GOLDEN_FILE,
+    Golden,
+    GoldenAudio,
+    GoldenImage,
+    GoldenInput,
+    GoldenText,
+)
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
     MANIFEST_FILE,
+    AudioProcessor,
     ComponentGraph,
     Engine,
     FileEntry,
@@ -72,12 +81,13 @@ def write_base(source: Checkpoint, calibration: Dataset, out: Path) -> Manifest:
         out: an empty folder.
     """
     (out / "tokenizer.json").write_bytes(source.tokenizer_json)
-    cases = task_of(source.contract, source).golden
+    contract = source.contract
+    cases = task_of(contract, source).golden
     tasks = cases.tasks(calibration)
     _write_golden(source, calibration, cases, tasks, out)
     manifest = Manifest(
-        model=ModelInfo(source.contract.name, source.contract.family, (Modality.IMAGE, Modality.TEXT)),
-        processors=source.contract.processors,
+        model=ModelInfo(contract.name, contract.family, (contract.modality, Modality.TEXT)),
+        processors=contract.processors,
         graphs=_graphs(source),
         variants={},
         tasks=tasks,
@@ -171,9 +181,8 @@ def is_bundle_of(bundle: Bundle, source: Checkpoint) -> bool:
 
 def inputs_of(bundle: Bundle, golden: Golden) -> GoldenInputs:
     """The inputs of a bundle's golden pack."""
-    return GoldenInputs(
-        [bundle.file(image.file) for image in golden.images], [text.text for text in golden.texts]
-    )
+    media = (*(each.file for each in golden.images), *(each.file for each in golden.sounds))
+    return GoldenInputs([bundle.file(file) for file in media], [text.text for text in golden.texts])
 
 
 def runnable_tasks(bundle: Bundle) -> ManifestTasks:
@@ -246,14 +255,20 @@ def _stored(path: Path, contract: ComponentGraph) -> VariantFile:
 def _write_golden(
     source: Checkpoint, calibration: Dataset, cases: GoldenCases, tasks: ManifestTasks, out: Path
 ) -> None:
-    images = _write_images(calibration, source.preprocess, out)
+    contract = source.contract
+    media: tuple[GoldenInput, ...]
+    if isinstance(contract.media, AudioProcessor):
+        media = _write_sounds(calibration, contract.media, out)
+    else:
+        media = _write_images(calibration, contract.media, out)
     texts = golden_texts(cases.texts(calibration))
     ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
-    inputs = GoldenInputs([out / image.file for image in images], texts)
+    files = [out / each.file for each in media if not isinstance(each, GoldenText)]
+    inputs = GoldenInputs(files, texts)
     outputs = _run_torch(source, cases, inputs, tasks)
     golden = Golden(
         inputs={
-            IMAGE: images,
+            contract.modality.value: media,
             TEXT: tuple(GoldenText(text, tuple(row.tolist())) for text, row in zip(texts, ids, strict=True)),
         },
         outputs=cases.arrays(inputs, outputs),
@@ -283,6 +298,20 @@ def _write_images(calibration: Dataset, processor: ImageProcessor, out: Path) ->
         (out / image.pixels).write_bytes(_png(preprocess(open_image(content), processor)))
         images.append(image)
     return tuple(images)
+
+
+def _write_sounds(calibration: Dataset, processor: AudioProcessor, out: Path) -> tuple[GoldenAudio, ...]:
+    """Writes the golden sounds, and the features that must come of them."""
+    (out / "golden" / "audio").mkdir(parents=True)
+    (out / "golden" / "features").mkdir()
+    sounds = []
+    for name, content in golden_sounds(calibration, processor).items():
+        sound = GoldenAudio(f"golden/audio/{name}", f"golden/features/{Path(name).stem}.f32")
+        (out / sound.file).write_bytes(content)
+        features = read_media(out / sound.file, processor)
+        (out / sound.features).write_bytes(features.astype("<f4").tobytes())
+        sounds.append(sound)
+    return tuple(sounds)
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -23,6 +23,7 @@ from pocketvl.evaluate.report import (
 from pocketvl.evaluate.report_json import report_to_json
 from pocketvl.lower.backends import BACKENDS, backend_of
 from pocketvl.pipelines.bundle import REPORT_FILES, inputs_of, runnable_tasks
+from pocketvl.pipelines.golden_sounds import spectrogram_png
 from pocketvl.pipelines.stages.calibrating import NoteCalibration, read_notes
 from pocketvl.pipelines.stages.measuring import BENCH_FILE, GOLDEN_OUTPUTS_FILE, NOTES_FILE
 from pocketvl.pipelines.stages.quantizing import RankLayers, read_ranking
@@ -210,10 +211,14 @@ def _pictures(bundle: Bundle, task: Task, outputs: Mapping[str, Outputs]) -> lis
 
     golden, tasks = bundle.golden(), bundle.manifest.tasks
     shown = {name: task.golden.shown(golden, each, tasks) for name, each in outputs.items()}
+    pictures = [(each.file, bundle.read(each.file)) for each in golden.images]
+    pictures += [
+        (each.file, spectrogram_png(bundle.read(each.features), bundle.manifest)) for each in golden.sounds
+    ]
     return [
         ImageMatches(
-            name=Path(golden.images[expected.image].file).name,
-            image=bundle.read(golden.images[expected.image].file),
+            name=Path(pictures[expected.image][0]).name,
+            image=pictures[expected.image][1],
             texts=expected.texts,
             reference=expected.probability,
             variants={name: rows[row].probability for name, rows in shown.items()},

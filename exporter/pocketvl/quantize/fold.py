@@ -21,7 +21,8 @@ from pocketvl.families.layers.pooled import PoolsOnePosition
 _NORM = torch.ops.aten.layer_norm.default
 _LINEAR = torch.ops.aten.linear.default
 _CONVOLUTION = torch.ops.aten.conv2d.default
-_SCALE = "scale"  # of an attention of CLIP or SigLIP: by what it multiplies its scores
+_SCALE = "scale"  # of an attention of CLIP, SigLIP or CLAP: by what it multiplies its scores
+_QUERIES = ("q_proj", "query")
 _QUICK_GELU = 1.702
 _LAYER_SCALE = ("layer_scale_parameter", "pwconv2")  # of a ConvNeXt's layer: the scale, the linear before it
 
@@ -190,16 +191,17 @@ def _fold_layer_scales_(module: nn.Module) -> None:
 
 
 def _scaling_attentions(module: nn.Module) -> Iterator[nn.Module]:
-    """The attentions of CLIP's and SigLIP's layers, which multiply their scores by an attribute."""
+    """The attentions of CLIP's, SigLIP's and CLAP's layers, which multiply their scores by an attribute."""
     for child in module.modules():
-        if isinstance(getattr(child, _SCALE, None), float) and hasattr(child, "q_proj"):
+        if isinstance(getattr(child, _SCALE, None), float) and any(hasattr(child, q) for q in _QUERIES):
             yield child
 
 
 def _fold_score_scales_(module: nn.Module) -> None:
     """Scale queries by their weights: scores are many more numbers, above all of a long sequence."""
     for attention in _scaling_attentions(module):
-        _scale_(attention.get_submodule("q_proj"), getattr(attention, _SCALE))
+        (query,) = (name for name in _QUERIES if hasattr(attention, name))
+        _scale_(attention.get_submodule(query), getattr(attention, _SCALE))
         setattr(attention, _SCALE, 1.0)
 
 

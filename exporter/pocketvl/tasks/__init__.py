@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pocketvl.families.base import Contract
     from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.tasks.base import Task
-    from pocketvl.tasks.golden import ManifestTasks
 
 TASK_FILE = "task.json"
 
@@ -47,15 +46,25 @@ def task_of(contract: Contract, opened: Checkpoint | None = None) -> Task:
     return _TASKS[contract.head.kind].of(contract, opened)
 
 
-def task_of_manifest(tasks: ManifestTasks) -> Task:
+def task_of_manifest(bundle: manifest.Manifest) -> Task:
     """The task of a bundle's model, by what its manifest says that it can be asked.
 
     Raises:
         BundleError: it can be asked nothing that a task here is for.
     """
+    tasks = bundle.tasks
     for asked in tasks.values():
         if isinstance(asked, manifest.ContrastiveTask):
-            return ContrastiveTask(asked.first, asked.second, asked.scale.first, asked.bias, asked.activation)
+            listens = any(isinstance(each, manifest.AudioProcessor) for each in bundle.processors.values())
+            return ContrastiveTask(
+                asked.first,
+                asked.second,
+                asked.scale.first,
+                asked.bias,
+                asked.activation,
+                manifest.Modality.AUDIO if listens else manifest.Modality.IMAGE,
+                asked.scale.second,
+            )
         if isinstance(asked, manifest.LabelsTask):
             return LabelTask(asked.logits, asked.labels, asked.activation)
     raise BundleError(

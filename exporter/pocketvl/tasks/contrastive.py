@@ -16,10 +16,13 @@ from pocketvl.tasks.contrastive_metrics import Embeddings, distinct_texts, measu
 from pocketvl.tasks.encoding import Encoder, Feed
 from pocketvl.tasks.metrics import Metric, TaskOutcomes
 from pocketvl.tasks.outputs import Outputs, component_of
-from pocketvl_runtime.manifest import Activation
+from pocketvl_runtime.manifest import Activation, Modality
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pocketvl.families.checkpoint import Checkpoint
+    from pocketvl.network.heads import Scalar
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,13 @@ class ContrastiveTask(Task):
     """Matching, retrieval and classification by the similarity of an image's and a text's embedding.
 
     Attributes:
-        first: the port of the images' embeddings, "image_encoder.embedding".
+        first: the port of the images' or sounds' embeddings, "image_encoder.embedding".
         second: the port of the texts' embeddings.
         scale: what cosines are multiplied by.
         bias: what is added then.
         activation: from logits to probabilities.
+        modality: what is matched with texts.
+        second_scale: in place of `scale` where one text is compared with several images or sounds.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -46,6 +51,8 @@ class ContrastiveTask(Task):
     scale: float
     bias: float = 0.0
     activation: Activation = Activation.SOFTMAX
+    modality: Modality = Modality.IMAGE
+    second_scale: float | None = None
 
     @classmethod
     def of(cls, contract: Contract, opened: Checkpoint | None = None) -> Self:
@@ -53,19 +60,18 @@ class ContrastiveTask(Task):
         from pocketvl.families.folders.weights import read_scalar
 
         head = contract.contrastive_head
-        scale, bias = (
-            0.0
-            if each is None
-            else read_scalar(contract.folder, each)
-            if opened is None
-            else opened.scalar(each)
-            for each in (head.scale, head.bias)
-        )
-        return cls(head.first, head.second, scale, bias, head.activation)
+
+        def number(scalar: Scalar) -> float:
+            return read_scalar(contract.folder, scalar) if opened is None else opened.scalar(scalar)
+
+        bias = 0.0 if head.bias is None else number(head.bias)
+        second = None if head.second_scale is None else number(head.second_scale)
+        modality = contract.modality
+        return cls(head.first, head.second, number(head.scale), bias, head.activation, modality, second)
 
     @property
     def golden(self) -> ContrastiveGolden:
-        return ContrastiveGolden(self.first, self.second, self.scale, self.bias, self.activation)
+        return ContrastiveGolden(**vars(self))
 
     @classmethod
     def check(cls, dataset: Dataset) -> None:
@@ -75,7 +81,7 @@ class ContrastiveTask(Task):
                 "samples `captions`, or `label`s of two kinds"
             )
         if len(dataset) < 2:
-            raise DataError(f"{dataset.root}: at least two images are needed to compare embeddings")
+            raise DataError(f"{dataset.root}: at least two images or sounds are needed to compare embeddings")
 
     @classmethod
     def check_calibration(cls, dataset: Dataset) -> None:
@@ -83,7 +89,7 @@ class ContrastiveTask(Task):
 
     @classmethod
     def texts(cls, dataset: Dataset) -> tuple[str, ...]:
-        """The distinct texts that any metric compares with an image."""
+        """The distinct texts that any metric compares with an image or sound."""
         return distinct_texts(dataset)
 
     def feeds(self, encoder: Encoder, dataset: Dataset) -> tuple[Feed, ...]:
@@ -92,16 +98,16 @@ class ContrastiveTask(Task):
             raise DataError(
                 f"{dataset.root}: there are no texts to embed; give the samples captions or labels"
             )
-        return _feeds(encoder, dataset, (self.first, self.second), texts)
+        return _feeds(encoder, dataset.media(self.modality), (self.first, self.second), texts)
 
     @classmethod
     def calibration_feeds(
         cls, contract: Contract, encoder: Encoder, dataset: Dataset, most_texts: int
     ) -> tuple[Feed, ...]:
-        """Every image, and the texts of `calibration_texts`."""
+        """Every image or sound, and the texts of `calibration_texts`."""
         head, texts = contract.contrastive_head, calibration_texts(dataset)
         chosen = [texts[k] for k in spread_evenly(len(texts), most_texts)]
-        return _feeds(encoder, dataset, (head.first, head.second), chosen)
+        return _feeds(encoder, dataset.media(contract.modality), (head.first, head.second), chosen)
 
     def measure(self, dataset: Dataset, outputs: Outputs) -> TaskOutcomes:
         return measure_embeddings(dataset, self.embeddings(outputs))
@@ -146,8 +152,8 @@ def calibration_texts(dataset: Dataset) -> tuple[str, ...]:
 
 
 def _feeds(
-    encoder: Encoder, dataset: Dataset, ports: tuple[str, str], texts: Sequence[str]
+    encoder: Encoder, media: Sequence[Path], ports: tuple[str, str], texts: Sequence[str]
 ) -> tuple[Feed, ...]:
-    """Every image for the component of the first port, and texts for that of the second."""
-    images, (first, second) = [sample.image for sample in dataset.samples], map(component_of, ports)
-    return encoder.feed(first, images=images), encoder.feed(second, texts=texts)
+    """Every image or sound for the component of the first port, and texts for that of the second."""
+    first, second = map(component_of, ports)
+    return encoder.feed(first, media=media), encoder.feed(second, texts=texts)

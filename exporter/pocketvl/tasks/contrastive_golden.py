@@ -1,4 +1,4 @@
-"""Golden cases of two embeddings: each image, each text, and each image held against all texts and labels."""
+"""Golden cases of two embeddings: each image or sound, each text, and the former against texts and labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pocketvl.data.dataset import Dataset
 from pocketvl.data.prompts import label_prompts
-from pocketvl.families.base import IMAGE, TEXT
+from pocketvl.families.base import TEXT
 from pocketvl.tasks.golden import (
     GoldenCases,
     GoldenInputs,
@@ -38,14 +38,16 @@ _SHOWN_TEXTS = 6
 
 @dataclass(frozen=True)
 class ContrastiveGolden(GoldenCases):
-    """`match` holds each golden image against all golden texts, `classify` against the labels.
+    """`match` holds each golden image or sound against all golden texts, `classify` against the labels.
 
     Attributes:
-        first: the port of the images' embeddings.
+        first: the port of the images' or sounds' embeddings.
         second: the port of the texts' embeddings.
         scale: what cosines are multiplied by.
         bias: what is added then.
         activation: from logits to probabilities.
+        modality: what is matched with texts; the processor has its name.
+        second_scale: in place of `scale` where one text is held against several images or sounds.
     """
 
     first: str
@@ -53,6 +55,8 @@ class ContrastiveGolden(GoldenCases):
     scale: float
     bias: float = 0.0
     activation: manifest.Activation = manifest.Activation.SOFTMAX
+    modality: manifest.Modality = manifest.Modality.IMAGE
+    second_scale: float | None = None
 
     def texts(self, dataset: Dataset) -> tuple[str, ...]:
         """The first captions; where there are none, the labels in their template."""
@@ -61,7 +65,7 @@ class ContrastiveGolden(GoldenCases):
 
     def tasks(self, dataset: Dataset) -> dict[str, manifest.Task]:
         labels = tuple(sorted({s.label for s in dataset.samples if s.label}))
-        scale = manifest.Scale(self.scale, self.scale)
+        scale = manifest.Scale(self.scale, self.scale if self.second_scale is None else self.second_scale)
         head = (self.first, self.second, scale, self.bias, self.activation)
         return {
             MATCH: manifest.ContrastiveTask(*head),
@@ -74,12 +78,15 @@ class ContrastiveGolden(GoldenCases):
         asked = [text for task in tasks.values() for text in _asked(_contrastive(task), inputs)]
         texts = tuple(dict.fromkeys([*inputs.texts, *asked]))
         encoder = runner.encoder
-        images = run_feed(runner, encoder.feed(component_of(self.first), images=inputs.images))
+        seen = run_feed(runner, encoder.feed(component_of(self.first), media=inputs.media))
         read = run_feed(runner, encoder.feed(component_of(self.second), texts=texts))
-        return Outputs({**images, **read}, texts)
+        return Outputs({**seen, **read}, texts)
 
     def arrays(self, inputs: GoldenInputs, outputs: Outputs) -> dict[str, tuple[GoldenArray, ...]]:
-        counts = {self.first: (IMAGE, len(inputs.images)), self.second: (TEXT, len(inputs.texts))}
+        counts = {
+            self.first: (self.modality.value, len(inputs.media)),
+            self.second: (TEXT, len(inputs.texts)),
+        }
         return {
             port: tuple(golden_array({name: k}, row) for k, row in enumerate(outputs[port][:count]))
             for port, (name, count) in counts.items()
@@ -93,7 +100,7 @@ class ContrastiveGolden(GoldenCases):
         for name, task in tasks.items():
             contrastive = _contrastive(task)
             asked = [rows[text] for text in _asked(contrastive, inputs)]
-            found[name] = _scores(outputs[self.first], outputs[self.second][asked], contrastive)
+            found[name] = self._scores(outputs[self.first], outputs[self.second][asked], contrastive)
         return found
 
     def answer_tolerance(
@@ -115,11 +122,22 @@ class ContrastiveGolden(GoldenCases):
         )
 
     def shown(self, golden: Golden, outputs: Outputs, tasks: ManifestTasks) -> tuple[ShownAnswer, ...]:
-        """Each image's probabilities of the first golden texts."""
+        """Each image's or sound's probabilities of the first golden texts."""
         texts = tuple(text.text for text in golden.texts[:_SHOWN_TEXTS])
         shown = outputs[self.second][: len(texts)]
-        scores = _scores(outputs[self.first], shown, _contrastive(tasks[MATCH]))
+        scores = self._scores(outputs[self.first], shown, _contrastive(tasks[MATCH]))
         return tuple(ShownAnswer(image, texts, each.probability) for image, each in enumerate(scores))
+
+    def _scores(
+        self, media: NDArray[np.float32], texts: NDArray[np.float32], task: manifest.ContrastiveTask
+    ) -> tuple[Scores, ...]:
+        """What a task says of each image or sound: embeddings [I, D] and [N, D] -> scores [N] of each."""
+        rows = []
+        for index, embedding in enumerate(media if len(texts) else ()):
+            similarity = similarities(embedding, texts)
+            probability = probabilities(similarity, task.scale.first, task.bias, task.activation)
+            rows.append(Scores({self.modality.value: index}, rounded(probability), rounded(similarity)))
+        return tuple(rows)
 
 
 def _contrastive(task: manifest.Task) -> manifest.ContrastiveTask:
@@ -128,17 +146,5 @@ def _contrastive(task: manifest.Task) -> manifest.ContrastiveTask:
 
 
 def _asked(task: manifest.ContrastiveTask, inputs: GoldenInputs) -> Sequence[str]:
-    """What the golden images are held against: the golden texts, or the labels."""
+    """What the golden images or sounds are held against: the golden texts, or the labels."""
     return inputs.texts if task.template is None else label_texts(task.template, task.labels or ())
-
-
-def _scores(
-    images: NDArray[np.float32], texts: NDArray[np.float32], task: manifest.ContrastiveTask
-) -> tuple[Scores, ...]:
-    """What a task says of each image: embeddings [I, D] and [N, D] -> scores [N] of each; none of no text."""
-    rows = []
-    for index, image in enumerate(images if len(texts) else ()):
-        similarity = similarities(image, texts)
-        probability = probabilities(similarity, task.scale.first, task.bias, task.activation)
-        rows.append(Scores({IMAGE: index}, rounded(probability), rounded(similarity)))
-    return tuple(rows)

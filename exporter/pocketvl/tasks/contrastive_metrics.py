@@ -246,6 +246,6 @@ def _left_out(metric: Metric, left_out: int, total: int, why: str) -> tuple[str,
 def _check_kinds(dataset: Dataset, index: int, sample: Sample) -> None:
     if sample.negative_kinds and len(sample.negative_kinds) != len(sample.negatives):
         raise DataError(
-            f"{dataset.root}: sample {index + 1} ({sample.image.name}) has {len(sample.negatives)} negatives "
+            f"{dataset.root}: sample {index + 1} ({sample.file.name}) has {len(sample.negatives)} negatives "
             f"but {len(sample.negative_kinds)} kinds; give one kind a negative, or none"
         )

@@ -1,7 +1,8 @@
-"""From a dataset's images and texts to a component's inputs, by the runtime's own code."""
+"""From a dataset's images or sounds and texts to a component's inputs, by the runtime's own code."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketvl.errors import DataError
-from pocketvl.families.base import Contract
+from pocketvl.families.base import Contract, MediaProcessor
+from pocketvl.network.ports import MEDIA_KINDS
+from pocketvl_runtime.audio import AudioWarning, load_features
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.image import open_image, preprocess
-from pocketvl_runtime.manifest import ImageProcessor, PortKind, TextProcessor
+from pocketvl_runtime.manifest import AudioProcessor, ImageProcessor, PortKind, TextProcessor
 from pocketvl_runtime.text import Tokenizer
 
 Array = NDArray[Any]
@@ -41,13 +44,13 @@ class Encoder:
 
     Attributes:
         inputs: by component, its input ports by name with their kinds.
-        images: how an image becomes pixels.
+        media: how an image becomes pixels, or a sound a spectrogram.
         tokenizer: how a text becomes ids.
-        held: pixels of images that were read, kept for what reads them again; None where none are kept.
+        held: what became of files that were read, kept for what reads them again; None where nothing is kept.
     """
 
     inputs: Mapping[str, Mapping[str, PortKind]]
-    images: ImageProcessor
+    media: MediaProcessor
     tokenizer: Tokenizer
     held: dict[Path, Array] | None = None
 
@@ -58,7 +61,7 @@ class Encoder:
             name: {port.name: port.kind for port in ports.inputs}
             for name, ports in contract.components.items()
         }
-        return cls(inputs, contract.preprocess, Tokenizer(contract.tokenizer_json, contract.tokenizer))
+        return cls(inputs, contract.media, Tokenizer(contract.tokenizer_json, contract.tokenizer))
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Encoder:
@@ -68,21 +71,21 @@ class Encoder:
             name: {port.name: port.kind for port in graph.inputs} for name, graph in manifest.graphs.items()
         }
         processors = manifest.processors.values()
-        (images,) = (each for each in processors if isinstance(each, ImageProcessor))
+        (media,) = (each for each in processors if isinstance(each, ImageProcessor | AudioProcessor))
         (texts,) = (each for each in processors if isinstance(each, TextProcessor))
-        return cls(inputs, images, Tokenizer(bundle.read(texts.file), texts))
+        return cls(inputs, media, Tokenizer(bundle.read(texts.file), texts))
 
-    def feed(self, component: str, images: Sequence[Path] = (), texts: Sequence[str] = ()) -> Feed:
-        """The inputs of a component that reads images, texts, or one of each in a row.
+    def feed(self, component: str, media: Sequence[Path] = (), texts: Sequence[str] = ()) -> Feed:
+        """The inputs of a component that reads images or sounds, texts, or one of each in a row.
 
         Args:
             component: its name.
-            images: one a row, where it reads images.
+            media: one file a row, where it reads images or sounds.
             texts: one a row, where it reads texts.
 
         Raises:
             DataError: it reads something else as well.
-            InputError: a text cannot be used; an image that cannot is found when its row is read.
+            InputError: a text cannot be used; a file that cannot is found when its row is read.
         """
         kinds = self.inputs[component]
         encoded = self.tokenizer.encode(list(texts)) if texts else None
@@ -90,8 +93,8 @@ class Encoder:
         def read(start: int, stop: int) -> dict[str, Array]:
             found: dict[str, Array] = {}
             for name, kind in kinds.items():
-                if kind is PortKind.PIXELS and images:
-                    found[name] = self._pixels(images[start:stop])
+                if kind in MEDIA_KINDS and media:
+                    found[name] = self._made(media[start:stop])
                 elif kind is PortKind.TOKEN_IDS and encoded is not None:
                     found[name] = encoded.ids[start:stop]
                 elif kind is PortKind.ATTENTION_MASK and encoded is not None:
@@ -100,11 +103,24 @@ class Encoder:
                     raise DataError(f"{component}.{name}: a dataset has nothing for an input of {kind.value}")
             return found
 
-        return Feed(component, max(len(images), len(texts)), read)
+        return Feed(component, max(len(media), len(texts)), read)
 
-    def _pixels(self, paths: Sequence[Path]) -> Array:
+    def _made(self, paths: Sequence[Path]) -> Array:
         known = {} if self.held is None else self.held
         for path in dict.fromkeys(paths):
             if path not in known:
-                known[path] = preprocess(open_image(path), self.images)
-        return np.stack([known[path] for path in paths])
+                known[path] = read_media(path, self.media)
+        return np.concatenate([known[path] for path in paths])
+
+
+def read_media(path: Path, processor: MediaProcessor) -> Array:
+    """A file as a component takes it, with a batch of 1: pixels, or the spectrogram of a sound.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    if isinstance(processor, AudioProcessor):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AudioWarning)  # a dataset's sounds are cut as on the device
+            return load_features(path, processor)
+    return preprocess(open_image(path), processor)[None]

@@ -31,20 +31,20 @@ class GoldenInputs:
     """What a model is shown of a golden pack.
 
     Attributes:
-        images: files.
+        media: files of images or sounds.
         texts: as they are.
     """
 
-    images: Sequence[Path]
+    media: Sequence[Path]
     texts: Sequence[str]
 
 
 @dataclass(frozen=True)
 class ShownAnswer:
-    """What a model says of one golden image, for people.
+    """What a model says of one golden image or sound, for people.
 
     Attributes:
-        image: index among the golden images.
+        image: index among the golden images or sounds.
         texts: possible answers.
         probability: of each.
     """
@@ -102,7 +102,7 @@ class GoldenCases(ABC):
 
     @abstractmethod
     def shown(self, golden: Golden, outputs: Outputs, tasks: ManifestTasks) -> tuple[ShownAnswer, ...]:
-        """Answers of a model for people, one a golden image; of the same texts for every model.
+        """Answers of a model for people, one a golden image or sound; of the same texts for every model.
 
         Args:
             golden: the pack, with torch's answers.

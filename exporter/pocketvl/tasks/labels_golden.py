@@ -59,21 +59,21 @@ class LabelGolden(GoldenCases):
     def outputs(self, runner: Runner, inputs: GoldenInputs, tasks: ManifestTasks) -> Outputs:
         from pocketvl.tasks.base import run_feed
 
-        pairs = _pairs(len(inputs.images), len(inputs.texts))
-        images = [inputs.images[pair[IMAGE]] for pair in pairs]
+        pairs = _pairs(len(inputs.media), len(inputs.texts))
+        images = [inputs.media[pair[IMAGE]] for pair in pairs]
         texts = [inputs.texts[pair[TEXT]] for pair in pairs]
         feed = runner.encoder.feed(component_of(self.port), images, texts)
         return Outputs(run_feed(runner, feed), tuple(texts))
 
     def arrays(self, inputs: GoldenInputs, outputs: Outputs) -> dict[str, tuple[GoldenArray, ...]]:
-        pairs = _pairs(len(inputs.images), len(inputs.texts))
+        pairs = _pairs(len(inputs.media), len(inputs.texts))
         rows = zip(pairs, outputs[self.port], strict=True)
         return {self.port: tuple(golden_array(pair, row) for pair, row in rows)}
 
     def answers(
         self, inputs: GoldenInputs, outputs: Outputs, tasks: ManifestTasks
     ) -> dict[str, tuple[Scores, ...]]:
-        pairs = _pairs(len(inputs.images), len(inputs.texts))
+        pairs = _pairs(len(inputs.media), len(inputs.texts))
         found = []
         for pair, row in zip(pairs, activated(outputs[self.port], self.activation), strict=True):
             probability = rounded(row)

@@ -1,4 +1,4 @@
-"""Training samples as arrays: images, texts, and their pairing.
+"""Training samples as arrays: images or sounds, texts, and their pairing.
 
 Without torch, so that a plan is checked quickly.
 """
@@ -18,7 +18,7 @@ from pocketvl.data.dataset import Dataset, questions_of
 from pocketvl.data.prompts import caption_of
 from pocketvl.errors import DataError
 from pocketvl.network.heads import Head, HeadKind, LabelHead
-from pocketvl.network.ports import PortKind
+from pocketvl.network.ports import MEDIA_KINDS, PortKind
 
 Array: TypeAlias = NDArray[np.generic]
 Index: TypeAlias = Sequence[Sequence[int]]
@@ -29,12 +29,13 @@ class TrainingSamples(ABC):
     """Training samples for one kind of head.
 
     Attributes:
-        images: uint8 [N, H, W, 3], as components take them; may be a memmap.
+        images: uint8 [N, H, W, 3], or spectrograms of sounds, float32 [N, 1, frames, mels], as components
+            take them; may be a memmap.
         ids: int32 [M, T], as components take them.
         index: which of them belong together.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | NDArray[np.float32]
     ids: NDArray[np.int32]
     index: Index
 
@@ -104,10 +105,10 @@ class PairSamples(TrainingSamples):
         return list(rows), [[rows[text] for text in each] for each in chosen]
 
     def count(self, kinds: Collection[PortKind]) -> int:
-        return len(self.images if PortKind.PIXELS in kinds else self.ids)
+        return len(self.ids if MEDIA_KINDS.isdisjoint(kinds) else self.images)
 
     def inputs(self, kinds: Iterable[PortKind], rows: NDArray[np.int64]) -> tuple[Array, ...]:
-        return tuple((self.images if kind is PortKind.PIXELS else self.ids)[rows] for kind in kinds)
+        return tuple((self.images if kind in MEDIA_KINDS else self.ids)[rows] for kind in kinds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +150,7 @@ class LabelSamples(TrainingSamples):
         for each in questions:
             if each.answer not in known:
                 raise DataError(
-                    f"{dataset.samples[each.sample].image}: the answer {each.answer!r} is none of those that "
+                    f"{dataset.samples[each.sample].file}: the answer {each.answer!r} is none of those that "
                     f"the model knows ({len(known)}, id2label in its config.json)"
                 )
         return [each.text for each in questions], [[each.sample, known[each.answer]] for each in questions]
@@ -159,8 +160,7 @@ class LabelSamples(TrainingSamples):
 
     def inputs(self, kinds: Iterable[PortKind], rows: NDArray[np.int64]) -> tuple[Array, ...]:
         return tuple(
-            self.images[self.image_rows[rows]] if kind is PortKind.PIXELS else self.ids[rows]
-            for kind in kinds
+            self.images[self.image_rows[rows]] if kind in MEDIA_KINDS else self.ids[rows] for kind in kinds
         )
 
 

@@ -147,13 +147,14 @@ def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], where: 
     Args:
         model: on any device, meta too.
         weights: tensors by parameter name, on any device; those that `model` has no parameter for must be
-            none but the position indices that old versions of transformers stored.
+            none but the position indices that old versions of transformers stored. Integers among the
+            model's buffers (indices, counts) follow from the configuration, and a folder's are not read.
         where: the folder, for messages.
 
     Raises:
         SourceError: tensors are missing, too many or of the wrong shape.
     """
-    wanted, given, config = model.state_dict(), _parameters(weights), config_path(where).name
+    wanted, given, config = _floats(model), _parameters(weights, model), config_path(where).name
     problems = [
         f"{problem} {_named(names)}"
         for problem, names in (
@@ -194,15 +195,24 @@ def load_weights_(model: nn.Module, weights: Mapping[str, torch.Tensor], where: 
         SourceError: a tensor is missing, too many, of the wrong shape, or holds NaN or infinity.
     """
     check_weights(model, weights, where)
-    given = _parameters(weights)
+    given = _parameters(weights, model)
     for name, tensor in given.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise SourceError(f"{where}: {name} ({tensor.dtype}) holds values that are not finite floats")
-    model.load_state_dict(given)
+    model.load_state_dict(given, strict=False)  # `check_weights` was strict
 
 
-def _parameters(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in weights.items() if not name.endswith("position_ids")}
+def _floats(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+
+
+def _parameters(weights: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
+    computed = {name for name, buffer in model.named_buffers() if not buffer.is_floating_point()}
+    return {
+        name: tensor
+        for name, tensor in weights.items()
+        if not name.endswith("position_ids") and name not in computed
+    }
 
 
 def check_layers(config: object, tensors: int, path: Path) -> None:
@@ -213,7 +223,7 @@ def check_layers(config: object, tensors: int, path: Path) -> None:
         tensors: how many.
         path: of the file that describes the model, for messages.
     """
-    for section in ("", "text_config", "vision_config"):
+    for section in ("", "text_config", "vision_config", "audio_config"):
         part = getattr(config, section, None) if section else config
         for name in ("num_hidden_layers", "depths"):
             value = getattr(part, name, None)

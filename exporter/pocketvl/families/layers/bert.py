@@ -14,17 +14,18 @@ from torch import nn
 from pocketvl.families.layers.plain import MASKED
 
 
-def embed_tokens(tables: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+def embed_tokens(tables: nn.Module, ids: torch.Tensor, first: int = 0) -> torch.Tensor:
     """The first layer's input, float [B, T, width].
 
     Args:
         tables: of words and positions, and of token types, where there are any, of which texts are the first.
         ids: int [B, T].
+        first: the row of the table of positions that is the first token's.
     """
     words, positions = cast(nn.Module, tables.word_embeddings), cast(nn.Embedding, tables.position_embeddings)
     kinds = getattr(tables, "token_type_embeddings", None)
     hidden = words(ids) if kinds is None else words(ids) + kinds.weight[0]
-    hidden = cast(nn.Module, tables.LayerNorm)(hidden + positions.weight[: ids.shape[1]])
+    hidden = cast(nn.Module, tables.LayerNorm)(hidden + positions.weight[first : first + ids.shape[1]])
     if tables.training:
         hidden = cast(nn.Module, tables.dropout)(hidden)
     found: torch.Tensor = hidden

@@ -39,6 +39,7 @@ _OP_VERSIONS = MappingProxyType(
         "EMBEDDING_LOOKUP": (0, 0, 0),
         "EQUAL": (0, 0, 3, 13),
         "FULLY_CONNECTED": (0, 0, 0, 0, 0, 1, 3, 3, 3, 11, 15, 17),
+        "GATHER_ND": (0, 3, 5),
         "GELU": (9, 9),
         "LOGISTIC": (0, 0, 3),
         "MAXIMUM": (0, 0, 3, 3),

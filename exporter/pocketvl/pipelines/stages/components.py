@@ -11,21 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketvl.arrays import open_array
-from pocketvl.data.dataset import Dataset, Sample
+from pocketvl.data.dataset import Dataset
 from pocketvl.errors import SourceError
 from pocketvl.families import family_of
-from pocketvl.families.base import Component, example_inputs
+from pocketvl.families.base import Component, Contract, example_inputs
 from pocketvl.families.folders.files import config_path, description_files
 from pocketvl.families.folders.weights import check_weight_files
 from pocketvl.families.layers.segments import Segments
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks import task_class
-from pocketvl.tasks.encoding import Encoder, Feed
+from pocketvl.tasks.encoding import Encoder, Feed, read_media
 from pocketvl.threads import in_threads
 from pocketvl_runtime.cpus import usable_processors
-from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.isa import instruction_set
-from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
+from pocketvl_runtime.manifest import TextProcessor
 from pocketvl_runtime.text import Tokenizer
 
 if TYPE_CHECKING:
@@ -66,7 +65,9 @@ class CalibrationFeeds(Stage):
 
     def requires(self, source: Inputs) -> None:
         check_source(source["source"])
-        task_class(family_of(source["source"]).head).check_calibration(Dataset.open(source["calibration"]))
+        family, dataset = family_of(source["source"]), Dataset.open(source["calibration"])
+        dataset.media(family.modality)
+        task_class(family.head).check_calibration(dataset)
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.families import check_checkpoint, read_contract
@@ -99,17 +100,17 @@ def _write_feed(folder: Path, feed: Feed, source: Inputs, before: int, total: in
         array.flush()
 
 
-def write_pixels(path: Path, dataset: Dataset, spec: ImageProcessor, source: Inputs) -> None:
-    """Write a dataset's pictures as uint8 [N, H, W, 3], preprocessed as on the device."""
-    shape = (len(dataset), spec.height, spec.width, 3)
-    rows = open_array(path, np.uint8, shape)
+def write_media(path: Path, dataset: Dataset, contract: Contract, source: Inputs) -> None:
+    """Write a dataset's pictures or sounds as a model takes them, [N, ...], preprocessed as on the device."""
+    processor = contract.media
+    rows = open_array(path, np.dtype(processor.output.dtype), (len(dataset), *processor.output.shape[1:]))
 
-    def pixels(sample: Sample) -> npt.NDArray[np.uint8]:
-        return preprocess(open_image(sample.image), spec)
+    def made(file: Path) -> npt.NDArray[np.generic]:
+        return read_media(file, processor)
 
-    with in_threads(pixels, dataset.samples) as found:
+    with in_threads(made, dataset.media(contract.modality)) as found:
         for index, row in enumerate(found):
-            rows[index] = row
+            rows[index] = row[0]
             source.progress(index + 1, len(dataset), "preprocessing")
     rows.flush()
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 from pocketvl.data.dataset import TEMPLATES_FILE, Dataset, read_lines, write_samples
 from pocketvl.errors import DataError
 from pocketvl.stage import Inputs, Stage
+from pocketvl_runtime.manifest import Modality
 
 CHOOSING, JUDGING = "choosing", "judging"
 
@@ -44,7 +45,8 @@ class SplitDataset(Stage):
         dataset = Dataset.open(source["data"])
         rows = [json.loads(line) for _, line in read_lines(dataset.root)]
         for row, sample in zip(rows, dataset.samples, strict=True):  # however the folder writes its paths
-            row["image"] = sample.image.relative_to(dataset.root).as_posix()
+            for modality, file in sample.files.items():
+                row[modality.value] = file.relative_to(dataset.root).as_posix()
         cut = min(self.most_choosing, len(rows) // 2)
         for name, part in ((CHOOSING, rows[:cut]), (JUDGING, rows[cut:])):
             (out / name).mkdir()
@@ -52,7 +54,8 @@ class SplitDataset(Stage):
             if (dataset.root / TEMPLATES_FILE).exists():
                 shutil.copyfile(dataset.root / TEMPLATES_FILE, out / name / TEMPLATES_FILE)
             for done, row in enumerate(part, start=1):
-                target = out / name / row["image"]
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(dataset.root / row["image"], target)
+                for file in filter(None, (row.get(modality.value) for modality in Modality)):
+                    target = out / name / file
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(dataset.root / file, target)
                 source.progress(done, len(part), name)

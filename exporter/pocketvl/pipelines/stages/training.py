@@ -20,7 +20,7 @@ from pocketvl.pipelines.stages.components import (
     check_source,
     ids_of,
     this_machine,
-    write_pixels,
+    write_media,
 )
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks.head_training import HeadTraining
@@ -63,7 +63,10 @@ def training_machine() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class TrainingData(Stage):
-    """A dataset's images as pixels, its texts as ids, and which belong together; and all of its texts."""
+    """A dataset's images as pixels or sounds as spectrograms, its texts as ids, and which belong together.
+
+    And all of its texts.
+    """
 
     version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = TORCH
@@ -76,8 +79,12 @@ class TrainingData(Stage):
         return "prepare the training data"
 
     def requires(self, source: Inputs) -> None:
+        from pocketvl.families import family_of
+
         check_source(source["source"])
-        SAMPLES[head_training(source["source"]).kind].check(Dataset.open(source["data"]))
+        dataset = Dataset.open(source["data"])
+        dataset.media(family_of(source["source"]).modality)
+        SAMPLES[head_training(source["source"]).kind].check(dataset)
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.families import read_contract
@@ -85,7 +92,7 @@ class TrainingData(Stage):
         opened, dataset = read_contract(source["source"]), Dataset.open(source["data"])
         kind = opened.head.kind
         texts, index = SAMPLES[kind].select(dataset, opened.head)
-        write_pixels(out / "pixels.npy", dataset, opened.preprocess, source)
+        write_media(out / "pixels.npy", dataset, opened, source)
         np.save(out / "ids.npy", ids_of(texts, opened.tokenizer_json, opened.tokenizer))
         document = {"kind": kind.value, "index": index}
         (out / _INDEX_FILE).write_text(json.dumps(document) + "\n", encoding="utf-8")
