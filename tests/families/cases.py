@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -54,6 +56,14 @@ class FamilyCase:
     unread: str = "logit_scale|logit_bias"
     requires: str | None = None
     has_processors: bool = True
+
+    @property
+    def marks(self) -> tuple[pytest.MarkDecorator, ...]:
+        """By which its tests are skipped where the package is not there."""
+        if self.requires is None:
+            return ()
+        reason = f"{self.requires} is not installed: pocketvl[open-clip]"
+        return (pytest.mark.skipif(find_spec(self.requires) is None, reason=reason),)
 
 
 def normalized(contract: Contract, pixels: NDArray[np.generic]) -> torch.Tensor:

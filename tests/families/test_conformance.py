@@ -242,11 +242,9 @@ def test_every_family_has_a_case_and_every_engine_is_run() -> None:
     assert set(RUN) == set(Engine)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+@pytest.fixture(scope="module", params=[pytest.param(case, marks=case.marks, id=case.name) for case in CASES])
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
     case: FamilyCase = request.param
-    if case.requires is not None:
-        pytest.importorskip(case.requires, reason=f"{case.requires} is not installed: pocketvl[open-clip]")
     work = tmp_path_factory.mktemp(case.name)
     (work / "graphs").mkdir()
     return Tried(case, case.tiny(work / "checkpoint"), work / "graphs")

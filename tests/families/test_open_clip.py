@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +24,18 @@ from pocketvl.network.heads import ContrastiveHead
 from pocketvl_runtime.manifest import Activation
 from tests.families.cases import CASES, Outputs
 from tests.families.edits import set_in
-from tests.families.tiny_open_clip import CONVNEXT, VIT, make_tiny_open_clip, open_clip_model
+from tests.families.tiny_open_clip import (
+    CONVNEXT,
+    VIT,
+    changed,
+    make_tiny_open_clip,
+    open_clip_model,
+    pickled,
+)
 
 pytest.importorskip("open_clip", reason="open_clip is not installed: pocketvl[open-clip]")
 (REFERENCE,) = {case.reference for case in CASES if case.family == "open-clip"}
 _FILE = "open_clip_config.json"
-
-
-def changed(base: Mapping[str, Any], **values: object) -> dict[str, Any]:
-    """A configuration with other values; `vision__width` is the width of vision_cfg."""
-    found = deepcopy(dict(base))
-    for name, value in values.items():
-        section, _, key = name.rpartition("__")
-        (found[f"{section}_cfg"] if section else found)[key] = value
-    return found
 
 
 def inputs_of(contract: Contract, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
@@ -148,18 +145,6 @@ def test_a_model_with_a_bias_is_compared_by_a_sigmoid(tmp_path: Path) -> None:
     assert head.bias is not None
     assert read_scalar(folder, head.bias) == -3.0
     assert read_scalar(folder, head.scale) == pytest.approx(np.exp(2.5))
-
-
-def pickled(folder: Path, name: str, *, training: bool = False) -> Path:
-    """Weights as a file of torch.save, of a training's whole checkpoint where that is asked for."""
-    state: dict[str, Any] = dict(load_file(folder / "open_clip_model.safetensors"))
-    if training:
-        wrapped = {f"module.{key}": value for key, value in state.items()}
-        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))])
-        state = {"epoch": 3, "name": "run", "state_dict": wrapped, "optimizer": optimizer.state_dict()}
-    torch.save(state, folder / name)
-    (folder / "open_clip_model.safetensors").unlink()
-    return folder
 
 
 @pytest.mark.parametrize(

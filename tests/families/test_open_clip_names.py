@@ -16,8 +16,7 @@ from pocketvl.families.folders.hub import HubId, fetch
 from pocketvl.families.folders.open_clip_names import PretrainedName, parse_pretrained_name
 from tests.families.drawn import write_json
 from tests.families.hub import fill_cache, serving
-from tests.families.test_open_clip import changed, pickled
-from tests.families.tiny_open_clip import VIT, make_tiny_open_clip
+from tests.families.tiny_open_clip import VIT, changed, make_tiny_open_clip, pickled
 
 open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed: pocketvl[open-clip]")
 

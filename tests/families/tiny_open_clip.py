@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.families.drawn import MEAN, STD, write_json
@@ -52,6 +53,15 @@ PREPROCESS: dict[str, Any] = {
     "interpolation": "bicubic",
     "resize_mode": "shortest",
 }
+
+
+def changed(base: Mapping[str, Any], **values: object) -> dict[str, Any]:
+    """A configuration with other values; `vision__width` is the width of vision_cfg."""
+    found = deepcopy(dict(base))
+    for name, value in values.items():
+        section, _, key = name.rpartition("__")
+        (found[f"{section}_cfg"] if section else found)[key] = value
+    return found
 
 
 def draw_open_clip_(model: nn.Module, seed: int, outlier: float = 8.0) -> None:
@@ -130,4 +140,16 @@ def make_tiny_open_clip(
     save_file(state, folder / "open_clip_model.safetensors", {"format": "pt"})
     preprocess = PREPROCESS if preprocess_cfg is None else preprocess_cfg
     write_json(folder / "open_clip_config.json", {"model_cfg": described, "preprocess_cfg": preprocess})
+    return folder
+
+
+def pickled(folder: Path, name: str, *, training: bool = False) -> Path:
+    """Weights as a file of torch.save, of a training's whole checkpoint where that is asked for."""
+    state: dict[str, Any] = dict(load_file(folder / "open_clip_model.safetensors"))
+    if training:
+        wrapped = {f"module.{key}": value for key, value in state.items()}
+        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))])
+        state = {"epoch": 3, "name": "run", "state_dict": wrapped, "optimizer": optimizer.state_dict()}
+    torch.save(state, folder / name)
+    (folder / "open_clip_model.safetensors").unlink()
     return folder

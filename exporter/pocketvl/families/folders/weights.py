@@ -32,8 +32,8 @@ OPEN_CLIP_WEIGHTS = (
 _OPEN_CLIP_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 INDEX_SUFFIX = ".index.json"
 _MODEL_OF_TRAINING, _WRAPPED = "state_dict", "module."
-"""In the checkpoint of a training: where the model's tensors are, and what DistributedDataParallel writes
-before their names."""
+"""In the checkpoint of an open_clip training: where the model's tensors are, and what DistributedDataParallel
+writes before their names."""
 
 
 @dataclass(frozen=True)
@@ -233,15 +233,22 @@ def _unpickled(path: Path, device: str) -> dict[str, torch.Tensor]:
             f"{path} is not a readable PyTorch file: {library_text(error, 200)}; "
             "it may be cut short: copy it again"
         ) from error
-    if isinstance(found, dict) and isinstance(found.get(_MODEL_OF_TRAINING), dict):
-        found = found[_MODEL_OF_TRAINING]
+    if is_open_clip(path.parent):
+        found = _of_training(found)
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()
     ):
         raise SourceError(f"{path} holds no plain table of tensors; save the model's state_dict alone")
-    if found and all(name.startswith(_WRAPPED) for name in found):
-        return {name.removeprefix(_WRAPPED): value for name, value in found.items()}
-    return dict(found)
+    return found
+
+
+def _of_training(found: object) -> object:
+    """The model's tensors, of the whole checkpoint of an open_clip training or of a table of tensors."""
+    if isinstance(found, dict) and isinstance(found.get(_MODEL_OF_TRAINING), dict):
+        found = found[_MODEL_OF_TRAINING]
+    if isinstance(found, dict) and all(str(name).startswith(_WRAPPED) for name in found):
+        return {str(name).removeprefix(_WRAPPED): value for name, value in found.items()}
+    return found
 
 
 @contextmanager
