@@ -161,6 +161,11 @@ CONFIG, EXTRACTOR = "config.json", "preprocessor_config.json"
 REFUSED: dict[str, tuple[str, Callable[[Any], None], str]] = {
     "fusion": (CONFIG, _audio(enable_fusion=True), "enable_fusion is true; a model that fuses"),
     "windows": (CONFIG, _audio(window_size=3), "grid of 8 x 8, which windows of 3 do not fill"),
+    "a huge grid": (
+        CONFIG,
+        _audio(spec_size=2**20),
+        "grid of 262144 x 262144 tokens and windows of 4; at most",
+    ),
     "strides": (CONFIG, _audio(patch_stride=[4, 2]), r"patch_stride is \[4, 2\]"),
     "mels": (CONFIG, _audio(num_mel_bins=12), "no multiple of num_mel_bins"),
     "width": (CONFIG, _audio(hidden_size=32), "hidden_size is 32, and the last of 2 stages gives 64"),

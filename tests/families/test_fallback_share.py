@@ -12,8 +12,10 @@ from pocketvl.families import open_checkpoint
 from pocketvl.tabletop.folder import write_tabletop
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.selftest import selftest
+from tests.families.heard import write_heard
 from tests.families.tiny_blip import make_tiny_blip
 from tests.families.tiny_chinese import make_tiny_chinese
+from tests.families.tiny_clap import make_tiny_clap
 
 VARIANTS = [
     f"{engine}-{precision}"
@@ -25,13 +27,16 @@ LARGEST_SHARE = 0.1
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("make", [make_tiny_chinese, make_tiny_blip])
+@pytest.mark.parametrize("make", [make_tiny_chinese, make_tiny_blip, make_tiny_clap])
 def test_variants_pass_with_a_tenth_of_the_weights_in_fallback_at_most(
     make: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     folder = make(tmp_path / "tiny")
     (tmp_path / "data").mkdir()
-    write_tabletop(tmp_path / "data", 21, 24, size=40)
+    if make is make_tiny_clap:
+        write_heard(tmp_path / "data", 21, 24)
+    else:
+        write_tabletop(tmp_path / "data", 21, 24, size=40)
     result = api.export(
         folder,
         tmp_path / "out",

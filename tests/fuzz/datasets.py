@@ -47,7 +47,7 @@ _EXTRA: Extra = {
     "label": (None, "", "a", 1, "\n"),
     "negative_kinds": ([], ["colour", "shape"], None),
     "qa": ([{}], [{"question": "a"}], [{"question": None, "answer": 1}], None),
-    "audio": ("a.wav",),
+    "audio": ("a.wav", *_PATHS),
 }
 
 
@@ -107,7 +107,8 @@ def _check(sample: Sample, root: Path) -> None:
         raise Finding("captions that are no texts", repr(texts)[:300])
     if sample.label is not None and not (isinstance(sample.label, str) and sample.label.strip()):
         raise Finding("a label that is none", repr(sample.label)[:300])
-    if not (sample.image.is_absolute() and sample.image.is_file() and sample.image.is_relative_to(root)):
-        raise Finding("a picture that is not there", str(sample.image))
+    for file in sample.files.values():
+        if not (file.is_absolute() and file.is_file() and file.is_relative_to(root)):
+            raise Finding("a picture or sound that is not there", str(file))
     if not all(isinstance(item, dict) for item in (*sample.objects, *sample.qa)):
         raise Finding("objects or questions that are none", repr(sample)[:300])

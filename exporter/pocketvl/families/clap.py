@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 _FAMILY = "CLAP"
 _TRAINED_LENGTH = 77
 """Tokens of the texts that the published models were trained on (Wu et al., 2022, their code's setting)."""
+_MOST_SIDE, _MOST_WINDOW = 256, 32  # what no weight says the size of, and masks take memory by
 _TAPS, _CUBIC = 4, -0.75  # of torch's bicubic interpolation
 _AUDIO_SCALE, _TEXT_SCALE = (StoredScalar(f"logit_scale_{side}", is_log=True) for side in "at")
 
@@ -274,6 +275,11 @@ def _check_grids(audio: ClapAudioConfig, path: Path) -> None:
     if len(set(strides)) > 1 or not isinstance(strides[0], int) or strides[0] < 1:
         raise SourceError(f"{path}: audio_config.patch_stride is {quoted(strides)}; one number is known")
     side = audio.spec_size // strides[0]
+    if side > _MOST_SIDE or audio.window_size > _MOST_WINDOW:
+        raise SourceError(
+            f"{path}: the audio encoder has a grid of {side} x {side} tokens and windows of "
+            f"{audio.window_size}; at most {_MOST_SIDE} and {_MOST_WINDOW} are known"
+        )
     for stage in range(len(audio.depths)):
         is_last = stage == len(audio.depths) - 1
         if side < 1 or side % min(side, audio.window_size) or (side % 2 and not is_last):
