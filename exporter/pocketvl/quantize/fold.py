@@ -158,7 +158,8 @@ def _fold_pixels_(program: ExportedProgram, module: nn.Module) -> None:
         convolution = module.get_submodule(owner) if owner is not None else None
         if not isinstance(convolution, nn.Conv2d) or _owners(module, "weight", convolution.weight) > 1:
             continue
-        if all(side == 0 for side in convolution.padding):  # it would stand for another pixel then
+        # padding is of normalised pixels: where a colour's mean is not black, it stands for no pixel's 0
+        if all(side == 0 for side in convolution.padding) or not any(child.mean):
             _fold_normalization_(child, convolution)
             module.set_submodule(name, RawPixels())
 
