@@ -10,7 +10,7 @@ from torch import nn
 
 
 def make_tiny_fastvit(seed: int = 0, large: bool = False, activation: type[nn.Module] = nn.GELU) -> Any:
-    """timm's FastViT with branches, four stages, attention in the last; in eval mode, with outputs [B, 32].
+    """timm's FastViT with branches, three stages, attention in the last; in eval mode, with outputs [B, 32].
 
     Args:
         seed: of all values.
@@ -22,13 +22,13 @@ def make_tiny_fastvit(seed: int = 0, large: bool = False, activation: type[nn.Mo
     from timm.models.fastvit import FastVit, RepConditionalPosEnc
 
     trunk = FastVit(
-        layers=(1, 1, 2, 1),
-        embed_dims=(16, 32, 64, 64),
-        mlp_ratios=(3,) * 4,
-        downsamples=(False, True, True, True),
-        se_downsamples=(False, False, not large, not large),
-        pos_embs=(None, None, None, partial(RepConditionalPosEnc, spatial_shape=(7, 7))),
-        token_mixers=("repmixer", "repmixer", "repmixer", "attention"),
+        layers=(1, 1, 1),
+        embed_dims=(16, 32, 64),
+        mlp_ratios=(3, 3, 3),
+        downsamples=(False, True, True),
+        se_downsamples=(False, False, not large),
+        pos_embs=(None, None, partial(RepConditionalPosEnc, spatial_shape=(7, 7))),
+        token_mixers=("repmixer", "repmixer", "attention"),
         lkc_use_act=True,
         num_classes=32,
         norm_layer=partial(LayerNorm2d, eps=1e-5) if large else nn.BatchNorm2d,
@@ -39,8 +39,14 @@ def make_tiny_fastvit(seed: int = 0, large: bool = False, activation: type[nn.Mo
     return trunk.eval()
 
 
-def draw_fastvit_(trunk: nn.Module, seed: int) -> None:
-    """Gives every parameter and statistic a value that matters; folded, channels differ by factors of ten."""
+def draw_fastvit_(trunk: nn.Module, seed: int, spread: float = 0.3) -> None:
+    """Gives every parameter and statistic a value that matters.
+
+    Args:
+        trunk: changed in place.
+        seed: of all values.
+        spread: standard deviation of log(scale) of batch norms, and half that of log(variance).
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def noise(like: torch.Tensor) -> torch.Tensor:
@@ -56,6 +62,6 @@ def draw_fastvit_(trunk: nn.Module, seed: int) -> None:
                 parameter.copy_(noise(parameter) / parameter[0].numel() ** 0.5)
         for _, norm in sorted(trunk.named_modules()):
             if isinstance(norm, nn.BatchNorm2d):
-                norm.weight.copy_(torch.exp(0.5 * noise(norm.weight)))
+                norm.weight.copy_(torch.exp(spread * noise(norm.weight)))
                 norm.running_mean.copy_(0.2 * noise(norm.bias))  # type: ignore[union-attr]
-                norm.running_var.copy_(torch.exp(noise(norm.bias)))  # type: ignore[union-attr]
+                norm.running_var.copy_(torch.exp(2 * spread * noise(norm.bias)))  # type: ignore[union-attr]

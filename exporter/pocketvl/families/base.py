@@ -57,6 +57,7 @@ class Component:
         inputs: in the order of the forward's arguments.
         outputs: what it returns.
         stacks: its transformer layers, if it has any.
+        unquantized: names of the module's layers that no precision quantizes: they carry the residual stream.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Component:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     stacks: tuple[LayerStack, ...] = ()
+    unquantized: tuple[str, ...] = ()
 
 
 def example_inputs(component: Component | ComponentPorts) -> tuple[torch.Tensor, ...]:

@@ -96,6 +96,14 @@ def _input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
     return values
 
 
+def is_pointwise(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution that does at each position what a linear would do."""
+    if not isinstance(layer, nn.Conv2d):
+        return False
+    plain = all(size == 1 for size in (*layer.kernel_size, *layer.stride)) and layer.padding in ((0, 0), 0)
+    return plain and layer.groups == 1
+
+
 def _samples_of(inputs: tuple[NDArray[Any], ...]) -> int:
     """How many samples a feed holds."""
     return len(inputs[0]) if inputs[0].ndim > 1 else 1
@@ -164,7 +172,7 @@ class _Input:
                 self._sum = np.zeros(rows.shape[1])
             self._sum += rows.sum(0, dtype=torch.float64).numpy()
             self.count += len(rows)
-            if isinstance(self.layer, nn.Linear):
+            if isinstance(self.layer, nn.Linear) or is_pointwise(self.layer):
                 low, high = torch.aminmax(rows, dim=0)
                 before = self._ends or (low, high)
                 self._ends = torch.minimum(before[0], low), torch.maximum(before[1], high)
@@ -188,8 +196,8 @@ class _Input:
     def constant_channels(self) -> tuple[int, int]:
         """The number of a linear's input channels that never changed, and of all.
 
-        A convolution's are not looked at: pixels beside a border, or a colour that no picture has, may well
-        be the same in all.
+        Those of a wider convolution are not looked at: pixels beside a border, or a colour that no picture
+        has, may well be the same in all.
         """
         if self._ends is None or self.count < 2:
             return 0, 0

@@ -80,7 +80,8 @@ class QuantizationAwareTraining(CompressionMethod):
 
         example = example_inputs(checkpoint.contract.components[component])
         tables, final = token_tables(module, example), final_linear(module, example)
-        spec = component_spec(module, self.precision, tables, final)
+        unquantized = checkpoint.component(component).unquantized
+        spec = component_spec(module, self.precision, tables, final, unquantized=unquantized)
         feeds = feeds_of(checkpoint, inputs.data, component)
         return quantize_component(
             module, spec, calibrate(module, feeds, CalibrationSettings(second_moments=True))
