@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 from pocketvl_runtime.errors import ImageWarning, InputError, library_text
 from pocketvl_runtime.image_limits import MAX_FILE_BYTES, max_pixels
 from pocketvl_runtime.image_source import ImageInput, decoding, describe, load_image
-from pocketvl_runtime.manifest import MAX_PIXELS, CenterCrop, ImageProcessor, Resize
+from pocketvl_runtime.manifest import MAX_PIXELS, CenterCrop, ImageProcessor, Resize, Rounding
 from pocketvl_runtime.obstacles import refuse_processor
 
 __all__ = ["MAX_FILE_BYTES", "ImageInput", "Pixels", "load_pixels", "max_pixels", "open_image", "preprocess"]
@@ -106,7 +106,8 @@ def preprocess(image: Image.Image, processor: ImageProcessor) -> Pixels:
             image = _resized(image, _resized_size(image, step), Image.Resampling[step.filter.name])
         elif isinstance(step, CenterCrop):
             # below 0 where the crop is larger; Pillow fills with black
-            left, top = (image.width - step.width) // 2, (image.height - step.height) // 2
+            left = _half(image.width - step.width, step.rounding)
+            top = _half(image.height - step.height, step.rounding)
             image = image.crop((left, top, left + step.width, top + step.height))
     return np.array(image, dtype=np.uint8)
 
@@ -119,6 +120,16 @@ def load_pixels(image: ImageInput, processor: ImageProcessor) -> Pixels:
         InputError: the picture cannot be used.
     """
     return preprocess(open_image(image), processor)
+
+
+def _half(pixels: int, rounding: Rounding) -> int:
+    match rounding:
+        case Rounding.FLOOR:
+            return pixels // 2
+        case Rounding.HALF_UP:
+            return (pixels + 1) // 2
+        case Rounding.HALF_EVEN:
+            return round(pixels / 2)
 
 
 def _turn(image: Image.Image, what: str) -> Image.Transpose | None:

@@ -142,8 +142,10 @@ def _step_obstacle(step: ImageStep) -> str | None:
                 return f"resizing by filter {step.filter.value!r}{plain}"
             if step.mode is ResizeMode.LONGEST_EDGE:
                 return "resizing of mode 'longest_edge'"
+            if step.rounding is not Rounding.FLOOR:
+                return f"rounding {step.rounding.value!r} of {step.op}"
         case CenterCrop():
             pass
         case _:
             return f"image steps of kind {step.op!r}"
-    return None if step.rounding is Rounding.FLOOR else f"rounding {step.rounding.value!r} of {step.op}"
+    return None

@@ -22,6 +22,7 @@ from tests.families.tiny_blip import make_tiny_blip
 from tests.families.tiny_chinese import make_tiny_chinese
 from tests.families.tiny_dual import make_tiny_dual
 from tests.families.tiny_metaclip import make_tiny_metaclip
+from tests.families.tiny_open_clip import CONVNEXT, make_tiny_open_clip
 from tests.families.tiny_siglip import PATCH_SIZE, make_tiny_siglip
 from tests.families.vilt_folder import make_vilt_folder
 
@@ -41,6 +42,8 @@ class FamilyCase:
         tiny: writes a whole folder: two layers or so, every parameter drawn from a seed, biases included.
         reference: (folder, contract, inputs) -> outputs by "component.port", by transformers' own classes.
         unread: of which parameters no component makes use, as a pattern of their whole names.
+        requires: a package beside those that are always there.
+        has_processors: whether tokenizer and image processor have files of their own in a folder.
     """
 
     name: str
@@ -48,6 +51,8 @@ class FamilyCase:
     tiny: Callable[[Path], Path]
     reference: Callable[[Path, Contract, Inputs], Outputs]
     unread: str = "logit_scale|logit_bias"
+    requires: str | None = None
+    has_processors: bool = True
 
 
 def normalized(contract: Contract, pixels: NDArray[np.generic]) -> torch.Tensor:
@@ -162,11 +167,26 @@ def _vilt(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
     return {"fusion.logits": logits.numpy()}
 
 
+def _open_clip(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
+    import open_clip
+
+    model = open_clip.create_model(f"local-dir:{folder}").train(False)
+    with torch.no_grad():
+        seen = model.encode_image(normalized(contract, inputs["pixels"]))
+        read = model.encode_text(torch.from_numpy(inputs["ids"]).long())
+    return _embeddings(seen, read)
+
+
+_OF_OPEN_CLIP = partial(
+    FamilyCase, family="open-clip", reference=_open_clip, requires="open_clip", has_processors=False
+)
 CASES = (
     FamilyCase("clip", "clip", make_tiny_clip, _clip),
     FamilyCase("metaclip_2", "clip", make_tiny_metaclip, _clip),
     FamilyCase("blip", "blip", make_tiny_blip, _blip, r"itm_head\..*|text_encoder\..*\.crossattention\..*"),
     FamilyCase("chinese_clip", "chinese-clip", make_tiny_chinese, _chinese_clip),
+    _OF_OPEN_CLIP("open_clip-vit", tiny=make_tiny_open_clip),
+    _OF_OPEN_CLIP("open_clip-convnext", tiny=partial(make_tiny_open_clip, model_cfg=CONVNEXT)),
     FamilyCase("siglip", "siglip", make_tiny_siglip, _siglip),
     FamilyCase("siglip2", "siglip", partial(make_tiny_siglip, patches=36), _naflex),
     FamilyCase("vision-text-dual-encoder", "vision-text-dual-encoder", make_tiny_dual, _dual_encoder),

@@ -232,6 +232,8 @@ def test_every_family_has_a_case_and_every_engine_is_run() -> None:
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
     case: FamilyCase = request.param
+    if case.requires is not None:
+        pytest.importorskip(case.requires, reason=f"{case.requires} is not installed: pocketvl[open-clip]")
     work = tmp_path_factory.mktemp(case.name)
     (work / "graphs").mkdir()
     return Tried(case, case.tiny(work / "checkpoint"), work / "graphs")
@@ -436,26 +438,33 @@ def test_a_bundle_passes_its_golden_self_test(tried: Tried, tmp_path: Path) -> N
     assert report.answers > 0
 
 
+def _file(folder: Path, name: str) -> Path:
+    """A file of transformers' folders, or what open_clip calls it."""
+    theirs = folder / f"open_clip_{name}"
+    return theirs if theirs.exists() else folder / name
+
+
 def _remove(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
+    return lambda folder: _file(folder, name).unlink()
 
 
 def _write(name: str, content: bytes) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
-        (folder / name).write_bytes(content)
+        _file(folder, name).write_bytes(content)
 
     return apply
 
 
 def _cut(name: str) -> Callable[[Path], None]:
-    return lambda folder: _write(name, (folder / name).read_bytes()[:-100])(folder)
+    return lambda folder: _write(name, _file(folder, name).read_bytes()[:-100])(folder)
 
 
 def _edit_weights(edit: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
-        weights = load_file(folder / "model.safetensors")
+        path = _file(folder, "model.safetensors")
+        weights = load_file(path)
         edit(weights)
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        save_file(weights, path, {"format": "pt"})
 
     return apply
 
@@ -488,6 +497,7 @@ def _image_size(folder: Path) -> None:
     path.write_text(json.dumps(stored))
 
 
+OF_PROCESSORS = ("no tokenizer", "tokenizer empty", "processor is text", "images of another size")
 HOSTILE: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "no config": (_remove("config.json"), r"config\.json"),
     "config cut": (_cut("config.json"), "not valid JSON"),
@@ -512,6 +522,8 @@ def test_what_is_wrong_with_a_folder_is_one_clear_line(tried: Tried, kind: str, 
     spoil, says = HOSTILE[kind]
     if spoil is _image_size and tried.case.name == "siglip2":
         pytest.skip("a NaFlex model takes pictures of any size")
+    if kind in OF_PROCESSORS and not tried.case.has_processors:
+        pytest.skip("its processors have no files of their own")
     folder = tried.case.tiny(tmp_path / "spoiled")
     spoil(folder)
     with pytest.raises(SourceError, match=says) as caught:

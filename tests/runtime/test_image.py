@@ -229,7 +229,6 @@ BICUBIC = Resize(ResizeMode.EXACT, Filter.BICUBIC, True, Rounding.FLOOR, height=
         (replace(BICUBIC, filter=Filter.NEAREST), "resizing by filter 'nearest'"),
         (replace(BICUBIC, antialias=False), "resizing by filter 'bicubic' without antialias"),
         (replace(BICUBIC, rounding=Rounding.HALF_UP), "rounding 'half_up' of resize"),
-        (CenterCrop(8, 8, Rounding.HALF_EVEN), "rounding 'half_even' of center_crop"),
         (
             Resize(ResizeMode.LONGEST_EDGE, Filter.BICUBIC, True, Rounding.FLOOR, size=8),
             "resizing of mode 'longest_edge'",
@@ -250,6 +249,24 @@ def test_ways_to_open_that_cannot_be_run_yet_are_refused(change: dict[str, Any])
         BundleError, match="this runtime cannot run (alpha 'drop'|orientation 'as_stored'); inst"
     ):
         load_pixels(picture((9, 9)), replace(exact(8, 8), **change))
+
+
+@pytest.mark.parametrize(
+    ("rounding", "starts"),
+    [
+        (Rounding.FLOOR, {9: 0, 10: 1, 11: 1, 13: 2, 7: -1, 5: -2}),
+        (Rounding.HALF_UP, {9: 1, 10: 1, 11: 2, 13: 3, 7: 0, 5: -1}),
+        (Rounding.HALF_EVEN, {9: 0, 10: 1, 11: 2, 13: 2, 7: 0, 5: -2}),
+    ],
+)
+def test_the_offset_of_a_crop_is_rounded_as_the_manifest_says(
+    rounding: Rounding, starts: dict[int, int]
+) -> None:
+    crop, size = CenterCrop(8, 8, rounding), PixelsOutput("uint8", Layout.NHWC, (1, 8, 8, 3))
+    for side, start in starts.items():
+        image = picture((side, 8), 5)
+        got = load_pixels(image, ImageProcessor((crop,), size, NORMALIZATION))
+        np.testing.assert_array_equal(got, image.crop((start, 0, start + 8, 8)))
 
 
 def test_steps_are_done_in_their_order() -> None:

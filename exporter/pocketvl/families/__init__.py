@@ -38,6 +38,13 @@ FAMILIES = (
         HeadKind.CONTRASTIVE,
     ),
     Family(
+        "open-clip",
+        (),
+        "pocketvl.families.open_clip",
+        ("image_encoder", "text_encoder"),
+        HeadKind.CONTRASTIVE,
+    ),
+    Family(
         "siglip",
         ("siglip", "siglip2"),
         "pocketvl.families.siglip",
@@ -62,11 +69,12 @@ FAMILIES = (
 
 
 def family_of(folder: Path) -> Family:
-    """The family of a Hugging Face model folder, by its config.json alone; imports no torch.
+    """The family of a model folder, by its config.json or open_clip_config.json alone; imports no torch.
 
     Raises:
         SourceError: it is no such folder, or of no family that pocketvl knows.
     """
+    from pocketvl.families.folders.files import is_open_clip
     from pocketvl.families.folders.hf import custom_code, read_json
 
     if not folder.is_dir():
@@ -74,6 +82,8 @@ def family_of(folder: Path) -> Family:
         raise SourceError(
             f"{folder} {what}; give the path of a Hugging Face model folder, or hf:ORG/NAME[@REVISION]"
         )
+    if is_open_clip(folder):
+        return family_named("open-clip")
     stored = read_json(folder / "config.json")
     model_type = stored.get("model_type")
     for family in FAMILIES:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from pocketvl.errors import RecipeError, SourceError
+from pocketvl.families.folders.files import CONFIG_FILE
+from pocketvl.families.folders.weights import SAFETENSORS
 from pocketvl.network.heads import ContrastiveHead, Head, HeadKind, LabelHead
 from pocketvl.network.ports import ComponentPorts, Port
 from pocketvl.network.tolerances import DEFAULT_PARITY, ParityLimits
@@ -18,7 +20,6 @@ from pocketvl_runtime.manifest import ImageProcessor, Precision, TextProcessor
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers import PreTrainedConfig, PreTrainedModel
 
     from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.families.component_shape import ComponentShape
@@ -143,7 +144,15 @@ class Contract:
 
 
 class Architecture(ABC):
-    """The interface that a family's file implements."""
+    """The interface that a family's file implements.
+
+    Attributes:
+        config_file: which file of a folder describes the model.
+        weights_file: under which name weights are saved.
+    """
+
+    config_file: ClassVar[str] = CONFIG_FILE
+    weights_file: ClassVar[str] = SAFETENSORS
 
     @abstractmethod
     def contract(self, folder: Path) -> Contract:
@@ -154,20 +163,23 @@ class Architecture(ABC):
         """
 
     @abstractmethod
-    def parse(self, stored: dict[str, Any], folder: Path) -> PreTrainedConfig:
-        """Read and check the content of a config.json.
+    def parse(self, stored: dict[str, Any], folder: Path) -> Any:
+        """Read and check the content of `config_file`.
 
         Args:
             stored: the content.
             folder: for messages.
+
+        Returns:
+            transformers' configuration, or what the family has in its place.
 
         Raises:
             SourceError: it describes no model of the family.
         """
 
     @abstractmethod
-    def build(self, config: PreTrainedConfig, folder: Path, initialised: bool = False) -> PreTrainedModel:
-        """transformers' own model, fp32.
+    def build(self, config: Any, folder: Path, initialised: bool = False) -> nn.Module:
+        """transformers' own model, or what the family makes of its layers, fp32.
 
         Args:
             config: as `parse` gives it.
@@ -187,7 +199,7 @@ class Architecture(ABC):
             contract: of its folder.
         """
 
-    def unpack_(self, weights: dict[str, torch.Tensor], config: PreTrainedConfig) -> None:  # noqa: B027
+    def unpack_(self, weights: dict[str, torch.Tensor], config: Any) -> None:  # noqa: B027
         """Change, in place, a folder's tensors into those of the model that `build` makes; most are.
 
         What is missing or of a wrong shape is left as it is: it is found when the two are compared.
@@ -202,16 +214,30 @@ class Architecture(ABC):
 
         Args:
             weights: of the model, by their names there.
-            config: the content of config.json.
+            config: the content of `config_file`.
         """
 
-    @property
-    def is_reshapable(self) -> bool:
-        """Whether `reshape_config_` can do anything."""
+    def trim_config_(self, config: dict[str, Any], folder: Path, new_ids: Mapping[int, int]) -> int:
+        """Write into the content of `config_file` that a tokenizer has fewer tokens.
+
+        Args:
+            config: changed in place.
+            folder: for messages.
+            new_ids: by the ids before.
+
+        Returns:
+            How many tokens there were.
+        """
+        from pocketvl.families.folders.trimmed import trim_config_
+
+        return trim_config_(config, self.parse(config, folder), new_ids)
+
+    def is_reshapable(self, config: dict[str, Any], folder: Path) -> bool:
+        """Whether `reshape_config_` can do anything with a model of this configuration."""
         return type(self).reshape_config_ is not Architecture.reshape_config_
 
     def reshape_config_(self, config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:
-        """Write other shapes of components into the content of a config.json.
+        """Write other shapes of components into the content of `config_file`.
 
         Raises:
             RecipeError: the family has no components of such shapes.

@@ -1,4 +1,4 @@
-"""An opened checkpoint: transformers' own model, and its components, to be run, changed and saved again."""
+"""An opened checkpoint: a family's model, and its components, to be run, changed and saved again."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from torch import nn
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families.base import TEXT, Architecture, Component, Contract, LayerStack
 from pocketvl.families.component_shape import ComponentShape
-from pocketvl.families.folders.files import CONFIG_FILE, IMAGE_FILES, PROCESSOR_FILES
+from pocketvl.families.folders.files import IMAGE_FILES, PROCESSOR_FILES
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.models import check_layers, check_model, load_model
-from pocketvl.families.folders.trimmed import trim_config_, write_tokenizer
+from pocketvl.families.folders.trimmed import write_tokenizer
 from pocketvl.families.folders.weights import (
     describe_weights,
     read_weights,
@@ -42,8 +42,9 @@ class Checkpoint:
     Attributes:
         architecture: of its family.
         contract: what it takes and gives.
-        model: transformers' model, fp32, in eval mode, on the CPU; changed in place.
-        config: the content of config.json; changed with the model where it says what has changed.
+        model: as the family builds it, fp32, in eval mode, on the CPU; changed in place.
+        config: the content of config.json, or open_clip_config.json; changed with the model where it says
+            what has changed.
         dtype: in which weights are stored.
         is_trimmed: whether its tokenizer is another than the folder's.
     """
@@ -121,7 +122,7 @@ class Checkpoint:
             RecipeError: a table is not of the size that the configuration says.
         """
         new_ids = {before: now for now, before in enumerate(kept)}
-        size = trim_config_(self.config, self.architecture.parse(self.config, self.folder), new_ids)
+        size = self.architecture.trim_config_(self.config, self.folder, new_ids)
         if not tables or any(self._table(name).num_embeddings != size for name in tables):
             raise RecipeError(f"{self.folder} has no table of {size:,} token embeddings")
         for name in tables:
@@ -173,8 +174,9 @@ class Checkpoint:
             if not bool(torch.isfinite(value).all()):
                 raise SourceError(f"{name} holds values that {str(self.dtype).removeprefix('torch.')} cannot")
         self.architecture.pack_(state, self.config)
-        save_file(state, out / "model.safetensors", {"format": "pt"})
-        (out / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+        save_file(state, out / self.architecture.weights_file, {"format": "pt"})
+        described = out / self.architecture.config_file
+        described.write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
         compression_of(self.model, self.original()).save(out)
         for name in IMAGE_FILES if self.is_trimmed else PROCESSOR_FILES:
             if (self.folder / name).exists():
@@ -271,10 +273,11 @@ def open_checkpoint(architecture: Architecture, contract: Contract) -> Checkpoin
         SourceError: something in the folder is missing, broken, or does not fit the rest.
     """
     folder = contract.folder
-    stored = read_json(folder / CONFIG_FILE)
+    path = folder / architecture.config_file
+    stored = read_json(path)
     config, weights = architecture.parse(stored, folder), read_weights(folder)
     architecture.unpack_(weights, config)
-    check_layers(config, len(weights), folder / CONFIG_FILE)
+    check_layers(config, len(weights), path)
     model = load_model(lambda: architecture.build(config, folder), weights, read_compression(folder), folder)
     dtype = Counter(tensor.dtype for tensor in weights.values()).most_common(1)[0][0]
     notes = (*contract.notes, *weight_notes(weight_files(folder), dtype))
@@ -290,10 +293,11 @@ def check_checkpoint(architecture: Architecture, folder: Path) -> None:
     Raises:
         SourceError: something is missing, broken, or does not fit the rest.
     """
-    config = architecture.parse(read_json(folder / CONFIG_FILE), folder)
+    path = folder / architecture.config_file
+    config = architecture.parse(read_json(path), folder)
     weights = describe_weights(folder)
     architecture.unpack_(weights, config)
-    check_layers(config, len(weights), folder / CONFIG_FILE)
+    check_layers(config, len(weights), path)
     check_model(lambda: architecture.build(config, folder), weights, read_compression(folder), folder)
 
 
@@ -304,7 +308,7 @@ def parameter_counts(architecture: Architecture, contract: Contract) -> dict[str
         SourceError: the folder describes no such model.
     """
     folder = contract.folder
-    config = architecture.parse(read_json(folder / CONFIG_FILE), folder)
+    config = architecture.parse(read_json(folder / architecture.config_file), folder)
     with torch.device("meta"):
         model = architecture.build(config, folder)
         reshape_(model, read_compression(folder), folder)
@@ -319,7 +323,7 @@ def uninitialised(architecture: Architecture, contract: Contract, name: str) -> 
         SourceError: the folder describes no such model.
     """
     folder = contract.folder
-    config = architecture.parse(read_json(folder / CONFIG_FILE), folder)
+    config = architecture.parse(read_json(folder / architecture.config_file), folder)
     model = architecture.build(config, folder)
     reshape_(model, read_compression(folder), folder)
     model.requires_grad_(False).train(False)

@@ -25,7 +25,7 @@ from pocketvl.families.folders.image_processor import CLIP_PROCESSOR, read_prepr
 from pocketvl.families.folders.models import build_from, check_channels, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import TokenizerFile, check_vocabulary, read_tokenizer, text_length
 from pocketvl.families.layers.plain import MASKED, NormalizePixels, l2_normalize
-from pocketvl.families.layers.pooled import PooledLayer, PoolsOnePosition, pool_last_layer_
+from pocketvl.families.layers.pooled import PooledLayer, PoolsOnePosition, pool_last_layer_, pooled_position
 from pocketvl.families.ports import (
     contrastive_head,
     embedding_ports,
@@ -111,16 +111,9 @@ class ClipTextEncoder(nn.Module, PoolsOnePosition):
         self.register_buffer("positions", torch.arange(length, dtype=torch.int32), persistent=False)
 
     def pooled_position(self, ids: torch.Tensor) -> torch.Tensor:
-        """One-hot float32 [B, T] of the position that is pooled: the first eos, or the first highest id.
-
-        In comparisons, since argmax over int64 and gathers do not lower to TFLite; and of integers, since an
-        engine that computes in bf16 or fp16 cannot tell 49,407 from 49,408.
-        """
+        """One-hot float32 [B, T] of the position that is pooled: the first eos, or the first highest id."""
         wanted = ids.amax(-1, keepdim=True) if self.pools_highest else self.eos_id
-        # one that is not wanted comes after every one that is; without any, position 0 is the least
-        positions = self.positions if ids.shape[1] == self.length else self.positions[: ids.shape[1]]
-        order = positions + (ids != wanted).to(torch.int32) * self.length
-        return (order == order.amin(-1, keepdim=True)).to(torch.float32)
+        return pooled_position(ids, wanted, self.positions, self.length)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Embed a batch of texts."""

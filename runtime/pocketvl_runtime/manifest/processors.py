@@ -233,6 +233,7 @@ class ImageProcessor:
         size: tuple[int, int],
         crop: tuple[int, int] | None,
         normalization: Normalization,
+        crop_rounding: Rounding = Rounding.FLOOR,
     ) -> ImageProcessor:
         """An antialiased resize, then a centre crop.
 
@@ -242,6 +243,7 @@ class ImageProcessor:
             size: its height and width; in the edge modes both are that edge.
             crop: height and width, if there is a crop.
             normalization: what the graph does.
+            crop_rounding: of the crop's offsets.
 
         Raises:
             BundleError: the sizes are impossible.
@@ -254,7 +256,7 @@ class ImageProcessor:
             raise BundleError(f"with {mode.value}, the resize's height and width are the same edge")
         else:
             resize = Resize(mode, by, True, rounding, size=height)
-        steps: tuple[ImageStep, ...] = (resize, CenterCrop(*crop, rounding)) if crop else (resize,)
+        steps: tuple[ImageStep, ...] = (resize, CenterCrop(*crop, crop_rounding)) if crop else (resize,)
         output = PixelsOutput("uint8", Layout.NHWC, (1, *(crop or size), 3))
         return cls(steps, output, normalization)
 

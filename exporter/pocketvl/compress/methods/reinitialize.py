@@ -38,7 +38,7 @@ class Reinitialize(CompressionMethod):
 
     @classmethod
     def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
-        if checkpoint.architecture.is_reshapable:
+        if checkpoint.architecture.is_reshapable(checkpoint.config, checkpoint.folder):
             return None
         return "is of a family whose components come in no other shape"
 

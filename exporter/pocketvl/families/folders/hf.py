@@ -42,7 +42,8 @@ def custom_code(config: Mapping[str, Any]) -> str | None:
 
 def custom_code_notes(folder: Path) -> tuple[str, ...]:
     """A note where a folder's config.json asks for code of its own."""
-    named = custom_code(read_json(folder / CONFIG_FILE))
+    path = folder / CONFIG_FILE
+    named = custom_code(read_json(path)) if path.is_file() else None
     if named is None:
         return ()
     return (
@@ -55,12 +56,16 @@ def update_section_(config: dict[str, Any], section: str, values: Mapping[str, A
 
     Args:
         config: the content.
-        section: its name, "text_config"; empty: the content itself.
+        section: its name, "text_config", after those around it, "model_cfg.text_cfg"; empty: the content
+            itself.
         values: by key.
     """
     if not section:
         config.update(values)
         return
+    *outer, section = section.split(".")
+    for part in outer:
+        config = config.setdefault(part, {})
     for part in (section, f"{section}_dict"):  # of old checkpoints; it would overrule the other
         if part == section or config.get(part):
             config.setdefault(part, {}).update(values)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pocketvl.errors import SourceError
-from pocketvl.families.folders.files import COMPRESSION_FILE
+from pocketvl.families.folders.files import COMPRESSION_FILE, config_path
 from pocketvl.families.layers.compression import Compression, reshape_
 from pocketvl_runtime.errors import library_text, quoted, shortened
 
@@ -153,7 +153,7 @@ def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], where: 
     Raises:
         SourceError: tensors are missing, too many or of the wrong shape.
     """
-    wanted, given = model.state_dict(), _parameters(weights)
+    wanted, given, config = model.state_dict(), _parameters(weights), config_path(where).name
     problems = [
         f"{problem} {_named(names)}"
         for problem, names in (
@@ -163,13 +163,11 @@ def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], where: 
         if names
     ]
     if problems:
-        raise SourceError(
-            f"{where}: the weights {' and '.join(problems)}; config.json describes another model"
-        )
+        raise SourceError(f"{where}: the weights {' and '.join(problems)}; {config} describes another model")
     wrong = [name for name, tensor in given.items() if tensor.shape != wanted[name].shape]
     if wrong:
         shapes = [
-            f"{shortened(name, 100)} is {list(given[name].shape)}, config.json asks for "
+            f"{shortened(name, 100)} is {list(given[name].shape)}, {config} asks for "
             f"{list(wanted[name].shape)}"
             for name in wrong[:_MOST_NAMED]
         ]
@@ -207,8 +205,14 @@ def _parameters(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in weights.items() if not name.endswith("position_ids")}
 
 
-def check_layers(config: PreTrainedConfig, tensors: int, path: Path) -> None:
-    """Raise SourceError where a model has more layers than its weights have tensors."""
+def check_layers(config: object, tensors: int, path: Path) -> None:
+    """Raise SourceError where a model has more layers than its weights have tensors.
+
+    Args:
+        config: as a family's `parse` gives it; the numbers of layers are where transformers has them.
+        tensors: how many.
+        path: of the file that describes the model, for messages.
+    """
     for section in ("", "text_config", "vision_config"):
         part = getattr(config, section, None) if section else config
         for name in ("num_hidden_layers", "depths"):
@@ -218,5 +222,5 @@ def check_layers(config: PreTrainedConfig, tensors: int, path: Path) -> None:
                 key = f"{section}.{name}".removeprefix(".")
                 raise SourceError(
                     f"{path}: {key} is {quoted(value)}, and the weights are {tensors} tensors in all; "
-                    "config.json describes another model"
+                    f"{path.name} describes another model"
                 )

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from pocketvl.errors import SourceError
-from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES
+from pocketvl.families.folders.files import CONFIG_FILE, PROCESSOR_FILES, config_path
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.token_files import TOKENIZER_FILE, check_tokenizer_files
 from pocketvl.families.folders.token_ids import check_ids, make_tokenizer
@@ -154,7 +154,8 @@ def check_vocabulary(tokenizer: TokenizerFile, size: int, folder: Path) -> None:
     """Raise SourceError where the tokenizer knows ids that a model's `size` tokens do not hold."""
     if tokenizer.highest_id >= size:
         raise SourceError(
-            f"{folder}: tokenizer.json has ids up to {tokenizer.highest_id}, but config.json's vocab_size is "
+            f"{folder}: tokenizer.json has ids up to {tokenizer.highest_id}, but "
+            f"{config_path(folder).name}'s vocab_size is "
             f"{size}"
         )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketvl.errors import SourceError
+from pocketvl.families.folders.files import is_open_clip
 from pocketvl.families.folders.hf import read_json
 from pocketvl.network.heads import FixedScalar, Scalar, StoredScalar
 from pocketvl_runtime.errors import library_text, quoted, shortened
@@ -20,7 +21,19 @@ if TYPE_CHECKING:
     import torch
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
+OPEN_CLIP_SAFETENSORS = "open_clip_model.safetensors"
+OPEN_CLIP_WEIGHTS = (
+    OPEN_CLIP_SAFETENSORS,
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+)
+"""Names of an open_clip model's weights, as open_clip prefers them."""
+_OPEN_CLIP_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 INDEX_SUFFIX = ".index.json"
+_MODEL_OF_TRAINING, _WRAPPED = "state_dict", "module."
+"""In the checkpoint of a training: where the model's tensors are, and what DistributedDataParallel writes
+before their names."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +68,13 @@ class WeightFiles:
 def weight_files(folder: Path) -> WeightFiles:
     """Find a folder's weights: safetensors before pickles, one file before shards, as transformers does.
 
+    Of an open_clip model, those of `OPEN_CLIP_WEIGHTS`, or the only file of weights that there is.
+
     Raises:
         SourceError: there are none, or an index is broken or names files that are not there.
     """
+    if is_open_clip(folder):
+        return _open_clip_weights(folder)
     for name in (SAFETENSORS, PICKLED):
         pickled = name == PICKLED
         if (folder / name).exists():
@@ -78,6 +95,17 @@ def weight_files(folder: Path) -> WeightFiles:
     )
     hint = f"; {others[0]} is not read: save the model with transformers' save_pretrained" if others else ""
     raise SourceError(f"{folder} has no {SAFETENSORS} and no {PICKLED}{hint}")
+
+
+def _open_clip_weights(folder: Path) -> WeightFiles:
+    """As open_clip finds them, but never one of several."""
+    there = {path.name for path in folder.iterdir() if path.suffix in _OPEN_CLIP_SUFFIXES}
+    known = [name for name in (*OPEN_CLIP_WEIGHTS, SAFETENSORS, PICKLED) if name in there]
+    if not known and len(there) != 1:
+        found = f"; it has {', '.join(sorted(there)[:3])}: rename the one that is meant" if there else ""
+        raise SourceError(f"{folder} has no {OPEN_CLIP_SAFETENSORS} and no {OPEN_CLIP_WEIGHTS[2]}{found}")
+    name = known[0] if known else there.pop()
+    return WeightFiles(folder, (name,), pickled=not name.endswith(".safetensors"))
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -205,11 +233,15 @@ def _unpickled(path: Path, device: str) -> dict[str, torch.Tensor]:
             f"{path} is not a readable PyTorch file: {library_text(error, 200)}; "
             "it may be cut short: copy it again"
         ) from error
+    if isinstance(found, dict) and isinstance(found.get(_MODEL_OF_TRAINING), dict):
+        found = found[_MODEL_OF_TRAINING]
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()
     ):
         raise SourceError(f"{path} holds no plain table of tensors; save the model's state_dict alone")
-    return found
+    if found and all(name.startswith(_WRAPPED) for name in found):
+        return {name.removeprefix(_WRAPPED): value for name, value in found.items()}
+    return dict(found)
 
 
 @contextmanager
@@ -239,9 +271,12 @@ def weight_notes(files: WeightFiles, dtype: torch.dtype) -> tuple[str, ...]:
 
     notes = []
     if files.pickled:
+        writer = (
+            "open_clip's push_to_hf_hub" if is_open_clip(files.folder) else "transformers' save_pretrained"
+        )
         notes.append(
             f"{files.names[0]} is a pickle, of which tensors alone were read; safetensors is safer: "
-            "transformers' save_pretrained writes it"
+            f"{writer} writes it"
         )
     if dtype != torch.float32:
         stored = str(dtype).removeprefix("torch.")

@@ -23,6 +23,26 @@ class PoolsOnePosition(ABC):
         """Compute the last layer for that position alone, in place; the output stays the same."""
 
 
+def pooled_position(
+    ids: torch.Tensor, wanted: torch.Tensor | int, positions: torch.Tensor, length: int
+) -> torch.Tensor:
+    """One-hot float32 [B, T] of the first position of an id, or of position 0 where it is nowhere.
+
+    In comparisons, since argmax over int64 and gathers do not lower to TFLite; and of integers, since an
+    engine that computes in bf16 or fp16 cannot tell 49,407 from 49,408.
+
+    Args:
+        ids: int [B, T].
+        wanted: the id, or one for each text, [B, 1].
+        positions: int32 [length], ascending from 0.
+        length: the largest T.
+    """
+    # one that is not wanted comes after every one that is; without any, position 0 is the least
+    known = positions if ids.shape[1] == length else positions[: ids.shape[1]]
+    order = known + (ids != wanted).to(torch.int32) * length
+    return (order == order.amin(-1, keepdim=True)).to(torch.float32)
+
+
 class PooledAttention(nn.Module):
     """Self-attention of CLIP's or SigLIP's layers with queries of some positions; it shares the linears."""
 

@@ -47,6 +47,7 @@ _OP_VERSIONS = MappingProxyType(
         "NOT_EQUAL": (0, 0, 3),
         "PAD": (0, 0, 4, 6),
         "QUANTIZE": (0, 0, 7),
+        "REDUCE_MAX": (0, 0, 5),
         "REDUCE_MIN": (0, 0, 5),
         "RESHAPE": (0,),
         "RSQRT": (0, 5, 15),

@@ -15,7 +15,7 @@ from pocketvl.data.dataset import Dataset, Sample
 from pocketvl.errors import SourceError
 from pocketvl.families import family_of
 from pocketvl.families.base import Component, example_inputs
-from pocketvl.families.folders.files import description_files
+from pocketvl.families.folders.files import config_path, description_files
 from pocketvl.families.folders.weights import check_weight_files
 from pocketvl.families.layers.segments import Segments
 from pocketvl.stage import Inputs, Stage
@@ -42,7 +42,7 @@ _Made = TypeVar("_Made")
 
 def check_source(folder: Path) -> None:
     """Raise SourceError where a folder is of no known family, or its weights are missing or cut short."""
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    if folder.is_dir() and not config_path(folder).is_file():
         raise SourceError(f"{folder} is not a Hugging Face model folder: it has no config.json")
     family_of(folder)
     check_weight_files(folder)
