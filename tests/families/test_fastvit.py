@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +13,11 @@ from torch import nn
 
 pytest.importorskip("timm")
 
+from pocketvl.errors import SourceError
+from pocketvl.families import check_checkpoint, open_checkpoint, read_contract
 from pocketvl.families.layers.blocks import attentions
 from pocketvl.families.layers.fastvit import deploy_, deployed_weights
-from tests.families.tiny_fastvit import draw_fastvit_, make_tiny_fastvit
+from tests.families.tiny_fastvit import draw_fastvit_, make_tiny_fastvit, make_tiny_mobileclip
 
 FORMS = pytest.mark.parametrize("large", [False, True], ids=["batch-norm", "layer-norm"])
 _MOST_OFF = 1e-5
@@ -81,3 +85,30 @@ def test_weights_of_a_file_are_deployed_by_their_names(large: bool) -> None:
     }
     assert deployed_weights(build, found) is None  # they have no branches any more
     assert deployed_weights(build, {name: stored[name] for name in [*stored][1:]}) is None
+
+
+def test_a_folder_is_saved_in_the_deployed_form_and_opens_again(tmp_path: Path) -> None:
+    opened = open_checkpoint(make_tiny_mobileclip(tmp_path / "branches"))
+    assert not any("conv_kxk" in name or name.endswith("gamma") for name in opened.model.state_dict())
+
+    opened.save(tmp_path / "deployed")
+
+    check_checkpoint(tmp_path / "deployed")
+    again = open_checkpoint(tmp_path / "deployed")
+    assert again.space() == opened.space()
+    image = again.component("image_encoder")
+    assert image.unquantized
+    carriers = [image.module.get_submodule(name) for name in image.unquantized]
+    assert all(isinstance(child, nn.Conv2d) and child.groups > 1 for child in carriers)
+
+
+@pytest.mark.parametrize(("key", "value"), [("timm_pool", "token"), ("timm_proj", "linear")])
+def test_other_ends_than_mobileclip_s_are_refused(tmp_path: Path, key: str, value: str) -> None:
+    folder = make_tiny_mobileclip(tmp_path)
+    path = folder / "open_clip_config.json"
+    stored = json.loads(path.read_text())
+    stored["model_cfg"]["vision_cfg"][key] = value
+    path.write_text(json.dumps(stored))
+
+    with pytest.raises(SourceError, match=rf"{key} is .*of a FastViT only"):
+        read_contract(folder)

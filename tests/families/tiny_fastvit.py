@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from tests.families import tiny_open_clip
 
-def make_tiny_fastvit(seed: int = 0, large: bool = False, activation: type[nn.Module] = nn.GELU) -> Any:
-    """timm's FastViT with branches, three stages, attention in the last; in eval mode, with outputs [B, 32].
+NAME = "pocketvl_tiny_fastvit"
+"""By which timm knows the tiny FastViT once `register_tiny_fastvit` was called."""
+MOBILECLIP: dict[str, Any] = {
+    "embed_dim": 32,
+    "custom_text": True,
+    "vision_cfg": {
+        "timm_model_name": NAME,
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": None,
+        "timm_drop": 0.0,
+        "timm_drop_path": 0.0,
+        "image_size": 64,
+    },
+    "text_cfg": {**tiny_open_clip.TEXT, "no_causal_mask": True},
+}
+_PREPROCESS = {**tiny_open_clip.PREPROCESS, "mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bilinear"}
+
+
+def make_tiny_fastvit(seed: int = 0, large: bool = False, outputs: int = 32) -> Any:
+    """timm's FastViT with branches, three stages, attention in the last; in eval mode.
 
     Args:
         seed: of all values.
         large: whether it has what MobileCLIP2-S3 and S4 have: LayerNorms before attention, and no
             squeeze-excite between stages, where the smaller ones have both otherwise.
-        activation: of all layers.
+        outputs: how many.
     """
     from timm.layers import LayerNorm2d
     from timm.models.fastvit import FastVit, RepConditionalPosEnc
@@ -30,10 +51,9 @@ def make_tiny_fastvit(seed: int = 0, large: bool = False, activation: type[nn.Mo
         pos_embs=(None, None, partial(RepConditionalPosEnc, spatial_shape=(7, 7))),
         token_mixers=("repmixer", "repmixer", "attention"),
         lkc_use_act=True,
-        num_classes=32,
+        num_classes=outputs,
         norm_layer=partial(LayerNorm2d, eps=1e-5) if large else nn.BatchNorm2d,
         stem_use_scale_branch=not large,
-        act_layer=activation,
     )
     draw_fastvit_(trunk, seed)
     return trunk.eval()
@@ -65,3 +85,27 @@ def draw_fastvit_(trunk: nn.Module, seed: int, spread: float = 0.3) -> None:
                 norm.weight.copy_(torch.exp(spread * noise(norm.weight)))
                 norm.running_mean.copy_(0.2 * noise(norm.bias))  # type: ignore[union-attr]
                 norm.running_var.copy_(torch.exp(2 * spread * noise(norm.bias)))  # type: ignore[union-attr]
+
+
+def register_tiny_fastvit() -> None:
+    """Let timm, in this process, know `NAME`."""
+    from timm.models import is_model, register_model
+
+    def pocketvl_tiny_fastvit(pretrained: bool = False, num_classes: int = 32, **_: object) -> Any:
+        return make_tiny_fastvit(outputs=num_classes)
+
+    pocketvl_tiny_fastvit.__module__ = __name__
+    if not is_model(NAME):
+        register_model(pocketvl_tiny_fastvit)
+
+
+def make_tiny_mobileclip(folder: Path, seed: int = 0) -> Path:
+    """Writes a folder as open_clip would write one of MobileCLIP, whose image tower is the tiny FastViT."""
+    from safetensors.torch import load_file, save_file
+
+    register_tiny_fastvit()
+    tiny_open_clip.make_tiny_open_clip(folder, seed, model_cfg=MOBILECLIP, preprocess_cfg=_PREPROCESS)
+    path, trunk = folder / "open_clip_model.safetensors", make_tiny_fastvit(seed)
+    drawn = {f"visual.trunk.{name}": value.contiguous() for name, value in trunk.state_dict().items()}
+    save_file(load_file(path) | drawn, path, {"format": "pt"})
+    return folder

@@ -13,7 +13,7 @@ from torch import nn
 
 pytest.importorskip("timm")
 
-from pocketvl.families.layers.fastvit import deploy_, stream_layers
+from pocketvl.families.layers.fastvit import deploy_, squeeze_layers, stream_layers
 from pocketvl.families.layers.plain import l2_normalize
 from pocketvl.lower.backends import BACKENDS, backend_of
 from pocketvl.network.integers import QuantizedComponent
@@ -61,7 +61,14 @@ def made() -> tuple[Encoder, dict[Precision, QuantizedComponent]]:
     integers = {
         precision: quantize_component(
             module,
-            component_spec(module, precision, (), "trunk.head.fc", unquantized=stream_layers(module)),
+            component_spec(
+                module,
+                precision,
+                (),
+                "trunk.head.fc",
+                unquantized=stream_layers(module),
+                dynamic=squeeze_layers(module),
+            ),
             seen,
         )
         for precision in (Precision.INT8, Precision.INT8DYN, Precision.INT4)
@@ -89,6 +96,8 @@ def test_what_carries_the_stream_stays_in_float_and_the_rest_does_not() -> None:
     assert every - streams == set(integers[Precision.INT8].layers)
     grouped = [name for name in every - streams if getattr(module.get_submodule(name), "groups", 1) > 1]
     assert {name.rpartition(".mlp.")[2] for name in grouped} == {"conv.conv"}  # which equalization evens out
+    static = integers[Precision.INT8].layers
+    assert {static[name].spec.mode for name in squeeze_layers(module)} == {Mode.DYNAMIC}
     modes = {name: layer.spec.mode for name, layer in integers[Precision.INT8DYN].layers.items()}
     assert modes["trunk.stages.0.blocks.0.mlp.fc1"] is Mode.DYNAMIC
     assert modes["trunk.stages.0.blocks.0.mlp.conv.conv"] is Mode.STATIC

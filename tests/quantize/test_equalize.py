@@ -256,11 +256,12 @@ class Convolutions(nn.Module):
         self.act, self.down = nn.GELU(), nn.Conv2d(32, 4, 1)
         with torch.no_grad():
             self.stem.weight[:2] *= 30
-            self.stem.bias[:2] *= 30
+            self.stem.get_parameter("bias")[:2] *= 30
             self.up.weight[:, :2] /= 30
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return self.down(self.act(self.up(self.stem(pictures)))).mean((-2, -1))
+        found: torch.Tensor = self.down(self.act(self.up(self.stem(pictures)))).mean((-2, -1))
+        return found
 
 
 def test_a_convolution_takes_outliers_off_the_pointwise_one_that_reads_it() -> None:

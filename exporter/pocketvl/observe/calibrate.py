@@ -51,6 +51,7 @@ def calibrate(
     settings: CalibrationSettings = _SETTINGS,
     progress: Progress | None = None,
     kept: Collection[str] = (),
+    skipped: Collection[str] = (),
 ) -> Calibration:
     """Run a module and observe the inputs and outputs of every linear and convolution.
 
@@ -64,12 +65,17 @@ def calibrate(
         settings: what is looked for.
         progress: called after each feed.
         kept: names of linears of whose input some vectors are kept; these grow with the samples.
+        skipped: names of layers that are not observed, since nothing will quantize them.
 
     Raises:
         DataError: no samples, values that are not finite, a layer that never ran, or layers that read the
             same tensor in one forward and not in another.
     """
-    layers = {name: child for name, child in module.named_modules() if isinstance(child, LAYERS)}
+    layers = {
+        name: child
+        for name, child in module.named_modules()
+        if isinstance(child, LAYERS) and name not in skipped
+    }
     watch, samples = _Watch(layers, settings, kept), _Samples()
     with torch.no_grad(), watch.hooked():  # not inference_mode: its tensors do not say that they were changed
         for inputs in _read(feeds, progress):

@@ -47,6 +47,7 @@ def component_spec(
     final: str | None = None,
     grids: WeightGrids = _GRIDS,
     unquantized: Collection[str] = (),
+    dynamic: Collection[str] = (),
 ) -> ComponentSpec:
     """The specification of a precision: linears, convolutions and token tables by its plan, others in float.
 
@@ -57,6 +58,7 @@ def component_spec(
         final: the linear that gives its output.
         grids: what is chosen of the precision's grids for weights.
         unquantized: layers that stay in float.
+        dynamic: layers that are quantized as the final linear is.
 
     Raises:
         RecipeError: another precision or group size.
@@ -67,7 +69,7 @@ def component_spec(
         raise RecipeError(f"no component is quantized to {precision.value}; there are {known}")
     layers, ungrouped = plan.layers.with_weights(grids), _ungrouped(precision, grids)
     specs = {
-        name: layers.output if name == final else _layer_spec(child, layers, ungrouped)
+        name: layers.output if name == final or name in dynamic else _layer_spec(child, layers, ungrouped)
         for name, child in module.named_modules()
         if isinstance(child, LAYERS) and name not in unquantized
     }

@@ -69,6 +69,8 @@ def deploy_(trunk: nn.Module) -> None:
             if isinstance(child, RepMixerBlock) and isinstance(child.layer_scale, LayerScale2d):
                 _scale_(child.mlp.fc2, child.layer_scale)
                 child.layer_scale = nn.Identity()
+            if hasattr(child, "id_tensor"):  # as large as its convolution's weights
+                del child.id_tensor
             if isinstance(child, AttentionBlock):
                 _deploy_attention_(child)
         trunk.float().requires_grad_(True)
@@ -144,6 +146,18 @@ def stream_layers(module: nn.Module) -> tuple[str, ...]:
         for name, child in module.named_modules()
         if isinstance(child, nn.Conv2d) and child.groups > 1 and not name.endswith("mlp.conv.conv")
     )
+
+
+def squeeze_layers(module: nn.Module) -> tuple[str, ...]:
+    """The two convolutions of each squeeze-excite, which read one vector a picture.
+
+    Args:
+        module: holds the FastViT.
+
+    Returns:
+        Names in the module.
+    """
+    return tuple(name for name, _ in module.named_modules() if name.endswith((".se.fc1", ".se.fc2")))
 
 
 def deployed_weights(

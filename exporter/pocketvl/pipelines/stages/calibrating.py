@@ -57,7 +57,8 @@ class CalibrateComponent(OfComponent, Stage):
         module, feeds = component.module, Feeds(source["feeds"], self.component, BATCH)
         read = scalable(module, example_inputs(component)) if self.equalizes else ()
         kept = {name for readers in read for name in readers.linears}
-        calibrate(module, feeds, self.settings, source.progress, kept).save(out)
+        skipped = component.unquantized
+        calibrate(module, feeds, self.settings, source.progress, kept, skipped).save(out)
 
 
 @dataclass(frozen=True)
