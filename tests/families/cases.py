@@ -24,6 +24,7 @@ from tests.families.tiny_blip import make_tiny_blip
 from tests.families.tiny_chinese import make_tiny_chinese
 from tests.families.tiny_clap import make_tiny_clap
 from tests.families.tiny_dual import make_tiny_dual
+from tests.families.tiny_fastvit import make_tiny_mobileclip
 from tests.families.tiny_metaclip import make_tiny_metaclip
 from tests.families.tiny_open_clip import CONVNEXT, make_tiny_open_clip
 from tests.families.tiny_siglip import PATCH_SIZE, make_tiny_siglip
@@ -211,6 +212,7 @@ CASES = (
     FamilyCase("chinese_clip", "chinese-clip", make_tiny_chinese, _chinese_clip),
     _OF_OPEN_CLIP("open_clip-vit", tiny=make_tiny_open_clip),
     _OF_OPEN_CLIP("open_clip-convnext", tiny=partial(make_tiny_open_clip, model_cfg=CONVNEXT)),
+    _OF_OPEN_CLIP("open_clip-mobileclip", tiny=make_tiny_mobileclip),
     FamilyCase("siglip", "siglip", make_tiny_siglip, _siglip),
     FamilyCase("siglip2", "siglip", partial(make_tiny_siglip, patches=36), _naflex),
     FamilyCase("vision-text-dual-encoder", "vision-text-dual-encoder", make_tiny_dual, _dual_encoder),

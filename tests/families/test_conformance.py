@@ -180,7 +180,14 @@ class Tried:
             seen = calibrate(module, feeds)
             tables, final = token_tables(module, examples), final_linear(module, examples)
             for precision in QUANTIZED:
-                spec = component_spec(module, precision, tables, final)
+                spec = component_spec(
+                    module,
+                    precision,
+                    tables,
+                    final,
+                    unquantized=component.unquantized,
+                    dynamic=component.dynamic,
+                )
                 found[name, precision] = quantize_component(module, spec, seen)
         return found
 

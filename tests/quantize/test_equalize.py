@@ -29,6 +29,7 @@ from pocketvl.quantize.equalize import (
     equalized_calibration,
     equalizing_factors,
     expected_error,
+    scalable,
 )
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.fold import fold_
@@ -268,3 +269,51 @@ def test_linears_that_calibration_did_not_see_with_moments_are_an_error() -> Non
     for seen in (Calibration({}), calibrate(module, inputs)):
         with pytest.raises(DataError, match="one cannot be equalized"):
             equalize_(module, torch.from_numpy(inputs[0]), seen)
+
+
+class Convolutions(nn.Module):
+    """Grouped and pointwise convolutions, float [B, 3, 8, 8] -> [B, 4]; `stem` has outlier channels."""
+
+    def __init__(self, pads: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.up = nn.Conv2d(3, 24, 3, groups=3), nn.Conv2d(24, 32, 1, padding=int(pads))
+        self.act, self.down = nn.GELU(), nn.Conv2d(32, 4, 1)
+        with torch.no_grad():
+            self.stem.weight[:2] *= 30
+            self.stem.get_parameter("bias")[:2] *= 30
+            self.up.weight[:, :2] /= 30
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.down(self.act(self.up(self.stem(pictures)))).mean((-2, -1))
+        return found
+
+
+def test_a_convolution_takes_outliers_off_the_pointwise_one_that_reads_it() -> None:
+    module, example = Convolutions().eval().requires_grad_(False), torch.zeros(1, 3, 8, 8)
+    random = np.random.default_rng(0)
+    feeds: list[Feed] = [random.standard_normal((4, 3, 8, 8)).astype(np.float32) for _ in range(8)]
+    settings = CalibrationSettings(second_moments=True)
+    found = scalable(module, example)
+    assert [(each.norm, each.linears) for each in found] == [
+        ("stem", ("up",))
+    ]  # not `up`: an activation follows
+    seen = calibrate(module, feeds, settings, kept={"up"})
+    pictures = torch.from_numpy(np.concatenate([np.asarray(feed) for feed in feeds]))
+    before = module(pictures)
+
+    (decided,) = equalize_(module, example, seen, settings)
+
+    assert decided.factors is not None
+    assert decided.error_after < decided.error_before / 10
+    assert torch.allclose(module(pictures), before, atol=1e-5)
+    told, again = equalized_calibration(seen, [decided]), calibrate(module, feeds, settings)
+    for name, side in (("stem", "output"), ("up", "input")):
+        ranges = [getattr(each.layers[name], side) for each in (told, again, seen)]
+        assert ranges[0].high - ranges[0].low == pytest.approx(ranges[1].high - ranges[1].low, rel=0.1)
+        assert ranges[0].high - ranges[0].low < (ranges[2].high - ranges[2].low) / 5
+    assert activation_grid(told.layers["stem"].output) == activation_grid(told.layers["up"].input)
+
+
+def test_a_convolution_that_pads_what_it_reads_is_not_pointwise() -> None:
+    assert scalable(Convolutions(pads=True).eval(), torch.zeros(1, 3, 8, 8)) == ()

@@ -620,3 +620,22 @@ def test_products_get_the_grids_of_their_ranges() -> None:
     product = quantize_component(module, spec, known).products["a.scores"]
     assert (product.left.scale, product.right.scale) == pytest.approx((2 / 255, 2 / 255))
     assert product.right.zero_point == 0
+
+
+def test_pointwise_convolutions_are_quantized_as_linears_are() -> None:
+    module = nn.ModuleDict(
+        {
+            "wide": nn.Conv2d(32, 32, 3),
+            "point": nn.Conv2d(32, 32, 1),
+            "apart": nn.Conv2d(32, 32, 1),
+            "own": nn.Conv2d(32, 32, 1),
+        }
+    )
+    found = {
+        precision: component_spec(module, precision, unquantized=("apart",), dynamic=("own",)).layers
+        for precision in (Precision.INT8, Precision.INT8DYN, Precision.INT4)
+    }
+    static, dynamic = INT8_STATIC, INT8_DYNAMIC
+    assert found[Precision.INT8] == {"wide": static, "point": static, "own": dynamic}
+    assert found[Precision.INT8DYN] == {"wide": static, "point": dynamic, "own": dynamic}
+    assert found[Precision.INT4] == {"wide": static, "point": static, "own": dynamic}  # no engine has groups

@@ -59,6 +59,9 @@ class Component:
         inputs: in the order of the forward's arguments.
         outputs: what it returns.
         stacks: its transformer layers, if it has any.
+        unquantized: names of the module's layers that no precision quantizes: they carry the residual stream.
+        dynamic: names of those that are dynamic where others are static: they read one vector a sample, and
+            an activation that engines fuse with them would leave one of two grids.
     """
 
     name: str
@@ -66,6 +69,8 @@ class Component:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     stacks: tuple[LayerStack, ...] = ()
+    unquantized: tuple[str, ...] = ()
+    dynamic: tuple[str, ...] = ()
 
 
 def example_inputs(component: Component | ComponentPorts) -> tuple[torch.Tensor, ...]:

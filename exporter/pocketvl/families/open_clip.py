@@ -10,7 +10,7 @@ Source: Ilharco et al., 2021, "OpenCLIP", doi 10.5281/zenodo.5143773; weights an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -181,13 +181,16 @@ class OpenClipArchitecture(Architecture):
 
     def components(self, model: nn.Module, contract: Contract) -> tuple[Component, ...]:
         opened = cast(OpenClipModel, model)
-        return two_encoders(
+        seen = opened.config.vision_config
+        image, text = two_encoders(
             contract,
             OpenClipImageEncoder(opened, contract.preprocess),
             OpenClipTextEncoder(opened),
-            opened.config.vision_config.stack,
+            seen.stack,
             opened.config.text_config.stack,
         )
+        unquantized, dynamic = seen.unquantized(image.module), seen.dynamic(image.module)
+        return replace(image, unquantized=unquantized, dynamic=dynamic), text
 
     def trim_config_(self, config: dict[str, Any], folder: Path, new_ids: Mapping[int, int]) -> int:
         described = self.parse(config, folder).description

@@ -51,6 +51,7 @@ def calibrate(
     settings: CalibrationSettings = _SETTINGS,
     progress: Progress | None = None,
     kept: Collection[str] = (),
+    skipped: Collection[str] = (),
 ) -> Calibration:
     """Run a module and observe the inputs and outputs of every linear and convolution.
 
@@ -64,12 +65,17 @@ def calibrate(
         settings: what is looked for.
         progress: called after each feed.
         kept: names of linears of whose input some vectors are kept; these grow with the samples.
+        skipped: names of layers that are not observed, since nothing will quantize them.
 
     Raises:
         DataError: no samples, values that are not finite, a layer that never ran, or layers that read the
             same tensor in one forward and not in another.
     """
-    layers = {name: child for name, child in module.named_modules() if isinstance(child, LAYERS)}
+    layers = {
+        name: child
+        for name, child in module.named_modules()
+        if isinstance(child, LAYERS) and name not in skipped
+    }
     watch, samples = _Watch(layers, settings, kept), _Samples()
     with torch.no_grad(), watch.hooked():  # not inference_mode: its tensors do not say that they were changed
         for inputs in _read(feeds, progress):
@@ -94,6 +100,14 @@ def _input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
     """What a layer is called with."""
     values: torch.Tensor = args[0] if args else kwargs["input"]
     return values
+
+
+def is_pointwise(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution that does at each position what a linear would do."""
+    if not isinstance(layer, nn.Conv2d):
+        return False
+    plain = all(size == 1 for size in (*layer.kernel_size, *layer.stride)) and layer.padding in ((0, 0), 0)
+    return plain and layer.groups == 1
 
 
 def _samples_of(inputs: tuple[NDArray[Any], ...]) -> int:
@@ -164,7 +178,7 @@ class _Input:
                 self._sum = np.zeros(rows.shape[1])
             self._sum += rows.sum(0, dtype=torch.float64).numpy()
             self.count += len(rows)
-            if isinstance(self.layer, nn.Linear):
+            if isinstance(self.layer, nn.Linear) or is_pointwise(self.layer):
                 low, high = torch.aminmax(rows, dim=0)
                 before = self._ends or (low, high)
                 self._ends = torch.minimum(before[0], low), torch.maximum(before[1], high)
@@ -188,8 +202,8 @@ class _Input:
     def constant_channels(self) -> tuple[int, int]:
         """The number of a linear's input channels that never changed, and of all.
 
-        A convolution's are not looked at: pixels beside a border, or a colour that no picture has, may well
-        be the same in all.
+        Those of a wider convolution are not looked at: pixels beside a border, or a colour that no picture
+        has, may well be the same in all.
         """
         if self._ends is None or self.count < 2:
             return 0, 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
@@ -10,7 +12,7 @@ from pocketvl.errors import DataError, RecipeError
 from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 from pocketvl.network.precisions import PLANS, QUANTIZED, LayerPlan, WeightGrids
 from pocketvl.network.specification import ComponentSpec, Granularity, LayerSpec, Mode
-from pocketvl.observe.calibrate import LAYERS, Calibration, LayerCalibration
+from pocketvl.observe.calibrate import LAYERS, Calibration, LayerCalibration, is_pointwise
 from pocketvl.quantize.arithmetic import (
     Floats,
     activation_grid,
@@ -44,6 +46,8 @@ def component_spec(
     tables: tuple[str, ...] = (),
     final: str | None = None,
     grids: WeightGrids = _GRIDS,
+    unquantized: Collection[str] = (),
+    dynamic: Collection[str] = (),
 ) -> ComponentSpec:
     """The specification of a precision: linears, convolutions and token tables by its plan, others in float.
 
@@ -53,6 +57,8 @@ def component_spec(
         tables: its token tables.
         final: the linear that gives its output.
         grids: what is chosen of the precision's grids for weights.
+        unquantized: layers that stay in float.
+        dynamic: layers that are quantized as the final linear is.
 
     Raises:
         RecipeError: another precision or group size.
@@ -63,9 +69,9 @@ def component_spec(
         raise RecipeError(f"no component is quantized to {precision.value}; there are {known}")
     layers, ungrouped = plan.layers.with_weights(grids), _ungrouped(precision, grids)
     specs = {
-        name: layers.output if name == final else _layer_spec(child, layers, ungrouped)
+        name: layers.output if name == final or name in dynamic else _layer_spec(child, layers, ungrouped)
         for name, child in module.named_modules()
-        if isinstance(child, LAYERS)
+        if isinstance(child, LAYERS) and name not in unquantized
     }
     return ComponentSpec(specs | dict.fromkeys(tables, layers.table))
 
@@ -80,9 +86,13 @@ def _ungrouped(precision: Precision, grids: WeightGrids) -> LayerSpec:
 
 
 def _layer_spec(child: nn.Module, layers: LayerPlan, ungrouped: LayerSpec) -> LayerSpec:
-    """How a layer is quantized; `ungrouped` is for linears whose inputs the group size does not divide."""
-    if not isinstance(child, nn.Linear):
-        return layers.convolution
+    """How a layer is quantized; `ungrouped` is for linears whose inputs the group size does not divide.
+
+    A pointwise convolution is a linear at each position, but no engine has groups of weights for it.
+    """
+    if isinstance(child, nn.Conv2d):
+        return ungrouped if is_pointwise(child) else layers.convolution
+    assert isinstance(child, nn.Linear)
     group_size = layers.linear.weights.group_size
     return layers.linear if group_size is None or child.in_features % group_size == 0 else ungrouped
 

@@ -1,5 +1,5 @@
 """Equalisation of outlier channels: LayerNorms shrink the channels that reach far, and the linears that read
-them grow the weights against it.
+them grow the weights against it. Convolutions do so for the pointwise convolutions that read them.
 
 An activation's grid has one step for all channels, so that a few large ones leave little of it to the rest;
 weights' grids have one step an output channel, with the same trouble across inputs. Which of both suffers
@@ -7,7 +7,8 @@ more differs from LayerNorm to LayerNorm, so that the strength is searched for e
 expected, from what calibration saw of the linears' inputs.
 
 Source: Xiao et al., 2022, "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
-Models", arXiv 2211.10438, equations 3 and 4.
+Models", arXiv 2211.10438, equations 3 and 4; between convolutions Nagel et al., 2019, "Data-Free Quantization
+Through Weight Equalization and Bias Correction", arXiv 1906.04721, section 4.1.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pocketvl.observe.observer import TensorObserver
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.quantize.arithmetic import activation_grid
 from pocketvl.quantize.equalized import Equalized
-from pocketvl.quantize.fold import norm_readers
+from pocketvl.quantize.fold import NormReaders, convolution_readers, norm_readers
 from pocketvl_runtime.progress import Progress
 
 Floats = NDArray[np.float64]
@@ -39,7 +40,7 @@ LEAST_GAIN = 0.5
 
 Channels always differ a little: of 80 LayerNorms in tiny components drawn at random, without outliers, the
 search finds more than 5 % to gain in 61, and more than half in 2. A multiplication on the device is worth
-more.
+more; a convolution scales by its weights, for nothing.
 """
 # A channel that reaches less than this part of the farthest one is below a step of a grid for both; were it
 # scaled up to the others, what calibration has not seen of it would go out of range.
@@ -60,28 +61,32 @@ def equalize_(
 
     The module computes the same as before, but for float rounding. Only LayerNorms that nothing but linears
     reads are looked at; they should have been folded, for then those that are left alone multiply nothing.
+    Convolutions that nothing but pointwise ones reads are scaled alike, which costs nothing at all.
 
     Args:
         module: in eval mode; changed in place.
         example: its input, or a tuple of its inputs.
-        calibration: of the module, with second moments, and some vectors of what `norm_readers` says is read.
+        calibration: of the module, with second moments, and some vectors of what `scalable` says is read.
         settings: how ranges are chosen.
         bits: of the weights' grids; activations have 8.
         progress: called after each LayerNorm.
 
     Returns:
-        What was decided, a LayerNorm each.
+        What was decided, a LayerNorm or convolution each.
 
     Raises:
         DataError: calibration has not seen a linear that reads a LayerNorm, or kept no moments.
     """
-    found = norm_readers(module, example)
+    found = scalable(module, example)
     grid = GridSpec(bits, Scheme.SYMMETRIC, Granularity.PER_CHANNEL)
     decided = []
     for index, readers in enumerate(found):
-        weights = [module.get_submodule(name).get_parameter("weight").detach() for name in readers.linears]
+        weights = [
+            module.get_submodule(name).get_parameter("weight").detach().flatten(1) for name in readers.linears
+        ]
         seen = [_seen_by(name, calibration) for name in readers.linears]
-        strength, before, after, factors = _search(weights, seen, grid)
+        is_norm = isinstance(module.get_submodule(readers.norm), nn.LayerNorm)
+        strength, before, after, factors = _search(weights, seen, grid, LEAST_GAIN if is_norm else 0.0)
         told = None if factors is None else tuple(factors.tolist())
         ends = None if factors is None else _ranges(seen, factors, settings)
         decided.append(Equalized(readers.norm, readers.linears, strength, before, after, told, ends))
@@ -91,8 +96,18 @@ def equalize_(
     return tuple(decided)
 
 
+def scalable(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[NormReaders, ...]:
+    """What `equalize_` may scale, LayerNorms and then convolutions, and the layers that read each.
+
+    Args:
+        module: in eval mode; left as it is.
+        example: its input, or a tuple of its inputs.
+    """
+    return (*norm_readers(module, example), *convolution_readers(module, example))
+
+
 def apply_equalization_(module: nn.Module, decided: Equalized) -> None:
-    """Divide a LayerNorm's channels by the factors, and multiply the weights that read them.
+    """Divide a LayerNorm's or convolution's channels by factors, and multiply the weights that read them.
 
     Args:
         module: changed in place.
@@ -104,10 +119,15 @@ def apply_equalization_(module: nn.Module, decided: Equalized) -> None:
     with torch.no_grad():
         for name, parameter in module.get_submodule(decided.norm).named_parameters(recurse=False):
             assert name in ("weight", "bias")
-            parameter.copy_(parameter.double() / factors)
+            parameter.copy_(parameter.double() / _along(factors, parameter, 0))
         for linear in decided.linears:
             weight = module.get_submodule(linear).get_parameter("weight")
-            weight.copy_(weight.double() * factors)
+            weight.copy_(weight.double() * _along(factors, weight, 1))
+
+
+def _along(factors: torch.Tensor, parameter: torch.Tensor, axis: int) -> torch.Tensor:
+    """Factors in a shape that multiplies a parameter along an axis."""
+    return factors.reshape([-1 if index == axis else 1 for index in range(parameter.ndim)])
 
 
 def equalized_calibration(before: Calibration, decided: Iterable[Equalized]) -> Calibration:
@@ -126,6 +146,8 @@ def equalized_calibration(before: Calibration, decided: Iterable[Equalized]) -> 
         for name, seen in zip(each.linears, each.inputs, strict=True):
             own = layers[name]
             layers[name] = replace(divided[_tensor_of(own)], input=seen, output=own.output)
+        if each.norm in layers:  # a convolution, which is quantized itself; all read the same of it
+            layers[each.norm] = replace(layers[each.norm], output=each.inputs[0])
     return replace(before, layers=layers)
 
 
@@ -282,7 +304,7 @@ def _rounded(weights: torch.Tensor, grid: GridSpec) -> torch.Tensor:
 
 
 def _search(
-    weights: list[torch.Tensor], seen: list[LayerCalibration], grid: GridSpec
+    weights: list[torch.Tensor], seen: list[LayerCalibration], grid: GridSpec, least_gain: float
 ) -> tuple[float | None, float, float, Floats | None]:
     """Strength, expected errors before and after, and factors, for linears of these weights and inputs."""
     weight_reach = torch.stack([weight.abs().amax(dim=0) for weight in weights]).amax(dim=0).double().numpy()
@@ -293,6 +315,6 @@ def _search(
     choices = [equalizing_factors(reach, weight_reach, strength) for strength in STRENGTHS]
     errors = [expected_error(tried, energies, seen, factors, grid) for factors in choices]
     best = int(np.argmin(errors))
-    if errors[best] > (1 - LEAST_GAIN) * before or before == 0:
+    if errors[best] > (1 - least_gain) * before or before == 0:
         return None, before, before, None
     return STRENGTHS[best], before, errors[best], choices[best]

@@ -17,7 +17,7 @@ EQUALIZED_FILE = "equalized.json"
 
 @dataclass(frozen=True)
 class Equalized:
-    """The equalization of one LayerNorm.
+    """The equalization of one LayerNorm, or of one convolution.
 
     Attributes:
         norm: its name in the module.

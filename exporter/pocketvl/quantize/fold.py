@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from pocketvl.families.layers.compression import shape_of
 from pocketvl.families.layers.plain import Constant, NormalizePixels, RawPixels
 from pocketvl.families.layers.pooled import PoolsOnePosition
+from pocketvl.observe.calibrate import is_pointwise
 
 _NORM = torch.ops.aten.layer_norm.default
 _LINEAR = torch.ops.aten.linear.default
@@ -30,6 +31,8 @@ _LAYER_SCALE = ("layer_scale_parameter", "pwconv2")  # of a ConvNeXt's layer: th
 @dataclass(frozen=True)
 class NormReaders:
     """A LayerNorm that nothing but linears reads, which read nothing else: its channels are theirs alone.
+
+    Or a convolution that nothing but pointwise convolutions reads.
 
     Attributes:
         norm: its name in the module.
@@ -70,6 +73,36 @@ def _norm_readers(program: ExportedProgram, module: nn.Module) -> tuple[NormRead
         whole = isinstance(child, nn.LayerNorm) and len(child.normalized_shape) == 1
         if whole and _owners(module, "weight", child.weight) == 1 and readers and None not in readers:
             found.append(NormReaders(norm, tuple(dict.fromkeys(name for name in readers if name))))
+    return tuple(found)
+
+
+def convolution_readers(
+    module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]
+) -> tuple[NormReaders, ...]:
+    """The convolutions that nothing but pointwise convolutions read, so that channels can be scaled.
+
+    Left out are those of which weights are used elsewhere.
+
+    Args:
+        module: in eval mode; left as it is.
+        example: its input, or a tuple of its inputs.
+    """
+    program = _exported(module, example)
+    names = program.graph_signature.inputs_to_parameters
+    calls = [node for node in program.graph.nodes if node.target is _CONVOLUTION]
+    owners = {node: _owner(node.args[1], names) for node in calls}
+    known = [owner for owner in owners.values() if owner is not None]
+    once = {
+        owner
+        for owner in known
+        if known.count(owner) == _owners(module, "weight", module.get_submodule(owner).weight) == 1
+    }
+    found = []
+    for node in calls:
+        readers = [owners.get(user) if user.args[0] is node else None for user in node.users]
+        pointwise = [name for name in readers if name in once and is_pointwise(module.get_submodule(name))]
+        if owners[node] in once and readers and len(pointwise) == len(readers):
+            found.append(NormReaders(str(owners[node]), tuple(pointwise)))
     return tuple(found)
 
 
@@ -159,7 +192,8 @@ def _fold_pixels_(program: ExportedProgram, module: nn.Module) -> None:
         convolution = module.get_submodule(owner) if owner is not None else None
         if not isinstance(convolution, nn.Conv2d) or _owners(module, "weight", convolution.weight) > 1:
             continue
-        if all(side == 0 for side in convolution.padding):  # it would stand for another pixel then
+        # padding is of normalised pixels: where a colour's mean is not black, it stands for no pixel's 0
+        if all(side == 0 for side in convolution.padding) or not any(child.mean):
             _fold_normalization_(child, convolution)
             module.set_submodule(name, RawPixels())
 

@@ -80,7 +80,10 @@ class QuantizationAwareTraining(CompressionMethod):
 
         example = example_inputs(checkpoint.contract.components[component])
         tables, final = token_tables(module, example), final_linear(module, example)
-        spec = component_spec(module, self.precision, tables, final)
+        whole = checkpoint.component(component)
+        spec = component_spec(
+            module, self.precision, tables, final, unquantized=whole.unquantized, dynamic=whole.dynamic
+        )
         feeds = feeds_of(checkpoint, inputs.data, component)
         return quantize_component(
             module, spec, calibrate(module, feeds, CalibrationSettings(second_moments=True))

@@ -26,7 +26,8 @@ MODEL, VISION, TEXT = "model_cfg", "vision_cfg", "text_cfg"
 TRIMMED = "pocketvl"
 """A section of our own, which open_clip passes over: of a checkpoint whose tokenizer is another."""
 SUPPORTED = (
-    "supported are open_clip's ViT and timm's ConvNeXt as image towers, and open_clip's own text transformer"
+    "supported are open_clip's ViT and timm's ConvNeXt and FastViT (MobileCLIP) as image towers, and "
+    "open_clip's own text transformer"
 )
 _PREPROCESS = "preprocess_cfg"
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -15,6 +15,7 @@ _FEED_FORWARDS = (
 _ATTENTIONS = (
     ("self_attn", ("q_proj", "k_proj", "v_proj"), "self_attn.out_proj"),  # CLIP, SigLIP
     ("attention", ("q_proj", "k_proj", "v_proj"), "attention.out_proj"),  # SigLIP's pooling head
+    ("token_mixer", ("q_proj", "k_proj", "v_proj"), "token_mixer.out_proj"),  # FastViT, deployed
     ("attention.attention", ("query", "key", "value"), "attention.output.dense"),  # ViT, ViLT
     ("attention.self", ("query", "key", "value"), "attention.output.dense"),  # BERT
 )

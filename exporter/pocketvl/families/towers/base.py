@@ -33,6 +33,14 @@ class ImageTower(ABC):
         """Its transformer layers, if it is a stack of them."""
         return None
 
+    def unquantized(self, module: nn.Module) -> tuple[str, ...]:
+        """Names of the layers in `module`, which holds the tower, that no precision quantizes."""
+        return ()
+
+    def dynamic(self, module: nn.Module) -> tuple[str, ...]:
+        """Names of the layers in `module` that are dynamic where others are static; see `Component`."""
+        return ()
+
     @property
     @abstractmethod
     def identity(self) -> object:

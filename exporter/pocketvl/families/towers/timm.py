@@ -26,7 +26,7 @@ TowerMaker: TypeAlias = Callable[[nn.Module, ModelConfig, Path], ImageTower]
 It raises SourceError where timm's model has something that the tower has not."""
 
 # timm's class, and the file here with a `tower` that is a TowerMaker
-_KINDS = {"ConvNeXt": "convnext"}
+_KINDS = {"ConvNeXt": "convnext", "FastVit": "fastvit"}
 
 
 def timm_tower(model: ModelConfig, path: Path) -> ImageTower:

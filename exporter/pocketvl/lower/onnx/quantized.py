@@ -91,6 +91,8 @@ class _Rewriter:
         form = form_of(name, layer.spec)
         if copy.op_type == "Gather":
             self._table(copy, name, layer, form)
+        elif copy.op_type == "Conv" and form is Form.DYNAMIC:
+            self._dynamic_convolution(copy, name, layer)
         elif copy.op_type == "Conv" and form not in (Form.STATIC, Form.WIDENED):
             raise refuse(name, layer, "a convolution")
         else:
@@ -187,6 +189,29 @@ class _Rewriter:
         ]
         if bias:
             self._add_bias(product, bias, stem)
+
+    def _dynamic_convolution(self, node: NodeProto, name: str, layer: QuantizedLayer) -> None:
+        """As `_dynamic_product`, with scales and bias along the channels of [1, channels, height, width]."""
+        integers, scale, zero_point = self._dynamic_input(node.input[0])
+        stem, weight = node.output[0], f"{name}.weight"
+        total, wide, step = f"{stem}_integer", f"{stem}_wide", f"{stem}_scale"
+        product = stem if layer.bias is None else f"{stem}_unbiased"
+        channels = (-1, *[1] * (layer.weights.ndim - 2))
+        self._constants[f"{weight}_quantized"] = layer.weights
+        self._constants[f"{weight}_scale"] = layer.scale.reshape(channels)
+        multiply = helper.make_node(
+            "ConvInteger", [integers, f"{weight}_quantized", zero_point], [total], total
+        )
+        multiply.attribute.extend(node.attribute)
+        self._nodes += [
+            multiply,
+            helper.make_node("Cast", [total], [wide], wide, to=onnx.TensorProto.FLOAT),
+            helper.make_node("Mul", [scale, f"{weight}_scale"], [step], step),
+            helper.make_node("Mul", [wide, step], [product], product),
+        ]
+        if layer.bias is not None:
+            self._constants[f"{name}.bias_float"] = layer.bias.reshape(channels)
+            self._add_bias(product, f"{name}.bias_float", stem)
 
     def _dynamic_input(self, name: str) -> tuple[str, str, str]:
         if name not in self._dynamic:

@@ -25,7 +25,7 @@ from pocketvl.network.integers import ActivationGrid, QuantizedComponent, Quanti
 _LINEAR, _TABLE = "FULLY_CONNECTED", "EMBEDDING_LOOKUP"
 _FORMS: Mapping[str, tuple[Form, ...]] = {
     _LINEAR: (Form.STATIC, Form.DYNAMIC, Form.BLOCKS, Form.WIDENED),
-    "CONV_2D": (Form.STATIC, Form.WIDENED),
+    "CONV_2D": (Form.STATIC, Form.DYNAMIC, Form.WIDENED),
     "DEPTHWISE_CONV_2D": (Form.STATIC, Form.WIDENED),
     _TABLE: (Form.WIDENED,),
 }

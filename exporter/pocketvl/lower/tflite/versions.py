@@ -46,6 +46,7 @@ _OP_VERSIONS = MappingProxyType(
         "MEAN": (0, 0, 4),
         "MUL": (0, 0, 0, 3, 6, 11, 13),
         "NOT_EQUAL": (0, 0, 3),
+        "PAD": (0, 0, 4, 6),
         "QUANTIZE": (0, 0, 7),
         "REDUCE_MAX": (0, 0, 5),
         "REDUCE_MIN": (0, 0, 5),
@@ -73,6 +74,7 @@ _QUANTIZED_OPS = MappingProxyType(
     {
         ("BATCH_MATMUL", (_PER_TENSOR,)): "0.3",
         ("CONV_2D", (_PER_TENSOR,)): "0.0",
+        ("CONV_2D", (_PER_CHANNEL,)): "0.4",
         ("CONV_2D", (_PER_TENSOR, _PER_CHANNEL)): "0.0",
         ("DEPTHWISE_CONV_2D", (_PER_TENSOR,)): "0.0",
         ("DEPTHWISE_CONV_2D", (_PER_TENSOR, _PER_CHANNEL)): "0.0",

@@ -51,13 +51,14 @@ class CalibrateComponent(OfComponent, Stage):
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.observe.calibrate import calibrate
-        from pocketvl.quantize.fold import norm_readers
+        from pocketvl.quantize.equalize import scalable
 
         component = open_component(self.source, self.component, source["prepared"])
         module, feeds = component.module, Feeds(source["feeds"], self.component, BATCH)
-        read = norm_readers(module, example_inputs(component)) if self.equalizes else ()
+        read = scalable(module, example_inputs(component)) if self.equalizes else ()
         kept = {name for readers in read for name in readers.linears}
-        calibrate(module, feeds, self.settings, source.progress, kept).save(out)
+        skipped = component.unquantized
+        calibrate(module, feeds, self.settings, source.progress, kept, skipped).save(out)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ class QuantizeComponent(OfComponent, Stage):
         component = open_component(self.source, self.component, source["prepared"])
         module, example = component.module, example_inputs(component)
         tables, final = token_tables(module, example), final_linear(module, example)
-        spec = component_spec(module, self.precision, tables, final, self.grids)
+        aside = component.unquantized, component.dynamic
+        spec = component_spec(module, self.precision, tables, final, self.grids, *aside)
         seen = Calibration.load(source["calibration"])
         if isinstance(self.prepared, EqualizeComponent):
             seen = equalized_calibration(seen, read_equalized(source["prepared"]))
