@@ -29,8 +29,9 @@ from pocketvl_runtime.conditions import ConditionSampler
 from pocketvl_runtime.errors import InputError
 from pocketvl_runtime.image import ImageInput
 from pocketvl_runtime.machine import this_machine
+from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
 from pocketvl_runtime.model import Model, load
-from pocketvl_runtime.obstacles import runnable_tasks
+from pocketvl_runtime.obstacles import is_embed_only, runnable_tasks
 from pocketvl_runtime.op_profile import GraphProfile, described_graph, made_up_inputs, run_rounds
 from pocketvl_runtime.op_result import GraphOps, Peak
 from pocketvl_runtime.peaks import largest_cache_bytes, measure_peak
@@ -45,8 +46,8 @@ _WARMUP_RUNS = 1
 
 @dataclass(frozen=True)
 class _Asked:
-    image: ImageInput
-    text: str
+    image: ImageInput | None
+    text: str | None
 
 
 @dataclass
@@ -60,7 +61,11 @@ class _Runner:
     first_at_age_ms: float | None = None  # of the process
 
     def answer(self, asked: _Asked) -> dict[str, float]:
-        """Milliseconds by stage of one match, or of one question where the model cannot match."""
+        """Milliseconds by stage of one match, or of one question, or of what encoders by themselves give."""
+        if is_embed_only(self.model.manifest):
+            return self.model.embedding_timing_ms(asked.image, asked.text)
+        assert asked.image is not None
+        assert asked.text is not None
         if "match" in runnable_tasks(self.model.manifest):
             return asdict(self.model.match(asked.image, [asked.text]).timing_ms)
         return asdict(self.model.ask(asked.image, asked.text).timing_ms)
@@ -156,10 +161,7 @@ def bench(
     """
     if not variants or not threads or runs < 1 or warmup_runs < 0 or duration_s < 0:
         raise InputError("bench needs at least one variant, one thread count and one run")
-    asked = _Asked(
-        image if image is not None else _golden_image(bundle),
-        text if text is not None else _golden_text(bundle),
-    )
+    asked = _asked(bundle, image, text)
     runners: dict[tuple[str, int], _Runner] = {}
     for name in variants:
         for count in threads:
@@ -334,6 +336,25 @@ def _latency(values: Sequence[float], keep_samples: bool) -> Latency:
     p10, median, p90, p99 = (float(value) for value in np.percentile(values, (10, 50, 90, 99)))
     samples = tuple(values) if keep_samples else None
     return Latency(p10, median, p90, max(values), len(values), p99, samples)
+
+
+def _asked(bundle: Bundle, image: ImageInput | None, text: str | None) -> _Asked:
+    """A picture and a text; of an encoder by itself the one that it reads."""
+    if not is_embed_only(bundle.manifest):
+        return _Asked(
+            image if image is not None else _golden_image(bundle),
+            text if text is not None else _golden_text(bundle),
+        )
+    sees, reads = (
+        any(isinstance(each, kind) for each in bundle.manifest.processors.values())
+        for kind in (ImageProcessor, TextProcessor)
+    )
+    if (image is not None and not sees) or (text is not None and not reads):
+        raise InputError(f"{bundle.manifest.model.name} embeds {'pictures' if sees else 'texts'} alone")
+    return _Asked(
+        image if image is not None or not sees else _golden_image(bundle),
+        text if text is not None or not reads else _golden_text(bundle),
+    )
 
 
 def _golden_image(bundle: Bundle) -> Path:

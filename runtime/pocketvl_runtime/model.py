@@ -33,6 +33,7 @@ from pocketvl_runtime.image import ImageInput, open_image, preprocess
 from pocketvl_runtime.manifest import (
     MAX_GRAPH_BYTES,
     ContrastiveTask,
+    EmbedTask,
     ImageProcessor,
     LabelsTask,
     Manifest,
@@ -146,12 +147,20 @@ class _Input(Generic[_Kind]):
 
 def _input(manifest: Manifest, ports: Sequence[str], kind: type[_Kind]) -> _Input[_Kind]:
     """The input of a kind among those of some ports' components; `task_obstacle` made sure there is one."""
+    found = _find_input(manifest, ports, kind)
+    if found is None:
+        raise BundleError(f"{' and '.join(ports)} have no {kind.__name__}; export the bundle again")
+    return found
+
+
+def _find_input(manifest: Manifest, ports: Sequence[str], kind: type[_Kind]) -> _Input[_Kind] | None:
+    """The input of a kind among those of some ports' components; None: there is none."""
     for port in ports:
         for source in filter(None, (each.source for each in manifest.graphs[component_of(port)].inputs)):
             processor = manifest.processors[source]
             if isinstance(processor, kind):
                 return _Input(port, source, processor)
-    raise BundleError(f"{' and '.join(ports)} have no {kind.__name__}; export the bundle again")
+    return None
 
 
 class Model:
@@ -173,10 +182,10 @@ class Model:
         self.threads = threads
         self._allow_non_finite = allow_non_finite
         self._inputs = self._find_inputs()
-        self._main = self._inputs[self._main_task()]
-        self._tokenizers = {
-            text.source: self._open_tokenizer(text.processor) for _, text in self._inputs.values()
-        }
+        self._images, self._texts = self._find_main()
+        readers = [text for _, text in self._inputs.values()]
+        readers += [] if self._texts is None else [self._texts]
+        self._tokenizers = {text.source: self._open_tokenizer(text.processor) for text in readers}
         files = bundle.variant(variant).files
         self._backends: dict[str, Backend] = {
             name: self._open(name, max_graph_bytes)
@@ -190,7 +199,7 @@ class Model:
         }
 
     def _find_inputs(self) -> dict[str, tuple[_Input[ImageProcessor], _Input[TextProcessor]]]:
-        """By task that can be run, what the picture and the text are made into.
+        """By task of a picture and a text that can be run, what the two are made into.
 
         Raises:
             BundleError: there is no such task.
@@ -206,13 +215,23 @@ class Model:
                 _input(self.manifest, outputs_of(task), TextProcessor),
             )
             for name, task in tasks.items()
+            if not isinstance(task, EmbedTask)
         }
 
-    def _main_task(self) -> str:
-        """`match`, or the first task that gives embeddings, or the first one."""
+    def _find_main(self) -> tuple[_Input[ImageProcessor] | None, _Input[TextProcessor] | None]:
+        """What becomes of pictures and texts without a task's name.
+
+        By `match`, or the first task of two embeddings, or an encoder by itself, or the first task.
+        """
         tasks = runnable_tasks(self.manifest)
         giving = [name for name, task in tasks.items() if isinstance(task, ContrastiveTask)]
-        return "match" if "match" in giving else next(iter(giving or tasks))
+        alone = [task.embedding for task in tasks.values() if isinstance(task, EmbedTask)]
+        if giving or not alone:
+            return self._inputs["match" if "match" in giving else next(iter(giving or tasks))]
+        return (
+            _find_input(self.manifest, alone, ImageProcessor),
+            _find_input(self.manifest, alone, TextProcessor),
+        )
 
     def _open_tokenizer(self, processor: TextProcessor) -> Tokenizer:
         return Tokenizer(self.bundle.read(processor.file), processor)
@@ -260,31 +279,49 @@ class Model:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The bundle's tokenizer."""
-        return self._tokenizers[self._main[1].source]
+        """The bundle's tokenizer.
+
+        Raises:
+            BundleError: the model reads no texts.
+        """
+        return self._tokenizers[_wanted(self._texts, self.manifest, "reads no texts").source]
 
     @property
     def image_processor(self) -> ImageProcessor:
-        """How pictures become pixels."""
-        return self._main[0].processor
+        """How pictures become pixels.
+
+        Raises:
+            BundleError: the model sees no pictures.
+        """
+        return _wanted(self._images, self.manifest, "sees no pictures").processor
 
     @property
     def space(self) -> str | None:
         """The space that embeddings lie in; None: the model gives none."""
-        return self.manifest.output(self._main[0].port).space
+        given = self._images or self._texts
+        return None if given is None else self.manifest.output(given.port).space
 
     @property
-    def _encoders(self) -> tuple[_Input[ImageProcessor], _Input[TextProcessor]]:
-        """The inputs that become embeddings.
+    def _image_encoder(self) -> _Input[ImageProcessor]:
+        """What becomes of pictures that are embedded.
 
         Raises:
-            BundleError: the model gives none.
+            BundleError: the model embeds none.
         """
+        self._check_embeds()
+        return _wanted(self._images, self.manifest, "embeds texts, and no pictures")
+
+    @property
+    def _text_encoder(self) -> _Input[TextProcessor]:
+        """Likewise of texts."""
+        self._check_embeds()
+        return _wanted(self._texts, self.manifest, "embeds pictures, and no texts")
+
+    def _check_embeds(self) -> None:
         if self.space is None:
             raise BundleError(
                 f"{self.manifest.model.name} gives no embeddings; it can {', '.join(self._inputs)}"
             )
-        return self._main
 
     # --- embeddings ----------------------------------------------------------------------------------
 
@@ -293,10 +330,10 @@ class Model:
 
         Raises:
             InputError: the picture cannot be used.
-            BundleError: the model gives no embeddings.
+            BundleError: the model gives no embeddings of pictures.
             BackendError: the engine failed.
         """
-        processor = self._encoders[0].processor
+        processor = self._image_encoder.processor
         return self.embed_pixels(preprocess(open_image(image), processor))
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
@@ -304,22 +341,43 @@ class Model:
 
         Raises:
             InputError: a text is empty or not valid Unicode.
-            BundleError: the model gives no embeddings.
+            BundleError: the model gives no embeddings of texts.
             BackendError: the engine failed.
         """
-        encoder = self._encoders[1]
+        encoder = self._text_encoder
         return self._embed_each(encoder, self._encoded(encoder, texts))
 
     def embed_pixels(self, pixels: npt.NDArray[np.uint8]) -> Floats:
         """Embeds what `preprocess` made, uint8 [H, W, 3]: float32 [D]."""
-        return self._embed(self._encoders[0], {PortKind.PIXELS: pixels[None]})
+        return self._embed(self._image_encoder, {PortKind.PIXELS: pixels[None]})
 
     def embed_ids(self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32] | None = None) -> Floats:
         """Embeds what the tokenizer made, int32 [T] (and its mask, where a graph takes it): float32 [D]."""
         made = {PortKind.TOKEN_IDS: ids[None]}
         if mask is not None:
             made[PortKind.ATTENTION_MASK] = mask[None]
-        return self._embed(self._encoders[1], made)
+        return self._embed(self._text_encoder, made)
+
+    def embedding_timing_ms(self, image: ImageInput | None, text: str | None) -> dict[str, float]:
+        """Milliseconds by stage of embedding a picture, a text, or one after the other, `total` among them.
+
+        Raises:
+            InputError: the picture or the text cannot be used.
+            BundleError: the model gives no such embeddings.
+            BackendError: the engine failed.
+        """
+        spent: dict[str, float] = {}
+        start = time.perf_counter()
+        if image is not None:
+            pixels = self._preprocessed(image, self._image_encoder, spent)
+            with _clock(spent, "image"):
+                self._embed(self._image_encoder, pixels)
+        if text is not None:
+            with _clock(spent, "tokens"):
+                encoded = self._encoded(self._text_encoder, [text])
+            with _clock(spent, "text"):
+                self._embed_each(self._text_encoder, encoded)
+        return {**spent, "total": 1000 * (time.perf_counter() - start)}
 
     def _embed_each(self, encoder: _Input[TextProcessor], encoded: Sequence[_Made]) -> Floats:
         rows = [self._embed(encoder, made) for made in encoded]
@@ -510,6 +568,12 @@ class Model:
             similarity = similarities(seen, ensembled(read, templates))
             shares = self.probabilities(task, similarity)
         return similarity, shares, TimingMs(**spent, total=1000 * (time.perf_counter() - start))
+
+
+def _wanted(given: _Input[_Kind] | None, manifest: Manifest, otherwise: str) -> _Input[_Kind]:
+    if given is None:
+        raise BundleError(f"{manifest.model.name} {otherwise}")
+    return given
 
 
 @contextmanager

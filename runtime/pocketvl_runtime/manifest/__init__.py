@@ -57,6 +57,7 @@ from pocketvl_runtime.manifest.processors import (
 from pocketvl_runtime.manifest.tasks import (
     Activation,
     ContrastiveTask,
+    EmbedTask,
     GenerateTask,
     LabelsTask,
     MatchTask,
@@ -87,6 +88,7 @@ __all__ = [
     "ComponentGraph",
     "ContrastiveTask",
     "DType",
+    "EmbedTask",
     "Engine",
     "FileEntry",
     "Filter",
