@@ -23,6 +23,7 @@ from tests.families.tiny_chinese import make_tiny_chinese
 from tests.families.tiny_dual import make_tiny_dual
 from tests.families.tiny_metaclip import make_tiny_metaclip
 from tests.families.tiny_siglip import PATCH_SIZE, make_tiny_siglip
+from tests.families.tiny_towers import make_tiny_tower
 from tests.families.vilt_folder import make_vilt_folder
 
 Inputs = Mapping[str, NDArray[np.generic]]
@@ -41,6 +42,7 @@ class FamilyCase:
         tiny: writes a whole folder: two layers or so, every parameter drawn from a seed, biases included.
         reference: (folder, contract, inputs) -> outputs by "component.port", by transformers' own classes.
         unread: of which parameters no component makes use, as a pattern of their whole names.
+        full: whether `make test` leaves the suite to `make test-full`, as of a tower much like another.
     """
 
     name: str
@@ -48,6 +50,7 @@ class FamilyCase:
     tiny: Callable[[Path], Path]
     reference: Callable[[Path, Contract, Inputs], Outputs]
     unread: str = "logit_scale|logit_bias"
+    full: bool = False
 
 
 def normalized(contract: Contract, pixels: NDArray[np.generic]) -> torch.Tensor:
@@ -148,6 +151,29 @@ def _embeddings(seen: object, read: object) -> Outputs:
     return {"image_encoder.embedding": image, "text_encoder.embedding": text}
 
 
+def reference_tower(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
+    """What its own class calls the embedding, or pools where it has no projection."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    kind = getattr(transformers, config.architectures[0])
+    model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train(False)
+    with torch.no_grad():
+        if contract.sees:
+            found = model(pixel_values=normalized(contract, inputs["pixels"]))
+            rows = found.image_embeds if hasattr(found, "image_embeds") else found.pooler_output
+        else:
+            found = model(input_ids=torch.from_numpy(inputs["ids"]).long())
+            rows = found.text_embeds if hasattr(found, "text_embeds") else found.pooler_output
+    (component,) = contract.components
+    return {f"{component}.embedding": F.normalize(rows, dim=-1).numpy()}
+
+
+def _tower_case(name: str, family: str, architecture: str, full: bool = False) -> FamilyCase:
+    tiny = partial(make_tiny_tower, architecture=architecture)
+    return FamilyCase(name, family, tiny, reference_tower, full=full)
+
+
 def _vilt(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
     from transformers import ViltForQuestionAnswering
 
@@ -171,4 +197,8 @@ CASES = (
     FamilyCase("siglip2", "siglip", partial(make_tiny_siglip, patches=36), _naflex),
     FamilyCase("vision-text-dual-encoder", "vision-text-dual-encoder", make_tiny_dual, _dual_encoder),
     FamilyCase("vilt", "vilt", make_vilt_folder, _vilt),
+    _tower_case("clip_vision_model", "clip-vision", "CLIPVisionModelWithProjection"),
+    _tower_case("clip_text_model", "clip-text", "CLIPTextModelWithProjection", full=True),
+    _tower_case("siglip_vision_model", "siglip-vision", "SiglipVisionModel", full=True),
+    _tower_case("siglip_text_model", "siglip-text", "SiglipTextModel"),
 )

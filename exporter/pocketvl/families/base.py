@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pocketvl.errors import RecipeError, SourceError
-from pocketvl.network.heads import ContrastiveHead, Head, HeadKind, LabelHead
+from pocketvl.network.heads import ContrastiveHead, EmbeddingHead, Head, HeadKind, LabelHead
 from pocketvl.network.ports import ComponentPorts, Port
 from pocketvl.network.tolerances import DEFAULT_PARITY, ParityLimits
 from pocketvl_runtime.manifest import ImageProcessor, Precision, TextProcessor
@@ -18,7 +18,7 @@ from pocketvl_runtime.manifest import ImageProcessor, Precision, TextProcessor
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig
 
     from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.families.component_shape import ComponentShape
@@ -85,8 +85,10 @@ class Contract:
         family: the family's name, "clip".
         name: of the folder.
         folder: where it was read.
-        processors: by their names, "image" and "text", how pictures and texts become what components take.
-        tokenizer_json: the content of tokenizer.json, byte for byte, where that is no more than devices read.
+        processors: by their names, "image" and "text", how pictures and texts become what components take; an
+            encoder by itself has one of them.
+        tokenizer_json: the content of tokenizer.json, byte for byte, where that is no more than devices read;
+            empty where no component reads texts.
         components: their ports, by name.
         head: how they answer.
         identity: what outputs depend on and neither tensors nor processors tell.
@@ -105,7 +107,7 @@ class Contract:
 
     @property
     def contrastive_head(self) -> ContrastiveHead:
-        """The head of a model that embeds.
+        """The head of a model that embeds pictures and texts.
 
         Raises:
             SourceError: it has none.
@@ -124,6 +126,27 @@ class Contract:
         if not isinstance(self.head, LabelHead):
             raise SourceError(f"{self.folder} is no model that answers questions")
         return self.head
+
+    @property
+    def embedding_head(self) -> EmbeddingHead:
+        """The head of an encoder by itself.
+
+        Raises:
+            SourceError: it is none.
+        """
+        if not isinstance(self.head, EmbeddingHead):
+            raise SourceError(f"{self.folder} is no encoder by itself")
+        return self.head
+
+    @property
+    def sees(self) -> bool:
+        """Whether any component takes pictures."""
+        return IMAGE in self.processors
+
+    @property
+    def reads(self) -> bool:
+        """Whether any component takes texts."""
+        return TEXT in self.processors
 
     @property
     def preprocess(self) -> ImageProcessor:
@@ -164,8 +187,8 @@ class Architecture(ABC):
         """
 
     @abstractmethod
-    def build(self, config: PreTrainedConfig, folder: Path, initialised: bool = False) -> PreTrainedModel:
-        """transformers' own model, fp32.
+    def build(self, config: PreTrainedConfig, folder: Path, initialised: bool = False) -> nn.Module:
+        """transformers' own model, fp32; a part of one under its name in the whole.
 
         Args:
             config: as `parse` gives it.

@@ -29,7 +29,7 @@ from pocketvl.tasks.golden import GoldenCases, GoldenInputs, ManifestTasks, expe
 from pocketvl.tasks.outputs import Outputs
 from pocketvl.threads import one_torch_thread
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.golden import GOLDEN_FILE, Golden, GoldenImage, GoldenText
+from pocketvl_runtime.golden import GOLDEN_FILE, Golden, GoldenImage, GoldenInput, GoldenText
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
     MANIFEST_FILE,
@@ -70,13 +70,15 @@ def write_base(source: Checkpoint, calibration: Dataset, out: Path) -> Manifest:
         calibration: where golden images and texts, and what tasks ask of them, come from.
         out: an empty folder.
     """
-    (out / "tokenizer.json").write_bytes(source.tokenizer_json)
-    cases = task_of(source.contract, source).golden
+    contract = source.contract
+    if contract.reads:
+        (out / "tokenizer.json").write_bytes(source.tokenizer_json)
+    cases = task_of(contract, source).golden
     tasks = cases.tasks(calibration)
     _write_golden(source, calibration, cases, tasks, out)
     manifest = Manifest(
-        model=ModelInfo(source.contract.name, source.contract.family, (Modality.IMAGE, Modality.TEXT)),
-        processors=source.contract.processors,
+        model=ModelInfo(contract.name, contract.family, tuple(map(Modality, contract.processors))),
+        processors=contract.processors,
         graphs=_graphs(source),
         variants={},
         tasks=tasks,
@@ -243,16 +245,19 @@ def _stored(path: Path, contract: ComponentGraph) -> VariantFile:
 def _write_golden(
     source: Checkpoint, calibration: Dataset, cases: GoldenCases, tasks: ManifestTasks, out: Path
 ) -> None:
-    images = _write_images(calibration, source.preprocess, out)
-    texts = golden_texts(cases.texts(calibration))
-    ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
+    given: dict[str, tuple[GoldenInput, ...]] = {}
+    images = _write_images(calibration, source.preprocess, out) if source.contract.sees else ()
+    texts = golden_texts(cases.texts(calibration)) if source.contract.reads else ()
+    if images:
+        given[IMAGE] = images
+    if texts:
+        ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
+        rows = zip(texts, ids, strict=True)
+        given[TEXT] = tuple(GoldenText(text, tuple(row.tolist())) for text, row in rows)
     inputs = GoldenInputs([out / image.file for image in images], texts)
     outputs = _run_torch(source, cases, inputs, tasks)
     golden = Golden(
-        inputs={
-            IMAGE: images,
-            TEXT: tuple(GoldenText(text, tuple(row.tolist())) for text, row in zip(texts, ids, strict=True)),
-        },
+        inputs=given,
         outputs=cases.arrays(inputs, outputs),
         answers=cases.answers(inputs, outputs, tasks),
         tolerance={},

@@ -61,7 +61,7 @@ def write_report(folder: Path, progress: Progress | None = None) -> WrittenRepor
     report = read_report(bundle.root / REPORT_FILE)
     check_report(report, bundle)
     profiles = read_profiles(bundle)
-    task = task_of_manifest(bundle.manifest.tasks)
+    task = task_of_manifest(bundle.manifest)
     outputs, variants = {}, tuple(bundle.manifest.variants)
     for done, name in enumerate(variants, start=1):
         outputs[name] = golden_outputs(bundle, task, BundleRunner(bundle, name))

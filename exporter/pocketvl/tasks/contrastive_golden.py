@@ -55,9 +55,7 @@ class ContrastiveGolden(GoldenCases):
     activation: manifest.Activation = manifest.Activation.SOFTMAX
 
     def texts(self, dataset: Dataset) -> tuple[str, ...]:
-        """The first captions; where there are none, the labels in their template."""
-        captions = dict.fromkeys(s.captions[0] for s in dataset.samples if s.captions)
-        return tuple(captions or dict.fromkeys(label_prompts(dataset).values()))
+        return own_texts(dataset)
 
     def tasks(self, dataset: Dataset) -> dict[str, manifest.Task]:
         labels = tuple(sorted({s.label for s in dataset.samples if s.label}))
@@ -120,6 +118,12 @@ class ContrastiveGolden(GoldenCases):
         shown = outputs[self.second][: len(texts)]
         scores = _scores(outputs[self.first], shown, _contrastive(tasks[MATCH]))
         return tuple(ShownAnswer(image, texts, each.probability) for image, each in enumerate(scores))
+
+
+def own_texts(dataset: Dataset) -> tuple[str, ...]:
+    """A dataset's first captions; where there are none, the labels in their template."""
+    captions = dict.fromkeys(s.captions[0] for s in dataset.samples if s.captions)
+    return tuple(captions or dict.fromkeys(label_prompts(dataset).values()))
 
 
 def _contrastive(task: manifest.Task) -> manifest.ContrastiveTask:

@@ -41,14 +41,14 @@ class Encoder:
 
     Attributes:
         inputs: by component, its input ports by name with their kinds.
-        images: how an image becomes pixels.
-        tokenizer: how a text becomes ids.
+        images: how an image becomes pixels; None where no component takes any.
+        tokenizer: how a text becomes ids; likewise.
         held: pixels of images that were read, kept for what reads them again; None where none are kept.
     """
 
     inputs: Mapping[str, Mapping[str, PortKind]]
-    images: ImageProcessor
-    tokenizer: Tokenizer
+    images: ImageProcessor | None
+    tokenizer: Tokenizer | None
     held: dict[Path, Array] | None = None
 
     @classmethod
@@ -58,7 +58,11 @@ class Encoder:
             name: {port.name: port.kind for port in ports.inputs}
             for name, ports in contract.components.items()
         }
-        return cls(inputs, contract.preprocess, Tokenizer(contract.tokenizer_json, contract.tokenizer))
+        return cls(
+            inputs,
+            contract.preprocess if contract.sees else None,
+            Tokenizer(contract.tokenizer_json, contract.tokenizer) if contract.reads else None,
+        )
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Encoder:
@@ -68,9 +72,9 @@ class Encoder:
             name: {port.name: port.kind for port in graph.inputs} for name, graph in manifest.graphs.items()
         }
         processors = manifest.processors.values()
-        (images,) = (each for each in processors if isinstance(each, ImageProcessor))
-        (texts,) = (each for each in processors if isinstance(each, TextProcessor))
-        return cls(inputs, images, Tokenizer(bundle.read(texts.file), texts))
+        images = next((each for each in processors if isinstance(each, ImageProcessor)), None)
+        texts = next((each for each in processors if isinstance(each, TextProcessor)), None)
+        return cls(inputs, images, None if texts is None else Tokenizer(bundle.read(texts.file), texts))
 
     def feed(self, component: str, images: Sequence[Path] = (), texts: Sequence[str] = ()) -> Feed:
         """The inputs of a component that reads images, texts, or one of each in a row.
@@ -85,13 +89,13 @@ class Encoder:
             InputError: a text cannot be used; an image that cannot is found when its row is read.
         """
         kinds = self.inputs[component]
-        encoded = self.tokenizer.encode(list(texts)) if texts else None
+        encoded = self.tokenizer.encode(list(texts)) if texts and self.tokenizer is not None else None
 
         def read(start: int, stop: int) -> dict[str, Array]:
             found: dict[str, Array] = {}
             for name, kind in kinds.items():
-                if kind is PortKind.PIXELS and images:
-                    found[name] = self._pixels(images[start:stop])
+                if kind is PortKind.PIXELS and images and self.images is not None:
+                    found[name] = self._pixels(images[start:stop], self.images)
                 elif kind is PortKind.TOKEN_IDS and encoded is not None:
                     found[name] = encoded.ids[start:stop]
                 elif kind is PortKind.ATTENTION_MASK and encoded is not None:
@@ -102,9 +106,9 @@ class Encoder:
 
         return Feed(component, max(len(images), len(texts)), read)
 
-    def _pixels(self, paths: Sequence[Path]) -> Array:
+    def _pixels(self, paths: Sequence[Path], processor: ImageProcessor) -> Array:
         known = {} if self.held is None else self.held
         for path in dict.fromkeys(paths):
             if path not in known:
-                known[path] = preprocess(open_image(path), self.images)
+                known[path] = preprocess(open_image(path), processor)
         return np.stack([known[path] for path in paths])
