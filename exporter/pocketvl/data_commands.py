@@ -137,6 +137,7 @@ def _problems(report: ImportReport) -> Iterator[str]:
             yield f"{count:,} samples {what}"
     if not any(split.captioned or split.labelled for split in report.splits.values()):
         yield (
-            "note: these pictures have no texts; a model that reads texts is calibrated with both, so give "
-            "samples.jsonl captions or labels before you export with it"
+            "note: these pictures have no texts, which an image encoder by itself does not need; one that "
+            "reads texts is calibrated with them, so give samples.jsonl captions or labels before you export "
+            "with it"
         )

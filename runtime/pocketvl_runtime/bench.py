@@ -31,9 +31,9 @@ from pocketvl_runtime.conditions import ConditionSampler
 from pocketvl_runtime.errors import InputError
 from pocketvl_runtime.image import ImageInput
 from pocketvl_runtime.machine import this_machine
-from pocketvl_runtime.manifest import AudioProcessor
+from pocketvl_runtime.manifest import AudioProcessor, ImageProcessor, TextProcessor
 from pocketvl_runtime.model import MediaInput, Model, load
-from pocketvl_runtime.obstacles import runnable_tasks
+from pocketvl_runtime.obstacles import is_embed_only, runnable_tasks
 from pocketvl_runtime.op_profile import GraphProfile, described_graph, made_up_inputs, run_rounds
 from pocketvl_runtime.op_result import GraphOps, Peak
 from pocketvl_runtime.peaks import largest_cache_bytes, measure_peak
@@ -48,8 +48,8 @@ _WARMUP_RUNS = 1
 
 @dataclass(frozen=True)
 class _Asked:
-    media: MediaInput
-    text: str
+    media: MediaInput | None
+    text: str | None
 
 
 @dataclass
@@ -63,7 +63,11 @@ class _Runner:
     first_at_age_ms: float | None = None  # of the process
 
     def answer(self, asked: _Asked) -> dict[str, float]:
-        """Milliseconds by stage of one match, or of one question where the model cannot match."""
+        """Milliseconds by stage of one match, or of one question, or of what encoders by themselves give."""
+        if is_embed_only(self.model.manifest):
+            return self.model.embedding_timing_ms(asked.media, asked.text)
+        assert asked.media is not None
+        assert asked.text is not None
         if "match" in runnable_tasks(self.model.manifest):
             return asdict(self.model.match(asked.media, [asked.text]).timing_ms)
         return asdict(self.model.ask(cast(ImageInput, asked.media), asked.text).timing_ms)
@@ -163,11 +167,7 @@ def bench(
         raise InputError("bench needs at least one variant, one thread count and one run")
     if image is not None and audio is not None:
         raise InputError("bench takes an image or a sound, not both")
-    given = image if audio is None else audio
-    asked = _Asked(
-        given if given is not None else _golden_media(bundle),
-        text if text is not None else _golden_text(bundle),
-    )
+    asked = _asked(bundle, image if audio is None else audio, text)
     runners: dict[tuple[str, int], _Runner] = {}
     for name in variants:
         for count in threads:
@@ -182,7 +182,7 @@ def bench(
         memory = (peak_rss_bytes(), rss_bytes()) if alone else (None, None)
         loads = [turns.sustain(runners[name, max(threads)], duration_s, sampler) for name in loaded]
     graphs = _graph_ops(runners, asked, progress) if ops else {}
-    machine, is_given = this_machine(), given is not None or text is not None
+    machine, is_given = this_machine(), any(each is not None for each in (image, audio, text))
     conditions = sampler.conditions(machine, threads)
     return BenchResult(
         Software("pocketvl-runtime", __version__),
@@ -342,6 +342,25 @@ def _latency(values: Sequence[float], keep_samples: bool) -> Latency:
     p10, median, p90, p99 = (float(value) for value in np.percentile(values, (10, 50, 90, 99)))
     samples = tuple(values) if keep_samples else None
     return Latency(p10, median, p90, max(values), len(values), p99, samples)
+
+
+def _asked(bundle: Bundle, media: MediaInput | None, text: str | None) -> _Asked:
+    """A picture or a sound, and a text; of an encoder by itself the one that it reads."""
+    if not is_embed_only(bundle.manifest):
+        return _Asked(
+            media if media is not None else _golden_media(bundle),
+            text if text is not None else _golden_text(bundle),
+        )
+    sees, reads = (
+        any(isinstance(each, kind) for each in bundle.manifest.processors.values())
+        for kind in (ImageProcessor | AudioProcessor, TextProcessor)
+    )
+    if (media is not None and not sees) or (text is not None and not reads):
+        raise InputError(f"{bundle.manifest.model.name} embeds {'pictures' if sees else 'texts'} alone")
+    return _Asked(
+        media if media is not None or not sees else _golden_media(bundle),
+        text if text is not None or not reads else _golden_text(bundle),
+    )
 
 
 def _golden_media(bundle: Bundle) -> Path:

@@ -36,6 +36,7 @@ from pocketvl_runtime.manifest import (
     MAX_WEIGHTS_BYTES,
     AudioProcessor,
     ContrastiveTask,
+    EmbedTask,
     ImageProcessor,
     LabelsTask,
     Manifest,
@@ -155,12 +156,20 @@ class _Input(Generic[_Kind]):
 
 def _input(manifest: Manifest, ports: Sequence[str], *kinds: type[_Kind]) -> _Input[_Kind]:
     """The input of a kind among those of some ports' components; `task_obstacle` made sure there is one."""
+    found = _find_input(manifest, ports, *kinds)
+    if found is None:
+        raise BundleError(f"{' and '.join(ports)} have no {kinds[0].__name__}; export the bundle again")
+    return found
+
+
+def _find_input(manifest: Manifest, ports: Sequence[str], *kinds: type[_Kind]) -> _Input[_Kind] | None:
+    """The input of a kind among those of some ports' components; None: there is none."""
     for port in ports:
         for source in filter(None, (each.source for each in manifest.graphs[component_of(port)].inputs)):
             processor = manifest.processors[source]
             if isinstance(processor, kinds):
                 return _Input(port, source, processor)
-    raise BundleError(f"{' and '.join(ports)} have no {kinds[0].__name__}; export the bundle again")
+    return None
 
 
 class Model:
@@ -182,10 +191,10 @@ class Model:
         self.threads = threads
         self._allow_non_finite = allow_non_finite
         self._inputs = self._find_inputs()
-        self._main = self._inputs[self._main_task()]
-        self._tokenizers = {
-            text.source: self._open_tokenizer(text.processor) for _, text in self._inputs.values()
-        }
+        self._media, self._texts = self._find_main()
+        readers = [text for _, text in self._inputs.values()]
+        readers += [] if self._texts is None else [self._texts]
+        self._tokenizers = {text.source: self._open_tokenizer(text.processor) for text in readers}
         files = bundle.variant(variant).files
         self._backends: dict[str, Backend] = {
             name: self._open(name, max_graph_bytes)
@@ -199,7 +208,7 @@ class Model:
         }
 
     def _find_inputs(self) -> dict[str, tuple[_Input[_Sensing], _Input[TextProcessor]]]:
-        """By task that can be run, what the picture or sound and the text are made into.
+        """By task of a picture or sound and a text that can be run, what the two are made into.
 
         Raises:
             BundleError: there is no such task.
@@ -215,13 +224,23 @@ class Model:
                 _input(self.manifest, outputs_of(task), TextProcessor),
             )
             for name, task in tasks.items()
+            if not isinstance(task, EmbedTask)
         }
 
-    def _main_task(self) -> str:
-        """`match`, or the first task that gives embeddings, or the first one."""
+    def _find_main(self) -> tuple[_Input[_Sensing] | None, _Input[TextProcessor] | None]:
+        """What becomes of pictures or sounds and texts without a task's name.
+
+        By `match`, or the first task of two embeddings, or an encoder by itself, or the first task.
+        """
         tasks = runnable_tasks(self.manifest)
         giving = [name for name, task in tasks.items() if isinstance(task, ContrastiveTask)]
-        return "match" if "match" in giving else next(iter(giving or tasks))
+        alone = [task.embedding for task in tasks.values() if isinstance(task, EmbedTask)]
+        if giving or not alone:
+            return self._inputs["match" if "match" in giving else next(iter(giving or tasks))]
+        return (
+            _find_input(self.manifest, alone, ImageProcessor, AudioProcessor),
+            _find_input(self.manifest, alone, TextProcessor),
+        )
 
     def _open_tokenizer(self, processor: TextProcessor) -> Tokenizer:
         return Tokenizer(self.bundle.read(processor.file), processor)
@@ -271,8 +290,12 @@ class Model:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The bundle's tokenizer."""
-        return self._tokenizers[self._main[1].source]
+        """The bundle's tokenizer.
+
+        Raises:
+            BundleError: the model reads no texts.
+        """
+        return self._tokenizers[_wanted(self._texts, self.manifest, "reads no texts").source]
 
     @property
     def image_processor(self) -> ImageProcessor:
@@ -281,7 +304,7 @@ class Model:
         Raises:
             BundleError: the model takes none.
         """
-        return self._image_processor(self._main[0])
+        return self._image_processor(_wanted(self._media, self.manifest, "sees no pictures"))
 
     @property
     def audio_processor(self) -> AudioProcessor:
@@ -290,7 +313,7 @@ class Model:
         Raises:
             BundleError: the model takes none.
         """
-        return self._audio_processor(self._main[0])
+        return self._audio_processor(_wanted(self._media, self.manifest, "hears no sounds"))
 
     def _image_processor(self, seen_by: _Input[_Sensing]) -> ImageProcessor:
         if not isinstance(seen_by.processor, ImageProcessor):
@@ -305,20 +328,30 @@ class Model:
     @property
     def space(self) -> str | None:
         """The space that embeddings lie in; None: the model gives none."""
-        return self.manifest.output(self._main[0].port).space
+        given = self._media or self._texts
+        return None if given is None else self.manifest.output(given.port).space
 
     @property
-    def _encoders(self) -> tuple[_Input[_Sensing], _Input[TextProcessor]]:
-        """The inputs that become embeddings.
+    def _media_encoder(self) -> _Input[_Sensing]:
+        """What becomes of pictures or sounds that are embedded.
 
         Raises:
-            BundleError: the model gives none.
+            BundleError: the model embeds none.
         """
+        self._check_embeds()
+        return _wanted(self._media, self.manifest, "embeds texts, and no pictures")
+
+    @property
+    def _text_encoder(self) -> _Input[TextProcessor]:
+        """Likewise of texts."""
+        self._check_embeds()
+        return _wanted(self._texts, self.manifest, "embeds pictures, and no texts")
+
+    def _check_embeds(self) -> None:
         if self.space is None:
             raise BundleError(
                 f"{self.manifest.model.name} gives no embeddings; it can {', '.join(self._inputs)}"
             )
-        return self._main
 
     # --- embeddings ----------------------------------------------------------------------------------
 
@@ -330,7 +363,7 @@ class Model:
             BundleError: the model gives no embeddings of pictures.
             BackendError: the engine failed.
         """
-        processor = self._image_processor(self._encoders[0])
+        processor = self._image_processor(self._media_encoder)
         return self.embed_pixels(preprocess(open_image(image), processor))
 
     def embed_audio(self, audio: AudioInput) -> Floats:
@@ -343,7 +376,7 @@ class Model:
             BundleError: the model gives no embeddings of sounds.
             BackendError: the engine failed.
         """
-        processor = self._audio_processor(self._encoders[0])
+        processor = self._audio_processor(self._media_encoder)
         return self.embed_features(log_mel(open_sound(audio, processor), processor))
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
@@ -351,26 +384,48 @@ class Model:
 
         Raises:
             InputError: a text is empty or not valid Unicode.
-            BundleError: the model gives no embeddings.
+            BundleError: the model gives no embeddings of texts.
             BackendError: the engine failed.
         """
-        encoder = self._encoders[1]
+        encoder = self._text_encoder
         return self._embed_each(encoder, self._encoded(encoder, texts))
 
     def embed_pixels(self, pixels: npt.NDArray[np.uint8]) -> Floats:
         """Embeds what `preprocess` made, uint8 [H, W, 3]: float32 [D]."""
-        return self._embed(self._encoders[0], {PortKind.PIXELS: pixels[None]})
+        return self._embed(self._media_encoder, {PortKind.PIXELS: pixels[None]})
 
     def embed_features(self, features: Floats) -> Floats:
         """Embeds what `log_mel` made, of the shape that the graph takes: float32 [D]."""
-        return self._embed(self._encoders[0], {PortKind.AUDIO_FEATURES: features})
+        return self._embed(self._media_encoder, {PortKind.AUDIO_FEATURES: features})
 
     def embed_ids(self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32] | None = None) -> Floats:
         """Embeds what the tokenizer made, int32 [T] (and its mask, where a graph takes it): float32 [D]."""
         made = {PortKind.TOKEN_IDS: ids[None]}
         if mask is not None:
             made[PortKind.ATTENTION_MASK] = mask[None]
-        return self._embed(self._encoders[1], made)
+        return self._embed(self._text_encoder, made)
+
+    def embedding_timing_ms(self, media: MediaInput | None, text: str | None) -> dict[str, float]:
+        """Milliseconds by stage of embedding a picture or a sound, a text, or both in turn; `total` among them.
+
+        Raises:
+            InputError: the picture or the text cannot be used.
+            BundleError: the model gives no such embeddings.
+            BackendError: the engine failed.
+        """
+        spent: dict[str, float] = {}
+        start = time.perf_counter()
+        if media is not None:
+            encoder = self._media_encoder
+            made = self._preprocessed(media, encoder, spent)
+            with _clock(spent, "audio" if isinstance(encoder.processor, AudioProcessor) else "image"):
+                self._embed(encoder, made)
+        if text is not None:
+            with _clock(spent, "tokens"):
+                encoded = self._encoded(self._text_encoder, [text])
+            with _clock(spent, "text"):
+                self._embed_each(self._text_encoder, encoded)
+        return {**spent, "total": 1000 * (time.perf_counter() - start)}
 
     def _embed_each(self, encoder: _Input[TextProcessor], encoded: Sequence[_Made]) -> Floats:
         rows = [self._embed(encoder, made) for made in encoded]
@@ -574,6 +629,12 @@ class Model:
             shares = self.probabilities(task, similarity)
         spent["total"] = 1000 * (time.perf_counter() - start)
         return similarity, shares, AudioTimingMs(**spent) if listens else TimingMs(**spent)
+
+
+def _wanted(given: _Input[_Kind] | None, manifest: Manifest, otherwise: str) -> _Input[_Kind]:
+    if given is None:
+        raise BundleError(f"{manifest.model.name} {otherwise}")
+    return given
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pocketvl_runtime.manifest import (
     AudioProcessor,
     CenterCrop,
     ContrastiveTask,
+    EmbedTask,
     Filter,
     ImageProcessor,
     LabelsTask,
@@ -25,8 +26,8 @@ from pocketvl_runtime.manifest import (
 from pocketvl_runtime.manifest.processors import ImageStep
 from pocketvl_runtime.wav import MAX_RATE, MIN_RATE
 
-RunnableTask: TypeAlias = ContrastiveTask | LabelsTask
-_Task = TypeVar("_Task", ContrastiveTask, LabelsTask)
+RunnableTask: TypeAlias = ContrastiveTask | LabelsTask | EmbedTask
+_Task = TypeVar("_Task", ContrastiveTask, LabelsTask, EmbedTask)
 _ADVICE = "install a newer pocketvl-runtime, if there is one"
 _IMAGE_AND_TEXT = ["image", "tokenizers"]
 _SOUND_AND_TEXT = ["log_mel", "tokenizers"]
@@ -58,6 +59,11 @@ def task_obstacle(manifest: Manifest, name: str) -> str | None:
             kinds = sorted(each.kind for each in processors)
             if obstacle is None and kinds != _IMAGE_AND_TEXT:
                 obstacle = f"labels tasks of {' and '.join(kinds)}"
+            return obstacle
+        case EmbedTask() as task:
+            processors, obstacle = _processors_of(manifest, task.embedding)
+            if obstacle is None and len(processors) != 1:
+                obstacle = f"embed tasks of {' and '.join(each.kind for each in processors) or 'nothing'}"
             return obstacle
         case task:
             return f"tasks of kind {task.kind!r}"
@@ -93,7 +99,7 @@ def runnable_tasks(manifest: Manifest) -> dict[str, RunnableTask]:
     return {
         name: task
         for name, task in manifest.tasks.items()
-        if isinstance(task, ContrastiveTask | LabelsTask) and task_obstacle(manifest, name) is None
+        if isinstance(task, RunnableTask) and task_obstacle(manifest, name) is None
     }
 
 
@@ -105,7 +111,19 @@ def runnable_components(manifest: Manifest) -> tuple[str, ...]:
 
 def outputs_of(task: RunnableTask) -> tuple[str, ...]:
     """The outputs that a task's answers are made of, "component.port"."""
-    return (task.logits,) if isinstance(task, LabelsTask) else (task.first, task.second)
+    match task:
+        case LabelsTask():
+            return (task.logits,)
+        case EmbedTask():
+            return (task.embedding,)
+        case ContrastiveTask():
+            return (task.first, task.second)
+
+
+def is_embed_only(manifest: Manifest) -> bool:
+    """Whether all that this runtime can run of a bundle is encoders by themselves."""
+    tasks = runnable_tasks(manifest).values()
+    return bool(tasks) and all(isinstance(task, EmbedTask) for task in tasks)
 
 
 def refuse_task(manifest: Manifest, name: str) -> None:

@@ -28,6 +28,7 @@ from tests.families.tiny_fastvit import make_tiny_mobileclip
 from tests.families.tiny_metaclip import make_tiny_metaclip
 from tests.families.tiny_open_clip import CONVNEXT, make_tiny_open_clip
 from tests.families.tiny_siglip import PATCH_SIZE, make_tiny_siglip
+from tests.families.tiny_towers import make_tiny_tower
 from tests.families.vilt_folder import make_vilt_folder
 
 Inputs = Mapping[str, NDArray[np.generic]]
@@ -48,6 +49,7 @@ class FamilyCase:
         unread: of which parameters no component makes use, as a pattern of their whole names.
         requires: a package beside those that are always there.
         has_processors: whether tokenizer and image processor have files of their own in a folder.
+        full: whether `make test` leaves the suite to `make test-full`, as of a tower much like another.
     """
 
     name: str
@@ -57,14 +59,16 @@ class FamilyCase:
     unread: str = "logit_scale|logit_bias"
     requires: str | None = None
     has_processors: bool = True
+    full: bool = False
 
     @property
     def marks(self) -> tuple[pytest.MarkDecorator, ...]:
-        """By which its tests are skipped where the package is not there."""
+        """By which its tests are skipped where the package is not there, or left to `make test-full`."""
+        marks = (pytest.mark.full,) if self.full else ()
         if self.requires is None:
-            return ()
+            return marks
         reason = f"{self.requires} is not installed: pocketvl[open-clip]"
-        return (pytest.mark.skipif(find_spec(self.requires) is None, reason=reason),)
+        return (*marks, pytest.mark.skipif(find_spec(self.requires) is None, reason=reason))
 
 
 def normalized(contract: Contract, pixels: NDArray[np.generic]) -> torch.Tensor:
@@ -178,6 +182,29 @@ def _clap(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
     return _embeddings(heard, read, "audio_encoder")
 
 
+def reference_tower(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
+    """What its own class calls the embedding, or pools where it has no projection."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    kind = getattr(transformers, config.architectures[0])
+    model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train(False)
+    with torch.no_grad():
+        if contract.senses:
+            found = model(pixel_values=normalized(contract, inputs["pixels"]))
+            rows = found.image_embeds if hasattr(found, "image_embeds") else found.pooler_output
+        else:
+            found = model(input_ids=torch.from_numpy(inputs["ids"]).long())
+            rows = found.text_embeds if hasattr(found, "text_embeds") else found.pooler_output
+    (component,) = contract.components
+    return {f"{component}.embedding": F.normalize(rows, dim=-1).numpy()}
+
+
+def _tower_case(name: str, family: str, architecture: str, full: bool = False) -> FamilyCase:
+    tiny = partial(make_tiny_tower, architecture=architecture)
+    return FamilyCase(name, family, tiny, reference_tower, full=full)
+
+
 def _vilt(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
     from transformers import ViltForQuestionAnswering
 
@@ -218,4 +245,8 @@ CASES = (
     FamilyCase("vision-text-dual-encoder", "vision-text-dual-encoder", make_tiny_dual, _dual_encoder),
     FamilyCase("clap", "clap", make_tiny_clap, _clap, "logit_scale_[at]"),
     FamilyCase("vilt", "vilt", make_vilt_folder, _vilt),
+    _tower_case("clip_vision_model", "clip-vision", "CLIPVisionModelWithProjection"),
+    _tower_case("clip_text_model", "clip-text", "CLIPTextModelWithProjection", full=True),
+    _tower_case("siglip_vision_model", "siglip-vision", "SiglipVisionModel", full=True),
+    _tower_case("siglip_text_model", "siglip-text", "SiglipTextModel"),
 )

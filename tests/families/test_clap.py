@@ -46,6 +46,7 @@ def test_from_sounds_and_texts_to_embeddings_and_logits_all_is_transformers_own(
     opened = open_checkpoint(folder)
     encoder = Encoder.of_contract(opened.contract)
     assert isinstance(encoder.media, AudioProcessor)
+    assert encoder.tokenizer is not None
     features = np.concatenate([load_features(Sound(each, RATE), encoder.media) for each in sounds])
     with torch.no_grad():
         heard = opened.component("audio_encoder").module(torch.from_numpy(features))

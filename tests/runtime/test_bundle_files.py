@@ -46,6 +46,18 @@ def test_questions_are_answered_as_the_golden_pack_says(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_an_encoder_by_itself_embeds_as_the_golden_pack_says(variant: str) -> None:
+    bundle = Bundle.open(BUNDLES / "embed-2.0")
+    report = selftest(bundle, [variant])
+    assert report.failures == ()
+    assert (report.files, report.images, report.texts, report.answers) == (7, 2, 0, 0)
+    golden, loaded = bundle.golden(), load(bundle, variant)
+    for expected in golden.outputs["image_encoder.embedding"]:
+        found = loaded.embed_image(bundle.file(golden.images[expected.inputs["image"]].file))
+        np.testing.assert_allclose(found, expected.values, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_all_of_them_answer_alike(variant: str) -> None:
     answers = []
     for name in ("format-1", "format-2.0", "format-2.1"):

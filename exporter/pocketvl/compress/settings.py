@@ -29,7 +29,8 @@ class Score(StrEnum):
         TAYLOR: |w * dL/dw|, the first-order change of the loss if the weight were 0, summed over a unit.
         GATE: of a unit as a whole, (dL/dz)^2 with a gate z = 1 on what it gives, the mean over small batches.
             What single weights do to the loss cancels within a unit, and from batch to batch in a model that
-            has been trained; this keeps the first and not the second. Not for single weights.
+            has been trained; this keeps the first and not the second. Not for single weights. An encoder by
+            itself has no loss of labels: there it is |de/dz|^2, how far the gate moves the embeddings.
     """
 
     MAGNITUDE = "magnitude"

@@ -25,14 +25,14 @@ from pocketvl_runtime.golden import VariantTolerance
 from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
     AudioProcessor,
-    ContrastiveTask,
     DType,
     ImageProcessor,
+    LabelsTask,
     PortKind,
     TextProcessor,
     component_of,
 )
-from pocketvl_runtime.obstacles import outputs_of, runnable_tasks
+from pocketvl_runtime.obstacles import is_embed_only, outputs_of, runnable_tasks
 from pocketvl_runtime.selftest import wrong_array
 from pocketvl_runtime.text import Tokenizer
 
@@ -117,8 +117,9 @@ def _stages(bundle: Bundle) -> dict[str, str]:
     if not tasks:
         raise BundleError(f"{bundle.root} has no task that can be timed on a phone; export it again")
     task = tasks.get("match") or next(iter(tasks.values()))
-    components = [component_of(port) for port in outputs_of(task)]
-    if not isinstance(task, ContrastiveTask):
+    chosen = tuple(tasks.values()) if is_embed_only(bundle.manifest) else (task,)
+    components = [component_of(port) for each in chosen for port in outputs_of(each)]
+    if isinstance(task, LabelsTask):
         return dict.fromkeys(components, "fusion")
     return {component: _encoder(bundle, component) for component in components}
 
@@ -132,7 +133,7 @@ def _encoder(bundle: Bundle, component: str) -> str:
 def _arrays(bundle: Bundle) -> dict[tuple[str, PortKind], npt.NDArray[np.generic]]:
     """What the processors make of the golden pack's first picture or sound and first text, a batch of one."""
     golden = bundle.golden()
-    if not (golden.images or golden.sounds) or not golden.texts:
+    if any(not golden.inputs.get(name) for name in bundle.manifest.processors):
         raise BundleError(f"{bundle.root} has no golden picture or text to time with; export it again")
     arrays: dict[tuple[str, PortKind], npt.NDArray[np.generic]] = {}
     for name, processor in bundle.manifest.processors.items():

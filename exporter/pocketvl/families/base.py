@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families.folders.files import CONFIG_FILE
 from pocketvl.families.folders.weights import SAFETENSORS
-from pocketvl.network.heads import ContrastiveHead, Head, HeadKind, LabelHead
+from pocketvl.network.heads import ContrastiveHead, EmbeddingHead, Head, HeadKind, LabelHead
 from pocketvl.network.ports import ComponentPorts, Port
 from pocketvl.network.tolerances import DEFAULT_PARITY, ParityLimits
 from pocketvl_runtime.manifest import AudioProcessor, ImageProcessor, Modality, Precision, TextProcessor
@@ -93,8 +93,9 @@ class Contract:
         name: of the folder.
         folder: where it was read.
         processors: by their names, "image" or "audio" and "text", how pictures or sounds and texts become
-            what components take.
-        tokenizer_json: the content of tokenizer.json, byte for byte, where that is no more than devices read.
+            what components take; an encoder by itself has one of them.
+        tokenizer_json: the content of tokenizer.json, byte for byte, where that is no more than devices read;
+            empty where no component reads texts.
         components: their ports, by name.
         head: how they answer.
         identity: what outputs depend on and neither tensors nor processors tell.
@@ -113,7 +114,7 @@ class Contract:
 
     @property
     def contrastive_head(self) -> ContrastiveHead:
-        """The head of a model that embeds.
+        """The head of a model that embeds pictures and texts.
 
         Raises:
             SourceError: it has none.
@@ -135,7 +136,7 @@ class Contract:
 
     @property
     def modality(self) -> Modality:
-        """What the model takes beside texts; the processor of it has its name."""
+        """What the model takes beside texts, if anything; the processor of it has its name."""
         return Modality.AUDIO if AUDIO in self.processors else Modality.IMAGE
 
     @property
@@ -144,6 +145,27 @@ class Contract:
         found = self.processors[self.modality.value]
         assert not isinstance(found, TextProcessor)
         return found
+
+    @property
+    def embedding_head(self) -> EmbeddingHead:
+        """The head of an encoder by itself.
+
+        Raises:
+            SourceError: it is none.
+        """
+        if not isinstance(self.head, EmbeddingHead):
+            raise SourceError(f"{self.folder} is no encoder by itself")
+        return self.head
+
+    @property
+    def senses(self) -> bool:
+        """Whether any component takes pictures or sounds."""
+        return self.modality.value in self.processors
+
+    @property
+    def reads(self) -> bool:
+        """Whether any component takes texts."""
+        return TEXT in self.processors
 
     @property
     def preprocess(self) -> ImageProcessor:
@@ -197,6 +219,8 @@ class Architecture(ABC):
     @abstractmethod
     def build(self, config: Any, folder: Path, initialised: bool = False) -> nn.Module:
         """transformers' own model, or what the family makes of its layers, fp32.
+
+        A part of a model has in it the names that it has in the whole.
 
         Args:
             config: as `parse` gives it.

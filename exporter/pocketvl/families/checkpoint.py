@@ -149,7 +149,9 @@ class Checkpoint:
         A head's scale and bias are not among it.
         """
         contract = self.contract
-        specs = {"preprocess": asdict(contract.media), "tokenizer": asdict(contract.tokenizer)}
+        specs: dict[str, object] = {"preprocess": asdict(contract.media)} if contract.senses else {}
+        if contract.reads:
+            specs["tokenizer"] = asdict(contract.tokenizer)
         digest = hashlib.sha256(json.dumps({**contract.identity, **specs}, sort_keys=True).encode())
         digest.update(hashlib.sha256(contract.tokenizer_json).digest())
         scalars = {each.tensor for each in self._scalars}

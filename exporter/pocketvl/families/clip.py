@@ -97,13 +97,13 @@ class ClipTextEncoder(nn.Module, PoolsOnePosition):
     """int ids [B, T], or fewer, -> float32 [B, D], L2-normalised; pooled where transformers pools."""
 
     def __init__(self, model: Model, length: int) -> None:
-        """Args: model: shares its modules; a CLIP's eos_token_id, where it is 2, pools at the highest id.
-        length: T."""
+        """Args: model: shares its modules, and may be a text tower by itself; a CLIP's eos_token_id, where it
+        is 2, pools at the highest id. length: T."""
         super().__init__()
         self.text_model, self.text_projection = model.text_model, model.text_projection
         self.length = length
-        self.eos_id = cast(int, cast("CLIPTextConfig", model.config.text_config).eos_token_id)
-        self.pools_highest = _pools_highest(model.config)
+        self.eos_id = cast(int, text_section(model.config).eos_token_id)
+        self.pools_highest = pools_highest(model.config)
         self.mask: torch.Tensor
         self.positions: torch.Tensor
         later = torch.ones(length, length).triu(1)
@@ -140,7 +140,7 @@ class ClipArchitecture(Architecture):
         text, vision = _sections(config)
         preprocess, notes = read_preprocess(folder, cast(int, vision.image_size), CLIP_PROCESSOR)
         tokenizer = read_tokenizer(folder, follows_transformers=config.model_type == _METACLIP_2)
-        notes += _check_tokenizer(folder, tokenizer, config)
+        notes += check_tokenizer(folder, tokenizer, config)
         length = text_length(tokenizer, int(text.max_position_embeddings), folder)
         spec = TextProcessor(length, Padding(tokenizer.pad_id))
         return Contract(
@@ -210,24 +210,36 @@ def _stack(tower: str, width: int) -> LayerStack:
     return LayerStack(f"{tower}_model.encoder.layers", (f"{tower}_config", "num_hidden_layers"), width)
 
 
-def _pools_highest(config: Config) -> bool:
+def text_section(config: Config | CLIPTextConfig) -> CLIPTextConfig:
+    """What a configuration says of its text encoder, which may be all that it says."""
+    return cast("CLIPTextConfig", getattr(config, "text_config", config))
+
+
+def pools_highest(config: Config | CLIPTextConfig) -> bool:
     """Whether a text is pooled at its highest id."""
-    return config.model_type != _METACLIP_2 and _sections(config)[0].eos_token_id == _LEGACY_EOS
+    return config.model_type != _METACLIP_2 and text_section(config).eos_token_id == _LEGACY_EOS
 
 
-def _check_tokenizer(folder: Path, tokenizer: TokenizerFile, config: Config) -> tuple[str, ...]:
-    text, _ = _sections(config)
+def check_tokenizer(
+    folder: Path, tokenizer: TokenizerFile, config: Config | CLIPTextConfig
+) -> tuple[str, ...]:
+    """Compare a tokenizer with the text encoder of a configuration; gives notes.
+
+    Raises:
+        SourceError: the two do not fit.
+    """
+    text = text_section(config)
     if tokenizer.pad_side is not Side.RIGHT:
         raise SourceError(
             f"{folder}: tokenizer_config.json fills texts up at the left; only right is supported"
         )
     check_vocabulary(tokenizer, text.vocab_size, folder)
     eos = text.eos_token_id
-    if not _pools_highest(config):
+    if not pools_highest(config):
         if tokenizer.eos_id != eos:
             raise SourceError(
                 f"{folder}: texts end with id {tokenizer.eos_id}, config.json pools at eos_token_id "
-                f"{quoted(eos)}; correct text_config.eos_token_id"
+                f"{quoted(eos)}; correct {'' if config is text else 'text_config.'}eos_token_id"
             )
         return ()
     if tokenizer.eos_id != tokenizer.highest_id:

@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from pocketvl.families.base import AUDIO, IMAGE, TEXT, Component, Contract, LayerStack, MediaProcessor
 from pocketvl.families.folders.hf import update_section_
-from pocketvl.network.heads import ContrastiveHead, Scalar, StoredScalar
+from pocketvl.network.heads import ContrastiveHead, EmbeddingHead, HeadKind, Scalar, StoredScalar
 from pocketvl.network.ports import ComponentPorts, DType, Port, PortKind
 from pocketvl_runtime.manifest import Activation, AudioProcessor, ImageProcessor, TextProcessor
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+    from transformers import PreTrainedConfig
 
     from pocketvl.families.component_shape import ComponentShape
 
 IMAGE_ENCODER, AUDIO_ENCODER, TEXT_ENCODER = "image_encoder", "audio_encoder", "text_encoder"
 _EMBEDDING = "embedding"
+# What a whole model's weights hold beside one tower's.
+_OF_WHOLE = ("vision_model", "visual_projection", "text_model", "text_projection")
+_SCALARS = ("logit_scale", "logit_bias")
 _LOGIT_SCALE = StoredScalar("logit_scale", is_log=True)
 
 
@@ -47,12 +52,16 @@ def embedding_ports(
         tokenizer: how a text becomes ids.
         dim: the length of an embedding.
     """
-    embedding = (Port(_EMBEDDING, DType.FLOAT32, (1, dim), PortKind.EMBEDDING),)
     if isinstance(media, AudioProcessor):
-        first = {AUDIO_ENCODER: ComponentPorts((features_port(media),), embedding)}
+        first = {AUDIO_ENCODER: encoder_ports(features_port(media), dim)}
     else:
-        first = {IMAGE_ENCODER: ComponentPorts((pixel_port(media),), embedding)}
-    return {**first, TEXT_ENCODER: ComponentPorts((ids_port(tokenizer),), embedding)}
+        first = {IMAGE_ENCODER: encoder_ports(pixel_port(media), dim)}
+    return {**first, TEXT_ENCODER: encoder_ports(ids_port(tokenizer), dim)}
+
+
+def encoder_ports(port: Port, dim: int) -> ComponentPorts:
+    """Ports of an encoder by what it reads, with embeddings of `dim` numbers."""
+    return ComponentPorts((port,), (Port(_EMBEDDING, DType.FLOAT32, (1, dim), PortKind.EMBEDDING),))
 
 
 def two_encoders(
@@ -71,17 +80,17 @@ def two_encoders(
         media_stack: its layers; None where it is no stack of transformer layers.
         text_stack: likewise.
     """
-    encoders = dict(zip(contract.components, ((media, media_stack), (text, text_stack)), strict=True))
-    return tuple(
-        Component(
-            name,
-            module,
-            contract.components[name].inputs,
-            contract.components[name].outputs,
-            () if stack is None else (stack,),
-        )
-        for name, (module, stack) in encoders.items()
+    first, second = contract.components
+    return (
+        encoder(contract, first, media, media_stack),
+        encoder(contract, second, text, text_stack),
     )
+
+
+def encoder(contract: Contract, name: str, module: nn.Module, stack: LayerStack | None) -> Component:
+    """A component of a contract, with its layers, if it has a stack of them."""
+    ports = contract.components[name]
+    return Component(name, module, ports.inputs, ports.outputs, () if stack is None else (stack,))
 
 
 def contrastive_head(
@@ -108,6 +117,42 @@ def contrastive_head(
         activation=activation,
         second_scale=second_scale,
     )
+
+
+def embedding_head(component: str) -> EmbeddingHead:
+    """The head of an encoder by itself.
+
+    Args:
+        component: `IMAGE_ENCODER` or `TEXT_ENCODER`.
+    """
+    kind = HeadKind.IMAGE_EMBEDDING if component == IMAGE_ENCODER else HeadKind.TEXT_EMBEDDING
+    return EmbeddingHead(f"{component}.{_EMBEDDING}", kind)
+
+
+def is_projected(config: PreTrainedConfig, plain: str) -> bool:
+    """Whether a tower's embeddings are projected: unless `architectures` names the class that does not."""
+    return plain not in (config.architectures or ())
+
+
+def keep_tower_(weights: dict[str, torch.Tensor], tower: str, projection: str | None) -> None:
+    """Keep one tower's tensors, named as in a whole model, in place.
+
+    Folders name them with the tower's name before them, or, since transformers 5, without; and a
+    configuration of a tower may stand beside the weights of the whole model, of which transformers reads the
+    tower's alone.
+
+    Args:
+        weights: of the folder.
+        tower: "vision_model" or "text_model".
+        projection: of its embedding, where it has one.
+    """
+    own = tuple(f"{name}." for name in (tower, projection) if name)
+    foreign = tuple(f"{name}." for name in _OF_WHOLE if name not in (tower, projection))
+    for name in [each for each in weights if each.startswith(foreign) or each in _SCALARS]:
+        del weights[name]
+    if not any(name.startswith(f"{tower}.") for name in weights):
+        for name in [each for each in weights if not each.startswith(own)]:
+            weights[f"{tower}.{name}"] = weights.pop(name)
 
 
 def reshape_sections_(config: dict[str, Any], shapes: Mapping[str, ComponentShape]) -> None:

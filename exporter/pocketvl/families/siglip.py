@@ -204,20 +204,12 @@ class SiglipArchitecture(Architecture):
         kind: type[Model] = Siglip2Model if config.model_type == "siglip2" else SiglipModel
         # eager: plain MatMul and Softmax, which both engines fuse themselves
         model = build_from(kind, config, folder, "SigLIP", initialised=initialised, attention="eager")
-        vision = cast(Any, model.vision_model)
-        vision.head.attention = PoolingAttention(vision.head.attention)
-        patches = vision.embeddings.patch_embedding
-        if isinstance(patches, nn.Linear):
-            patches = vision.embeddings.patch_embedding = _convolution(patches, vision.embeddings.patch_size)
-        patches.padding = (0, 0)  # what "valid" says, in the numbers that folding knows
+        adapt_vision_(model.vision_model)
         return model
 
     def unpack_(self, weights: dict[str, torch.Tensor], config: PreTrainedConfig) -> None:
         """Split the pooling head's queries, keys and values; patches and positions are for one grid."""
-        for kind in ("weight", "bias"):
-            whole = weights.pop(f"{_POOLING}.in_proj_{kind}", None)
-            for name, part in zip("qkv", () if whole is None else whole.chunk(3), strict=False):
-                weights[f"{_POOLING}.{name}_proj.{kind}"] = part
+        unpack_pooling_(weights)
         if config.model_type != "siglip2":
             return
         vision, patches, table = (
@@ -231,10 +223,7 @@ class SiglipArchitecture(Architecture):
             weights[_POSITIONS] = _resized(table, math.isqrt(vision.num_patches))
 
     def pack_(self, weights: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
-        for kind in ("weight", "bias"):
-            names = [f"{_POOLING}.{name}_proj.{kind}" for name in "qkv"]
-            if all(name in weights for name in names):  # else they are of a lower rank
-                weights[f"{_POOLING}.in_proj_{kind}"] = torch.cat([weights.pop(name) for name in names])
+        pack_pooling_(weights)
         if config.get("model_type") == "siglip2":
             weights[_PATCHES] = weights[_PATCHES].permute(0, 2, 3, 1).flatten(1).contiguous()
             config.setdefault("vision_config", {})["num_patches"] = len(weights[_POSITIONS])
@@ -258,6 +247,32 @@ class SiglipArchitecture(Architecture):
 
 
 ARCHITECTURE = SiglipArchitecture()
+
+
+def adapt_vision_(vision: nn.Module) -> None:
+    """Replace, in place, what of transformers' vision model no component has: see `PoolingAttention`."""
+    model = cast(Any, vision)
+    model.head.attention = PoolingAttention(model.head.attention)
+    patches = model.embeddings.patch_embedding
+    if isinstance(patches, nn.Linear):
+        patches = model.embeddings.patch_embedding = _convolution(patches, model.embeddings.patch_size)
+    patches.padding = (0, 0)  # what "valid" says, in the numbers that folding knows
+
+
+def unpack_pooling_(weights: dict[str, torch.Tensor]) -> None:
+    """Split the pooling head's queries, keys and values, in place."""
+    for kind in ("weight", "bias"):
+        whole = weights.pop(f"{_POOLING}.in_proj_{kind}", None)
+        for name, part in zip("qkv", () if whole is None else whole.chunk(3), strict=False):
+            weights[f"{_POOLING}.{name}_proj.{kind}"] = part
+
+
+def pack_pooling_(weights: dict[str, torch.Tensor]) -> None:
+    """Join them again, in place."""
+    for kind in ("weight", "bias"):
+        names = [f"{_POOLING}.{name}_proj.{kind}" for name in "qkv"]
+        if all(name in weights for name in names):  # else they are of a lower rank
+            weights[f"{_POOLING}.in_proj_{kind}"] = torch.cat([weights.pop(name) for name in names])
 
 
 def _sections(config: Config) -> tuple[SiglipTextConfig, SiglipVisionConfig]:

@@ -10,10 +10,17 @@ from pocketvl_runtime.manifest import Activation
 
 
 class HeadKind(StrEnum):
-    """Kinds of heads, with the values that tasks have in the bundle format."""
+    """Kinds of heads."""
 
     CONTRASTIVE = "contrastive"
     LABELS = "labels"
+    IMAGE_EMBEDDING = "image-embedding"
+    TEXT_EMBEDDING = "text-embedding"
+
+    @property
+    def embeds(self) -> bool:
+        """Whether components give embeddings."""
+        return self is not HeadKind.LABELS
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,25 @@ class LabelHead:
     activation: Activation = Activation.SOFTMAX
 
 
-Head: TypeAlias = ContrastiveHead | LabelHead
+@dataclass(frozen=True)
+class EmbeddingHead:
+    """One encoder by itself: its embedding is the answer.
+
+    Attributes:
+        port: of the embedding, "component.port".
+        kind: whether it embeds images or texts.
+    """
+
+    port: str
+    kind: HeadKind
+
+
+Head: TypeAlias = ContrastiveHead | LabelHead | EmbeddingHead
 
 
 def stored_scalars(head: Head) -> tuple[StoredScalar, ...]:
     """The numbers of a head that stand among a checkpoint's weights."""
-    if isinstance(head, LabelHead):
+    if not isinstance(head, ContrastiveHead):
         return ()
     scalars = (head.scale, head.bias, head.second_scale)
     return tuple(each for each in scalars if isinstance(each, StoredScalar))

@@ -80,13 +80,14 @@ def write_base(source: Checkpoint, calibration: Dataset, out: Path) -> Manifest:
         calibration: where golden images and texts, and what tasks ask of them, come from.
         out: an empty folder.
     """
-    (out / "tokenizer.json").write_bytes(source.tokenizer_json)
     contract = source.contract
+    if contract.reads:
+        (out / "tokenizer.json").write_bytes(source.tokenizer_json)
     cases = task_of(contract, source).golden
     tasks = cases.tasks(calibration)
     _write_golden(source, calibration, cases, tasks, out)
     manifest = Manifest(
-        model=ModelInfo(contract.name, contract.family, (contract.modality, Modality.TEXT)),
+        model=ModelInfo(contract.name, contract.family, tuple(map(Modality, contract.processors))),
         processors=contract.processors,
         graphs=_graphs(source),
         variants={},
@@ -256,21 +257,24 @@ def _write_golden(
     source: Checkpoint, calibration: Dataset, cases: GoldenCases, tasks: ManifestTasks, out: Path
 ) -> None:
     contract = source.contract
-    media: tuple[GoldenInput, ...]
-    if isinstance(contract.media, AudioProcessor):
+    media: tuple[GoldenInput, ...] = ()
+    if contract.senses and isinstance(contract.media, AudioProcessor):
         media = _write_sounds(calibration, contract.media, out)
-    else:
-        media = _write_images(calibration, contract.media, out)
-    texts = golden_texts(cases.texts(calibration))
-    ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
+    elif contract.senses:
+        media = _write_images(calibration, contract.preprocess, out)
+    texts = golden_texts(cases.texts(calibration)) if contract.reads else ()
+    given: dict[str, tuple[GoldenInput, ...]] = {}
+    if media:
+        given[contract.modality.value] = media
+    if texts:
+        ids = Tokenizer(source.tokenizer_json, source.tokenizer).encode(texts).ids
+        rows = zip(texts, ids, strict=True)
+        given[TEXT] = tuple(GoldenText(text, tuple(row.tolist())) for text, row in rows)
     files = [out / each.file for each in media if not isinstance(each, GoldenText)]
     inputs = GoldenInputs(files, texts)
     outputs = _run_torch(source, cases, inputs, tasks)
     golden = Golden(
-        inputs={
-            contract.modality.value: media,
-            TEXT: tuple(GoldenText(text, tuple(row.tolist())) for text, row in zip(texts, ids, strict=True)),
-        },
+        inputs=given,
         outputs=cases.arrays(inputs, outputs),
         answers=cases.answers(inputs, outputs, tasks),
         tolerance={},

@@ -74,6 +74,11 @@ def _planned(step: Step, head: HeadTraining, data: Path) -> Step:
 def _check_method(method: CompressionMethod, head: HeadTraining, traits: frozenset[Trait]) -> None:
     """Raise RecipeError for a step that makes no sense for such a model, or after what came before."""
     method.check(head.components)
+    if method.needs_labels and not head.answers:
+        raise RecipeError(
+            f"{method.kind}: taylor follows the loss of labels, and an encoder by itself learns from none; "
+            'set score = "magnitude", or "gate" for neurons and heads'
+        )
     if isinstance(method, QuantizationAwareTraining):
         head.check(method.training)
     for trait, advice in method.refuses.items():

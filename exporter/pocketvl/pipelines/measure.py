@@ -90,7 +90,7 @@ def build_report(bundle: Bundle, task: Task, measured: Measured, gate: GateSetti
         reference=reference_metrics(outcomes),
         variants=variants,
         data=_data(measured, reference),
-        notes=(*_source_notes(measured), *_data_notes(measured, outcomes)),
+        notes=(*_source_notes(measured), *_data_notes(measured, outcomes, reference)),
         provenance=dict(bundle.manifest.provenance),
     )
     return judge_report(report, gate)
@@ -238,9 +238,10 @@ def _source_notes(measured: Measured) -> list[str]:
     return notes
 
 
-def _data_notes(measured: Measured, outcomes: TaskOutcomes) -> tuple[str, ...]:
+def _data_notes(measured: Measured, outcomes: TaskOutcomes, reference: Outputs) -> tuple[str, ...]:
     if not measured.is_task_data:
-        seen = f"on {len(measured.dataset)} calibration pictures and their texts"
+        texts = " and their texts" if reference.texts else ""
+        seen = f"on {len(measured.dataset)} calibration pictures{texts}"
         return (f"no task data was given (--data): parity alone was measured, {seen}",)
     if measured.is_calibration_data:
         return (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pocketvl.errors import DataError
 from pocketvl.network.heads import HeadKind
 from pocketvl.tasks.contrastive import ContrastiveTask
+from pocketvl.tasks.embedding import ImageEmbeddingTask, TextEmbeddingTask
 from pocketvl.tasks.labels import LabelTask
 from pocketvl_runtime import manifest
 from pocketvl_runtime.errors import BundleError
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
     from pocketvl.families.base import Contract
     from pocketvl.families.checkpoint import Checkpoint
     from pocketvl.tasks.base import Task
+    from pocketvl_runtime.manifest import Manifest
 
 TASK_FILE = "task.json"
 
 # A plain table: a kind of head is added here and nowhere else.
-_TASKS: dict[HeadKind, type[ContrastiveTask | LabelTask]] = {
+_TASKS: dict[HeadKind, type[ContrastiveTask | LabelTask | ImageEmbeddingTask | TextEmbeddingTask]] = {
     HeadKind.CONTRASTIVE: ContrastiveTask,
     HeadKind.LABELS: LabelTask,
+    HeadKind.IMAGE_EMBEDDING: ImageEmbeddingTask,
+    HeadKind.TEXT_EMBEDDING: TextEmbeddingTask,
 }
 
 
@@ -46,14 +50,13 @@ def task_of(contract: Contract, opened: Checkpoint | None = None) -> Task:
     return _TASKS[contract.head.kind].of(contract, opened)
 
 
-def task_of_manifest(bundle: manifest.Manifest) -> Task:
+def task_of_manifest(bundle: Manifest) -> Task:
     """The task of a bundle's model, by what its manifest says that it can be asked.
 
     Raises:
         BundleError: it can be asked nothing that a task here is for.
     """
-    tasks = bundle.tasks
-    for asked in tasks.values():
+    for asked in bundle.tasks.values():
         if isinstance(asked, manifest.ContrastiveTask):
             listens = any(isinstance(each, manifest.AudioProcessor) for each in bundle.processors.values())
             return ContrastiveTask(
@@ -67,8 +70,12 @@ def task_of_manifest(bundle: manifest.Manifest) -> Task:
             )
         if isinstance(asked, manifest.LabelsTask):
             return LabelTask(asked.logits, asked.labels, asked.activation)
+        if isinstance(asked, manifest.EmbedTask):
+            inputs = bundle.graphs[manifest.component_of(asked.embedding)].inputs
+            sees = any(port.kind is manifest.PortKind.PIXELS for port in inputs)
+            return ImageEmbeddingTask(asked.embedding) if sees else TextEmbeddingTask(asked.embedding)
     raise BundleError(
-        f"the bundle's tasks ({', '.join(tasks) or 'none'}) are none that can be shown in a report"
+        f"the bundle's tasks ({', '.join(bundle.tasks) or 'none'}) are none that can be shown in a report"
     )
 
 

@@ -59,9 +59,7 @@ class ContrastiveGolden(GoldenCases):
     second_scale: float | None = None
 
     def texts(self, dataset: Dataset) -> tuple[str, ...]:
-        """The first captions; where there are none, the labels in their template."""
-        captions = dict.fromkeys(s.captions[0] for s in dataset.samples if s.captions)
-        return tuple(captions or dict.fromkeys(label_prompts(dataset).values()))
+        return own_texts(dataset)
 
     def tasks(self, dataset: Dataset) -> dict[str, manifest.Task]:
         labels = tuple(sorted({s.label for s in dataset.samples if s.label}))
@@ -138,6 +136,12 @@ class ContrastiveGolden(GoldenCases):
             probability = probabilities(similarity, task.scale.first, task.bias, task.activation)
             rows.append(Scores({self.modality.value: index}, rounded(probability), rounded(similarity)))
         return tuple(rows)
+
+
+def own_texts(dataset: Dataset) -> tuple[str, ...]:
+    """A dataset's first captions; where there are none, the labels in their template."""
+    captions = dict.fromkeys(s.captions[0] for s in dataset.samples if s.captions)
+    return tuple(captions or dict.fromkeys(label_prompts(dataset).values()))
 
 
 def _contrastive(task: manifest.Task) -> manifest.ContrastiveTask:

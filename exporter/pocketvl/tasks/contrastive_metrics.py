@@ -23,8 +23,8 @@ from pocketvl_runtime.prompts import ensembled
 RETRIEVAL_GROUP = 100
 RETRIEVAL_RANKS = (1, 5, 10)
 _TOP = 5
-_QUERIES_AT_ONCE = 512
-_TIE = 1e-9
+QUERIES_AT_ONCE = 512
+TIE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ def match_hard(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
         _check_kinds(dataset, index, sample)
         texts = embeddings.of_texts((sample.captions[0], *sample.negatives))  # [1 + K, D]
         similarity = texts @ embeddings.image[index].astype(np.float64)  # [1 + K]
-        above = similarity[0] > similarity[1:] + _TIE
+        above = similarity[0] > similarity[1:] + TIE
         correct.append(bool(above.all()))
         for kind, is_above in zip(sample.negative_kinds, above, strict=False):
             by_kind.setdefault(kind, []).append(bool(is_above))
@@ -138,7 +138,7 @@ def retrieval_r1(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
         captions = tuple(dataset.samples[index].captions[0] for index in group)
         similarity = embeddings.of_texts(captions) @ embeddings.image[group].astype(np.float64).T
         own = np.diagonal(similarity)[:, None]
-        correct.append((own > similarity + _TIE).sum(axis=1) == RETRIEVAL_GROUP - 1)
+        correct.append((own > similarity + TIE).sum(axis=1) == RETRIEVAL_GROUP - 1)
     kept = RETRIEVAL_GROUP * len(correct)
     note = ""
     if indexes and not kept:
@@ -197,12 +197,12 @@ def _ranked_above(
         groups: [M], of the candidates.
     """
     found = []
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        rows = slice(start, start + _QUERIES_AT_ONCE)
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        rows = slice(start, start + QUERIES_AT_ONCE)
         similarity = queries[rows] @ candidates.T  # [n, M]
         right = wanted[rows, None] == groups[None]
         best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)  # NaN where one is
-        found.append((~right & ~(best > similarity + _TIE)).sum(axis=1))
+        found.append((~right & ~(best > similarity + TIE)).sum(axis=1))
     return np.concatenate(found)
 
 
@@ -223,7 +223,7 @@ def classify(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
     similarity = embeddings.image[indexes].astype(np.float64) @ labels.T  # [n, L]
     own = [position[label] for index in indexes if (label := dataset.samples[index].label) is not None]
     best = similarity[np.arange(len(own)), own][:, None]
-    below = (best > similarity + _TIE).sum(axis=1)  # of the other labels: a tie, or NaN, is not below
+    below = (best > similarity + TIE).sum(axis=1)  # of the other labels: a tie, or NaN, is not below
     kinds = {"top1": below == len(prompts) - 1}
     if len(prompts) > _TOP:
         kinds[f"top{_TOP}"] = below >= len(prompts) - _TOP

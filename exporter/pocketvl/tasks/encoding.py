@@ -44,14 +44,14 @@ class Encoder:
 
     Attributes:
         inputs: by component, its input ports by name with their kinds.
-        media: how an image becomes pixels, or a sound a spectrogram.
-        tokenizer: how a text becomes ids.
+        media: how an image becomes pixels, or a sound a spectrogram; None where no component takes any.
+        tokenizer: how a text becomes ids; likewise.
         held: what became of files that were read, kept for what reads them again; None where nothing is kept.
     """
 
     inputs: Mapping[str, Mapping[str, PortKind]]
-    media: MediaProcessor
-    tokenizer: Tokenizer
+    media: MediaProcessor | None
+    tokenizer: Tokenizer | None
     held: dict[Path, Array] | None = None
 
     @classmethod
@@ -61,7 +61,11 @@ class Encoder:
             name: {port.name: port.kind for port in ports.inputs}
             for name, ports in contract.components.items()
         }
-        return cls(inputs, contract.media, Tokenizer(contract.tokenizer_json, contract.tokenizer))
+        return cls(
+            inputs,
+            contract.media if contract.senses else None,
+            Tokenizer(contract.tokenizer_json, contract.tokenizer) if contract.reads else None,
+        )
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Encoder:
@@ -71,9 +75,9 @@ class Encoder:
             name: {port.name: port.kind for port in graph.inputs} for name, graph in manifest.graphs.items()
         }
         processors = manifest.processors.values()
-        (media,) = (each for each in processors if isinstance(each, ImageProcessor | AudioProcessor))
-        (texts,) = (each for each in processors if isinstance(each, TextProcessor))
-        return cls(inputs, media, Tokenizer(bundle.read(texts.file), texts))
+        media = next((each for each in processors if isinstance(each, ImageProcessor | AudioProcessor)), None)
+        texts = next((each for each in processors if isinstance(each, TextProcessor)), None)
+        return cls(inputs, media, None if texts is None else Tokenizer(bundle.read(texts.file), texts))
 
     def feed(self, component: str, media: Sequence[Path] = (), texts: Sequence[str] = ()) -> Feed:
         """The inputs of a component that reads images or sounds, texts, or one of each in a row.
@@ -88,13 +92,13 @@ class Encoder:
             InputError: a text cannot be used; a file that cannot is found when its row is read.
         """
         kinds = self.inputs[component]
-        encoded = self.tokenizer.encode(list(texts)) if texts else None
+        encoded = self.tokenizer.encode(list(texts)) if texts and self.tokenizer is not None else None
 
         def read(start: int, stop: int) -> dict[str, Array]:
             found: dict[str, Array] = {}
             for name, kind in kinds.items():
-                if kind in MEDIA_KINDS and media:
-                    found[name] = self._made(media[start:stop])
+                if kind in MEDIA_KINDS and media and self.media is not None:
+                    found[name] = self._made(media[start:stop], self.media)
                 elif kind is PortKind.TOKEN_IDS and encoded is not None:
                     found[name] = encoded.ids[start:stop]
                 elif kind is PortKind.ATTENTION_MASK and encoded is not None:
@@ -105,11 +109,11 @@ class Encoder:
 
         return Feed(component, max(len(media), len(texts)), read)
 
-    def _made(self, paths: Sequence[Path]) -> Array:
+    def _made(self, paths: Sequence[Path], processor: MediaProcessor) -> Array:
         known = {} if self.held is None else self.held
         for path in dict.fromkeys(paths):
             if path not in known:
-                known[path] = read_media(path, self.media)
+                known[path] = read_media(path, processor)
         return np.concatenate([known[path] for path in paths])
 
 

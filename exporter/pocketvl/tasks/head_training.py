@@ -16,7 +16,7 @@ from pocketvl.train.settings import EACH, LossWeights, Phase, TrainingSettings
 
 S = TypeVar("S", bound=TrainingSettings)
 
-# By kind of head the loss of the data's own labels.
+# By kind of head the loss of the data's own labels; of the others there is none.
 LABEL_LOSSES: Mapping[HeadKind, str] = {HeadKind.CONTRASTIVE: "contrast", HeadKind.LABELS: "answer"}
 
 
@@ -35,7 +35,7 @@ class HeadTraining:
     def check(self, settings: TrainingSettings) -> None:
         """Holds the phases of a training against what the head has.
 
-        The weight of embeddings, which is above 0 by default, is ignored where there are none.
+        The weights of embedding and response, which are above 0 by default, are ignored where there are none.
 
         Raises:
             RecipeError: a phase trains a component that is not there, or by losses that it does not have.
@@ -45,12 +45,11 @@ class HeadTraining:
             check_components(phase.components, self.components)
             for kind, loss in LABEL_LOSSES.items():
                 if kind is not self.kind and getattr(losses, loss) > 0:
-                    raise RecipeError(
-                        f"losses.{loss} is for another kind of model; this one has {LABEL_LOSSES[self.kind]}"
-                    )
+                    own = LABEL_LOSSES.get(self.kind, "none, and learns from a teacher's embeddings")
+                    raise RecipeError(f"losses.{loss} is for another kind of model; this one has {own}")
             if losses.relation > 0 and not self.embeds:
                 raise RecipeError("losses.relation compares embeddings, and this model has none")
-            if not self.is_whole(phase) and not losses.of_components:
+            if not (self.is_whole(phase) and self.answers) and not losses.of_components:
                 raise RecipeError(
                     "a component by itself learns from embedding, relation, hidden or attention: all weigh 0"
                 )
@@ -83,7 +82,12 @@ class HeadTraining:
     @property
     def embeds(self) -> bool:
         """Whether components give embeddings."""
-        return self.kind is HeadKind.CONTRASTIVE
+        return self.kind.embeds
+
+    @property
+    def answers(self) -> bool:
+        """Whether the head makes anything of its components' outputs, from labels or a teacher's answers."""
+        return self.kind in LABEL_LOSSES
 
     def trained(self, phase: Phase) -> tuple[str, ...]:
         """The components that a phase trains, in the model's order."""
@@ -95,7 +99,7 @@ class HeadTraining:
 
     def label_weight(self, losses: LossWeights) -> float:
         """The weight of the data's own labels."""
-        return float(getattr(losses, LABEL_LOSSES[self.kind]))
+        return float(getattr(losses, LABEL_LOSSES[self.kind])) if self.answers else 0.0
 
     def mirrors(self, settings: TrainingSettings, phase: Phase) -> bool:
         """Whether images are shown mirrored: not where labels that say left or right could become wrong."""
@@ -104,7 +108,8 @@ class HeadTraining:
 
     def distils(self, losses: LossWeights) -> bool:
         """Whether anything but the data's own labels is learned from."""
-        return losses.response > 0 or (losses.of_components if self.embeds else losses.runs_teacher)
+        of_components = losses.of_components if self.embeds else losses.runs_teacher
+        return of_components or (self.answers and losses.response > 0)
 
     def needs_teacher(self, settings: TrainingSettings) -> bool:
         """Whether any phase learns from anything but the data's own labels."""

@@ -18,6 +18,7 @@ class Metric(StrEnum):
     RETRIEVAL = "retrieval"
     CLASSIFY = "classify"
     ASK = "ask"
+    KNN = "knn"
 
 
 @dataclass(frozen=True, eq=False)

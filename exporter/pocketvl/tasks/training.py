@@ -198,7 +198,7 @@ class PhaseObjective:
         targets = {name: each.to(device) for name, each in batch.targets.items()}
         targets = targets or {name: each.output for name, each in shown.items()}
         losses: dict[str, torch.Tensor] = {}
-        if self.is_whole and self.losses.response > 0:
+        if self.is_whole and self.task.answers and self.losses.response > 0:
             response = self.task.response(outputs, targets, self.temperature)
             losses["response"] = self.losses.response * response
         for name in self.learners:

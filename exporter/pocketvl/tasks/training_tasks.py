@@ -5,9 +5,11 @@ from __future__ import annotations
 from pocketvl.errors import RecipeError
 from pocketvl.families.base import Contract
 from pocketvl.families.folders.weights import read_scalar
-from pocketvl.network.heads import ContrastiveHead
+from pocketvl.network.heads import ContrastiveHead, EmbeddingHead
 from pocketvl.tasks.contrastive_training import ContrastiveTraining
+from pocketvl.tasks.embedding_training import EmbeddingTraining
 from pocketvl.tasks.labels_training import LabelTraining
+from pocketvl.tasks.outputs import component_of
 from pocketvl.tasks.training import TrainingTask
 from pocketvl_runtime.manifest import Activation
 
@@ -19,7 +21,10 @@ def training_task(contract: Contract) -> TrainingTask:
         RecipeError: its labels are answered by a sigmoid.
         SourceError: what the head stores among the weights cannot be read.
     """
-    head, ports, pad_id = contract.head, contract.components, contract.tokenizer.pad_id
+    head, ports = contract.head, contract.components
+    pad_id = contract.tokenizer.pad_id if contract.reads else 0
+    if isinstance(head, EmbeddingHead):
+        return EmbeddingTraining(head.kind, (component_of(head.port),), ports, pad_id)
     if not isinstance(head, ContrastiveHead):
         if head.activation is not Activation.SOFTMAX:
             raise RecipeError(

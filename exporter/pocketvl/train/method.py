@@ -82,6 +82,11 @@ class CompressionMethod(Settings, ABC):
     renamed: ClassVar[Mapping[str, str]] = {}
 
     @property
+    def needs_labels(self) -> bool:
+        """Whether it follows the loss of the data's own labels."""
+        return False
+
+    @property
     def is_progressive(self) -> bool:
         """Whether there can be several rounds, each going further than the one before."""
         return False

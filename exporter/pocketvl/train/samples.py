@@ -30,8 +30,8 @@ class TrainingSamples(ABC):
 
     Attributes:
         images: uint8 [N, H, W, 3], or spectrograms of sounds, float32 [N, 1, frames, mels], as components
-            take them; may be a memmap.
-        ids: int32 [M, T], as components take them.
+            take them; may be a memmap; of a text encoder none.
+        ids: int32 [M, T], as components take them; of an image encoder none.
         index: which of them belong together.
     """
 
@@ -164,8 +164,68 @@ class LabelSamples(TrainingSamples):
         )
 
 
+@dataclass(frozen=True, eq=False)
+class ImageSamples(TrainingSamples):
+    """Images of an encoder by itself; `ids` and `index` are empty."""
+
+    def __post_init__(self) -> None:
+        if len(self.images) < 2:
+            raise DataError("training needs at least two images")
+
+    @staticmethod
+    def check(dataset: Dataset) -> None:
+        if len(dataset) < 2:
+            raise DataError(f"{dataset.root}: training needs at least two images")
+
+    @staticmethod
+    def select(dataset: Dataset, head: Head) -> tuple[list[str], Index]:
+        return [], []
+
+    def count(self, kinds: Collection[PortKind]) -> int:
+        return len(self.images)
+
+    def inputs(self, kinds: Iterable[PortKind], rows: NDArray[np.int64]) -> tuple[Array, ...]:
+        return tuple(self.images[rows] for _ in kinds)
+
+
+@dataclass(frozen=True, eq=False)
+class TextSamples(TrainingSamples):
+    """Texts of an encoder by itself: captions and negatives, or labels in their template, each once."""
+
+    def __post_init__(self) -> None:
+        if len(self.ids) < 2:
+            raise DataError("training needs at least two texts")
+
+    @staticmethod
+    def check(dataset: Dataset) -> None:
+        if len(TextSamples.texts(dataset)) < 2:
+            raise DataError(f"{dataset.root}: training needs two different captions or labels")
+
+    @staticmethod
+    def select(dataset: Dataset, head: Head) -> tuple[list[str], Index]:
+        return TextSamples.texts(dataset), []
+
+    def count(self, kinds: Collection[PortKind]) -> int:
+        return len(self.ids)
+
+    def inputs(self, kinds: Iterable[PortKind], rows: NDArray[np.int64]) -> tuple[Array, ...]:
+        return tuple(self.ids[rows] for _ in kinds)
+
+    @staticmethod
+    def texts(dataset: Dataset) -> list[str]:
+        """Those of a dataset."""
+        texts = [
+            text
+            for sample in dataset.samples
+            for text in (*sample.captions, *sample.negatives) or (caption_of(dataset, sample),)
+        ]
+        return list(dict.fromkeys(filter(None, texts)))
+
+
 # A plain table: a kind of head is added here, and as a training task.
 SAMPLES: Mapping[HeadKind, type[TrainingSamples]] = {
     HeadKind.CONTRASTIVE: PairSamples,
     HeadKind.LABELS: LabelSamples,
+    HeadKind.IMAGE_EMBEDDING: ImageSamples,
+    HeadKind.TEXT_EMBEDDING: TextSamples,
 }

@@ -63,6 +63,7 @@ from pocketvl_runtime.manifest.processors import (
 from pocketvl_runtime.manifest.tasks import (
     Activation,
     ContrastiveTask,
+    EmbedTask,
     GenerateTask,
     LabelsTask,
     MatchTask,
@@ -96,6 +97,7 @@ __all__ = [
     "ComponentGraph",
     "ContrastiveTask",
     "DType",
+    "EmbedTask",
     "Engine",
     "FileEntry",
     "Filter",

@@ -17,6 +17,7 @@ from pocketvl_runtime.manifest.names import (
 from pocketvl_runtime.manifest.processors import AudioProcessor, ImageProcessor, Processor, TextProcessor
 from pocketvl_runtime.manifest.tasks import (
     ContrastiveTask,
+    EmbedTask,
     GenerateTask,
     LabelsTask,
     MatchTask,
@@ -144,6 +145,9 @@ def _check_task(where: str, task: Task, manifest: Parts) -> None:
             port = _output(f"{where}.logits", task.logits, PortKind.CLASS_LOGITS, manifest)
             if not port.dtype.is_float or port.shape != (1, len(task.labels)):
                 raise BundleError(f"{where}: {len(task.labels)} labels stand for the logits {_shown(port)}")
+        case EmbedTask():
+            port = _output(f"{where}.embedding", task.embedding, PortKind.EMBEDDING, manifest)
+            _check_embedding(f"{where}.embedding", port)
         case MatchTask():
             port = _output(f"{where}.logits", task.logits, PortKind.CLASS_LOGITS, manifest)
             last = port.shape[-1] if port.shape else 0
@@ -166,8 +170,7 @@ def _check_contrastive(where: str, task: ContrastiveTask, manifest: Parts) -> No
     )
     if task.first == task.second:
         raise BundleError(f"{where}: first and second are both {quoted(task.first)}")
-    if not first.dtype.is_float or len(first.shape) != 2 or first.shape[0] != 1:
-        raise BundleError(f"{where}.first is {_shown(first)}, and one float [1, D] is wanted")
+    _check_embedding(f"{where}.first", first)
     if (first.dtype.is_float, first.shape) != (second.dtype.is_float, second.shape):
         raise BundleError(f"{where}: its embeddings differ: {_shown(first)} and {_shown(second)}")
     if first.space != second.space:
@@ -179,6 +182,11 @@ def _check_contrastive(where: str, task: ContrastiveTask, manifest: Parts) -> No
             f"{where}.labels: {len(task.labels or ())} have {tokens} tokens, "
             f"and at most {_MAX_LABELS_TOKENS} are read"
         )
+
+
+def _check_embedding(where: str, port: OutputPort) -> None:
+    if not port.dtype.is_float or len(port.shape) != 2 or port.shape[0] != 1:
+        raise BundleError(f"{where} is {_shown(port)}, and one float [1, D] is wanted")
 
 
 def _component(where: str, name: str, manifest: Parts) -> ComponentGraph:

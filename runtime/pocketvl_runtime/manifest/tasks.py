@@ -84,6 +84,18 @@ class LabelsTask:
 
 
 @dataclass(frozen=True)
+class EmbedTask:
+    """An encoder by itself: what is asked for is its embedding.
+
+    Attributes:
+        embedding: "component.port".
+    """
+
+    embedding: str
+    kind: Literal["embed"] = "embed"
+
+
+@dataclass(frozen=True)
 class MatchTask:
     """A graph that reads a picture and a text together and says whether they fit: it reranks.
 
@@ -155,7 +167,7 @@ class GenerateTask:
             raise BundleError("image_token.count, cache_length and max_new_tokens must be at least 1")
 
 
-Task: TypeAlias = ContrastiveTask | LabelsTask | MatchTask | GenerateTask
+Task: TypeAlias = ContrastiveTask | LabelsTask | EmbedTask | MatchTask | GenerateTask
 
 
 def _check_labels(labels: tuple[str, ...]) -> None:

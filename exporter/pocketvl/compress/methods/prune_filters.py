@@ -46,6 +46,10 @@ class PruneFilters(CompressionMethod):
         self.score.check_of_weights()
 
     @property
+    def needs_labels(self) -> bool:
+        return self.score is Score.TAYLOR
+
+    @property
     def is_progressive(self) -> bool:
         return True
 

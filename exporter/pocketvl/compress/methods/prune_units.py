@@ -57,6 +57,10 @@ class PruneUnits(ComponentwiseMethod):
             raise RecipeError("units: neurons, heads, or both, each once")
 
     @property
+    def needs_labels(self) -> bool:
+        return self.score is Score.TAYLOR
+
+    @property
     def is_progressive(self) -> bool:
         return True
 

@@ -49,6 +49,10 @@ class Sparsify(ComponentwiseMethod):
         self.score.check_of_weights()
 
     @property
+    def needs_labels(self) -> bool:
+        return self.score is Score.TAYLOR
+
+    @property
     def is_progressive(self) -> bool:
         return not self.two_of_four
 

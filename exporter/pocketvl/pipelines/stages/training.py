@@ -24,13 +24,14 @@ from pocketvl.pipelines.stages.components import (
 )
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks.head_training import HeadTraining
-from pocketvl.train.samples import SAMPLES, TrainingSamples
+from pocketvl.train.samples import SAMPLES, TextSamples, TrainingSamples
 from pocketvl.train.settings import TrainingSettings
 
 LOSSES_FILE = "losses.json"
 CURVES_FILE = "losses.png"
 """Beside a checkpoint: the curves of the trainings that it came from."""
 _INDEX_FILE = "index.json"
+_PIXELS_FILE, _IDS_FILE = "pixels.npy", "ids.npy"
 _TEXTS_FILE = "texts.json"
 _GPU_DEVICES = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")  # CUDA's on PCs, on Jetsons and in WSL; ROCm's
 _NO_GPU = "none"
@@ -92,8 +93,10 @@ class TrainingData(Stage):
         opened, dataset = read_contract(source["source"]), Dataset.open(source["data"])
         kind = opened.head.kind
         texts, index = SAMPLES[kind].select(dataset, opened.head)
-        write_media(out / "pixels.npy", dataset, opened, source)
-        np.save(out / "ids.npy", ids_of(texts, opened.tokenizer_json, opened.tokenizer))
+        if opened.senses:
+            write_media(out / _PIXELS_FILE, dataset, opened, source)
+        if opened.reads:
+            np.save(out / _IDS_FILE, ids_of(texts, opened.tokenizer_json, opened.tokenizer))
         document = {"kind": kind.value, "index": index}
         (out / _INDEX_FILE).write_text(json.dumps(document) + "\n", encoding="utf-8")
         every = list(dict.fromkeys((*texts, *dataset.texts)))
@@ -112,7 +115,9 @@ def read_samples(folder: Path) -> TrainingSamples:
         DataError: too few for a training.
     """
     document = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
-    pixels, ids = np.load(folder / "pixels.npy", mmap_mode="r"), np.load(folder / "ids.npy")
+    sees, reads = ((folder / name).is_file() for name in (_PIXELS_FILE, _IDS_FILE))
+    pixels = np.load(folder / _PIXELS_FILE, mmap_mode="r") if sees else np.zeros((0, 0, 0, 3), np.uint8)
+    ids = np.load(folder / _IDS_FILE) if reads else np.zeros((0, 0), np.int32)
     return SAMPLES[HeadKind(document["kind"])](pixels, ids, document["index"])
 
 
@@ -234,10 +239,13 @@ def head_training(source: Path) -> HeadTraining:
 
 
 def training_rows(kind: HeadKind, data: Path) -> int:
-    """How many samples an epoch of a dataset has: images, or questions where the head answers those.
+    """How many samples an epoch of a dataset has: images, questions where the head answers those, or texts
+    where it is of a text encoder by itself.
 
     Raises:
         DataError: it is no dataset.
     """
     dataset = Dataset.open(data)
+    if kind is HeadKind.TEXT_EMBEDDING:
+        return len(TextSamples.texts(dataset))
     return len(questions_of(dataset)) if kind is HeadKind.LABELS else len(dataset)

@@ -74,7 +74,7 @@ class BundleAnswersTest {
     }
 
     @ParameterizedTest
-    @CsvSource({"format-2.0,4", "format-2.1,4", "labels-2.0,3"})
+    @CsvSource({"format-2.0,4", "format-2.1,4", "labels-2.0,3", "embed-2.0,0"})
     void theSelfTestPassesStageByStage(String name, int answers) {
         List<String> told = new ArrayList<>();
         SelfTestReport report = SelfTest.run(
@@ -140,6 +140,30 @@ class BundleAnswersTest {
             assertTrue(refused(BundleException.class, () -> model.embedText("red")).contains("gives no embeddings; it can ask"));
             assertTrue(refused(BundleException.class, () -> model.match(picture("wide.jpg"), List.of("a")))
                     .contains("has no task 'match'; it has ask"));
+        }
+    }
+
+    @Test
+    void anEncoderByItselfEmbedsAsTheGoldenPackSays() {
+        Bundle bundle = TestBundles.open("embed-2.0");
+        Golden golden = Golden.read(bundle);
+        try (Model model = load(bundle)) {
+            for (Golden.ExpectedArray expected : golden.outputs().get("image_encoder.embedding")) {
+                Golden.GoldenImage image = (Golden.GoldenImage)
+                        golden.inputs().get("image").get(expected.inputs().get("image"));
+                float[] found =
+                        model.embedImage(picture(Path.of(image.file()).getFileName().toString()));
+                assertEquals(model.embeddingSize(), found.length);
+                for (int i = 0; i < found.length; i++) {
+                    assertEquals(expected.values()[i], found[i], 1e-5);
+                }
+            }
+            assertEquals(Set.of("embed"), model.tasks());
+            assertEquals("sha256:tiny", model.space());
+            assertTrue(refused(BundleException.class, () -> model.embedText("red"))
+                    .contains("embeds pictures, and no texts"));
+            assertTrue(refused(BundleException.class, () -> model.match(picture("wide.jpg"), List.of("a")))
+                    .contains("has no task 'match'; it has embed"));
         }
     }
 

@@ -10,6 +10,7 @@ import dev.pocketvl.core.golden.SelfTestReport.Stage;
 import dev.pocketvl.core.image.PictureDecoder;
 import dev.pocketvl.core.manifest.Manifest;
 import dev.pocketvl.core.manifest.PortRef;
+import dev.pocketvl.core.manifest.Task;
 import dev.pocketvl.core.tasks.Model;
 import dev.pocketvl.core.tasks.TaskSupport;
 import java.util.ArrayList;
@@ -112,7 +113,9 @@ public final class SelfTest {
             });
             GoldenAnswers answers = new GoldenAnswers(model, golden, inputs, outputs);
             for (String task : model.tasks()) {
-                add(answers.check(task));
+                if (!(manifest.tasks().get(task) instanceof Task.Embed)) { // its answers are the outputs
+                    add(answers.check(task));
+                }
             }
         } catch (EngineException | BundleException error) {
             add(new Stage("engine", 0, "", List.of(String.valueOf(error.getMessage()))));

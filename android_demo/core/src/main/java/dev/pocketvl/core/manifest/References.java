@@ -155,6 +155,8 @@ final class References {
             if (!port.dtype().isFloat() || !port.shape().equals(List.of(new Size(1, null), new Size(count, null)))) {
                 throw new BundleException(where + ": " + count + " labels stand for the logits " + shown(port));
             }
+        } else if (task instanceof Task.Embed embed) {
+            checkEmbedding(where + ".embedding", output(where + ".embedding", embed.embedding(), PortKind.EMBEDDING));
         } else if (task instanceof Task.Matching matching) {
             checkMatching(where, matching);
         } else if (task instanceof Task.Generate generate) {
@@ -183,11 +185,7 @@ final class References {
             throw new BundleException(
                     where + ": first and second are both " + Quoted.quoted(task.first().toString()));
         }
-        if (!first.dtype().isFloat()
-                || first.shape().size() != 2
-                || !first.shape().get(0).equals(new Size(1, null))) {
-            throw new BundleException(where + ".first is " + shown(first) + ", and one float [1, D] is wanted");
-        }
+        checkEmbedding(where + ".first", first);
         if (!second.dtype().isFloat() || !first.shape().equals(second.shape())) {
             throw new BundleException(
                     where + ": its embeddings differ: " + shown(first) + " and " + shown(second));
@@ -203,6 +201,14 @@ final class References {
         if ((long) count * longest > MAX_LABELS_TOKENS) {
             throw new BundleException(where + ".labels: " + count + " have " + (long) count * longest
                     + " tokens, and at most " + MAX_LABELS_TOKENS + " are read");
+        }
+    }
+
+    private static void checkEmbedding(String where, Port port) {
+        if (!port.dtype().isFloat()
+                || port.shape().size() != 2
+                || !port.shape().get(0).equals(new Size(1, null))) {
+            throw new BundleException(where + " is " + shown(port) + ", and one float [1, D] is wanted");
         }
     }
 

@@ -55,6 +55,18 @@ public sealed interface Task {
     }
 
     /**
+     * An encoder by itself: what is asked for is its embedding.
+     *
+     * @param embedding float [1, D]
+     */
+    record Embed(PortRef embedding) implements Task {
+        @Override
+        public String kind() {
+            return "embed";
+        }
+    }
+
+    /**
      * A component that says whether a picture and a text fit; this library does not run it.
      *
      * @param logits class logits

@@ -14,7 +14,7 @@ final class TaskReader {
     private static final int MAX_TEXT_CHARS = 1_000;
     private static final int MAX_LABELS_CHARS = 4_000_000; // of all labels, each in the template
     private static final double MAX_SCALE = 1e9;
-    private static final Set<String> KINDS = Set.of("contrastive", "labels", "match", "generate");
+    private static final Set<String> KINDS = Set.of("contrastive", "labels", "embed", "match", "generate");
 
     private TaskReader() {}
 
@@ -25,12 +25,15 @@ final class TaskReader {
                 return contrastive(value);
             case "labels":
                 return labels(value);
+            case "embed":
+                return new Task.Embed(PortRef.of(
+                        value.fields("kind", "embedding").get("embedding").string()));
             case "match":
                 return matching(value);
             case "generate":
                 return generate(value);
             default:
-                throw kind.unknown("contrastive", "labels", "match", "generate");
+                throw kind.unknown("contrastive", "labels", "embed", "match", "generate");
         }
     }
 

@@ -58,13 +58,12 @@ final class ContrastiveTask {
     /** A text's embedding, and whether tokens of the text were cut. */
     record Embedded(float[] values, boolean truncated) {}
 
-    float[] embed(Picture picture) {
-        return images.embed(picture, new StageClock());
+    ImageEncoder images() {
+        return images;
     }
 
-    float[] embed(String text) {
-        Texts.check("text", text);
-        return texts.embed(text, new StageClock()).values();
+    TextEncoder texts() {
+        return texts;
     }
 
     Match match(Picture picture, List<String> given) {

@@ -10,6 +10,7 @@ import dev.pocketvl.core.errors.EngineException;
 import dev.pocketvl.core.errors.InputException;
 import dev.pocketvl.core.image.Picture;
 import dev.pocketvl.core.manifest.Manifest;
+import dev.pocketvl.core.manifest.PortRef;
 import dev.pocketvl.core.manifest.Task;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -29,6 +30,11 @@ public final class Model implements AutoCloseable {
     private final ModelLoader loaded;
     private final Map<String, ContrastiveTask> contrastive;
     private final Map<String, LabelsTask> labels;
+    /** What embeds; null: nothing does. Of a contrastive task, or an encoder by itself. */
+    private final ContrastiveTask.@Nullable ImageEncoder images;
+
+    private final ContrastiveTask.@Nullable TextEncoder texts;
+    private final @Nullable PortRef embedding;
 
     private Model(Manifest manifest, String variant, ModelLoader loaded) {
         this.manifest = manifest;
@@ -36,13 +42,33 @@ public final class Model implements AutoCloseable {
         this.loaded = loaded;
         contrastive = new LinkedHashMap<>();
         labels = new LinkedHashMap<>();
-        TaskSupport.runnable(manifest, variant).forEach((name, task) -> {
+        PortRef seeing = null;
+        PortRef reading = null;
+        Map<String, Task> runnable = TaskSupport.runnable(manifest, variant);
+        for (Task task : runnable.values()) {
+            if (task instanceof Task.Embed found && loaded.sees(found.embedding())) {
+                seeing = seeing == null ? found.embedding() : seeing;
+            } else if (task instanceof Task.Embed found) {
+                reading = reading == null ? found.embedding() : reading;
+            }
+        }
+        runnable.forEach((name, task) -> {
             if (task instanceof Task.Contrastive found) {
                 contrastive.put(name, loaded.contrastive(found));
             } else if (task instanceof Task.Labels found) {
                 labels.put(name, loaded.labels(found));
             }
         });
+        if (contrastive.isEmpty()) {
+            images = seeing == null ? null : loaded.imageEncoder(seeing);
+            texts = reading == null ? null : loaded.textEncoder(reading);
+            embedding = seeing == null ? reading : seeing;
+        } else {
+            String main = contrastive.containsKey("match") ? "match" : contrastive.keySet().iterator().next();
+            images = contrastive.get(main).images();
+            texts = contrastive.get(main).texts();
+            embedding = ((Task.Contrastive) runnable.get(main)).first();
+        }
     }
 
     /**
@@ -138,30 +164,28 @@ public final class Model implements AutoCloseable {
      * A picture's embedding, L2-normalised; to be compared with others of the same {@link #space}.
      *
      * @throws InputException the picture cannot be used
-     * @throws BundleException the model gives no embeddings
+     * @throws BundleException the model gives no embeddings of pictures
      * @throws EngineException the engine failed
      */
     public float[] embedImage(Picture picture) {
-        return main().embed(picture);
+        return embedding(images, "embeds texts, and no pictures").embed(picture, new StageClock());
     }
 
     /** A text's embedding, likewise. */
     public float[] embedText(String text) {
-        return main().embed(text);
+        ContrastiveTask.TextEncoder encoder = embedding(texts, "embeds pictures, and no texts");
+        Texts.check("text", text);
+        return encoder.embed(text, new StageClock()).values();
     }
 
     /** The space that embeddings lie in; null: the model gives none. */
     public @Nullable String space() {
-        return contrastive.isEmpty()
-                ? null
-                : manifest.output(((Task.Contrastive) task(mainTask())).first()).space();
+        return embedding == null ? null : manifest.output(embedding).space();
     }
 
     /** How many numbers an embedding has; 0: the model gives none. */
     public int embeddingSize() {
-        return contrastive.isEmpty()
-                ? 0
-                : manifest.output(((Task.Contrastive) task(mainTask())).first()).shape().get(1).value();
+        return embedding == null ? 0 : manifest.output(embedding).shape().get(1).value();
     }
 
     /**
@@ -194,19 +218,13 @@ public final class Model implements AutoCloseable {
         return found;
     }
 
-    private ContrastiveTask main() {
-        if (contrastive.isEmpty()) {
-            throw new BundleException(
-                    manifest.name() + " gives no embeddings; it can " + String.join(", ", tasks()));
+    private <T> T embedding(@Nullable T encoder, String otherwise) {
+        if (encoder != null) {
+            return encoder;
         }
-        return named(contrastive, mainTask());
-    }
-
-    private String mainTask() {
-        return contrastive.containsKey("match") ? "match" : contrastive.keySet().iterator().next();
-    }
-
-    private Task task(String name) {
-        return manifest.tasks().get(name);
+        throw new BundleException(manifest.name()
+                + (embedding == null
+                        ? " gives no embeddings; it can " + String.join(", ", tasks())
+                        : " " + otherwise));
     }
 }

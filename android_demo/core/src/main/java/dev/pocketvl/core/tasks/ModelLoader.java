@@ -35,16 +35,25 @@ final class ModelLoader implements AutoCloseable {
     }
 
     ContrastiveTask contrastive(Task.Contrastive task) {
-        boolean imageFirst = !sources(task.first(), Processor.Image.class).isEmpty();
+        boolean imageFirst = sees(task.first());
         PortRef image = imageFirst ? task.first() : task.second();
         PortRef text = imageFirst ? task.second() : task.first();
-        return new ContrastiveTask(
-                task,
-                imageFirst,
-                new ContrastiveTask.ImageEncoder(
-                        processors, processor(image, Processor.Image.class), component(image), image.port()),
-                new ContrastiveTask.TextEncoder(
-                        processors, processor(text, Processor.Text.class), component(text), text.port()));
+        return new ContrastiveTask(task, imageFirst, imageEncoder(image), textEncoder(text));
+    }
+
+    /** Whether an output's component takes pictures. */
+    boolean sees(PortRef output) {
+        return !sources(output, Processor.Image.class).isEmpty();
+    }
+
+    ContrastiveTask.ImageEncoder imageEncoder(PortRef image) {
+        return new ContrastiveTask.ImageEncoder(
+                processors, processor(image, Processor.Image.class), component(image), image.port());
+    }
+
+    ContrastiveTask.TextEncoder textEncoder(PortRef text) {
+        return new ContrastiveTask.TextEncoder(
+                processors, processor(text, Processor.Text.class), component(text), text.port());
     }
 
     LabelsTask labels(Task.Labels task) {

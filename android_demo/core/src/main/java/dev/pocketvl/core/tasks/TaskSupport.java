@@ -63,7 +63,10 @@ public final class TaskSupport {
             }
         }
         Collections.sort(kinds);
-        return kinds.equals(IMAGE_AND_TEXT) ? null : task.kind() + " tasks of " + String.join(" and ", kinds);
+        boolean known = task instanceof Task.Embed
+                ? kinds.size() == 1 && IMAGE_AND_TEXT.contains(kinds.get(0))
+                : kinds.equals(IMAGE_AND_TEXT);
+        return known ? null : task.kind() + " tasks of " + String.join(" and ", kinds);
     }
 
     /** The error, in one line, for a task that a bundle or a variant of it has not, or that cannot be run. */
@@ -99,6 +102,9 @@ public final class TaskSupport {
     static List<PortRef> outputs(Task task) {
         if (task instanceof Task.Contrastive contrastive) {
             return List.of(contrastive.first(), contrastive.second());
+        }
+        if (task instanceof Task.Embed embed) {
+            return List.of(embed.embedding());
         }
         return task instanceof Task.Labels labels ? List.of(labels.logits()) : List.of();
     }

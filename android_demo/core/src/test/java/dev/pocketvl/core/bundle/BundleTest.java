@@ -26,7 +26,7 @@ class BundleTest {
     Path folder;
 
     @ParameterizedTest
-    @ValueSource(strings = {"format-2.0", "format-2.1", "labels-2.0"})
+    @ValueSource(strings = {"format-2.0", "format-2.1", "labels-2.0", "embed-2.0"})
     void whatTheReadmeSaysIsReadableOpensAndAllItsFilesAreWhole(String name) {
         Bundle bundle = TestBundles.open(name);
         assertEquals(List.of("onnx-fp32", "tflite-fp32"), List.copyOf(bundle.manifest().variants().keySet()));
