@@ -406,7 +406,7 @@ class Model:
         return self._embed(self._text_encoder, made)
 
     def embedding_timing_ms(self, media: MediaInput | None, text: str | None) -> dict[str, float]:
-        """Milliseconds by stage of embedding a picture or a sound, a text, or both in turn; `total` among them.
+        """Milliseconds by stage of embedding a picture or sound, a text, or both in turn; `total` among them.
 
         Raises:
             InputError: the picture or the text cannot be used.
