@@ -58,8 +58,11 @@ class PruneFilters(CompressionMethod):
         from torch import nn
 
         modules = checkpoint.component(component).module.modules()
-        if sum(isinstance(each, nn.Conv2d) for each in modules) < 2:
+        found = [each for each in modules if isinstance(each, nn.Conv2d)]
+        if len(found) < 2:
             return "has no convolutions but its patch embedding, so there are no filters to prune"
+        if any(1 < each.groups != each.out_channels for each in found):  # torch-pruning fails at these
+            return "has grouped convolutions that give several channels a group, whose filters are not pruned"
         return None
 
     def title(self, fraction: float) -> str:
