@@ -79,7 +79,11 @@ def message(program: Path, request: BenchRequest = REQUEST, bundle: Path = TOYS 
 
 @pytest.mark.parametrize(
     ("bundle", "stages"),
-    [("format-2.0", {"image", "text", "total"}), ("labels-2.0", {"fusion", "total"})],
+    [
+        ("format-2.0", {"image", "text", "total"}),
+        ("labels-2.0", {"fusion", "total"}),
+        ("embed-2.0", {"image", "total"}),
+    ],
 )
 def test_it_is_pushed_run_and_removed(
     start_phone: StartPhone, program: Path, bundle: str, stages: set[str]

@@ -143,6 +143,10 @@ LEARN = "[steps.learn]\nphases = [{ steps = 2 }]\nbatch_size = 4\n"
         (f'kind = "learn"\n{LEARN}losses = {{ contrast = 1.0 }}\n', "losses.contrast is for another kind"),
         (f'kind = "learn"\n{LEARN}losses = {{ embedding = 0.0 }}\n', "learns from embedding, relation"),
         ('kind = "prune"\nratio = 0.5\ncomponents = ["text_encoder"]\n', "text_encoder"),
+        (
+            'kind = "trim-vocabulary"\n',
+            "trim-vocabulary: an image encoder reads no texts; leave the step out",
+        ),
     ],
 )
 def test_a_step_that_needs_labels_or_the_other_tower_is_refused_before_anything_runs(

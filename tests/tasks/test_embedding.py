@@ -63,17 +63,17 @@ def test_rows_without_a_label_and_labels_of_one_row_are_left_out() -> None:
     # the row without a label is nobody's neighbour; b and c ask nothing, and b is in the way of both a
     assert found.correct.tolist() == [False, False]
     assert found.notes == (
-        "knn: 1 of 5 samples without a label are left out",
-        "knn: 2 of 4 samples whose label no other has are left out",
+        "knn: 1 of 5 inputs without a label are left out",
+        "knn: 2 of 4 inputs whose label no other has are left out",
     )
 
 
 @pytest.mark.parametrize(
     ("labels", "why"),
     [
-        ([None, None], "no sample has a label"),
-        (["a", "a"], "it takes two labels, one of them of several samples"),
-        (["a", "b"], "it takes two labels, one of them of several samples"),
+        ([None, None], "nothing has a label"),
+        (["a", "a"], "it takes two labels, one of them of several inputs"),
+        (["a", "b"], "it takes two labels, one of them of several inputs"),
     ],
 )
 def test_what_cannot_be_measured_is_told(labels: list[str | None], why: str) -> None:
@@ -108,7 +108,7 @@ def test_images_are_measured_by_their_labels_and_need_no_texts(tmp_path: Path) -
     IMAGE.check(photos)
     IMAGE.check_calibration(photos)
     bare = IMAGE.measure(photos, Outputs({IMAGE.port: at(0, 1)}, ()))
-    assert (bare.tasks, bare.notes) == ({}, ("knn: not measured, no sample has a label",))
+    assert (bare.tasks, bare.notes) == ({}, ("knn: not measured, nothing has a label",))
     with pytest.raises(DataError, match="a search needs labels that several samples share"):
         IMAGE.soft_score(photos, Outputs({IMAGE.port: at(0, 1)}, ()))
     with pytest.raises(DataError, match="at least two images"):

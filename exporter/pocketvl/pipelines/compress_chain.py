@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from pocketvl.errors import RecipeError
+from pocketvl.network.heads import HeadKind
 from pocketvl.pipelines.stages.components import check_source
 from pocketvl.pipelines.stages.compressing import CompressByTraining, CompressCheckpoint
 from pocketvl.pipelines.stages.training import (
@@ -79,6 +80,8 @@ def _check_method(method: CompressionMethod, head: HeadTraining, traits: frozens
             f"{method.kind}: taylor follows the loss of labels, and an encoder by itself learns from none; "
             'set score = "magnitude", or "gate" for neurons and heads'
         )
+    if Trait.TRIMMED in method.makes and head.kind is HeadKind.IMAGE_EMBEDDING:
+        raise RecipeError(f"{method.kind}: an image encoder reads no texts; leave the step out")
     if isinstance(method, QuantizationAwareTraining):
         head.check(method.training)
     for trait, advice in method.refuses.items():

@@ -29,10 +29,9 @@ def nearest_neighbour(embeddings: NDArray[np.float32], labels: Sequence[str | No
     """
     known, shared, notes = _labelled(labels)
     if len(set(known.values())) < 2 or not shared:
-        why = "no sample has a label" if not known else "it takes two labels, one of them of several samples"
-        return TaskOutcome(
-            Metric.KNN, np.zeros(0, np.bool_), notes=(f"{Metric.KNN.value}: not measured, {why}",)
-        )
+        why = "it takes two labels, one of them of several inputs" if known else "nothing has a label"
+        note = f"{Metric.KNN.value}: not measured, {why}"
+        return TaskOutcome(Metric.KNN, np.zeros(0, np.bool_), notes=(note,))
     found = []
     for similarity, right, wrong in _neighbours(embeddings, known, shared):
         best = [np.where(which, similarity, -np.inf).max(axis=1) for which in (right, wrong)]
@@ -64,14 +63,11 @@ def _labelled(labels: Sequence[str | None]) -> tuple[dict[int, str], list[int], 
     counts = Counter(known.values())
     shared = [row for row, label in known.items() if counts[label] > 1]
     left_out = {
-        f"of {len(labels)} samples without a label": len(labels) - len(known),
-        f"of {len(known)} samples whose label no other has": len(known) - len(shared),
+        f"of {len(labels)} inputs without a label": len(labels) - len(known),
+        f"of {len(known)} inputs whose label no other has": len(known) - len(shared),
     }
-    return (
-        known,
-        shared,
-        tuple(f"{Metric.KNN.value}: {n} {what} are left out" for what, n in left_out.items() if n),
-    )
+    notes = tuple(f"{Metric.KNN.value}: {n} {what} are left out" for what, n in left_out.items() if n)
+    return known, shared, notes
 
 
 def _neighbours(

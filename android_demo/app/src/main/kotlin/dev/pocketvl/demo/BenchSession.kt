@@ -10,6 +10,7 @@ import dev.pocketvl.core.bundle.VariantChoice
 import dev.pocketvl.core.engine.EngineOptions
 import dev.pocketvl.core.engine.ProcessorTime
 import dev.pocketvl.core.engine.ThreadUse
+import dev.pocketvl.core.errors.BundleException
 import dev.pocketvl.core.golden.Golden
 import dev.pocketvl.core.manifest.Processor
 import dev.pocketvl.core.tasks.Model
@@ -203,6 +204,9 @@ class BenchSession(private val app: DemoApplication) : Session() {
         init {
             val golden = Golden.read(bundle.bundle)
             val processors = bundle.bundle.manifest().processors()
+            if (processors.values.none { it is Processor.Image } || processors.values.none { it is Processor.Text }) {
+                throw BundleException("${bundle.name} is an encoder by itself, and this app times what reads pictures and texts")
+            }
             val image = golden.inputs().getValue(processors.entries.first { it.value is Processor.Image }.key).first()
             val words = golden.inputs().getValue(processors.entries.first { it.value is Processor.Text }.key).first()
             picture = (image as Golden.GoldenImage).let { input ->
