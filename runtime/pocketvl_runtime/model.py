@@ -192,9 +192,9 @@ class Model:
         self._allow_non_finite = allow_non_finite
         self._inputs = self._find_inputs()
         self._media, self._texts = self._find_main()
-        readers = [text for _, text in self._inputs.values()]
-        readers += [] if self._texts is None else [self._texts]
-        self._tokenizers = {text.source: self._open_tokenizer(text.processor) for text in readers}
+        readers = {text.source: text.processor for _, text in self._inputs.values()}
+        readers |= {} if self._texts is None else {self._texts.source: self._texts.processor}
+        self._tokenizers = {source: self._open_tokenizer(each) for source, each in readers.items()}
         files = bundle.variant(variant).files
         self._backends: dict[str, Backend] = {
             name: self._open(name, max_graph_bytes)

@@ -20,6 +20,7 @@ from pocketvl.data.dataset import Dataset
 from pocketvl.data.splits import Part, divide, parse_splits
 from pocketvl.errors import DataError, StageError
 from pocketvl.tasks.contrastive import ContrastiveTask
+from pocketvl.tasks.embedding import ImageEmbeddingTask, TextEmbeddingTask
 from pocketvl_runtime.errors import InputError
 from tests.data.sources import picture, rows, tree, write
 
@@ -233,9 +234,14 @@ def test_the_command_tells_what_it_did(tmp_path: Path) -> None:
     assert found["splits"]["train"]["samples"] == 7
 
 
-def test_photos_alone_calibrate_no_text_encoder(tmp_path: Path) -> None:
+def test_photos_alone_calibrate_an_image_encoder_by_itself_and_no_text_encoder(tmp_path: Path) -> None:
     source = animals(tmp_path / "in", 3)
     result = CliRunner().invoke(cli, ["data", "import", "photos", str(source), "-o", str(tmp_path / "out")])
-    assert "a model that reads texts is calibrated with both" in result.stderr
-    with pytest.raises(DataError, match="the text tower is calibrated with captions or labels"):
-        ContrastiveTask.check_calibration(Dataset.open(tmp_path / "out"))
+    assert (
+        "which an image encoder by itself does not need; one that reads texts is calibrated" in result.stderr
+    )
+    photos = Dataset.open(tmp_path / "out")
+    ImageEmbeddingTask.check_calibration(photos)
+    for task in (ContrastiveTask, TextEmbeddingTask):
+        with pytest.raises(DataError, match="the text tower is calibrated with captions or labels"):
+            task.check_calibration(photos)
