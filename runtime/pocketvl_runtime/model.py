@@ -5,55 +5,34 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from pocketvl_runtime.audio import AudioInput, Sound, log_mel, open_sound
-from pocketvl_runtime.backends import (
-    Array,
-    Backend,
-    can_run,
-    cannot_run,
-    open_backend,
-)
+from pocketvl_runtime.backends import Array, can_run, cannot_run
 from pocketvl_runtime.backends.recorder import Recorder
 from pocketvl_runtime.bundle import Bundle
-from pocketvl_runtime.errors import (
-    BackendError,
-    BackendWarning,
-    BundleError,
-    InputError,
-)
+from pocketvl_runtime.errors import BackendWarning, BundleError, InputError
 from pocketvl_runtime.image import ImageInput, open_image, preprocess
+from pocketvl_runtime.loaded_graphs import LoadedGraphs, Made
 from pocketvl_runtime.manifest import (
-    MAX_GRAPH_BYTES,
-    MAX_WEIGHTS_BYTES,
     AudioProcessor,
     ContrastiveTask,
-    EmbedTask,
     ImageProcessor,
     LabelsTask,
     Manifest,
     PortKind,
-    Processor,
     TextProcessor,
-    component_of,
 )
 from pocketvl_runtime.manifest.tasks import LABEL_SLOT
-from pocketvl_runtime.obstacles import (
-    outputs_of,
-    refuse_task,
-    runnable_components,
-    runnable_tasks,
-    task_named,
-)
+from pocketvl_runtime.obstacles import task_named
 from pocketvl_runtime.prompts import check_templates, ensembled
+from pocketvl_runtime.task_inputs import Input, Sensing, inputs_by_task, inputs_to_embed, wanted
 from pocketvl_runtime.tasks import (
     AskReport,
     AskTimingMs,
@@ -77,8 +56,6 @@ from pocketvl_runtime.variant_choice import default_threads, default_variant, ru
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_NORM_TOLERANCE = 1e-2
 
 
 def load(
@@ -124,52 +101,8 @@ def load(
     return model
 
 
-_Kind = TypeVar("_Kind", bound=Processor, covariant=True)
-_Sensing: TypeAlias = ImageProcessor | AudioProcessor
 MediaInput: TypeAlias = ImageInput | AudioInput
 """A picture, or a sound where a model listens."""
-_Made: TypeAlias = Mapping[PortKind, Array]  # by a processor, of one input
-
-
-@dataclass(frozen=True)
-class _Input(Generic[_Kind]):
-    """What a processor makes for a component.
-
-    Attributes:
-        port: an output of the component, "component.output".
-        source: the processor.
-        processor: that, as the manifest has it.
-    """
-
-    port: str
-    source: str
-    processor: _Kind
-
-    @property
-    def component(self) -> str:
-        return component_of(self.port)
-
-    @property
-    def output(self) -> str:
-        return self.port.removeprefix(f"{self.component}.")
-
-
-def _input(manifest: Manifest, ports: Sequence[str], *kinds: type[_Kind]) -> _Input[_Kind]:
-    """The input of a kind among those of some ports' components; `task_obstacle` made sure there is one."""
-    found = _find_input(manifest, ports, *kinds)
-    if found is None:
-        raise BundleError(f"{' and '.join(ports)} have no {kinds[0].__name__}; export the bundle again")
-    return found
-
-
-def _find_input(manifest: Manifest, ports: Sequence[str], *kinds: type[_Kind]) -> _Input[_Kind] | None:
-    """The input of a kind among those of some ports' components; None: there is none."""
-    for port in ports:
-        for source in filter(None, (each.source for each in manifest.graphs[component_of(port)].inputs)):
-            processor = manifest.processors[source]
-            if isinstance(processor, kinds):
-                return _Input(port, source, processor)
-    return None
 
 
 class Model:
@@ -190,72 +123,15 @@ class Model:
         self.variant = variant
         self.threads = threads
         self._allow_non_finite = allow_non_finite
-        self._inputs = self._find_inputs()
-        self._media, self._texts = self._find_main()
+        self._inputs = inputs_by_task(bundle)
+        self._media, self._texts = inputs_to_embed(bundle.manifest, self._inputs)
         readers = {text.source: text.processor for _, text in self._inputs.values()}
         readers |= {} if self._texts is None else {self._texts.source: self._texts.processor}
         self._tokenizers = {source: self._open_tokenizer(each) for source, each in readers.items()}
-        files = bundle.variant(variant).files
-        self._backends: dict[str, Backend] = {
-            name: self._open(name, max_graph_bytes)
-            for name in runnable_components(self.manifest)
-            if name in files
-        }
-        graphs = self.manifest.graphs
-        self._takes = {  # looked up once: of a graph of a tenth of a millisecond, this is a part that counts
-            name: [(given.name, given.source or "", given.kind) for given in graphs[name].inputs]
-            for name in self._backends
-        }
-
-    def _find_inputs(self) -> dict[str, tuple[_Input[_Sensing], _Input[TextProcessor]]]:
-        """By task of a picture or sound and a text that can be run, what the two are made into.
-
-        Raises:
-            BundleError: there is no such task.
-        """
-        tasks = runnable_tasks(self.manifest)
-        if not tasks:
-            for name in self.manifest.tasks:
-                refuse_task(self.manifest, name)
-            raise BundleError(f"{self.bundle.root} has no task; export the bundle again")
-        return {
-            name: (
-                _input(self.manifest, outputs_of(task), ImageProcessor, AudioProcessor),
-                _input(self.manifest, outputs_of(task), TextProcessor),
-            )
-            for name, task in tasks.items()
-            if not isinstance(task, EmbedTask)
-        }
-
-    def _find_main(self) -> tuple[_Input[_Sensing] | None, _Input[TextProcessor] | None]:
-        """What becomes of pictures or sounds and texts without a task's name.
-
-        By `match`, or the first task of two embeddings, or an encoder by itself, or the first task.
-        """
-        tasks = runnable_tasks(self.manifest)
-        giving = [name for name, task in tasks.items() if isinstance(task, ContrastiveTask)]
-        alone = [task.embedding for task in tasks.values() if isinstance(task, EmbedTask)]
-        if giving or not alone:
-            return self._inputs["match" if "match" in giving else next(iter(giving or tasks))]
-        return (
-            _find_input(self.manifest, alone, ImageProcessor, AudioProcessor),
-            _find_input(self.manifest, alone, TextProcessor),
-        )
+        self._graphs = LoadedGraphs(bundle, variant, threads, max_graph_bytes)
 
     def _open_tokenizer(self, processor: TextProcessor) -> Tokenizer:
         return Tokenizer(self.bundle.read(processor.file), processor)
-
-    def _open(self, component: str, most: int | None) -> Backend:
-        graph = self.manifest.graph(self.variant, component)
-        size = sum(self.manifest.files[path].bytes for path in graph.paths)  # others `read` refuses
-        most = (MAX_GRAPH_BYTES if graph.weights is None else MAX_WEIGHTS_BYTES) if most is None else most
-        if size > most:
-            raise BundleError(
-                f"{self.bundle.root / graph.file} has {size} bytes, and at most {most} are read; "
-                "use a smaller variant"
-            )
-        content, weights = self.bundle.read(graph.file), self.bundle.read_weights(graph)
-        return open_backend(graph, content, self.threads, weights)
 
     @property
     def manifest(self) -> Manifest:
@@ -265,28 +141,21 @@ class Model:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the backends did on their own account, each said once."""
-        return tuple(dict.fromkeys(note for backend in self._backends.values() for note in backend.notes))
+        return self._graphs.notes
 
     @property
     def engine(self) -> str:
         """The engine in use and its version."""
-        return ", ".join(dict.fromkeys(backend.name for backend in self._backends.values()))
+        return self._graphs.engine
 
     @property
     def components(self) -> frozenset[str]:
         """The components that are loaded."""
-        return frozenset(self._backends)
+        return self._graphs.components
 
-    @contextmanager
-    def recorded(self) -> Iterator[dict[str, Recorder]]:
+    def recorded(self) -> AbstractContextManager[dict[str, Recorder]]:
         """Within it, the inputs that every component's graph was last given are kept."""
-        kept = self._backends
-        recorders = {name: Recorder(backend) for name, backend in kept.items()}
-        self._backends = {**recorders}
-        try:
-            yield recorders
-        finally:
-            self._backends = kept
+        return self._graphs.recorded()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -295,7 +164,7 @@ class Model:
         Raises:
             BundleError: the model reads no texts.
         """
-        return self._tokenizers[_wanted(self._texts, self.manifest, "reads no texts").source]
+        return self._tokenizers[wanted(self._texts, self.manifest, "reads no texts").source]
 
     @property
     def image_processor(self) -> ImageProcessor:
@@ -304,7 +173,7 @@ class Model:
         Raises:
             BundleError: the model takes none.
         """
-        return self._image_processor(_wanted(self._media, self.manifest, "sees no pictures"))
+        return self._image_processor(wanted(self._media, self.manifest, "sees no pictures"))
 
     @property
     def audio_processor(self) -> AudioProcessor:
@@ -313,14 +182,14 @@ class Model:
         Raises:
             BundleError: the model takes none.
         """
-        return self._audio_processor(_wanted(self._media, self.manifest, "hears no sounds"))
+        return self._audio_processor(wanted(self._media, self.manifest, "hears no sounds"))
 
-    def _image_processor(self, seen_by: _Input[_Sensing]) -> ImageProcessor:
+    def _image_processor(self, seen_by: Input[Sensing]) -> ImageProcessor:
         if not isinstance(seen_by.processor, ImageProcessor):
             raise BundleError(f"{self.manifest.model.name} takes sounds, not pictures")
         return seen_by.processor
 
-    def _audio_processor(self, heard_by: _Input[_Sensing]) -> AudioProcessor:
+    def _audio_processor(self, heard_by: Input[Sensing]) -> AudioProcessor:
         if not isinstance(heard_by.processor, AudioProcessor):
             raise BundleError(f"{self.manifest.model.name} takes pictures, not sounds")
         return heard_by.processor
@@ -332,20 +201,20 @@ class Model:
         return None if given is None else self.manifest.output(given.port).space
 
     @property
-    def _media_encoder(self) -> _Input[_Sensing]:
+    def _media_encoder(self) -> Input[Sensing]:
         """What becomes of pictures or sounds that are embedded.
 
         Raises:
             BundleError: the model embeds none.
         """
         self._check_embeds()
-        return _wanted(self._media, self.manifest, "embeds texts, and no pictures")
+        return wanted(self._media, self.manifest, "embeds texts, and no pictures")
 
     @property
-    def _text_encoder(self) -> _Input[TextProcessor]:
+    def _text_encoder(self) -> Input[TextProcessor]:
         """Likewise of texts."""
         self._check_embeds()
-        return _wanted(self._texts, self.manifest, "embeds pictures, and no texts")
+        return wanted(self._texts, self.manifest, "embeds pictures, and no texts")
 
     def _check_embeds(self) -> None:
         if self.space is None:
@@ -427,14 +296,14 @@ class Model:
                 self._embed_each(self._text_encoder, encoded)
         return {**spent, "total": 1000 * (time.perf_counter() - start)}
 
-    def _embed_each(self, encoder: _Input[TextProcessor], encoded: Sequence[_Made]) -> Floats:
+    def _embed_each(self, encoder: Input[TextProcessor], encoded: Sequence[Made]) -> Floats:
         rows = [self._embed(encoder, made) for made in encoded]
         if rows:
             return np.stack(rows) if len(rows) > 1 else rows[0][None]
         dim = self.manifest.output(encoder.port).shape[-1]
         return np.zeros((0, dim if isinstance(dim, int) else 0), np.float32)
 
-    def _encoded(self, text: _Input[TextProcessor], texts: Sequence[str]) -> list[_Made]:
+    def _encoded(self, text: Input[TextProcessor], texts: Sequence[str]) -> list[Made]:
         """What the tokenizer makes of each text; warns of those that it cut."""
         encoding = self._tokenizers[text.source].encode(texts)
         encoding.warn_if_truncated()
@@ -443,11 +312,11 @@ class Model:
             for ids, mask in zip(encoding.ids, encoding.mask, strict=True)
         ]
 
-    def _embed(self, encoder: _Input[Any], made: _Made) -> Floats:
+    def _embed(self, encoder: Input[Any], made: Made) -> Floats:
         rows = self.run(encoder.component, {encoder.source: made})[encoder.output]
         return np.asarray(rows[0], dtype=np.float32)
 
-    def run(self, component: str, made: Mapping[str, _Made]) -> dict[str, Array]:
+    def run(self, component: str, made: Mapping[str, Made]) -> dict[str, Array]:
         """What a component gives, by output.
 
         Args:
@@ -459,32 +328,7 @@ class Model:
             InputError: something that it takes was not made.
             BackendError: the engine failed, or gave an embedding or logits that cannot be right.
         """
-        if component not in self._backends:
-            raise BundleError(f"variant {self.variant} has no {component}")
-        feed = {}
-        for name, source, kind in self._takes[component]:
-            value = made[source].get(kind) if source in made else None
-            if value is None:
-                raise InputError(f"{component} needs {kind.value} of {source} as {name!r}")
-            feed[name] = value
-        outputs = self._backends[component].run(feed)
-        if not self._allow_non_finite:
-            for port in self.manifest.graphs[component].outputs:
-                self._check(outputs[port.name], port.kind, component)
-        return outputs
-
-    def _check(self, output: Array, kind: PortKind, component: str) -> None:
-        """An answer that cannot be right must not pass as one."""
-        if kind not in (PortKind.EMBEDDING, PortKind.CLASS_LOGITS):
-            return
-        if not np.isfinite(output).all():
-            raise BackendError(f"{self.variant}: {component} gave NaN or infinity; use another variant")
-        norm = float(np.linalg.norm(output.astype(np.float32)))
-        if kind is PortKind.EMBEDDING and not abs(norm - 1) <= _NORM_TOLERANCE:
-            raise BackendError(
-                f"{self.variant}: {component} gave a vector of length {norm:.3g} where 1 is right; "
-                "use another variant"
-            )
+        return self._graphs.run(component, made, check=not self._allow_non_finite)
 
     # --- tasks ---------------------------------------------------------------------------------------
 
@@ -583,7 +427,7 @@ class Model:
         timing = AskTimingMs(**spent, total=1000 * (time.perf_counter() - start))
         return AskReport(self.variant, results, timing)
 
-    def _preprocessed(self, media: MediaInput, taken_by: _Input[_Sensing], spent: dict[str, float]) -> _Made:
+    def _preprocessed(self, media: MediaInput, taken_by: Input[Sensing], spent: dict[str, float]) -> Made:
         """A picture's pixels or a sound's spectrogram; adds what that took to `spent`, in milliseconds."""
         processor = taken_by.processor
         if isinstance(processor, AudioProcessor):
@@ -629,12 +473,6 @@ class Model:
             shares = self.probabilities(task, similarity)
         spent["total"] = 1000 * (time.perf_counter() - start)
         return similarity, shares, AudioTimingMs(**spent) if listens else TimingMs(**spent)
-
-
-def _wanted(given: _Input[_Kind] | None, manifest: Manifest, otherwise: str) -> _Input[_Kind]:
-    if given is None:
-        raise BundleError(f"{manifest.model.name} {otherwise}")
-    return given
 
 
 @contextmanager
