@@ -295,18 +295,14 @@ CONVOLUTION = "vision_model.embeddings.patch_embedding"
         (LINEAR, LayerSpec(Mode.STATIC, CHANNELS_8, ACTIVATION_4, ACTIVATION_8), "input of 4 bits"),
         (LINEAR, LayerSpec(Mode.STATIC, CHANNELS_8, ACTIVATION_8, ACTIVATION_4), "output of 4 bits"),
         (TABLE, INT8_DYNAMIC, "dynamic, weights of 8 bits per channel, which no engine runs in"),
-        (CONVOLUTION, INT8_DYNAMIC, "dynamic, weights of 8 bits per channel, which no engine runs in"),
     ],
 )
 def test_what_no_engine_runs_is_named(
     kind: str, name: str, spec: LayerSpec, said: str, tmp_path: Path
 ) -> None:
-    component = "pixels" if name == CONVOLUTION else "ids"
-    layer = replace(lowered().integers(component).layers[name], spec=spec)
+    layer = replace(lowered().integers("ids").layers[name], spec=spec)
     with pytest.raises(LoweringError, match=f"^{name} is .*{said}.*float are lowered$"):
-        WRITE[kind](
-            lowered().path(component, f"fp32.{kind}"), QuantizedComponent({name: layer}), tmp_path / "g"
-        )
+        WRITE[kind](lowered().path("ids", f"fp32.{kind}"), QuantizedComponent({name: layer}), tmp_path / "g")
 
 
 @pytest.mark.parametrize("kind", FORMATS)

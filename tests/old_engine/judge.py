@@ -179,8 +179,6 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--engine", required=True, choices=sorted(litert._INTERPRETERS))
     parser.add_argument("bundles", nargs="+", type=Path)
     given = parser.parse_args(words)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     rows = [row for bundle in given.bundles for row in judge(bundle, given.engine)]
     click.echo(f"{versions.described(given.engine)}:\n\n{table(rows)}")
     for row in rows:
@@ -193,4 +191,6 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of the processes that it starts
     sys.exit(main(sys.argv[1:]))
