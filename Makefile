@@ -29,9 +29,9 @@ READY := $(VENV)/.ready-$(call sum,pyproject.toml runtime/pocketvl_runtime/versi
 .PHONY: export compress profile results test test-full test-lower-bounds fuzz check bench bench-peers devices schemas format lock clean distclean help
 .DELETE_ON_ERROR:
 
-export: $(READY) ## turn tabletop-clip and tabletop-vilt of checkpoints/ into bundles in build/, verified on 2,000 unseen scenes
+export: $(READY) ## turn tabletop-clip and tabletop-vilt of checkpoints/ into bundles in build/, verified on 4,000 unseen scenes
 	@mkdir -p build
-	@$(BIN)/pocketvl data tabletop --seed 9001 --count 2000 -o build/tabletop-eval
+	@$(BIN)/pocketvl data tabletop --seed 9001 --count 4000 -o build/tabletop-eval
 	@$(BIN)/pocketvl export checkpoints/tabletop-clip -o build/tabletop-clip --data build/tabletop-eval
 	@$(BIN)/pocketvl export checkpoints/tabletop-vilt -o build/tabletop-vilt --data build/tabletop-eval
 
