@@ -29,11 +29,12 @@ READY := $(VENV)/.ready-$(call sum,pyproject.toml runtime/pocketvl_runtime/versi
 .PHONY: export compress profile results test test-full test-lower-bounds fuzz check bench bench-peers devices schemas format lock clean distclean help
 .DELETE_ON_ERROR:
 
-export: $(READY) ## turn tabletop-clip and tabletop-vilt of checkpoints/ into bundles in build/, verified on 4,000 unseen scenes
+export: $(READY) ## turn tabletop-clip and tabletop-vilt of checkpoints/ into bundles in build/, verified on unseen scenes, 4,000 and 2,000
 	@mkdir -p build
 	@$(BIN)/pocketvl data tabletop --seed 9001 --count 4000 -o build/tabletop-eval
 	@$(BIN)/pocketvl export checkpoints/tabletop-clip -o build/tabletop-clip --data build/tabletop-eval
-	@$(BIN)/pocketvl export checkpoints/tabletop-vilt -o build/tabletop-vilt --data build/tabletop-eval
+	@$(BIN)/pocketvl data tabletop --seed 9001 --count 2000 -o build/tabletop-questions
+	@$(BIN)/pocketvl export checkpoints/tabletop-vilt -o build/tabletop-vilt --data build/tabletop-questions
 
 compress: $(READY) ## make checkpoints/tabletop-clip-teacher smaller: build/tabletop-clip-student; hours without a GPU
 	@mkdir -p build
