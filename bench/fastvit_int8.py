@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bench.photo_clip import TEMPLATES
 from bench.photo_fastvit import save_checkpoint
+from bench.photo_training import TEMPLATES
 from pocketvl.data.dataset import Dataset
 from pocketvl.families import open_checkpoint
 from pocketvl.families.base import Component, example_inputs
