@@ -25,6 +25,7 @@ __all__ = [
     "decide",
     "judge",
     "judge_report",
+    "parity_limits",
     "parse_gate",
 ]
 
@@ -214,6 +215,17 @@ def _too_few(n: int, allowance_pp: float) -> str:
     return f"{wanted} (at least {least:,}): judged by the point estimate"
 
 
+def parity_limits(variant: VariantReport, settings: GateSettings) -> dict[str, ParityLimits]:
+    """By port, the limits on a variant's outputs; of few embeddings they are eased."""
+    limits = settings.parity[variant.precision]
+    eased = dataclasses.replace(limits, centred_cosine_median=FEW_EMBEDDINGS_MEDIAN)
+    integers = variant.precision.multiplies_integers
+    return {
+        port: eased if integers and _is_eased(parity, limits) else limits
+        for port, parity in variant.parity.items()
+    }
+
+
 def _judge_parity(variant: VariantReport, settings: GateSettings, *, alone: bool) -> _Finding:
     """Compare the embeddings with the limits; `alone` where no task was measured beside them."""
     notes: list[str] = []
@@ -224,15 +236,14 @@ def _judge_parity(variant: VariantReport, settings: GateSettings, *, alone: bool
         if limits.by_answers_alone:
             by_answers = f"{variant.precision.value} is judged by its answers alone"
             failures.append(f"{variant.name}: {by_answers}; give task data")
-    integers = variant.precision.multiplies_integers
-    few = [port for port, parity in variant.parity.items() if integers and _is_eased(parity, limits)]
+    held = parity_limits(variant, settings)
     notes.extend(
         f"{port}: only {variant.parity[port].n} rows, so its centred_cosine_median is held to "
-        f"{FEW_EMBEDDINGS_MEDIAN:g} instead of {limits.centred_cosine_median:g}"
-        for port in few
+        f"{eased.centred_cosine_median:g} instead of {limits.centred_cosine_median:g}"
+        for port, eased in held.items()
+        if eased != limits
     )
-    eased = dataclasses.replace(limits, centred_cosine_median=FEW_EMBEDDINGS_MEDIAN)
-    failures.extend(_parity_failures(variant, {p: eased if p in few else limits for p in variant.parity}))
+    failures.extend(_parity_failures(variant, held))
     decision = Decision.LOST if failures else Decision.WITHIN
     return _Finding(decision, tuple(failures), tuple(notes))
 

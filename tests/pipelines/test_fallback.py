@@ -1,0 +1,55 @@
+"""Which groups of layers a step of the fallback moves."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pocketvl.pipelines.fallback import Move, next_moves
+from pocketvl_runtime.manifest import Precision
+
+_SAVES = st.floats(0, 1, allow_nan=False)
+_MOVES = st.lists(
+    st.builds(
+        Move,
+        st.sampled_from(["image_encoder", "text_encoder"]),
+        st.just(("layer",)),
+        st.sampled_from([Precision.INT8DYN, Precision.FP32]),
+        _SAVES,
+    ),
+    max_size=12,
+)
+
+
+def move(saves: float, component: str = "image_encoder", precision: Precision = Precision.FP32) -> Move:
+    return Move(component, (f"layer_{saves}",), precision, saves)
+
+
+def test_one_group_that_causes_most_goes_alone() -> None:
+    waiting = [move(0.8), move(0.1), move(0.1)]
+    assert next_moves(waiting, (), 0.5) == waiting[:1]
+
+
+def test_of_equal_groups_so_many_go_as_the_share_asks_for() -> None:
+    waiting = [move(0.1) for _ in range(10)]
+    assert len(next_moves(waiting, (), 0.25)) == 3
+    assert len(next_moves(waiting, (), 0.01)) == 1
+
+
+def test_only_components_to_blame_are_touched() -> None:
+    waiting = [move(0.5, "image_encoder"), move(0.1, "text_encoder"), move(0.1, "text_encoder")]
+    assert {each.component for each in next_moves(waiting, {"text_encoder"}, 0.9)} == {"text_encoder"}
+    assert next_moves(waiting, {"fusion"}, 0.9) == []
+
+
+def test_a_step_is_of_one_component_and_one_precision() -> None:
+    waiting = [move(0.4, precision=Precision.INT8DYN), move(0.3), move(0.2, precision=Precision.INT8DYN)]
+    assert next_moves(waiting, (), 1.0) == [waiting[0], waiting[2]]
+    assert next_moves([move(0.4), move(0.3, "text_encoder")], (), 1.0) == [move(0.4)]
+
+
+@given(_MOVES, st.floats(0, 1))
+def test_steps_go_on_until_nothing_waits(waiting: list[Move], share: float) -> None:
+    taken = next_moves(waiting, (), share)
+    assert bool(taken) == bool(waiting)
+    assert all(each in waiting for each in taken)
