@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from operator import length_hint
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -164,8 +164,8 @@ class _Input:
         self._sum = np.zeros(0)
         self._moment: torch.Tensor | None = None
         self._multiplied = 0
-        grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
-        self._wants_moment = settings.second_moments and not grouped
+        self._is_grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
+        self._wants_moment = settings.second_moments
         self._ends: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def observe(self, values: torch.Tensor, samples: int) -> None:
@@ -173,11 +173,12 @@ class _Input:
         self.observer.observe(values, samples)
         if values.numel() == 0:
             return
+        if self._is_grouped:
+            for sample in values.detach() if values.ndim == 4 else values.detach()[None]:
+                self._add(*_sums(cast(nn.Conv2d, self.layer), sample))
+            return
         for rows in _rows(self.layer, values.detach()):
-            if not len(self._sum):
-                self._sum = np.zeros(rows.shape[1])
-            self._sum += rows.sum(0, dtype=torch.float64).numpy()
-            self.count += len(rows)
+            self._add(rows.sum(0, dtype=torch.float64), len(rows))
             if isinstance(self.layer, nn.Linear) or is_pointwise(self.layer):
                 low, high = torch.aminmax(rows, dim=0)
                 before = self._ends or (low, high)
@@ -186,6 +187,11 @@ class _Input:
                 self._multiply(_spread(rows, _MOST_MULTIPLIED * samples).float())
             if self._kept is not None:
                 self._kept.append(_spread(rows, _MOST_KEPT * samples).clone())
+
+    def _add(self, sums: torch.Tensor, count: int) -> None:
+        """Add sums of inputs over so many positions."""
+        self._sum = sums.numpy() + (self._sum if len(self._sum) else 0.0)
+        self.count += count
 
     def result(self) -> LayerCalibration:
         """The statistics, without a range of the output. Call once: the moments are divided in place.
@@ -240,14 +246,49 @@ def _rows(layer: nn.Module, values: torch.Tensor) -> Iterator[torch.Tensor]:
         yield values.reshape(-1, values.shape[-1])
         return
     for sample in values if values.ndim == 4 else values[None]:
-        # the list is right for padding given by name, too
-        padding, mode = layer._reversed_padding_repeated_twice, layer.padding_mode
-        padded = nn.functional.pad(sample[None], padding, "constant" if mode == "zeros" else mode)
-        size, dilation, stride = (
-            (pair[0], pair[1]) for pair in (layer.kernel_size, layer.dilation, layer.stride)
-        )
-        unfolded = nn.functional.unfold(padded, size, dilation, 0, stride)  # [1, inputs, positions]
-        yield unfolded[0].T
+        if is_pointwise(layer):
+            yield sample.flatten(1).T
+            continue
+        size, dilation, stride = _window(layer)
+        unfolded = nn.functional.unfold(_padded(layer, sample), size, dilation, 0, stride)
+        yield unfolded[0].T  # of [1, inputs, positions]
+
+
+def _sums(layer: nn.Conv2d, sample: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Of im2col rows their sum over all output positions, float64 [inputs], and how many these are.
+
+    No row is made: of a depthwise convolution they are as many times as large as its input as its kernel has
+    weights. What one weight meets is added up along one side, and then along the other.
+    """
+    padded = _padded(layer, sample)[0].double()  # [C, H, W]
+    (rows, columns), dilation, stride = _window(layer)
+    height, width = (
+        (padded.shape[1 + axis] - dilation[axis] * (size - 1) - 1) // stride[axis] + 1
+        for axis, size in enumerate((rows, columns))
+    )
+
+    def met(axis: int, index: int, count: int) -> slice:
+        first = index * dilation[axis]
+        return slice(first, first + stride[axis] * (count - 1) + 1, stride[axis])
+
+    down = torch.stack([padded[:, met(0, row, height)].sum(1) for row in range(rows)], 1)  # [C, rows, W]
+    sums = torch.stack([down[:, :, met(1, column, width)].sum(2) for column in range(columns)], 2)
+    return sums.flatten(), height * width
+
+
+def _padded(layer: nn.Conv2d, sample: torch.Tensor) -> torch.Tensor:
+    """[1, C, H, W] of a sample [C, H, W]."""
+    # the list is right for padding given by name, too
+    padding, mode = layer._reversed_padding_repeated_twice, layer.padding_mode
+    return nn.functional.pad(sample[None], padding, "constant" if mode == "zeros" else mode)
+
+
+def _window(layer: nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Size, dilation and stride of a convolution's kernel, each of rows and columns."""
+    size, dilation, stride = (
+        (pair[0], pair[1]) for pair in (layer.kernel_size, layer.dilation, layer.stride)
+    )
+    return size, dilation, stride
 
 
 class _Watch:
