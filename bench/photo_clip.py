@@ -23,7 +23,7 @@ from bench.photo_training import LENGTH, SIDE, TEMPLATES, read_photos, train_on_
 from pocketvl.data.dataset import Dataset
 
 PATCH = 4
-_BATCH, _RATE = 250, 1.5e-3
+_BATCH, _RATE = 125, 1e-3
 
 
 def main() -> None:
@@ -87,9 +87,7 @@ def _model(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
 
 def _scores(model: CLIPModel, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Scores [N, labels] of pictures, uint8 or float in 0 to 255."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=model.training):
-        found = model(pixel_values=images.float() / 127.5 - 1, input_ids=ids)
-    scores: torch.Tensor = found.logits_per_image.float()
+    scores: torch.Tensor = model(pixel_values=images.float() / 127.5 - 1, input_ids=ids).logits_per_image
     return scores
 
 

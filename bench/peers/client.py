@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,11 +46,19 @@ def environment(own: bool) -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join([str(ROOT), *own_path]), "PYTHONWARNINGS": "ignore"}
 
 
-def run_measured(command: Sequence[str], log: Path, own: bool) -> tuple[float, int]:
+def run_measured(
+    command: Sequence[str], log: Path, own: bool, fine: Container[int] = (0,)
+) -> tuple[float, int]:
     """Run a command to its end; wall seconds, and the largest memory in bytes of all its processes together.
 
     Memory is sampled twice a second as proportional set size, so that what processes share counts once; of a
     single process the kernel's own peak is taken.
+
+    Args:
+        command: to run.
+        log: what it says goes here.
+        own: whether it is pocketvl's.
+        fine: exit codes of no failure.
 
     Raises:
         WorkerError: it failed; the last line of the log.
@@ -67,7 +75,7 @@ def run_measured(command: Sequence[str], log: Path, own: bool) -> tuple[float, i
             ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         process.returncode = os.waitstatus_to_exitcode(status)
         peak = max(peak, usage.ru_maxrss * 1024)  # of a process that no sample met
-    if process.returncode != 0:
+    if process.returncode not in fine:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
         last = lines[-1][:300] if lines else f"exit code {process.returncode}"
         raise WorkerError(f"killed by signal {-process.returncode}" if process.returncode < 0 else last)

@@ -38,7 +38,7 @@ from pocketvl_runtime.image import open_image
 
 SAMPLES = 150
 _SEED = {"calibration": 1, "judged": 2}
-_TABLETOP = Path("checkpoints/tabletop-clip")
+TABLETOP = Path("checkpoints/tabletop-clip")
 _PAD, _BOS, _EOS = 0, 2, 3
 _CROP = 0.7
 _SIDE = 224
@@ -146,10 +146,10 @@ def prepare(model: Model, folder: Path, photos: Path, vocabulary: int | None = N
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     tokens = vocabulary or model.vocabulary
-    pictures = _pictures_of(photos)
+    pictures = pictures_of(photos)
     _write_checkpoint(model, tokens, folder / "checkpoint")
     for name, seed in _SEED.items():
-        _write_dataset(folder / name, seed, pictures)
+        write_shown(folder / name, seed, pictures)
     checkpoint = open_checkpoint(folder / "checkpoint")
     for name in ("inputs", "reference", "float"):
         (folder / name).mkdir()
@@ -160,7 +160,7 @@ def prepare(model: Model, folder: Path, photos: Path, vocabulary: int | None = N
     write_record(folder / MODEL_FILE, ModelRecord(model.name, model.described, SAMPLES, of, tokens))
 
 
-def _pictures_of(photos: Path) -> tuple[Path, ...]:
+def pictures_of(photos: Path) -> tuple[Path, ...]:
     """The first pictures of a dataset folder; none where it is missing or has too few."""
     if not (photos / "samples.jsonl").exists():
         return ()
@@ -173,17 +173,17 @@ def _write_checkpoint(model: Model, vocabulary: int, folder: Path) -> None:
     built = model.build(vocabulary)
     built.save_pretrained(folder)  # type: ignore[operator]
     (folder / "preprocessor_config.json").write_text(json.dumps(model.processor), encoding="utf-8")
-    shutil.copy(_TABLETOP / "tokenizer.json", folder)
-    config = json.loads((_TABLETOP / "tokenizer_config.json").read_text(encoding="utf-8"))
+    shutil.copy(TABLETOP / "tokenizer.json", folder)
+    config = json.loads((TABLETOP / "tokenizer_config.json").read_text(encoding="utf-8"))
     config["model_max_length"] = model.text_length
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def _write_dataset(folder: Path, seed: int, pictures: tuple[Path, ...]) -> None:
+def write_shown(folder: Path, seed: int, pictures: tuple[Path, ...], count: int = SAMPLES) -> None:
     """Pictures and a caption each; calibration sees of each photograph a mirrored part alone."""
     (folder / "images").mkdir(parents=True)
     rows = []
-    for index in range(SAMPLES):
+    for index in range(count):
         content, row = make_sample(seed, index, _SIDE)
         name = f"images/{index:04d}.png"
         image = open_image(pictures[index] if pictures else content)

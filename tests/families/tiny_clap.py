@@ -42,6 +42,21 @@ def roberta_tokenizer(vocabulary: int = 320) -> Tokenizer:
     return tokenizer
 
 
+def save_roberta(folder: Path, limit: int | None) -> None:
+    """The tokenizer's files, for a limit of tokens by tokenizer_config.json; None where it says nothing."""
+    roberta_tokenizer().save(str(folder / "tokenizer.json"))
+    named = {
+        "tokenizer_class": "RobertaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "cls_token": "<s>",
+    }
+    named |= {"sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
+    write_json(
+        folder / "tokenizer_config.json", named if limit is None else {**named, "model_max_length": limit}
+    )
+
+
 def make_tiny_clap(
     folder: Path,
     seed: int = 2,
@@ -65,9 +80,8 @@ def make_tiny_clap(
         `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = roberta_tokenizer()
     text = {
-        "vocab_size": tokenizer.get_vocab_size(),
+        "vocab_size": roberta_tokenizer().get_vocab_size(),
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
@@ -95,17 +109,7 @@ def make_tiny_clap(
         norm.get_buffer("running_var").copy_(torch.linspace(300, 500, MELS))
         model.logit_scale_t.fill_(2.0)  # unlike the other
     model.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    named = {
-        "tokenizer_class": "RobertaTokenizer",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "cls_token": "<s>",
-    }
-    named |= {"sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
-    write_json(
-        folder / "tokenizer_config.json", named if limit is None else {**named, "model_max_length": limit}
-    )
+    save_roberta(folder, limit)
     ClapFeatureExtractor(
         feature_size=MELS,
         sampling_rate=RATE,

@@ -27,7 +27,7 @@ MOBILECLIP: dict[str, Any] = {
     },
     "text_cfg": {**tiny_open_clip.TEXT, "no_causal_mask": True},
 }
-_PREPROCESS = {**tiny_open_clip.PREPROCESS, "mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bilinear"}
+PREPROCESS = {**tiny_open_clip.PREPROCESS, "mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bilinear"}
 
 
 def make_tiny_fastvit(seed: int = 0, large: bool = False, outputs: int = 32) -> Any:
@@ -104,7 +104,7 @@ def make_tiny_mobileclip(folder: Path, seed: int = 0) -> Path:
     from safetensors.torch import load_file, save_file
 
     register_tiny_fastvit()
-    tiny_open_clip.make_tiny_open_clip(folder, seed, model_cfg=MOBILECLIP, preprocess_cfg=_PREPROCESS)
+    tiny_open_clip.make_tiny_open_clip(folder, seed, model_cfg=MOBILECLIP, preprocess_cfg=PREPROCESS)
     path, trunk = folder / "open_clip_model.safetensors", make_tiny_fastvit(seed)
     drawn = {f"visual.trunk.{name}": value.contiguous() for name, value in trunk.state_dict().items()}
     save_file(load_file(path) | drawn, path, {"format": "pt"})

@@ -1,0 +1,63 @@
+"""Models of published sizes, exported whole: docs/REAL_SIZES.md.
+
+    python -m bench.real_sizes measure clip-b32,chinese-clip
+    python -m bench.real_sizes render
+
+What is recorded is kept; remove a model's folder to measure it again. The weights are drawn, see `models.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.real_sizes.measuring import VARIANTS
+from pocketvl_runtime.console import run_command
+
+_folder = click.Path(path_type=Path)
+_work = click.option("--work", type=_folder, default=Path("build/real-sizes"), show_default=True)
+
+
+@click.group()
+def cli() -> None:
+    """Export models of published sizes."""
+
+
+@cli.command()
+@click.argument("models", required=False, metavar="[A,B,...]")
+@_work
+@click.option("--variants", default=",".join(VARIANTS), show_default=True, metavar="A,B,...")
+@click.option("--photos", type=_folder, default=Path("../shared/data/photos"), show_default=True)
+def measure(models: str | None, work: Path, variants: str, photos: Path) -> None:
+    """Export each model, one after the other; all of them where none is named."""
+    from bench.real_sizes.measuring import measure as measure_model
+    from bench.real_sizes.models import MODELS
+
+    names = list(MODELS) if models is None else models.split(",")
+    unknown = [name for name in names if name not in MODELS]
+    if unknown:
+        raise click.UsageError(f"no model {', '.join(unknown)}; there are {', '.join(MODELS)}")
+    for name in names:
+        measure_model(
+            MODELS[name],
+            work / name,
+            photos,
+            tuple(variants.split(",")),
+            lambda line: click.echo(line, err=True),
+        )
+
+
+@cli.command()
+@_work
+@click.option("--out", type=_folder, default=Path("docs/REAL_SIZES.md"), show_default=True)
+def render(work: Path, out: Path) -> None:
+    """Write the page of what is recorded."""
+    from bench.real_sizes.render import write_page
+
+    write_page(work, out)
+    click.echo(str(out))
+
+
+if __name__ == "__main__":
+    run_command(cli, "python -m bench.real_sizes")
