@@ -61,7 +61,7 @@ def test_what_could_not_be_measured_is_nothing_that_layers_could_mend() -> None:
 
 @STEADY
 @given(st.integers(0, 60), st.floats(0.9, 1.0), st.floats(0, 3))
-def test_a_shortfall_is_named_exactly_where_the_gate_says_no(lost: int, median: float, allowed: float) -> None:
+def test_there_is_a_shortfall_where_the_gate_says_no(lost: int, median: float, allowed: float) -> None:
     settings = GateSettings({Metric.MATCH_HARD: allowed})
     seen = variant(lost={Metric.MATCH_HARD: lost}, seen=parity(median=median))
     found = shortfall([seen], settings)
