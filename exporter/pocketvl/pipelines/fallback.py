@@ -137,9 +137,14 @@ class _Precision:
         missed = shortfall(reports.values(), self.trial.gate)
         if missed is None:
             return _Settled(fallbacks, (), ())
-        waiting = self._worst_first()
+        ranked, waiting, moved = set[str](), list[Move](), list[Move]()
         most, times = _MOST_AT_ONCE, 1
         while missed is not None:
+            blamed = missed.components or set(self.stages.components)
+            if not blamed <= ranked:
+                ranked |= blamed
+                waiting = self._worst_first(ranked)
+            waiting = [move for move in waiting if move not in moved]
             moves = next_moves(waiting, missed.components, min(times * missed.share, most))
             if not moves:
                 break
@@ -155,15 +160,15 @@ class _Precision:
             added = _bytes(after) - _bytes(reports)
             steps.append(Fallback(layers, component, precision, added, _bounds(reports), _bounds(after)))
             fallbacks, reports = tried, after
-            waiting = [move for move in waiting if move not in moves]
+            moved += moves
             missed = shortfall(reports.values(), self.trial.gate)
             times *= 2
-        return _Settled(fallbacks, tuple(steps), self._rankings(self.precision))
+        return _Settled(fallbacks, tuple(steps), self._rankings(self.precision, ranked))
 
-    def _rankings(self, precision: Precision) -> tuple[RankLayers, ...]:
-        return tuple(self.stages.ranking(name, precision) for name in self.stages.components)
+    def _rankings(self, precision: Precision, components: Collection[str]) -> tuple[RankLayers, ...]:
+        return tuple(self.stages.ranking(name, precision) for name in sorted(components))
 
-    def _worst_first(self) -> list[Move]:
+    def _worst_first(self, components: Collection[str]) -> list[Move]:
         """Groups of layers and where they may go, the worst first; at the end all of them to float.
 
         One in static int8 goes to dynamic int8 where that saves most of what it loses: its weights stay as
@@ -172,9 +177,15 @@ class _Precision:
         fallback = PLANS[self.precision].fallback
         higher = fallback if fallback in QUANTIZED else None
         kept = (
-            {name: loss_by_layer(groups) for name, groups in self._ranked(higher).items()} if higher else {}
+            {name: loss_by_layer(groups) for name, groups in self._ranked(higher, components).items()}
+            if higher
+            else {}
         )
-        ranked = [(name, group) for name, groups in self._ranked(self.precision).items() for group in groups]
+        ranked = [
+            (name, group)
+            for name, groups in self._ranked(self.precision, components).items()
+            for group in groups
+        ]
         first, last = list[Move](), list[Move]()
         for name, group in sorted(ranked, key=lambda each: -each[1].loss):
             remaining = sum(kept.get(name, {}).get(layer, math.inf) for layer in group.layers)
@@ -185,9 +196,11 @@ class _Precision:
                 first.append(Move(name, group.layers, Precision.FP32, group.loss))
         return first + last
 
-    def _ranked(self, precision: Precision) -> dict[str, tuple[LayerSensitivity, ...]]:
+    def _ranked(
+        self, precision: Precision, components: Collection[str]
+    ) -> dict[str, tuple[LayerSensitivity, ...]]:
         """The sensitivity of each group of layers in a precision, by component."""
-        rankings = self._rankings(precision)
+        rankings = self._rankings(precision, components)
         results = run(plan(rankings), self.trial.cache, self.trial.progress)
         return {ranking.component: read_ranking(results[ranking].folder) for ranking in rankings}
 
