@@ -223,7 +223,7 @@ class RankLayers(OfComponent, Stage):
     prepared: PrepareComponent | EqualizeComponent | TrainedComponent
     integers: QuantizeComponent | TrainedComponent
     feeds: CalibrationFeeds
-    samples: int = 128
+    samples: int = 32
 
     @property
     def title(self) -> str:
