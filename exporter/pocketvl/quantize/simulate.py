@@ -31,7 +31,9 @@ def simulated(
         DataError: the component names a product that the module does not have.
     """
     check_names(module, component.products, segments)
-    floats = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    changed = {f"{name}.{kind}" for name in component.layers for kind in ("weight", "bias")}
+    state = module.state_dict()
+    floats = {name: state[name].clone() for name in changed & state.keys()}
     handles: list[RemovableHandle] = []
     try:
         with torch.no_grad():
@@ -52,7 +54,9 @@ def simulated(
     finally:
         for handle in handles:
             handle.remove()
-        module.load_state_dict(floats)
+        with torch.no_grad():
+            for name, values in floats.items():
+                state[name].copy_(values)
 
 
 def _hooks(child: nn.Module, layer: QuantizedLayer) -> Iterator[RemovableHandle]:
