@@ -113,6 +113,27 @@ def test_a_layer_with_a_coarse_grid_is_the_worst(block: int) -> None:
     assert found[0].squared > 3 * found[1].squared
 
 
+def test_of_many_groups_the_worst_are_measured_on_all_samples_and_the_others_on_a_few() -> None:
+    module, feed = make_encoder(), samples()
+    module.blocks.extend(Block() for _ in range(12))
+    sabotage_(module, 11)
+    component = quantize(module.eval(), feed)
+    groups = layer_groups(component)
+    assert len(groups) > 30
+    module.sizes.clear()
+    told: list[tuple[int, int]] = []
+    found = measure_sensitivity(
+        module, component, [feed], lambda done, total, what: told.append((done, total))
+    )
+    whole = by_layers(measure_sensitivity(module, component, [feed[:2], feed[2:]]))
+    assert module.sizes[: 1 + len(groups)].count(4) == len(groups)
+    assert len(found) == len(groups)
+    assert found[0].layers == ("blocks.11.left", "blocks.11.right")
+    assert found[0].loss == pytest.approx(whole[found[0].layers].loss, rel=1e-6)
+    assert told == [(done, len(told)) for done in range(1, len(told) + 1)]
+    assert len(told) == len(groups) + 8
+
+
 def test_every_group_is_measured_once_and_the_worst_comes_first() -> None:
     module, feed = make_encoder(), samples()
     component = quantize(module, feed)

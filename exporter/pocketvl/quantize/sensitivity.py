@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +21,10 @@ from pocketvl_runtime.progress import Progress
 
 Feed = NDArray[Any] | tuple[NDArray[Any], ...]
 """One input of a module, or all of them; the first axis of each is the batch."""
+Batch: TypeAlias = tuple[torch.Tensor, ...]
+Group: TypeAlias = tuple[str, ...]
 _BATCH = 64
+_FEW_SAMPLES, _FEW_GROUPS = 4, 8
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class EmbeddingLoss:
     squared: float
 
 
+_Losses: TypeAlias = dict[Group, EmbeddingLoss]
+
+
 def measure_sensitivity(
     module: nn.Module,
     component: QuantizedComponent,
@@ -43,6 +50,9 @@ def measure_sensitivity(
     progress: Progress | None = None,
 ) -> tuple[LayerSensitivity, ...]:
     """Measure what every group of layers costs, on the embeddings of the very same inputs.
+
+    Each group takes a forward over all samples. So of many groups all are measured on a few samples first,
+    and again on all of them only the fourth that costs most: which of the others costs less matters little.
 
     Args:
         module: in float, in eval mode; left as it is.
@@ -64,15 +74,40 @@ def measure_sensitivity(
         raise DataError("sensitivity: the float model itself gives NaN or infinity; is the checkpoint whole?")
 
     groups = layer_groups(component)
-    found = []
-    for done, layers in enumerate(groups, 1):
-        with simulated(module, QuantizedComponent({name: component.layers[name] for name in layers})):
-            loss = embedding_loss(expected, _embed(module, batches))
-        bits = component.layers[layers[0]].spec.weights.bits
-        found.append(LayerSensitivity(layers, bits, loss.cosine, loss.squared))
-        if progress is not None:
-            progress(done, len(groups), "sensitivity")
-    return tuple(sorted(found, key=lambda each: (-each.loss, -each.squared, each.layers)))
+    few = [tuple(values[:_FEW_SAMPLES] for values in batches[0])]
+    worst = max(_FEW_GROUPS, len(groups) // 4)
+    is_coarse_first = len(groups) > worst and 1 < len(few[0][0]) < len(expected)
+    total = len(groups) + (worst if is_coarse_first else 0)
+    done = count(1)
+
+    def measured(wanted: Iterable[Group], shown: Sequence[Batch], given: NDArray[np.float64]) -> _Losses:
+        found = {}
+        for layers in wanted:
+            with simulated(module, QuantizedComponent({name: component.layers[name] for name in layers})):
+                found[layers] = embedding_loss(given, _embed(module, shown))
+            if progress is not None:
+                progress(next(done), total, "sensitivity")
+        return found
+
+    if is_coarse_first:
+        losses = measured(groups, few, expected[: len(few[0][0])])
+        losses |= measured(sorted(groups, key=lambda each: _badness(losses[each]))[:worst], batches, expected)
+    else:
+        losses = measured(groups, batches, expected)
+    return tuple(
+        LayerSensitivity(
+            layers,
+            component.layers[layers[0]].spec.weights.bits,
+            losses[layers].cosine,
+            losses[layers].squared,
+        )
+        for layers in sorted(groups, key=lambda each: (_badness(losses[each]), each))
+    )
+
+
+def _badness(loss: EmbeddingLoss) -> tuple[float, float]:
+    """Sorts the largest loss first."""
+    return -loss.cosine, -loss.squared
 
 
 def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) -> EmbeddingLoss:
@@ -93,7 +128,7 @@ def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) ->
     return EmbeddingLoss(float(1.0 - np.median(centred)), squared)
 
 
-def _embed(module: nn.Module, batches: Sequence[tuple[torch.Tensor, ...]]) -> NDArray[np.float64]:
+def _embed(module: nn.Module, batches: Sequence[Batch]) -> NDArray[np.float64]:
     """[N, D]: whatever comes out, flat."""
     if not batches:
         return np.zeros((0, 0))
@@ -102,7 +137,7 @@ def _embed(module: nn.Module, batches: Sequence[tuple[torch.Tensor, ...]]) -> ND
     return np.concatenate([row.reshape(len(row), -1) for row in rows]).astype(np.float64)
 
 
-def _batches(feeds: Iterable[Feed]) -> Iterator[tuple[torch.Tensor, ...]]:
+def _batches(feeds: Iterable[Feed]) -> Iterator[Batch]:
     """The feeds in their order, up to 64 samples at a time; a larger feed stays as it is."""
     waiting: list[tuple[NDArray[Any], ...]] = []
     for feed in feeds:

@@ -217,7 +217,7 @@ class ChooseLayers(Stage):
 class RankLayers(OfComponent, Stage):
     """Quantization sensitivity of each group of a component's layers, measured on calibration data."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     prepared: PrepareComponent | EqualizeComponent | TrainedComponent
