@@ -31,7 +31,13 @@ from pocketvl_runtime.conditions import ConditionSampler
 from pocketvl_runtime.errors import InputError
 from pocketvl_runtime.image import ImageInput
 from pocketvl_runtime.machine import this_machine
-from pocketvl_runtime.manifest import AudioProcessor, ImageProcessor, TextProcessor
+from pocketvl_runtime.manifest import (
+    AudioProcessor,
+    ContrastiveTask,
+    ImageProcessor,
+    MatchTask,
+    TextProcessor,
+)
 from pocketvl_runtime.model import MediaInput, Model, load
 from pocketvl_runtime.obstacles import is_embed_only, runnable_tasks
 from pocketvl_runtime.op_profile import GraphProfile, described_graph, made_up_inputs, run_rounds
@@ -63,12 +69,20 @@ class _Runner:
     first_at_age_ms: float | None = None  # of the process
 
     def answer(self, asked: _Asked) -> dict[str, float]:
-        """Milliseconds by stage of one match, or of one question, or of what encoders by themselves give."""
+        """Milliseconds by stage of one match, or of one question, or of what encoders by themselves give.
+
+        Where a match can be reranked, it is, so that every graph of the bundle is run.
+        """
         if is_embed_only(self.model.manifest):
             return self.model.embedding_timing_ms(asked.media, asked.text)
         assert asked.media is not None
         assert asked.text is not None
-        if "match" in runnable_tasks(self.model.manifest):
+        tasks = runnable_tasks(self.model.manifest)
+        reranking = tasks.get("rerank")
+        if isinstance(reranking, MatchTask):
+            top = 1 if isinstance(tasks.get(reranking.reranks or ""), ContrastiveTask) else None
+            return asdict(self.model.rerank(asked.media, [asked.text], top).timing_ms)
+        if "match" in tasks:
             return asdict(self.model.match(asked.media, [asked.text]).timing_ms)
         return asdict(self.model.ask(cast(ImageInput, asked.media), asked.text).timing_ms)
 

@@ -220,6 +220,49 @@ def ask(
 
 @cli.command()
 @_asking
+@_image
+@_audio
+@click.option("--text", "texts", multiple=True, required=True, help="A text; give several.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    help="Read only so many texts together with it, those that match finds most similar. Default: all.",
+)
+def rerank(
+    bundle: str,
+    variant: str | None,
+    threads: int | None,
+    as_json: bool,
+    image: str | None,
+    audio: str | None,
+    texts: tuple[str, ...],
+    top: int | None,
+) -> None:
+    """Say how likely each TEXT fits the picture or the sound, read together with it.
+
+    Slower than match for many texts, and better at telling similar ones apart.
+    """
+    from pocketvl_runtime.text import check_texts
+
+    media = _one_of(image, audio)
+    check_texts(texts)
+    model = _load(bundle, variant, threads)
+    _check_media(model, audio)
+    report = model.rerank(media, texts, top)
+    if as_json:
+        _print_json(report)
+        return
+    _print_rows(
+        [
+            (r.text, r.probability, "" if r.similarity is None else f"  {r.similarity:+.3f}")
+            for r in report.results
+        ]
+    )
+    click.echo(f"({report.variant})", err=True)
+
+
+@cli.command()
+@_asking
 @click.option("--image", "images", multiple=True, type=click.Path(), help="A picture; may be repeated.")
 @click.option("--audio", "sounds", multiple=True, type=click.Path(), help="A WAV file; may be repeated.")
 @click.option("--text", "texts", multiple=True, help="A text; may be repeated.")

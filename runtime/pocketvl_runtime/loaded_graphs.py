@@ -13,10 +13,10 @@ from pocketvl_runtime.backends.recorder import Recorder
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BackendError, BundleError, InputError
 from pocketvl_runtime.manifest import MAX_GRAPH_BYTES, MAX_WEIGHTS_BYTES, PortKind
-from pocketvl_runtime.obstacles import runnable_components
+from pocketvl_runtime.obstacles import components_before, runnable_components
 
 Made: TypeAlias = Mapping[PortKind, Array]
-"""What a processor made of one input."""
+"""What a processor made of one input, or a component gave, by kind."""
 
 _NORM_TOLERANCE = 1e-2
 
@@ -38,6 +38,8 @@ class LoadedGraphs:
             name: [(given.name, given.source or "", given.kind) for given in self._contracts[name].inputs]
             for name in self._backends
         }
+
+        self._reads = {name: components_before(bundle.manifest, name) for name in self._backends}
 
     def _open(self, component: str, threads: int, most: int | None) -> Backend:
         graph = self._bundle.manifest.graph(self._variant, component)
@@ -78,11 +80,12 @@ class LoadedGraphs:
             self._backends = kept
 
     def run(self, component: str, made: Mapping[str, Made], check: bool) -> dict[str, Array]:
-        """What a component gives, by output.
+        """What a component gives, by output; components that it reads from are run first.
 
         Args:
             component: which.
-            made: what the processors made, by processor and kind.
+            made: what the processors made, by processor and kind; and what other components gave, by
+                "component.port" and kind, where they have been run already.
             check: whether embeddings and logits that cannot be right are refused.
 
         Raises:
@@ -93,6 +96,9 @@ class LoadedGraphs:
         if component not in self._backends:
             raise BundleError(f"variant {self._variant} has no {component}")
         feed = {}
+        for before in self._reads[component]:
+            if not any(each.startswith(f"{before}.") for each in made):
+                made = {**made, **self.given(before, self.run(before, made, check))}
         for name, source, kind in self._takes[component]:
             value = made[source].get(kind) if source in made else None
             if value is None:
@@ -104,10 +110,15 @@ class LoadedGraphs:
                 self._check(outputs[port.name], port.kind, component)
         return outputs
 
+    def given(self, component: str, outputs: Mapping[str, Array]) -> dict[str, Made]:
+        """A component's outputs as what others take, by "component.port"."""
+        ports = self._contracts[component].outputs
+        return {f"{component}.{port.name}": {port.kind: outputs[port.name]} for port in ports}
+
     def _check(self, output: Array, kind: PortKind, component: str) -> None:
         """An answer that cannot be right must not pass as one."""
         if kind not in (PortKind.EMBEDDING, PortKind.CLASS_LOGITS):
-            return
+            return  # hidden states that are wrong make logits wrong
         if not np.isfinite(output).all():
             raise BackendError(f"{self._variant}: {component} gave NaN or infinity; use another variant")
         norm = float(np.linalg.norm(output.astype(np.float32)))

@@ -26,6 +26,7 @@ from pocketvl_runtime.manifest import (
     ImageProcessor,
     LabelsTask,
     Manifest,
+    MatchTask,
     PortKind,
     TextProcessor,
 )
@@ -39,10 +40,13 @@ from pocketvl_runtime.tasks import (
     AudioTimingMs,
     ClassifyReport,
     Doubles,
+    FittingText,
     Floats,
     LabelScore,
     MatchReport,
     QuestionAnswers,
+    RerankReport,
+    RerankTimingMs,
     TextScore,
     TimingMs,
     activated,
@@ -426,6 +430,80 @@ class Model:
             )
         timing = AskTimingMs(**spent, total=1000 * (time.perf_counter() - start))
         return AskReport(self.variant, results, timing)
+
+    def rerank(self, media: MediaInput, texts: Sequence[str], top: int | None = None) -> RerankReport:
+        """How likely each text fits a picture, or a sound, by a component that reads both together.
+
+        What is made of the picture is made once. Where the bundle says which task is reranked, `top` asks
+        that first, and only the texts that it finds most similar are read together with the picture.
+
+        Args:
+            media: a picture (see `open_image`), or a sound where the model listens (see `open_sound`).
+            texts: any.
+            top: how many texts are read together with it; all by default.
+
+        Raises:
+            InputError: the picture or sound or a text cannot be used, there is no text, or `top` is below 1.
+            BundleError: the bundle has no such task, or one that this runtime cannot run.
+            BackendError: the engine failed.
+        """
+        task = task_named(self.manifest, "rerank", MatchTask)
+        check_texts(texts)
+        if not texts:
+            raise InputError("at least one text is needed")
+        if top is not None and top < 1:
+            raise InputError(f"top is {top}, and at least 1 text must be wanted")
+        seen_by, read_by = self._inputs["rerank"]
+        spent: dict[str, float] = {}
+        start = time.perf_counter()
+        made = {seen_by.source: self._preprocessed(media, seen_by, spent)}
+        with _clock(spent, "tokens"):
+            encoded = self._encoded(read_by, texts)
+        with _clock(spent, "image"):
+            if seen_by.component != read_by.component:
+                made |= self._graphs.given(seen_by.component, self.run(seen_by.component, made))
+        with _clock(spent, "text"):
+            similarity = None if top is None else self._compared(task, made, read_by, encoded, texts)
+        chosen = range(len(texts)) if similarity is None else np.argsort(-similarity, kind="stable")[:top]
+        with _clock(spent, "fusion"):
+            logits = [
+                self.run(read_by.component, {**made, read_by.source: encoded[row]})[read_by.output][0]
+                for row in chosen
+            ]
+        with _clock(spent, "post"):
+            fits = activated(np.stack(logits), task.activation)[:, task.positive_index]
+            results = tuple(
+                FittingText(
+                    texts[chosen[row]],
+                    float(fits[row]),
+                    None if similarity is None else float(similarity[chosen[row]]),
+                )
+                for row in np.argsort(-fits, kind="stable")
+            )
+        timing = RerankTimingMs(**spent, total=1000 * (time.perf_counter() - start))
+        return RerankReport(self.variant, results, timing)
+
+    def _compared(
+        self,
+        task: MatchTask,
+        made: Mapping[str, Made],
+        read_by: Input[TextProcessor],
+        encoded: Sequence[Made],
+        texts: Sequence[str],
+    ) -> Doubles:
+        """Cosines [N] of the task that is reranked, of what was made of a picture or sound and its texts."""
+        if task.reranks is None:
+            raise BundleError("this bundle does not say which task is reranked: leave out top")
+        task_named(self.manifest, task.reranks, ContrastiveTask)
+        seen, read = self._inputs[task.reranks]
+        embedding = made.get(seen.port)
+        image = (
+            self._embed(seen, made[seen.source])
+            if embedding is None
+            else np.asarray(embedding[PortKind.EMBEDDING][0], np.float32)
+        )
+        rows = encoded if read.source == read_by.source else self._encoded(read, texts)
+        return similarities(image, self._embed_each(read, rows))
 
     def _preprocessed(self, media: MediaInput, taken_by: Input[Sensing], spent: dict[str, float]) -> Made:
         """A picture's pixels or a sound's spectrogram; adds what that took to `spent`, in milliseconds."""

@@ -15,6 +15,7 @@ from pocketvl_runtime.manifest import (
     ImageProcessor,
     LabelsTask,
     Manifest,
+    MatchTask,
     Orientation,
     Processor,
     Resize,
@@ -26,8 +27,8 @@ from pocketvl_runtime.manifest import (
 from pocketvl_runtime.manifest.processors import ImageStep
 from pocketvl_runtime.wav import MAX_RATE, MIN_RATE
 
-RunnableTask: TypeAlias = ContrastiveTask | LabelsTask | EmbedTask
-_Task = TypeVar("_Task", ContrastiveTask, LabelsTask, EmbedTask)
+RunnableTask: TypeAlias = ContrastiveTask | LabelsTask | EmbedTask | MatchTask
+_Task = TypeVar("_Task", ContrastiveTask, LabelsTask, EmbedTask, MatchTask)
 _ADVICE = "install a newer pocketvl-runtime, if there is one"
 _IMAGE_AND_TEXT = ["image", "tokenizers"]
 _SOUND_AND_TEXT = ["log_mel", "tokenizers"]
@@ -65,14 +66,56 @@ def task_obstacle(manifest: Manifest, name: str) -> str | None:
             if obstacle is None and len(processors) != 1:
                 obstacle = f"embed tasks of {' and '.join(each.kind for each in processors) or 'nothing'}"
             return obstacle
+        case MatchTask() as task:
+            return _match_obstacle(manifest, component_of(task.logits))
         case task:
             return f"tasks of kind {task.kind!r}"
+
+
+def _match_obstacle(manifest: Manifest, fusion: str) -> str | None:
+    """Why a component that reads a picture or sound and a text together cannot be run.
+
+    Texts go into it themselves; of pictures or sounds it may read what one other component makes of them.
+    """
+    before = components_before(manifest, fusion)
+    own, through = _sources(manifest, fusion), [each for name in before for each in _sources(manifest, name)]
+    found = {each: manifest.processors.get(each) for each in (*through, *own) if "." not in each}
+    shown = all(isinstance(found.get(each), ImageProcessor | AudioProcessor) for each in through)
+    if len(before) > 1 or not shown or None in found.values():
+        return (
+            f"{fusion}, whose inputs are not all made by processors, or by one component that sees or hears"
+        )
+    kinds = sorted(each.kind for each in found.values() if each is not None)
+    if kinds not in (_IMAGE_AND_TEXT, _SOUND_AND_TEXT):
+        return f"match tasks of {' and '.join(kinds)}"
+    return next(filter(None, (processor_obstacle(each) for each in found.values() if each)), None)
+
+
+def components_before(manifest: Manifest, component: str) -> tuple[str, ...]:
+    """The components that a component reads from, each once."""
+    return tuple(dict.fromkeys(component_of(e) for e in _sources(manifest, component) if "." in e))
+
+
+def processors_before(manifest: Manifest, component: str) -> frozenset[str]:
+    """The processors that make a component's inputs, or those of the components that it reads from."""
+    sources = {each for name in chain_of(manifest, component) for each in _sources(manifest, name)}
+    return frozenset(sources & set(manifest.processors))
+
+
+def chain_of(manifest: Manifest, component: str) -> tuple[str, ...]:
+    """The components that give a component's outputs, in the order in which they are run."""
+    return (*components_before(manifest, component), component)
+
+
+def _sources(manifest: Manifest, component: str) -> tuple[str, ...]:
+    """What fills a component's inputs, each once; "" where the task says what stands there."""
+    return tuple(dict.fromkeys(each.source or "" for each in manifest.graphs[component].inputs))
 
 
 def _processors_of(manifest: Manifest, port: str) -> tuple[list[Processor], str | None]:
     """The processors that make the inputs of a port's component, and why that cannot be run."""
     component = component_of(port)
-    sources = dict.fromkeys(each.source or "" for each in manifest.graphs[component].inputs)
+    sources = _sources(manifest, component)
     processors = [manifest.processors[source] for source in sources if source in manifest.processors]
     if len(processors) < len(sources):
         return [], f"{component}, whose inputs are not all made by processors"
@@ -104,15 +147,16 @@ def runnable_tasks(manifest: Manifest) -> dict[str, RunnableTask]:
 
 
 def runnable_components(manifest: Manifest) -> tuple[str, ...]:
-    """The components that those tasks need, each once."""
+    """The components that those tasks need, each once; what one reads from comes before it."""
     ports = (port for task in runnable_tasks(manifest).values() for port in outputs_of(task))
-    return tuple(dict.fromkeys(map(component_of, ports)))
+    needed = (name for port in ports for name in chain_of(manifest, component_of(port)))
+    return tuple(dict.fromkeys(needed))
 
 
 def outputs_of(task: RunnableTask) -> tuple[str, ...]:
     """The outputs that a task's answers are made of, "component.port"."""
     match task:
-        case LabelsTask():
+        case LabelsTask() | MatchTask():
             return (task.logits,)
         case EmbedTask():
             return (task.embedding,)

@@ -32,6 +32,7 @@ from pocketvl_runtime.manifest import (
     ImageProcessor,
     LabelsTask,
     Manifest,
+    MatchTask,
     PortKind,
     Processor,
     TextProcessor,
@@ -40,6 +41,7 @@ from pocketvl_runtime.manifest import (
 from pocketvl_runtime.model import Model, load
 from pocketvl_runtime.obstacles import (
     processor_obstacle,
+    processors_before,
     runnable_components,
     runnable_tasks,
     task_obstacle,
@@ -148,7 +150,7 @@ def _empty(manifest: Manifest, golden: Golden) -> list[str]:
         for name, task in runnable_tasks(manifest).items()
         if not isinstance(task, EmbedTask)  # its answers are the outputs
         and not golden.answers.get(name)
-        and task.labels != ()
+        and getattr(task, "labels", None) != ()
     ]
 
 
@@ -162,7 +164,7 @@ def _skipped(manifest: Manifest, golden: Golden) -> list[str]:
     return notes
 
 
-_Answering: TypeAlias = ContrastiveTask | LabelsTask
+_Answering: TypeAlias = ContrastiveTask | LabelsTask | MatchTask
 """Tasks whose answers stand in a golden pack."""
 _Made = Mapping[str, Sequence[Mapping[PortKind, Array] | None]]
 """By processor, what it made of each golden input; None where it could not."""
@@ -317,10 +319,12 @@ class _Variant:
         return [f"{name} of {self._shown(row.inputs)}: {what}" for row, what in wrong if what]
 
     def _wrong_answer(self, task: _Answering, row: Scores, limit: AnswerTolerance) -> str | None:
-        if isinstance(task, LabelsTask):
+        if isinstance(task, LabelsTask | MatchTask):
             if self._sources(task.logits) != set(row.inputs):
                 return "the task does not take that"
             probability = activated(self._output(task.logits, row.inputs)[0], task.activation)
+            if isinstance(task, MatchTask):
+                return _wrong_scores(None, probability[task.positive_index, None], row, limit)
             return _wrong_scores(None, probability, row, limit) or _wrong_label(task.labels, row)
         asked_about = self._port_of(task, row.inputs)
         if asked_about is None:
@@ -333,8 +337,9 @@ class _Variant:
         probability = probabilities(similarity, scale, task.bias, task.activation)
         return _wrong_scores(similarity, probability, row, limit)
 
-    def _sources(self, port: str) -> set[str | None]:
-        return {each.source for each in self._model.manifest.graphs[component_of(port)].inputs}
+    def _sources(self, port: str) -> frozenset[str]:
+        """The processors that an output is made from."""
+        return processors_before(self._model.manifest, component_of(port))
 
     def _port_of(self, task: ContrastiveTask, inputs: Mapping[str, int]) -> str | None:
         """The side of a task that takes such inputs."""
@@ -344,7 +349,6 @@ class _Variant:
     def _asked(self, task: ContrastiveTask, port: str) -> list[Array]:
         """The embeddings [D] of the labels in their template, or of all golden inputs of a side."""
         (source,) = self._sources(port)
-        assert source is not None  # else the task could not be run
         if task.labels is None or task.template is None:
             made = self._made.get(source, [])
             return [self._output(port, {source: n})[0] for n, each in enumerate(made) if each is not None]

@@ -29,7 +29,7 @@ class Input(Generic[Kind]):
     """What a processor makes for a component.
 
     Attributes:
-        port: an output of the component, "component.output".
+        port: an output of the component, "component.output": the task's own, or what its component reads.
         source: the processor.
         processor: that, as the manifest has it.
     """
@@ -107,10 +107,15 @@ def _input(manifest: Manifest, ports: Sequence[str], *kinds: type[Kind]) -> Inpu
 
 
 def _find_input(manifest: Manifest, ports: Sequence[str], *kinds: type[Kind]) -> Input[Kind] | None:
-    """The input of a kind among those of some ports' components; None: there is none."""
+    """The input of a kind among those of some ports' components, or of what these read from, if any."""
     for port in ports:
-        for source in filter(None, (each.source for each in manifest.graphs[component_of(port)].inputs)):
-            processor = manifest.processors[source]
+        inputs = manifest.graphs[component_of(port)].inputs
+        for source in filter(None, (each.source for each in inputs)):
+            processor = manifest.processors.get(source)
             if isinstance(processor, kinds):
                 return Input(port, source, processor)
+        read = [each.source for each in inputs if each.source and "." in each.source]
+        found = _find_input(manifest, read, *kinds)
+        if found is not None:
+            return found
     return None

@@ -77,6 +77,48 @@ class ClassifyReport:
 
 
 @dataclass(frozen=True)
+class FittingText:
+    """One text that a picture or sound and it were read together of.
+
+    Attributes:
+        text: as it was given.
+        probability: that the two fit; of each text by itself, so that several may be near 1, or none.
+        similarity: its cosine in the task that is reranked; None where all texts were read with the picture.
+    """
+
+    text: str
+    probability: float
+    similarity: float | None = None
+
+
+@dataclass(frozen=True)
+class RerankTimingMs:
+    """Milliseconds of one picture or sound and its texts.
+
+    `image` is what gives hidden states and embedding, of a sound too; `text` the embeddings of texts, 0 where
+    none were compared; `fusion` what reads picture and text together.
+    """
+
+    decode: float
+    preprocess: float
+    tokens: float
+    image: float
+    text: float
+    fusion: float
+    post: float
+    total: float
+
+
+@dataclass(frozen=True)
+class RerankReport:
+    """The texts that were read together with a picture or sound, the likeliest to fit first."""
+
+    variant: str
+    results: tuple[FittingText, ...]
+    timing_ms: RerankTimingMs
+
+
+@dataclass(frozen=True)
 class ScoredAnswer:
     """One of the answers that a model knows, and its probability."""
 

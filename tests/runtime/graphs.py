@@ -37,6 +37,9 @@ TOKEN_TABLE = _rng.normal(size=(len(WORDS), DIM)).astype(np.float32)
 TOKEN_TABLE[0] = 0  # padding adds nothing
 ANSWERS = DIM
 """How many answers the graphs know that read a picture and a question."""
+HIDDEN = (2, DIM // 2)
+"""Positions and width of what the image graph gives that is read together with a text."""
+FIT_WEIGHTS = np.random.default_rng(8).normal(size=(DIM, 2), scale=0.1).astype(np.float32)
 Floats = NDArray[np.float32]
 
 
@@ -58,15 +61,26 @@ def fusion_logits(pixels: NDArray[np.uint8], ids: NDArray[np.int32], loudness: f
     return np.asarray(seen + TOKEN_TABLE[ids].sum(axis=0), np.float32)
 
 
+def image_hidden(pixels: NDArray[np.uint8], loudness: float = 0.0005) -> Floats:
+    """What the image graph gives beside its embedding, of uint8 [H, W, 3]: float32 [1, *HIDDEN]."""
+    seen = pixels.reshape(-1).astype(np.float32) @ IMAGE_WEIGHTS * np.float32(loudness)
+    return np.asarray(seen, np.float32).reshape(1, *HIDDEN)
+
+
+def fit_logits(hidden: Floats, ids: NDArray[np.int32]) -> Floats:
+    """What the graphs compute that read float32 [1, *HIDDEN] and int32 [T]: float32 [2]."""
+    return np.asarray((hidden.reshape(-1) + TOKEN_TABLE[ids].sum(axis=0)) @ FIT_WEIGHTS, np.float32)
+
+
 # --- ONNX --------------------------------------------------------------------------------------------
 
 
 def save_onnx(
-    path: Path, nodes: list[Any], values_in: list[Any], value_out: Any, **initializers: NDArray[Any]
+    path: Path, nodes: list[Any], values_in: list[Any], *values_out: Any, **initializers: NDArray[Any]
 ) -> None:
-    """Writes a graph of one output, whose constants are `initializers`."""
+    """Writes a graph whose constants are `initializers`."""
     constants = [numpy_helper.from_array(array, name) for name, array in initializers.items()]
-    graph = helper.make_graph(nodes, "tiny", values_in, [value_out], constants)
+    graph = helper.make_graph(nodes, "tiny", values_in, values_out, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)
     onnx.save(model, path)
@@ -156,6 +170,57 @@ def onnx_fusion_graph(path: Path, loudness: float = 0.0005) -> None:
         weights=IMAGE_WEIGHTS,
         table=TOKEN_TABLE,
         middle=np.asarray([1]),
+    )
+
+
+def onnx_seeing_graph(path: Path, loudness: float = 0.0005) -> None:
+    """pixels uint8 [1, H, W, 3] -> embedding, hidden; a `loudness` of infinity makes the hidden states so."""
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
+        node("Reshape", ["float", "flat"], ["row"]),
+        node("MatMul", ["row", "weights"], ["raw"]),
+        node("Mul", ["raw", "loudness"], ["seen"]),
+        node("Reshape", ["seen", "by_position"], ["hidden"]),
+        node("ReduceL2", ["raw", "last"], ["norm"], keepdims=1),
+        node("Div", ["raw", "norm"], ["embedding"]),
+    ]
+    save_onnx(
+        path,
+        nodes,
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, SIZE, SIZE, 3])],
+        embedding_info(),
+        helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [1, *HIDDEN]),
+        loudness=np.asarray(loudness, np.float32),
+        flat=np.asarray([1, -1]),
+        by_position=np.asarray([1, *HIDDEN]),
+        weights=IMAGE_WEIGHTS,
+        last=np.asarray([-1]),
+    )
+
+
+def onnx_fit_graph(path: Path) -> None:
+    """hidden float32 [1, *HIDDEN], ids int32 [1, T] -> logits."""
+    node = helper.make_node
+    nodes = [
+        node("Reshape", ["hidden", "flat"], ["seen"]),
+        node("Gather", ["table", "ids"], ["tokens"]),
+        node("ReduceSum", ["tokens", "middle"], ["read"], keepdims=0),
+        node("Add", ["seen", "read"], ["both"]),
+        node("MatMul", ["both", "weights"], ["logits"]),
+    ]
+    save_onnx(
+        path,
+        nodes,
+        [
+            helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [1, *HIDDEN]),
+            helper.make_tensor_value_info("ids", TensorProto.INT32, [1, LENGTH]),
+        ],
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2]),
+        flat=np.asarray([1, -1]),
+        table=TOKEN_TABLE,
+        middle=np.asarray([1]),
+        weights=FIT_WEIGHTS,
     )
 
 
@@ -303,6 +368,49 @@ def tflite_fusion_graph(path: Path, loudness: float = 0.0005) -> None:
     out = lite.tensor("StatefulPartitionedCall_output", "float32", (1, DIM))
     lite.operator("ADD", [seen, read], out, "AddOptions")
     lite.save(path, {"pixels": pixels, "ids": ids}, {"logits": out})
+
+
+def tflite_seeing_graph(path: Path, loudness: float = 0.0005) -> None:
+    """pixels uint8 [1, H, W, 3] -> embedding, hidden."""
+    lite = _Lite()
+    pixels = lite.tensor("serving_default_pixels", "uint8", (1, SIZE, SIZE, 3))
+    floats = lite.tensor("floats", "float32", (1, SIZE, SIZE, 3))
+    lite.operator("CAST", [pixels], floats, "CastOptions")
+    shape = lite.tensor("shape", "int32", (2,), np.asarray([1, SIZE * SIZE * 3], np.int32))
+    row = lite.tensor("row", "float32", (1, SIZE * SIZE * 3))
+    lite.operator("RESHAPE", [floats, shape], row, "ReshapeOptions")
+    quiet = np.asarray(IMAGE_WEIGHTS.T * np.float32(loudness), np.float32)
+    weights = lite.tensor("weights", "float32", quiet.shape, quiet)
+    seen = lite.tensor("seen", "float32", (1, DIM))
+    lite.operator("FULLY_CONNECTED", [row, weights, -1], seen, "FullyConnectedOptions")
+    out = lite.tensor("embedding", "float32", (1, DIM))
+    lite.operator("L2_NORMALIZATION", [seen], out, "L2NormOptions")
+    by_position = lite.tensor("by_position", "int32", (3,), np.asarray([1, *HIDDEN], np.int32))
+    hidden = lite.tensor("hidden", "float32", (1, *HIDDEN))
+    lite.operator("RESHAPE", [seen, by_position], hidden, "ReshapeOptions")
+    lite.save(path, {"pixels": pixels}, {"embedding": out, "hidden": hidden})
+
+
+def tflite_fit_graph(path: Path) -> None:
+    """hidden float32 [1, *HIDDEN], ids int32 [1, T] -> logits."""
+    lite = _Lite()
+    hidden = lite.tensor("serving_default_hidden", "float32", (1, *HIDDEN))
+    ids = lite.tensor("serving_default_ids", "int32", (1, LENGTH))
+    shape = lite.tensor("shape", "int32", (2,), np.asarray([1, DIM], np.int32))
+    seen = lite.tensor("seen", "float32", (1, DIM))
+    lite.operator("RESHAPE", [hidden, shape], seen, "ReshapeOptions")
+    table = lite.tensor("table", "float32", TOKEN_TABLE.shape, TOKEN_TABLE)
+    tokens = lite.tensor("tokens", "float32", (1, LENGTH, DIM))
+    lite.operator("GATHER", [table, ids], tokens, "GatherOptions")
+    axis = lite.tensor("axis", "int32", (1,), np.asarray([1], np.int32))
+    read = lite.tensor("read", "float32", (1, DIM))
+    lite.operator("SUM", [tokens, axis], read, "ReducerOptions")
+    both = lite.tensor("both", "float32", (1, DIM))
+    lite.operator("ADD", [seen, read], both, "AddOptions")
+    weights = lite.tensor("weights", "float32", (2, DIM), np.ascontiguousarray(FIT_WEIGHTS.T))
+    out = lite.tensor("StatefulPartitionedCall_output", "float32", (1, 2))
+    lite.operator("FULLY_CONNECTED", [both, weights, -1], out, "FullyConnectedOptions")
+    lite.save(path, {"hidden": hidden, "ids": ids}, {"logits": out})
 
 
 def tflite_difference_graph(path: Path, names: tuple[str, str] | None, swapped: bool = False) -> None:

@@ -17,63 +17,72 @@ from tests.runtime.bundles import VARIANTS, edit_manifest
 from tests.runtime.test_cli import run
 
 IMAGE = "golden/images/wide.jpg"
-WHY = "this runtime cannot run tasks of kind 'match'; install a newer pocketvl-runtime"
+WHY = "this runtime cannot run tasks of kind 'generate'; install a newer pocketvl-runtime"
 
 
-def rerank_too(manifest: Any) -> None:
+def describe_too(manifest: Any) -> None:
     """Adds a component that no variant has, and a task that asks it."""
     inputs = [manifest["graphs"][name]["inputs"][0] for name in ("image_encoder", "text_encoder")]
-    logits = {"name": "logits", "dtype": "float32", "shape": [1, 2], "kind": "class_logits"}
-    manifest["graphs"]["fusion"] = {"inputs": inputs, "outputs": [logits]}
-    manifest["tasks"]["rerank"] = {
-        "kind": "match",
-        "logits": "fusion.logits",
-        "positive_index": 1,
-        "activation": "softmax",
-        "reranks": "match",
+    logits = {"name": "logits", "dtype": "float32", "shape": [1, 1, 9], "kind": "token_logits"}
+    manifest["graphs"]["decoder"] = {"inputs": inputs, "outputs": [logits]}
+    manifest["tasks"]["describe"] = {
+        "kind": "generate",
+        **dict.fromkeys(("vision", "embed", "step"), "decoder"),
+        "prefill": [{"component": "decoder", "length": 1}],
+        "logits": "decoder.logits",
+        "image_token": {"id": 1, "text": "<image>", "count": 4},
+        "cache_length": 8,
+        "max_new_tokens": 4,
+        "stop_ids": [2],
     }
 
 
 @pytest.fixture
-def reranking(bundle: Path) -> Path:
+def describing(bundle: Path) -> Path:
     """A bundle with such a task beside the others."""
-    edit_manifest(bundle, rerank_too)
+    edit_manifest(bundle, describe_too)
     return bundle
 
 
-def test_other_tasks_answer_as_before(reranking: Path) -> None:
-    loaded = load(reranking, "onnx-fp32")
-    assert len(loaded.match(reranking / IMAGE, ["a", "green"]).results) == 2
+def test_other_tasks_answer_as_before(describing: Path) -> None:
+    loaded = load(describing, "onnx-fp32")
+    assert len(loaded.match(describing / IMAGE, ["a", "green"]).results) == 2
     assert loaded.components == {"image_encoder", "text_encoder"}
     with pytest.raises(BundleError, match=WHY):
-        refuse_task(loaded.manifest, "rerank")
+        refuse_task(loaded.manifest, "describe")
 
 
-def test_info_shows_it(reranking: Path) -> None:
-    done = run("info", reranking)
+def test_info_shows_it(describing: Path) -> None:
+    done = run("info", describing)
     assert done.returncode == 0
-    assert "rerank cannot be asked here: this runtime cannot run tasks of kind 'match'" in done.stdout
-    assert "fusion: gives logits [1, 2]" in done.stdout
-    told = json.loads(run("info", reranking, "--json").stdout)["tasks"]
-    assert told["rerank"] == {"kind": "match", "obstacle": "tasks of kind 'match'"}
+    assert "describe cannot be asked here: this runtime cannot run tasks of kind 'generate'" in done.stdout
+    assert "decoder: gives logits [1, 1, 9]" in done.stdout
+    told = json.loads(run("info", describing, "--json").stdout)["tasks"]
+    assert told["describe"] == {"kind": "generate", "obstacle": "tasks of kind 'generate'"}
     assert told["match"] == {"kind": "contrastive", "obstacle": None}
 
 
-def test_the_selftest_notes_what_it_does_not_check(reranking: Path) -> None:
-    report = selftest(Bundle.open(reranking), VARIANTS)
+def test_the_selftest_notes_what_it_does_not_check(describing: Path) -> None:
+    report = selftest(Bundle.open(describing), VARIANTS)
     assert report.passed
-    assert report.notes == ("task 'rerank' is not checked: this runtime cannot run tasks of kind 'match'",)
+    assert report.notes == (
+        "task 'describe' is not checked: this runtime cannot run tasks of kind 'generate'",
+    )
 
 
-def test_a_bundle_with_nothing_that_can_be_run_says_why(reranking: Path) -> None:
+def test_a_bundle_with_nothing_that_can_be_run_says_why(describing: Path) -> None:
     def alone(manifest: Any) -> None:
-        manifest["tasks"] = {"rerank": {**manifest["tasks"]["rerank"], "reranks": "rerank"}}
+        manifest["tasks"] = {
+            "describe": {
+                **manifest["tasks"]["describe"],
+            }
+        }
 
-    edit_manifest(reranking, alone)
-    with pytest.raises(BundleError, match=f"task 'rerank': {WHY}"):
-        load(reranking, "onnx-fp32")
-    assert run("info", reranking).returncode == 0
-    done = run("match", reranking, "--image", reranking / IMAGE, "--text", "a")
+    edit_manifest(describing, alone)
+    with pytest.raises(BundleError, match=f"task 'describe': {WHY}"):
+        load(describing, "onnx-fp32")
+    assert run("info", describing).returncode == 0
+    done = run("match", describing, "--image", describing / IMAGE, "--text", "a")
     assert done.returncode == 1
     assert WHY in done.stderr
 

@@ -79,9 +79,14 @@ def _check_source(where: str, port: InputPort, manifest: Parts) -> None:
     component, dot, name = port.source.partition(".")
     if dot:
         graph = manifest.graphs.get(component)
-        if graph is None or graph.output(name) is None:
+        output = None if graph is None else graph.output(name)
+        if output is None:
             raise BundleError(
                 f"{where}: {_shown(port)} is from {quoted(port.source)}, which is no output of graphs"
+            )
+        if (port.kind, port.dtype) != (output.kind, output.dtype) or not _fits(port.shape, output.shape):
+            raise BundleError(
+                f"{where}: {_shown(port)} is wanted, and {shortened(port.source, 60)} gives {_shown(output)}"
             )
         return
     processor = manifest.processors.get(port.source)
@@ -108,10 +113,11 @@ def _given(processor: Processor) -> Iterator[tuple[PortKind, tuple[str, tuple[in
             yield PortKind.AUDIO_FEATURES, (processor.output.dtype, processor.output.shape)
 
 
-def _fits(shape: Shape, given: tuple[int, ...]) -> bool:
-    """Whether what is given goes in: a size that has a name takes any."""
+def _fits(shape: Shape, given: Shape) -> bool:
+    """Whether what is given goes in: a size that has a name takes any, and may be any."""
     return len(shape) == len(given) and all(
-        isinstance(size, str) or size == other for size, other in zip(shape, given, strict=True)
+        isinstance(size, str) or isinstance(other, str) or size == other
+        for size, other in zip(shape, given, strict=True)
     )
 
 
@@ -150,7 +156,9 @@ def _check_task(where: str, task: Task, manifest: Parts) -> None:
             _check_embedding(f"{where}.embedding", port)
         case MatchTask():
             port = _output(f"{where}.logits", task.logits, PortKind.CLASS_LOGITS, manifest)
-            last = port.shape[-1] if port.shape else 0
+            if not port.dtype.is_float or len(port.shape) != 2 or port.shape[0] != 1:
+                raise BundleError(f"{where}.logits is {_shown(port)}, and one float [1, N] is wanted")
+            last = port.shape[-1]
             if not isinstance(last, int) or not 0 <= task.positive_index < last:
                 raise BundleError(f"{where}.positive_index is none of the logits {_shown(port)}")
             if task.reranks is not None and task.reranks not in manifest.tasks:

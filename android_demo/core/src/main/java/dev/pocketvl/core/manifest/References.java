@@ -62,8 +62,12 @@ final class References {
     /** Holds an input against the processor or the output that fills it. */
     private void checkSource(String said, Port port, String from) {
         if (from.contains(".")) {
-            if (find(PortRef.of(from)) == null) {
+            Port output = find(PortRef.of(from));
+            if (output == null) {
                 throw new BundleException(said + ", which is no output of graphs");
+            }
+            if (output.kind() != port.kind() || output.dtype() != port.dtype() || !fits(port.shape(), output.shape())) {
+                throw new BundleException(said + ", which gives " + shown(output));
             }
             return;
         }
@@ -77,6 +81,17 @@ final class References {
                     .map(each -> JsonValue.label(each.getKey()) + " " + each.getValue())
                     .collect(Collectors.joining(", ")));
         }
+    }
+
+    /** Whether an output goes into an input: a size that has a name takes any, and may be any. */
+    private static boolean fits(List<Size> wanted, List<Size> given) {
+        boolean fits = wanted.size() == given.size();
+        for (int i = 0; fits && i < given.size(); i++) {
+            fits = !wanted.get(i).isFixed()
+                    || !given.get(i).isFixed()
+                    || wanted.get(i).value() == given.get(i).value();
+        }
+        return fits;
     }
 
     /** What a processor fills an input with. */
@@ -167,8 +182,12 @@ final class References {
 
     private void checkMatching(String where, Task.Matching task) {
         Port port = output(where + ".logits", task.logits(), PortKind.CLASS_LOGITS);
-        int rank = port.shape().size();
-        int last = rank == 0 ? 0 : port.shape().get(rank - 1).value();
+        if (!port.dtype().isFloat()
+                || port.shape().size() != 2
+                || !port.shape().get(0).equals(new Size(1, null))) {
+            throw new BundleException(where + ".logits is " + shown(port) + ", and one float [1, N] is wanted");
+        }
+        int last = port.shape().get(1).value();
         if (task.positiveIndex() < 0 || task.positiveIndex() >= last) {
             throw new BundleException(where + ".positive_index is none of the logits " + shown(port));
         }
