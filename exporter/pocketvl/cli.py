@@ -342,6 +342,8 @@ def inspect(source: Path, offline: bool, as_json: bool) -> None:
 
 def _inspection_lines(found: Inspection) -> Iterator[str]:
     yield f"{found.name}: {found.family}, weights in {found.dtype}"
+    if found.reranker is not None:
+        yield f"{found.reranker.component}: a second head, which reranks what the others match"
     for name, component in found.components.items():
         layers = ", ".join(f"{count} layers" for count in component.layers.values())
         yield f"{name}: {_cost_line(component.cost)}{layers and f', {layers}'}"

@@ -108,17 +108,34 @@ def _blip(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
 
     model = BlipForImageTextRetrieval.from_pretrained(folder, dtype=torch.float32).train(False)
     ids = torch.from_numpy(inputs["ids"]).long()
+    shown = {
+        "input_ids": ids,
+        "attention_mask": (ids != contract.tokenizer.pad_id).long(),
+        "pixel_values": normalized(contract, inputs["pixels"]),
+    }
     with torch.no_grad():
-        found = model(
-            input_ids=ids,
-            attention_mask=(ids != contract.tokenizer.pad_id).long(),
-            pixel_values=normalized(contract, inputs["pixels"]),
-            use_itm_head=False,
-        )
+        found = model(**shown, use_itm_head=False)
         seen = F.normalize(model.vision_proj(found.last_hidden_state[:, 0]), dim=-1)
         read = F.normalize(model.text_proj(found.question_embeds[:, 0]), dim=-1)
+        matched = model(**shown, use_itm_head=True)
     torch.testing.assert_close(seen @ read.T, found.itm_score)
-    return {"image_encoder.embedding": seen.numpy(), "text_encoder.embedding": read.numpy()}
+    both = {"image_encoder.embedding": seen.numpy(), "text_encoder.embedding": read.numpy()}
+    if contract.reranker is None:
+        return both
+    return {
+        **both,
+        "image_encoder.hidden": matched.last_hidden_state.numpy(),
+        "fusion.logits": matched.itm_score.numpy(),
+    }
+
+
+def make_contrastive_blip(folder: Path) -> Path:
+    """The same checkpoint whose second head is dropped."""
+    make_tiny_blip(folder)
+    (folder / "compression.json").write_text(
+        '{"schema_version": 1, "linears": {}, "dropped": ["fusion"]}', encoding="utf-8"
+    )
+    return folder
 
 
 def _siglip(folder: Path, contract: Contract, inputs: Inputs) -> Outputs:
@@ -235,7 +252,15 @@ _OF_OPEN_CLIP = partial(
 CASES = (
     FamilyCase("clip", "clip", make_tiny_clip, _clip),
     FamilyCase("metaclip_2", "clip", make_tiny_metaclip, _clip),
-    FamilyCase("blip", "blip", make_tiny_blip, _blip, r"itm_head\..*|text_encoder\..*\.crossattention\..*"),
+    FamilyCase("blip", "blip", make_tiny_blip, _blip),
+    FamilyCase(
+        "blip-contrastive",
+        "blip",
+        make_contrastive_blip,
+        _blip,
+        r"itm_head\..*|text_encoder\..*\.crossattention\..*",
+        full=True,
+    ),
     FamilyCase("chinese_clip", "chinese-clip", make_tiny_chinese, _chinese_clip),
     _OF_OPEN_CLIP("open_clip-vit", tiny=make_tiny_open_clip),
     _OF_OPEN_CLIP("open_clip-convnext", tiny=partial(make_tiny_open_clip, model_cfg=CONVNEXT)),

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from pocketvl import api
 from pocketvl.compress.costs import costs_of
 from pocketvl.compress.distil import train_student
+from pocketvl.compress.methods.drop_reranker import DropReranker
 from pocketvl.compress.methods.trim_vocabulary import TrimVocabulary
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitialised_component
@@ -98,8 +99,12 @@ def inputs_of(contract: Contract, count: int, seed: int) -> Inputs:
     for ports in contract.components.values():
         for port in ports.inputs:
             made = media if port.kind in MEDIA_KINDS else ids
-            assert made is not None
-            arrays[port.name] = made
+            if port.source in contract.processors:
+                assert made is not None
+                arrays[port.name] = made
+    if contract.reranker is not None:
+        before, _, hidden = contract.reranker.hidden.partition(".")
+        arrays[hidden] = run_ports(open_checkpoint(contract.folder).component(before), arrays)[hidden]
     return arrays
 
 
@@ -114,11 +119,16 @@ def _media(processor: MediaProcessor, count: int, random: np.random.Generator) -
     return (coarse + random.integers(-20, 21, coarse.shape)).clip(0, 255).astype(np.uint8)
 
 
-def run_torch(component: Component, inputs: Inputs) -> NDArray[np.float32]:
+def run_ports(component: Component, inputs: Inputs) -> dict[str, NDArray[np.float32]]:
     with torch.no_grad():
         found = component.module(*(torch.from_numpy(inputs[port.name]) for port in component.inputs))
-    rows: NDArray[np.float32] = found.numpy()
-    return rows
+    rows = (found,) if isinstance(found, torch.Tensor) else found
+    return {port.name: values.numpy() for port, values in zip(component.outputs, rows, strict=True)}
+
+
+def run_torch(component: Component, inputs: Inputs) -> NDArray[np.float32]:
+    """All outputs of each sample, flat."""
+    return np.concatenate([rows.reshape(len(rows), -1) for rows in run_ports(component, inputs).values()], 1)
 
 
 def samples(component: Component, inputs: Inputs) -> Iterator[dict[str, NDArray[np.generic]]]:
@@ -216,14 +226,20 @@ class Tried:
         backend.check(path)
         return path
 
-    def run(self, name: str, engine: Engine, precision: Precision) -> NDArray[np.float32]:
-        """The output of a lowered component for `inputs`."""
+    def run(self, name: str, engine: Engine, precision: Precision) -> dict[str, NDArray[np.float32]]:
+        """The outputs of a lowered component for `inputs`."""
         component = self.prepared[name]
-        (port,) = component.outputs
-        return RUN[engine](self.graph(name, engine, precision), samples(component, self.inputs), port.name)
+        path = self.graph(name, engine, precision)
+        return {
+            port.name: RUN[engine](path, samples(component, self.inputs), port.name)
+            for port in component.outputs
+        }
 
 
-def _run_onnx(path: Path, feeds: Iterator[dict[str, NDArray[np.generic]]], port: str) -> NDArray[np.float32]:
+Feeds = Iterator[dict[str, NDArray[np.generic]]]
+
+
+def _run_onnx(path: Path, feeds: Feeds, port: str) -> NDArray[np.float32]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -233,16 +249,14 @@ def _run_onnx(path: Path, feeds: Iterator[dict[str, NDArray[np.generic]]], port:
     return np.concatenate([session.run([port], feed)[0] for feed in feeds])
 
 
-def _run_litert(
-    path: Path, feeds: Iterator[dict[str, NDArray[np.generic]]], port: str
-) -> NDArray[np.float32]:
+def _run_litert(path: Path, feeds: Feeds, port: str) -> NDArray[np.float32]:
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(path), num_threads=1).get_signature_runner()
     return np.concatenate([runner(**feed)[port].copy() for feed in feeds])
 
 
-RUN: Mapping[Engine, Callable[[Path, Iterator[dict[str, NDArray[np.generic]]], str], NDArray[np.float32]]] = {
+RUN: Mapping[Engine, Callable[[Path, Feeds, str], NDArray[np.float32]]] = {
     Engine.ONNX: _run_onnx,
     Engine.TFLITE: _run_litert,
 }
@@ -287,10 +301,10 @@ def test_the_contract_is_read_without_weights(tried: Tried, tmp_path: Path) -> N
 def test_components_give_what_transformers_gives(tried: Tried) -> None:
     wanted = tried.case.reference(tried.folder, tried.contract, tried.inputs)
     for name, component in tried.opened.components.items():
-        (port,) = component.outputs
-        found = run_torch(component, tried.inputs)
-        assert found.shape[1:] == port.shape[1:]
-        np.testing.assert_allclose(found, wanted.pop(f"{name}.{port.name}"), atol=2e-5)
+        found = run_ports(component, tried.inputs)
+        for port in component.outputs:
+            assert found[port.name].shape[1:] == port.shape[1:]
+            np.testing.assert_allclose(found[port.name], wanted.pop(f"{name}.{port.name}"), atol=2e-5)
     assert not wanted
 
 
@@ -317,7 +331,9 @@ def test_gradients_reach_every_parameter_of_a_component(tried: Tried) -> None:
     for component in opened.components.values():
         component.module.requires_grad_(True)
         inputs = (torch.from_numpy(tried.inputs[port.name][:16]) for port in component.inputs)
-        component.module(*inputs).pow(3).sum().backward()
+        found = component.module(*inputs)
+        rows = (found,) if isinstance(found, torch.Tensor) else found
+        torch.stack([each.pow(3).sum() for each in rows]).sum().backward()  # type: ignore[no-untyped-call]
         without = [name for name, p in component.module.named_parameters() if p.grad is None]
         assert without == []
 
@@ -340,18 +356,21 @@ def test_lowered_components_are_within_the_familys_tolerances(
     (family,) = (each for each in FAMILIES if each.name == tried.case.family)
     for name, component in tried.prepared.items():
         found = tried.run(name, engine, precision)
-        reference = run_torch(component, tried.inputs)
-        assert failures(family.tolerances[precision], reference, found) == [], name
+        for port, reference in run_ports(component, tried.inputs).items():
+            rows = (each.reshape(len(each), -1) for each in (reference, found[port]))
+            assert failures(family.tolerances[precision], *rows) == [], f"{name}.{port}"
 
 
 @pytest.mark.parametrize(("engine", "precision"), [each for each in LOWERED if each[1] in QUANTIZED])
 def test_engines_compute_what_torch_simulates(tried: Tried, engine: Engine, precision: Precision) -> None:
     for name, component in tried.prepared.items():
         with simulated(component.module, tried.integers[name, precision]):
-            wanted = run_torch(component, tried.inputs)
-        parity = measure_parity(wanted, tried.run(name, engine, precision))
-        floor = _SIMULATED_FLOORS.get(precision, _SIMULATED_FLOOR)
-        assert parity.centred_cosine_median > floor, name
+            wanted = run_ports(component, tried.inputs)
+        found = tried.run(name, engine, precision)
+        for port, rows in wanted.items():
+            parity = measure_parity(*(each.reshape(len(each), -1) for each in (rows, found[port])))
+            floor = _SIMULATED_FLOORS.get(precision, _SIMULATED_FLOOR)
+            assert parity.centred_cosine_median > floor, f"{name}.{port}"
 
 
 PHASE = (Phase(2),)
@@ -370,7 +389,30 @@ SAVES = ("prune", "prune-filters", "prune-cross-modal", "drop-layers", "low-rank
 
 
 def test_every_method_is_tried() -> None:
-    assert {*METHOD_SETTINGS, TrimVocabulary.kind} == set(METHODS)
+    assert {*METHOD_SETTINGS, TrimVocabulary.kind, DropReranker.kind} == set(METHODS)
+
+
+def test_a_second_head_is_dropped_and_the_first_answers_as_before(tried: Tried, tmp_path: Path) -> None:
+    inputs = MethodInputs(tried.training, tried.folder)
+    checkpoint = open_checkpoint(tried.folder)
+    if tried.contract.reranker is None:
+        with pytest.raises(RecipeError, match="the model has no second head"):
+            DropReranker().run(checkpoint, inputs)
+        return
+    DropReranker().run(checkpoint, inputs)
+    checkpoint.save(tmp_path / "first")
+    again = open_checkpoint(tmp_path / "first")
+    assert again.contract.reranker is None
+    assert again.space() == tried.opened.space()
+    assert set(again.components) == set(tried.opened.components) - {tried.contract.reranker.component}
+    for name, component in again.components.items():
+        assert (component.inputs, component.outputs) == (
+            checkpoint.component(name).inputs,
+            checkpoint.component(name).outputs,
+        )
+        before = run_ports(tried.opened.component(name), tried.inputs)
+        for port, rows in run_ports(component, tried.inputs).items():
+            np.testing.assert_allclose(rows, before[port], atol=1e-6)
 
 
 def test_a_trimmed_vocabulary_changes_no_answer_to_its_texts(tried: Tried, tmp_path: Path) -> None:
@@ -421,12 +463,12 @@ def test_a_method_either_works_on_a_component_or_says_why_not(
         method = METHODS[kind](**settings)
         method.check(tuple(tried.contract.components))
         inputs = MethodInputs(tried.training, tried.folder, work=tmp_path / f"{name}-work")
-        if method.obstacle(checkpoint, name) is not None:
+        if method.refusal(checkpoint, name) is not None:
             with pytest.raises(RecipeError) as caught:
-                method.apply(checkpoint, inputs)
+                method.run(checkpoint, inputs)
             assert "\n" not in str(caught.value)
             continue
-        method.apply(checkpoint, inputs)
+        method.run(checkpoint, inputs)
         checkpoint.save(tmp_path / name)
         again = open_checkpoint(tmp_path / name)
         assert (costs_of(again)[name].macs < before.macs) == (kind in (*SAVES, "reinitialize"))
@@ -440,7 +482,7 @@ def test_a_student_is_distilled_a_step(tried: Tried, tmp_path: Path) -> None:
     modules = {name: teacher.component(name).module for name in task.components}
     wanted = teacher_outputs(task, modules, tried.training, mirrored=True)
     before = {name: value.clone() for name, value in student.model.state_dict().items()}
-    losses = LossWeights(hidden=1.0) if set(task.components) == set(teacher.stacks) else LossWeights()
+    losses = LossWeights(hidden=1.0) if set(task.components) <= set(teacher.stacks) else LossWeights()
     settings = TrainingSettings(PHASE, batch_size=4, losses=losses)
     reports = train_student(task, student, teacher, tried.training, wanted, settings, tmp_path / "work")
     assert all(np.isfinite(list(row.values())).all() for each in reports.values() for row in each.losses)

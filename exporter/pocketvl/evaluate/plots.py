@@ -16,6 +16,7 @@ from pocketvl_runtime.bench_result import COMMON_STAGES
 _NINES = ("0", ".9", ".99", ".999", ".9⁴", ".9⁵", ".9⁶", ".9⁷", ".9⁸", ".9⁹", ".9¹⁰")
 _BY_KIND = {
     Metric.MATCH_HARD: "caption ranks above the negative, % (50 is chance)",
+    Metric.ITM_HARD: "caption fits better than the negative, % (50 is chance)",
     Metric.RETRIEVAL: "own caption or image among the first, %, of the whole dataset",
     Metric.CLASSIFY: "own label among the nearest, %",
     Metric.ASK: "right answers, % (tick: the same answer to every question)",
@@ -144,7 +145,7 @@ def accuracy_by_kind(report: Report) -> str | None:
                         color=ENGINE_COLOUR[variant.engine],
                         markeredgewidth=0,
                     )
-        if metric is Metric.MATCH_HARD:
+        if metric in (Metric.MATCH_HARD, Metric.ITM_HARD):
             axes.axvline(50, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
         axes.set_yticks(range(len(kinds)), [f"{kind}  (n={reference.by_kind[kind].n:,})" for kind in kinds])
         axes.set_xlim(0, 101.5)

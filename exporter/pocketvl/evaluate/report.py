@@ -75,9 +75,9 @@ class MetricReport:
         drop_ci95: 95 % interval of `drop_pp` (Tango), in percentage points.
         lost: samples only the reference has right.
         gained: samples only this model has right.
-        by_kind: for `match_hard`: share of single negatives of a kind that the caption ranks above; for
-            `ask`: share of right answers by type of question; for `retrieval` and `classify`: share of what
-            is right among the first 1, 5 or 10, as "text_to_image_r5" and "top5".
+        by_kind: for `match_hard` and `itm_hard`: share of single negatives of a kind that the caption ranks
+            above; for `ask`: share of right answers by type of question; for `retrieval` and `classify`:
+            share of what is right among the first 1, 5 or 10, as "text_to_image_r5" and "top5".
         constant: for `ask`: the share where every question of a type gets the one answer that is right most
             often.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,9 @@ FAMILIES = (
         "blip",
         ("blip",),
         "pocketvl.families.blip",
-        ("image_encoder", "text_encoder"),
+        ("image_encoder", "text_encoder", "fusion"),
         HeadKind.CONTRASTIVE,
+        reranker="fusion",
     ),
     Family(
         "chinese-clip",
@@ -125,7 +127,7 @@ def family_of(folder: Path) -> Family:
     model_type = stored.get("model_type")
     for family in FAMILIES:
         if model_type in family.model_types:
-            return family
+            return _without_dropped(family, folder)
     known = ", ".join(sorted(name for family in FAMILIES for name in family.model_types))
     code = custom_code(stored)
     own = "" if code is None else f"; it needs code of its own ({code}), which is never run"
@@ -133,6 +135,27 @@ def family_of(folder: Path) -> Family:
         f"{folder / 'config.json'}: model_type {quoted(model_type)} is not known (known: {known}){own}; "
         'a family is one file: see "A model family" in CONTRIBUTING.md'
     )
+
+
+def _without_dropped(family: Family, folder: Path) -> Family:
+    """A family as a folder's checkpoint is of it, of which the second head may have been dropped.
+
+    Raises:
+        SourceError: something else is said to have been.
+    """
+    from pocketvl.families.folders.files import COMPRESSION_FILE
+    from pocketvl.families.folders.hf import dropped_components
+
+    dropped = dropped_components(folder)
+    unknown = [name for name in dropped if name != family.reranker]
+    if unknown:
+        raise SourceError(
+            f"{folder / COMPRESSION_FILE}: {quoted(unknown[0])} is dropped, which is no second head of "
+            f"{family.name} models"
+        )
+    if not dropped:
+        return family
+    return replace(family, components=family.trained, reranker=None)
 
 
 def family_named(name: str) -> Family:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families.folders.files import CONFIG_FILE
 from pocketvl.families.folders.weights import SAFETENSORS
-from pocketvl.network.heads import ContrastiveHead, EmbeddingHead, Head, HeadKind, LabelHead
+from pocketvl.network.heads import ContrastiveHead, EmbeddingHead, Head, HeadKind, LabelHead, MatchHead
 from pocketvl.network.ports import ComponentPorts, Port
 from pocketvl.network.tolerances import DEFAULT_PARITY, ParityLimits
 from pocketvl_runtime.manifest import AudioProcessor, ImageProcessor, Modality, Precision, TextProcessor
@@ -98,6 +98,8 @@ class Contract:
             empty where no component reads texts.
         components: their ports, by name.
         head: how they answer.
+        reranker: a second head, by a component of its own, that reranks what the first finds; None: there is
+            none.
         identity: what outputs depend on and neither tensors nor processors tell.
         notes: what the user should know about how the folder was read, one sentence each.
     """
@@ -109,6 +111,7 @@ class Contract:
     tokenizer_json: bytes
     components: Mapping[str, ComponentPorts]
     head: Head
+    reranker: MatchHead | None = None
     identity: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -296,6 +299,7 @@ class Family:
         module: with its `ARCHITECTURE`.
         components: names of the components that its checkpoints have.
         head: the kind of its checkpoints' head.
+        reranker: the component of a second head, which reranks; None: they have none.
         modality: what its checkpoints take beside texts.
         tolerances: how far a lowered component's outputs may be from torch's, by precision; the gate, the
             tests and docs all take them from here.
@@ -307,7 +311,13 @@ class Family:
     components: tuple[str, ...]
     head: HeadKind
     modality: Modality = Modality.IMAGE
+    reranker: str | None = None
     tolerances: Mapping[Precision, ParityLimits] = field(default_factory=lambda: DEFAULT_PARITY)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The components of the first head, which is the one that trainings know."""
+        return tuple(name for name in self.components if name != self.reranker)
 
     def architecture(self) -> Architecture:
         """Imports the family's file."""

@@ -1,7 +1,8 @@
-"""BLIP's retrieval model: an image encoder and a text encoder with one embedding space.
+"""BLIP's retrieval model: two encoders with one embedding space, and a fusion of image and text that reranks.
 
-This is the contrastive half of `BlipForImageTextRetrieval`. Its matching half, which reads a picture and a
-text together through the text encoder's cross-attention, stays among the weights and is not run.
+Both halves of `BlipForImageTextRetrieval`. The matching half is the text encoder with its cross-attention,
+which reads the image encoder's hidden states: the two share the text's other layers. Where a compression has
+dropped the fusion, its own weights stay among the others and are not run.
 
 Source: Li et al., 2022, "BLIP: Bootstrapping Language-Image Pre-training for Unified Vision-Language
 Understanding and Generation", arXiv 2201.12086; weights and configuration as transformers'
@@ -23,7 +24,7 @@ from torch.nn.utils import skip_init
 from pocketvl.errors import SourceError
 from pocketvl.families.base import IMAGE, TEXT, Architecture, Component, Contract, LayerStack
 from pocketvl.families.folders.files import CONFIG_FILE
-from pocketvl.families.folders.hf import read_json
+from pocketvl.families.folders.hf import dropped_components, read_json
 from pocketvl.families.folders.image_processor import BLIP_PROCESSOR, read_preprocess
 from pocketvl.families.folders.models import build_from, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary, masked_length, read_tokenizer
@@ -31,12 +32,17 @@ from pocketvl.families.layers.bert import embed_tokens, padding_mask
 from pocketvl.families.layers.plain import NormalizePixels, l2_normalize
 from pocketvl.families.layers.pooled import PoolsOnePosition, pool_last_layer_
 from pocketvl.families.ports import (
+    HIDDEN,
+    IMAGE_ENCODER,
     contrastive_head,
     embedding_ports,
+    hidden_port,
+    ids_port,
     reshape_sections_,
     two_encoders,
 )
-from pocketvl.network.heads import FixedScalar
+from pocketvl.network.heads import FixedScalar, MatchHead
+from pocketvl.network.ports import ComponentPorts, DType, Port, PortKind
 from pocketvl_runtime.errors import quoted
 from pocketvl_runtime.manifest import ImageProcessor, Padding, TextProcessor
 
@@ -52,6 +58,9 @@ if TYPE_CHECKING:
 
     from pocketvl.families.component_shape import ComponentShape
 
+FUSION = "fusion"
+_FITS = 1
+"""Of the fusion's two logits the one that says that image and text fit, as in the model's own code."""
 _RETRIEVAL = "BlipForImageTextRetrieval"
 _TRAINED_LENGTH = 35
 """Tokens of the texts that the published retrieval models were trained on (their code's setting)."""
@@ -98,40 +107,62 @@ class BlipAttention(nn.Module):
 
 
 class BlipImageEncoder(nn.Module, PoolsOnePosition):
-    """uint8 RGB [B, H, W, 3] -> float32 [B, D], L2-normalised."""
+    """uint8 RGB [B, H, W, 3] -> float32 [B, D], L2-normalised, and hidden states [B, 1 + patches, width]."""
 
-    def __init__(self, model: BlipForImageTextRetrieval, preprocess: ImageProcessor) -> None:
-        """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied."""
+    def __init__(
+        self, model: BlipForImageTextRetrieval, preprocess: ImageProcessor, gives_hidden: bool
+    ) -> None:
+        """Args: model: shares its modules. preprocess: whose rescale, mean and std are applied.
+        gives_hidden: whether a fusion reads hidden states; else they are no output."""
         super().__init__()
+        self.gives_hidden = gives_hidden
         self.vision_model, self.vision_proj = model.vision_model, model.vision_proj
         self.normalize: nn.Module = NormalizePixels(preprocess)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Embed a batch of images."""
         embeddings = self.vision_model.embeddings
         patches = embeddings.patch_embedding(self.normalize(pixels)).flatten(2).transpose(1, 2)
         first = embeddings.class_embedding.expand(len(pixels), -1, -1)
         hidden = torch.cat([first, patches], dim=1) + embeddings.position_embedding  # [B, 1 + patches, width]
         hidden = self.vision_model.encoder(inputs_embeds=hidden).last_hidden_state
-        return l2_normalize(self.vision_proj(self.vision_model.post_layernorm(hidden[:, 0])))
+        if not self.gives_hidden:
+            return l2_normalize(self.vision_proj(self.vision_model.post_layernorm(hidden[:, 0])))
+        hidden = self.vision_model.post_layernorm(hidden)
+        return l2_normalize(self.vision_proj(hidden[:, 0])), hidden
 
     def pool_early_(self) -> None:
-        pool_last_layer_(self.vision_model.encoder.layers, 0)
+        if not self.gives_hidden:
+            pool_last_layer_(self.vision_model.encoder.layers, 0)
 
 
 class _TextLayer(nn.Module):
-    """A layer of the text encoder without its cross-attention; it shares the others' modules and names."""
+    """A layer of the text encoder, with or without its cross-attention; it shares its modules and names."""
 
-    def __init__(self, owner: nn.Module) -> None:
+    def __init__(self, owner: nn.Module, reads_images: bool) -> None:
         super().__init__()
         self.attention, self.intermediate, self.output = (
             owner.get_submodule(name) for name in ("attention", "intermediate", "output")
         )
+        if reads_images:
+            self.crossattention = owner.get_submodule("crossattention")
 
-    def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, hidden: torch.Tensor, mask: torch.Tensor, seen: torch.Tensor | None = None
+    ) -> torch.Tensor:
         attended = self.attention(hidden, mask)[0]
+        if seen is not None:
+            attended = self.crossattention(attended, encoder_hidden_states=seen)[0]
         found: torch.Tensor = self.output(self.intermediate(attended), attended)
         return found
+
+
+def _text_layers(model: BlipForImageTextRetrieval, reads_images: bool) -> nn.Module:
+    """The text encoder's tables and layers, under their names."""
+    encoder, found = nn.Module(), nn.Module()
+    encoder.layer = nn.ModuleList(_TextLayer(each, reads_images) for each in model.text_encoder.encoder.layer)
+    found.embeddings, found.encoder = model.text_encoder.embeddings, encoder
+    return found
 
 
 class BlipTextEncoder(nn.Module):
@@ -140,10 +171,7 @@ class BlipTextEncoder(nn.Module):
     def __init__(self, model: BlipForImageTextRetrieval, pad_id: int) -> None:
         """Args: model: shares its modules but for cross-attentions. pad_id: the padding token."""
         super().__init__()
-        encoder = nn.Module()
-        encoder.layer = nn.ModuleList(_TextLayer(each) for each in model.text_encoder.encoder.layer)
-        self.text_encoder = nn.Module()
-        self.text_encoder.embeddings, self.text_encoder.encoder = model.text_encoder.embeddings, encoder
+        self.text_encoder = _text_layers(model, reads_images=False)
         self.text_proj = model.text_proj
         self.pad_id = pad_id
 
@@ -156,8 +184,31 @@ class BlipTextEncoder(nn.Module):
         return l2_normalize(self.text_proj(hidden[:, 0]))
 
 
+class BlipFusion(nn.Module):
+    """Hidden states float [B, 1 + patches, width] and int ids [B, T] -> logits float32 [B, 2]: not, fits.
+
+    Each token attends to the other tokens, but for padding, and to all of the image; the first is pooled.
+    """
+
+    def __init__(self, model: BlipForImageTextRetrieval, pad_id: int) -> None:
+        """Args: model: shares its modules. pad_id: the padding token."""
+        super().__init__()
+        self.text_encoder = _text_layers(model, reads_images=True)
+        self.itm_head = model.itm_head
+        self.pad_id = pad_id
+
+    def forward(self, seen: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Match a batch of texts, each with its own image."""
+        hidden = embed_tokens(cast(nn.Module, self.text_encoder.embeddings), ids)
+        mask = padding_mask(ids, self.pad_id)
+        for layer in cast(nn.ModuleList, self.text_encoder.get_submodule("encoder.layer")):
+            hidden = layer(hidden, mask, seen)
+        logits: torch.Tensor = self.itm_head(hidden[:, 0])
+        return logits if logits.dtype == torch.float32 else logits.float()
+
+
 class BlipArchitecture(Architecture):
-    """The contrastive half of BlipForImageTextRetrieval."""
+    """BlipForImageTextRetrieval."""
 
     def contract(self, folder: Path) -> Contract:
         config = self.parse(read_json(folder / CONFIG_FILE), folder)
@@ -168,24 +219,28 @@ class BlipArchitecture(Architecture):
         check_padding(tokenizer, folder)
         length, cut = masked_length(tokenizer, text.max_position_embeddings, _TRAINED_LENGTH, folder)
         spec = TextProcessor(length, Padding(tokenizer.pad_id))
-        halves = (
-            "the contrastive half is exported; image-text matching, which reads both together, is not",
+        scale = (
             f"the weights hold no temperature: cosines are multiplied by "
             f"{math.exp(config.logit_scale_init_value):.2f}, from config.json's logit_scale_init_value",
         )
+        components = dict(embedding_ports(preprocess, spec, config.image_text_hidden_size))
+        is_whole = FUSION not in dropped_components(folder)
+        if is_whole:
+            components = _with_fusion(components, spec, vision)
         return Contract(
             family="blip",
             name=folder.resolve().name,
             folder=folder,
             processors={IMAGE: preprocess, TEXT: spec},
             tokenizer_json=tokenizer.content,
-            components=embedding_ports(preprocess, spec, config.image_text_hidden_size),
+            components=components,
             head=contrastive_head(scale=FixedScalar(math.exp(config.logit_scale_init_value))),
+            reranker=MatchHead(f"{FUSION}.logits", f"{IMAGE_ENCODER}.{HIDDEN}", _FITS) if is_whole else None,
             identity={
                 "text": [text.num_attention_heads, text.hidden_act, text.layer_norm_eps],
                 "vision": [vision.num_attention_heads, vision.hidden_act, vision.layer_norm_eps],
             },
-            notes=notes + cut + halves,
+            notes=notes + cut + scale,
         )
 
     def parse(self, stored: dict[str, Any], folder: Path) -> BlipConfig:
@@ -256,16 +311,33 @@ class BlipArchitecture(Architecture):
         layers, widths = "num_hidden_layers", (blip.vision_proj.in_features, blip.text_proj.in_features)
         seen = LayerStack("vision_model.encoder.layers", ("vision_config", layers), widths[0])
         read = LayerStack("text_encoder.encoder.layer", ("text_config", layers), widths[1])
-        return two_encoders(
-            contract,
-            BlipImageEncoder(blip, contract.preprocess),
-            BlipTextEncoder(blip, contract.tokenizer.pad_id),
-            seen,
-            read,
-        )
+        pad_id, reranker = contract.tokenizer.pad_id, contract.reranker
+        image = BlipImageEncoder(blip, contract.preprocess, gives_hidden=reranker is not None)
+        encoders = two_encoders(contract, image, BlipTextEncoder(blip, pad_id), seen, read)
+        if reranker is None:
+            return encoders
+        ports = contract.components[FUSION]
+        fusion = Component(FUSION, BlipFusion(blip, pad_id), ports.inputs, ports.outputs, (read,))
+        return (*encoders, fusion)
 
 
 ARCHITECTURE = BlipArchitecture()
+
+
+def _with_fusion(
+    encoders: Mapping[str, ComponentPorts], spec: TextProcessor, vision: BlipVisionConfig
+) -> dict[str, ComponentPorts]:
+    """The ports of the encoders, of which the first gives hidden states, and of what reads them."""
+    positions = 1 + (cast(int, vision.image_size) // cast(int, vision.patch_size)) ** 2
+    width = vision.hidden_size
+    image = encoders[IMAGE_ENCODER]
+    read = (hidden_port(positions, width, f"{IMAGE_ENCODER}.{HIDDEN}"), ids_port(spec))
+    logits = Port("logits", DType.FLOAT32, (1, 2), PortKind.CLASS_LOGITS)
+    return {
+        **encoders,
+        IMAGE_ENCODER: ComponentPorts(image.inputs, (*image.outputs, hidden_port(positions, width))),
+        FUSION: ComponentPorts(read, (logits,)),
+    }
 
 
 def _sections(config: BlipConfig) -> tuple[BlipTextConfig, BlipVisionConfig]:

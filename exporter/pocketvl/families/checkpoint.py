@@ -47,6 +47,7 @@ class Checkpoint:
             what has changed.
         dtype: in which weights are stored.
         is_trimmed: whether its tokenizer is another than the folder's.
+        dropped: components of its family that are no part of it any more.
     """
 
     architecture: Architecture
@@ -55,6 +56,7 @@ class Checkpoint:
     config: dict[str, Any]
     dtype: torch.dtype
     is_trimmed: bool = False
+    dropped: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -138,6 +140,22 @@ class Checkpoint:
         self.is_trimmed = True
         return size
 
+    def drop_reranker_(self) -> None:
+        """Leave out the component of the second head, and what it alone reads of another.
+
+        Raises:
+            RecipeError: there is no second head.
+        """
+        reranker = self.contract.reranker
+        if reranker is None:
+            raise RecipeError(f"{self.folder} has no second head")
+        before, _, hidden = reranker.hidden.partition(".")
+        kept = {name: each for name, each in self.contract.components.items() if name != reranker.component}
+        outputs = tuple(port for port in kept[before].outputs if port.name != hidden)
+        kept[before] = replace(kept[before], outputs=outputs)
+        self.contract = replace(self.contract, components=kept, reranker=None)
+        self.dropped = (*self.dropped, reranker.component)
+
     def _table(self, name: str) -> nn.Embedding:
         table = self.model.get_submodule(name)
         assert isinstance(table, nn.Embedding)
@@ -179,7 +197,7 @@ class Checkpoint:
         save_file(state, out / self.architecture.weights_file, {"format": "pt"})
         described = out / self.architecture.config_file
         described.write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
-        compression_of(self.model, self.original()).save(out)
+        replace(compression_of(self.model, self.original()), dropped=self.dropped).save(out)
         for name in IMAGE_FILES if self.is_trimmed else PROCESSOR_FILES:
             if (self.folder / name).exists():
                 shutil.copyfile(self.folder / name, out / name)
@@ -280,11 +298,13 @@ def open_checkpoint(architecture: Architecture, contract: Contract) -> Checkpoin
     config, weights = architecture.parse(stored, folder), read_weights(folder)
     architecture.unpack_(weights, config)
     check_layers(config, len(weights), path)
-    model = load_model(lambda: architecture.build(config, folder), weights, read_compression(folder), folder)
+    compression = read_compression(folder)
+    model = load_model(lambda: architecture.build(config, folder), weights, compression, folder)
     dtypes = Counter(tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
     dtype = dtypes.most_common(1)[0][0]
     notes = (*contract.notes, *weight_notes(weight_files(folder), dtype))
-    opened = Checkpoint(architecture, replace(contract, notes=notes), model, stored, dtype)
+    contract = replace(contract, notes=notes)
+    opened = Checkpoint(architecture, contract, model, stored, dtype, dropped=compression.dropped)
     for scalar in stored_scalars(contract.head):
         opened.scalar(scalar)  # says what is wrong with it
     return opened

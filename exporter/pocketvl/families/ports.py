@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pocketvl.families.component_shape import ComponentShape
 
 IMAGE_ENCODER, AUDIO_ENCODER, TEXT_ENCODER = "image_encoder", "audio_encoder", "text_encoder"
-_EMBEDDING = "embedding"
+_EMBEDDING, HIDDEN = "embedding", "hidden"
 # What a whole model's weights hold beside one tower's.
 _OF_WHOLE = ("vision_model", "visual_projection", "text_model", "text_projection")
 _SCALARS = ("logit_scale", "logit_bias")
@@ -40,6 +40,11 @@ def features_port(processor: AudioProcessor) -> Port:
 def ids_port(tokenizer: TextProcessor) -> Port:
     """Token ids as the "text" processor gives them."""
     return Port("ids", DType.INT32, (1, tokenizer.max_length), PortKind.TOKEN_IDS, TEXT)
+
+
+def hidden_port(positions: int, width: int, source: str | None = None) -> Port:
+    """Hidden states of images that another component reads."""
+    return Port(HIDDEN, DType.FLOAT32, (1, positions, width), PortKind.HIDDEN, source)
 
 
 def embedding_ports(
@@ -80,7 +85,7 @@ def two_encoders(
         media_stack: its layers; None where it is no stack of transformer layers.
         text_stack: likewise.
     """
-    first, second = contract.components
+    first, second, *_ = contract.components
     return (
         encoder(contract, first, media, media_stack),
         encoder(contract, second, text, text_stack),

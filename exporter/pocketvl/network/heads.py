@@ -91,6 +91,31 @@ class LabelHead:
 
 
 @dataclass(frozen=True)
+class MatchHead:
+    """One component that reads an image and a text together and says whether they fit.
+
+    It is a second head: it reranks what a contrastive one finds.
+
+    Attributes:
+        logits: class logits, "component.port".
+        hidden: what the component reads of the image: an output of the component that embeds images,
+            "component.port".
+        positive_index: which logit says that they fit.
+        activation: from logits to probabilities.
+    """
+
+    logits: str
+    hidden: str
+    positive_index: int
+    activation: Activation = Activation.SOFTMAX
+
+    @property
+    def component(self) -> str:
+        """The component whose logits they are."""
+        return self.logits.partition(".")[0]
+
+
+@dataclass(frozen=True)
 class EmbeddingHead:
     """One encoder by itself: its embedding is the answer.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import fx, nn
 
+from pocketvl.families.layers.plain import first_output
 from pocketvl.observe.calibrate import LAYERS
 
 _EMBEDDING = torch.ops.aten.embedding.default
@@ -27,7 +28,8 @@ def token_tables(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, 
 def final_linear(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> str | None:
     """Name of the linear that computes the module's output, up to ops without weights; None for none.
 
-    It is the last to run, and gives as many numbers as the module: a projection into the embedding space.
+    Of a module with several outputs, the first. It is the last to run, and gives as many numbers as the
+    module: a projection into the embedding space.
     """
     ran: list[tuple[str, int]] = []
 
@@ -41,7 +43,7 @@ def final_linear(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, 
     handles = [child.register_forward_hook(watch(name)) for name, child in layers]
     try:
         with torch.inference_mode():
-            given = module(*_inputs(example))
+            given = first_output(module(*_inputs(example)))
     finally:
         for handle in handles:
             handle.remove()

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from pocketvl.errors import RecipeError
+from pocketvl.families import family_of
 from pocketvl.network.heads import HeadKind
 from pocketvl.pipelines.stages.components import check_source
 from pocketvl.pipelines.stages.compressing import CompressByTraining, CompressCheckpoint
@@ -21,7 +22,7 @@ from pocketvl.quantize.qat_method import QuantizationAwareTraining
 from pocketvl.recipes.compress_recipe import CompressRecipe, Step
 from pocketvl.stage import Stage
 from pocketvl.tasks.head_training import HeadTraining
-from pocketvl.train.method import CompressionMethod, Trait
+from pocketvl.train.method import DROP_FIRST, CompressionMethod, Trait
 from pocketvl.train.settings import TrainingSettings
 
 
@@ -40,6 +41,7 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
     check_source(source)
     head = head_training(source)
     chain = _Chain(source, data, head)
+    second = family_of(source).reranker
     traits: frozenset[Trait] = frozenset()
     for step in (_planned(each, head, data) for each in recipe.steps):
         makes = frozenset() if step.method is None else step.method.makes
@@ -47,6 +49,8 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
             raise RecipeError(
                 "trim-vocabulary comes last: trainings read texts as they were tokenized before it"
             )
+        if second is not None and Trait.ONE_HEAD not in traits:
+            _check_second_head(step, second)
         if step.method is not None:
             _check_method(step.method, head, traits)
             traits |= step.method.makes
@@ -58,7 +62,8 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
                 chain.compress(step.method, fraction)
             if step.learn is not None:
                 chain.learn(step.learn, hold_zeros=Trait.SPARSE in traits)
-        traits |= {Trait.CHANGED}
+        if Trait.ONE_HEAD not in makes:
+            traits |= {Trait.CHANGED}
     return tuple(chain.stages)
 
 
@@ -70,6 +75,13 @@ def _planned(step: Step, head: HeadTraining, data: Path) -> Step:
     if isinstance(method, QuantizationAwareTraining):
         method = replace(method, training=head.planned(method.training, rows))
     return replace(step, method=method, learn=learn)
+
+
+def _check_second_head(step: Step, second: str) -> None:
+    """Raise RecipeError for a step that would leave a second head behind."""
+    if step.learn is not None or (step.method is not None and not step.method.keeps_heads):
+        what = "learn" if step.method is None else step.method.kind
+        raise RecipeError(f"{what}: the model has a second head ({second}): {DROP_FIRST}")
 
 
 def _check_method(method: CompressionMethod, head: HeadTraining, traits: frozenset[Trait]) -> None:

@@ -298,7 +298,7 @@ def _gate_of(text: str, family: Family) -> GateSettings:
     """The gate of a family's models."""
     from pocketvl.select.gate import parse_gate
 
-    return parse_gate(text, task_class(family.head).metrics, family.tolerances)
+    return parse_gate(text, task_class(family).metrics, family.tolerances)
 
 
 def _samples(folder: Path) -> bytes:

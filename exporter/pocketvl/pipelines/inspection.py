@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pocketvl.compress.costs import Cost, costs_of
 from pocketvl.families import open_checkpoint
 from pocketvl.families.base import Component
-from pocketvl.network.heads import Head
+from pocketvl.network.heads import Head, MatchHead
 from pocketvl.network.ports import Port
 from pocketvl.pipelines.variants import DEFAULT_VARIANTS
 from pocketvl.recipes.compress_recipe import METHODS
@@ -48,6 +48,7 @@ class Inspection:
         family: "clip".
         dtype: in which most of its weights are stored.
         head: how its components answer.
+        reranker: a second head, which reranks; None: there is none.
         components: by name.
         variants: that `pocketvl export` makes of it by default.
         notes: what the user should know, one sentence each.
@@ -57,6 +58,7 @@ class Inspection:
     family: str
     dtype: str
     head: Head
+    reranker: MatchHead | None
     components: Mapping[str, ComponentInspection]
     variants: tuple[str, ...]
     notes: tuple[str, ...]
@@ -84,6 +86,7 @@ def inspect(source: Path) -> Inspection:
         checkpoint.contract.family,
         str(checkpoint.dtype).removeprefix("torch."),
         checkpoint.contract.head,
+        checkpoint.contract.reranker,
         {name: _component(checkpoint, each, costs[name]) for name, each in checkpoint.components.items()},
         DEFAULT_VARIANTS,
         checkpoint.contract.notes,
@@ -96,5 +99,5 @@ def _component(checkpoint: Checkpoint, component: Component, cost: Cost) -> Comp
         component.outputs,
         {stack.name: checkpoint.layer_count(stack) for stack in component.stacks},
         cost,
-        {kind: method.obstacle(checkpoint, component.name) for kind, method in METHODS.items()},
+        {kind: method.refusal(checkpoint, component.name) for kind, method in METHODS.items()},
     )

@@ -37,7 +37,7 @@ from pocketvl.tasks.parity import ParityReport
 from pocketvl_runtime.bench_result import BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.golden import Golden
-from pocketvl_runtime.manifest import Comparable, Precision, Status, VariantSpec
+from pocketvl_runtime.manifest import Comparable, PortKind, Precision, Status, VariantSpec
 
 if TYPE_CHECKING:
     from pocketvl.evaluate.html import ImageMatches
@@ -81,7 +81,12 @@ def build_report(bundle: Bundle, task: Task, measured: Measured, gate: GateSetti
         plain = _variant(bundle, name, bench.variants[name])
         parity = task.parity(reference, outputs)
         metrics = variant_metrics(outcomes, _outcomes(task, measured, outputs))
-        comparable = tuple(Comparable(space, _losses(parity)) for space in bundle.manifest.spaces)
+        embedded = {
+            port: each
+            for port, each in parity.items()
+            if bundle.manifest.output(port).kind is PortKind.EMBEDDING
+        }
+        comparable = tuple(Comparable(space, _losses(embedded)) for space in bundle.manifest.spaces)
         variants[name] = replace(plain, parity=parity, metrics=metrics, comparable=comparable)
     report = Report(
         name=bundle.manifest.model.name,

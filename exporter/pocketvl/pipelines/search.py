@@ -23,7 +23,7 @@ from pocketvl.lower.forms import described
 from pocketvl.network.precisions import PLANS
 from pocketvl.pipelines.bundle import profiles_in
 from pocketvl.pipelines.export import ExportResult, ExportSettings, export_chosen, written_bundle
-from pocketvl.pipelines.stages.components import check_source, open_component
+from pocketvl.pipelines.stages.components import check_second_head, check_source, open_component
 from pocketvl.pipelines.stages.lowering import LowerGraph, check_graph_sizes
 from pocketvl.pipelines.stages.quantizing import QuantizeComponent, loss_by_layer, read_ranking
 from pocketvl.pipelines.stages.splitting import CHOOSING, JUDGING, SplitDataset
@@ -139,6 +139,7 @@ def search(
     )
     check_replaceable(request.out, written_bundle, profiles_in(request.out))  # not after hours of search
     check_source(request.source)
+    check_second_head(request.source, "search")
     check_graph_sizes(request.source, tuple(Engine))
     found = _Search(request, cache, progress)
     journal = request.work / f"{found.key}-{_STUDY_FILE}"

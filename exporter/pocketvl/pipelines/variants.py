@@ -24,6 +24,7 @@ from pocketvl.pipelines.stages.calibrating import (
 from pocketvl.pipelines.stages.components import (
     CalibrationFeeds,
     PrepareComponent,
+    check_second_head,
 )
 from pocketvl.pipelines.stages.lowering import CastFp16, GraphStage, LowerGraph, LowerQuantized
 from pocketvl.pipelines.stages.quantizing import (
@@ -156,6 +157,7 @@ class VariantStages:
         if qat is not None and qat.precision is precision:
             if self.train is None:
                 raise RecipeError("the recipe trains: give it a dataset folder with --train")
+            check_second_head(self.source, "a recipe that trains")
             prepared = tuple(self.prepared(each) for each in self.components)
             quantized = tuple(self._quantized(each, precision) for each in self.components)
             head = head_training(self.source)

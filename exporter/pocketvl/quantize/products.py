@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from pocketvl.errors import DataError, RecipeError
+from pocketvl.families.layers.plain import first_output
 from pocketvl.families.layers.segments import Blocks, Segments, block_name, is_scores
 from pocketvl.network.integers import QuantizedProduct
 from pocketvl.network.specification import Granularity, ProductSpec, Range, Scheme
@@ -270,10 +271,9 @@ def _watching(watch: Watch, segments: Segments | None, blocks: Blocks) -> Multip
 
 
 def run(module: nn.Module, feed: Feed) -> torch.Tensor:
-    """The module's output for one feed: its input, or a tuple of all of its inputs."""
+    """The module's output, or the first, for one feed: its input, or a tuple of all of its inputs."""
     inputs = feed if isinstance(feed, tuple) else (feed,)
-    output: torch.Tensor = module(*(torch.from_numpy(values) for values in inputs))
-    return output
+    return first_output(module(*(torch.from_numpy(values) for values in inputs)))
 
 
 def quantize_products(

@@ -14,6 +14,7 @@ from torch import nn
 
 from pocketvl.cosines import cosines
 from pocketvl.errors import DataError
+from pocketvl.families.layers.plain import first_output
 from pocketvl.network.integers import QuantizedComponent
 from pocketvl.quantize.ranking import LayerSensitivity, layer_groups
 from pocketvl.quantize.simulate import simulated
@@ -129,11 +130,11 @@ def embedding_loss(expected: NDArray[np.float64], found: NDArray[np.float64]) ->
 
 
 def _embed(module: nn.Module, batches: Sequence[Batch]) -> NDArray[np.float64]:
-    """[N, D]: whatever comes out, flat."""
+    """[N, D]: whatever comes out, flat; of several outputs the first, since hidden states are too many."""
     if not batches:
         return np.zeros((0, 0))
     with torch.inference_mode():
-        rows = [module(*batch).numpy() for batch in batches]
+        rows = [first_output(module(*batch)).numpy() for batch in batches]
     return np.concatenate([row.reshape(len(row), -1) for row in rows]).astype(np.float64)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocketvl.compress.methods.drop_layers import DropLayers
+from pocketvl.compress.methods.drop_reranker import DropReranker
 from pocketvl.compress.methods.low_rank import LowRank
 from pocketvl.compress.methods.prune_cross_modal import PruneCrossModal
 from pocketvl.compress.methods.prune_filters import PruneFilters
@@ -37,6 +38,7 @@ METHODS: Mapping[str, type[CompressionMethod]] = {
         LowRank,
         PruneCrossModal,
         TrimVocabulary,
+        DropReranker,
         QuantizationAwareTraining,
     )
 }

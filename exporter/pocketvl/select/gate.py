@@ -30,7 +30,10 @@ __all__ = [
 ]
 
 DEFAULT_ALLOWANCE_PP: Mapping[Metric, float] = MappingProxyType(
-    {Metric.MATCH_HARD: 1.0, Metric.RETRIEVAL_R1: 1.0, Metric.ASK: 1.0, Metric.KNN: 1.0}
+    dict.fromkeys(
+        (Metric.MATCH_HARD, Metric.RETRIEVAL_R1, Metric.ASK, Metric.KNN, Metric.ITM_HARD),
+        1.0,
+    )
 )
 """Loss allowed against torch fp32, in percentage points."""
 

@@ -8,6 +8,7 @@ of one matrix product may come out apart by a rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -103,10 +104,27 @@ def measure_embeddings(dataset: Dataset, embeddings: Embeddings) -> TaskOutcomes
 
 
 def match_hard(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
+    """Does a sample's first caption strictly rank above all of its negatives, by cosine?"""
+
+    def similarity(index: int, texts: tuple[str, ...]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = embeddings.of_texts(texts) @ embeddings.image[index].astype(np.float64)
+        return found
+
+    return above_negatives(dataset, Metric.MATCH_HARD, similarity)
+
+
+def above_negatives(
+    dataset: Dataset, metric: Metric, scores: Callable[[int, tuple[str, ...]], NDArray[np.float64]]
+) -> TaskOutcome:
     """Does a sample's first caption strictly rank above all of its negatives?
 
     `by_kind` holds the pairwise answers: the caption against each single negative, by what was changed
     in it; negatives of unknown kind are left out there.
+
+    Args:
+        dataset: the samples.
+        metric: what it is measured for.
+        scores: of a sample's index and its caption with its negatives: float64 [1 + K], larger is better.
     """
     correct: list[bool] = []
     by_kind: dict[str, list[bool]] = {}
@@ -114,16 +132,15 @@ def match_hard(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:
         if not sample.captions or not sample.negatives:
             continue
         _check_kinds(dataset, index, sample)
-        texts = embeddings.of_texts((sample.captions[0], *sample.negatives))  # [1 + K, D]
-        similarity = texts @ embeddings.image[index].astype(np.float64)  # [1 + K]
-        above = similarity[0] > similarity[1:] + TIE
+        found = scores(index, (sample.captions[0], *sample.negatives))  # [1 + K]
+        above = found[0] > found[1:] + TIE
         correct.append(bool(above.all()))
         for kind, is_above in zip(sample.negative_kinds, above, strict=False):
             by_kind.setdefault(kind, []).append(bool(is_above))
     why = "without caption or negatives"
-    notes = _left_out(Metric.MATCH_HARD, len(dataset) - len(correct), len(dataset), why)
+    notes = _left_out(metric, len(dataset) - len(correct), len(dataset), why)
     kinds = {kind: np.array(by_kind[kind], dtype=np.bool_) for kind in sorted(by_kind)}
-    return TaskOutcome(Metric.MATCH_HARD, np.array(correct, dtype=np.bool_), kinds, notes=notes)
+    return TaskOutcome(metric, np.array(correct, dtype=np.bool_), kinds, notes=notes)
 
 
 def retrieval_r1(dataset: Dataset, embeddings: Embeddings) -> TaskOutcome:

@@ -79,13 +79,21 @@ class Encoder:
         texts = next((each for each in processors if isinstance(each, TextProcessor)), None)
         return cls(inputs, media, None if texts is None else Tokenizer(bundle.read(texts.file), texts))
 
-    def feed(self, component: str, media: Sequence[Path] = (), texts: Sequence[str] = ()) -> Feed:
+    def feed(
+        self,
+        component: str,
+        media: Sequence[Path] = (),
+        texts: Sequence[str] = (),
+        hidden: Callable[[int, int], Array] | None = None,
+    ) -> Feed:
         """The inputs of a component that reads images or sounds, texts, or one of each in a row.
 
         Args:
             component: its name.
             media: one file a row, where it reads images or sounds.
             texts: one a row, where it reads texts.
+            hidden: where it reads what another component gives: that, from the first row and the one after
+                the last.
 
         Raises:
             DataError: it reads something else as well.
@@ -99,6 +107,8 @@ class Encoder:
             for name, kind in kinds.items():
                 if kind in MEDIA_KINDS and media and self.media is not None:
                     found[name] = self._made(media[start:stop], self.media)
+                elif kind is PortKind.HIDDEN and hidden is not None:
+                    found[name] = hidden(start, stop)
                 elif kind is PortKind.TOKEN_IDS and encoded is not None:
                     found[name] = encoded.ids[start:stop]
                 elif kind is PortKind.ATTENTION_MASK and encoded is not None:

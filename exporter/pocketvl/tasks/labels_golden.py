@@ -16,9 +16,8 @@ from pocketvl.tasks.golden import (
     ManifestTasks,
     ShownAnswer,
     golden_array,
-    largest_difference,
+    pair_tolerance,
     rounded,
-    rounded_up,
 )
 from pocketvl.tasks.outputs import Outputs, component_of
 from pocketvl_runtime import manifest
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from pocketvl.tasks.base import Runner
 
 ASK = "ask"
-_MARGIN = 0.04
-"""Kernels of one engine were apart by up to 0.035 on the golden questions of tabletop-vilt in int8."""
-_EXACT_MARGIN = 1e-4
 _SHOWN_ANSWERS = 6
 
 
@@ -83,11 +79,7 @@ class LabelGolden(GoldenCases):
     def answer_tolerance(
         self, expected: Sequence[Scores], found: Sequence[Scores], task: manifest.Task, is_exact: bool
     ) -> AnswerTolerance:
-        """Twice what the probabilities were off, and a margin; there are no similarities."""
-        pairs = zip(expected, found, strict=True)
-        worst = max((largest_difference(a.probability, b.probability) for a, b in pairs), default=0.0)
-        margin = _EXACT_MARGIN if is_exact else _MARGIN
-        return AnswerTolerance(0.0, rounded_up(min(2 * worst + margin, 1.0)))
+        return pair_tolerance(expected, found, is_exact)
 
     def shown(self, golden: Golden, outputs: Outputs, tasks: ManifestTasks) -> tuple[ShownAnswer, ...]:
         """Each image's first question with the answers that torch finds likeliest."""

@@ -19,6 +19,7 @@ class Metric(StrEnum):
     CLASSIFY = "classify"
     ASK = "ask"
     KNN = "knn"
+    ITM_HARD = "itm_hard"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +29,9 @@ class TaskOutcome:
     Attributes:
         metric: what was measured.
         correct: bool [n], one a sample that the metric applies to.
-        by_kind: for `match_hard`, per kind of negative a bool [m]: does the caption rank above that negative;
-            for `ask`, per type of question a bool [m]: is the answer right; for `retrieval` and `classify`,
-            per rank a bool [n]: is what is right among the first 1, 5 or 10.
+        by_kind: for `match_hard` and `itm_hard`, per kind of negative a bool [m]: does the caption rank above
+            that negative; for `ask`, per type of question a bool [m]: is the answer right; for `retrieval`
+            and `classify`, per rank a bool [n]: is what is right among the first 1, 5 or 10.
         constant: for `ask`, per type of question the rate of the one answer that is right most often, in
             [0, 1]: what a model that never looks can reach.
         notes: what was left out, and why.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
+from pocketvl.families.layers.plain import first_output
 from pocketvl.families.layers.segments import Segments
 from pocketvl.network.ports import ComponentPorts, PortKind
 from pocketvl.tasks.head_training import HeadTraining, label_settings
@@ -373,7 +374,7 @@ def teacher_outputs(
                 rows = np.arange(start, min(start + _BATCH, count))
                 inputs = read_inputs(samples, kinds, rows, np.full(len(rows), way == 1))
                 with torch.inference_mode():
-                    values = components[name](*(each.to(device) for each in inputs))
+                    values = first_output(components[name](*(each.to(device) for each in inputs)))
                 parts.append(values.float().cpu().numpy())
                 done += len(rows)
                 if progress is not None:

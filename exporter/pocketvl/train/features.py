@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from pocketvl.errors import RecipeError
+from pocketvl.families.layers.plain import first_output
 
 
 class Features(NamedTuple):
@@ -79,7 +80,7 @@ class FeatureExtractor(nn.Module):
         """
         self._hidden.clear()
         self._maps.clear()
-        output = self.component(*inputs)
+        output = first_output(self.component(*inputs))
         hidden = tuple(self._hidden[index] for index in sorted(self._hidden))
         if len(self.projections):
             hidden = tuple(each(value) for each, value in zip(self.projections, hidden, strict=True))

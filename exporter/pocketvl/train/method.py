@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from pocketvl.train.samples import TrainingSamples
 
 
+DROP_FIRST = (
+    "it shares layers with the first, by which alone models are compressed; drop-reranker comes first"
+)
+"""Why a model with a second head is not compressed, and what to do."""
+
+
 class Trait(StrEnum):
     """What a step leaves in a checkpoint that a later step may not be able to work with.
 
@@ -30,12 +36,14 @@ class Trait(StrEnum):
         FACTORIZED: linears that have become two of a lower rank.
         SPARSE: weights that are 0 and have to stay so.
         TRIMMED: another tokenizer, so that texts have other ids than the training data holds.
+        ONE_HEAD: no second head; it is no change of the first.
     """
 
     CHANGED = "changed"
     FACTORIZED = "factorized"
     SPARSE = "sparse"
     TRIMMED = "trimmed"
+    ONE_HEAD = "one head"
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,8 @@ class CompressionMethod(Settings, ABC):
         refuses: traits that it cannot work with, and what a recipe's author should know about it.
         trains: it takes long, and goes on from its saved states; it is its own training, so that a step has
             no other one.
+        keeps_heads: a second head, whose layers are shared with the first's, answers as before: else it
+            would be left behind by what only the first is scored and trained by, and the method refuses.
         renamed: settings of older recipes, and what stands in their place.
     """
 
@@ -79,6 +89,7 @@ class CompressionMethod(Settings, ABC):
     makes: ClassVar[frozenset[Trait]] = frozenset()
     refuses: ClassVar[Mapping[Trait, str]] = {}
     trains: ClassVar[bool] = False
+    keeps_heads: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
 
     @property
@@ -95,6 +106,27 @@ class CompressionMethod(Settings, ABC):
     def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
         """Why it can change nothing in a component of a checkpoint, in a clause; None where it can."""
         return None
+
+    @classmethod
+    def refusal(cls, checkpoint: Checkpoint, component: str) -> str | None:
+        """Why it is not run on a component of a checkpoint: because of a second head, or an `obstacle`."""
+        reranker = checkpoint.contract.reranker
+        if reranker is not None and not cls.keeps_heads:
+            return f"is of a model with a second head ({reranker.component}): {DROP_FIRST}"
+        return cls.obstacle(checkpoint, component)
+
+    def run(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
+        """`apply`, where a second head does not stand against it; see there.
+
+        Raises:
+            RecipeError: it does.
+        """
+        reranker = checkpoint.contract.reranker
+        if reranker is not None and not self.keeps_heads:
+            raise RecipeError(
+                f"{self.kind}: the model has a second head ({reranker.component}): {DROP_FIRST}"
+            )
+        return self.apply(checkpoint, inputs)
 
     @abstractmethod
     def title(self, fraction: float) -> str:

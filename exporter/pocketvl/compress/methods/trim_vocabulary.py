@@ -34,6 +34,7 @@ class TrimVocabulary(CompressionMethod):
     kind: ClassVar[str] = "trim-vocabulary"
     makes: ClassVar[frozenset[Trait]] = frozenset({Trait.TRIMMED})
     refuses: ClassVar[Mapping[Trait, str]] = {}
+    keeps_heads: ClassVar[bool] = True
 
     texts: tuple[str, ...] = ()
     first: Count = 0
@@ -74,5 +75,5 @@ class TrimVocabulary(CompressionMethod):
             if obstacles[name] is None
             for table in token_tables(component.module, example_inputs(component))
         ]
-        before = checkpoint.trim_vocabulary_(trimmed.content, trimmed.kept, tables)
+        before = checkpoint.trim_vocabulary_(trimmed.content, trimmed.kept, list(dict.fromkeys(tables)))
         return {"texts": len(texts), "tokens": [len(trimmed.kept), before]}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketvl.errors import SourceError
-from pocketvl.families.folders.files import CONFIG_FILE
+from pocketvl.families.folders.files import COMPRESSION_FILE, CONFIG_FILE
 from pocketvl_runtime.errors import shortened
 
 
@@ -49,6 +49,13 @@ def custom_code_notes(folder: Path) -> tuple[str, ...]:
     return (
         f"config.json: auto_map names code of its own ({named}), which is not run; transformers' is taken",
     )
+
+
+def dropped_components(folder: Path) -> tuple[str, ...]:
+    """The components that a folder's compression.json says are dropped; imports no torch."""
+    path = folder / COMPRESSION_FILE
+    stored = read_json(path).get("dropped", ()) if path.is_file() else ()
+    return tuple(map(str, stored)) if isinstance(stored, list) else ()
 
 
 def update_section_(config: dict[str, Any], section: str, values: Mapping[str, Any]) -> None:

@@ -83,6 +83,7 @@ class Compression:
         channels: of norms and of vectors that belong to no layer of these kinds, by their names.
         segments: of a fusion model's sequence, in tokens, by which attentions are split.
         removed: cross-modal blocks that are gone.
+        dropped: components that are no part of the model any more, of whose weights all stay.
         schema_version: of the JSON.
     """
 
@@ -91,12 +92,13 @@ class Compression:
     channels: Mapping[str, int] = field(default_factory=dict)
     segments: Mapping[str, int] = field(default_factory=dict)
     removed: tuple[RemovedBlocks, ...] = ()
+    dropped: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def save(self, folder: Path) -> None:
         """Write compression.json, or remove it where nothing differs."""
         path = folder / COMPRESSION_FILE
-        if not (self.linears or self.convolutions or self.channels or self.removed):
+        if not (self.linears or self.convolutions or self.channels or self.removed or self.dropped):
             path.unlink(missing_ok=True)
             return
         # versions before filters were pruned know linears only

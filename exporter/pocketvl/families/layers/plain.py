@@ -21,6 +21,11 @@ def l2_normalize(embedding: torch.Tensor) -> torch.Tensor:
     return embedding / torch.sqrt(squares.clamp(min=_TINY * _TINY))
 
 
+def first_output(found: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """What a component gives, or the first of what it gives: hidden states for another come after it."""
+    return found if isinstance(found, torch.Tensor) else found[0]
+
+
 class NormalizePixels(nn.Module):
     """uint8 RGB [B, H, W, 3] -> float32 [B, 3, H, W], rescaled and normalised.
 

@@ -19,7 +19,7 @@ from pocketvl_runtime.schema import dump_json
 class MakeGoldenPack(Stage):
     """A bundle without graphs: manifest, tokenizer, and the golden pack with torch's answers."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path

@@ -36,7 +36,7 @@ class CalibrateComponent(OfComponent, Stage):
         equalizes: whether they have to be enough to equalize it.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
     keeps: ClassVar[bool] = False
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pocketvl.arrays import open_array
 from pocketvl.data.dataset import Dataset
-from pocketvl.errors import SourceError
+from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import family_of
 from pocketvl.families.base import Component, Contract, example_inputs
 from pocketvl.families.folders.files import config_path, description_files
@@ -47,6 +47,16 @@ def check_source(folder: Path) -> None:
     check_weight_files(folder)
 
 
+def check_second_head(folder: Path, what: str) -> None:
+    """Raise RecipeError where a checkpoint has a second head, of which `what` knows nothing."""
+    second = family_of(folder).reranker
+    if second is not None:
+        raise RecipeError(
+            f"{folder}: {what} knows one head, and this model has a second ({second}) that shares layers "
+            "with it; compress the model first, with the step drop-reranker"
+        )
+
+
 def this_machine() -> Mapping[str, str]:
     """The machine properties that measured or floating-point results depend on."""
     return {"isa": instruction_set(), "processors": str(usable_processors())}
@@ -56,7 +66,7 @@ def this_machine() -> Mapping[str, str]:
 class CalibrationFeeds(Stage):
     """What calibration shows the components, as their task says: inputs by port, made as on the device."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
@@ -67,7 +77,7 @@ class CalibrationFeeds(Stage):
         check_source(source["source"])
         family, dataset = family_of(source["source"]), Dataset.open(source["calibration"])
         dataset.media(family.modality)
-        task_class(family.head).check_calibration(dataset)
+        task_class(family).check_calibration(dataset)
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.families import check_checkpoint, read_contract
@@ -76,7 +86,7 @@ class CalibrationFeeds(Stage):
         contract = read_contract(source["source"])
         dataset = Dataset.open(source["calibration"])
         encoder = Encoder.of_contract(contract)
-        task = task_class(contract.head.kind)
+        task = task_class(family_of(source["source"]))
         feeds = task.calibration_feeds(contract, encoder, dataset, self.most_texts)
         total, before = sum(feed.rows for feed in feeds), 0
         for feed in feeds:
@@ -145,7 +155,7 @@ class Feeds:
 class PrepareComponent(Stage):
     """One component with what can be folded into its weights folded: those weights."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     tools: ClassVar[tuple[str, ...]] = TORCH
     keeps: ClassVar[bool] = False
 

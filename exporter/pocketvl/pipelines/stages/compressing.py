@@ -66,7 +66,7 @@ class CompressCheckpoint(Stage):
             texts=read_texts(source["data"]),
         )
         report = {
-            "done": self.method.apply(checkpoint, inputs),
+            "done": self.method.run(checkpoint, inputs),
             "before": {name: asdict(cost) for name, cost in before.items()},
             "after": {name: asdict(cost) for name, cost in costs_of(checkpoint).items()},
         }

@@ -33,7 +33,7 @@ _MOST_BYTES = 2_500_000_000  # of memory that variants which are timed in turns 
 class RunReference(Stage):
     """Outputs of torch in fp32 on a dataset, and notes on how the model was read."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     source: Path
@@ -50,7 +50,7 @@ class RunReference(Stage):
         check_source(source["source"])
         family, dataset = family_of(source["source"]), Dataset.open(source["data"])
         dataset.media(family.modality)
-        task_class(family.head).check(dataset)
+        task_class(family).check(dataset)
 
     def run(self, source: Inputs, out: Path) -> None:
         from pocketvl.families import open_checkpoint

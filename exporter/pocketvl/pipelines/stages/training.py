@@ -235,7 +235,7 @@ def head_training(source: Path) -> HeadTraining:
     from pocketvl.families import family_of
 
     family = family_of(source)
-    return HeadTraining(family.head, family.components)
+    return HeadTraining(family.head, family.trained)
 
 
 def training_rows(kind: HeadKind, data: Path) -> int:
