@@ -354,7 +354,9 @@ def _inspection_lines(found: Inspection) -> Iterator[str]:
                 yield f"  {direction} {port.name} {port.dtype.value} {shape} ({port.kind.value}{source})"
         can = [kind for kind, obstacle in component.methods.items() if obstacle is None]
         yield f"  compress: {', '.join(can)}"
-        yield from (f"  not {kind}: it {why}" for kind, why in component.methods.items() if why is not None)
+        for why in dict.fromkeys(each for each in component.methods.values() if each is not None):
+            cannot = [kind for kind, obstacle in component.methods.items() if obstacle == why]
+            yield f"  not {', '.join(cannot)}: it {why}"
     yield f"all: {_cost_line(found.total)}"
     yield f"export: {', '.join(found.variants)}"
     yield from (f"note: {note}" for note in found.notes)

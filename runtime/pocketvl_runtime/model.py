@@ -50,6 +50,7 @@ from pocketvl_runtime.tasks import (
     TextScore,
     TimingMs,
     activated,
+    fit_probabilities,
     label_texts,
     probabilities,
     ranked_answers,
@@ -471,7 +472,7 @@ class Model:
                 for row in chosen
             ]
         with _clock(spent, "post"):
-            fits = activated(np.stack(logits), task.activation)[:, task.positive_index]
+            fits = fit_probabilities(np.stack(logits), task)
             results = tuple(
                 FittingText(
                     texts[chosen[row]],

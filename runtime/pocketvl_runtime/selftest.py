@@ -47,7 +47,14 @@ from pocketvl_runtime.obstacles import (
     task_obstacle,
 )
 from pocketvl_runtime.progress import Progress
-from pocketvl_runtime.tasks import Doubles, activated, label_texts, probabilities, similarities
+from pocketvl_runtime.tasks import (
+    Doubles,
+    activated,
+    fit_probabilities,
+    label_texts,
+    probabilities,
+    similarities,
+)
 from pocketvl_runtime.text import Encoding, Tokenizer
 
 FEATURES_TOLERANCE_DB = 1e-3
@@ -322,9 +329,10 @@ class _Variant:
         if isinstance(task, LabelsTask | MatchTask):
             if self._sources(task.logits) != set(row.inputs):
                 return "the task does not take that"
-            probability = activated(self._output(task.logits, row.inputs)[0], task.activation)
+            logits = self._output(task.logits, row.inputs)
             if isinstance(task, MatchTask):
-                return _wrong_scores(None, probability[task.positive_index, None], row, limit)
+                return _wrong_scores(None, fit_probabilities(logits, task), row, limit)
+            probability = activated(logits[0], task.activation)
             return _wrong_scores(None, probability, row, limit) or _wrong_label(task.labels, row)
         asked_about = self._port_of(task, row.inputs)
         if asked_about is None:

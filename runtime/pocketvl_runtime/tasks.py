@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pocketvl_runtime.manifest import Activation
+from pocketvl_runtime.errors import BackendError
+from pocketvl_runtime.manifest import Activation, MatchTask
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -179,6 +180,20 @@ def activated(logits: npt.NDArray[np.floating], activation: Activation) -> Doubl
         return np.asarray(np.exp(-np.logaddexp(0, -wide)))
     powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def fit_probabilities(logits: npt.NDArray[np.floating], task: MatchTask) -> Doubles:
+    """That pictures and texts fit, float64 [N], of a match task's logits [N, L].
+
+    Raises:
+        BackendError: there are fewer than the task speaks of, as in a variant that gives others.
+    """
+    if logits.shape[-1] <= task.positive_index:
+        raise BackendError(
+            f"{task.logits} are {logits.shape[-1]}, and number {task.positive_index} says whether a text "
+            "fits; use another variant"
+        )
+    return activated(logits, task.activation)[:, task.positive_index]
 
 
 def ranked_answers(labels: Sequence[str], probability: Doubles, top: int) -> tuple[ScoredAnswer, ...]:

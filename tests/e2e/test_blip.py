@@ -26,6 +26,7 @@ from pocketvl_runtime.text import Tokenizer
 from tests.families.cases import normalized
 from tests.families.tiny_blip import make_tiny_blip
 
+DOCS = Path(__file__).parents[2] / "docs" / "manifests"
 VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")
 TEXTS = ("a photo of a cat", "two dogs", "a", "a large striped green triangle above a star", "the red ring")
 TRAINED = """
@@ -122,6 +123,19 @@ def test_every_variant_answers_both_heads_as_transformers_does(root: Path, bundl
 
 
 @pytest.mark.slow
+def test_the_manifest_in_docs_says_of_graphs_and_tasks_what_an_export_says(bundle: Path) -> None:
+    shown, own = (json.loads(path.read_text()) for path in (DOCS / "blip.json", bundle / "manifest.json"))
+    for manifest in (shown, own):
+        for graph in manifest["graphs"].values():
+            for port in graph["outputs"]:
+                assert ("space" in port) == (port["kind"] == "embedding")
+                port.pop("space", None)
+    assert {key: shown[key] for key in ("graphs", "tasks", "processors")} == {
+        key: own[key] for key in ("graphs", "tasks", "processors")
+    }
+
+
+@pytest.mark.slow
 def test_the_report_judges_both_heads_and_graphs_are_quantized(root: Path, bundle: Path) -> None:
     report = read_report(bundle / "report.json")
     assert Metric.ITM_HARD in report.reference
@@ -175,7 +189,7 @@ def test_what_knows_one_head_refuses_two_in_one_line(root: Path, tmp_path: Path)
 @pytest.mark.parametrize("steps", [PRUNED, LEARNED, PRUNED + DROPPED])
 def test_compression_refuses_a_second_head_in_one_line(root: Path, tmp_path: Path, steps: str) -> None:
     (tmp_path / "recipe.toml").write_text(steps)
-    with pytest.raises(RecipeError, match=r"has a second head \(fusion\): .*drop-reranker") as caught:
+    with pytest.raises(RecipeError, match=r"has a second head \(fusion\), .*drop-reranker") as caught:
         api.compress(
             root / "tiny",
             tmp_path / "smaller",

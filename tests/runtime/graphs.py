@@ -199,8 +199,8 @@ def onnx_seeing_graph(path: Path, loudness: float = 0.0005) -> None:
     )
 
 
-def onnx_fit_graph(path: Path) -> None:
-    """hidden float32 [1, *HIDDEN], ids int32 [1, T] -> logits."""
+def onnx_fit_graph(path: Path, logits: int = 2) -> None:
+    """hidden float32 [1, *HIDDEN], ids int32 [1, T] -> logits, as many as are asked for."""
     node = helper.make_node
     nodes = [
         node("Reshape", ["hidden", "flat"], ["seen"]),
@@ -216,11 +216,11 @@ def onnx_fit_graph(path: Path) -> None:
             helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [1, *HIDDEN]),
             helper.make_tensor_value_info("ids", TensorProto.INT32, [1, LENGTH]),
         ],
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2]),
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, logits]),
         flat=np.asarray([1, -1]),
         table=TOKEN_TABLE,
         middle=np.asarray([1]),
-        weights=FIT_WEIGHTS,
+        weights=FIT_WEIGHTS[:, :logits],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ VARIANTS = ("onnx-fp32", "tflite-fp32")
 LOGITS = "fusion.logits"
 POSITIVE = 1
 _HIDDEN = (1, *graphs.HIDDEN)
-_WRITERS = {
+_WRITERS: dict[Engine, dict[str, Callable[[Path], None]]] = {
     Engine.ONNX: {
         "image_encoder": graphs.onnx_seeing_graph,
         "text_encoder": graphs.onnx_text_graph,

@@ -18,7 +18,7 @@ from tests.runtime.bundles import with_digest
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = sorted((DOCS / "manifests").glob("*.json"))
-NAMES = ["clap", "clip-vision", "siglip", "smolvlm", "tabletop-clip", "vilt"]
+NAMES = ["blip", "clap", "clip-vision", "siglip", "smolvlm", "tabletop-clip", "vilt"]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,7 @@ OBSTACLES = {
     "vilt": {"ask": None},
     "siglip": {"match": None, "classify": None},
     "tabletop-clip": {"match": None, "classify": None},
+    "blip": {"match": None, "classify": None, "rerank": None},
     "clap": {"match": None, "classify": None},
     "smolvlm": {"describe": "tasks of kind 'generate'"},
 }

@@ -154,6 +154,18 @@ def test_hidden_states_that_are_not_finite_are_no_answer(reranking: Path) -> Non
         load(reranking, "onnx-fp32").rerank(reranking / IMAGE, ["a"])
 
 
+def test_a_variant_whose_logits_are_too_few_is_refused(reranking: Path) -> None:
+    graphs.onnx_fit_graph(reranking / "graphs" / "fusion.fp32.onnx", logits=1)
+    reseal(reranking)
+    ports = {"logits": {"shape": [1, 1]}}
+    edit_manifest(reranking, lambda m: m["variants"]["onnx-fp32"]["files"]["fusion"].update(ports=ports))
+    with pytest.raises(BackendError, match="fusion.logits are 1, and number 1 says whether a text fits"):
+        load(reranking, "onnx-fp32").rerank(reranking / IMAGE, TEXTS)
+    report = selftest(Bundle.open(reranking), ["onnx-fp32"])
+    assert any("fusion.logits are 1" in each for each in report.failures)
+    assert load(reranking, "tflite-fp32").rerank(reranking / IMAGE, TEXTS).results
+
+
 def test_a_variant_without_the_component_still_matches(reranking: Path) -> None:
     edit_manifest(reranking, lambda m: m["variants"]["onnx-fp32"]["files"].pop("fusion"))
     loaded = load(reranking, "onnx-fp32")

@@ -28,6 +28,7 @@ from pocketvl_runtime.manifest import (
     DType,
     ImageProcessor,
     LabelsTask,
+    MatchTask,
     PortKind,
     TextProcessor,
     component_of,
@@ -113,7 +114,8 @@ def _output_file(variant: str, component: str, output: str) -> str:
 
 def _stages(bundle: Bundle) -> dict[str, str]:
     """The components of one answer, in the order in which they run, with the names of their stages."""
-    tasks = runnable_tasks(bundle.manifest)
+    runnable = runnable_tasks(bundle.manifest)
+    tasks = {name: task for name, task in runnable.items() if not isinstance(task, MatchTask)}
     if not tasks:
         raise BundleError(f"{bundle.root} has no task that can be timed on a phone; export it again")
     task = tasks.get("match") or next(iter(tasks.values()))

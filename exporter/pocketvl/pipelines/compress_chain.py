@@ -81,7 +81,7 @@ def _check_second_head(step: Step, second: str) -> None:
     """Raise RecipeError for a step that would leave a second head behind."""
     if step.learn is not None or (step.method is not None and not step.method.keeps_heads):
         what = "learn" if step.method is None else step.method.kind
-        raise RecipeError(f"{what}: the model has a second head ({second}): {DROP_FIRST}")
+        raise RecipeError(f"{what}: the model has a second head ({second}), {DROP_FIRST}")
 
 
 def _check_method(method: CompressionMethod, head: HeadTraining, traits: frozenset[Trait]) -> None:

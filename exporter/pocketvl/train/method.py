@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from pocketvl.train.samples import TrainingSamples
 
 
-DROP_FIRST = (
-    "it shares layers with the first, by which alone models are compressed; drop-reranker comes first"
-)
+DROP_FIRST = "which shares its layers and would be left behind; drop-reranker comes first"
 """Why a model with a second head is not compressed, and what to do."""
 
 
@@ -112,7 +110,7 @@ class CompressionMethod(Settings, ABC):
         """Why it is not run on a component of a checkpoint: because of a second head, or an `obstacle`."""
         reranker = checkpoint.contract.reranker
         if reranker is not None and not cls.keeps_heads:
-            return f"is of a model with a second head ({reranker.component}): {DROP_FIRST}"
+            return f"is of a model with a second head ({reranker.component}), {DROP_FIRST}"
         return cls.obstacle(checkpoint, component)
 
     def run(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
@@ -124,7 +122,7 @@ class CompressionMethod(Settings, ABC):
         reranker = checkpoint.contract.reranker
         if reranker is not None and not self.keeps_heads:
             raise RecipeError(
-                f"{self.kind}: the model has a second head ({reranker.component}): {DROP_FIRST}"
+                f"{self.kind}: the model has a second head ({reranker.component}), {DROP_FIRST}"
             )
         return self.apply(checkpoint, inputs)
 

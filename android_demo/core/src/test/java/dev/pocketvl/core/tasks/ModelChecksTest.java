@@ -105,7 +105,7 @@ class ModelChecksTest {
     }
 
     @ParameterizedTest
-    @CsvSource({"tabletop-clip.json,2", "siglip.json,2", "vilt.json,1", "clap.json,0", "smolvlm.json,0"})
+    @CsvSource({"tabletop-clip.json,2", "siglip.json,2", "blip.json,2", "vilt.json,1", "clap.json,0", "smolvlm.json,0"})
     void whatCanBeRunOfTheWrittenManifestsIsKnown(String name, int runnable) throws IOException {
         Manifest manifest = manifest(name);
         Set<String> found = TaskSupport.runnable(manifest).keySet();
@@ -118,6 +118,8 @@ class ModelChecksTest {
     void whatStandsInTheWayIsNamed() throws IOException {
         Manifest listens = manifest("clap.json");
         assertTrue(TaskSupport.obstacle(listens, listens.tasks().values().iterator().next()).contains("log_mel"));
+        Manifest reranks = manifest("blip.json");
+        assertEquals("tasks of kind 'match'", TaskSupport.obstacle(reranks, reranks.tasks().get("rerank")));
         Manifest writes = manifest("smolvlm.json");
         assertEquals("tasks of kind 'generate'", TaskSupport.obstacle(writes, writes.tasks().values().iterator().next()));
     }
