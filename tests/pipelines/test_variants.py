@@ -16,6 +16,7 @@ from pocketvl.pipelines.search import SearchRequest
 from pocketvl.pipelines.variants import Fallbacks, VariantStages, checked_variants, refused_layer
 from pocketvl.recipes.export_recipe import ExportRecipe
 from pocketvl_runtime.manifest import Engine, Precision
+from tests.families.tiny_blip import make_tiny_blip
 
 
 def test_engines_offer_the_precisions_whose_layers_they_run() -> None:
@@ -39,6 +40,13 @@ def test_a_recipe_changes_the_grids_of_weights_and_nothing_else(precision: Preci
         else:
             assert found.weights.granularity is Granularity.PER_TENSOR
         assert form_of(name, found) in BACKENDS[Engine.ONNX].forms
+
+
+def test_a_component_that_reads_another_shares_the_blame_with_it(tmp_path: Path) -> None:
+    stages = VariantStages(make_tiny_blip(tmp_path / "tiny"), tmp_path, ExportRecipe(), is_quantized=True)
+    assert stages.with_read({"fusion"}) == {"fusion", "image_encoder"}
+    assert stages.with_read({"image_encoder", "text_encoder"}) == {"image_encoder", "text_encoder"}
+    assert stages.with_read(()) == frozenset()
 
 
 def test_a_variant_with_zero_points_that_its_engine_lacks_is_refused_when_it_is_planned(

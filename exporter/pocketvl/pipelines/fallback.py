@@ -140,12 +140,13 @@ class _Precision:
         ranked, waiting, moved = set[str](), list[Move](), list[Move]()
         most, times = _MOST_AT_ONCE, 1
         while missed is not None:
-            blamed = missed.components or set(self.stages.components)
+            far = self.stages.with_read(missed.components)
+            blamed = far or set(self.stages.components)
             if not blamed <= ranked:
                 ranked |= blamed
                 waiting = self._worst_first(ranked)
             waiting = [move for move in waiting if move not in moved]
-            moves = next_moves(waiting, missed.components, min(times * missed.share, most))
+            moves = next_moves(waiting, far, min(times * missed.share, most))
             if not moves:
                 break
             component, precision = moves[0].component, moves[0].precision

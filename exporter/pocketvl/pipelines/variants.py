@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
-from pocketvl.families import family_of
+from pocketvl.families import family_of, read_contract
 from pocketvl.families.layers.segments import Blocks
 from pocketvl.lower.backends import backend_of
 from pocketvl.lower.forms import described, form_of
@@ -37,7 +37,7 @@ from pocketvl.pipelines.stages.quantizing import (
 from pocketvl.pipelines.stages.training import TrainingData, head_training, training_rows
 from pocketvl.quantize.settings import Rounding
 from pocketvl.recipes.export_recipe import ExportRecipe
-from pocketvl_runtime.manifest import Engine, Precision, variant_name
+from pocketvl_runtime.manifest import Engine, Precision, component_of, variant_name
 
 DEFAULT_VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
 Variants = Mapping[str, tuple[Engine, Precision]]
@@ -117,6 +117,12 @@ class VariantStages:
     def components(self) -> tuple[str, ...]:
         """The components that become graphs, by name."""
         return family_of(self.source).components
+
+    def with_read(self, components: Collection[str]) -> frozenset[str]:
+        """Components, and those whose outputs they read: what is far away after them may come from there."""
+        ports = read_contract(self.source).components if components else {}
+        inputs = (port.source or "" for name in components for port in ports[name].inputs)
+        return frozenset(components) | {component_of(each) for each in inputs if "." in each}
 
     @property
     def feeds(self) -> CalibrationFeeds:
