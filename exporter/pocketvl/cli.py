@@ -353,7 +353,7 @@ def _inspection_lines(found: Inspection) -> Iterator[str]:
                 shape = "x".join(map(str, port.shape))
                 yield f"  {direction} {port.name} {port.dtype.value} {shape} ({port.kind.value}{source})"
         can = [kind for kind, obstacle in component.methods.items() if obstacle is None]
-        yield f"  compress: {', '.join(can)}"
+        yield f"  compress: {', '.join(can) or 'nothing'}"
         for why in dict.fromkeys(each for each in component.methods.values() if each is not None):
             cannot = [kind for kind, obstacle in component.methods.items() if obstacle == why]
             yield f"  not {', '.join(cannot)}: it {why}"

@@ -339,9 +339,10 @@ class _Variant:
             return "neither side of the task takes that"
         other = task.second if asked_about == task.first else task.first
         scale = task.scale.first if asked_about == task.first else task.scale.second
-        similarity = similarities(
-            self._output(asked_about, row.inputs)[0], np.stack(self._asked(task, other))
-        )
+        asked = self._asked(task, other)
+        if not asked:
+            return "no input of the other side could be used"
+        similarity = similarities(self._output(asked_about, row.inputs)[0], np.stack(asked))
         probability = probabilities(similarity, scale, task.bias, task.activation)
         return _wrong_scores(similarity, probability, row, limit)
 

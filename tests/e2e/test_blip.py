@@ -12,9 +12,11 @@ import torch
 from transformers import BlipForImageTextRetrieval
 
 from pocketvl import api
+from pocketvl.data.dataset import Dataset
 from pocketvl.errors import RecipeError
 from pocketvl.evaluate.report_json import read_report
 from pocketvl.families import open_checkpoint
+from pocketvl.pipelines.bundle import is_bundle_of, write_base
 from pocketvl.tabletop.folder import write_tabletop
 from pocketvl.tasks.metrics import Metric
 from pocketvl_runtime import load
@@ -61,7 +63,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tiny_blip(folder / "tiny")
     for name, seed in {"data": 21, "judged": 22}.items():
         (folder / name).mkdir()
-        write_tabletop(folder / name, seed, 24, size=40)
+        write_tabletop(folder / name, seed, 12, size=40)
     return folder
 
 
@@ -140,7 +142,7 @@ def test_the_report_judges_both_heads_and_graphs_are_quantized(root: Path, bundl
     report = read_report(bundle / "report.json")
     assert Metric.ITM_HARD in report.reference
     for variant in report.variants.values():
-        assert variant.metrics[Metric.ITM_HARD].n == 24
+        assert variant.metrics[Metric.ITM_HARD].n == 12
         assert set(variant.parity) == {
             "image_encoder.embedding",
             "text_encoder.embedding",
@@ -229,6 +231,15 @@ def test_the_first_head_alone_is_compressed_and_a_trimmed_model_keeps_both(
     )
     tasks = Bundle.open(tmp_path / "bundle").manifest.tasks
     assert set(tasks) == {"match", "classify"}
+
+
+def test_a_bundle_without_the_second_head_is_not_of_a_checkpoint_with_it(root: Path, tmp_path: Path) -> None:
+    both, first = (open_checkpoint(root / "tiny") for _ in range(2))
+    first.drop_reranker_()
+    assert first.space() == both.space()
+    write_base(first, Dataset.open(root / "data"), tmp_path)
+    assert is_bundle_of(Bundle.open(tmp_path), first)
+    assert not is_bundle_of(Bundle.open(tmp_path), both)
 
 
 def test_inspect_tells_both_heads(root: Path) -> None:

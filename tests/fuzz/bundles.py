@@ -24,6 +24,7 @@ from tests.fuzz.mutations import HOSTILE, Extra, Raw, hostile_json
 from tests.fuzz.target import Case, Finding, refusal
 from tests.runtime.asking import write_asking_bundle
 from tests.runtime.bundles import with_digest, write_bundle
+from tests.runtime.reranking import write_reranking_bundle
 
 _IMAGE = "golden/images/wide.jpg"
 _TEXTS = ("a photo of a red cube", "green")
@@ -36,7 +37,18 @@ _MANIFEST_EXTRA: Extra = {
     "activation": ("sigmoid", "softmax", "relu"),
     "shape": ([], [1], [1, 8], [1, -1], [1, "D"], ["N", 8], [1, 16, 16, 3], [0, 0], [True, 8]),
     "dtype": ("float16", "int64", "uint8", "string"),
-    "from": ("image", "text", "eye", "image_encoder.embedding", "a.b.c", None),
+    "from": (
+        "image",
+        "text",
+        "eye",
+        "image_encoder.embedding",
+        "image_encoder.hidden",
+        "fusion.logits",
+        "a.b.c",
+        None,
+    ),
+    "positive_index": (0, 2, -1, *_NUMBERS),
+    "reranks": ("match", "rerank", "", None),
     "template": ("{label}", "{label}" * 1000, "", "{", "{label!r}", "{0}{label}", "\0{label}"),
     "labels": ([], [""], ["a", "a"], ["\ud800"], ["a"] * 300, None, "abc"),
     "version": ("2.1", "2.999999", "3.0", "1.0", "2", 2.0, True, None),
@@ -216,6 +228,16 @@ class Questions(Bundles):
         return write_asking_bundle(folder)
 
 
+class Reranking(Bundles):
+    """The same of a bundle whose second head reads what another component gives."""
+
+    name = "reranking"
+
+    @staticmethod
+    def write(folder: Path) -> Path:
+        return write_reranking_bundle(folder)
+
+
 def ask_all(root: Path) -> str:
     """What became of opening, loading, asking and testing a bundle."""
     with warnings.catch_warnings():
@@ -250,6 +272,8 @@ def _ask(model: Model, root: Path) -> str:
         warnings.simplefilter("ignore")
         if "ask" in model.manifest.tasks:
             return _ask_questions(model, root)
+        if "rerank" in model.manifest.tasks:
+            _rerank(model, root)
         match = model.match(root / _IMAGE, list(_TEXTS))
         rows = model.embed_text(list(_TEXTS))
         task = model.manifest.tasks.get("classify")
@@ -272,6 +296,13 @@ def _ask_questions(model: Model, root: Path) -> str:
         if not all(0 <= p <= 1 + 1e-6 for p in numbers) or numbers != sorted(numbers, reverse=True):
             raise Finding("probabilities that are none", repr(numbers)[:300])
     return "answers"
+
+
+def _rerank(model: Model, root: Path) -> None:
+    for top in (None, 1):
+        numbers = [each.probability for each in model.rerank(root / _IMAGE, list(_TEXTS), top).results]
+        if not all(0 <= p <= 1 + 1e-6 for p in numbers) or numbers != sorted(numbers, reverse=True):
+            raise Finding("probabilities that are none", repr(numbers)[:300])
 
 
 def _files(root: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.fuzz.bundles import Bundles, Questions
+from tests.fuzz.bundles import Bundles, Questions, Reranking
 from tests.fuzz.checkpoints import Checkpoints
 from tests.fuzz.commands import Commands
 from tests.fuzz.datasets import Datasets
@@ -20,6 +20,7 @@ TARGETS: Mapping[str, Callable[[Path], Target]] = {
     "texts": Texts,
     "bundles": Bundles,
     "questions": Questions,
+    "reranking": Reranking,
     "graphs": Graphs,
     "commands": Commands,
     "recipes": Recipes,

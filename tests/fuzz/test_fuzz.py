@@ -18,6 +18,7 @@ _CASES = {
     "texts": 50,
     "bundles": 30,
     "questions": 10,
+    "reranking": 10,
     "graphs": 40,
     "commands": 40,
     "recipes": 30,
@@ -32,7 +33,7 @@ _ENGINES_OWN = {"graphs": {"dies of SIGSEGV", "dies of SIGABRT", "dies of SIGFPE
 
 def test_every_target_has_its_cases() -> None:
     assert set(_CASES) == set(TARGETS)
-    assert sum(_CASES.values()) == 300
+    assert sum(_CASES.values()) == 310
 
 
 @pytest.mark.parametrize(("first", "end"), [(0, 1), pytest.param(1, 10, marks=pytest.mark.full)])

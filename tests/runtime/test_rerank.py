@@ -291,6 +291,17 @@ def test_a_golden_pack_that_does_not_hold_is_a_failure(
     assert any(failure in each for each in report.failures), report.failures
 
 
+def test_golden_texts_none_of_which_can_be_used_are_a_failure_of_each_task(reranking: Path) -> None:
+    def emptied(golden: Any) -> None:
+        for each in golden["inputs"]["text"]:
+            each["text"] = " "
+
+    edit_golden(reranking, emptied)
+    failures = selftest(Bundle.open(reranking), ["onnx-fp32"]).failures
+    assert any("golden text 0: text 0 is empty" in each for each in failures)
+    assert any("match of golden/images/wide.jpg: no input of the other side" in each for each in failures)
+
+
 def test_the_other_logit_is_noticed(reranking: Path) -> None:
     edit_manifest(reranking, lambda m: m["tasks"]["rerank"].update(positive_index=0))
     failures = selftest(Bundle.open(reranking), ["onnx-fp32"]).failures
