@@ -104,6 +104,28 @@ def test_memory_is_that_of_weights_and_of_what_a_step_keeps() -> None:
     # the input of the first linear, and what the sigmoid gives, which is the input of the second
     assert found.activation_bytes == 4 * (8 + 16)
     assert found.training_bytes(10) == 4 * found.weight_bytes + 10 * found.activation_bytes
-    assert found.step_s > 0
+    assert found.training_s(1, 4) > 0
     assert all(parameter.grad is None for parameter in module.parameters())
     assert torch.is_grad_enabled()
+
+
+class Lookup(nn.Module):
+    """The mean of a few rows of a table that is much larger than they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(200_000, 64)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.table(ids).mean(1)
+        return found
+
+
+def test_what_a_step_takes_whatever_its_batch_is_not_multiplied_by_it() -> None:
+    ports = [
+        Port("ids", DType.INT32, (1, 8), PortKind.TOKEN_IDS),
+        Port("y", DType.FLOAT32, (1, 64), PortKind.EMBEDDING),
+    ]
+    found = effort_of(Component("made-up", Lookup(), (ports[0],), (ports[1],), ()))
+    assert found.step_s > 10 * found.back_s
+    assert found.training_s(100, 64) < 2 * found.training_s(100, 8)

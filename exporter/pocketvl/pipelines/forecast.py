@@ -128,8 +128,8 @@ class _Estimate:
             chosen = [self._effort(name) for name in self.head.trained(phase)]
             batch_size = phase.batch_size or settings.batch_size
             taught = settings.losses_of(phase).runs_teacher
-            sample_s = sum(each.step_s + taught * each.forward_s for each in chosen)
-            seconds += phase.steps * batch_size * sample_s
+            seconds += sum(each.training_s(phase.steps, batch_size) for each in chosen)
+            seconds += taught * phase.steps * batch_size * sum(each.forward_s for each in chosen)
             held = sum(each.training_bytes(batch_size) + taught * each.weight_bytes for each in chosen)
             memory = max(memory, _PROGRAM_BYTES + held)
             epochs = phase.steps * batch_size / self.samples
