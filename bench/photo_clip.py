@@ -2,6 +2,8 @@
 
     pocketvl data import folders PICTURES.zip -o DIR --split train=rest,test=2000
     python -m bench.photo_clip DIR/train --test DIR/test --tokenizer FOLDER -o CHECKPOINT [--epochs 60]
+    pocketvl compress CHECKPOINT --recipe balanced --data DIR/train -o SMALLER
+    pocketvl export SMALLER -o BUNDLE --data DIR/test --gate classify=2 ...      # and CHECKPOINT likewise
 
 Trains transformers' CLIPModel from nothing on class folders: each picture against all labels, in templates
 chosen at random, shown in random crops, mirrored, and mixed in pairs (Zhang et al., 2018, "mixup", arXiv
