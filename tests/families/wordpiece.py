@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import string
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
 from tests.families.drawn import write_json
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 PAD_ID = 0
+_SPECIALS = (PAD, UNK, CLS, SEP, MASK)
 _CORPUS = [
     "a photo of a red circle left of a small blue square",
     "a large striped green triangle above a dotted yellow star",
@@ -21,19 +24,33 @@ _CORPUS = [
 ]
 
 
+def _vocabulary(size: int) -> list[str]:
+    """The same in every process, which a trainer's choice among equals is not."""
+    words = re.findall(r"[a-z]+|[^\s\w]|[\u4e00-\u9fff]", " ".join(_CORPUS).lower())
+    characters = sorted({*string.ascii_lowercase, *string.digits, *"".join(words)})
+    letters = [each for each in characters if each.isascii()]
+    tokens = [
+        *_SPECIALS,
+        *characters,
+        *(f"##{each}" for each in letters),
+        *sorted(set(words) - set(characters)),
+    ]
+    unused = (f"[unused{number}]" for number in range(size))
+    return [*tokens, *unused][:size]
+
+
 def wordpiece_tokenizer(vocabulary: int) -> Tokenizer:
     """[CLS] text [SEP], lower-cased, Chinese by the character."""
-    tokenizer = Tokenizer(WordPiece(unk_token=UNK, max_input_chars_per_word=100))
+    ids = {token: index for index, token in enumerate(_vocabulary(vocabulary))}
+    tokenizer = Tokenizer(WordPiece(ids, unk_token=UNK, max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=[PAD, UNK, CLS, SEP, MASK], show_progress=False
-    )
-    tokenizer.train_from_iterator(_CORPUS, trainer)
-    ids = [(token, tokenizer.token_to_id(token)) for token in (CLS, SEP)]
+    tokenizer.add_special_tokens(list(_SPECIALS))
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{CLS} $A {SEP}", pair=f"{CLS} $A {SEP} $B:1 {SEP}:1", special_tokens=ids
+        single=f"{CLS} $A {SEP}",
+        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
+        special_tokens=[(token, ids[token]) for token in (CLS, SEP)],
     )
     return tokenizer
 
