@@ -26,7 +26,7 @@ LOCKED := $(VENV)/.locked-$(call sum,requirements/uv.txt requirements/export.txt
 READY := $(VENV)/.ready-$(call sum,pyproject.toml runtime/pocketvl_runtime/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: export compress profile results test test-full test-lower-bounds fuzz check bench bench-peers devices schemas format lock clean distclean help
+.PHONY: export compress profile results real-sizes test test-full test-lower-bounds fuzz check bench bench-peers devices schemas format lock clean distclean help
 .DELETE_ON_ERROR:
 
 export: $(READY) ## turn tabletop-clip and tabletop-vilt of checkpoints/ into bundles in build/, verified on unseen scenes, 4,000 and 2,000
@@ -57,6 +57,10 @@ results: $(READY) ## measure every compression method, alone and combined: docs/
 	@$(BIN)/python -m bench.results measure --data build/results/data --recipe-data build/results/recipe-data \
 		--judged build/results/judged --work build/results
 	@$(BIN)/python -m bench.results render --work build/results
+
+real-sizes: $(READY) ## export models of published sizes with random weights: docs/REAL_SIZES.md; hours, goes on where stopped
+	@$(BIN)/python -m bench.real_sizes measure
+	@$(BIN)/python -m bench.real_sizes render
 
 test: $(READY) ## the tests: about 25 minutes on two cores
 	@$(PYTEST) -m "not full"
