@@ -29,12 +29,21 @@ def read_tflite(path: Path) -> Any:
         content = path.read_bytes()
         if content[4:8] != b"TFL3":
             raise LoweringError(f"{path} is not a TFLite file")
-        model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+        return parse_tflite(content)
     except LoweringError:
         raise
     except Exception as error:  # flatbuffers fail wherever the bytes first make no sense
         raise LoweringError(f"{path} is not a readable TFLite file: {error}") from error
-    for buffer in model.buffers:  # one that lay behind the flatbuffer has bytes, which take minutes to write
+
+
+def parse_tflite(content: bytes | bytearray) -> Any:
+    """A .tflite file's content as flatbuffers' object tree (ModelT); every buffer is an array.
+
+    One that lay behind the flatbuffer, as in large files, would be bytes, which flatbuffers write one by one:
+    minutes for a token table.
+    """
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    for buffer in model.buffers:
         if isinstance(buffer.data, bytes | bytearray):
             buffer.data = np.frombuffer(buffer.data, np.uint8)
     return model

@@ -18,7 +18,7 @@ from pocketvl.errors import LoweringError
 from pocketvl.lower.forms import Form, check_component, form_of, refuse
 from pocketvl.lower.quiet import quiet
 from pocketvl.lower.tflite.export import FROM_TORCH, write_tflite
-from pocketvl.lower.tflite.graph import check_ops_tflite, op_name, read_tflite, text_of
+from pocketvl.lower.tflite.graph import check_ops_tflite, op_name, parse_tflite, read_tflite, text_of
 from pocketvl.lower.tflite.products import PRODUCT, products_of, tensors_of
 from pocketvl.network.integers import ActivationGrid, QuantizedComponent, QuantizedLayer
 
@@ -162,9 +162,7 @@ def _restructured(source: Path, scopes: _Scopes, statistics: dict[str, dict[str,
             else:
                 tool.add_weight_only_config(scope, op, num_bits=8)
         result = tool.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    return flatbuffer_utils.read_model_from_bytearray(bytearray(result.quantized_model))
+    return parse_tflite(result.quantized_model)
 
 
 class _Writer:

@@ -1,0 +1,66 @@
+"""What lies behind a large file's flatbuffer is read as arrays: as bytes it takes minutes to write again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils
+from torch import nn
+
+from pocketvl.lower.tflite import quantized
+from pocketvl.lower.tflite.export import export_tflite, write_tflite
+from pocketvl.lower.tflite.graph import parse_tflite, read_tflite
+from pocketvl.network.integers import QuantizedComponent
+from pocketvl.network.specification import INT8_DYNAMIC
+from tests.lower import readers
+from tests.lower.lowered import lowered
+
+
+def are_arrays(model: Any) -> bool:
+    """Only these are written at once."""
+    return all(type(buffer.data) is np.ndarray for buffer in model.buffers if buffer.data is not None)
+
+
+def test_a_buffer_behind_the_flatbuffer_is_an_array() -> None:
+    model = read_tflite(lowered().path("ids", "fp32.tflite"))
+    sizes = [0 if buffer.data is None else len(buffer.data) for buffer in model.buffers]
+    largest = int(np.argmax(sizes))
+    kept = bytes(model.buffers[largest].data)
+    model.buffers[largest].data = None
+    model.buffers[largest].offset = model.buffers[largest].size = 1  # so that there is room for them
+    content = bytearray(flatbuffer_utils.convert_object_to_bytearray(model))
+    content += bytes(-len(content) % 16)
+    packed = schema.Model.GetRootAs(content).Buffers(largest)
+    flatbuffer_utils.update_packed_buffer(packed, offset=len(content), size=len(kept))
+    found = parse_tflite(content + kept)
+    assert are_arrays(found)
+    assert bytes(found.buffers[largest].data) == kept
+
+
+def test_layers_left_in_float_are_arrays_beside_quantized_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quantizer puts weights behind the flatbuffer where they are more than 256 KiB."""
+    module = nn.Sequential(nn.Linear(256, 300), nn.Tanh(), nn.Linear(300, 256)).eval()
+    export_tflite(module, {"x": torch.ones(1, 256)}, tmp_path / "float.tflite")
+    one = QuantizedComponent({"0": readers.quantized(module, "0", INT8_DYNAMIC)})
+    written = list[Any]()
+
+    def write(model: Any, path: Path) -> None:
+        written.append(are_arrays(model))
+        write_tflite(model, path)
+
+    monkeypatch.setattr(quantized, "write_tflite", write)
+    quantized.write_quantized_tflite(tmp_path / "float.tflite", one, tmp_path / "int8.tflite")
+    assert written == [True]
+    sizes = [
+        len(buffer.data)
+        for buffer in read_tflite(tmp_path / "int8.tflite").buffers
+        if buffer.data is not None
+    ]
+    assert 4 * 300 * 256 in sizes  # one layer is in float
