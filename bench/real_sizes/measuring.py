@@ -25,8 +25,9 @@ VARIANTS = tuple(
     for engine in ("onnx", "tflite")
     for precision in ("fp32", "fp16", "int8", "int8dyn", "int4")
 )
-_NO_TASK = "retrieval_r1=100"
-"""Answers of random weights are chance, so that parity alone decides."""
+_NO_TASK = {False: "retrieval_r1=100", True: "match_hard=100,retrieval_r1=100"}
+"""Answers of random weights are chance, so that parity alone decides; by whether the samples are sounds, which
+have negatives."""
 _JUDGED = (0, 1)
 """Exit codes of an export that came to verdicts: all passed, or some failed."""
 
@@ -115,7 +116,14 @@ def _export(model: RealModel, checkpoint: Path, work: Path, variants: tuple[str,
     command = [
         *(sys.executable, "-c", "from pocketvl.cli import main; main()", "export", str(checkpoint)),
         *("-o", str(work / "bundle"), "--keep-failing", "--cache", str(work / "cache")),
-        *("--calibration", str(work / CALIBRATION), "--data", str(work / JUDGED), "--gate", _NO_TASK),
+        *(
+            "--calibration",
+            str(work / CALIBRATION),
+            "--data",
+            str(work / JUDGED),
+            "--gate",
+            _NO_TASK[model.hears],
+        ),
         *("--variants", ",".join(variants)),
     ]
     clock = ProcessorTime(ROOT)
