@@ -26,8 +26,8 @@ VARIANTS = tuple(
     for precision in ("fp32", "fp16", "int8", "int8dyn", "int4")
 )
 _NO_TASK = {False: "retrieval_r1=100", True: "match_hard=100,retrieval_r1=100"}
-"""Answers of random weights are chance, so that parity alone decides; by whether the samples are sounds, which
-have negatives."""
+"""Answers of random weights are chance, so that parity alone decides; by whether samples are sounds, whose
+captions have negatives."""
 _JUDGED = (0, 1)
 """Exit codes of an export that came to verdicts: all passed, or some failed."""
 
