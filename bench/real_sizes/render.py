@@ -44,10 +44,11 @@ def _head(records: list[RealRecord]) -> str:
         weights with biases that are not 0, and in every LayerNorm of its layers one channel eight
         times as large as the others (in a FastViT: batch norms of which the channels differ
         widely). Some samples calibrate, others judge; what is judged is how near a variant's
-        outputs are to torch's (limits: a median mean-centred cosine of .99 in int8, .999 in fp16),
-        since random weights give no answers; int4, which is judged by answers alone, passes
-        whatever its cosine. Layers go to a higher precision (fallback) until a variant passes.
-        `make real-sizes` measures this page again.{left}"""
+        outputs are to torch's (limits: a median mean-centred cosine of .99 in int8, but .95 where
+        fewer than 100 inputs differ, as captions here do; .999 in fp16), since random weights give
+        no answers; int4, which is judged by answers alone, passes whatever its cosine. Layers go to
+        a higher precision (fallback) until a variant passes. `make real-sizes` measures this page
+        again.{left}"""
     where = f"""Machine: {machines}. Times are of one export each; "other load" is how many processors other
         programs kept busy meanwhile: a time with much of it is too long. Memory is the largest of
         all processes of the export together (proportional set size)."""
