@@ -38,7 +38,7 @@ from pocketvl_runtime.image import open_image
 
 SAMPLES = 150
 _SEED = {"calibration": 1, "judged": 2}
-TABLETOP = Path("checkpoints/tabletop-clip")
+_TABLETOP = Path("checkpoints/tabletop-clip")
 _PAD, _BOS, _EOS = 0, 2, 3
 _CROP = 0.7
 _SIDE = 224
@@ -173,9 +173,14 @@ def _write_checkpoint(model: Model, vocabulary: int, folder: Path) -> None:
     built = model.build(vocabulary)
     built.save_pretrained(folder)  # type: ignore[operator]
     (folder / "preprocessor_config.json").write_text(json.dumps(model.processor), encoding="utf-8")
-    shutil.copy(TABLETOP / "tokenizer.json", folder)
-    config = json.loads((TABLETOP / "tokenizer_config.json").read_text(encoding="utf-8"))
-    config["model_max_length"] = model.text_length
+    write_tokenizer(folder, model.text_length)
+
+
+def write_tokenizer(folder: Path, length: int) -> None:
+    """The demo model's tokenizer, for the first rows of a table, with texts of so many tokens."""
+    shutil.copy(_TABLETOP / "tokenizer.json", folder)
+    config = json.loads((_TABLETOP / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["model_max_length"] = length
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 

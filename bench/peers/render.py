@@ -90,7 +90,7 @@ def write_page(work: Path, models: Sequence[str], out: Path, readme: Path) -> No
     parts += [_exports(work, dict.fromkeys(tower.model.name for tower in towers)), _settings(towers)]
     out.write_text("\n".join(parts), encoding="utf-8", newline="\n")
     if readme.exists() and not any(_in_use(timed) for tower in towers for timed in tower.timed.values()):
-        line = _prose(readme_line(towers, out))
+        line = prose(readme_line(towers, out))
         found = readme.read_text(encoding="utf-8")
         readme.write_text(_README.sub(lambda match: match[1] + line + match[2], found), encoding="utf-8")
 
@@ -112,7 +112,8 @@ def _read(work: Path, model: str, tower: str) -> Tower:
     return Tower(record, tower, made, timed)
 
 
-def _prose(text: str) -> str:
+def prose(text: str) -> str:
+    """A paragraph in lines of at most 118 characters."""
     return textwrap.fill(" ".join(text.split()), 118, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
@@ -135,12 +136,12 @@ def _head(towers: Sequence[Tower]) -> str:
     return "\n".join(
         [
             "# Beside its peers\n",
-            _prose(
+            prose(
                 """pocketvl's variants and what other tools make of the same towers, in one run: every graph
                 is served by a process of its own, and in each round every process is asked once, in an order
                 that changes. `make bench-peers` measures this page again."""
             ),
-            _prose(
+            prose(
                 f"""Machine: {machines}. {_range(rounds)} rounds of {times[0].runs} runs each, after one that
                 does not count. Other programs kept at most {before:.2f} processors busy before, and
                 {mean:.2f} during rounds on average; a round with more than {LIMIT} does not count
@@ -148,7 +149,7 @@ def _head(towers: Sequence[Tower]) -> str:
                 for their turn kept at most {idle:.2f} processors busy, all together."""
             ),
             *([doubts] if doubts else []),
-            _prose(
+            prose(
                 f"""Calibration: {model.samples} pictures ({model.pictures}) and texts. Fidelity: the median
                 of centred cosines of {model.samples} other pictures and texts to torch in fp32, the mean of
                 torch's taken off both (95 % interval of the bootstrap). Where pictures are photographs,
@@ -165,7 +166,7 @@ def _range(values: Sequence[int]) -> str:
 def _goals(towers: Sequence[Tower]) -> str:
     head = [
         "## The fastest peer\n",
-        _prose(
+        prose(
             f"""Of each engine's int8 and int4 variants the fastest with no less fidelity than the fastest
             peer; of peers those with a centred cosine of {LEAST_COSINE} or more. Ratios are medians over
             rounds, of times in the same round. TFLite may take {MOST["tflite"]} of the peer's time, ONNX
@@ -203,7 +204,7 @@ def _section(tower: Tower) -> str:
     for threads in sorted(tower.timed):
         columns += [f"ms, {threads} thread{'s' * (threads > 1)} (p10)", "of the fastest peer"]
     columns += ["least cosine", "quantizing", "peak memory", "memory as it runs"]
-    head = f"## {tower.model.name}: {tower.name}\n\n{_prose(tower.model.described + '.')}"
+    head = f"## {tower.model.name}: {tower.name}\n\n{prose(tower.model.described + '.')}"
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     lines += [_row(tower, method) for method in METHODS if method.name in tower.made]
     return "\n".join([head, *lines]) + "\n"
@@ -249,7 +250,7 @@ def _timed_cells(tower: Tower, method: str, threads: int) -> list[str]:
 def _exports(work: Path, models: Mapping[str, None]) -> str:
     lines = [
         "## Time to quantize\n",
-        _prose(
+        prose(
             """Both towers. pocketvl's static int8 by itself (folding, calibration, equalization, GPTQ; here
             torch's import counts), and its whole export: seven variants, lowered, written, run on all
             samples, compared, timed and reported. Memory is the largest of all processes together."""
@@ -304,7 +305,7 @@ def _settings(towers: Sequence[Tower]) -> str:
     return (
         "\n".join(lines)
         + "\n\n"
-        + _prose(
+        + prose(
             f"""Everybody starts from the same modules in fp32, which take pixels as uint8 and ids as int32,
             with normalisation inside: peers from what torch.onnx, litert-torch and torch.export write of
             them, without anything that pocketvl does to a tower before quantizing it. Threads are set by each

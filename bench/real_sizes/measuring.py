@@ -116,14 +116,8 @@ def _export(model: RealModel, checkpoint: Path, work: Path, variants: tuple[str,
     command = [
         *(sys.executable, "-c", "from pocketvl.cli import main; main()", "export", str(checkpoint)),
         *("-o", str(work / "bundle"), "--keep-failing", "--cache", str(work / "cache")),
-        *(
-            "--calibration",
-            str(work / CALIBRATION),
-            "--data",
-            str(work / JUDGED),
-            "--gate",
-            _NO_TASK[model.hears],
-        ),
+        *("--calibration", str(work / CALIBRATION), "--data", str(work / JUDGED)),
+        *("--gate", _NO_TASK[model.hears]),
         *("--variants", ",".join(variants)),
     ]
     clock = ProcessorTime(ROOT)

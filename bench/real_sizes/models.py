@@ -8,7 +8,6 @@ what the arithmetic does to outliers, not what it does to a trained model.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.peers.models import TABLETOP, pictures_of, write_shown
+from bench.peers.models import pictures_of, write_shown, write_tokenizer
 from tests.families.drawn import MEAN, STD, draw_, write_json
 from tests.families.heard import write_heard
 
@@ -94,13 +93,6 @@ def _save(model: Any, folder: Path, processor: dict[str, Any]) -> None:
     write_json(folder / "preprocessor_config.json", processor)
 
 
-def _save_demo_tokenizer(folder: Path, length: int) -> None:
-    """The demo model's, for the first rows of a table."""
-    shutil.copy(TABLETOP / "tokenizer.json", folder)
-    config = json.loads((TABLETOP / "tokenizer_config.json").read_text(encoding="utf-8"))
-    write_json(folder / "tokenizer_config.json", config | {"model_max_length": length})
-
-
 def _clip(text: dict[str, int], vision: dict[str, int], joint: int, folder: Path) -> None:
     from transformers import CLIPConfig, CLIPModel
 
@@ -110,7 +102,7 @@ def _clip(text: dict[str, int], vision: dict[str, int], joint: int, folder: Path
         folder,
         _picture("CLIPImageProcessor", 224, crop=True),
     )
-    _save_demo_tokenizer(folder, 77)
+    write_tokenizer(folder, 77)
 
 
 def _siglip(shape: dict[str, int], patch: int, folder: Path) -> None:
@@ -124,7 +116,7 @@ def _siglip(shape: dict[str, int], patch: int, folder: Path) -> None:
         folder,
         _picture("SiglipImageProcessor", 224, resample=2),
     )
-    _save_demo_tokenizer(folder, 64)
+    write_tokenizer(folder, 64)
 
 
 def _chinese_clip(folder: Path) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
+from bench.peers.render import prose
 from bench.real_sizes.measuring import RECORD_FILE, RealRecord, VariantRecord
 from bench.real_sizes.models import MODELS
 from bench.results.record import read_record
 from pocketvl.errors import DataError
 
 _NO = "–"
-MOST_SHARE = 0.1
-"""Of the weights, those that may be in fallback."""
 
 
 def write_page(work: Path, out: Path) -> None:
@@ -32,10 +30,6 @@ def write_page(work: Path, out: Path) -> None:
     out.write_text("\n".join(parts), encoding="utf-8", newline="\n")
 
 
-def _prose(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 118, break_long_words=False, break_on_hyphens=False) + "\n"
-
-
 def _head(records: list[RealRecord]) -> str:
     missing = [name for name in MODELS if name not in {each.name for each in records}]
     left = f" Not measured: {', '.join(missing)}." if missing else ""
@@ -52,7 +46,7 @@ def _head(records: list[RealRecord]) -> str:
     where = f"""Machine: {machines}. Times are of one export each; "other load" is how many processors other
         programs kept busy meanwhile: a time with much of it is too long. Memory is the largest of
         all processes of the export together (proportional set size)."""
-    return "\n".join(["# Models of published sizes\n", _prose(how), _prose(where)])
+    return "\n".join(["# Models of published sizes\n", prose(how), prose(where)])
 
 
 def _exports(records: list[RealRecord]) -> str:
@@ -84,7 +78,7 @@ def _section(record: RealRecord) -> str:
         passed = "yes" if each.passed else "**no**"
         rows.append(f"| {name} | {each.size_bytes / 1e6:,.1f} | {cosines} | {passed} | {share} |")
     moved = [
-        _prose(f"In fallback, {name}: {'; '.join(each.fallback)}.")
+        prose(f"In fallback, {name}: {'; '.join(each.fallback)}.")
         for name, each in record.variants.items()
         if each.fallback and name.startswith("onnx")
     ]
