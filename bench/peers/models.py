@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -184,19 +185,29 @@ def write_tokenizer(folder: Path, length: int) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def write_shown(folder: Path, seed: int, pictures: tuple[Path, ...], count: int = SAMPLES) -> None:
-    """Pictures and a caption each; calibration sees of each photograph a mirrored part alone."""
+def write_shown(folder: Path, seed: int, pictures: tuple[Path, ...], samples: int = SAMPLES) -> None:
+    """Pictures and a caption of their own; calibration sees of each photograph a mirrored part alone."""
     (folder / "images").mkdir(parents=True)
     rows = []
-    for index in range(count):
-        content, row = make_sample(seed, index, _SIDE)
+    for index, (content, caption) in enumerate(islice(_scenes(seed), samples)):
         name = f"images/{index:04d}.png"
         image = open_image(pictures[index] if pictures else content)
         if pictures and seed == _SEED["calibration"]:
             image = _mirrored_part(image, np.random.default_rng([seed, index]))
         image.save(folder / name)
-        rows.append({"image": name, "captions": row["captions"][:1]})
+        rows.append({"image": name, "captions": [caption]})
     write_samples(folder, rows)
+
+
+def _scenes(seed: int) -> Iterator[tuple[bytes, str]]:
+    """Scenes of which no two have the same caption: JPEG and caption."""
+    told = set[str]()
+    for index in count():
+        content, row = make_sample(seed, index, _SIDE)
+        caption = row["captions"][0]
+        if caption not in told:
+            told.add(caption)
+            yield content, caption
 
 
 def _mirrored_part(image: Image.Image, chance: np.random.Generator) -> Image.Image:
