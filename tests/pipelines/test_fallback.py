@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketvl.pipelines.fallback import Move, next_moves
+from pocketvl.pipelines.fallback import Move, State, next_moves
+from pocketvl.pipelines.variants import Fallbacks
+from pocketvl.select.shortfall import Shortfall
 from pocketvl_runtime.manifest import Precision
 
 _SAVES = st.floats(0, 1, allow_nan=False)
@@ -23,6 +25,19 @@ _MOVES = st.lists(
 
 def move(saves: float, component: str = "image_encoder", precision: Precision = Precision.FP32) -> Move:
     return Move(component, (f"layer_{saves}",), precision, saves)
+
+
+def state(share: float | None) -> State:
+    missed = None if share is None else Shortfall(frozenset(), share)
+    return State(Fallbacks(), (), {}, missed)
+
+
+def test_the_nearest_state_is_the_one_of_which_least_has_to_go() -> None:
+    assert state(0.2).is_nearer_than(state(0.3))
+    assert state(None).is_nearer_than(state(0.1))
+    assert not state(0.3).is_nearer_than(state(0.3))
+    assert not state(0.1).is_nearer_than(state(None))
+    assert not state(None).is_nearer_than(state(None))
 
 
 def test_one_group_that_causes_most_goes_alone() -> None:

@@ -2,14 +2,15 @@
 
 A step moves so many groups of layers as cause, each by itself, what has to go; where that was too few, the
 next asks for twice as much. So a variant that misses by little moves a group, one that misses by much is not
-tried a dozen times, and one that misses by chance does not chase it group by group.
+tried a dozen times, and one that misses by chance does not chase it group by group. Where nothing passes,
+the steps that came nearest are kept.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pocketvl.evaluate.report import Fallback, VariantReport
     from pocketvl.quantize.ranking import LayerSensitivity
     from pocketvl.select.gate import GateSettings
+    from pocketvl.select.shortfall import Shortfall
 
 StageProgress = Callable[[Event], None]
 _WORTH_IT = 0.5
@@ -119,6 +121,27 @@ class _Settled:
 
 
 @dataclass(frozen=True)
+class State:
+    """The variants after some steps.
+
+    Attributes:
+        fallbacks: all layers that were moved.
+        steps: which moved them.
+        reports: the variants, measured.
+        missed: by how much they miss the gate; None: they pass.
+    """
+
+    fallbacks: Fallbacks
+    steps: tuple[Fallback, ...]
+    reports: Mapping[str, VariantReport]
+    missed: Shortfall | None
+
+    def is_nearer_than(self, other: State) -> bool:
+        """Whether less has to go for the gate to accept it."""
+        return other.missed is not None and (self.missed is None or self.missed.share < other.missed.share)
+
+
+@dataclass(frozen=True)
 class _Precision:
     """The variants of one precision."""
 
@@ -128,43 +151,50 @@ class _Precision:
     trial: Trial
 
     def settle(self) -> _Settled:
-        from pocketvl.evaluate.report import Fallback
-        from pocketvl.select.shortfall import shortfall
-
-        fallbacks, steps = Fallbacks(), list[Fallback]()
-        reports = self._reports(fallbacks)
-        most_bytes = self.trial.most_growth * _bytes(reports)
-        missed = shortfall(reports.values(), self.trial.gate)
-        if missed is None:
-            return _Settled(fallbacks, (), ())
+        state = best = self._measured(Fallbacks(), ())
+        most_bytes = self.trial.most_growth * _bytes(state.reports)
         ranked, waiting, moved = set[str](), list[Move](), list[Move]()
         most, times = _MOST_AT_ONCE, 1
-        while missed is not None:
-            far = self.stages.with_read(missed.components)
+        while state.missed is not None:
+            far = self.stages.with_read(state.missed.components)
             blamed = far or set(self.stages.components)
             if not blamed <= ranked:
                 ranked |= blamed
                 waiting = self._worst_first(ranked)
             waiting = [move for move in waiting if move not in moved]
-            moves = next_moves(waiting, far, min(times * missed.share, most))
+            share = min(times * state.missed.share, most)
+            moves = next_moves(waiting, far, share)
             if not moves:
                 break
-            component, precision = moves[0].component, moves[0].precision
-            layers = tuple(layer for move in moves for layer in move.layers)
-            tried = fallbacks.with_group(component, layers, precision)
-            after = self._reports(tried)
-            if _bytes(after) > most_bytes and len(moves) == 1:
+            after = self._moved(state, moves)
+            if _bytes(after.reports) > most_bytes and len(moves) == 1:
                 break
-            if _bytes(after) > most_bytes:
-                most = min(times * missed.share, most) / 2
+            if _bytes(after.reports) > most_bytes:
+                most = share / 2
                 continue
-            added = _bytes(after) - _bytes(reports)
-            steps.append(Fallback(layers, component, precision, added, _bounds(reports), _bounds(after)))
-            fallbacks, reports = tried, after
+            state = after
+            if state.is_nearer_than(best):
+                best = state
             moved += moves
-            missed = shortfall(reports.values(), self.trial.gate)
             times *= 2
-        return _Settled(fallbacks, tuple(steps), self._rankings(self.precision, ranked))
+        return _Settled(best.fallbacks, best.steps, self._rankings(self.precision, ranked))
+
+    def _moved(self, state: State, moves: Sequence[Move]) -> State:
+        """What a step makes of the variants."""
+        from pocketvl.evaluate.report import Fallback
+
+        component, precision = moves[0].component, moves[0].precision
+        layers = tuple(layer for move in moves for layer in move.layers)
+        after = self._measured(state.fallbacks.with_group(component, layers, precision), state.steps)
+        added = _bytes(after.reports) - _bytes(state.reports)
+        step = Fallback(layers, component, precision, added, _bounds(state.reports), _bounds(after.reports))
+        return replace(after, steps=(*state.steps, step))
+
+    def _measured(self, fallbacks: Fallbacks, steps: tuple[Fallback, ...]) -> State:
+        from pocketvl.select.shortfall import shortfall
+
+        reports = self._reports(fallbacks)
+        return State(fallbacks, steps, reports, shortfall(reports.values(), self.trial.gate))
 
     def _rankings(self, precision: Precision, components: Collection[str]) -> tuple[RankLayers, ...]:
         return tuple(self.stages.ranking(name, precision) for name in sorted(components))
