@@ -75,7 +75,8 @@ class QuantizedLayer:
 
     def dequantized(self) -> NDArray[np.float32]:
         """The weights as float32, shaped as in torch."""
-        return (self.weights.astype(np.float64) * spread(self.scale, self.weights.shape)).astype(np.float32)
+        found: NDArray[np.float32] = self.weights * spread(self.scale, self.weights.shape)
+        return found
 
     def bias_scale(self) -> NDArray[np.float32]:
         """float32 [channels]: the scale of a static layer's bias."""

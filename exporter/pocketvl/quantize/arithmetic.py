@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ Doubles = NDArray[np.float64]
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 # Engines hold the scale of a group as fp16, and multiply by it as bfloat16: it must be a number of both.
 _SMALLEST_GROUP_SCALE, _LARGEST_GROUP_SCALE = 2.0**-14, 65280.0
+_WEIGHTS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +98,11 @@ def weight_scale(weights: Floats, spec: GridSpec, least_scale: Floats | float = 
 
 def weight_ends(values: NDArray[np.generic], spec: GridSpec) -> tuple[Doubles, Doubles]:
     """The ends of [n, groups, weights], widened to 0, equally far if symmetric: float64 [n, groups] each."""
-    wide = values.astype(np.float64)
+    low = values.min(axis=-1, initial=0).astype(np.float64)
+    high = values.max(axis=-1, initial=0).astype(np.float64)
     if spec.scheme is Scheme.AFFINE:
-        return wide.min(axis=-1, initial=0.0), wide.max(axis=-1, initial=0.0)
-    largest = np.abs(wide).max(axis=-1, initial=0.0)
+        return low, high
+    largest = np.maximum(-low, high)
     return -largest, largest
 
 
@@ -156,13 +159,28 @@ def quantize_weights(
     Returns:
         Steps from 0, shaped as the weights: int8, or int16 where 8 bits have a zero point.
     """
-    steps = np.rint(weights.astype(np.float64) / spread(scale.astype(np.float64), weights.shape))
-    return as_steps(np.clip(steps, *step_ends(spec, zero_point, weights.shape)), spec)
+    integers = np.empty(weights.shape, _steps_dtype(spec))
+    for rows in row_blocks(weights):
+        part = weights[rows]
+        steps = np.rint(part.astype(np.float64) / spread(scale[rows].astype(np.float64), part.shape))
+        zero = None if zero_point is None else zero_point[rows]
+        integers[rows] = np.clip(steps, *step_ends(spec, zero, part.shape))
+    return integers
+
+
+def row_blocks(weights: NDArray[np.generic]) -> Iterator[slice]:
+    """Slices of rows so small that they stay in a core's cache, and a token table is there once."""
+    rows = max(1, _WEIGHTS_AT_ONCE // max(1, weights[:1].size))
+    yield from (slice(start, start + rows) for start in range(0, len(weights), rows))
 
 
 def as_steps(steps: NDArray[np.generic], spec: GridSpec) -> NDArray[np.signedinteger]:
     """Rounded weights in the type that holds them: int8, or int16 where 8 bits have a zero point."""
-    return steps.astype(np.int16 if (spec.highest - spec.lowest) > 254 else np.int8)
+    return steps.astype(_steps_dtype(spec))
+
+
+def _steps_dtype(spec: GridSpec) -> type[np.signedinteger]:
+    return np.int16 if (spec.highest - spec.lowest) > 254 else np.int8
 
 
 def least_weight_scale(bias: Floats, input_scale: float) -> Floats:

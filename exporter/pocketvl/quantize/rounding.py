@@ -19,6 +19,7 @@ from pocketvl.quantize.arithmetic import (
     group_scale,
     grouped,
     quantize_weights,
+    row_blocks,
     step_ends,
     weight_scale,
     weight_zero_point,
@@ -38,8 +39,6 @@ __all__ = [
 _CLIPPINGS, _APART_8 = 40, 5
 # The least share of the largest weight that a grid still reaches; with fewer bits, more is worth clipping.
 _LEAST_REACH, _LEAST_REACH_8 = 0.3, 0.5
-# Weights that are searched at a time, so that they stay in a core's cache.
-_WEIGHTS_AT_ONCE = 1 << 16
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 _DAMPING, _MOST_DAMPING = 0.01, 1.0
 _BLOCK = 64
@@ -72,7 +71,7 @@ def clipped_scale(
     """
     widest = weight_scale(weights, spec, least_scale)
     # [channels, groups, size]; of a tensor [1, 1, all]
-    values: Floats = grouped(weights, spec).astype(np.float32)
+    values: Floats = grouped(weights, spec).astype(np.float32, copy=False)
     zero_point = weight_zero_point(weights, spec)
     low, high = (
         np.broadcast_to(end.reshape(len(end), -1, 1)[: len(values)], (*values.shape[:2], 1))
@@ -87,9 +86,7 @@ def clipped_scale(
         every = np.diagonal(second_moment) / max(float(second_moment.diagonal().max()), _SMALLEST_SCALE)
         importance = np.resize(every.astype(np.float32), importance.shape)
     found = np.empty_like(wide)
-    rows = max(1, _WEIGHTS_AT_ONCE // max(1, values[:1].size))
-    for start in range(0, len(values), rows):
-        part = slice(start, start + rows)
+    for part in row_blocks(values):
         ends = low[part], high[part]
         found[part] = _search(values[part], wide[part], least[part], ends, importance, spec)
     return np.broadcast_to(found.reshape(len(values), *widest.shape[1:]), widest.shape).copy()

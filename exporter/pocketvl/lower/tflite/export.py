@@ -16,13 +16,15 @@ from pocketvl.errors import LoweringError
 from pocketvl.lower.base import DEFAULT_OUTPUTS
 from pocketvl.lower.distinct_weights import StandIns, content_digest, distinct_weights
 from pocketvl.lower.quiet import quiet
-from pocketvl.lower.tflite.graph import check_ops_tflite, op_name, read_tflite, text_of
+from pocketvl.lower.tflite.graph import TFLITE_IDENTIFIER, check_ops_tflite, op_name, read_tflite, text_of
 from pocketvl.lower.tflite.simplify import simplify_
 
 WEIGHT_BEARING = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")
 """Ops whose second input is a module's weights, except where they multiply two activations."""
 
 _DESCRIPTION = "pocketvl"
+_ROOM_BYTES = 1 << 23
+"""For what is in a graph beside its weights; of a larger one the builder grows."""
 
 FROM_TORCH: Mapping[str, tuple[int, ...]] = {"CONV_2D": (0, 2, 3, 1), "DEPTHWISE_CONV_2D": (1, 2, 3, 0)}
 """How an op's weights lie beside torch's, by the axes of those; weights of other ops lie as in torch."""
@@ -116,7 +118,7 @@ def _constant(model: Any, graph: Any, op: Any) -> np.ndarray | None:
     data = model.buffers[tensor.buffer].data
     if data is None:  # the product of two activations
         return None
-    return np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.float32).reshape(tensor.shape)
+    return np.asarray(data, np.uint8).view(np.float32).reshape(tensor.shape)
 
 
 @contextmanager
@@ -281,7 +283,15 @@ def strip_(model: Any) -> None:
 
 
 def write_tflite(model: Any, path: Path) -> None:
-    """Write flatbuffers' object tree of a TFLite file."""
-    from ai_edge_litert.tools import flatbuffer_utils
+    """Write flatbuffers' object tree of a TFLite file.
 
-    path.write_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
+    The builder gets room for all of it: it grows by doubling and copying, so that a large graph would lie in
+    memory four times.
+    """
+    import flatbuffers
+
+    weights = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
+    builder = flatbuffers.Builder(min(weights + _ROOM_BYTES, flatbuffers.Builder.MAX_BUFFER_SIZE))
+    builder.Finish(model.Pack(builder), file_identifier=TFLITE_IDENTIFIER)
+    with path.open("wb") as file, memoryview(builder.Bytes) as content:
+        file.write(content[builder.Head() :])

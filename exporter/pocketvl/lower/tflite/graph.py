@@ -14,6 +14,9 @@ from pocketvl.lower.base import GraphIO, refuse_ops
 from pocketvl.lower.ids import Dataflow, GraphOp
 from pocketvl_runtime.manifest import TensorSpec
 
+TFLITE_IDENTIFIER = b"TFL3"
+"""Bytes 4 to 8 of a file."""
+
 _CUSTOM = "CUSTOM"
 _INDEXED = {"EMBEDDING_LOOKUP": 0, "GATHER": 1}
 """Ops that look something up, and which of their inputs is the index."""
@@ -26,8 +29,10 @@ def read_tflite(path: Path) -> Any:
         LoweringError: the file cannot be read.
     """
     try:
-        content = path.read_bytes()
-        if content[4:8] != b"TFL3":
+        content = bytearray(path.stat().st_size)  # as flatbuffers take it: a large graph is there once
+        with path.open("rb") as file:
+            file.readinto(content)
+        if content[4:8] != TFLITE_IDENTIFIER:
             raise LoweringError(f"{path} is not a TFLite file")
         return parse_tflite(content)
     except LoweringError:
@@ -36,13 +41,13 @@ def read_tflite(path: Path) -> Any:
         raise LoweringError(f"{path} is not a readable TFLite file: {error}") from error
 
 
-def parse_tflite(content: bytes | bytearray) -> Any:
+def parse_tflite(content: bytearray) -> Any:
     """A .tflite file's content as flatbuffers' object tree (ModelT); every buffer is an array.
 
     One that lay behind the flatbuffer, as in large files, would be bytes, which flatbuffers write one by one:
     minutes for a token table.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = flatbuffer_utils.read_model_from_bytearray(content)
     for buffer in model.buffers:
         if isinstance(buffer.data, bytes | bytearray):
             buffer.data = np.frombuffer(buffer.data, np.uint8)

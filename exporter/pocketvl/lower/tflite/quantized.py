@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stderr
 from copy import copy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,18 @@ _FORMS: Mapping[str, tuple[Form, ...]] = {
 _MOST_OFF = 0.75
 """How far integers may be from the weights that they stand for, as a share of those; 4 bits: about 0.1."""
 
-_Scopes = dict[tuple[str, Form, int | None], list[str]]
-"""By kind of op, form and size of a group: what the ops give out is called."""
+
+@dataclass(frozen=True)
+class _Structure:
+    """What has to become of a graph's ops.
+
+    Attributes:
+        scopes: by kind of op, form and size of a group: what the ops give out is called.
+        statistics: by tensor, its range as ai-edge-quantizer keeps it.
+    """
+
+    scopes: dict[tuple[str, Form, int | None], list[str]] = field(default_factory=dict)
+    statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def write_quantized_tflite(source: Path, component: QuantizedComponent, target: Path) -> None:
@@ -52,13 +63,30 @@ def write_quantized_tflite(source: Path, component: QuantizedComponent, target: 
         LoweringError: the graph does not hold the component's layers, or no engine runs one of them.
     """
     check_component(component)
+    structure = _structure_of(source, component)
+    model = _restructured(source, structure) if structure.scopes else read_tflite(source)
+    writer = _Writer(model, component)
+    for kind, op, name in _layers(model, component):
+        writer.write_(kind, op, name)
+    for product, op in products_of(model, component, source.name):
+        for tensor, grid in tensors_of(op, product):
+            _set_grid_(model.subgraphs[0].tensors[tensor], grid)
+    write_tflite(model, target)
+    check_ops_tflite(target)
+
+
+def _structure_of(source: Path, component: QuantizedComponent) -> _Structure:
+    """What has to become of the ops of a float graph; the graph itself is not kept.
+
+    Raises:
+        LoweringError: it does not hold the component's layers, or no engine runs one of them.
+    """
     model = read_tflite(source)
     found = list(_layers(model, component))
     lost = sorted(set(component.layers) - {name for _, _, name in found})
     if lost:
         raise LoweringError(f"{source.name} holds no op for {len(lost)} layers, {lost[0]} for one")
-    scopes: _Scopes = {}
-    statistics: dict[str, dict[str, Any]] = {}
+    structure = _Structure()
     tensors = model.subgraphs[0].tensors
     for kind, op, name in found:
         layer = component.layers[name]
@@ -68,24 +96,16 @@ def write_quantized_tflite(source: Path, component: QuantizedComponent, target: 
         _check_bias(model, op, name, layer)
         _check_weights(model, kind, op, name, layer)
         key = (kind, form, layer.spec.weights.group_size)
-        scopes.setdefault(key, []).append(text_of(tensors[op.outputs[0]].name))
+        structure.scopes.setdefault(key, []).append(text_of(tensors[op.outputs[0]].name))
         for tensor, grid in ((op.inputs[0], layer.input), (op.outputs[0], layer.output)):
             if grid is not None:
-                statistics[text_of(tensors[tensor].name)] = _statistics(grid)
+                structure.statistics[text_of(tensors[tensor].name)] = _statistics(grid)
     for product, op in products_of(model, component, source.name):
-        scopes.setdefault((PRODUCT, Form.STATIC, None), []).append(text_of(tensors[op.outputs[0]].name))
+        key = (PRODUCT, Form.STATIC, None)
+        structure.scopes.setdefault(key, []).append(text_of(tensors[op.outputs[0]].name))
         for tensor, grid in tensors_of(op, product):
-            statistics[text_of(tensors[tensor].name)] = _statistics(grid)
-    if scopes:
-        model = _restructured(source, scopes, statistics)
-    writer = _Writer(model, component)
-    for kind, op, name in _layers(model, component):
-        writer.write_(kind, op, name)
-    for product, op in products_of(model, component, source.name):
-        for tensor, grid in tensors_of(op, product):
-            _set_grid_(model.subgraphs[0].tensors[tensor], grid)
-    write_tflite(model, target)
-    check_ops_tflite(target)
+            structure.statistics[text_of(tensors[tensor].name)] = _statistics(grid)
+    return structure
 
 
 def weights_of(model: Any, op: Any) -> Any:
@@ -123,13 +143,15 @@ def _check_weights(model: Any, kind: str, op: Any, name: str, layer: QuantizedLa
     A converter may fold what stands before an op into its weights; the integers would then undo that.
     """
     tensor = model.subgraphs[0].tensors[op.inputs[1]]
-    stored = np.frombuffer(np.asarray(model.buffers[tensor.buffer].data, np.uint8).tobytes(), np.float32)
+    stored = np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(np.float32)
     weights = layer.dequantized()
     if kind in FROM_TORCH:
         weights = weights.transpose(FROM_TORCH[kind])
     if weights.size != stored.size:
         return  # another shape is said where they are written
-    off = float(np.linalg.norm(weights.ravel() - stored)) / max(float(np.linalg.norm(stored)), 1e-12)
+    difference = weights.ravel()
+    difference -= stored
+    off = float(np.linalg.norm(difference)) / max(float(np.linalg.norm(stored)), 1e-12)
     if off > _MOST_OFF:
         raise LoweringError(
             f"{name}: the converter changed its weights by {100 * off:.0f} % after they were quantized; "
@@ -141,14 +163,14 @@ def _has_bias(op: Any) -> bool:
     return len(op.inputs) > 2 and op.inputs[2] >= 0
 
 
-def _restructured(source: Path, scopes: _Scopes, statistics: dict[str, dict[str, Any]]) -> Any:
+def _restructured(source: Path, structure: _Structure) -> Any:
     from ai_edge_quantizer import qtyping, quantizer
 
     # one of its progress bars cannot be switched off, and it warns of the memory of an interpreter of its own
     with quiet(), redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tool = quantizer.Quantizer(str(source))
-        for (kind, form, group_size), outputs in sorted(scopes.items(), key=str):
+        for (kind, form, group_size), outputs in sorted(structure.scopes.items(), key=str):
             # it looks for the pattern in an op's outputs, each with a semicolon after it
             scope = f"^(?:{'|'.join(re.escape(output) for output in outputs)});$"
             op = qtyping.TFLOperationName(kind)
@@ -161,8 +183,8 @@ def _restructured(source: Path, scopes: _Scopes, statistics: dict[str, dict[str,
                 tool.add_dynamic_config(scope, op, num_bits=4, granularity=blocks)
             else:
                 tool.add_weight_only_config(scope, op, num_bits=8)
-        result = tool.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
-    return parse_tflite(result.quantized_model)
+        result = tool.quantize(structure.statistics, enable_progress_bar=False, enable_progress_report=False)
+    return parse_tflite(bytearray(result.quantized_model))
 
 
 class _Writer:
