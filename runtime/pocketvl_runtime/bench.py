@@ -28,6 +28,7 @@ from pocketvl_runtime.bench_result import (
 )
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.conditions import ConditionSampler
+from pocketvl_runtime.embedding import MediaInput
 from pocketvl_runtime.errors import InputError
 from pocketvl_runtime.image import ImageInput
 from pocketvl_runtime.machine import this_machine
@@ -38,7 +39,7 @@ from pocketvl_runtime.manifest import (
     MatchTask,
     TextProcessor,
 )
-from pocketvl_runtime.model import MediaInput, Model, load
+from pocketvl_runtime.model import Model, load
 from pocketvl_runtime.obstacles import is_embed_only, runnable_tasks
 from pocketvl_runtime.op_profile import GraphProfile, described_graph, made_up_inputs, run_rounds
 from pocketvl_runtime.op_result import GraphOps, Peak

@@ -101,7 +101,7 @@ def test_one_picture_is_preprocessed_once_for_all_its_questions(
         seen.append(picture)
         return real(picture, processor)
 
-    monkeypatch.setattr("pocketvl_runtime.model.preprocess", counted)
+    monkeypatch.setattr("pocketvl_runtime.embedding.preprocess", counted)
     loaded = load(whole)
     together = loaded.ask(whole / IMAGE, QUESTIONS)
     assert len(seen) == 1
