@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from pocketvl.lower.backends import backend_of_file
 from pocketvl_runtime.backends import open_backend
+from pocketvl_runtime.cpus import usable_processors
 from pocketvl_runtime.isa import cpu_name, instruction_set
 from pocketvl_runtime.manifest import GraphSpec, Precision
 
@@ -23,7 +23,8 @@ _WARMUP = 3
 
 def machine() -> str:
     """Where times were taken, in words."""
-    return f"{cpu_name()}, {instruction_set()}, {os.cpu_count()} processors"
+    count = usable_processors()
+    return f"{cpu_name()}, {instruction_set()}, {count} processor{'s' * (count > 1)}"
 
 
 def open_graph(path: Path, role: str, threads: int) -> Graph:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from bench.pages import fill_place, prose
 from bench.peers.contenders import METHODS, OWN, PEERS, TOWERS, Method
 from bench.peers.figures import LEAST_COSINE, Verdict, paired_ratio, verdict
 from bench.peers.load import LEAST_ROUNDS, LIMIT
@@ -32,7 +31,6 @@ from pocketvl.errors import DataError
 THREADS = (1, 2)
 MOST = {"tflite": 1.0, "onnx": 1.1}
 """Of the fastest peer's time that the better variant of an engine may take."""
-_README = re.compile(r"(<!-- peers -->\n).*?(<!-- /peers -->)", re.DOTALL)
 _NO = "–"
 
 
@@ -90,9 +88,7 @@ def write_page(work: Path, models: Sequence[str], out: Path, readme: Path) -> No
     parts += [_exports(work, dict.fromkeys(tower.model.name for tower in towers)), _settings(towers)]
     out.write_text("\n".join(parts), encoding="utf-8", newline="\n")
     if readme.exists() and not any(_in_use(timed) for tower in towers for timed in tower.timed.values()):
-        line = prose(readme_line(towers, out))
-        found = readme.read_text(encoding="utf-8")
-        readme.write_text(_README.sub(lambda match: match[1] + line + match[2], found), encoding="utf-8")
+        fill_place(readme, "peers", prose(readme_line(towers, out)))
 
 
 def _read(work: Path, model: str, tower: str) -> Tower:
@@ -110,11 +106,6 @@ def _read(work: Path, model: str, tower: str) -> Tower:
         if (times := read_record(Timed, timed_file(work, model, tower, threads))) is not None
     }
     return Tower(record, tower, made, timed)
-
-
-def prose(text: str) -> str:
-    """A paragraph in lines of at most 118 characters."""
-    return textwrap.fill(" ".join(text.split()), 118, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def _in_use(timed: Timed) -> bool:

@@ -51,11 +51,12 @@ def measure(models: str | None, work: Path, variants: str, photos: Path) -> None
 @cli.command()
 @_work
 @click.option("--out", type=_folder, default=Path("docs/REAL_SIZES.md"), show_default=True)
-def render(work: Path, out: Path) -> None:
-    """Write the page of what is recorded."""
+@click.option("--families", type=_folder, default=Path("docs/FAMILIES.md"), show_default=True)
+def render(work: Path, out: Path, families: Path) -> None:
+    """Write the page of what is recorded, and its summary."""
     from bench.real_sizes.render import write_page
 
-    write_page(work, out)
+    write_page(work, out, families)
     click.echo(str(out))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.peers.render import prose
-from bench.real_sizes.measuring import RECORD_FILE, RealRecord, VariantRecord
+from bench.pages import fill_place, prose
+from bench.real_sizes.measuring import RECORD_FILE, VARIANTS, RealRecord, VariantRecord
 from bench.real_sizes.models import MODELS
 from bench.results.record import read_record
 from pocketvl.errors import DataError
@@ -13,12 +13,13 @@ from pocketvl.errors import DataError
 _NO = "–"
 
 
-def write_page(work: Path, out: Path) -> None:
-    """Write the page.
+def write_page(work: Path, out: Path, families: Path) -> None:
+    """Write the page, and its summary into the page of families.
 
     Args:
         work: of the measurements.
         out: the page.
+        families: where the summary goes, between `<!-- real sizes -->` and `<!-- /real sizes -->`.
 
     Raises:
         DataError: nothing is recorded.
@@ -28,6 +29,7 @@ def write_page(work: Path, out: Path) -> None:
         raise DataError(f"nothing is recorded in {work}: run measure first")
     parts = [_head(records), _exports(records), *map(_section, records)]
     out.write_text("\n".join(parts), encoding="utf-8", newline="\n")
+    fill_place(families, "real sizes", _summary(records))
 
 
 def _head(records: list[RealRecord]) -> str:
@@ -38,15 +40,57 @@ def _head(records: list[RealRecord]) -> str:
         weights with biases that are not 0, and in every LayerNorm of its layers one channel eight
         times as large as the others (in a FastViT: batch norms of which the channels differ
         widely). Some samples calibrate, others judge; what is judged is how near a variant's
-        outputs are to torch's (limits: a median mean-centred cosine of .99 in int8, but .95 where
-        fewer than 100 inputs differ, as captions here do; .999 in fp16), since random weights give
-        no answers; int4, which is judged by answers alone, passes whatever its cosine. Layers go to
-        a higher precision (fallback) until a variant passes. `make real-sizes` measures this page
-        again.{left}"""
-    where = f"""Machine: {machines}. Times are of one export each; "other load" is how many processors other
-        programs kept busy meanwhile: a time with much of it is too long. Memory is the largest of
-        all processes of the export together (proportional set size)."""
+        outputs are to torch's (limits: a median mean-centred cosine of .99 in int8, .999 in fp16),
+        since random weights give no answers; int4, which is judged by answers alone, passes whatever
+        its cosine. Layers go to a higher precision (fallback) until a variant passes. `make
+        real-sizes` measures this page again.{left}"""
+    where = f"""Machine: {machines}. Times are of one export each. "Other load" is how many processors other
+        programs kept busy meanwhile, those that the export was not allowed among them. Memory is the
+        largest of all processes of the export together (proportional set size).{_not_all(records)}"""
     return "\n".join(["# Models of published sizes\n", prose(how), prose(where)])
+
+
+def _not_all(records: list[RealRecord]) -> str:
+    """Which variants a model has not, where it is not all of them."""
+    lacking = {each.name: [name for name in VARIANTS if name not in each.variants] for each in records}
+    return "".join(f" {name} has no {', '.join(those)}." for name, those in lacking.items() if those)
+
+
+def _summary(records: list[RealRecord]) -> str:
+    """A row a model: what an export takes, what comes of it, and what int8 and int4 cost at most."""
+    rows = [
+        "| model | weights | export | memory | MB fp32 | int8 | int4 | cosine int8 | int4 | in fallback |",
+        "|---" * 10 + "|",
+    ]
+    for each in records:
+        sizes = [_largest(each, precision) for precision in ("fp32", "int8", "int4")]
+        cosines = [_worst(each, precision) for precision in ("int8", "int4")]
+        share = max(variant.fallback_share for variant in each.variants.values())
+        cells = [
+            each.name,
+            f"{each.parameters / 1e6:,.0f} M",
+            f"{each.seconds / 60:.0f} min",
+            f"{each.peak_bytes / 1e9:.1f} GB",
+            *(f"{size / 1e6:,.0f}" for size in sizes),
+            *(f"{cosine:.4f}".lstrip("0") for cosine in cosines),
+            f"{share:.1%}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _of_precision(record: RealRecord, precision: str) -> list[VariantRecord]:
+    return [each for name, each in record.variants.items() if name.split("-")[1] == precision]
+
+
+def _largest(record: RealRecord, precision: str) -> int:
+    """Bytes of the larger engine's variant."""
+    return max(each.size_bytes for each in _of_precision(record, precision))
+
+
+def _worst(record: RealRecord, precision: str) -> float:
+    """The least of all outputs' and both engines' cosines."""
+    return min(cosine for each in _of_precision(record, precision) for cosine in each.cosines.values())
 
 
 def _exports(records: list[RealRecord]) -> str:

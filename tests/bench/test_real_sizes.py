@@ -12,7 +12,7 @@ from bench.real_sizes.render import write_page
 from pocketvl.errors import DataError
 from tests.families.tiny import make_tiny_clip
 
-VARIANTS = ("onnx-fp32", "onnx-int8")
+VARIANTS = ("onnx-fp32", "onnx-int8", "onnx-int4")
 
 
 def write(folder: Path) -> None:
@@ -34,12 +34,18 @@ def test_a_model_is_exported_recorded_and_shown(tmp_path: Path) -> None:
     assert measure(tiny, tmp_path / tiny.name, tmp_path, VARIANTS, said.append) == found  # not done again
     assert len(said) == 2
 
-    write_page(tmp_path, tmp_path / "page.md")
+    (tmp_path / "families.md").write_text("before\n<!-- real sizes -->\nold\n<!-- /real sizes -->\nafter\n")
+    write_page(tmp_path, tmp_path / "page.md", tmp_path / "families.md")
+    summary = (tmp_path / "families.md").read_text()
+    assert "| clip-b32 | 0 M |" in summary
+    assert "old" not in summary
+    assert summary.endswith("<!-- /real sizes -->\nafter\n")
     page = " ".join((tmp_path / "page.md").read_text().split())
     assert "| onnx-int8 |" in page
+    assert "clip-b32 has no onnx-fp16, onnx-int8dyn, tflite-fp32" in page
     assert f"Not measured: {', '.join(name for name in MODELS if name != tiny.name)}" in page
 
 
 def test_a_page_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="run measure first"):
-        write_page(tmp_path, tmp_path / "page.md")
+        write_page(tmp_path, tmp_path / "page.md", tmp_path / "families.md")
