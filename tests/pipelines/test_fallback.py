@@ -18,13 +18,22 @@ _MOVES = st.lists(
         st.just(("layer",)),
         st.sampled_from([Precision.INT8DYN, Precision.FP32]),
         _SAVES,
+        st.integers(0, 10),
     ),
     max_size=12,
 )
 
 
-def move(saves: float, component: str = "image_encoder", precision: Precision = Precision.FP32) -> Move:
-    return Move(component, (f"layer_{saves}",), precision, saves)
+ROOM = 1000
+
+
+def move(
+    saves: float,
+    component: str = "image_encoder",
+    precision: Precision = Precision.FP32,
+    bytes_added: int = 0,
+) -> Move:
+    return Move(component, (f"layer_{saves}",), precision, saves, bytes_added)
 
 
 def state(share: float | None) -> State:
@@ -42,29 +51,38 @@ def test_the_nearest_state_is_the_one_of_which_least_has_to_go() -> None:
 
 def test_one_group_that_causes_most_goes_alone() -> None:
     waiting = [move(0.8), move(0.1), move(0.1)]
-    assert next_moves(waiting, (), 0.5) == waiting[:1]
+    assert next_moves(waiting, (), 0.5, ROOM) == waiting[:1]
 
 
 def test_of_equal_groups_so_many_go_as_the_share_asks_for() -> None:
     waiting = [move(0.1) for _ in range(10)]
-    assert len(next_moves(waiting, (), 0.25)) == 3
-    assert len(next_moves(waiting, (), 0.01)) == 1
+    assert len(next_moves(waiting, (), 0.25, ROOM)) == 3
+    assert len(next_moves(waiting, (), 0.01, ROOM)) == 1
 
 
 def test_only_components_to_blame_are_touched() -> None:
     waiting = [move(0.5, "image_encoder"), move(0.1, "text_encoder"), move(0.1, "text_encoder")]
-    assert {each.component for each in next_moves(waiting, {"text_encoder"}, 0.9)} == {"text_encoder"}
-    assert next_moves(waiting, {"fusion"}, 0.9) == []
+    assert {each.component for each in next_moves(waiting, {"text_encoder"}, 0.9, ROOM)} == {"text_encoder"}
+    assert next_moves(waiting, {"fusion"}, 0.9, ROOM) == []
 
 
 def test_a_step_is_of_one_component_and_one_precision() -> None:
     waiting = [move(0.4, precision=Precision.INT8DYN), move(0.3), move(0.2, precision=Precision.INT8DYN)]
-    assert next_moves(waiting, (), 1.0) == [waiting[0], waiting[2]]
-    assert next_moves([move(0.4), move(0.3, "text_encoder")], (), 1.0) == [move(0.4)]
+    assert next_moves(waiting, (), 1.0, ROOM) == [waiting[0], waiting[2]]
+    assert next_moves([move(0.4), move(0.3, "text_encoder")], (), 1.0, ROOM) == [move(0.4)]
 
 
-@given(_MOVES, st.floats(0, 1))
-def test_steps_go_on_until_nothing_waits(waiting: list[Move], share: float) -> None:
-    taken = next_moves(waiting, (), share)
-    assert bool(taken) == bool(waiting)
+def test_what_is_too_large_is_passed_over() -> None:
+    table, linear = move(0.8, bytes_added=ROOM + 1), move(0.1, bytes_added=ROOM)
+    assert next_moves([table, linear], (), 0.5, ROOM) == [linear]
+    halves = [move(0.3, bytes_added=600), move(0.2, bytes_added=600), move(0.1, bytes_added=400)]
+    assert next_moves(halves, (), 1.0, ROOM) == [halves[0], halves[2]]
+    assert next_moves([table], (), 0.5, ROOM) == []
+
+
+@given(_MOVES, st.floats(0, 1), st.integers(0, 10))
+def test_steps_go_on_until_nothing_that_fits_waits(waiting: list[Move], share: float, room: int) -> None:
+    taken = next_moves(waiting, (), share, room)
+    assert bool(taken) == any(each.bytes_added <= room for each in waiting)
     assert all(each in waiting for each in taken)
+    assert sum(each.bytes_added for each in taken) <= room

@@ -206,8 +206,8 @@ def check_checkpoint(folder: Path) -> None:
     family_of(folder).check(folder)
 
 
-def parameter_counts(contract: Contract) -> dict[str, int]:
-    """How many parameters each component of a checkpoint has; its weights are not read.
+def parameter_counts(contract: Contract) -> dict[str, dict[str, int]]:
+    """How many numbers each parameter of each component of a checkpoint has; its weights are not read.
 
     Args:
         contract: of the folder.

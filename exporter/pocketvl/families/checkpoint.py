@@ -324,8 +324,8 @@ def check_checkpoint(architecture: Architecture, folder: Path) -> None:
     check_model(lambda: architecture.build(config, folder), weights, read_compression(folder), folder)
 
 
-def parameter_counts(architecture: Architecture, contract: Contract) -> dict[str, int]:
-    """How many parameters each component of a folder has, by a model that takes no memory.
+def parameter_counts(architecture: Architecture, contract: Contract) -> dict[str, dict[str, int]]:
+    """How many numbers each parameter of each component has, by a model that takes no memory.
 
     Raises:
         SourceError: the folder describes no such model.
@@ -336,7 +336,10 @@ def parameter_counts(architecture: Architecture, contract: Contract) -> dict[str
         model = architecture.build(config, folder)
         reshape_(model, read_compression(folder), folder)
         components = architecture.components(model, contract)
-    return {each.name: sum(value.numel() for value in each.module.parameters()) for each in components}
+    return {
+        each.name: {name: value.numel() for name, value in each.module.named_parameters()}
+        for each in components
+    }
 
 
 def uninitialised(architecture: Architecture, contract: Contract, name: str) -> Component:

@@ -139,3 +139,11 @@ PLANS: Mapping[Precision, PrecisionPlan] = MappingProxyType(
 
 QUANTIZED = tuple(precision for precision, plan in PLANS.items() if plan.layers is not None)
 """Precisions that quantize all layers by one plan."""
+
+
+def weight_bits(precision: Precision) -> int:
+    """Of a linear's weights in a precision that is quantized by one plan, or in fp32 or fp16."""
+    plan = PLANS[precision]
+    if plan.layers is not None:
+        return plan.layers.linear.weights.bits
+    return 16 if plan.storage is Storage.FLOAT16 else 32

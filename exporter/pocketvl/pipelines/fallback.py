@@ -2,8 +2,9 @@
 
 A step moves so many groups of layers as cause, each by itself, what has to go; where that was too few, the
 next asks for twice as much. So a variant that misses by little moves a group, one that misses by much is not
-tried a dozen times, and one that misses by chance does not chase it group by group. Where nothing passes,
-the steps that came nearest are kept.
+tried a dozen times, and one that misses by chance does not chase it group by group. What would make the
+files too large, as a token table in float, is passed over. Where nothing passes, the steps that came nearest
+are kept.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketvl.lower.base import graph_files
-from pocketvl.network.precisions import PLANS, QUANTIZED
+from pocketvl.network.precisions import PLANS, QUANTIZED, weight_bits
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.lowering import GraphStage
 from pocketvl.pipelines.stages.measuring import CompareVariant, RunReference, RunVariant, read_comparison
@@ -83,12 +84,14 @@ class Move:
         layers: of the group.
         precision: where they go.
         saves: of the loss of cosine that they cause by themselves.
+        bytes_added: to the graph file, roughly.
     """
 
     component: str
     layers: tuple[str, ...]
     precision: Precision
     saves: float
+    bytes_added: int
 
 
 def variant_run(base: MakeGoldenPack, data: Path, variant: str, graphs: Iterable[GraphStage]) -> RunVariant:
@@ -152,9 +155,9 @@ class _Precision:
 
     def settle(self) -> _Settled:
         state = best = self._measured(Fallbacks(), ())
-        most_bytes = self.trial.most_growth * _bytes(state.reports)
+        most_bytes = int(self.trial.most_growth * _bytes(state.reports))
         ranked, waiting, moved = set[str](), list[Move](), list[Move]()
-        most, times = _MOST_AT_ONCE, 1
+        times = 1
         while state.missed is not None:
             far = self.stages.with_read(state.missed.components)
             blamed = far or set(self.stages.components)
@@ -162,16 +165,13 @@ class _Precision:
                 ranked |= blamed
                 waiting = self._worst_first(ranked)
             waiting = [move for move in waiting if move not in moved]
-            share = min(times * state.missed.share, most)
-            moves = next_moves(waiting, far, share)
+            share = min(times * state.missed.share, _MOST_AT_ONCE)
+            moves = next_moves(waiting, far, share, most_bytes - _bytes(state.reports))
             if not moves:
                 break
             after = self._moved(state, moves)
-            if _bytes(after.reports) > most_bytes and len(moves) == 1:
-                break
             if _bytes(after.reports) > most_bytes:
-                most = share / 2
-                continue
+                break
             state = after
             if state.is_nearer_than(best):
                 best = state
@@ -220,12 +220,20 @@ class _Precision:
         first, last = list[Move](), list[Move]()
         for name, group in sorted(ranked, key=lambda each: -each[1].loss):
             remaining = sum(kept.get(name, {}).get(layer, math.inf) for layer in group.layers)
+            in_float = self._bytes_added(name, group, Precision.FP32)
             if higher is not None and remaining < _WORTH_IT * group.loss:
-                first.append(Move(name, group.layers, higher, group.loss - remaining))
-                last.append(Move(name, group.layers, Precision.FP32, remaining))
+                added = self._bytes_added(name, group, higher)
+                first.append(Move(name, group.layers, higher, group.loss - remaining, added))
+                last.append(Move(name, group.layers, Precision.FP32, remaining, in_float - added))
             else:
-                first.append(Move(name, group.layers, Precision.FP32, group.loss))
+                first.append(Move(name, group.layers, Precision.FP32, group.loss, in_float))
         return first + last
+
+    def _bytes_added(self, component: str, group: LayerSensitivity, precision: Precision) -> int:
+        """Roughly, by which a graph grows where a group of layers goes to a higher precision."""
+        parameters = self.stages.parameter_counts[component]
+        weights = sum(parameters.get(f"{layer}.weight", 0) for layer in group.layers)
+        return weights * (weight_bits(precision) - group.bits) // 8
 
     def _ranked(
         self, precision: Precision, components: Collection[str]
@@ -272,20 +280,24 @@ class _Precision:
         return reports
 
 
-def next_moves(waiting: Sequence[Move], components: Collection[str], share: float) -> list[Move]:
+def next_moves(
+    waiting: Sequence[Move], components: Collection[str], share: float, room_bytes: int
+) -> list[Move]:
     """The moves of one step: of one component to one precision, in their order.
 
     Args:
         waiting: what can be moved, in the order in which it is.
         components: to which to keep; empty: any.
         share: of what all of them save, what the step is to save.
+        room_bytes: by which the graph files may grow.
     """
     mine = [move for move in waiting if not components or move.component in components]
     wanted, taken = share * sum(move.saves for move in mine), list[Move]()
     for move in mine:
         if taken and sum(each.saves for each in taken) >= wanted:
             break
-        taken.append(move)
+        if move.bytes_added <= room_bytes - sum(each.bytes_added for each in taken):
+            taken.append(move)
     return [
         move for move in taken if (move.component, move.precision) == (taken[0].component, taken[0].precision)
     ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 
 from pocketvl.errors import RecipeError
-from pocketvl.families import family_of, read_contract
+from pocketvl.families import family_of, parameter_counts, read_contract
 from pocketvl.families.layers.segments import Blocks
 from pocketvl.lower.backends import backend_of
 from pocketvl.lower.forms import described, form_of
@@ -117,6 +117,11 @@ class VariantStages:
     def components(self) -> tuple[str, ...]:
         """The components that become graphs, by name."""
         return family_of(self.source).components
+
+    @cached_property
+    def parameter_counts(self) -> Mapping[str, Mapping[str, int]]:
+        """How many numbers each parameter of each component has."""
+        return parameter_counts(read_contract(self.source))
 
     def with_read(self, components: Collection[str]) -> frozenset[str]:
         """Components, and those whose outputs they read: what is far away after them may come from there."""

@@ -46,7 +46,8 @@ def check_graph_sizes(folder: Path, engines: Collection[Engine], most_bytes: int
     most_bytes = MOST_BYTES if most_bytes is None else most_bytes
     if most_parameters(folder) * 4 <= most_bytes:
         return  # as almost always, and told without torch
-    for name, count in parameter_counts(read_contract(folder)).items():
+    for name, parameters in parameter_counts(read_contract(folder)).items():
+        count = sum(parameters.values())
         if count * 4 > most_bytes:
             raise SourceError(
                 f"{folder}: the {name} has {count:,} parameters, {count * 4 / 2**30:.2f} GiB in fp32, and a "
