@@ -211,7 +211,7 @@ def test_sabotaged_layers_are_caught_moved_and_reported(exported: Exported, tmp_
 
 @pytest.mark.slow
 def test_a_variant_that_lost_too_much_is_left_out_and_named(exported: Exported, tmp_path: Path) -> None:
-    """Where no layer may be moved to float; then the same bundle with it kept: `verify` finds the same fault."""
+    """Where no layer may go to float; then the same bundle with it kept: `verify` finds the same fault."""
     source, bundle = make_outlier_clip(tmp_path / "outlier-clip"), tmp_path / "bundle"
     recipe = tmp_path / "stubborn.toml"
     recipe.write_text("equalize = false\nmost_growth = 1.0\n")
