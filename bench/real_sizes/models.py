@@ -27,6 +27,9 @@ SAMPLES = {CALIBRATION: 48, JUDGED: 100}
 """The gate holds int8 to less where fewer than 100 rows are compared."""
 _SEEDS = {CALIBRATION: 1, JUDGED: 2}
 _SOUND_RATE, _SOUND_S = 48_000, 3.0
+_ATTENDED = 1.0
+"""Twelve layers see the text as they are drawn: of Chinese-CLIP's texts, 18 % of an embedding's length is
+what they differ by, and 16 % were attentions' outputs four times as large."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def _picture(processor: str, side: int, *, crop: bool = False, resample: int = 3
 
 
 def _save(model: Any, folder: Path, processor: dict[str, Any]) -> None:
-    draw_(model, 0)
+    draw_(model, 0, attended=_ATTENDED)
     model.train(False).save_pretrained(folder)
     write_json(folder / "preprocessor_config.json", processor)
 
@@ -157,7 +160,7 @@ def _clap(folder: Path) -> None:
     with torch.no_grad():  # decibels, as of sounds
         norm.get_buffer("running_mean").copy_(torch.linspace(-25, -55, 64))
         norm.get_buffer("running_var").copy_(torch.linspace(300, 500, 64))
-    draw_(model, 0)
+    draw_(model, 0, attended=_ATTENDED)
     model.train(False).save_pretrained(folder)
     save_roberta(folder, 77)
     ClapFeatureExtractor(

@@ -34,6 +34,7 @@ from pocketvl.quantize.equalize import (
 from pocketvl.quantize.fake import fake_quantize
 from pocketvl.quantize.fold import fold_
 from tests.families.tiny import make_tiny_clip
+from tests.families.tiny_chinese import make_tiny_chinese
 from tests.lower.lowered import COMPONENTS, samples
 from tests.quantize.outliers import plant_outliers_
 
@@ -262,6 +263,34 @@ def test_a_clip_without_outliers_is_left_alone_and_one_with_is_not(component: st
         found = torch.cat([module(torch.from_numpy(feed)) for feed in inputs])
     assert all(one.error_after < (1 - LEAST_GAIN) * one.error_before for one in decided)
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_outliers_after_sums_are_equalised_and_what_is_added_to_stays_the_same(tmp_path: Path) -> None:
+    source = open_checkpoint(make_tiny_chinese(tmp_path / "chinese"))
+    module = source.component("text_encoder").module
+    random = np.random.default_rng(0)
+    inputs: list[Feed] = [random.integers(3, 300, (4, 16)).astype(np.int32) for _ in range(16)]
+    ids, example = torch.from_numpy(np.concatenate(inputs)), torch.from_numpy(np.asarray(inputs[0]))
+    with torch.no_grad():
+        fold_(module, example)
+        before, calibration = module(ids), seen_by(module, inputs)
+        decided = equalize_(module, example, calibration)
+        after = module(ids)
+    layers = "text_model.encoder.layer"
+    assert [(each.norm, each.sums) for each in decided] == [
+        ("text_model.embeddings.LayerNorm", (f"{layers}.0.attention.output",)),
+        (f"{layers}.0.attention.output.LayerNorm", (f"{layers}.0.output",)),
+        (f"{layers}.0.output.LayerNorm", (f"{layers}.1.attention.output",)),
+        (f"{layers}.1.attention.output.LayerNorm", (f"{layers}.1.output",)),
+    ]  # the last one is read by the projection, at one position
+    planted = decided[1:]
+    assert all(each.error_after < (1 - LEAST_GAIN) * each.error_before for each in planted)
+    assert decided[0].factors is None  # no outlier was planted there
+    assert torch.allclose(after, before, atol=1e-5)
+    told, again = equalized_calibration(calibration, decided), seen_by(module, inputs)
+    for each in planted:
+        for name in each.linears:
+            assert told.layers[name].input_mean == pytest.approx(again.layers[name].input_mean, abs=1e-4)
 
 
 def test_linears_that_calibration_did_not_see_with_moments_are_an_error() -> None:

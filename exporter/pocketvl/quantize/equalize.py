@@ -8,7 +8,9 @@ expected, from what calibration saw of the linears' inputs.
 
 Source: Xiao et al., 2022, "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
 Models", arXiv 2211.10438, equations 3 and 4; between convolutions Nagel et al., 2019, "Data-Free Quantization
-Through Weight Equalization and Bias Correction", arXiv 1906.04721, section 4.1.
+Through Weight Equalization and Bias Correction", arXiv 1906.04721, section 4.1; past a LayerNorm that is
+added to, as Wei et al., 2022, "Outlier Suppression: Pushing the Limit of Low-bit Transformer Language
+Models", arXiv 2209.13325, section 4.1, move its scale.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketvl.errors import DataError
+from pocketvl.families.layers.bert import ScaledSum
 from pocketvl.network.specification import ACTIVATION_8, Granularity, GridSpec, Range, Scheme
 from pocketvl.observe.calibration import Calibration, LayerCalibration
 from pocketvl.observe.observer import TensorObserver
@@ -59,9 +62,10 @@ def equalize_(
 ) -> tuple[Equalized, ...]:
     """Scale channels of LayerNorms, and the linears that read them against it, where int8 gains by it.
 
-    The module computes the same as before, but for float rounding. Only LayerNorms that nothing but linears
-    reads are looked at; they should have been folded, for then those that are left alone multiply nothing.
-    Convolutions that nothing but pointwise ones reads are scaled alike, which costs nothing at all.
+    The module computes the same as before, but for float rounding. LayerNorms that nothing but linears reads
+    should have been folded, for then those that are left alone multiply nothing. After BERT's sums, what the
+    next sum adds to is multiplied back, an operation more. Other LayerNorms are not looked at. Convolutions
+    that nothing but pointwise ones reads are scaled alike, which costs nothing at all.
 
     Args:
         module: in eval mode; changed in place.
@@ -89,7 +93,9 @@ def equalize_(
         strength, before, after, factors = _search(weights, seen, grid, LEAST_GAIN if is_norm else 0.0)
         told = None if factors is None else tuple(factors.tolist())
         ends = None if factors is None else _ranges(seen, factors, settings)
-        decided.append(Equalized(readers.norm, readers.linears, strength, before, after, told, ends))
+        decided.append(
+            Equalized(readers.norm, readers.linears, strength, before, after, told, ends, readers.sums)
+        )
         apply_equalization_(module, decided[-1])
         if progress is not None:
             progress(index + 1, len(found), "equalization")
@@ -109,6 +115,8 @@ def scalable(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]
 def apply_equalization_(module: nn.Module, decided: Equalized) -> None:
     """Divide a LayerNorm's or convolution's channels by factors, and multiply the weights that read them.
 
+    BERT's sums that read them multiply them, too.
+
     Args:
         module: changed in place.
         decided: where all is to be left as it is, nothing is changed.
@@ -123,6 +131,8 @@ def apply_equalization_(module: nn.Module, decided: Equalized) -> None:
         for linear in decided.linears:
             weight = module.get_submodule(linear).get_parameter("weight")
             weight.copy_(weight.double() * _along(factors, weight, 1))
+    for name in decided.sums:
+        module.set_submodule(name, ScaledSum(module.get_submodule(name), factors))
 
 
 def _along(factors: torch.Tensor, parameter: torch.Tensor, axis: int) -> torch.Tensor:

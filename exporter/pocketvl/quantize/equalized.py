@@ -29,6 +29,7 @@ class Equalized:
         factors: by how much each channel was divided, and the weights that read it multiplied; None where all
             was left as it is.
         inputs: of each linear the range of what goes in afterwards; None where all was left as it is.
+        sums: names of BERT's sums that multiply by the factors what the LayerNorm gives.
     """
 
     norm: str
@@ -38,6 +39,7 @@ class Equalized:
     error_after: float
     factors: tuple[float, ...] | None = None
     inputs: tuple[Range, ...] | None = None
+    sums: tuple[str, ...] = ()
 
 
 def save_equalized(decided: Iterable[Equalized], folder: Path) -> None:

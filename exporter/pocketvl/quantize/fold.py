@@ -6,7 +6,7 @@ quantized, both engines get the same weights, and int8 takes pixels as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
+from pocketvl.families.layers.bert import adds_and_normalizes
 from pocketvl.families.layers.compression import shape_of
 from pocketvl.families.layers.plain import Constant, NormalizePixels, RawPixels
 from pocketvl.families.layers.pooled import PoolsOnePosition
@@ -21,6 +22,7 @@ from pocketvl.observe.calibrate import is_pointwise
 
 _NORM = torch.ops.aten.layer_norm.default
 _LINEAR = torch.ops.aten.linear.default
+_ADD = torch.ops.aten.add.Tensor
 _CONVOLUTION = torch.ops.aten.conv2d.default
 _SCALE = "scale"  # of an attention of CLIP, SigLIP or CLAP: by what it multiplies its scores
 _QUERIES = ("q_proj", "query")
@@ -32,24 +34,27 @@ _LAYER_SCALE = ("layer_scale_parameter", "pwconv2")  # of a ConvNeXt's layer: th
 class NormReaders:
     """A LayerNorm that nothing but linears reads, which read nothing else: its channels are theirs alone.
 
-    Or a convolution that nothing but pointwise convolutions reads.
+    Or a convolution that nothing but pointwise convolutions reads. Or a LayerNorm after a sum, as BERT's,
+    which is also what the next sum adds to.
 
     Attributes:
         norm: its name in the module.
         linears: names of the linears, each once, in the order in which they are computed.
+        sums: names of the modules that add a linear's output to what the LayerNorm gives, and normalise it.
     """
 
     norm: str
     linears: tuple[str, ...]
+    sums: tuple[str, ...] = ()
 
 
 def norm_readers(
     module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]
 ) -> tuple[NormReaders, ...]:
-    """The LayerNorms of which channels can be scaled, if the linears that read them are scaled against it.
+    """The LayerNorms of which channels can be scaled, if what reads them is scaled against it.
 
-    Left out are LayerNorms that are read by anything else or normalise more than the last axis, and those
-    with a reader whose weights are used elsewhere or belong to another module too.
+    Left out are LayerNorms that are read by anything but linears and BERT's sums or normalise more than the
+    last axis, and those with a linear whose weights are used elsewhere or belong to another module too.
 
     Args:
         module: in eval mode; left as it is.
@@ -69,11 +74,30 @@ def _norm_readers(program: ExportedProgram, module: nn.Module) -> tuple[NormRead
     for norm, calls in outputs.items():
         child = module.get_submodule(norm)
         users = [user for call in calls for user in call.users]
-        readers = [_reader(user, calls, names, module) for user in users]
+        linears = [_reader(user, calls, names, module) for user in users]
+        sums = [_sum_of(user, calls, names, module) for user in users]
         whole = isinstance(child, nn.LayerNorm) and len(child.normalized_shape) == 1
-        if whole and _owners(module, "weight", child.weight) == 1 and readers and None not in readers:
-            found.append(NormReaders(norm, tuple(dict.fromkeys(name for name in readers if name))))
+        known = all(linear or sum_ for linear, sum_ in zip(linears, sums, strict=True))
+        if whole and _owners(module, "weight", child.weight) == 1 and any(linears) and known:
+            found.append(NormReaders(norm, _names(linears), _names(sums)))
     return tuple(found)
+
+
+def _names(found: Iterable[str | None]) -> tuple[str, ...]:
+    """Each once, in their order."""
+    return tuple(dict.fromkeys(name for name in found if name))
+
+
+def _sum_of(user: fx.Node, calls: list[fx.Node], names: dict[str, str], module: nn.Module) -> str | None:
+    """The sum of BERT's that a use of a LayerNorm's output belongs to; None if it is anything else's."""
+    after = list(user.users)
+    if user.target is not _ADD or len(after) != 1 or after[0].target is not _NORM:
+        return None
+    norm = _owner(after[0].args[2], names) if len(after[0].args) > 2 else None
+    owner = module.get_submodule(norm.rpartition(".")[0]) if norm is not None else None
+    if norm is None or owner is None or not adds_and_normalizes(owner):
+        return None
+    return norm.rpartition(".")[0] if sum(each in calls for each in user.args) == 1 else None
 
 
 def convolution_readers(
@@ -129,7 +153,7 @@ def fold_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -
     _fold_layer_scales_(module)
     _fold_score_scales_(module)
     _fold_quick_gelus_(module)
-    found = _norm_readers(program, module)
+    found = [readers for readers in _norm_readers(program, module) if not readers.sums]
     for readers in found:
         norm = module.get_submodule(readers.norm)
         assert isinstance(norm, nn.LayerNorm)

@@ -35,3 +35,31 @@ def embed_tokens(tables: nn.Module, ids: torch.Tensor, first: int = 0) -> torch.
 def padding_mask(ids: torch.Tensor, pad_id: int) -> torch.Tensor:
     """What is added to attention scores so that padding is not attended to, float32 [B, 1, 1, T]."""
     return (ids == pad_id).to(torch.float32)[:, None, None, :] * MASKED
+
+
+def adds_and_normalizes(module: nn.Module) -> bool:
+    """Whether a module is BERT's sum: the LayerNorm of what its linear gives and what that is added to."""
+    children = {name for name, _ in module.named_children()}
+    return {"dense", "LayerNorm"} <= children <= {"dense", "LayerNorm", "dropout"}
+
+
+class ScaledSum(nn.Module):
+    """BERT's sum, of which what is added to comes with its channels divided; it shares the sum's modules."""
+
+    def __init__(self, owner: nn.Module, factors: torch.Tensor) -> None:
+        """Args: owner: in whose place it comes. factors: float [width], by which it was divided."""
+        super().__init__()
+        self.dense, self.LayerNorm = owner.get_submodule("dense"), owner.get_submodule("LayerNorm")
+        self.dropout = getattr(owner, "dropout", nn.Identity())
+        self.factors: torch.Tensor
+        self.register_buffer("factors", factors.float(), persistent=False)
+
+    def forward(self, hidden: torch.Tensor, divided: torch.Tensor) -> torch.Tensor:
+        """Float [B, T, width].
+
+        Args:
+            hidden: float [B, T, inputs], of which the linear is added.
+            divided: float [B, T, width], what it is added to.
+        """
+        found: torch.Tensor = self.LayerNorm(self.dropout(self.dense(hidden)) + divided * self.factors)
+        return found
