@@ -16,6 +16,7 @@ from tests.families.heard import write_heard
 from tests.families.tiny_blip import make_tiny_blip
 from tests.families.tiny_chinese import make_tiny_chinese
 from tests.families.tiny_clap import make_tiny_clap
+from tests.families.tiny_metaclip import make_tiny_metaclip
 
 VARIANTS = [
     f"{engine}-{precision}"
@@ -27,7 +28,7 @@ LARGEST_SHARE = 0.1
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("make", [make_tiny_chinese, make_tiny_blip, make_tiny_clap])
+@pytest.mark.parametrize("make", [make_tiny_chinese, make_tiny_blip, make_tiny_metaclip, make_tiny_clap])
 def test_variants_pass_with_a_tenth_of_the_weights_in_fallback_at_most(
     make: Callable[[Path], Path], tmp_path: Path
 ) -> None:
