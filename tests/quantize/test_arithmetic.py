@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -172,3 +174,16 @@ def test_a_bias_that_does_not_fit_is_refused_and_fits_with_coarser_weights() -> 
     steps = quantize_bias(bias, inputs, scale)
     assert steps * (np.float32(inputs) * scale) == pytest.approx(bias, rel=1e-6)
     assert scale[1] == pytest.approx(1e-4)
+
+
+def test_a_table_is_rounded_without_copies_of_it() -> None:
+    table = np.random.default_rng(0).normal(size=(40_000, 64)).astype(np.float32)
+    scale = weight_scale(table, CHANNELS_8)
+    tracemalloc.start()
+    weight_scale(table, CHANNELS_8)
+    integers = quantize_weights(table, scale, CHANNELS_8)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < table.nbytes  # the integers are a quarter of it
+    exact = np.rint(table.astype(np.float64) / scale[:, None].astype(np.float64))
+    assert np.array_equal(integers, exact)
