@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketvl.pipelines.fallback import Move, State, next_moves
+from pocketvl.pipelines.fallback import Move, State, fewest_that_pass, next_moves
 from pocketvl.pipelines.variants import Fallbacks
 from pocketvl.select.shortfall import Shortfall
 from pocketvl_runtime.manifest import Precision
@@ -86,3 +86,19 @@ def test_steps_go_on_until_nothing_that_fits_waits(waiting: list[Move], share: f
     assert bool(taken) == any(each.bytes_added <= room for each in waiting)
     assert all(each in waiting for each in taken)
     assert sum(each.bytes_added for each in taken) <= room
+
+
+@given(st.integers(1, 60), st.data())
+def test_of_a_step_that_moved_too_much_a_part_is_taken(count: int, data: st.DataObject) -> None:
+    needed, trials = data.draw(st.integers(1, count)), data.draw(st.integers(0, 8))
+    tried: list[int] = []
+
+    def attempt(fewer: int) -> int | None:
+        tried.append(fewer)
+        return fewer if fewer >= needed else None
+
+    found = fewest_that_pass(count, count, attempt, trials)
+    assert needed <= found <= count
+    assert len(tried) <= trials
+    assert all(0 < fewer < count for fewer in tried)
+    assert trials < 6 or found == needed  # 2 ** 6 > 60

@@ -3,8 +3,8 @@
 A step moves so many groups of layers as cause, each by itself, what has to go; where that was too few, the
 next asks for twice as much. So a variant that misses by little moves a group, one that misses by much is not
 tried a dozen times, and one that misses by chance does not chase it group by group. What would make the
-files too large, as a token table in float, is passed over. Where nothing passes, the steps that came nearest
-are kept.
+files too large, as a token table in float, is passed over. Of a last step that moved more than it had to, a
+part is taken. Where nothing passes, the steps that came nearest are kept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pocketvl.lower.base import graph_files
 from pocketvl.network.precisions import PLANS, QUANTIZED, weight_bits
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from pocketvl.select.shortfall import Shortfall
 
 StageProgress = Callable[[Event], None]
+ResultT = TypeVar("ResultT")
 _WORTH_IT = 0.5
 _MOST_AT_ONCE = 0.5
+_TRIMS = 2
+"""Trials by which the last step is made smaller."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ class _Precision:
             after = self._moved(state, moves)
             if _bytes(after.reports) > most_bytes:
                 break
-            state = after
+            state = self._trimmed(state, moves, after) if after.missed is None else after
             if state.is_nearer_than(best):
                 best = state
             moved += moves
@@ -189,6 +192,15 @@ class _Precision:
         added = _bytes(after.reports) - _bytes(state.reports)
         step = Fallback(layers, component, precision, added, _bounds(state.reports), _bounds(after.reports))
         return replace(after, steps=(*state.steps, step))
+
+    def _trimmed(self, before: State, moves: Sequence[Move], passed: State) -> State:
+        """What passes of fewer of a step's moves, the worst groups of layers."""
+
+        def attempt(count: int) -> State | None:
+            after = self._moved(before, moves[:count])
+            return after if after.missed is None else None
+
+        return fewest_that_pass(len(moves), passed, attempt, _TRIMS)
 
     def _measured(self, fallbacks: Fallbacks, steps: tuple[Fallback, ...]) -> State:
         from pocketvl.select.shortfall import shortfall
@@ -301,6 +313,30 @@ def next_moves(
     return [
         move for move in taken if (move.component, move.precision) == (taken[0].component, taken[0].precision)
     ]
+
+
+def fewest_that_pass(
+    count: int, passed: ResultT, attempt: Callable[[int], ResultT | None], trials: int
+) -> ResultT:
+    """What passes of the fewest, by bisection.
+
+    Args:
+        count: that pass; none does not.
+        passed: what comes of them.
+        attempt: what comes of fewer, at least one; None where they do not pass.
+        trials: most calls of `attempt`.
+    """
+    too_few = 0
+    for _ in range(trials):
+        fewer = (too_few + count) // 2
+        if fewer == too_few:
+            break
+        found = attempt(fewer)
+        if found is None:
+            too_few = fewer
+        else:
+            passed, count = found, fewer
+    return passed
 
 
 def _bytes(reports: Mapping[str, VariantReport]) -> int:
