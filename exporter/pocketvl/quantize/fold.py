@@ -94,10 +94,10 @@ def _sum_of(user: fx.Node, calls: list[fx.Node], names: dict[str, str], module: 
     if user.target is not _ADD or len(after) != 1 or after[0].target is not _NORM:
         return None
     norm = _owner(after[0].args[2], names) if len(after[0].args) > 2 else None
-    owner = module.get_submodule(norm.rpartition(".")[0]) if norm is not None else None
-    if norm is None or owner is None or not adds_and_normalizes(owner):
+    owner = (norm or "").rpartition(".")[0]
+    if not owner or not adds_and_normalizes(module.get_submodule(owner)):
         return None
-    return norm.rpartition(".")[0] if sum(each in calls for each in user.args) == 1 else None
+    return owner if sum(each in calls for each in user.args) == 1 else None
 
 
 def convolution_readers(
