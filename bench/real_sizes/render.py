@@ -65,7 +65,6 @@ def _summary(records: list[RealRecord]) -> str:
     for each in records:
         sizes = [_largest(each, precision) for precision in ("fp32", "int8", "int4")]
         cosines = [_worst(each, precision) for precision in ("int8", "int4")]
-        share = max(variant.fallback_share for variant in each.variants.values())
         cells = [
             each.name,
             f"{each.parameters / 1e6:,.0f} M",
@@ -73,10 +72,15 @@ def _summary(records: list[RealRecord]) -> str:
             f"{each.peak_bytes / 1e9:.1f} GB",
             *(f"{size / 1e6:,.0f}" for size in sizes),
             *(f"{cosine:.4f}".lstrip("0") for cosine in cosines),
-            f"{share:.1%}",
+            f"{_most_in_fallback(each):.1%}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
+
+
+def _most_in_fallback(record: RealRecord) -> float:
+    """Of all weights, those that the variant with most of them moved to a higher precision."""
+    return max(variant.fallback_share for variant in record.variants.values())
 
 
 def _of_precision(record: RealRecord, precision: str) -> list[VariantRecord]:
@@ -100,11 +104,11 @@ def _exports(records: list[RealRecord]) -> str:
     ]
     for each in records:
         passed = sum(variant.passed for variant in each.variants.values())
-        share = max(variant.fallback_share for variant in each.variants.values())
         rows.append(
             f"| {each.name} (`{each.published}`) | {each.parameters / 1e6:,.0f} M | {passed} of "
             f"{len(each.variants)} pass | {each.calibrated} + {each.judged} | {each.seconds / 60:.1f} min | "
-            f"{_processors(each)} | {each.other_load:.1f} | {each.peak_bytes / 1e9:.1f} GB | {share:.1%} |"
+            f"{_processors(each)} | {each.other_load:.1f} | {each.peak_bytes / 1e9:.1f} GB | "
+            f"{_most_in_fallback(each):.1%} |"
         )
     return "\n".join(rows) + "\n"
 

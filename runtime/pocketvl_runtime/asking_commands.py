@@ -21,6 +21,7 @@ from pocketvl_runtime.console import bar, printable
 
 if TYPE_CHECKING:
     from pocketvl_runtime.model import Model
+    from pocketvl_runtime.tasks import ClassifyReport, MatchReport, RerankReport
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -56,10 +57,7 @@ def match(
     check_texts(texts)
     model = _load_for(audio, bundle, variant, threads)
     report = model.match(media, texts)
-    if as_json:
-        print_json(report)
-    else:
-        _print_scores(report.variant, [(r.text, r.similarity, r.probability) for r in report.results])
+    _print_scores(report, as_json, [(r.text, r.similarity, r.probability) for r in report.results])
 
 
 @click.command()
@@ -95,10 +93,7 @@ def classify(
         check_templates(templates)
     model = _load_for(audio, bundle, variant, threads)
     report = model.classify(media, labels or None, templates or None)
-    if as_json:
-        print_json(report)
-    else:
-        _print_scores(report.variant, [(r.label, r.similarity, r.probability) for r in report.results])
+    _print_scores(report, as_json, [(r.label, r.similarity, r.probability) for r in report.results])
 
 
 @click.command()
@@ -161,16 +156,7 @@ def rerank(
     check_texts(texts)
     model = _load_for(audio, bundle, variant, threads)
     report = model.rerank(media, texts, top)
-    if as_json:
-        print_json(report)
-        return
-    _print_rows(
-        [
-            (r.text, r.probability, "" if r.similarity is None else f"  {r.similarity:+.3f}")
-            for r in report.results
-        ]
-    )
-    click.echo(f"({report.variant})", err=True)
+    _print_scores(report, as_json, [(r.text, r.similarity, r.probability) for r in report.results])
 
 
 @click.command()
@@ -230,10 +216,23 @@ def _load_for(audio: str | None, bundle: str, variant: str | None, threads: int 
     return model
 
 
-def _print_scores(variant: str, rows: list[tuple[str, float, float]]) -> None:
+def _print_scores(
+    report: MatchReport | ClassifyReport | RerankReport,
+    as_json: bool,
+    rows: list[tuple[str, float | None, float]],
+) -> None:
+    """A report as JSON, or its rows of name, similarity (where there is one) and probability, best first."""
+    if as_json:
+        print_json(report)
+        return
     ranked = sorted(rows, key=lambda row: -row[2])
-    _print_rows([(name, probability, f"  {similarity:+.3f}") for name, similarity, probability in ranked])
-    click.echo(f"({variant})", err=True)
+    _print_rows(
+        [
+            (name, probability, "" if similarity is None else f"  {similarity:+.3f}")
+            for name, similarity, probability in ranked
+        ]
+    )
+    click.echo(f"({report.variant})", err=True)
 
 
 def _print_rows(rows: list[tuple[str, float, str]]) -> None:

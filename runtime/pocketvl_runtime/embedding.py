@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,6 @@ from pocketvl_runtime.manifest import (
 from pocketvl_runtime.task_inputs import Input, Sensing, inputs_by_task, inputs_to_embed, wanted
 from pocketvl_runtime.tasks import Floats
 from pocketvl_runtime.text import Tokenizer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MediaInput: TypeAlias = ImageInput | AudioInput
 """A picture, or a sound where a model listens."""

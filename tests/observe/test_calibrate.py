@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pocketvl.observe import calibrate as calibration
 from pocketvl.observe.calibrate import Calibration, calibrate
 from pocketvl.observe.settings import CalibrationSettings, Observer
 from tests.families.tiny import IMAGE_SIZE, make_tiny_clip
+from tests.memory import peak_bytes
 
 MIN_MAX = CalibrationSettings(Observer.MIN_MAX)
 MOMENTS = CalibrationSettings(Observer.MIN_MAX, second_moments=True)
@@ -391,11 +391,7 @@ def test_what_calibration_holds_does_not_grow_with_the_samples() -> None:
             for place in range(count):
                 yield values[place % 16][None]
 
-        tracemalloc.start()
-        calibrate(module, stream(), CalibrationSettings(second_moments=True))
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return most
+        return peak_bytes(lambda: calibrate(module, stream(), CalibrationSettings(second_moments=True)))
 
     peak(4)  # what is imported and cached at the first call is not held by the second
     assert abs(peak(1_024) - peak(64)) < 65_536
