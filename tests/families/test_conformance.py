@@ -179,9 +179,9 @@ class Tried:
     def prepared(self) -> dict[str, Component]:
         """The components as they are calibrated and lowered: what can be folded is folded."""
         found = {}
-        for name, component in open_checkpoint(self.folder).components.items():
-            fold_(component.module, self.examples(component))
-            found[name] = component
+        for name in self.contract.components:  # each of its own checkpoint, since components share weights
+            component = found[name] = open_checkpoint(self.folder).component(name)
+            fold_(component.module.requires_grad_(False), self.examples(component))
         return found
 
     @cached_property

@@ -282,7 +282,8 @@ def test_outliers_after_sums_are_equalised_and_what_is_added_to_stays_the_same(t
         (f"{layers}.0.attention.output.LayerNorm", (f"{layers}.0.output",)),
         (f"{layers}.0.output.LayerNorm", (f"{layers}.1.attention.output",)),
         (f"{layers}.1.attention.output.LayerNorm", (f"{layers}.1.output",)),
-    ]  # the last one is read by the projection, at one position
+        (f"{layers}.1.output.LayerNorm", ()),  # which the projection reads, at one position
+    ]
     planted = decided[1:]
     assert all(each.error_after < (1 - LEAST_GAIN) * each.error_before for each in planted)
     assert decided[0].factors is None  # no outlier was planted there

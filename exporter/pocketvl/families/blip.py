@@ -28,7 +28,7 @@ from pocketvl.families.folders.hf import dropped_components, read_json
 from pocketvl.families.folders.image_processor import BLIP_PROCESSOR, read_preprocess
 from pocketvl.families.folders.models import build_from, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary, masked_length, read_tokenizer
-from pocketvl.families.layers.bert import embed_tokens, padding_mask
+from pocketvl.families.layers.bert import embed_tokens, padding_mask, pool_last_bert_layer_
 from pocketvl.families.layers.plain import NormalizePixels, l2_normalize
 from pocketvl.families.layers.pooled import PoolsOnePosition, pool_last_layer_
 from pocketvl.families.ports import (
@@ -165,7 +165,7 @@ def _text_layers(model: BlipForImageTextRetrieval, reads_images: bool) -> nn.Mod
     return found
 
 
-class BlipTextEncoder(nn.Module):
+class BlipTextEncoder(nn.Module, PoolsOnePosition):
     """int ids [B, T] -> float32 [B, D], L2-normalised; padding is not attended to, the first token pooled."""
 
     def __init__(self, model: BlipForImageTextRetrieval, pad_id: int) -> None:
@@ -183,8 +183,11 @@ class BlipTextEncoder(nn.Module):
             hidden = layer(hidden, mask)
         return l2_normalize(self.text_proj(hidden[:, 0]))
 
+    def pool_early_(self) -> None:
+        pool_last_bert_layer_(cast(nn.ModuleList, self.text_encoder.get_submodule("encoder.layer")))
 
-class BlipFusion(nn.Module):
+
+class BlipFusion(nn.Module, PoolsOnePosition):
     """Hidden states float [B, 1 + patches, width] and int ids [B, T] -> logits float32 [B, 2]: not, fits.
 
     Each token attends to the other tokens, but for padding, and to all of the image; the first is pooled.
@@ -205,6 +208,9 @@ class BlipFusion(nn.Module):
             hidden = layer(hidden, mask, seen)
         logits: torch.Tensor = self.itm_head(hidden[:, 0])
         return logits if logits.dtype == torch.float32 else logits.float()
+
+    def pool_early_(self) -> None:
+        pool_last_bert_layer_(cast(nn.ModuleList, self.text_encoder.get_submodule("encoder.layer")))
 
 
 class BlipArchitecture(Architecture):

@@ -20,8 +20,9 @@ from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.image_processor import CHINESE_CLIP_PROCESSOR, read_preprocess
 from pocketvl.families.folders.models import build_from, check_channels, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary, masked_length, read_tokenizer
-from pocketvl.families.layers.bert import embed_tokens, padding_mask
+from pocketvl.families.layers.bert import embed_tokens, padding_mask, pool_last_bert_layer_
 from pocketvl.families.layers.plain import l2_normalize
+from pocketvl.families.layers.pooled import PoolsOnePosition
 from pocketvl.families.ports import (
     contrastive_head,
     embedding_ports,
@@ -48,7 +49,7 @@ _TRAINED_LENGTH = 52
 """Tokens of the texts that the published models were trained on (Yang et al., 2022, their code's default)."""
 
 
-class ChineseClipTextEncoder(nn.Module):
+class ChineseClipTextEncoder(nn.Module, PoolsOnePosition):
     """int ids [B, T] -> float32 [B, D], L2-normalised; padding is not attended to, the first token pooled."""
 
     def __init__(self, model: ChineseCLIPModel, pad_id: int) -> None:
@@ -63,6 +64,9 @@ class ChineseClipTextEncoder(nn.Module):
         for layer in self.text_model.encoder.layer:
             hidden = layer(hidden, mask)
         return l2_normalize(self.text_projection(hidden[:, 0]))
+
+    def pool_early_(self) -> None:
+        pool_last_bert_layer_(self.text_model.encoder.layer)
 
 
 class ChineseClipArchitecture(Architecture):

@@ -22,8 +22,9 @@ from pocketvl.families.folders.files import CONFIG_FILE
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.models import build_from, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary, masked_length, read_tokenizer
-from pocketvl.families.layers.bert import embed_tokens, padding_mask
+from pocketvl.families.layers.bert import embed_tokens, padding_mask, pool_last_bert_layer_
 from pocketvl.families.layers.plain import l2_normalize
+from pocketvl.families.layers.pooled import PoolsOnePosition
 from pocketvl.families.layers.windows import (
     merge_tokens,
     run_window_layer,
@@ -114,7 +115,7 @@ class ClapAudioEncoder(nn.Module):
         return cut.flatten(2, 3)
 
 
-class ClapTextEncoder(nn.Module):
+class ClapTextEncoder(nn.Module, PoolsOnePosition):
     """int ids [B, T] -> float32 [B, D], L2-normalised; padding is not attended to, the first token pooled."""
 
     def __init__(self, model: ClapModel, pad_id: int) -> None:
@@ -132,6 +133,9 @@ class ClapTextEncoder(nn.Module):
             hidden = layer(hidden, mask)
         pooled = cast(nn.Module, self.text_model.pooler)(hidden)
         return l2_normalize(self.text_projection(pooled))
+
+    def pool_early_(self) -> None:
+        pool_last_bert_layer_(self.text_model.encoder.layer)
 
 
 class ClapArchitecture(Architecture):

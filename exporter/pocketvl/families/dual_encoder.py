@@ -20,8 +20,9 @@ from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.image_processor import read_preprocess
 from pocketvl.families.folders.models import build_from, check_channels, check_sizes, parse_config
 from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary, read_tokenizer, text_length
-from pocketvl.families.layers.bert import embed_tokens, padding_mask
+from pocketvl.families.layers.bert import embed_tokens, padding_mask, pool_last_bert_layer_
 from pocketvl.families.layers.plain import NormalizePixels, l2_normalize
+from pocketvl.families.layers.pooled import PoolsOnePosition
 from pocketvl.families.ports import (
     contrastive_head,
     embedding_ports,
@@ -73,7 +74,7 @@ class ConvNextImageEncoder(nn.Module):
         return l2_normalize(self.visual_projection(self.vision_model.layernorm(hidden.mean((-2, -1)))))
 
 
-class BertTextEncoder(nn.Module):
+class BertTextEncoder(nn.Module, PoolsOnePosition):
     """int ids [B, T] -> float32 [B, D], L2-normalised; padding is not attended to."""
 
     def __init__(self, model: VisionTextDualEncoderModel, pad_id: int) -> None:
@@ -90,6 +91,9 @@ class BertTextEncoder(nn.Module):
             hidden = layer(hidden, mask)
         pooled = cast(nn.Module, self.text_model.pooler)(hidden)
         return l2_normalize(self.text_projection(pooled))
+
+    def pool_early_(self) -> None:
+        pool_last_bert_layer_(self.text_model.encoder.layer)
 
 
 class DualEncoderArchitecture(Architecture):

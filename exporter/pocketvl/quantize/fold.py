@@ -24,6 +24,7 @@ _NORM = torch.ops.aten.layer_norm.default
 _LINEAR = torch.ops.aten.linear.default
 _ADD = torch.ops.aten.add.Tensor
 _CONVOLUTION = torch.ops.aten.conv2d.default
+_CHOICES = (torch.ops.aten.select.int, torch.ops.aten.slice.Tensor)
 _SCALE = "scale"  # of an attention of CLIP, SigLIP or CLAP: by what it multiplies its scores
 _QUERIES = ("q_proj", "query")
 _QUICK_GELU = 1.702
@@ -53,8 +54,8 @@ def norm_readers(
 ) -> tuple[NormReaders, ...]:
     """The LayerNorms of which channels can be scaled, if what reads them is scaled against it.
 
-    Left out are LayerNorms that are read by anything but linears and BERT's sums or normalise more than the
-    last axis, and those with a linear whose weights are used elsewhere or belong to another module too.
+    Linears and sums may read some positions alone. Left out are LayerNorms that are read by anything else or
+    normalise more than the last axis, and those with a linear whose weights are used elsewhere or belong to another module too.
 
     Args:
         module: in eval mode; left as it is.
@@ -73,14 +74,31 @@ def _norm_readers(program: ExportedProgram, module: nn.Module) -> tuple[NormRead
     found = []
     for norm, calls in outputs.items():
         child = module.get_submodule(norm)
-        users = [user for call in calls for user in call.users]
-        linears = [_reader(user, calls, names, module) for user in users]
-        sums = [_sum_of(user, calls, names, module) for user in users]
+        given = _with_chosen(calls)
+        users = [user for each in given for user in each.users if user not in given]
+        linears = [_reader(user, given, names, module) for user in users]
+        sums = [_sum_of(user, given, names, module) for user in users]
         whole = isinstance(child, nn.LayerNorm) and len(child.normalized_shape) == 1
         known = all(linear or sum_ for linear, sum_ in zip(linears, sums, strict=True))
         if whole and _owners(module, "weight", child.weight) == 1 and any(linears) and known:
             found.append(NormReaders(norm, _names(linears), _names(sums)))
     return tuple(found)
+
+
+def _with_chosen(calls: list[fx.Node]) -> list[fx.Node]:
+    """Outputs of a LayerNorm and what is chosen of their positions, with all channels."""
+    found = [*calls]
+    for node in found:  # which grows meanwhile
+        found += [user for user in node.users if user.target in _CHOICES and not _chooses_channels(user)]
+    return found
+
+
+def _chooses_channels(choice: fx.Node) -> bool:
+    chosen_from = choice.args[0]
+    assert isinstance(chosen_from, fx.Node)
+    rank = chosen_from.meta["val"].ndim
+    axis = choice.args[1] if len(choice.args) > 1 else 0
+    return axis in (-1, rank - 1)
 
 
 def _names(found: Iterable[str | None]) -> tuple[str, ...]:

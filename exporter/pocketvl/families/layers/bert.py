@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pocketvl.families.layers.plain import MASKED
+from pocketvl.families.layers.pooled import attend
 
 
 def embed_tokens(tables: nn.Module, ids: torch.Tensor, first: int = 0) -> torch.Tensor:
@@ -63,3 +64,68 @@ class ScaledSum(nn.Module):
         """
         found: torch.Tensor = self.LayerNorm(self.dropout(self.dense(hidden)) + divided * self.factors)
         return found
+
+
+class PooledSelfAttention(nn.Module):
+    """BERT's self-attention with queries of some positions; it shares the linears."""
+
+    def __init__(self, owner: nn.Module) -> None:
+        """Args: owner: in whose place it comes."""
+        super().__init__()
+        self.query, self.key, self.value = (owner.get_submodule(name) for name in ("query", "key", "value"))
+        self.attention_head_size = cast(int, owner.attention_head_size)
+        self.scale = self.attention_head_size**-0.5  # under the name that `quantize/fold.py` looks for
+
+    def forward(self, rows: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Attend; float [B, Q, heads x head size].
+
+        Args:
+            rows: float [B, Q, width], what asks.
+            hidden: float [B, T, width], what is asked.
+            mask: float [B, 1, 1, T], added to the scores.
+        """
+        asked = self.query(rows), self.key(hidden), self.value(hidden)
+        return attend(*asked, self.attention_head_size, self.scale, mask)
+
+
+class PooledBertLayer(nn.Module):
+    """A layer of BERT's for the first position; it shares the layer's modules, under their names."""
+
+    def __init__(self, owner: nn.Module) -> None:
+        """Args: owner: in whose place it comes, with or without a cross-attention."""
+        super().__init__()
+        self.attention = nn.Module()
+        self.attention.add_module("self", PooledSelfAttention(owner.get_submodule("attention.self")))
+        self.attention.add_module("output", owner.get_submodule("attention.output"))
+        self.intermediate, self.output = owner.get_submodule("intermediate"), owner.get_submodule("output")
+        if hasattr(owner, "crossattention"):
+            self.crossattention = owner.get_submodule("crossattention")
+
+    def forward(
+        self, hidden: torch.Tensor, mask: torch.Tensor, seen: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The layer's output at the first position, float [B, 1, width].
+
+        Args:
+            hidden: float [B, T, width].
+            mask: float [B, 1, 1, T], added to the scores.
+            seen: float [B, S, width], what its cross-attention reads, which it must have then.
+        """
+        row = hidden[:, :1]
+        attended = self.attention.get_submodule("output")(
+            self.attention.get_submodule("self")(row, hidden, mask), row
+        )
+        if seen is not None:
+            attended = self.crossattention(attended, encoder_hidden_states=seen)[0]
+        found: torch.Tensor = self.output(self.intermediate(attended), attended)
+        return found
+
+
+def pool_last_bert_layer_(layers: nn.ModuleList) -> None:
+    """Compute the last of BERT's layers for the first position, in place.
+
+    Args:
+        layers: all of them; there may be none.
+    """
+    if len(layers) and not isinstance(layers[-1], PooledBertLayer):
+        layers[-1] = PooledBertLayer(layers[-1])

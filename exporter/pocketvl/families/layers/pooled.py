@@ -4,6 +4,8 @@ Nothing reads what a last layer gives at the other positions. Its keys and value
 queries, its attention's output and its feed-forward layer are not: of a CLIP's last layer 10 of 12 products.
 The result is the same, up to the order of sums. `quantize/fold.py` puts it in the place of the layer, so that
 training a checkpoint, and what it learns of a teacher's hidden states, sees whole layers.
+
+Here are CLIP's and SigLIP's layers; BERT's is in `bert.py`.
 """
 
 from __future__ import annotations
@@ -43,6 +45,38 @@ def pooled_position(
     return (order == order.amin(-1, keepdim=True)).to(torch.float32)
 
 
+def attend(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    head_size: int,
+    scale: float,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Multi-head attention of linears' outputs.
+
+    Args:
+        queries: float [B, Q, heads x head size].
+        keys: float [B, T, heads x head size].
+        values: float [B, T, heads x head size].
+        head_size: columns of a head.
+        scale: of the scores.
+        mask: float [B, 1, Q or 1, T], added to the scores.
+
+    Returns:
+        float [B, Q, heads x head size].
+    """
+    query, key, value = (_by_head(each, head_size) for each in (queries, keys, values))
+    scores = query @ key.transpose(-1, -2) * scale
+    shares = (scores if mask is None else scores + mask).softmax(-1)
+    return (shares @ value).transpose(1, 2).flatten(2)
+
+
+def _by_head(values: torch.Tensor, head_size: int) -> torch.Tensor:
+    batch, length, _ = values.shape
+    return values.view(batch, length, -1, head_size).transpose(1, 2)  # [B, heads, length, head size]
+
+
 class PooledAttention(nn.Module):
     """Self-attention of CLIP's or SigLIP's layers with queries of some positions; it shares the linears."""
 
@@ -68,18 +102,9 @@ class PooledAttention(nn.Module):
         Returns:
             float [B, Q, width].
         """
-        queries, keys, values = (
-            self._by_head(linear(given))
-            for linear, given in ((self.q_proj, rows), (self.k_proj, hidden), (self.v_proj, hidden))
-        )
-        scores = queries @ keys.transpose(-1, -2) * self.scale
-        shares = (scores if mask is None else scores + mask).softmax(-1)
-        found: torch.Tensor = self.out_proj((shares @ values).transpose(1, 2).flatten(2))
+        asked = self.q_proj(rows), self.k_proj(hidden), self.v_proj(hidden)
+        found: torch.Tensor = self.out_proj(attend(*asked, self.head_dim, self.scale, mask))
         return found
-
-    def _by_head(self, values: torch.Tensor) -> torch.Tensor:
-        batch, length, _ = values.shape
-        return values.view(batch, length, -1, self.head_dim).transpose(1, 2)  # [B, heads, length, head size]
 
 
 class PooledLayer(nn.Module):

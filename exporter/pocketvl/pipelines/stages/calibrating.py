@@ -36,7 +36,7 @@ class CalibrateComponent(OfComponent, Stage):
         equalizes: whether they have to be enough to equalize it.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
     keeps: ClassVar[bool] = False
 
@@ -65,7 +65,7 @@ class CalibrateComponent(OfComponent, Stage):
 class EqualizeComponent(OfComponent, Stage):
     """One prepared component with outlier channels equalized: its weights, and what they are scaled by."""
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     tools: ClassVar[tuple[str, ...]] = TORCH
     keeps: ClassVar[bool] = False
 

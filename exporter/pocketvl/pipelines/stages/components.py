@@ -155,7 +155,7 @@ class Feeds:
 class PrepareComponent(Stage):
     """One component with what can be folded into its weights folded: those weights."""
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     tools: ClassVar[tuple[str, ...]] = TORCH
     keeps: ClassVar[bool] = False
 
