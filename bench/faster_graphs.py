@@ -49,7 +49,7 @@ CHANGES: Mapping[str, str] = {
 }
 """By name, the function that makes a change."""
 BEFORE, AFTER = "before", "after"
-_PRECISIONS = (Precision.INT8, Precision.INT8DYN)
+PRECISIONS = (Precision.INT8, Precision.INT8DYN)
 _SETTINGS = QuantizeSettings(clip_weights=False, rounding=Rounding.NEAREST, correct_bias=False)
 _WARMUP = 2
 
@@ -79,7 +79,7 @@ def make_graphs(component: Component, folder: Path, left_out: tuple[str, ...]) -
         export_tflite(module, {name: example}, folder / "fp32.tflite")
     seen = calibrate(module, feeds, CalibrationSettings(Observer.MIN_MAX))
     tables, final = token_tables(module, example), final_linear(module, example)
-    for precision in _PRECISIONS:
+    for precision in PRECISIONS:
         integers = quantize_component(
             module, component_spec(module, precision, tables, final), seen, _SETTINGS
         )

@@ -81,7 +81,7 @@ def write_page(work: Path, models: Sequence[str], out: Path, readme: Path) -> No
     towers = [tower for model in models for name in TOWERS if (tower := _read(work, model, name)).timed]
     if not towers:
         raise DataError(f"nothing is timed in {work}: run measure first")
-    picture = out.with_name("peers.png")
+    picture = out.with_name(f"{out.stem.lower()}.png")
     draw([_panel(tower) for tower in towers], THREADS[-1], picture)
     parts = [_head(towers), f"![latency against fidelity, a panel a tower]({picture.name})\n", _goals(towers)]
     parts += [_section(tower) for tower in towers]

@@ -97,6 +97,8 @@ def test_the_last_norm_of_a_bert_goes_into_what_reads_it(family: str, component:
         (folded,) = fold_(module, data)
         found = module(*data)
     assert folded.endswith("encoder.layer.1.output.LayerNorm")
+    scales = [getattr(child, "scaling", 1.0) for child in module.modules()]
+    assert all(scale == 1 for scale in scales)  # it is in the queries' weights
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 

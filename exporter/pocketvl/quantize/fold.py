@@ -25,7 +25,7 @@ _LINEAR = torch.ops.aten.linear.default
 _ADD = torch.ops.aten.add.Tensor
 _CONVOLUTION = torch.ops.aten.conv2d.default
 _CHOICES = (torch.ops.aten.select.int, torch.ops.aten.slice.Tensor)
-_SCALE = "scale"  # of an attention of CLIP, SigLIP or CLAP: by what it multiplies its scores
+_SCALES = ("scale", "scaling")  # of an attention, CLIP's kin and BERT's: by what it multiplies its scores
 _QUERIES = ("q_proj", "query")
 _QUICK_GELU = 1.702
 _LAYER_SCALE = ("layer_scale_parameter", "pwconv2")  # of a ConvNeXt's layer: the scale, the linear before it
@@ -55,7 +55,8 @@ def norm_readers(
     """The LayerNorms of which channels can be scaled, if what reads them is scaled against it.
 
     Linears and sums may read some positions alone. Left out are LayerNorms that are read by anything else or
-    normalise more than the last axis, and those with a linear whose weights are used elsewhere or belong to another module too.
+    normalise more than the last axis, and those with a linear whose weights are used elsewhere or belong to
+    another module too.
 
     Args:
         module: in eval mode; left as it is.
@@ -151,7 +152,7 @@ def convolution_readers(
 def fold_(module: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[str, ...]:
     """Fold LayerNorms that only linears read, pixel normalisation, constant factors, linears of a constant.
 
-    Constant factors are a ConvNeXt's layer scales, by what attentions of CLIP and SigLIP scale their scores,
+    Constant factors are a ConvNeXt's layer scales, by what attentions of CLIP, SigLIP and BERT scale scores,
     and what QuickGELU multiplies the input of its sigmoid by.
 
     A last layer of which one position is read is computed for that alone. The module computes the same as
@@ -197,8 +198,8 @@ def load_folded_(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
             module.set_submodule(name, Constant(torch.empty_like(state[f"{name}.value"])))
         elif hasattr(child, _LAYER_SCALE[0]) and f"{name}.{_LAYER_SCALE[0]}" not in state:
             setattr(child, _LAYER_SCALE[0], None)
-    for attention in _scaling_attentions(module):
-        setattr(attention, _SCALE, 1.0)
+    for attention, scale in _scaling_attentions(module):
+        setattr(attention, scale, 1.0)
     for layer in _quick_gelu_layers(module):
         layer.activation_fn = nn.SiLU()
     for name, value in state.items():
@@ -266,19 +267,20 @@ def _fold_layer_scales_(module: nn.Module) -> None:
             setattr(layer, name, None)
 
 
-def _scaling_attentions(module: nn.Module) -> Iterator[nn.Module]:
-    """The attentions of CLIP's, SigLIP's and CLAP's layers, which multiply their scores by an attribute."""
+def _scaling_attentions(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """The attentions of a module that multiply their scores by an attribute, and its name."""
     for child in module.modules():
-        if isinstance(getattr(child, _SCALE, None), float) and any(hasattr(child, q) for q in _QUERIES):
-            yield child
+        for name in _SCALES:
+            if isinstance(getattr(child, name, None), float) and any(hasattr(child, q) for q in _QUERIES):
+                yield child, name
 
 
 def _fold_score_scales_(module: nn.Module) -> None:
     """Scale queries by their weights: scores are many more numbers, above all of a long sequence."""
-    for attention in _scaling_attentions(module):
+    for attention, scale in _scaling_attentions(module):
         (query,) = (name for name in _QUERIES if hasattr(attention, name))
-        _scale_(attention.get_submodule(query), getattr(attention, _SCALE))
-        setattr(attention, _SCALE, 1.0)
+        _scale_(attention.get_submodule(query), getattr(attention, scale))
+        setattr(attention, scale, 1.0)
 
 
 def _quick_gelu_layers(module: nn.Module) -> Iterator[nn.Module]:
