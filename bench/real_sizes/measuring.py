@@ -17,6 +17,7 @@ from bench.timing import machine
 from pocketvl.evaluate.report import Report, VariantReport
 from pocketvl.evaluate.report_json import read_report
 from pocketvl.families import open_checkpoint
+from pocketvl.network.precisions import QUANTIZED
 from pocketvl_runtime.sensors import ROOT, ProcessorTime
 
 RECORD_FILE, REPORT_FILE = "record.json", "report.json"
@@ -41,6 +42,7 @@ class VariantRecord:
         passed: whether the gate accepts it.
         cosines: by port, the median of mean-centred cosines to torch's outputs.
         fallback_share: of all weights, those that went to a higher precision, 0 to 1.
+        float_share: of all weights, those of them that have no integers any more, 0 to 1.
         fallback: groups of layers that did.
     """
 
@@ -48,6 +50,7 @@ class VariantRecord:
     passed: bool
     cosines: dict[str, float]
     fallback_share: float
+    float_share: float
     fallback: tuple[str, ...]
 
 
@@ -156,7 +159,12 @@ def _variant(report: Report, name: str, sizes: dict[tuple[str, str], int]) -> Va
     variant: VariantReport = report.variants[name]
     gate = variant.gate
     assert gate is not None
-    moved = {(each.component, f"{layer}.weight") for each in gate.fallbacks for layer in each.layers}
+    moved = {
+        (each.component, f"{layer}.weight"): each.precision
+        for each in gate.fallbacks
+        for layer in each.layers
+    }  # by the last step that moved it
+    in_float = [each for each, precision in moved.items() if precision not in QUANTIZED]
     groups = tuple(f"{each.component}: {', '.join(each.layers)}" for each in gate.fallbacks)
     return VariantRecord(
         variant.size_bytes,
@@ -167,5 +175,6 @@ def _variant(report: Report, name: str, sizes: dict[tuple[str, str], int]) -> Va
             if parity.centred_cosine_median is not None
         },
         sum(sizes[each] for each in moved) / sum(sizes.values()),
+        sum(sizes[each] for each in in_float) / sum(sizes.values()),
         groups,
     )

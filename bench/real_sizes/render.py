@@ -42,8 +42,8 @@ def _head(records: list[RealRecord]) -> str:
         widely). Some samples calibrate, others judge; what is judged is how near a variant's
         outputs are to torch's (limits: a median mean-centred cosine of .99 in int8, .999 in fp16),
         since random weights give no answers; int4, which is judged by answers alone, passes whatever
-        its cosine. Layers go to a higher precision (fallback) until a variant passes. `make
-        real-sizes` measures this page again.{left}"""
+        its cosine. Layers go to a higher precision (fallback) until a variant passes: to dynamic int8,
+        which keeps their 8 bits, or to float. `make real-sizes` measures this page again.{left}"""
     where = f"""Machine: {machines}. Times are of one export each. "Other load" is how many processors other
         programs kept busy meanwhile, those that the export was not allowed among them. Memory is the
         largest of all processes of the export together (proportional set size).{_not_all(records)}"""
@@ -72,15 +72,22 @@ def _summary(records: list[RealRecord]) -> str:
             f"{each.peak_bytes / 1e9:.1f} GB",
             *(f"{size / 1e6:,.0f}" for size in sizes),
             *(f"{cosine:.4f}".lstrip("0") for cosine in cosines),
-            f"{_most_in_fallback(each):.1%}",
+            _in_fallback(_most_in_fallback(each)),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
 
-def _most_in_fallback(record: RealRecord) -> float:
-    """Of all weights, those that the variant with most of them moved to a higher precision."""
-    return max(variant.fallback_share for variant in record.variants.values())
+def _most_in_fallback(record: RealRecord) -> VariantRecord:
+    """The variant that moved most of the weights to a higher precision."""
+    return max(record.variants.values(), key=lambda each: each.fallback_share)
+
+
+def _in_fallback(variant: VariantRecord) -> str:
+    """Of all weights, those that it moved to a higher precision, and of all weights those in float."""
+    if not variant.fallback_share:
+        return _NO
+    return f"{variant.fallback_share:.1%} ({variant.float_share:.1%} in float)"
 
 
 def _of_precision(record: RealRecord, precision: str) -> list[VariantRecord]:
@@ -108,7 +115,7 @@ def _exports(records: list[RealRecord]) -> str:
             f"| {each.name} (`{each.published}`) | {each.parameters / 1e6:,.0f} M | {passed} of "
             f"{len(each.variants)} pass | {each.calibrated} + {each.judged} | {each.seconds / 60:.1f} min | "
             f"{_processors(each)} | {each.other_load:.1f} | {each.peak_bytes / 1e9:.1f} GB | "
-            f"{_most_in_fallback(each):.1%} |"
+            f"{_in_fallback(_most_in_fallback(each))} |"
         )
     return "\n".join(rows) + "\n"
 
@@ -127,15 +134,15 @@ def _section(record: RealRecord) -> str:
     ]
     for name, each in record.variants.items():
         cosines = " | ".join(_cosine(each, port) for port in ports)
-        share = f"{each.fallback_share:.1%}" if each.fallback_share else _NO
         passed = "yes" if each.passed else "**no**"
-        rows.append(f"| {name} | {each.size_bytes / 1e6:,.1f} | {cosines} | {passed} | {share} |")
-    moved = [
+        moved = _in_fallback(each)
+        rows.append(f"| {name} | {each.size_bytes / 1e6:,.1f} | {cosines} | {passed} | {moved} |")
+    lists = [
         prose(f"In fallback, {name}: {'; '.join(each.fallback)}.")
         for name, each in record.variants.items()
         if each.fallback and name.startswith("onnx")
     ]
-    return "\n".join(rows) + "\n" + "".join(f"\n{line}" for line in moved)
+    return "\n".join(rows) + "\n" + "".join(f"\n{line}" for line in lists)
 
 
 def _cosine(variant: VariantRecord, port: str) -> str:

@@ -24,6 +24,7 @@ def test_a_model_is_exported_recorded_and_shown(tmp_path: Path) -> None:
     said: list[str] = []
     found = measure(tiny, tmp_path / tiny.name, tmp_path / "no-photos", VARIANTS, said.append)
     assert set(found.variants) == set(VARIANTS)
+    assert all(each.float_share <= each.fallback_share for each in found.variants.values())
     assert found.seconds > 1
     assert found.peak_bytes > 50e6
     assert found.variants["onnx-fp32"].passed
