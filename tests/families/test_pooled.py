@@ -46,12 +46,13 @@ def opened(family: str, component: str, folder: Path) -> tuple[nn.Module, tuple[
     found = open_checkpoint(MAKERS[family](folder / family)).component(component)
     random, data = np.random.default_rng(3), []
     for port in found.inputs:
+        shape = (6, *(int(side) for side in port.shape[1:]))
         if family == "clip":
             made = np.concatenate([feed[port.name] for feed in samples(port.name, 6, 3)])
         elif port.kind is PortKind.TOKEN_IDS:
-            made = random.integers(0, 200, (6, *port.shape[1:])).astype(np.int32)
+            made = random.integers(0, 200, shape).astype(np.int32)
         else:
-            made = random.normal(size=(6, *port.shape[1:])).astype(np.float32)
+            made = random.normal(size=shape).astype(np.float32)
         data.append(torch.from_numpy(made))
     return found.module.eval(), tuple(data)
 
