@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 
-from bench.real_sizes.measuring import VARIANTS
 from pocketvl_runtime.console import run_command
 
 _folder = click.Path(path_type=Path)
@@ -27,11 +26,12 @@ def cli() -> None:
 @cli.command()
 @click.argument("models", required=False, metavar="[A,B,...]")
 @_work
-@click.option("--variants", default=",".join(VARIANTS), show_default=True, metavar="A,B,...")
+@click.option("--variants", metavar="A,B,...", help="Default: all that the formats have room for.")
 @click.option("--photos", type=_folder, default=Path("../shared/data/photos"), show_default=True)
-def measure(models: str | None, work: Path, variants: str, photos: Path) -> None:
+def measure(models: str | None, work: Path, variants: str | None, photos: Path) -> None:
     """Export each model, one after the other; all of them where none is named."""
     from bench.real_sizes.measuring import measure as measure_model
+    from bench.real_sizes.measuring import variants_of
     from bench.real_sizes.models import MODELS
 
     names = list(MODELS) if models is None else models.split(",")
@@ -43,7 +43,7 @@ def measure(models: str | None, work: Path, variants: str, photos: Path) -> None
             MODELS[name],
             work / name,
             photos,
-            tuple(variants.split(",")),
+            variants_of(MODELS[name]) if variants is None else tuple(variants.split(",")),
             lambda line: click.echo(line, err=True),
         )
 

@@ -21,9 +21,10 @@ from pocketvl.network.precisions import QUANTIZED
 from pocketvl_runtime.sensors import ROOT, ProcessorTime
 
 RECORD_FILE, REPORT_FILE = "record.json", "report.json"
+_TFLITE = "tflite"
 VARIANTS = tuple(
     f"{engine}-{precision}"
-    for engine in ("onnx", "tflite")
+    for engine in ("onnx", _TFLITE)
     for precision in ("fp32", "fp16", "int8", "int8dyn", "int4")
 )
 _NO_TASK = {False: "retrieval_r1=100", True: "match_hard=100,retrieval_r1=100"}
@@ -81,6 +82,11 @@ class RealRecord:
     other_load: float
     machine: str
     variants: dict[str, VariantRecord]
+
+
+def variants_of(model: RealModel) -> tuple[str, ...]:
+    """All variants that the formats have room for."""
+    return tuple(each for each in VARIANTS if model.fits_tflite or not each.startswith(_TFLITE))
 
 
 def measure(

@@ -41,12 +41,14 @@ class RealModel:
         published: where people find its weights.
         write: writes its checkpoint into a folder.
         hears: whether it is shown sounds.
+        fits_tflite: whether a TFLite file, of at most 2 GiB, holds each of its components in fp32.
     """
 
     name: str
     published: str
     write: Callable[[Path], None]
     hears: bool = False
+    fits_tflite: bool = True
 
 
 def write_data(model: RealModel, folder: Path, photos: Path) -> None:
@@ -248,7 +250,12 @@ MODELS = {
             partial(_clip, _B, {**_layers(1024, 24, 16), "patch_size": 14}, 768),
         ),
         RealModel("siglip2-base", "google/siglip2-base-patch16-224", partial(_siglip, _B, 16)),
-        RealModel("siglip2-so400m", "google/siglip2-so400m-patch14-224", partial(_siglip, _SO400M, 14)),
+        RealModel(
+            "siglip2-so400m",
+            "google/siglip2-so400m-patch14-224",
+            partial(_siglip, _SO400M, 14),
+            fits_tflite=False,
+        ),
         RealModel("mobileclip2-s0", "open_clip:MobileCLIP2-S0", partial(_mobileclip, "MobileCLIP2-S0")),
         RealModel("mobileclip2-s2", "open_clip:MobileCLIP2-S2", partial(_mobileclip, "MobileCLIP2-S2")),
         RealModel("convnext-b", "open_clip:convnext_base_w", partial(_open_clip, "convnext_base_w")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.pages import fill_place, prose
-from bench.real_sizes.measuring import RECORD_FILE, VARIANTS, RealRecord, VariantRecord
+from bench.real_sizes.measuring import RECORD_FILE, RealRecord, VariantRecord, variants_of
 from bench.real_sizes.models import MODELS
 from bench.results.record import read_record
 from pocketvl.errors import DataError
@@ -52,8 +52,17 @@ def _head(records: list[RealRecord]) -> str:
 
 def _not_all(records: list[RealRecord]) -> str:
     """Which variants a model has not, where it is not all of them."""
-    lacking = {each.name: [name for name in VARIANTS if name not in each.variants] for each in records}
-    return "".join(f" {name} has no {', '.join(those)}." for name, those in lacking.items() if those)
+    told = ""
+    for each in records:
+        model = MODELS[each.name]
+        lacking = [name for name in variants_of(model) if name not in each.variants]
+        if lacking:
+            told += f" {each.name} has no {', '.join(lacking)}."
+        if not model.fits_tflite:
+            told += (
+                f" Of {each.name} there is ONNX alone: a TFLite file has no room for a component over 2 GiB."
+            )
+    return told
 
 
 def _summary(records: list[RealRecord]) -> str:
