@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 StageProgress = Callable[[Event], None]
 ResultT = TypeVar("ResultT")
 _WORTH_IT = 0.75
-"""Of what a group loses in static int8, what dynamic int8 may leave of it: it costs no bytes, float four times
-as many, and what it leaves can still go to float."""
+"""Of what a group loses in static int8, what dynamic int8 may leave of it. It costs no bytes, float four times
+the weights', and what it leaves can still go to float."""
 _MOST_AT_ONCE = 0.5
 _TRIMS = 2
 """Trials by which the last step is made smaller."""
