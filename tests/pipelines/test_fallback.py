@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketvl.pipelines.fallback import Move, State, fewest_that_pass, next_moves
+from pocketvl.pipelines.fallback import Move, State, fewest_that_pass, next_moves, worst_first
 from pocketvl.pipelines.variants import Fallbacks
 from pocketvl.select.shortfall import Shortfall
 from pocketvl_runtime.manifest import Precision
@@ -102,3 +102,19 @@ def test_of_a_step_that_moved_too_much_a_part_is_taken(count: int, data: st.Data
     assert len(tried) <= trials
     assert all(0 < fewer < count for fewer in tried)
     assert trials < 6 or found == needed  # 2 ** 6 > 60
+
+
+def test_dynamic_int8_comes_before_float_where_it_saves_a_good_part() -> None:
+    def ways(loss: float, saved: float) -> tuple[Move, Move]:
+        return move(loss, bytes_added=30), move(saved, precision=Precision.INT8DYN, bytes_added=-1)
+
+    moves = worst_first([ways(0.2, 0.1), ways(1.0, 0.2), ways(0.8, 0.3), (move(0.5), None)])
+    assert [(each.precision, each.saves) for each in moves] == [
+        (Precision.FP32, 1.0),  # of which dynamic int8 saves a fifth
+        (Precision.INT8DYN, 0.3),
+        (Precision.FP32, 0.5),
+        (Precision.INT8DYN, 0.1),
+        (Precision.FP32, 0.5),  # of the third, what dynamic int8 left
+        (Precision.FP32, 0.1),
+    ]
+    assert [each.bytes_added for each in moves] == [30, -1, 0, -1, 31, 31]

@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 
 StageProgress = Callable[[Event], None]
 ResultT = TypeVar("ResultT")
-_WORTH_IT = 0.75
-"""Of what a group loses in static int8, what dynamic int8 may leave of it. It costs no bytes, float four times
-the weights', and what it leaves can still go to float."""
+_LEAST_SAVED = 0.25
+"""Of what a group loses in static int8, what dynamic int8 must save, to be tried before float.
+
+It costs no bytes, float four times the weights', and what it leaves can still go to float.
+"""
 _MOST_AT_ONCE = 0.5
 _TRIMS = 2
 """Trials by which the last step is made smaller."""
@@ -231,17 +233,17 @@ class _Precision:
             for name, groups in self._ranked(self.precision, components).items()
             for group in groups
         ]
-        first, last = list[Move](), list[Move]()
-        for name, group in sorted(ranked, key=lambda each: -each[1].loss):
-            remaining = sum(kept.get(name, {}).get(layer, math.inf) for layer in group.layers)
-            in_float = self._bytes_added(name, group, Precision.FP32)
-            if higher is not None and remaining < _WORTH_IT * group.loss:
+        ways = list[tuple[Move, Move | None]]()
+        for name, group in ranked:
+            float_bytes = self._bytes_added(name, group, Precision.FP32)
+            to_float = Move(name, group.layers, Precision.FP32, group.loss, float_bytes)
+            to_higher = None
+            if higher is not None:
+                remaining = sum(kept.get(name, {}).get(layer, math.inf) for layer in group.layers)
                 added = self._bytes_added(name, group, higher)
-                first.append(Move(name, group.layers, higher, group.loss - remaining, added))
-                last.append(Move(name, group.layers, Precision.FP32, remaining, in_float - added))
-            else:
-                first.append(Move(name, group.layers, Precision.FP32, group.loss, in_float))
-        return first + sorted(last, key=lambda move: -move.saves)
+                to_higher = Move(name, group.layers, higher, group.loss - remaining, added)
+            ways.append((to_float, to_higher))
+        return worst_first(ways)
 
     def _bytes_added(self, component: str, group: LayerSensitivity, precision: Precision) -> int:
         """Roughly, by which a graph grows where a group of layers goes to a higher precision."""
@@ -292,6 +294,25 @@ class _Precision:
                 parity=found.parity,
             )
         return reports
+
+
+def worst_first(ways: Iterable[tuple[Move, Move | None]]) -> list[Move]:
+    """The moves of all groups in the order in which they are made.
+
+    Args:
+        ways: of each group the move to float, and that to dynamic int8 where it is in static int8; what a
+            move to float saves is all that the group loses.
+    """
+    first, last = list[Move](), list[Move]()
+    for to_float, to_dynamic in sorted(ways, key=lambda each: -each[0].saves):
+        if to_dynamic is None or to_dynamic.saves <= _LEAST_SAVED * to_float.saves:
+            first.append(to_float)
+        else:
+            first.append(to_dynamic)
+            left = to_float.saves - to_dynamic.saves
+            added = to_float.bytes_added - to_dynamic.bytes_added
+            last.append(replace(to_float, saves=left, bytes_added=added))
+    return first + sorted(last, key=lambda move: -move.saves)
 
 
 def next_moves(
