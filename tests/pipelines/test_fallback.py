@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketvl.pipelines.fallback import Move, State, fewest_that_pass, next_moves, worst_first
+from pocketvl.pipelines.fallback import State
+from pocketvl.pipelines.moves import Move, fewest_that_pass, next_moves, worst_first
 from pocketvl.pipelines.variants import Fallbacks
 from pocketvl.select.shortfall import Shortfall
 from pocketvl_runtime.manifest import Precision
