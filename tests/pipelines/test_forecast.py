@@ -128,4 +128,4 @@ def test_what_a_step_takes_whatever_its_batch_is_not_multiplied_by_it() -> None:
     ]
     found = effort_of(Component("made-up", Lookup(), (ports[0],), (ports[1],), ()))
     assert found.step_s > 10 * found.back_s
-    assert found.training_s(100, 64) < 2 * found.training_s(100, 8)
+    assert found.training_s(100, 64) < 5 * found.training_s(100, 8)  # all of it would be eight times
