@@ -18,13 +18,13 @@ from pocketvl.evaluate.report import Report, VariantReport
 from pocketvl.evaluate.report_json import read_report
 from pocketvl.families import open_checkpoint
 from pocketvl.network.precisions import QUANTIZED
+from pocketvl_runtime.manifest import Engine
 from pocketvl_runtime.sensors import ROOT, ProcessorTime
 
 RECORD_FILE, REPORT_FILE = "record.json", "report.json"
-_TFLITE = "tflite"
 VARIANTS = tuple(
-    f"{engine}-{precision}"
-    for engine in ("onnx", _TFLITE)
+    f"{engine.value}-{precision}"
+    for engine in (Engine.ONNX, Engine.TFLITE)
     for precision in ("fp32", "fp16", "int8", "int8dyn", "int4")
 )
 _NO_TASK = {False: "retrieval_r1=100", True: "match_hard=100,retrieval_r1=100"}
@@ -86,7 +86,7 @@ class RealRecord:
 
 def variants_of(model: RealModel) -> tuple[str, ...]:
     """All variants that the formats have room for."""
-    return tuple(each for each in VARIANTS if model.fits_tflite or not each.startswith(_TFLITE))
+    return tuple(each for each in VARIANTS if model.fits_tflite or not each.startswith(Engine.TFLITE.value))
 
 
 def measure(
