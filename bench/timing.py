@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.amx import has_amx
 from pocketvl.lower.backends import backend_of_file
 from pocketvl_runtime.backends import open_backend
 from pocketvl_runtime.cpus import usable_processors
@@ -23,8 +24,10 @@ _WARMUP = 3
 
 def machine() -> str:
     """Where times were taken, in words."""
-    count = usable_processors()
-    return f"{cpu_name()}, {instruction_set()}, {count} processor{'s' * (count > 1)}"
+    count, isa = usable_processors(), instruction_set()
+    if "+amx" in isa and not has_amx():
+        isa = f"{isa.removesuffix('+amx')} (its AMX refused)"
+    return f"{cpu_name()}, {isa}, {count} processor{'s' * (count > 1)}"
 
 
 def open_graph(path: Path, role: str, threads: int) -> Graph:

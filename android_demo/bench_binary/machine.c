@@ -96,7 +96,10 @@ static const char *instruction_set(const char *architecture, char *buffer, size_
     }
     field("/proc/cpuinfo", "flags", flags, sizeof flags);
     for (size_t i = 0; i < sizeof x86 / sizeof *x86; i++) {
-        if (!strcmp(architecture, "x86_64") && has(flags, x86[i][0])) return x86[i][1];
+        if (!strcmp(architecture, "x86_64") && has(flags, x86[i][0])) {
+            snprintf(buffer, size, "%s%s", x86[i][1], has(flags, "amx_int8") ? "+amx" : "");
+            return buffer;
+        }
     }
     return architecture;
 }

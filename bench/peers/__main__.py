@@ -21,6 +21,9 @@ _MODELS = "clip-b32,siglip2-base"
 _folder = click.Path(path_type=Path)
 _work = click.option("--work", type=_folder, default=Path("build/peers"), show_default=True)
 _models = click.option("--models", default=_MODELS, show_default=True, metavar="A,B,...")
+_without_amx = click.option(
+    "--without-amx", is_flag=True, help="As on an x86 with VNNI alone: AMX is refused to all processes."
+)
 _only = click.option("--only", default="", metavar="A,B,...", help="Methods, or peers; default: all.")
 
 
@@ -97,26 +100,42 @@ def quantize(work: Path, models: str, only: str, again: bool) -> None:
 @click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--runs", type=click.IntRange(min=1), default=2, show_default=True, help="In a round.")
 @click.option("--any-load", is_flag=True, help="Measure on a machine that others use, too; the page says so.")
-def measure(work: Path, models: str, only: str, threads: str, rounds: int, runs: int, any_load: bool) -> None:
+@_without_amx
+def measure(
+    work: Path,
+    models: str,
+    only: str,
+    threads: str,
+    rounds: int,
+    runs: int,
+    any_load: bool,
+    without_amx: bool,
+) -> None:
     """Time all graphs of each tower in turns."""
+    from bench.amx import refuse_amx
     from bench.peers.measuring import time_tower
 
+    if without_amx:
+        refuse_amx()
     for model in _named(models):
         for tower in TOWERS:
             for count in _named(threads):
-                time_tower(work, model, tower, int(count), _methods(only), rounds, runs, any_load, _say)
+                time_tower(
+                    work, model, tower, int(count), _methods(only), rounds, runs, any_load, without_amx, _say
+                )
 
 
 @cli.command()
 @_work
 @_models
+@_without_amx
 @click.option("--out", type=_folder, default=Path("docs/PEERS.md"), show_default=True)
 @click.option("--readme", type=_folder, default=Path("README.md"), show_default=True)
-def render(work: Path, models: str, out: Path, readme: Path) -> None:
+def render(work: Path, models: str, without_amx: bool, out: Path, readme: Path) -> None:
     """Write the page, its picture, and the README's line."""
     from bench.peers.render import write_page
 
-    write_page(work, _named(models), out, readme)
+    write_page(work, _named(models), out, readme, without_amx=without_amx)
     click.echo(str(out))
 
 

@@ -31,6 +31,7 @@ def time_tower(
     rounds: int,
     runs: int,
     any_load: bool,
+    without_amx: bool,
     say: Say,
 ) -> Timed:
     """Time every graph of a tower that there is, and keep what was found.
@@ -44,6 +45,7 @@ def time_tower(
         rounds: in each of which every worker is asked once.
         runs: counted ones of a worker in a round, after one that is not.
         any_load: measure on a machine that others use, too.
+        without_amx: whether AMX is refused to this process, and so to the workers.
         say: told of progress.
 
     Raises:
@@ -92,7 +94,7 @@ def time_tower(
         peaks,
         failed,
     )
-    path = timed_file(work, model, tower, threads)
+    path = timed_file(work, model, tower, threads, without_amx=without_amx)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_record(path, timed)
     medians = sorted((float(np.median(values)), name) for name, values in timed.rounds_ms.items())

@@ -134,6 +134,6 @@ def made_file(work: Path, model: str, method: str, tower: str) -> Path:
     return work / model / "made" / method / f"{tower}.json"
 
 
-def timed_file(work: Path, model: str, tower: str, threads: int) -> Path:
+def timed_file(work: Path, model: str, tower: str, threads: int, *, without_amx: bool = False) -> Path:
     """Where the times of a tower lie."""
-    return work / model / "timed" / f"{tower}-{threads}.json"
+    return work / model / ("timed-without-amx" if without_amx else "timed") / f"{tower}-{threads}.json"

@@ -65,7 +65,9 @@ class Tower:
         return verdict(own, peers, timed.rounds_ms, cosines)
 
 
-def write_page(work: Path, models: Sequence[str], out: Path, readme: Path) -> None:
+def write_page(
+    work: Path, models: Sequence[str], out: Path, readme: Path, *, without_amx: bool = False
+) -> None:
     """Write the page, a picture beside it, and the line in the README.
 
     Args:
@@ -74,11 +76,14 @@ def write_page(work: Path, models: Sequence[str], out: Path, readme: Path) -> No
         out: the page.
         readme: where the line goes, between `<!-- peers -->` and `<!-- /peers -->`; left alone where it
             has no such place, and where the machine was in use.
+        without_amx: take the times that were measured without AMX.
 
     Raises:
         DataError: nothing was timed.
     """
-    towers = [tower for model in models for name in TOWERS if (tower := _read(work, model, name)).timed]
+    towers = [
+        tower for model in models for name in TOWERS if (tower := _read(work, model, name, without_amx)).timed
+    ]
     if not towers:
         raise DataError(f"nothing is timed in {work}: run measure first")
     picture = out.with_name(f"{out.stem.lower()}.png")
@@ -91,7 +96,7 @@ def write_page(work: Path, models: Sequence[str], out: Path, readme: Path) -> No
         fill_place(readme, "peers", prose(readme_line(towers, out)))
 
 
-def _read(work: Path, model: str, tower: str) -> Tower:
+def _read(work: Path, model: str, tower: str, without_amx: bool) -> Tower:
     record = read_record(ModelRecord, work / model / MODEL_FILE)
     if record is None:
         raise DataError(f"{model} is not prepared in {work}: run prepare first")
@@ -103,7 +108,8 @@ def _read(work: Path, model: str, tower: str) -> Tower:
     timed = {
         threads: times
         for threads in THREADS
-        if (times := read_record(Timed, timed_file(work, model, tower, threads))) is not None
+        if (times := read_record(Timed, timed_file(work, model, tower, threads, without_amx=without_amx)))
+        is not None
     }
     return Tower(record, tower, made, timed)
 

@@ -18,6 +18,7 @@ _X86_LEVELS = (
     ("avx2", "avx2"),
     ("avx", "avx"),
 )
+_X86_EXTENSIONS = (("amx_int8", "amx"),)
 _ARM_EXTENSIONS = (("asimddp", "dotprod"), ("i8mm", "i8mm"))
 
 
@@ -30,17 +31,17 @@ def cpu_name() -> str:
 
 @functools.cache
 def instruction_set() -> str:
-    """What decides how fast, and on x86 how exact, int8 is: "avx2", "avx512_vnni", "neon+dotprod", ...
+    """What decides how fast, and on x86 how exact, int8 is: "avx2", "avx512_vnni+amx", "neon+dotprod", ...
 
     Only Linux tells; elsewhere the architecture's name is returned.
     """
     fields = _cpuinfo()
     if _is_x86():
         flags = set(fields.get("flags", "").split())
-        return next((name for flag, name in _X86_LEVELS if flag in flags), platform.machine())
+        level = next((name for flag, name in _X86_LEVELS if flag in flags), platform.machine())
+        return _with_extensions(level, _X86_EXTENSIONS, flags)
     if platform.machine() in ("aarch64", "arm64"):
-        features = set(fields.get("Features", "").split())
-        return "+".join(["neon", *(name for flag, name in _ARM_EXTENSIONS if flag in features)])
+        return _with_extensions("neon", _ARM_EXTENSIONS, set(fields.get("Features", "").split()))
     return platform.machine()
 
 
@@ -50,7 +51,11 @@ def has_exact_int8() -> bool:
     ARM does so. x86 does from VNNI on; before, pairs of products are added in 16 bits and saturate. Where the
     system does not tell the instruction set of an x86, the answer is no.
     """
-    return not _is_x86() or instruction_set() in ("avx512_vnni", "avx_vnni")
+    return not _is_x86() or instruction_set().split("+")[0] in ("avx512_vnni", "avx_vnni")
+
+
+def _with_extensions(level: str, extensions: tuple[tuple[str, str], ...], flags: set[str]) -> str:
+    return "+".join([level, *(name for flag, name in extensions if flag in flags)])
 
 
 def _is_x86() -> bool:

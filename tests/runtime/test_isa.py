@@ -31,6 +31,7 @@ def forget() -> None:
         ("x86_64", X86.format(flags="avx avx2"), "avx2", False),
         ("x86_64", X86.format(flags="avx2 avx_vnni"), "avx_vnni", True),
         ("x86_64", X86.format(flags="avx2 avx512bw avx512_vnni"), "avx512_vnni", True),
+        ("x86_64", X86.format(flags="avx2 avx512bw avx512_vnni amx_tile amx_int8"), "avx512_vnni+amx", True),
         ("x86_64", X86.format(flags="avx2 avx512bw"), "avx512", False),
         ("x86_64", X86.format(flags="sse4_2"), "x86_64", False),
         ("x86_64", None, "x86_64", False),

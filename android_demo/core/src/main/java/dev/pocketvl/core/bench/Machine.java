@@ -63,7 +63,7 @@ public record Machine(
         }
         for (String[] level : X86_LEVELS) {
             if (X86.contains(architecture) && flags.contains(level[0])) {
-                return level[1];
+                return level[1] + (flags.contains("amx_int8") ? "+amx" : "");
             }
         }
         return architecture;
@@ -71,7 +71,7 @@ public record Machine(
 
     /** Whether a processor keeps sums of 8-bit products in 32 bits: ARM does, x86 only with VNNI. */
     public static boolean isExactInt8(String architecture, String isa) {
-        return !X86.contains(architecture) || isa.endsWith("_vnni");
+        return !X86.contains(architecture) || isa.contains("_vnni");
     }
 
     private static Set<String> flags(String cpuinfo) {

@@ -168,6 +168,7 @@ class BenchResultTest {
     @ParameterizedTest
     @CsvSource({
         "x86_64, flags : fpu avx avx2 avx512bw avx512_vnni, avx512_vnni, true",
+        "x86_64, flags : fpu avx avx2 avx512bw avx512_vnni amx_tile amx_int8, avx512_vnni+amx, true",
         "x86_64, flags : fpu avx avx2 avx512bw, avx512, false",
         "x86_64, flags : fpu avx avx2 avx_vnni, avx_vnni, true",
         "x86_64, '', x86_64, false",
