@@ -16,11 +16,11 @@ adb-packages: $(READY) ## unpack Debian's adb and adbd into build/adb, for the t
 bench-binary: android-tflite ## the program that times bundles on a phone: build/android/bench-arm64 (NDK=folder), or bench for this machine
 ifeq ($(NDK),)
 	@mkdir -p $(BENCH_BINARY)
-	@cc $(BENCH_CFLAGS) -o $(BENCH_BINARY)/pocketvl-bench $(filter %.c,$(BENCH_SOURCES)) -ldl -lm
+	@cc $(BENCH_CFLAGS) -o $(BENCH_BINARY)/pocketvl-bench $(filter %.c,$(BENCH_SOURCES)) -ldl -lm -pthread
 	@cp $(dir $(TFLITE))*.so $(BENCH_BINARY)
 else
 	@mkdir -p $(BENCH_BINARY)-arm64
-	@$(NDK_CC) $(BENCH_CFLAGS) -o $(BENCH_BINARY)-arm64/pocketvl-bench $(filter %.c,$(BENCH_SOURCES)) -ldl -lm
+	@$(NDK_CC) $(BENCH_CFLAGS) -o $(BENCH_BINARY)-arm64/pocketvl-bench $(filter %.c,$(BENCH_SOURCES)) -ldl -lm -pthread
 	@$(PYTHON) -m zipfile -e $(AAR) $(ANDROID)/aar
 	@cp $(ANDROID)/aar/jni/arm64-v8a/libtensorflowlite_jni.so $(BENCH_BINARY)-arm64
 endif

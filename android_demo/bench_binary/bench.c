@@ -1,9 +1,11 @@
 /* Times the graphs of a bundle with TensorFlow Lite, and writes docs/BENCH.md's JSON to stdout.
  *
- *     pocketvl-bench BUNDLE --json --variant V ... --threads N ... --runs N [--warmup N] [--duration S] [--samples] [--progress-lines]
+ *     pocketvl-bench BUNDLE --json --variant V ... --threads N ... --runs N [--warmup N] [--duration S] [--samples] [--ops]
+ *                    [--progress-lines]
  *
  * The options are those of `pocketvl-run bench`. Inputs are prepared by the computer (plan.h), so decoding, preprocessing and the
  * tokenizer are not among the stages. With --progress-lines "DONE/TOTAL timing" goes to stderr after each round.
+ * With --ops it tells, last, which operators the graphs' time goes to, and what the machine can do at best.
  */
 #include <math.h>
 #include <stdio.h>
@@ -14,20 +16,18 @@
 #include "failure.h"
 #include "json.h"
 #include "machine.h"
+#include "peaks.h"
 #include "plan.h"
+#include "profile.h"
+#include "statistics.h"
 #include "tflite.h"
 
 enum { MAX_NAMES = 64, MAX_STAGES = 8, MAX_THREADS = 256 };
 
 struct options {
     const char *bundle, *variants[MAX_NAMES];
-    int variant_count, threads[MAX_NAMES], thread_count, runs, warmup, samples, progress;
+    int variant_count, threads[MAX_NAMES], thread_count, runs, warmup, samples, ops, progress;
     double duration;
-};
-
-struct times {
-    double *ms;
-    int count;
 };
 
 /* One variant at one number of threads; the last of `stages` is the total. */
@@ -36,17 +36,11 @@ struct runner {
     int threads, stage_count, is_finite;
     struct graph_plan *plans[MAX_STAGES];
     struct graph *graphs[MAX_STAGES];
+    struct profile *profiles[MAX_STAGES]; /* with --ops */
     struct times stages[MAX_STAGES + 1];
     double load_ms, first_ms, cold_start_ms, cpu, wall;
     struct times sustained, began; /* milliseconds of each answer, and when it began */
 };
-
-static void add(struct times *times, double ms) {
-    if (!(times->count & (times->count - 1))) { /* full: sizes are powers of two */
-        times->ms = reallocate(times->ms, sizeof *times->ms * (size_t)(times->count ? 2 * times->count : 1));
-    }
-    times->ms[times->count++] = ms;
-}
 
 /* --- arguments --------------------------------------------------------------------------------------------------------- */
 
@@ -60,6 +54,23 @@ static int number(const char *option, const char *text, int least, int most) {
     return (int)value;
 }
 
+/* Each variant and each number of threads once. */
+static void add_variant(struct options *options, const char *variant) {
+    for (int i = 0; i < options->variant_count; i++) {
+        if (!strcmp(options->variants[i], variant)) return;
+    }
+    if (options->variant_count == MAX_NAMES) fail("more than %d variants", MAX_NAMES);
+    options->variants[options->variant_count++] = variant;
+}
+
+static void add_threads(struct options *options, int threads) {
+    for (int i = 0; i < options->thread_count; i++) {
+        if (options->threads[i] == threads) return;
+    }
+    if (options->thread_count == MAX_NAMES) fail("more than %d numbers of threads", MAX_NAMES);
+    options->threads[options->thread_count++] = threads;
+}
+
 static struct options parse(char **arguments) {
     struct options options = {.runs = 30, .warmup = 1};
     while (*arguments) {
@@ -67,17 +78,18 @@ static struct options parse(char **arguments) {
         if (*option != '-') options.bundle = option;
         else if (!strcmp(option, "--json")) continue; /* there is no other output */
         else if (!strcmp(option, "--samples")) options.samples = 1;
+        else if (!strcmp(option, "--ops")) options.ops = 1;
         else if (!strcmp(option, "--progress-lines")) options.progress = 1;
         else if (!*arguments) fail("%s needs a value", option);
-        else if (!strcmp(option, "--variant") && options.variant_count < MAX_NAMES) options.variants[options.variant_count++] = *arguments++;
-        else if (!strcmp(option, "--threads") && options.thread_count < MAX_NAMES) options.threads[options.thread_count++] = number(option, *arguments++, 1, MAX_THREADS);
+        else if (!strcmp(option, "--variant")) add_variant(&options, *arguments++);
+        else if (!strcmp(option, "--threads")) add_threads(&options, number(option, *arguments++, 1, MAX_THREADS));
         else if (!strcmp(option, "--runs")) options.runs = number(option, *arguments++, 1, 1000000);
         else if (!strcmp(option, "--warmup")) options.warmup = number(option, *arguments++, 0, 1000000);
         else if (!strcmp(option, "--duration")) options.duration = atof(*arguments++);
         else fail("unknown option %s", option);
     }
     if (!options.bundle || !options.variant_count || !options.thread_count) {
-        fputs("usage: pocketvl-bench BUNDLE --json --variant V ... --threads N ... --runs N [--warmup N] [--duration S] [--samples] [--progress-lines]\n", stderr);
+        fputs("usage: pocketvl-bench BUNDLE --json --variant V ... --threads N ... --runs N [--warmup N] [--duration S] [--samples] [--ops] [--progress-lines]\n", stderr);
         exit(2);
     }
     return options;
@@ -92,7 +104,7 @@ static void load(struct runner *runner, struct plan *plan) {
         if (strcmp(of->variant, runner->variant)) continue;
         if (runner->stage_count == MAX_STAGES) fail("variant %s has more than %d graphs", runner->variant, MAX_STAGES);
         runner->plans[runner->stage_count] = of;
-        runner->graphs[runner->stage_count++] = graph_open(of->file, of->signature, runner->threads);
+        runner->graphs[runner->stage_count++] = graph_open(of->file, of->signature, runner->threads, NULL);
     }
     if (!runner->stage_count) fail("the bundle has no variant %s that TFLite runs", runner->variant);
     runner->load_ms = 1000 * (wall_seconds() - start);
@@ -104,10 +116,7 @@ static void load(struct runner *runner, struct plan *plan) {
 static void answer(struct runner *runner, double *stage_ms) {
     double start = wall_seconds(), last = start;
     for (int i = 0; i < runner->stage_count; i++) {
-        struct graph_plan *plan = runner->plans[i];
-        for (int j = 0; j < plan->input_count; j++) {
-            graph_set_input(runner->graphs[i], plan->inputs[j].name, plan->inputs[j].data, plan->inputs[j].bytes);
-        }
+        graph_fill(runner->graphs[i], runner->plans[i]);
         graph_invoke(runner->graphs[i]);
         double now = wall_seconds();
         stage_ms[i] = 1000 * (now - last);
@@ -133,46 +142,45 @@ static void run_once(struct runner *runner, int counts) {
     if (!counts) return;
     runner->cpu += cpu_seconds() - cpu;
     runner->wall += wall_seconds() - wall;
-    for (int i = 0; i <= runner->stage_count; i++) add(&runner->stages[i], stage_ms[i]);
+    for (int i = 0; i <= runner->stage_count; i++) times_add(&runner->stages[i], stage_ms[i]);
 }
 
 static void sustain(struct runner *runner, double duration) {
     double stage_ms[MAX_STAGES + 1], start = wall_seconds(), now;
     while ((now = wall_seconds()) - start < duration) {
         answer(runner, stage_ms);
-        add(&runner->began, now);
-        add(&runner->sustained, stage_ms[runner->stage_count]);
+        times_add(&runner->began, now);
+        times_add(&runner->sustained, stage_ms[runner->stage_count]);
         conditions_look();
     }
 }
 
+/* Which operators the time of all graphs goes to. Every graph is loaded once more, with the profiler. */
+static void profile_all(struct runner *runners, int count, int progress) {
+    int stages = 0, done = 0;
+    for (int i = 0; i < count; i++) {
+        for (int j = 0; j < runners[i].stage_count; j++, stages++) {
+            runners[i].profiles[j] = profile_open(runners[i].plans[j], runners[i].graphs[j], runners[i].threads);
+        }
+    }
+    for (int round = 0; round < PROFILE_ROUNDS; round++) {
+        for (int i = 0; i < count; i++) {
+            for (int j = 0; j < runners[i].stage_count; j++) {
+                profile_round(runners[i].profiles[j]);
+                if (progress) fprintf(stderr, "%d/%d timing operators\n", ++done, PROFILE_ROUNDS * stages);
+            }
+        }
+    }
+}
+
 /* --- writing ----------------------------------------------------------------------------------------------------------- */
-
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* A percentile of sorted values, interpolated as docs/BENCH.md says. */
-static double percentile(const double *sorted, int count, double p) {
-    double place = p / 100 * (count - 1);
-    int below = (int)place, above = below + 1 < count ? below + 1 : below;
-    return sorted[below] + (place - below) * (sorted[above] - sorted[below]);
-}
-
-static double *sorted_copy(const double *ms, int count) {
-    double *sorted = allocate(sizeof *sorted * (size_t)count);
-    memcpy(sorted, ms, sizeof *sorted * (size_t)count);
-    qsort(sorted, (size_t)count, sizeof *sorted, by_size);
-    return sorted;
-}
 
 static void write_latency(const struct times *times, int samples) {
     static const struct {
         const char *name;
         double p;
     } figures[] = {{"p10", 10}, {"median", 50}, {"p90", 90}, {"p99", 99}, {"max", 100}};
-    double *sorted = sorted_copy(times->ms, times->count);
+    double *sorted = times_sorted(times);
     putchar('{');
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
         json_key(figures[i].name);
@@ -209,6 +217,29 @@ static void write_timing(const struct runner *runner, int samples, int alone) {
     fputs("}}", stdout);
 }
 
+static void write_graphs(const char *variant, struct runner *runners, int count) {
+    int n = 0;
+    fputs(", \"graphs\": [", stdout);
+    for (int i = 0; i < count; i++) {
+        for (int j = 0; j < runners[i].stage_count && !strcmp(runners[i].variant, variant); j++) {
+            json_comma(n++);
+            profile_write(runners[i].profiles[j]);
+        }
+    }
+    putchar(']');
+}
+
+static void write_peaks(const struct options *options, struct plan *plan) {
+    fputs(", \"peaks\": [", stdout);
+    for (int i = 0; i < options->thread_count; i++) {
+        json_comma(i);
+        peak_write(plan, options->threads[i]);
+    }
+    putchar(']');
+    double cache = largest_cache_bytes();
+    if (isfinite(cache)) printf(", \"cache_bytes\": %.0f", cache);
+}
+
 static void write_variant(const char *variant, struct runner *runners, int count, int samples, double peak, double steady) {
     int is_finite = 1, n = 0;
     json_key(variant);
@@ -225,18 +256,19 @@ static void write_variant(const char *variant, struct runner *runners, int count
     if (count == 1 && isfinite(peak)) printf("%.0f", peak);
     else fputs("null", stdout);
     if (count == 1 && isfinite(steady)) printf(", \"steady_memory_bytes\": %.0f", steady);
-    printf(", \"notes\": [%s]}", is_finite ? "" : "\"its outputs hold NaN or infinity\"");
+    printf(", \"notes\": [%s]", is_finite ? "" : "\"its outputs hold NaN or infinity\"");
+    if (runners->profiles[0]) write_graphs(variant, runners, count);
+    putchar('}');
 }
 
 static double median_between(const struct runner *runner, double from, double to, int *n) {
-    double *inside = allocate(sizeof *inside * (size_t)runner->sustained.count);
-    *n = 0;
+    struct times inside = {0};
     for (int i = 0; i < runner->sustained.count; i++) {
-        if (runner->began.ms[i] >= from && runner->began.ms[i] < to) inside[(*n)++] = runner->sustained.ms[i];
+        if (runner->began.ms[i] >= from && runner->began.ms[i] < to) times_add(&inside, runner->sustained.ms[i]);
     }
-    qsort(inside, (size_t)*n, sizeof *inside, by_size);
-    double median = *n ? percentile(inside, *n, 50) : NAN;
-    free(inside);
+    double median = times_percentile(&inside, 50);
+    *n = inside.count;
+    free(inside.ms);
     return median;
 }
 
@@ -268,19 +300,16 @@ static void write_sustained(const struct runner *runner, double duration) {
     printf("], \"first_ms\": %.9g, \"last_ms\": %.9g, \"slowdown\": %.9g}", first, last, last / first);
 }
 
-static void write_result(const struct options *options, const struct plan *plan, struct runner *runners, int count, double peak, double steady) {
-    fputs("{\"format\": \"pocketvl-bench\", \"version\": \"1.1\", \"tool\": {\"name\": \"pocketvl-bench\", \"version\": \"1\"}, \"machine\": ", stdout);
+static void write_result(const struct options *options, struct plan *plan, struct runner *runners, int count, double peak, double steady) {
+    fputs("{\"format\": \"pocketvl-bench\", \"version\": \"1.2\", \"tool\": {\"name\": \"pocketvl-bench\", \"version\": \"1\"}, \"machine\": ", stdout);
     machine_write();
     fputs(", \"bundle\": {\"name\": ", stdout);
     json_string(plan->name);
     printf(", \"manifest_file_sha256\": \"%s\"}", plan->manifest_sha256);
     printf(", \"settings\": {\"runs\": %d, \"warmup_runs\": %d, \"interleaved\": true, \"seed\": null, \"inputs\": \"prepared\"}", options->runs, options->warmup);
     fputs(", \"variants\": {", stdout);
-    for (int i = 0, n = 0; i < options->variant_count; i++) {
-        int is_known = 0;
-        for (int j = 0; j < i; j++) is_known |= !strcmp(options->variants[i], options->variants[j]);
-        if (is_known) continue;
-        json_comma(n++);
+    for (int i = 0; i < options->variant_count; i++) {
+        json_comma(i);
         write_variant(options->variants[i], runners, count, options->samples, peak, steady);
     }
     fputs("}, \"conditions\": ", stdout);
@@ -294,20 +323,16 @@ static void write_result(const struct options *options, const struct plan *plan,
         }
         putchar(']');
     }
+    if (options->ops) write_peaks(options, plan);
     fputs("}\n", stdout);
 }
 
-/* All pairs of variant and number of threads, each once. */
-static struct runner *runners_of(const struct options *options, int *count) {
+/* All pairs of variant and number of threads. */
+static struct runner *runners_of(const struct options *options) {
     struct runner *runners = allocate(sizeof *runners * (size_t)(options->variant_count * options->thread_count));
-    *count = 0;
     for (int i = 0; i < options->variant_count * options->thread_count; i++) {
-        struct runner *runner = &runners[*count];
-        runner->variant = options->variants[i / options->thread_count];
-        runner->threads = options->threads[i % options->thread_count];
-        int is_known = 0;
-        for (int j = 0; j < *count; j++) is_known |= runners[j].threads == runner->threads && !strcmp(runners[j].variant, runner->variant);
-        *count += !is_known;
+        runners[i].variant = options->variants[i / options->thread_count];
+        runners[i].threads = options->threads[i % options->thread_count];
     }
     return runners;
 }
@@ -317,8 +342,8 @@ int main(int argc, char **argv) {
     struct options options = parse(argv + 1);
     tflite_open();
     struct plan *plan = plan_read(options.bundle);
-    int count;
-    struct runner *runners = runners_of(&options, &count);
+    struct runner *runners = runners_of(&options);
+    int count = options.variant_count * options.thread_count;
     for (int i = 0; i < count; i++) load(&runners[i], plan);
     for (int round = 0; round < options.warmup + options.runs; round++) {
         if (round >= options.warmup) conditions_look();
@@ -332,6 +357,7 @@ int main(int argc, char **argv) {
     for (int i = 0; options.duration > 0 && i < count; i++) {
         if (runners[i].threads == most) sustain(&runners[i], options.duration);
     }
+    if (options.ops) profile_all(runners, count, options.progress);
     write_result(&options, plan, runners, count, peak, steady);
     return fflush(stdout) || ferror(stdout) ? 1 : 0;
 }

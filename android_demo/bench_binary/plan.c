@@ -7,7 +7,7 @@
 
 #include "failure.h"
 
-enum { FIELDS = 5 };
+enum { FIELDS = 6 };
 
 static char *joined(const char *folder, const char *between, const char *name) {
     size_t size = strlen(folder) + strlen(between) + strlen(name) + 1;
@@ -46,16 +46,23 @@ static int split(char *line, char *fields[FIELDS]) {
 }
 
 static void read_line(struct plan *plan, const char *bundle, const char *folder, char *fields[FIELDS], int count) {
-    struct graph_plan *last = plan->graph_count ? &plan->graphs[plan->graph_count - 1] : NULL;
+    struct graph_plan *last = plan->last;
     if (!strcmp(fields[0], "bundle") && count == 3) {
         plan->name = fields[1];
         plan->manifest_sha256 = fields[2];
-    } else if (!strcmp(fields[0], "graph") && count == 5 && plan->graph_count < MAX_GRAPHS) {
-        struct graph_plan *graph = &plan->graphs[plan->graph_count++];
+    } else if (!strcmp(fields[0], "graph") && count == 6 && plan->graph_count < MAX_GRAPHS) {
+        struct graph_plan *graph = plan->last = &plan->graphs[plan->graph_count++];
         graph->variant = fields[1];
         graph->stage = fields[2];
-        graph->file = joined(bundle, "/", fields[3]);
-        graph->signature = fields[4];
+        graph->component = fields[3];
+        graph->file = joined(bundle, "/", fields[4]);
+        graph->signature = fields[5];
+    } else if (!strcmp(fields[0], "peak") && count == 4 && plan->peak_count < MAX_PEAKS) {
+        struct graph_plan *graph = plan->last = &plan->peaks[plan->peak_count++];
+        graph->variant = fields[1];
+        graph->file = joined(folder, "/", fields[2]);
+        graph->signature = "";
+        graph->multiply_adds = atof(fields[3]);
     } else if (!strcmp(fields[0], "input") && count == 3 && last && last->input_count < MAX_PORTS) {
         struct input *input = &last->inputs[last->input_count++];
         char *path = joined(folder, "/", fields[2]);
@@ -76,7 +83,7 @@ struct plan *plan_read(const char *bundle) {
     char *rest = read_file(path, &bytes); /* stays: the plan's strings lie in it */
     struct plan *plan = allocate(sizeof *plan);
     char *line = strsep(&rest, "\n");
-    if (strcmp(line, "pocketvl-bench-plan 1")) fail("%s is no plan that this program knows; build the program again", path);
+    if (strcmp(line, "pocketvl-bench-plan 2")) fail("%s is no plan that this program knows; build the program again", path);
     while ((line = strsep(&rest, "\n")) != NULL) {
         char *fields[FIELDS];
         if (*line) read_line(plan, bundle, folder, fields, split(line, fields));

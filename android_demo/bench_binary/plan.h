@@ -2,9 +2,10 @@
  *
  * BUNDLE.inputs/plan has one thing a line, its parts separated by tabs:
  *
- *     pocketvl-bench-plan 1
+ *     pocketvl-bench-plan 2
  *     bundle  NAME  SHA-256 of manifest.json
- *     graph   VARIANT  STAGE  FILE, relative to the bundle  SIGNATURE, empty for the only one
+ *     graph   VARIANT  STAGE  COMPONENT  FILE, relative to the bundle  SIGNATURE, empty for the only one
+ *     peak    NAME  FILE in BUNDLE.inputs  MULTIPLY-ADDS    (a graph that shows what the engine can do at best)
  *     input   NAME  FILE in BUNDLE.inputs, raw bytes        (of the graph above it)
  *     output  NAME  FILE in BUNDLE.inputs, which is written after the first answer
  */
@@ -13,7 +14,7 @@
 
 #include <stddef.h>
 
-enum { MAX_GRAPHS = 256, MAX_PORTS = 8 };
+enum { MAX_GRAPHS = 256, MAX_PEAKS = 8, MAX_PORTS = 8 };
 
 struct input {
     char *name;
@@ -26,7 +27,8 @@ struct output {
 };
 
 struct graph_plan {
-    char *variant, *stage, *file, *signature;
+    char *variant, *stage, *component, *file, *signature;
+    double multiply_adds; /* of a peak, which has neither stage nor component */
     struct input inputs[MAX_PORTS];
     struct output outputs[MAX_PORTS];
     int input_count, output_count;
@@ -34,8 +36,9 @@ struct graph_plan {
 
 struct plan {
     char *name, *manifest_sha256;
-    struct graph_plan graphs[MAX_GRAPHS];
-    int graph_count;
+    struct graph_plan graphs[MAX_GRAPHS], peaks[MAX_PEAKS];
+    int graph_count, peak_count;
+    struct graph_plan *last; /* read */
 };
 
 /* Reads a bundle's plan, and the files that it names. */

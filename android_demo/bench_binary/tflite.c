@@ -18,6 +18,18 @@ typedef struct TfLiteSignatureRunner Runner;
 typedef struct TfLiteTensor Tensor;
 enum { OK = 0, FLOAT32 = 1 };
 
+/* tensorflow/lite/profiling/telemetry/c/profiler.h. Of the engine's own kernels beginning and end are told, of what a delegate runs how
+ * long it took. */
+typedef struct Profiler {
+    struct op_log *log;
+    void (*event)(struct Profiler *, const char *name, uint64_t status);
+    void (*op_event)(struct Profiler *, const char *name, int64_t node, int64_t subgraph, uint64_t status);
+    void (*settings)(struct Profiler *, const char *name, const void *settings);
+    uint32_t (*begin)(struct Profiler *, const char *name, int64_t node, int64_t subgraph);
+    void (*end)(struct Profiler *, uint32_t handle);
+    void (*op)(struct Profiler *, const char *name, uint64_t us, int64_t node, int64_t subgraph);
+} Profiler;
+
 /* Begins with the number of threads in every version; what follows is set by XNNPACK's own default and handed back to it. It is
  * returned in memory, being larger than two registers, and here it is larger than in any version. */
 struct xnnpack_options {
@@ -32,8 +44,14 @@ static struct {
     void (*set_threads)(Options *, int32_t);
     struct xnnpack_options (*xnnpack_default)(void);
     void *(*xnnpack_create)(const struct xnnpack_options *);
+    void (*xnnpack_delete)(void *delegate);
     void (*add_delegate)(Options *, void *delegate);
+    void (*set_profiler)(Options *, Profiler *); /* NULL in old versions */
     Interpreter *(*interpreter_create)(const Model *, const Options *);
+    void (*interpreter_delete)(Interpreter *);
+    void (*options_delete)(Options *);
+    void (*model_delete)(Model *);
+    void (*runner_delete)(Runner *);
     const char *(*signature_key)(const Interpreter *, int32_t index);
     Runner *(*signature_runner)(const Interpreter *, const char *key);
     int (*interpreter_allocate)(Interpreter *);
@@ -52,6 +70,10 @@ static struct {
 struct graph {
     const char *file;
     Runner *runner;
+    Interpreter *interpreter;
+    void *delegate;
+    Model *model;
+    Profiler profiler; /* heard of by the interpreter as long as it lives */
 };
 
 static void *library;
@@ -78,8 +100,13 @@ void tflite_open(void) {
     LOAD(set_threads, "InterpreterOptionsSetNumThreads");
     LOAD(xnnpack_default, "XNNPackDelegateOptionsDefault");
     LOAD(xnnpack_create, "XNNPackDelegateCreate");
+    LOAD(xnnpack_delete, "XNNPackDelegateDelete");
     LOAD(add_delegate, "InterpreterOptionsAddDelegate");
     LOAD(interpreter_create, "InterpreterCreate");
+    LOAD(interpreter_delete, "InterpreterDelete");
+    LOAD(options_delete, "InterpreterOptionsDelete");
+    LOAD(model_delete, "ModelDelete");
+    LOAD(runner_delete, "SignatureRunnerDelete");
     LOAD(signature_key, "InterpreterGetSignatureKey");
     LOAD(signature_runner, "InterpreterGetSignatureRunner");
     LOAD(interpreter_allocate, "InterpreterAllocateTensors");
@@ -94,28 +121,67 @@ void tflite_open(void) {
     LOAD(data, "TensorData");
     LOAD(copy_from, "TensorCopyFromBuffer");
 #undef LOAD
+    *(void **)&api.set_profiler = dlsym(library, "TfLiteInterpreterOptionsSetTelemetryProfiler");
 }
 
 const char *tflite_version(void) { return api.version(); }
 
-struct graph *graph_open(const char *file, const char *signature, int threads) {
-    Model *model = api.model_create(file);
-    if (!model) fail("%s cannot be read as a TFLite graph; push the bundle again", file);
+int tflite_tells_ops(void) { return api.set_profiler != NULL; }
+
+static void hear_nothing(Profiler *profiler, const char *name, uint64_t status) { (void)profiler, (void)name, (void)status; }
+
+static void hear_nothing_of_op(Profiler *profiler, const char *name, int64_t node, int64_t subgraph, uint64_t status) {
+    (void)profiler, (void)name, (void)node, (void)subgraph, (void)status;
+}
+
+static void hear_no_settings(Profiler *profiler, const char *name, const void *settings) { (void)profiler, (void)name, (void)settings; }
+
+/* Numbers of nodes and subgraphs are in the lower half; the upper one is used in some versions, for other things. */
+static int64_t lower_half(int64_t number) { return number & 0xffffffff; }
+
+static uint32_t hear_begin(Profiler *profiler, const char *name, int64_t node, int64_t subgraph) {
+    op_begin(profiler->log, name, lower_half(node), lower_half(subgraph));
+    return 0;
+}
+
+static void hear_end(Profiler *profiler, uint32_t handle) {
+    (void)handle; /* what began last ends first */
+    op_end(profiler->log);
+}
+
+static void hear_delegated(Profiler *profiler, const char *name, uint64_t us, int64_t node, int64_t subgraph) {
+    op_delegated(profiler->log, name, us, lower_half(node), lower_half(subgraph));
+}
+
+struct graph *graph_open(const char *file, const char *signature, int threads, struct op_log *log) {
+    struct graph *graph = allocate(sizeof *graph);
+    graph->file = file;
+    graph->profiler = (Profiler){log, hear_nothing, hear_nothing_of_op, hear_no_settings, hear_begin, hear_end, hear_delegated};
+    graph->model = api.model_create(file);
+    if (!graph->model) fail("%s cannot be read as a TFLite graph; push the bundle again", file);
     Options *options = api.options_create();
     api.set_threads(options, threads);
     struct xnnpack_options xnnpack = api.xnnpack_default();
     xnnpack.threads = threads;
-    void *delegate = api.xnnpack_create(&xnnpack);
-    if (!delegate) fail("TFLite %s makes no XNNPACK delegate here; it needs one to be fast", api.version());
-    api.add_delegate(options, delegate);
-    Interpreter *interpreter = api.interpreter_create(model, options);
-    if (interpreter && !*signature) signature = api.signature_key(interpreter, 0);
-    int ready = interpreter && signature && api.interpreter_allocate(interpreter) == OK;
-    Runner *runner = ready ? api.signature_runner(interpreter, signature) : NULL;
-    if (!runner || api.allocate(runner) != OK) fail("TFLite %s cannot load %s", api.version(), file);
-    struct graph *graph = allocate(sizeof *graph);
-    *graph = (struct graph){file, runner};
+    graph->delegate = api.xnnpack_create(&xnnpack);
+    if (!graph->delegate) fail("TFLite %s makes no XNNPACK delegate here; it needs one to be fast", api.version());
+    api.add_delegate(options, graph->delegate);
+    if (log) api.set_profiler(options, &graph->profiler);
+    graph->interpreter = api.interpreter_create(graph->model, options);
+    api.options_delete(options);
+    if (graph->interpreter && !*signature) signature = api.signature_key(graph->interpreter, 0);
+    int ready = graph->interpreter && signature && api.interpreter_allocate(graph->interpreter) == OK;
+    graph->runner = ready ? api.signature_runner(graph->interpreter, signature) : NULL;
+    if (!graph->runner || api.allocate(graph->runner) != OK) fail("TFLite %s cannot load %s", api.version(), file);
     return graph;
+}
+
+void graph_close(struct graph *graph) {
+    api.runner_delete(graph->runner);
+    api.interpreter_delete(graph->interpreter);
+    api.xnnpack_delete(graph->delegate);
+    api.model_delete(graph->model);
+    free(graph);
 }
 
 void graph_set_input(struct graph *graph, const char *name, const void *data, size_t bytes) {
@@ -125,6 +191,12 @@ void graph_set_input(struct graph *graph, const char *name, const void *data, si
         fail("input %s of %s takes %zu bytes, and %zu were prepared", name, graph->file, api.bytes(tensor), bytes);
     }
     if (api.copy_from(tensor, data, bytes) != OK) fail("input %s of %s cannot be filled", name, graph->file);
+}
+
+void graph_fill(struct graph *graph, const struct graph_plan *plan) {
+    for (int i = 0; i < plan->input_count; i++) {
+        graph_set_input(graph, plan->inputs[i].name, plan->inputs[i].data, plan->inputs[i].bytes);
+    }
 }
 
 void graph_invoke(struct graph *graph) {

@@ -17,6 +17,7 @@ from pocketvl_runtime.op_result import Peak
 
 ROWS, CHANNELS = 256, 512
 """Of the linear in peak_graphs/: so many rows, and so many channels in and out."""
+MULTIPLY_ADDS = ROWS * CHANNELS * CHANNELS
 GRAPHS = "peak_graphs"
 _DTYPES = {
     (Engine.ONNX, Precision.FP32): "float32",
@@ -41,7 +42,7 @@ def measure_peak(engines: Iterable[Engine], threads: int) -> Peak:
         for precision in (Precision.FP32, Precision.INT8):
             graph = linear_graph(engine, precision)
             if can_run(graph):
-                gmacs[f"{engine.value}-{precision.value}"] = _gmacs_per_s(graph, threads)
+                gmacs[peak_name(graph)] = _gmacs_per_s(graph, threads)
     return Peak(threads, gmacs, _gb_per_s(_CACHED_BYTES, threads), _gb_per_s(_MEMORY_BYTES, threads))
 
 
@@ -56,6 +57,11 @@ def linear_graph(engine: Engine, precision: Precision) -> GraphSpec:
         (TensorSpec("x", dtype, (ROWS, CHANNELS)),),
         (TensorSpec("y", dtype, (ROWS, CHANNELS)),),
     )
+
+
+def peak_name(graph: GraphSpec) -> str:
+    """What a graph's peak is called in a bench's result, "tflite-int8"."""
+    return f"{graph.engine.value}-{graph.precision.value}"
 
 
 def packed_graph(graph: GraphSpec) -> bytes:
@@ -80,7 +86,7 @@ def _gmacs_per_s(graph: GraphSpec, threads: int) -> float:
     backend = open_backend(graph, packed_graph(graph), threads)
     (given,) = graph.inputs
     inputs = {given.name: np.ones(given.shape, given.dtype)}
-    return ROWS * CHANNELS * CHANNELS / _quickest(lambda: backend.run(inputs)) / 1e9
+    return MULTIPLY_ADDS / _quickest(lambda: backend.run(inputs)) / 1e9
 
 
 def _gb_per_s(size: int, threads: int) -> float:

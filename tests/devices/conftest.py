@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.devices import bench_program
 from tests.devices.phone import Phone, obstacle
 
 StartPhone = Callable[..., Phone]
@@ -28,3 +29,11 @@ def start_phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
             return phone
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """android_demo/bench_binary, built, with TFLite's library beside it."""
+    if (reason := bench_program.obstacle()) is not None:
+        pytest.skip(reason)
+    return bench_program.build(tmp_path_factory.mktemp("program"))

@@ -14,43 +14,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from pocketvl.cli import cli
 from pocketvl.devices.adb import AdbBinary
 from pocketvl.devices.adb_shell import AdbShell
 from pocketvl.devices.base import BenchRequest
+from pocketvl_runtime.bench_result import BenchResult
 from pocketvl_runtime.errors import BackendError
 from tests.devices.conftest import StartPhone
 from tests.devices.phone import SERIAL, Phone
 
 ROOT = Path(__file__).parents[2]
 TOYS = ROOT / "tests" / "bundles"
-TFLITE = Path(os.environ.get("POCKETVL_DESKTOP_TFLITE", ROOT / "build" / "android" / "tflite"))
 REQUEST = BenchRequest(("tflite-fp32",), (1,), 3, timeout_s=60)
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """android_demo/bench_binary, built, with TFLite's library beside it."""
-    if not (TFLITE / "libtensorflowlite_jni.so").exists():
-        pytest.skip(f"no TFLite library for a desktop in {TFLITE}: make android-tflite")
-    if shutil.which("gcc") is None:
-        pytest.skip("no gcc: apt-get install gcc libc6-dev")
-    folder = tmp_path_factory.mktemp("program")
-    sources = sorted((ROOT / "android_demo" / "bench_binary").glob("*.c"))
-    command = [
-        "gcc",
-        "-std=gnu11",
-        "-O2",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-o",
-        str(folder / "pocketvl-bench"),
-    ]
-    subprocess.run([*command, *map(str, sources), "-ldl", "-lm"], check=True)
-    for library in TFLITE.glob("*.so"):
-        shutil.copy(library, folder)
-    return folder / "pocketvl-bench"
 
 
 @pytest.fixture
@@ -116,6 +93,47 @@ def test_it_is_pushed_run_and_removed(
     assert timing.cold_start_ms is not None
     assert timing.first_ms is not None
     assert timing.cold_start_ms >= timing.first_ms
+
+
+def test_operators_are_told_on_demand(start_phone: StartPhone, program: Path) -> None:
+    start_phone()
+    told: list[str] = []
+    with AdbBinary(TOYS / "format-2.0", SERIAL, program) as device:
+        assert device.tells_ops
+        request = BenchRequest(("tflite-fp32",), (1, 2), 3, timeout_s=60, ops=True)
+        result = device.bench(request, lambda done, count, what: told.append(what))
+    graphs = result.variants["tflite-fp32"].graphs
+    assert [(each.component, each.threads) for each in graphs] == [
+        ("image_encoder", 1),
+        ("text_encoder", 1),
+        ("image_encoder", 2),
+        ("text_encoder", 2),
+    ]
+    for graph in graphs:
+        assert graph.reason is None
+        assert graph.plain_ms > 0
+    assert [(op.type, op.unit) for op in graphs[0].ops] == [
+        ("CAST", "builtin"),
+        ("Copy (NC, X32)", "xnnpack"),
+        ("Fully Connected (NC, F32) GEMM", "xnnpack"),
+        ("L2_NORMALIZATION", "builtin"),
+    ]
+    assert [peak.threads for peak in result.peaks] == [1, 2]
+    assert all(set(peak.gmacs_per_s) == {"tflite-fp32", "tflite-int8"} for peak in result.peaks)
+    assert "timing operators" in told[-1]
+
+
+def test_it_is_explained(start_phone: StartPhone, program: Path, tmp_path: Path) -> None:
+    start_phone()
+    bundle = shutil.copytree(TOYS / "format-2.0", tmp_path / "bundle")
+    words = ["profile", str(bundle), "--adb", SERIAL, "--binary", str(program), "--runs", "3", "--explain"]
+    run = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert run.exit_code == 0, run.output
+    assert "tflite-fp32 image_encoder" in run.output
+    assert "machine's peak: fp32" in run.output
+    assert "kernels  norms and reductions" in run.output
+    (profile,) = (bundle / "profiles").iterdir()
+    assert BenchResult.from_json(profile.read_bytes(), profile.name).peaks
 
 
 def test_outputs_that_are_not_torchs_are_told(start_phone: StartPhone, program: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def test_a_plan_names_the_graphs_of_one_answer_and_their_inputs(
     write_prepared_inputs(Bundle.open(TOYS / bundle), ["tflite-fp32"], tmp_path)
     lines = [line.split("\t") for line in (tmp_path / PLAN_FILE).read_text().splitlines()]
     assert [line[2] for line in lines if line[0] == "graph"] == graphs
+    assert [line[1] for line in lines if line[0] == "peak"] == ["tflite-fp32", "tflite-int8"]
     given = [line for line in lines if line[0] == "input"]
-    assert [line[1] for line in given] == inputs
+    assert [line[1] for line in given] == [*inputs, "x", "x"]
     assert all((tmp_path / line[2]).stat().st_size > 0 for line in given)

@@ -11,6 +11,7 @@ from pocketvl.explain.explanation import Explanation, explain
 from pocketvl.explain.finding import Finding, Severity
 from pocketvl.explain.table import explanation_lines
 from pocketvl_runtime.bench import bench_graph
+from pocketvl_runtime.bench_result import BenchResult
 from tests.explain import onnx_faults, tflite_faults
 
 MACHINE_RULES = ("one-thread", "threads-limited", "too-many-threads", "threads-no-use")
@@ -30,12 +31,21 @@ def explained(path: Path, threads: tuple[int, ...] = (1,)) -> Explanation:
 
 
 def findings(path: Path) -> dict[str, Finding]:
-    (variant,) = explained(path).variants
+    return findings_of(bench_graph(path, (1,), runs=1), path)
+
+
+def findings_of(result: BenchResult, path: Path) -> dict[str, Finding]:
+    """The gravest of each rule that speaks of a graph, by rule."""
+    (variant,) = explain(result, lambda variant, component: path).variants
     found: dict[str, Finding] = {}
     for each in variant.findings:
         if each.rule not in MACHINE_RULES:
             found.setdefault(each.rule, each)  # the gravest of a rule comes first
     return found
+
+
+def alarms(found: dict[str, Finding]) -> list[str]:
+    return [each.rule for each in found.values() if each.severity is Severity.ALARM]
 
 
 def check(rule: str, path: Path) -> None:
@@ -64,8 +74,7 @@ def test_a_fault_of_a_tflite_graph_is_named(rule: str, make: Make, tmp_path: Pat
 def test_a_clean_graph_raises_no_alarm(kind: object, make: str, tmp_path: Path) -> None:
     suffix = "onnx" if kind is onnx_faults else "tflite"
     path = getattr(kind, make)(tmp_path / f"clean.{suffix}")
-    found = findings(path)
-    assert [each.rule for each in found.values() if each.severity is Severity.ALARM] == []
+    assert alarms(findings(path)) == []
 
 
 def test_a_thousand_conversions_are_counted_and_come_first(tmp_path: Path) -> None:

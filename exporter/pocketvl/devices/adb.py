@@ -48,8 +48,6 @@ class AdbPhone:
         serial: of the phone; None: the only one there is.
     """
 
-    tells_ops = False
-
     def __init__(self, bundle: Path, serial: str | None) -> None:
         self.progress: Progress | None = None
         self._bundle = Bundle.open(bundle)
@@ -176,6 +174,8 @@ class AdbBinary(AdbPhone):
         BackendError: there is no such program, or no such phone.
     """
 
+    tells_ops = True
+
     def __init__(self, bundle: Path, serial: str | None, binary: Path) -> None:
         if not binary.is_file():
             raise BackendError(f"{binary} is no program: build one as docs/PROFILING.md says")
@@ -244,6 +244,8 @@ class AdbApp(AdbPhone):
         bundle: the folder.
         serial: of the phone; None: the only one there is.
     """
+
+    tells_ops = False  # the Java package has no profiler
 
     def __init__(self, bundle: Path, serial: str | None) -> None:
         super().__init__(bundle, serial)

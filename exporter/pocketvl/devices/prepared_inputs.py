@@ -3,16 +3,17 @@
 Beside the bundle `NAME` a device gets a folder `NAME.inputs`. Its file `plan` has one thing a line, parts
 separated by tabs, so that a program in C needs no JSON:
 
-    pocketvl-bench-plan 1
+    pocketvl-bench-plan 2
     bundle  NAME OF THE MODEL  SHA-256 OF manifest.json
-    graph   VARIANT  STAGE  FILE, RELATIVE TO THE BUNDLE  SIGNATURE (empty: the only one)
+    graph   VARIANT  STAGE  COMPONENT  FILE, RELATIVE TO THE BUNDLE  SIGNATURE (empty: the only one)
+    peak    NAME  FILE IN THIS FOLDER  MULTIPLY-ADDS        (a graph: what the engine can do at best)
     input   NAME  FILE IN THIS FOLDER                       (of the graph above it)
     output  NAME  FILE IN THIS FOLDER, written after the first answer, float32      (likewise)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +27,23 @@ from pocketvl_runtime.image import open_image, preprocess
 from pocketvl_runtime.manifest import (
     AudioProcessor,
     DType,
+    Engine,
     ImageProcessor,
     LabelsTask,
     MatchTask,
     PortKind,
+    Precision,
     TextProcessor,
     component_of,
 )
 from pocketvl_runtime.obstacles import is_embed_only, outputs_of, runnable_tasks
+from pocketvl_runtime.peaks import MULTIPLY_ADDS, linear_graph, packed_graph, peak_name
 from pocketvl_runtime.selftest import wrong_array
 from pocketvl_runtime.text import Tokenizer
 
 PLAN_FILE = "plan"
+PLAN_HEAD = "pocketvl-bench-plan 2"
 OUTPUT_SUFFIX = ".f32"
-_HEAD = "pocketvl-bench-plan 1"
 
 
 def write_prepared_inputs(bundle: Bundle, variants: Sequence[str], folder: Path) -> None:
@@ -60,14 +64,14 @@ def write_prepared_inputs(bundle: Bundle, variants: Sequence[str], folder: Path)
     for (processor, kind), array in arrays.items():
         files[processor, kind] = f"{len(files)}.{kind.value}"
         (folder / files[processor, kind]).write_bytes(array.tobytes())
-    lines = [_HEAD, f"bundle\t{bundle.manifest.model.name}\t{bundle.manifest_file_sha256()}"]
+    lines = [PLAN_HEAD, f"bundle\t{bundle.manifest.model.name}\t{bundle.manifest_file_sha256()}"]
     for variant in variants:
         stored = bundle.variant(variant).files
         for component, stage in stages.items():
             if component not in stored:
                 continue
             file, signature = stored[component].file, stored[component].signature or ""
-            lines.append(f"graph\t{variant}\t{stage}\t{file}\t{signature}")
+            lines.append(f"graph\t{variant}\t{stage}\t{component}\t{file}\t{signature}")
             lines += [
                 f"output\t{port.name}\t{_output_file(variant, component, port.name)}"
                 for port in bundle.manifest.graphs[component].outputs
@@ -77,6 +81,7 @@ def write_prepared_inputs(bundle: Bundle, variants: Sequence[str], folder: Path)
                 f"input\t{port.name}\t{files[port.source or '', port.kind]}"
                 for port in bundle.manifest.graphs[component].inputs
             ]
+    lines += write_peaks(folder)
     (folder / PLAN_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -106,6 +111,18 @@ def wrong_outputs(bundle: Bundle, variant: str, folder: Path) -> list[str]:
         if wrong:
             lines.append(f"{port} is wrong on this device: {wrong}")
     return lines
+
+
+def write_peaks(folder: Path) -> Iterator[str]:
+    """Writes TFLite's graphs that show what the machine can do at best; gives their lines of the plan."""
+    for precision in (Precision.FP32, Precision.INT8):
+        graph = linear_graph(Engine.TFLITE, precision)
+        (given,) = graph.inputs
+        file = Path(graph.graph_id).name
+        (folder / file).write_bytes(packed_graph(graph))
+        (folder / f"{file}.ones").write_bytes(np.ones(given.shape, given.dtype).tobytes())
+        yield f"peak\t{peak_name(graph)}\t{file}\t{MULTIPLY_ADDS}"
+        yield f"input\t{given.name}\t{file}.ones"
 
 
 def _output_file(variant: str, component: str, output: str) -> str:

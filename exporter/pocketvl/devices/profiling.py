@@ -78,7 +78,7 @@ def profile(device: Device, settings: ProfileSettings, progress: Progress | None
     if settings.ops and not device.tells_ops:
         raise BackendError(
             f"{device.name} does not tell the times of single operators: explain a profile of this machine, "
-            "or of a board behind --ssh"
+            "of a board behind --ssh, or of a phone that runs a program (--adb with --binary)"
         )
     variants, timeout_s = tuple(dict.fromkeys(settings.variants)), settings.timeout_s
     alone: dict[str, list[VariantBench]] = {name: [] for name in variants}
