@@ -167,6 +167,7 @@ static void profile_all(struct runner *runners, int count, int progress) {
         for (int i = 0; i < count; i++) {
             for (int j = 0; j < runners[i].stage_count; j++) {
                 profile_round(runners[i].profiles[j]);
+                conditions_look();
                 if (progress) fprintf(stderr, "%d/%d timing operators\n", ++done, PROFILE_ROUNDS * stages);
             }
         }
@@ -350,7 +351,7 @@ int main(int argc, char **argv) {
         for (int i = 0; i < count; i++) run_once(&runners[i], round >= options.warmup);
         if (options.progress) fprintf(stderr, "%d/%d timing\n", round + 1, options.warmup + options.runs);
     }
-    conditions_look();
+    conditions_end();
     double steady = status_bytes("VmRSS"), peak = fmax(steady, status_bytes("VmHWM")); /* the kernel counts the two apart */
     int most = 0;
     for (int i = 0; i < count; i++) most = runners[i].threads > most ? runners[i].threads : most;
@@ -358,6 +359,7 @@ int main(int argc, char **argv) {
         if (runners[i].threads == most) sustain(&runners[i], options.duration);
     }
     if (options.ops) profile_all(runners, count, options.progress);
+    conditions_end();
     write_result(&options, plan, runners, count, peak, steady);
     return fflush(stdout) || ferror(stdout) ? 1 : 0;
 }

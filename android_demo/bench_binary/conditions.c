@@ -11,7 +11,7 @@
 #include "machine.h"
 
 enum { MAX_PROCESSORS = 64, MAX_ZONES = 100 };
-static const double INTERVAL = 1;
+static const double INTERVAL = 1, SHORTEST = 0.05;
 
 struct look {
     double at, busy, own, other_load, celsius, watts, mhz[MAX_PROCESSORS];
@@ -63,10 +63,11 @@ static double battery_watts(void) {
     return fabs(file_number("/sys/class/power_supply/battery/current_now") * file_number("/sys/class/power_supply/battery/voltage_now")) * 1e-12;
 }
 
-void conditions_look(void) {
+/* Looks, unless less than so many seconds have passed since the last look. */
+static void look_after(double seconds) {
     double now = wall_seconds();
     struct look *before = count ? &looks[count - 1] : NULL;
-    if (before && now - before->at < INTERVAL) return;
+    if (before && now - before->at < seconds) return;
     looks = reallocate(looks, sizeof *looks * (size_t)(count + 1));
     before = count ? &looks[count - 1] : NULL;
     struct look *look = &looks[count++];
@@ -80,6 +81,10 @@ void conditions_look(void) {
         if (isfinite(mhz)) look->mhz[look->mhz_count++] = mhz;
     }
 }
+
+void conditions_look(void) { look_after(INTERVAL); }
+
+void conditions_end(void) { look_after(SHORTEST); }
 
 double conditions_mhz(double from, double to) {
     double sum = 0;

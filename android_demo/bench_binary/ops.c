@@ -1,5 +1,6 @@
 #include "ops.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +20,10 @@ struct op {
     struct times us; /* of all its calls in a run */
 };
 
+/* A kernel that runs, and its place in the log: callers come before what they call. */
 struct kernel {
-    const char *type;
-    int64_t node, subgraph;
+    int place;
+    int64_t subgraph;
     double start, called_us;
     int is_delegate;
 };
@@ -48,23 +50,21 @@ static int is_same(const struct op *a, const struct op *b) {
 }
 
 /* The operator's place in the log. Runs are alike, so it is mostly the one behind the last that was told of. */
-static struct op *place_of(struct op_log *log, const struct op *told) {
-    if (log->next < log->count && is_same(&log->ops[log->next], told)) return &log->ops[log->next++];
+static int place_of(struct op_log *log, const struct op *told) {
+    if (log->next < log->count && is_same(&log->ops[log->next], told)) return log->next++;
     for (int i = 0; i < log->count; i++) {
-        if (!is_same(&log->ops[i], told)) continue;
-        log->next = i + 1;
-        return &log->ops[i];
+        if (is_same(&log->ops[i], told)) return (log->next = i + 1) - 1;
     }
     log->ops = reallocate(log->ops, sizeof *log->ops * (size_t)(log->count + 1));
     struct op *op = &log->ops[log->count++];
     *op = *told;
     op->type = strcpy(allocate(strlen(told->type) + 1), told->type); /* the engine's may be gone after the run */
     log->next = log->count;
-    return op;
+    return log->count - 1;
 }
 
-static void keep(struct op_log *log, const struct op *told, double us) {
-    struct op *op = place_of(log, told);
+static void keep(struct op_log *log, int place, double us) {
+    struct op *op = &log->ops[place];
     if (op->last_run != log->run) {
         op->last_run = log->run;
         op->calls_in_run = 0;
@@ -78,7 +78,8 @@ static void keep(struct op_log *log, const struct op *told, double us) {
 void op_begin(struct op_log *log, const char *type, int64_t node, int64_t subgraph) {
     if (!log->keeps) return;
     if (log->depth == DEEPEST) fail("more than %d graphs call each other", DEEPEST);
-    log->running[log->depth++] = (struct kernel){.type = type, .node = node, .subgraph = subgraph, .start = wall_seconds()};
+    struct op told = {.type = (char *)type, .node = node, .subgraph = subgraph, .order = NONE, .partition = NONE};
+    log->running[log->depth++] = (struct kernel){.place = place_of(log, &told), .subgraph = subgraph, .start = wall_seconds()};
 }
 
 void op_end(struct op_log *log) {
@@ -87,9 +88,7 @@ void op_end(struct op_log *log) {
     double us = 1e6 * (wall_seconds() - kernel->start);
     if (log->depth) log->running[log->depth - 1].called_us += us;
     if (kernel->is_delegate) return; /* its operators were told of one by one */
-    struct op told = {.type = (char *)kernel->type, .node = kernel->node, .subgraph = kernel->subgraph, .order = NONE, .partition = NONE};
-    double own_us = us - kernel->called_us;
-    keep(log, &told, own_us > 0 ? own_us : 0);
+    keep(log, kernel->place, fmax(0, us - kernel->called_us));
 }
 
 void op_delegated(struct op_log *log, const char *type, uint64_t us, int64_t index, int64_t subgraph) {
@@ -103,10 +102,17 @@ void op_delegated(struct op_log *log, const char *type, uint64_t us, int64_t ind
         told.partition = log->partition;
         told.order = log->order++;
     }
-    keep(log, &told, (double)us);
+    keep(log, place_of(log, &told), (double)us);
 }
 
-int op_count(const struct op_log *log) { return log->count; }
+/* A place without times is a delegate's, whose operators stand for it. */
+static int has_times(const struct op *op) { return op->us.count > 0; }
+
+int op_count(const struct op_log *log) {
+    int count = 0;
+    for (int i = 0; i < log->count; i++) count += has_times(&log->ops[i]);
+    return count;
+}
 
 static void op_write(const struct op *op) {
     fputs("{\"type\": ", stdout);
@@ -122,8 +128,9 @@ static void op_write(const struct op *op) {
 
 void ops_write(const struct op_log *log) {
     putchar('[');
-    for (int i = 0; i < log->count; i++) {
-        json_comma(i);
+    for (int i = 0, n = 0; i < log->count; i++) {
+        if (!has_times(&log->ops[i])) continue;
+        json_comma(n++);
         op_write(&log->ops[i]);
     }
     putchar(']');

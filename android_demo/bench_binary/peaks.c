@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "failure.h"
 #include "json.h"
@@ -102,11 +103,13 @@ void peak_write(struct plan *plan, int threads) {
 double largest_cache_bytes(void) {
     char path[80], size[32];
     double most = NAN;
-    for (int index = 0; index < MOST_CACHES; index++) {
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/size", index);
-        file_line(path, size, sizeof size);
-        if (!*size) continue;
-        most = fmax(most, atof(size) * (strchr(size, 'K') ? 1 << 10 : strchr(size, 'M') ? 1 << 20 : 1));
+    for (int cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++) { /* a phone's processors differ */
+        for (int index = 0; index < MOST_CACHES; index++) {
+            snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%d/size", cpu, index);
+            file_line(path, size, sizeof size);
+            if (!*size) continue;
+            most = fmax(most, atof(size) * (strchr(size, 'K') ? 1 << 10 : strchr(size, 'M') ? 1 << 20 : 1));
+        }
     }
     return most;
 }

@@ -196,7 +196,7 @@ def bench(
         turns.run(runs, counted=True)
         memory = (peak_rss_bytes(), rss_bytes()) if alone else (None, None)
         loads = [turns.sustain(runners[name, max(threads)], duration_s, sampler) for name in loaded]
-    graphs = _graph_ops(runners, asked, progress) if ops else {}
+        graphs = _graph_ops(runners, asked, progress) if ops else {}
     machine, is_given = this_machine(), any(each is not None for each in (image, audio, text))
     conditions = sampler.conditions(machine, threads)
     return BenchResult(

@@ -27,7 +27,7 @@ _DTYPES = {
 }
 _CACHED_BYTES, _MEMORY_BYTES = 128 << 10, 64 << 20
 _SECONDS = 0.1
-_CPU = Path("/sys/devices/system/cpu/cpu0/cache")
+_CPUS = Path("/sys/devices/system/cpu")
 
 
 def measure_peak(engines: Iterable[Engine], threads: int) -> Peak:
@@ -73,7 +73,7 @@ def packed_graph(graph: GraphSpec) -> bytes:
 def largest_cache_bytes() -> int | None:
     """Size of the largest cache that a processor has or shares; None: the system does not tell."""
     sizes = []
-    for path in _CPU.glob("index*/size"):
+    for path in _CPUS.glob("cpu[0-9]*/cache/index*/size"):  # of all: those of a phone or board differ
         try:
             text = path.read_text().strip()
             sizes.append(int(text.rstrip("KM")) * {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1))

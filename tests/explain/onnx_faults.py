@@ -229,9 +229,9 @@ def loop(path: Path) -> Path:
 
 
 def tiny_ops(path: Path) -> Path:
-    """More than a thousand ops on a few numbers."""
+    """Thousands of ops on a few numbers."""
     graph = OnnxGraph(1, 8)
-    for _ in range(600):
+    for _ in range(1500):
         graph.add("Neg")
         graph.add("Abs")
     return graph.save(path)

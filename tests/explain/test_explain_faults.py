@@ -87,9 +87,17 @@ def test_a_thousand_conversions_are_counted_and_come_first(tmp_path: Path) -> No
     assert "1000 conversions of number formats" in variant.advice
 
 
+def test_linears_whose_weights_are_computed_are_told_apart(tmp_path: Path) -> None:
+    finding = findings(tflite_faults.computed_weights(tmp_path / "planted.tflite"))["outside-delegate"]
+    assert "4 FULLY_CONNECTED among them multiply by weights that the graph computes" in finding.cause
+    assert "merging LoRA's" in finding.advice
+    sums = findings(tflite_faults.outside_delegate(tmp_path / "sums.tflite"))["outside-delegate"]
+    assert "among them" not in sums.cause
+
+
 def test_the_op_outside_of_the_delegate_is_named_with_its_tensors(tmp_path: Path) -> None:
     path = tflite_faults.outside_delegate(tmp_path / "planted.tflite")
     lines = "\n".join(explanation_lines(explained(path)))
-    assert "3 CUMSUM; the longest, CUMSUM, makes float32[256,512] of float32[256,512]" in lines
+    assert "9 CUMSUM; the longest, CUMSUM, makes float32[256,512] of float32[256,512]" in lines
     assert "kernels  norms and reductions" in lines
     assert "delegate  linears and products" in lines

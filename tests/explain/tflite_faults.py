@@ -188,9 +188,23 @@ def outside_delegate(path: Path) -> Path:
     graph = TfliteGraph(ROWS, WIDE)
     axis = graph.tensor((), "int32", np.asarray(1, np.int32))
     graph.linear(ROWS, WIDE, WIDE)
-    for _ in range(3):
+    for _ in range(9):
         graph.add("CUMSUM", axis, shape=(ROWS, WIDE), options=schema.CumsumOptionsT())
     graph.linear(ROWS, WIDE, 16)
+    return graph.save(path)
+
+
+def computed_weights(path: Path) -> Path:
+    """Linears whose weights the graph computes, as of LoRA that was never merged."""
+    graph = TfliteGraph(ROWS, WIDE)
+    for _ in range(4):
+        value = graph.at
+        graph.at = graph.tensor((WIDE, WIDE), data=_rng.normal(size=(WIDE, WIDE)).astype(np.float32) / WIDE)
+        scale = graph.tensor((1,), data=np.ones(1, np.float32))
+        weights = graph.add("MUL", scale, shape=(WIDE, WIDE), options=schema.MulOptionsT())
+        graph.at = value
+        options = schema.FullyConnectedOptionsT()
+        graph.add("FULLY_CONNECTED", weights, -1, shape=(ROWS, WIDE), options=options)
     return graph.save(path)
 
 

@@ -51,14 +51,19 @@ def merged(results: Sequence[BenchResult], variants: Sequence[str]) -> BenchResu
         for name, each in result.variants.items():
             known = found.get(name)
             found[name] = each if known is None else replace(known, timings=(*known.timings, *each.timings))
-    conditions = [result.conditions for result in results if result.conditions is not None]
     return replace(
         first,
         settings=replace(first.settings, interleaved=False),
         variants={name: found[name] for name in variants},
-        conditions=reduce(_one_after_the_other, conditions) if conditions else None,
+        conditions=conditions_of(results),
         sustained=tuple(each for result in results for each in result.sustained),
     )
+
+
+def conditions_of(results: Sequence[BenchResult]) -> Conditions | None:
+    """What the machine was like in several benches, one after the other; None: it is not known of any."""
+    known = [result.conditions for result in results if result.conditions is not None]
+    return reduce(_one_after_the_other, known) if known else None
 
 
 def _one_after_the_other(first: Conditions, then: Conditions) -> Conditions:

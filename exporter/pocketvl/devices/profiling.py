@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from pocketvl.devices.base import Abilities, BenchRequest, Device
-from pocketvl.devices.groups import groups_of, merged
+from pocketvl.devices.groups import conditions_of, groups_of, merged
 from pocketvl_runtime.bench_result import TOTAL, BenchResult, VariantBench
 from pocketvl_runtime.bundle import Bundle
 from pocketvl_runtime.errors import BackendError, InputError
@@ -62,9 +62,9 @@ class ProfileSettings:
 def profile(device: Device, settings: ProfileSettings, progress: Progress | None = None) -> BenchResult:
     """Times a bundle's variants on a device.
 
-    Each variant is alone in a few processes, for its cold start and its memory; then all variants and thread
-    counts take turns in one more, or in several where memory asks for it. The sustained loads come last,
-    since they leave a warm machine.
+    Each variant is alone in a few processes, for its cold start and its memory; operators are timed in one
+    more; then all variants and thread counts take turns in another, or in several where memory asks for it.
+    The sustained loads come last, since they leave a warm machine.
 
     Args:
         device: entered.
@@ -88,6 +88,7 @@ def profile(device: Device, settings: ProfileSettings, progress: Progress | None
         alone[name].append(device.bench(request).variants[name])
         if progress is not None:
             progress(done, len(starts), f"start and memory of {name}")
+    told = _operators(device, settings, variants, progress) if settings.ops else None
     if timeout_s is not None:
         timeout_s += len(variants) * settings.duration_s
     peaks = {name: max(_peaks(each), default=0) for name, each in alone.items()}
@@ -108,7 +109,7 @@ def profile(device: Device, settings: ProfileSettings, progress: Progress | None
         name: _with_starts(each, alone[name], settings.threads[0]) for name, each in result.variants.items()
     }
     result = replace(result, variants=measured)
-    return _with_ops(result, device, settings, progress) if settings.ops else result
+    return result if told is None else _with_operators(result, told)
 
 
 def default_variants(
@@ -194,18 +195,26 @@ def _runs(settings: ProfileSettings, alone: Mapping[str, Sequence[VariantBench]]
     return min(settings.runs, max(_FEWEST_RUNS, int(fitting)))
 
 
-def _with_ops(
-    result: BenchResult, device: Device, settings: ProfileSettings, progress: Progress | None
+def _operators(
+    device: Device, settings: ProfileSettings, variants: tuple[str, ...], progress: Progress | None
 ) -> BenchResult:
-    """A result with the operators of its variants, from a process of their own: a profiler costs memory."""
-    request = BenchRequest(
-        tuple(result.variants), settings.threads, _ALONE_RUNS, timeout_s=settings.timeout_s, ops=True
-    )
-    told = device.bench(request, progress)
+    """The operators of variants, from a process of their own: a profiler costs memory."""
+    request = BenchRequest(variants, settings.threads, _ALONE_RUNS, timeout_s=settings.timeout_s, ops=True)
+    return device.bench(request, progress)
+
+
+def _with_operators(result: BenchResult, told: BenchResult) -> BenchResult:
+    """A result with the operators that another tells of, and what the machine was like in both."""
     variants = {
         name: replace(each, graphs=told.variants[name].graphs) for name, each in result.variants.items()
     }
-    return replace(result, variants=variants, peaks=told.peaks, cache_bytes=told.cache_bytes)
+    return replace(
+        result,
+        variants=variants,
+        conditions=conditions_of((told, result)),
+        peaks=told.peaks,
+        cache_bytes=told.cache_bytes,
+    )
 
 
 def _with_starts(together: VariantBench, alone: Sequence[VariantBench], threads: int) -> VariantBench:

@@ -10,7 +10,7 @@ from pocketvl.explain.onnx_work import work_of_op
 from pocketvl.explain.tflite_work import works_of_ops
 from pocketvl.explain.work import FP16, FP32, INT4, INT8, GraphFile, Work
 from pocketvl_runtime.bench_result import BenchResult, Machine
-from pocketvl_runtime.op_result import GraphOps, OpTime, Peak
+from pocketvl_runtime.op_result import DELEGATE, GraphOps, OpTime, Peak
 
 _CALL_MS = 0.001
 """What a call may take beside its work, on a quick machine: handing out tensors, waking threads."""
@@ -144,6 +144,11 @@ class ExplainedGraph:
         """A part of the time of all operators of the variant's graphs, 0 to 1."""
         whole = max(self.answer_ms, self.total_ms)
         return ms / whole if whole else 0.0
+
+    @property
+    def outside_delegate(self) -> list[ExplainedOp]:
+        """Of a TFLite graph the operators that the engine's own kernels ran; none of an ONNX graph."""
+        return [op for op in self.ops if op.unit != DELEGATE] if self.file.engine_is_tflite else []
 
     def of_kind(self, *kinds: OpClass) -> list[ExplainedOp]:
         """The operators of some classes."""

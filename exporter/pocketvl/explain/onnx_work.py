@@ -31,6 +31,7 @@ _INTEGER = (
     *("QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
     *("QLinearConv", "ConvInteger", "QAttention"),
 )
+_EINSUM = "Einsum"
 _BLOCKS = ("MatMulNBits", "MatMulBnb4")
 _SOME = 100
 
@@ -51,7 +52,7 @@ def read_onnx_work(path: Path) -> GraphFile:
         Node(
             node.op_type,
             node.name,
-            _node_work(node.op_type, _named(node.input, tensors), _named(node.output, tensors)),
+            _node_work(node, _named(node.input, tensors), _named(node.output, tensors)),
         )
         for node in graph.node
     )
@@ -79,19 +80,36 @@ def work_of_op(op: OpTime, file: GraphFile) -> Work:
     outputs = [Tensor.parse(text) for text in op.outputs]
     if class_of(op.type) is not OpClass.MULTIPLY or not inputs or not outputs:
         return plain_work(inputs, outputs)
+    known = named.get(op.name or "", Work())
+    if op.type == _EINSUM:
+        return known
     if op.type in _CONVOLUTIONS:
-        known = named.get(op.name or "", Work())
         weights = _weights_of(inputs) or _weights_of(known.inputs)
         return _convolution(op.type, inputs, outputs, weights)
     return _product(op.type, inputs, outputs)
 
 
-def _node_work(kind: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Work:
+def _node_work(node: onnx.NodeProto, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Work:
+    kind = node.op_type
     if class_of(kind) is not OpClass.MULTIPLY or not inputs or not outputs:
         return plain_work(inputs, outputs)
     if kind in _CONVOLUTIONS:
         return _convolution(kind, inputs, outputs, _weights_of(inputs))
+    if kind == _EINSUM:
+        return _einsum(onnx.helper.get_node_attr_value(node, "equation").decode(), inputs, outputs)
     return _product(kind, inputs, outputs)
+
+
+def _einsum(equation: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Work:
+    """A sum of products over every index of its equation, "bqhd,bkhd->bhqk"."""
+    plain = replace(plain_work(inputs, outputs), precision=precision_of(inputs))
+    sizes: dict[str, int] = {}
+    for term, tensor in zip(equation.replace(" ", "").partition("->")[0].split(","), inputs, strict=False):
+        if "..." in term or len(term) != len(tensor.shape):
+            return plain
+        sizes.update({index: max(size, 1) for index, size in zip(term, tensor.shape, strict=True)})
+    is_linear = any(each.constant for each in inputs)
+    return replace(plain, macs=prod(sizes.values()), is_linear=is_linear)
 
 
 def _product(kind: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Work:

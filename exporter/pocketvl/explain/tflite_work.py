@@ -37,6 +37,9 @@ _SAME = {  # the delegate's names of ops that it may run one by one
     "Subtract": "SUB",
     "Multiply": "MUL",
     "Divide": "DIV",
+    "Resize Bilinear": "RESIZE_BILINEAR",
+    "Max Pooling": "MAX_POOL_2D",
+    "Average Pooling": "AVERAGE_POOL_2D",
 }
 
 

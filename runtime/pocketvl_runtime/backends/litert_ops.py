@@ -27,7 +27,7 @@ _READ, _WRITE = 0, 1
 _WHOLE, _OPERATOR, _DELEGATED = 1, 2, 8
 """Types of events: a part of a run, an op that the interpreter ran with its own kernel, one in a delegate."""
 _ALL = b"Invoke"
-_CALLERS = ("WHILE", "IF", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_COMPOSITE")
+CALLERS = ("WHILE", "IF", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_COMPOSITE")
 """Ops that run other graphs of the file."""
 _LOW = 0xFFFFFFFF
 _MOST_EVENTS = 1 << 20
@@ -242,7 +242,7 @@ def _ops(events: Sequence[_Event]) -> Iterator[LiteRtEvent]:
             part = None if graph else max(partition, 0)
             yield LiteRtEvent(kind, DELEGATE, each.elapsed_us, part, None, graph)
         elif each.type == _OPERATOR:
-            own_us = each.elapsed_us - (_called_us(each, events) if kind in _CALLERS else 0)
+            own_us = each.elapsed_us - (_called_us(each, events) if kind in CALLERS else 0)
             yield LiteRtEvent(kind, "builtin", max(own_us, 0), None, each.index & _LOW, graph)
 
 

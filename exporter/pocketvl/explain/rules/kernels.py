@@ -21,10 +21,13 @@ _WASTED_MS = 0.02
 """By so much one call must be too long; below, it is the clock's and the scheduler's."""
 _DOMINANT = 0.4
 _FEW_OPS = 8
+_OF_OTHER_RULES = (OpClass.MULTIPLY, OpClass.CONVERT, OpClass.LAYOUT, OpClass.LOOKUP, OpClass.CONTROL)
 _FUSE = (
     "each of these ops reads and writes everything once more: let one do the work of several (fold constants "
     "into the weights before them, drop what undoes itself), or work on fewer or narrower tensors"
 )
+_FAST = {False: "MatMul, Gemm or Conv", True: "FULLY_CONNECTED, CONV_2D or BATCH_MATMUL (with adj_y)"}
+"""Products that engines are quick at, by whether it is TFLite."""
 _OTHER_ADVICE = {
     OpClass.ARITHMETIC: _FUSE,
     OpClass.ACTIVATION: f"{_FUSE}; an activation without exponentials (ReLU, hard swish) is quicker too",
@@ -67,7 +70,9 @@ def memory_bound(graph: ExplainedGraph) -> Iterable[Finding]:
 
 def slow_products(graph: ExplainedGraph) -> Iterable[Finding]:
     """Linears, convolutions and products far below the machine's peak."""
-    ops = [op for op in graph.of_kind(OpClass.MULTIPLY) if _is_slow(op, _SLOW_PRODUCT)]
+    outside = graph.outside_delegate  # which is their fault
+    products = [op for op in graph.of_kind(OpClass.MULTIPLY) if op not in outside]
+    ops = [op for op in products if _is_slow(op, _SLOW_PRODUCT)]
     if not ops or graph.roofline is None:
         return ()
     wasted = milliseconds(ops) - sum(op.attainable_ms or 0.0 for op in ops)
@@ -81,8 +86,8 @@ def slow_products(graph: ExplainedGraph) -> Iterable[Finding]:
         ops,
         f"goes into {counted(ops)} far below the machine's peak: {longest.name}{shapes(longest)} reaches "
         f"{rate:.3g} of {peak:.3g} GMAC/s",
-        "give the op a form that has one: a plain MatMul, Gemm or Conv with constant weights, in float or as "
-        "`pocketvl export` quantizes it (QLinearMatMul, QGemm, QLinearConv; int8 per channel)",
+        f"give the op a form that has a fast kernel: a plain {_FAST[graph.file.engine_is_tflite]}, constant "
+        "weights in float or in int8 per channel, as `pocketvl export` writes them",
         gain_ms=wasted,
     )
 
@@ -90,14 +95,9 @@ def slow_products(graph: ExplainedGraph) -> Iterable[Finding]:
 def slow_ops(graph: ExplainedGraph) -> Iterable[Finding]:
     """Any other kind of op that takes a large part and far longer than its bytes need."""
     by_name: dict[str, list[ExplainedOp]] = defaultdict(list)
+    outside = graph.outside_delegate  # which is their fault
     for op in graph.ops:
-        if op.kind not in (
-            OpClass.MULTIPLY,
-            OpClass.CONVERT,
-            OpClass.LAYOUT,
-            OpClass.LOOKUP,
-            OpClass.CONTROL,
-        ):
+        if op.kind not in _OF_OTHER_RULES and op not in outside:
             by_name[op.name].append(op)
     for name, ops in by_name.items():
         slow = [op for op in ops if op.attainable_ms is None or _is_slow(op, _SLOW_OP)]
@@ -114,9 +114,9 @@ def slow_ops(graph: ExplainedGraph) -> Iterable[Finding]:
             graph,
             slow,
             f"goes into {sum(op.calls for op in slow)} {name}, {how}{shapes(longest) if longest else ''}",
-            "look at why: an op without a vectorized kernel, a broadcast over many small rows, or denormal "
-            "numbers among its inputs (values below 1e-38 take a hundred times as long on x86); replace it, "
-            "or compute it once before the graph",
+            "look at why: an op without a vectorized kernel, a softmax or sum along another axis than the "
+            "last, a broadcast over many small rows, or denormal numbers among its inputs (below 1e-38; they "
+            "take a hundred times as long on x86); replace it, or compute it once before the graph",
             noted=0.15,
             alarming=0.2 if known else 0.3,
         )
