@@ -56,6 +56,9 @@ class Model:
         vocabulary: how many tokens the published configuration has.
         text_length: of a text in tokens.
         processor: what preprocessor_config.json says.
+        captions: how many a text is made of. SigLIP reads padding like words and pools its last position: with
+            random weights, texts of one caption, four fifths of them padding, would differ by a 25th of what
+            they have in common, and any rounding hide that.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Model:
     vocabulary: int
     text_length: int
     processor: dict[str, Any]
+    captions: int = 1
 
 
 def _clip(outliers: bool, shape: dict[str, int], vocabulary: int) -> nn.Module:
@@ -120,7 +124,9 @@ MODELS = {
             77,
             _CLIP_PROCESSOR,
         ),
-        Model("siglip2-base", f"SigLIP 2 base, {_OUTLIERS}", siglip, 256_000, 64, _SIGLIP_PROCESSOR),
+        Model(
+            "siglip2-base", f"SigLIP 2 base, {_OUTLIERS}", siglip, 256_000, 64, _SIGLIP_PROCESSOR, captions=5
+        ),
         Model(
             "clip-small",
             f"A CLIP of two layers of 128, to rehearse with, {_OUTLIERS}",
@@ -150,7 +156,7 @@ def prepare(model: Model, folder: Path, photos: Path, vocabulary: int | None = N
     pictures = pictures_of(photos)
     _write_checkpoint(model, tokens, folder / "checkpoint")
     for name, seed in _SEED.items():
-        write_shown(folder / name, seed, pictures)
+        write_shown(folder / name, seed, pictures, captions=model.captions)
     checkpoint = open_checkpoint(folder / "checkpoint")
     for name in ("inputs", "reference", "float"):
         (folder / name).mkdir()
@@ -185,17 +191,22 @@ def write_tokenizer(folder: Path, length: int) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def write_shown(folder: Path, seed: int, pictures: tuple[Path, ...], samples: int = SAMPLES) -> None:
-    """Pictures and a caption of their own; calibration sees of each photograph a mirrored part alone."""
+def write_shown(
+    folder: Path, seed: int, pictures: tuple[Path, ...], samples: int = SAMPLES, captions: int = 1
+) -> None:
+    """Pictures and a text of their own; calibration sees of each photograph a mirrored part alone."""
     (folder / "images").mkdir(parents=True)
     rows = []
-    for index, (content, caption) in enumerate(islice(_scenes(seed), samples)):
+    scenes = _scenes(seed)
+    for index in range(samples):
+        shown = list(islice(scenes, captions))
+        content, text = shown[0][0], ", ".join(caption for _, caption in shown)
         name = f"images/{index:04d}.png"
         image = open_image(pictures[index] if pictures else content)
         if pictures and seed == _SEED["calibration"]:
             image = _mirrored_part(image, np.random.default_rng([seed, index]))
         image.save(folder / name)
-        rows.append({"image": name, "captions": [caption]})
+        rows.append({"image": name, "captions": [text]})
     write_samples(folder, rows)
 
 
