@@ -56,9 +56,9 @@ class Model:
         vocabulary: how many tokens the published configuration has.
         text_length: of a text in tokens.
         processor: what preprocessor_config.json says.
-        captions: how many a text is made of. SigLIP reads padding like words and pools its last position: with
-            random weights, texts of one caption, four fifths of them padding, would differ by a 25th of what
-            they have in common, and any rounding hide that.
+        captions: how many a text is made of. SigLIP reads padding like words and pools the last position:
+            with random weights, texts of one caption, four fifths of them padding, would differ by a 25th of
+            what they have in common, and any rounding hide that.
     """
 
     name: str
