@@ -145,10 +145,9 @@ class ExplainedGraph:
         whole = max(self.answer_ms, self.total_ms)
         return ms / whole if whole else 0.0
 
-    @property
-    def outside_delegate(self) -> list[ExplainedOp]:
-        """Of a TFLite graph the operators that the engine's own kernels ran; none of an ONNX graph."""
-        return [op for op in self.ops if op.unit != DELEGATE] if self.file.engine_is_tflite else []
+    def is_outside_delegate(self, op: ExplainedOp) -> bool:
+        """Whether one of the engine's own kernels ran an operator of a TFLite graph."""
+        return self.file.engine_is_tflite and op.unit != DELEGATE
 
     def of_kind(self, *kinds: OpClass) -> list[ExplainedOp]:
         """The operators of some classes."""

@@ -69,9 +69,8 @@ def memory_bound(graph: ExplainedGraph) -> Iterable[Finding]:
 
 
 def slow_products(graph: ExplainedGraph) -> Iterable[Finding]:
-    """Linears, convolutions and products far below the machine's peak."""
-    outside = graph.outside_delegate  # which is their fault
-    products = [op for op in graph.of_kind(OpClass.MULTIPLY) if op not in outside]
+    """Linears, convolutions and products far below the machine's peak, but for what no delegate runs."""
+    products = [op for op in graph.of_kind(OpClass.MULTIPLY) if not graph.is_outside_delegate(op)]
     ops = [op for op in products if _is_slow(op, _SLOW_PRODUCT)]
     if not ops or graph.roofline is None:
         return ()
@@ -95,9 +94,8 @@ def slow_products(graph: ExplainedGraph) -> Iterable[Finding]:
 def slow_ops(graph: ExplainedGraph) -> Iterable[Finding]:
     """Any other kind of op that takes a large part and far longer than its bytes need."""
     by_name: dict[str, list[ExplainedOp]] = defaultdict(list)
-    outside = graph.outside_delegate  # which is their fault
     for op in graph.ops:
-        if op.kind not in _OF_OTHER_RULES and op not in outside:
+        if op.kind not in _OF_OTHER_RULES and not graph.is_outside_delegate(op):
             by_name[op.name].append(op)
     for name, ops in by_name.items():
         slow = [op for op in ops if op.attainable_ms is None or _is_slow(op, _SLOW_OP)]

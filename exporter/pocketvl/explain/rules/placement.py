@@ -18,7 +18,7 @@ def outside_delegate(graph: ExplainedGraph) -> Iterable[Finding]:
     """Ops of a TFLite graph that the engine's own kernels run, one thread each."""
     if not graph.file.engine_is_tflite or not graph.ops:
         return ()
-    ops = graph.outside_delegate
+    ops = [op for op in graph.ops if graph.is_outside_delegate(op)]
     computed = [op for op in ops if _computes_its_weights(op)]
     longest = max(ops, key=lambda op: op.ms, default=None)
     types = "" if longest is None else _types(longest)
@@ -39,7 +39,7 @@ def outside_delegate(graph: ExplainedGraph) -> Iterable[Finding]:
 def partitions(graph: ExplainedGraph) -> Iterable[Finding]:
     """A graph that ops outside of the delegate cut into many parts."""
     found = {op.partition for op in graph.ops if op.partition is not None}
-    cutting = graph.outside_delegate
+    cutting = [op for op in graph.ops if graph.is_outside_delegate(op)]
     if len(found) < _MANY_PARTITIONS or graph.share(sum(op.ms for op in cutting)) < NOTED / 5:
         return
     yield Finding(
