@@ -25,6 +25,7 @@ from pocketvl_runtime.manifest import Engine, TensorSpec
 from tests.families.tiny import EMBEDDING_DIM, IMAGE_SIZE, TEXT_LENGTH
 from tests.lower.engines import run, run_litert, run_tensorflow_reference
 from tests.lower.lowered import COMPONENTS, SUFFIXES, lowered, samples
+from tests.lower.test_simplify import unused_in
 
 REPOSITORY = Path(__file__).parents[2]
 TFLITE = [suffix for suffix in SUFFIXES if suffix.endswith("tflite")]
@@ -116,6 +117,12 @@ def test_tflite_graphs_hold_their_weights_themselves(suffix: str) -> None:
     model = schema_py_generated.ModelT.InitFromPackedBuf(content, 0)
     assert not [buffer for buffer in model.buffers if buffer.offset or buffer.size]
     assert any(buffer.data is not None and len(buffer.data) > 1000 for buffer in model.buffers)
+
+
+@pytest.mark.parametrize("suffix", ["fp32.tflite", "fp16.tflite", "int8.tflite"])
+@pytest.mark.parametrize("component", ["pixels", "ids"])
+def test_everything_in_a_tflite_graph_is_used(component: str, suffix: str) -> None:
+    assert unused_in(lowered().path(component, suffix)) == ([], [])
 
 
 def test_fp16_halves_the_weights() -> None:

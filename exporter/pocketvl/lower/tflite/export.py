@@ -23,6 +23,8 @@ WEIGHT_BEARING = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_
 """Ops whose second input is a module's weights, except where they multiply two activations."""
 
 _DESCRIPTION = "pocketvl"
+_NO_DATA = 0
+"""The buffer of tensors that are no constants; the format wants it first."""
 _ROOM_BYTES = 1 << 23
 """For what is in a graph beside its weights; of a larger one the builder grows."""
 
@@ -276,10 +278,23 @@ def _layer_names(model: Any, graph: Any, modules: dict[str, str], module: nn.Mod
 
 
 def strip_(model: Any) -> None:
-    """Remove the converter's metadata, but for the least runtime version, and its description."""
+    """Remove the converter's metadata (but for the least runtime version), its description, and unused data."""
     model.description = _DESCRIPTION.encode()
     kept = [entry for entry in model.metadata or [] if entry.name == b"min_runtime_version"]
     model.metadata = kept
+    _drop_unused_buffers_(model)
+
+
+def _drop_unused_buffers_(model: Any) -> None:
+    used = {_NO_DATA, *(int(tensor.buffer) for graph in model.subgraphs for tensor in graph.tensors)}
+    used.update(int(entry.buffer) for entry in model.metadata or [])
+    places = {old: new for new, old in enumerate(sorted(used))}
+    model.buffers = [model.buffers[index] for index in sorted(used)]
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.buffer = places[int(tensor.buffer)]
+    for entry in model.metadata or []:
+        entry.buffer = places[int(entry.buffer)]
 
 
 def write_tflite(model: Any, path: Path) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 from pocketvl.lower.tflite.graph import op_name
 
 _Shape = tuple[int, ...]
+_OPTIONAL = -1
+"""Stands for a tensor that an op is not given, as a bias."""
 
 _BROADCAST = ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE")
 _BY_ELEMENT = ("LOGISTIC", "GELU", "TANH", "RSQRT", "SQRT", "SOFTMAX")
@@ -24,11 +26,16 @@ _BY_ELEMENT = ("LOGISTIC", "GELU", "TANH", "RSQRT", "SQRT", "SOFTMAX")
 def simplify_(model: Any) -> None:
     """Remove needless RESHAPEs and TRANSPOSEs; every number that the graph gives stays as it is.
 
+    Tensors that no op reads or writes any more go, too: an interpreter gives them no memory, so that tools
+    which look at every tensor, as quantizers do that calibrate, fail on them.
+
     Args:
         model: flatbuffers' object tree of one TFLite file in float, changed in place.
     """
-    for graph in model.subgraphs:
+    for index, graph in enumerate(model.subgraphs):
         _Graph(model, graph).simplify_()
+        signatures = [each for each in model.signatureDefs or [] if each.subgraphIndex == index]
+        _drop_unused_tensors_(graph, signatures)
 
 
 class _Graph:
@@ -227,6 +234,25 @@ class _Graph:
             else:
                 turns = self._new_integers(int(transpose.inputs[1]), turned)
                 transpose.inputs = np.asarray([transpose.inputs[0], turns], np.int32)
+
+
+def _drop_unused_tensors_(graph: Any, signatures: Sequence[Any]) -> None:
+    used = {int(i) for i in (*graph.inputs, *graph.outputs)}
+    for op in graph.operators:
+        used.update(int(i) for i in (*op.inputs, *op.outputs))
+    kept = sorted(used - {_OPTIONAL})
+    places = {_OPTIONAL: _OPTIONAL, **{old: new for new, old in enumerate(kept)}}
+
+    def moved(indices: Sequence[int]) -> Any:
+        return np.asarray([places[int(i)] for i in indices], np.int32)
+
+    graph.tensors = [graph.tensors[index] for index in kept]
+    graph.inputs, graph.outputs = moved(graph.inputs), moved(graph.outputs)
+    for op in graph.operators:
+        op.inputs, op.outputs = moved(op.inputs), moved(op.outputs)
+    for signature in signatures:
+        for port in (*signature.inputs, *signature.outputs):
+            port.tensorIndex = places[int(port.tensorIndex)]
 
 
 def _without_leading_ones(shape: _Shape) -> _Shape:

@@ -93,7 +93,7 @@ class LowerGraph(GraphStage):
         in_blocks: whether attention computes its products block by block, so that each can be quantized.
     """
 
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     tools: ClassVar[tuple[str, ...]] = (*TORCH, *TOOLS)
 
     prepared: PrepareComponent | EqualizeComponent | TrainedComponent
