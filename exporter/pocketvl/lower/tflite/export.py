@@ -278,7 +278,7 @@ def _layer_names(model: Any, graph: Any, modules: dict[str, str], module: nn.Mod
 
 
 def strip_(model: Any) -> None:
-    """Remove the converter's metadata (but for the least runtime version), its description, and unused data."""
+    """Remove unused data, the converter's description, and its metadata but for the least runtime version."""
     model.description = _DESCRIPTION.encode()
     kept = [entry for entry in model.metadata or [] if entry.name == b"min_runtime_version"]
     model.metadata = kept
