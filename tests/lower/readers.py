@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from pocketvl.lower.onnx.quantized import write_quantized_onnx
-from pocketvl.lower.tflite.graph import op_name, read_tflite
+from pocketvl.lower.tflite.graph import op_name, read_tflite, text_of
 from pocketvl.lower.tflite.quantized import weights_of, write_quantized_tflite
 from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import (
@@ -143,3 +143,15 @@ def tflite_integers(path: Path, component: QuantizedComponent) -> dict[str, Quan
             values(tensors[op.inputs[2]]) if has_bias else None,
         )
     return found
+
+
+def unused_in(path: Path) -> tuple[list[str], list[int]]:
+    """Names of tensors, and numbers of buffers, to which nothing in a graph refers."""
+    model = read_tflite(path)
+    tensors, buffers = [], {0, *(int(entry.buffer) for entry in model.metadata or [])}
+    for graph in model.subgraphs:
+        used = {int(i) for i in (*graph.inputs, *graph.outputs)}
+        used.update(int(i) for op in graph.operators for i in (*op.inputs, *op.outputs))
+        tensors += [text_of(each.name) for index, each in enumerate(graph.tensors) if index not in used]
+        buffers.update(int(each.buffer) for each in graph.tensors)
+    return tensors, [index for index in range(len(model.buffers)) if index not in buffers]

@@ -25,7 +25,7 @@ from pocketvl_runtime.manifest import Engine, TensorSpec
 from tests.families.tiny import EMBEDDING_DIM, IMAGE_SIZE, TEXT_LENGTH
 from tests.lower.engines import run, run_litert, run_tensorflow_reference
 from tests.lower.lowered import COMPONENTS, SUFFIXES, lowered, samples
-from tests.lower.test_simplify import unused_in
+from tests.lower.readers import unused_in
 
 REPOSITORY = Path(__file__).parents[2]
 TFLITE = [suffix for suffix in SUFFIXES if suffix.endswith("tflite")]

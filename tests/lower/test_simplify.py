@@ -13,7 +13,8 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from pocketvl.lower.tflite.export import export_tflite
-from pocketvl.lower.tflite.graph import op_counts_tflite, read_tflite, text_of
+from pocketvl.lower.tflite.graph import op_counts_tflite, read_tflite
+from tests.lower.readers import unused_in
 
 HEADS, SIZE, LENGTH, BATCH = 2, 4, 9, 1
 WIDTH = HEADS * SIZE
@@ -76,18 +77,6 @@ def test_no_tensor_is_left_that_nothing_reads_or_writes(
     interpreter.get_signature_runner("serving_default")(pixels=pixels.numpy())
     for tensor in interpreter.get_tensor_details():
         interpreter.get_tensor(tensor["index"])  # as quantizers do that calibrate
-
-
-def unused_in(path: Path) -> tuple[list[str], list[int]]:
-    """Names of tensors, and numbers of buffers, to which nothing in a graph refers."""
-    model = read_tflite(path)
-    tensors, buffers = [], {0, *(int(entry.buffer) for entry in model.metadata or [])}
-    for graph in model.subgraphs:
-        used = {int(i) for i in (*graph.inputs, *graph.outputs)}
-        used.update(int(i) for op in graph.operators for i in (*op.inputs, *op.outputs))
-        tensors += [text_of(each.name) for index, each in enumerate(graph.tensors) if index not in used]
-        buffers.update(int(each.buffer) for each in graph.tensors)
-    return tensors, [index for index in range(len(model.buffers)) if index not in buffers]
 
 
 def test_heads_are_all_that_is_moved(lowered: tuple[Path, torch.Tensor, torch.Tensor]) -> None:
