@@ -192,7 +192,7 @@ static void write_latency(const struct times *times, int samples) {
     if (samples) fputs(", \"samples\": [", stdout);
     for (int i = 0; samples && i < times->count; i++) {
         json_comma(i);
-        json_number(times->ms[i]);
+        json_number(times->values[i]);
     }
     fputs(samples ? "]}" : "}", stdout);
     free(sorted);
@@ -265,17 +265,17 @@ static void write_variant(const char *variant, struct runner *runners, int count
 static double median_between(const struct runner *runner, double from, double to, int *n) {
     struct times inside = {0};
     for (int i = 0; i < runner->sustained.count; i++) {
-        if (runner->began.ms[i] >= from && runner->began.ms[i] < to) times_add(&inside, runner->sustained.ms[i]);
+        if (runner->began.values[i] >= from && runner->began.values[i] < to) times_add(&inside, runner->sustained.values[i]);
     }
     double median = times_percentile(&inside, 50);
     *n = inside.count;
-    free(inside.ms);
+    free(inside.values);
     return median;
 }
 
 /* Ten windows, none shorter than a second; first and last are minutes where the load took at least two. */
 static void write_sustained(const struct runner *runner, double duration) {
-    double start = runner->began.ms[0], width = fmax(1, duration / 10), end = start;
+    double start = runner->began.values[0], width = fmax(1, duration / 10), end = start;
     double first = NAN, last = NAN;
     int written = 0, n;
     printf("{\"variant\": \"%s\", \"threads\": %d, \"duration_s\": %.9g, \"windows\": [", runner->variant, runner->threads, duration);
@@ -351,7 +351,7 @@ int main(int argc, char **argv) {
         for (int i = 0; i < count; i++) run_once(&runners[i], round >= options.warmup);
         if (options.progress) fprintf(stderr, "%d/%d timing\n", round + 1, options.warmup + options.runs);
     }
-    conditions_end();
+    conditions_look();
     double steady = status_bytes("VmRSS"), peak = fmax(steady, status_bytes("VmHWM")); /* the kernel counts the two apart */
     int most = 0;
     for (int i = 0; i < count; i++) most = runners[i].threads > most ? runners[i].threads : most;

@@ -2,7 +2,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "failure.h"
@@ -70,7 +69,7 @@ static void keep(struct op_log *log, int place, double us) {
         op->calls_in_run = 0;
         times_add(&op->us, 0);
     }
-    op->us.ms[op->us.count - 1] += us;
+    op->us.values[op->us.count - 1] += us;
     op->calls_in_run++;
     if (op->calls_in_run > op->calls) op->calls = op->calls_in_run;
 }

@@ -6,21 +6,21 @@
 
 #include "failure.h"
 
-void times_add(struct times *times, double ms) {
+void times_add(struct times *times, double value) {
     if (!(times->count & (times->count - 1))) { /* full: sizes are powers of two */
-        times->ms = reallocate(times->ms, sizeof *times->ms * (size_t)(times->count ? 2 * times->count : 1));
+        times->values = reallocate(times->values, sizeof *times->values * (size_t)(times->count ? 2 * times->count : 1));
     }
-    times->ms[times->count++] = ms;
+    times->values[times->count++] = value;
 }
 
-int by_size(const void *a, const void *b) {
+static int by_size(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
 double *times_sorted(const struct times *times) {
     double *sorted = allocate(sizeof *sorted * (size_t)times->count);
-    memcpy(sorted, times->ms, sizeof *sorted * (size_t)times->count);
+    memcpy(sorted, times->values, sizeof *sorted * (size_t)times->count);
     qsort(sorted, (size_t)times->count, sizeof *sorted, by_size);
     return sorted;
 }

@@ -3,11 +3,11 @@
 #define POCKETVL_STATISTICS_H
 
 struct times {
-    double *ms;
+    double *values;
     int count;
 };
 
-void times_add(struct times *times, double ms);
+void times_add(struct times *times, double value);
 
 /* The values in order, in memory of the caller's. */
 double *times_sorted(const struct times *times);
@@ -20,8 +20,5 @@ double times_percentile(const struct times *times, double p);
 
 /* The mean of the quicker half: what interrupts a call only ever makes it slower. */
 double mean_of_quicker_half(const struct times *times);
-
-/* Orders doubles for qsort. */
-int by_size(const void *a, const void *b);
 
 #endif

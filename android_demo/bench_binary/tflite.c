@@ -128,35 +128,35 @@ const char *tflite_version(void) { return api.version(); }
 
 int tflite_tells_ops(void) { return api.set_profiler != NULL; }
 
-static void hear_nothing(Profiler *profiler, const char *name, uint64_t status) { (void)profiler, (void)name, (void)status; }
+static void ignore_event(Profiler *profiler, const char *name, uint64_t status) { (void)profiler, (void)name, (void)status; }
 
-static void hear_nothing_of_op(Profiler *profiler, const char *name, int64_t node, int64_t subgraph, uint64_t status) {
+static void ignore_op_event(Profiler *profiler, const char *name, int64_t node, int64_t subgraph, uint64_t status) {
     (void)profiler, (void)name, (void)node, (void)subgraph, (void)status;
 }
 
-static void hear_no_settings(Profiler *profiler, const char *name, const void *settings) { (void)profiler, (void)name, (void)settings; }
+static void ignore_settings(Profiler *profiler, const char *name, const void *settings) { (void)profiler, (void)name, (void)settings; }
 
 /* Numbers of nodes and subgraphs are in the lower half; the upper one is used in some versions, for other things. */
 static int64_t lower_half(int64_t number) { return number & 0xffffffff; }
 
-static uint32_t hear_begin(Profiler *profiler, const char *name, int64_t node, int64_t subgraph) {
+static uint32_t on_op_begin(Profiler *profiler, const char *name, int64_t node, int64_t subgraph) {
     op_begin(profiler->log, name, lower_half(node), lower_half(subgraph));
     return 0;
 }
 
-static void hear_end(Profiler *profiler, uint32_t handle) {
+static void on_op_end(Profiler *profiler, uint32_t handle) {
     (void)handle; /* what began last ends first */
     op_end(profiler->log);
 }
 
-static void hear_delegated(Profiler *profiler, const char *name, uint64_t us, int64_t node, int64_t subgraph) {
+static void on_delegated_op(Profiler *profiler, const char *name, uint64_t us, int64_t node, int64_t subgraph) {
     op_delegated(profiler->log, name, us, lower_half(node), lower_half(subgraph));
 }
 
 struct graph *graph_open(const char *file, const char *signature, int threads, struct op_log *log) {
     struct graph *graph = allocate(sizeof *graph);
     graph->file = file;
-    graph->profiler = (Profiler){log, hear_nothing, hear_nothing_of_op, hear_no_settings, hear_begin, hear_end, hear_delegated};
+    graph->profiler = (Profiler){log, ignore_event, ignore_op_event, ignore_settings, on_op_begin, on_op_end, on_delegated_op};
     graph->model = api.model_create(file);
     if (!graph->model) fail("%s cannot be read as a TFLite graph; push the bundle again", file);
     Options *options = api.options_create();

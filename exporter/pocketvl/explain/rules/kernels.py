@@ -69,7 +69,7 @@ def memory_bound(graph: ExplainedGraph) -> Iterable[Finding]:
 
 
 def slow_products(graph: ExplainedGraph) -> Iterable[Finding]:
-    """Linears, convolutions and products far below the machine's peak, but for what no delegate runs."""
+    """Linears, convolutions and products far below the machine's peak; not those outside of the delegate."""
     products = [op for op in graph.of_kind(OpClass.MULTIPLY) if not graph.is_outside_delegate(op)]
     ops = [op for op in products if _is_slow(op, _SLOW_PRODUCT)]
     if not ops or graph.roofline is None:
