@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tempfile
 import warnings
@@ -14,7 +13,7 @@ import click
 
 from pocketvl import api, data_commands, device_commands
 from pocketvl.errors import RecipeError
-from pocketvl.launch import is_first, processes
+from pocketvl.launch import is_first, processes, set_up_process
 from pocketvl_runtime.console import run_command
 from pocketvl_runtime.errors import BackendWarning
 
@@ -490,8 +489,7 @@ def _table(report: Report) -> list[str]:
 
 def main() -> None:
     """Entry point of `pocketvl`."""
-    # torchao, which transformers imports, warns here of something that concerns neither us nor the user
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    set_up_process()
     warnings.simplefilter("ignore", BackendWarning)  # reports say the same, where it belongs
     if "HF_HUB_OFFLINE" not in os.environ:  # nothing but `api.fetch_checkpoint` asks the hub for anything
         os.environ.update({"HF_HUB_OFFLINE": "1", "POCKETVL_FETCHES": "1"})

@@ -7,6 +7,7 @@ them, for it alone knows whether somebody else has come to its end meanwhile.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,19 @@ _SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE
 _RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 _OF_A_LAUNCH = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
 _CALL = "launch"
+_SPINS = 5_000
+
+
+def set_up_process() -> None:
+    """Prepare a process of pocketvl's own, before it imports torch.
+
+    A thread of OpenMP (GNU's, which torch's wheels bring) that waits for the others looks 300,000 times
+    before it gives up its processor: as long as what it waits for takes, where another process is at work on
+    the same processors. And torchao, which transformers imports, makes torch warn of what concerns nobody.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 
 def processes() -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import timeit
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -277,8 +279,22 @@ def repeated_quantization(path: Path) -> Path:
     return graph.save(path, *outputs)
 
 
+def _cost_of_denormals() -> float:
+    """How many times as long as other products those of denormal numbers take here; AMD's Zen 4: once."""
+    factors, products = np.full((256, 1024), 0.97, np.float32), np.empty((256, 1024), np.float32)
+
+    def seconds(value: float) -> float:
+        values = np.full_like(factors, value)
+        return min(timeit.repeat(lambda: np.multiply(values, factors, out=products), number=1, repeat=30))
+
+    return seconds(1e-39) / seconds(1.0)
+
+
 def denormals(path: Path) -> Path:
     """Products of numbers too small for a float's normal range."""
+    cost = _cost_of_denormals()
+    if cost < 8:
+        pytest.skip(f"products of denormal numbers take {cost:.1f} times as long here: they are no fault")
     graph = OnnxGraph(256, 1024)
     graph.add("Tanh")
     graph.add("Mul", np.asarray(1e-39, np.float32))

@@ -43,7 +43,6 @@ from pocketvl.quantize.rounding import (
     clipped_scale,
     correct_bias,
     error_feedback,
-    output_error,
     round_weights,
 )
 from pocketvl.quantize.simulate import simulated
@@ -72,8 +71,10 @@ def correlated(seed: int, inputs: int, factors: int | None = None, noise: float 
 
 
 def error_of(weights: FLOATS, integers: NDArray[np.int8], scale: FLOATS, moment: DOUBLES) -> DOUBLES:
-    steps = spread(scale.astype(np.float64), weights.shape)
-    return output_error(weights - integers * steps, moment)
+    """The mean square of what rounding adds to each output, [channels]: the diagonal of dW H dW^T."""
+    difference = weights - integers * spread(scale.astype(np.float64), weights.shape)
+    error: DOUBLES = np.einsum("ci,ij,cj->c", difference, moment, difference, optimize=True)
+    return error
 
 
 def textbook_gptq(weights: DOUBLES, scale: DOUBLES, highest: int, moment: DOUBLES) -> NDArray[np.int8]:

@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 
 from pocketvl.errors import StageError
-from pocketvl.stage import Inputs, PlanError, Stage, desk, plan, run
+from pocketvl.stage import Inputs, PlanError, Stage, desk, link_or_copy, plan, run
 from pocketvl.stage.contents import Contents
 from tests.stage.toy import Letters, Repeat, chain
 
@@ -164,6 +164,26 @@ def test_a_settled_file_is_not_read_twice(tmp_path: Path, monkeypatch: pytest.Mo
     first.save()
     monkeypatch.setattr("hashlib.file_digest", None)
     assert Contents(memo).of(path) == digest
+
+
+def test_a_file_of_a_result_is_not_read_again_under_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, then = tmp_path / "first", tmp_path / "then"
+    for folder in (first, then):
+        folder.mkdir()
+    (first / "weights").write_text("abc")
+    monkeypatch.setattr("pocketvl.stage.contents.SETTLED_NS", 0)
+    time.sleep(0.02)
+    digests = Contents().files(first, of_result=True)
+    link_or_copy(first / "weights", then / "graph")  # which changes its ctime
+    with monkeypatch.context() as patch:
+        patch.setattr("hashlib.file_digest", None)
+        assert Contents().files(then, of_result=True) == {"graph": digests["weights"]}
+        with pytest.raises(TypeError):
+            Contents().files(then)  # of what is no result, all is read
+    (then / "graph").write_text("abd")
+    assert Contents().files(then, of_result=True) != {"graph": digests["weights"]}
 
 
 DAMAGED_MEMOS = (b"", b"{", b"[]", b'{"format": 1, "files": {"x": 3}}', b'{"format": 2}', b"\xff")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from pocketvl.errors import DataError
-from pocketvl.stage import Event, EventKind, Inputs, plan, run, schedule
+from pocketvl.stage import Event, EventKind, Inputs, Stage, plan, run, schedule
 from tests.stage.toy import Join, Letters, Repeat
 
 
@@ -60,6 +61,59 @@ def test_two_of_them_take_turns_in_one_process(letters: Letters, tmp_path: Path)
     results = run(plan([first, then]), tmp_path / "cache")
     processes = {(results[stage].folder / "process").read_text() for stage in (first, then)}
     assert len(processes) == 1
+
+
+@dataclass(frozen=True)
+class Along(Long):
+    """What another process does where it is there."""
+
+    goes_along: ClassVar[bool] = True
+
+    def is_long(self, source: Inputs) -> bool:
+        return False
+
+
+def test_short_work_goes_along_where_the_process_is_there(letters: Letters, tmp_path: Path) -> None:
+    along, long = Along(letters, 1), Long(letters, 2)
+
+    def process(stages: list[Stage], cache: str) -> int:
+        folder = run(plan(stages), tmp_path / cache)[along].folder
+        return int((folder / "process").read_text())
+
+    assert process([along], "alone") == os.getpid()
+    assert process([long, along], "both") != os.getpid()
+
+
+def test_what_another_process_has_done_is_taken_before_more_is_done_here(
+    letters: Letters, tmp_path: Path
+) -> None:
+    long = Long(letters)
+    after, others = Along(long), tuple(Repeat(letters, times, pause_s=0.5) for times in (4, 1))
+    told: list[Event] = []
+    run(plan([Join((long, *others, after))]), tmp_path / "cache", told.append)
+    steps = [(event.kind, event.stage) for event in told if event.kind is not EventKind.PROGRESS]
+    assert steps.index((EventKind.STARTED, after)) < steps.index((EventKind.STARTED, others[1]))
+
+
+@dataclass(frozen=True)
+class Settings(Along):
+    """Says how long OpenMP's threads of the process look for work."""
+
+    def run(self, source: Inputs, out: Path) -> None:
+        (out / "spins").write_text(os.environ.get("GOMP_SPINCOUNT", ""))
+
+
+@pytest.mark.parametrize(("policy", "spins"), [(None, "5000"), ("ACTIVE", "")])
+def test_threads_of_the_process_soon_give_up_their_processor(
+    policy: str | None, spins: str, letters: Letters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    told = Settings(letters)
+    folder = run(plan([Long(letters), told]), tmp_path / "cache")[told].folder
+    assert (folder / "spins").read_text() == spins
 
 
 def test_on_one_processor_it_is_done_here(

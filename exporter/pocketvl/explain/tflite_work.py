@@ -49,7 +49,7 @@ def read_tflite_work(path: Path) -> GraphFile:
     Raises:
         LoweringError: the file cannot be read.
     """
-    model = read_tflite(path)
+    model = read_tflite(path, weights=False)
     graph = model.subgraphs[0]
     tensors = [_tensor(model, index, each) for index, each in enumerate(graph.tensors)]
     nodes = tuple(_node(model, op, tensors) for op in graph.operators)

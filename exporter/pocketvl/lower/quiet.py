@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TALKATIVE = ("torch.onnx", "torch.utils._pytree", "torchao", "absl", "jax")
-# litert-torch prints each of its steps, and the converter's C++ logs every file that it writes.
-_ENVIRONMENT = {"LITERT_TORCH_SHOW_PROGRESS": "n", "TF_CPP_MIN_LOG_LEVEL": "3"}
+# litert-torch prints each of its steps, the converter's C++ logs every file that it writes, and that it could
+# use oneDNN, which it does not need.
+_ENVIRONMENT = {
+    "LITERT_TORCH_SHOW_PROGRESS": "n",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+}
 
 
 @contextmanager

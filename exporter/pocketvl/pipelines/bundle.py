@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +24,7 @@ from pocketvl.pipelines.golden_inputs import golden_images, golden_texts
 from pocketvl.pipelines.golden_sounds import golden_sounds
 from pocketvl.stage import Stage, installed_version, link_or_copy
 from pocketvl.stage.base import links, settings
+from pocketvl.stage.contents import Contents
 from pocketvl.tasks import task_of
 from pocketvl.tasks.encoding import Encoder, read_media
 from pocketvl.tasks.golden import GoldenCases, GoldenInputs, ManifestTasks, expected_outputs
@@ -201,14 +201,12 @@ def golden_outputs(bundle: Bundle, task: Task, variant: BundleRunner) -> Outputs
 
 def list_files(root: Path) -> dict[str, FileEntry]:
     """Every file of a bundle but the manifest itself and what was measured."""
-    found = {}
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        name = path.relative_to(root).as_posix()
-        if name not in (*REPORT_FILES, MANIFEST_FILE):
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            found[name] = FileEntry(digest, path.stat().st_size)
-    return found
+    found = Contents().files(root, of_result=True)
+    return {
+        name: FileEntry(found[name].sha256, found[name].size_bytes)
+        for name in sorted(found, key=PurePosixPath)
+        if name not in (*REPORT_FILES, MANIFEST_FILE)
+    }
 
 
 def profiles_in(folder: Path) -> tuple[str, ...]:

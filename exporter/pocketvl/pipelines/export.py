@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,7 +22,7 @@ from pocketvl.pipelines.profiles import read_profiles
 from pocketvl.pipelines.stages.bundling import AssembleBundle, MakeGoldenPack
 from pocketvl.pipelines.stages.calibrating import NoteCalibration
 from pocketvl.pipelines.stages.components import check_source, this_machine
-from pocketvl.pipelines.stages.lowering import check_graph_sizes
+from pocketvl.pipelines.stages.lowering import GraphStage, check_graph_sizes
 from pocketvl.pipelines.stages.measuring import MeasureLatency, RunReference, RunVariant
 from pocketvl.pipelines.stages.quantizing import RankLayers
 from pocketvl.pipelines.variants import (
@@ -364,25 +365,30 @@ class _Export:
     def settle(self) -> FallbackResult:
         """Find out which layers must be moved to a higher precision."""
         settings = self.settings
+        graphs = chain.from_iterable(self._graphs(FallbackResult()).values())
         trial = Trial(
             self.base,
             self.data,
             settings.data is not None,
             _gate_of(settings.gate, family_of(settings.source)),
             self.recipe.most_growth,
+            tuple(graph for graph in graphs if graph.precision not in QUANTIZED),
             self.cache,
             self.progress,
         )
         return fall_back_until_accepted(self.stages, self.variants, trial)
 
-    def last_stage(self, fallback: FallbackResult) -> JudgeBundle:
-        """The judged bundle, with these layers in a higher precision."""
-        stages = self.stages
-        graphs = {
-            name: stages.graphs(engine, precision, fallback.layers.get(precision, Fallbacks()))
+    def _graphs(self, fallback: FallbackResult) -> dict[str, tuple[GraphStage, ...]]:
+        """The graphs of each variant, with these layers in a higher precision."""
+        return {
+            name: self.stages.graphs(engine, precision, fallback.layers.get(precision, Fallbacks()))
             for name, (engine, precision) in self.variants.items()
         }
-        candidate = AssembleBundle(self.base, tuple(graph for each in graphs.values() for graph in each))
+
+    def last_stage(self, fallback: FallbackResult) -> JudgeBundle:
+        """The judged bundle, with these layers in a higher precision."""
+        stages, graphs = self.stages, self._graphs(fallback)
+        candidate = AssembleBundle(self.base, tuple(chain.from_iterable(graphs.values())))
         names, settings = tuple(self.variants), self.settings
         return JudgeBundle(
             candidate,

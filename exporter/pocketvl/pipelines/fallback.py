@@ -49,6 +49,8 @@ class Trial:
         is_task_data: whether answers are measured on it, or parity alone.
         gate: what a variant may lose.
         most_growth: how many times as large its files may become.
+        others: graphs that the export needs whatever becomes of these variants: another process may make them
+            beside the trials.
         cache: where results of stages are kept.
         progress: called with every event of a stage.
     """
@@ -58,6 +60,7 @@ class Trial:
     is_task_data: bool
     gate: GateSettings
     most_growth: float
+    others: tuple[GraphStage, ...]
     cache: Path
     progress: StageProgress | None
 
@@ -253,7 +256,7 @@ class _Precision:
         }
         lowered = [graph for each in graphs.values() for graph in each]
         # First what is lowered, so that torch runs as the reference while another process lowers.
-        results = run(plan([*lowered, *compared.values()]), trial.cache, trial.progress)
+        results = run(plan([*lowered, *trial.others, *compared.values()]), trial.cache, trial.progress)
         reports = {}
         for name, stage in compared.items():
             found = read_comparison(results[stage].folder)

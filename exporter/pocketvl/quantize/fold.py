@@ -130,6 +130,8 @@ def convolution_readers(
         module: in eval mode; left as it is.
         example: its input, or a tuple of its inputs.
     """
+    if not any(map(is_pointwise, module.modules())):
+        return ()
     program = _exported(module, example)
     names = program.graph_signature.inputs_to_parameters
     calls = [node for node in program.graph.nodes if node.target is _CONVOLUTION]

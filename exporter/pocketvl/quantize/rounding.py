@@ -32,7 +32,6 @@ __all__ = [
     "clipped_scale",
     "correct_bias",
     "error_feedback",
-    "output_error",
     "round_weights",
 ]
 
@@ -42,6 +41,7 @@ _LEAST_REACH, _LEAST_REACH_8 = 0.3, 0.5
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 _DAMPING, _MOST_DAMPING = 0.01, 1.0
 _BLOCK = 64
+_PANEL = 512
 
 
 def clipped_scale(
@@ -145,12 +145,17 @@ class Feedback:
 
     Attributes:
         order: int [inputs]: in which order inputs are rounded.
-        shares: float32 [inputs, inputs], in that order, upper triangular: row j, column k says how much of
+        shares: F, float32 [inputs, inputs], in that order, upper triangular: row j, column k says how much of
             the error of input j is added to input k before that is rounded.
+        pivots: D, float64 [inputs], in that order: H and what was added to its diagonal are
+            (F + I) D (F + I)^T.
+        added: to the diagonal of H, float64 [inputs], in that order.
     """
 
     order: NDArray[np.intp]
     shares: Floats
+    pivots: Doubles
+    added: Doubles
 
 
 def error_feedback(second_moment: NDArray[np.floating]) -> Feedback:
@@ -179,14 +184,16 @@ def error_feedback(second_moment: NDArray[np.floating]) -> Feedback:
     turned = second_moment[np.ix_(order[::-1], order[::-1])]
     damping = _DAMPING
     while damping <= _MOST_DAMPING:
-        damped = torch.from_numpy(turned).clone()
-        damped.diagonal().add_(torch.from_numpy(np.where(alive[order[::-1]], damping * mean, mean)))
+        damped, added = torch.from_numpy(turned).clone(), np.where(alive[order], damping * mean, mean)
+        damped.diagonal().add_(torch.from_numpy(added[::-1].copy()))
         factor, failed = torch.linalg.cholesky_ex(damped)
         if failed:
             damping *= 10
             continue
         shares = factor.flip(0, 1)
-        return Feedback(order, shares.div_(shares.diagonal().clone()).triu_(1).float().numpy())
+        roots = shares.diagonal().clone()
+        shares = shares.div_(roots).triu_(1).float()
+        return Feedback(order, shares.numpy(), roots.double().square_().numpy(), added)
     raise DataError("a second moment of inputs is not positive semidefinite; calibrate again")
 
 
@@ -226,12 +233,11 @@ def round_weights(
     flat = weights.reshape(len(weights), -1)  # [channels, inputs]
     _check_shape(second_moment, flat.shape[1])
     steps = np.broadcast_to(spread(scale, flat.shape), flat.shape)
-    ends = step_ends(spec, zero_point, flat.shape)
-    compensated = as_steps(_round_in_order(flat, steps, ends, feedback(second_moment)), spec)
+    ends, found = step_ends(spec, zero_point, flat.shape), feedback(second_moment)
+    compensated, error = _round_in_order(flat, steps, ends, found)
     plain = nearest.reshape(flat.shape)
-    plain_error = output_error(flat - plain * steps, second_moment)
-    better = output_error(flat - compensated * steps, second_moment) < plain_error
-    return np.where(better[:, None], compensated, plain).reshape(weights.shape)
+    better = error < _output_error(flat - plain * steps, found)
+    return np.where(better[:, None], as_steps(compensated, spec), plain).reshape(weights.shape)
 
 
 def _round_in_order(
@@ -239,13 +245,18 @@ def _round_in_order(
     steps: Floats,
     ends: tuple[NDArray[np.int16], NDArray[np.int16]],
     feedback: Feedback,
-) -> NDArray[np.int16]:
-    """GPTQ of [channels, inputs], on scales `steps` of that shape, within ends that broadcast to it."""
+) -> tuple[NDArray[np.int16], Doubles]:
+    """GPTQ of [channels, inputs], on scales `steps` of that shape, within ends that broadcast to it.
+
+    Returns:
+        Integers of the same shape, and the error that they add to each output, as `_output_error` tells.
+    """
     order, shares = feedback.order, feedback.shares
     low, high = (np.broadcast_to(end, weights.shape).T[order].astype(np.float32) for end in ends)
     # One input's weights of all channels lie side by side: [inputs, channels].
     wanted, steps = (np.ascontiguousarray(values.T[order]) for values in (weights, steps))
     errors, rounded = np.zeros_like(wanted), np.empty(wanted.shape, np.int16)
+    added = np.zeros(wanted.shape[1])
     for start in range(0, len(order), _BLOCK):
         block = slice(start, start + _BLOCK)
         aims = wanted[block] + _product(shares[:start, block].T, errors[:start])
@@ -253,25 +264,38 @@ def _round_in_order(
             aim += shares[start:at, at] @ errors[start:at]
             integers = np.rint(aim / steps[at])
             rounded[at] = np.minimum(np.maximum(integers, low[at], out=integers), high[at], out=integers)
-            errors[at] = wanted[at] - integers * steps[at]
+            taken = np.multiply(integers, steps[at], out=integers)
+            errors[at] = wanted[at] - taken
+            aim -= taken  # row `at` of (F + I)^T dW^T
+        added += _weighed_squares(aims, feedback.pivots[block])
     result = np.empty_like(rounded)
     result[order] = rounded
-    return np.ascontiguousarray(result.T)
+    return np.ascontiguousarray(result.T), added - _weighed_squares(errors, feedback.added)
 
 
-def output_error(difference: NDArray[np.floating], second_moment: NDArray[np.floating]) -> Doubles:
-    """The mean square of what changed weights add to each output: the diagonal of dW H dW^T.
+def _output_error(difference: Floats, feedback: Feedback) -> Doubles:
+    """The mean square of what changed weights add to each output: the diagonal of dW H dW^T, float64.
 
     Args:
         difference: dW, [channels, inputs].
-        second_moment: H, [inputs, inputs], the mean of x x^T.
-
-    Returns:
-        float64 [channels].
+        feedback: of H, which is (F + I) D (F + I)^T without what was added to its diagonal.
     """
-    weighed = _product(difference.astype(np.float32), second_moment.astype(np.float32, copy=False))
-    errors: Doubles = np.einsum("ci,ci->c", weighed, difference, dtype=np.float64)
-    return errors
+    ordered = np.ascontiguousarray(difference.T[feedback.order])
+    error = -_weighed_squares(ordered, feedback.added)
+    for start in range(0, len(ordered), _PANEL):
+        panel, end = slice(start, start + _PANEL), start + _PANEL
+        moved = ordered[panel] + _product(feedback.shares[:end, panel].T, ordered[:end])
+        error += _weighed_squares(moved, feedback.pivots[panel])
+    return error
+
+
+def _weighed_squares(rows: Floats, weights: Doubles) -> Doubles:
+    """Of [inputs, channels], the sum of squares over inputs, each times that input's weight: [channels]."""
+    total = np.zeros(rows.shape[1])
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        total += weights[block] @ np.square(rows[block], dtype=np.float64)
+    return total
 
 
 def _product(left: Floats, right: Floats) -> Floats:

@@ -78,12 +78,15 @@ class Stage:
             first one writes is kept.
         keeps: False where the result is large beside what is made of it, and soon made again: `drop` removes
             its files and keeps what they hashed to, so that what was made of it is found all the same.
+        goes_along: another process that is there for long work does this, too, for then this one can do
+            something else meanwhile. It reports no progress, and does not `resume`.
     """
 
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = ()
     resumes: ClassVar[bool] = False
     keeps: ClassVar[bool] = True
+    goes_along: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

@@ -3,6 +3,9 @@
 A remembered digest is used only while device, inode, size, mtime and ctime are all unchanged, and is
 remembered only of a file that had been left alone for `SETTLED_NS` when it was read: a file changed twice
 within one tick of the file system's clock would otherwise look unchanged.
+
+Files of results are never changed, but linked into other results, which changes their ctime. So this process
+remembers what it has read of them without it, whatever they are called.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ SETTLED_NS = 2_000_000_000
 MEMO_LIMIT = 50_000
 
 _Mark = tuple[int, int, int, int, int]
+
+_of_results: dict[tuple[int, ...], str] = {}
+"""SHA-256 of files of results, by their mark without ctime."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Contents:
         """
         return self._file(str(path), str(path.absolute()))
 
-    def _file(self, path: str, name: str) -> FileDigest:
+    def _file(self, path: str, name: str, of_result: bool = False) -> FileDigest:
         """Args: path: of a file. name: by which it is remembered. (Paths would be slow, by the thousand.)"""
         try:
             before = os.stat(path)  # noqa: PTH116
@@ -72,25 +78,37 @@ class Contents:
             if known is not None and known[0] == mark:
                 self._used.add(name)
                 return FileDigest(known[1], before.st_size)
-            with open(path, "rb") as stream:
-                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-                after = os.fstat(stream.fileno())
+            sha256, after = (_of_results.get(mark[:-1]) if of_result else None), before
+            if sha256 is None:
+                with open(path, "rb") as stream:
+                    sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+                    after = os.fstat(stream.fileno())
         except OSError as error:
             raise StageError(f"cannot read {path}: {error.strerror or error}") from error
-        if self._memo is not None and _mark(after) == mark and _is_settled(after):
+        is_unchanged, changed_ns = _mark(after) == mark, max(after.st_mtime_ns, after.st_ctime_ns)
+        if self._memo is not None and is_unchanged and _is_settled(changed_ns):
             self._known[name] = (mark, sha256)
             self._used.add(name)
             self._changed = True
+        if of_result and is_unchanged and _is_settled(after.st_mtime_ns):
+            _of_results[mark[:-1]] = sha256
         return FileDigest(sha256, after.st_size)
 
-    def files(self, folder: Path) -> dict[str, FileDigest]:
+    def files(self, folder: Path, of_result: bool = False) -> dict[str, FileDigest]:
         """Digests of every file below `folder`, keyed by relative POSIX path, sorted.
+
+        Args:
+            folder: which.
+            of_result: whether it is a result, or is to be one: then files that this process has read, under
+                whatever name, are not read again.
 
         Raises:
             StageError: something below cannot be read, or a link leads back up.
         """
         root = folder.absolute()
-        return {name: self._file(f"{folder}/{name}", f"{root}/{name}") for name in list_files(folder)}
+        return {
+            name: self._file(f"{folder}/{name}", f"{root}/{name}", of_result) for name in list_files(folder)
+        }
 
     def of(self, path: Path) -> str:
         """Digest of a file's bytes, or of a folder's file names and bytes; its own name does not count.
@@ -162,8 +180,8 @@ def _mark(status: os.stat_result) -> _Mark:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _is_settled(status: os.stat_result) -> bool:
-    return time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
+def _is_settled(changed_ns: int) -> bool:
+    return time.time_ns() - changed_ns > SETTLED_NS
 
 
 def _read_memo(memo: Path) -> dict[str, tuple[_Mark, str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pocketvl.errors import StageError
 from pocketvl.launch import call_others, is_called, is_first
 from pocketvl.stage.base import Inputs, Stage, empty_fields, settings
-from pocketvl.stage.memory import trim_memory
+from pocketvl.stage.memory import trimmed_memory
 from pocketvl.stage.results import Event, EventKind, Located, Result
 from pocketvl.stage.store import Sealed, Store
 from pocketvl.stage.worker import Worker
@@ -23,7 +23,6 @@ from pocketvl_runtime.disk import full_disk, reason
 from pocketvl_runtime.errors import PocketVLError
 
 _LOOK_AGAIN = 0.2  # seconds
-_LONG = 1.0  # seconds, from which a stage may have left memory that is worth looking for
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,12 @@ class Desk:
         return self._told(self._made(inputs, ingredients), EventKind.DONE, begin)
 
     def is_long(self, inputs: Located) -> bool:
-        """Whether there is long work to do that another process can do meanwhile."""
-        return (
-            self.stage.is_long(Inputs(self._paths(inputs)))
-            and self.store.find(self.stage.name, self._ingredients(inputs)) is None
-        )
+        """Whether the stage is long work that another process can do meanwhile."""
+        return self.stage.is_long(Inputs(self._paths(inputs)))
+
+    def is_cached(self, inputs: Located) -> bool:
+        """Whether there is nothing to do."""
+        return self.store.find(self.stage.name, self._ingredients(inputs)) is not None
 
     @contextmanager
     def started(self, inputs: Located, worker: Worker) -> Iterator[Pending]:
@@ -119,11 +119,8 @@ class Desk:
             lambda done, total, what: self._say(EventKind.PROGRESS, progress=(done, total, what)),
             work,
         )
-        begin = time.perf_counter()
-        with _stage_errors(self.stage, out):
+        with trimmed_memory(), _stage_errors(self.stage, out):
             self.stage.run(source, out)
-        if time.perf_counter() - begin > _LONG:
-            trim_memory()
 
     def _sealed(self, inputs: Located, ingredients: dict[str, object], out: Path) -> Sealed:
         """Checks and seals what the stage wrote into `out`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cached_property
 from itertools import chain
 
 from pocketvl.launch import processes
@@ -20,7 +19,8 @@ class Schedule:
     """A plan being run, once.
 
     Stages run one after the other, in the plan's order; but one that `is_long` is given to a process beside
-    this one as soon as what it needs is there, and what needs its result waits.
+    this one as soon as what it needs is there, and what needs its result waits. While that process is there,
+    it is given what `goes_along`, too.
     """
 
     def __init__(self, store: Store, plan: Plan, report: Callable[[Event], None]) -> None:
@@ -28,6 +28,7 @@ class Schedule:
         self._known: dict[int, str] = {}
         self._done: dict[str, Result] = {}
         self._pending: dict[str, Pending] = {}
+        self._worker: Worker | None = None
         self._opened, self._workers = ExitStack(), ExitStack()
         self._desks = {
             self._id(stage): Desk(store, stage, number, len(plan.stages), report)
@@ -39,14 +40,18 @@ class Schedule:
         with self._opened, self._workers:  # the workers end first, whatever happens
             waiting = list(self._desks)
             while waiting:
-                self._start_long_ones(waiting)
-                identity = next(filter(self._is_ready, waiting), None) or next(iter(self._pending))
+                self._give_away(waiting)
+                finished, ready = filter(self._is_finished, self._pending), filter(self._is_ready, waiting)
+                identity = next(chain(finished, ready, self._pending))
                 self._done[identity] = self._result(identity)
                 waiting.remove(identity)
         for identity in map(self._id, self._plan.wanted):
             if self._done[identity].is_dropped:
                 self._done[identity] = self._make(identity)
         return Results(self._done)
+
+    def _is_finished(self, identity: str) -> bool:
+        return self._pending[identity].seconds.done()
 
     def _is_ready(self, identity: str) -> bool:
         return identity not in self._pending and self._has_inputs(identity)
@@ -55,19 +60,24 @@ class Schedule:
         needed = chain.from_iterable(links(self._desks[identity].stage).values())
         return all(self._id(at) in self._done for at in needed if isinstance(at, Stage))
 
-    def _start_long_ones(self, waiting: list[str]) -> None:
+    def _give_away(self, waiting: list[str]) -> None:
+        """Give the other process what it can do now."""
         if usable_processors() == 1 or processes() > 1:
             return
         for identity in waiting:
             if identity in self._pending or not self._has_inputs(identity):
                 continue
             desk, inputs = self._desks[identity], self._inputs(self._desks[identity].stage)
-            if not any(each.is_dropped for each in _results(inputs)) and desk.is_long(inputs):
-                self._pending[identity] = self._opened.enter_context(desk.started(inputs, self._worker))
+            if any(each.is_dropped for each in _results(inputs)) or not self._goes_there(desk, inputs):
+                continue
+            if self._worker is None:
+                self._worker = self._workers.enter_context(worker_process())
+            self._pending[identity] = self._opened.enter_context(desk.started(inputs, self._worker))
 
-    @cached_property
-    def _worker(self) -> Worker:
-        return self._workers.enter_context(worker_process())
+    def _goes_there(self, desk: Desk, inputs: Located) -> bool:
+        """Whether the other process is to do a stage; one that goes along does not start it."""
+        goes_along = self._worker is not None and desk.stage.goes_along
+        return (goes_along or desk.is_long(inputs)) and not desk.is_cached(inputs)
 
     def _result(self, identity: str) -> Result:
         pending = self._pending.pop(identity, None)

@@ -72,6 +72,7 @@ class Store:
     def __init__(self, root: Path, *, verify: bool = False) -> None:
         self.root = root
         self.contents = Contents(None if verify else root / "digests.json")
+        self._verify = verify
         with cache_errors(root):
             root.mkdir(parents=True, exist_ok=True)
             # one that was killed after it sealed its result leaves scratch that no later draft meets
@@ -196,7 +197,8 @@ class Store:
             sizes = {name: (folder / name).lstat().st_size for name in files}
             if any(size != files[name].size_bytes for name, size in sizes.items()):
                 return None
-            if self.contents.files(folder) != files or digest_of(files) != seal["digest"]:
+            found = self.contents.files(folder, of_result=not self._verify)
+            if found != files or digest_of(files) != seal["digest"]:
                 return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, StageError):
             return None
@@ -225,4 +227,4 @@ def _plain_files(folder: Path) -> dict[str, FileDigest]:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise StageError(f"a result must hold plain files, but {path.relative_to(folder)} is a link")
-    return Contents().files(folder)
+    return Contents().files(folder, of_result=True)

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pocketvl.errors import StageError
+from pocketvl.launch import set_up_process
 from pocketvl.stage.base import Inputs, Stage
-from pocketvl.stage.memory import trim_memory
+from pocketvl.stage.memory import trimmed_memory
 
 _PROGRAM = "from pocketvl.stage.worker import serve; serve()"
 
@@ -85,6 +86,7 @@ def serve() -> None:
     What interrupts a command reaches all of its processes; this one leaves it to the one that started it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_up_process()
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         while _serve_one(sys.stdin.buffer, answers):
@@ -99,9 +101,9 @@ def _serve_one(jobs: BinaryIO, answers: BinaryIO) -> bool:
     begin = time.perf_counter()
     found: float | Exception
     try:
-        stage.run(Inputs(paths), out)
-        found = time.perf_counter() - begin
-        trim_memory()
+        with trimmed_memory():
+            stage.run(Inputs(paths), out)
+            found = time.perf_counter() - begin
     except Exception as error:
         found = _portable(error)
     pickle.dump(found, answers)

@@ -114,7 +114,7 @@ def slow_ops(graph: ExplainedGraph) -> Iterable[Finding]:
             f"goes into {sum(op.calls for op in slow)} {name}, {how}{shapes(longest) if longest else ''}",
             "look at why: an op without a vectorized kernel, a softmax or sum along another axis than the "
             "last, a broadcast over many small rows, or denormal numbers among its inputs (below 1e-38; they "
-            "take a hundred times as long on x86); replace it, or compute it once before the graph",
+            "take a hundred times as long on Intel); replace it, or compute it once before the graph",
             noted=0.15,
             alarming=0.2 if known else 0.3,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 import onnx
@@ -9,6 +10,7 @@ from onnx import external_data_helper
 
 from pocketvl.errors import LoweringError
 from pocketvl.lower.base import weights_path
+from pocketvl.lower.onnx.weightless import without_weights
 
 MOST_INSIDE = (1 << 31) - (1 << 24)
 """Bytes of tensors up to which a graph keeps all of them in its own file: 2 GiB, with room for its nodes."""
@@ -20,14 +22,19 @@ def read_onnx(path: Path, weights: bool = False) -> onnx.ModelProto:
 
     Args:
         path: of the file.
-        weights: whether those beside it are read, too; without them, any model is small enough for onnx's
-            own functions.
+        weights: whether large ones are read, too; without them, which seem to lie in another file, a model
+            takes no time and is small enough for onnx's own functions.
 
     Raises:
         LoweringError: the file cannot be read.
     """
     try:
-        return onnx.load(path, load_external_data=weights)
+        if weights:
+            return onnx.load(path)
+        with path.open("rb") as file:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        model: onnx.ModelProto = onnx.ModelProto.FromString(without_weights(content, _LEAST_OUTSIDE))
+        return model
     except Exception as error:  # protobuf's DecodeError, OSError, ...
         raise LoweringError(f"{path} is not a readable ONNX file: {error}") from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pocketvl.errors import LoweringError
 from pocketvl.lower.quiet import quiet
 from pocketvl.lower.tflite.export import WEIGHT_BEARING, write_tflite
-from pocketvl.lower.tflite.graph import check_ops_tflite, op_counts_tflite, read_tflite
+from pocketvl.lower.tflite.graph import check_ops_tflite, op_counts_tflite, parse_tflite
 
 
 def cast_fp16_tflite(source: Path, target: Path) -> None:
@@ -43,7 +43,6 @@ def cast_fp16_tflite(source: Path, target: Path) -> None:
                 ".*", qtyping.TFLOperationName(name), casting, algorithm_key=AlgorithmName.FLOAT_CASTING
             )
         content = tool.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
-    target.write_bytes(bytes(content))
     # The quantizer appends weights to the file, where TFLite 2.16's C API does not look.
-    write_tflite(read_tflite(target), target)
+    write_tflite(parse_tflite(bytearray(content)), target)
     check_ops_tflite(target)

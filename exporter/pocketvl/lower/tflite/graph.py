@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,26 @@ _INDEXED = {"EMBEDDING_LOOKUP": 0, "GATHER": 1}
 """Ops that look something up, and which of their inputs is the index."""
 
 
-def read_tflite(path: Path) -> Any:
+def read_tflite(path: Path, weights: bool = True) -> Any:
     """Read a .tflite file into flatbuffers' object tree (ModelT).
+
+    Args:
+        path: of the file.
+        weights: whether they are read and may be changed; else they are left in the file, from which those
+            that are looked at come, and a large graph takes no time.
 
     Raises:
         LoweringError: the file cannot be read.
     """
+    content: bytearray | memoryview
     try:
-        content = bytearray(path.stat().st_size)  # as flatbuffers take it: a large graph is there once
         with path.open("rb") as file:
-            file.readinto(content)
-        if content[4:8] != TFLITE_IDENTIFIER:
+            if weights:
+                content = bytearray(path.stat().st_size)  # as flatbuffers take it, so that it is there once
+                file.readinto(content)
+            else:
+                content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        if bytes(content[4:8]) != TFLITE_IDENTIFIER:
             raise LoweringError(f"{path} is not a TFLite file")
         return parse_tflite(content)
     except LoweringError:
@@ -41,7 +51,7 @@ def read_tflite(path: Path) -> Any:
         raise LoweringError(f"{path} is not a readable TFLite file: {error}") from error
 
 
-def parse_tflite(content: bytearray) -> Any:
+def parse_tflite(content: bytearray | memoryview) -> Any:
     """A .tflite file's content as flatbuffers' object tree (ModelT); every buffer is an array.
 
     One that lay behind the flatbuffer, as in large files, would be bytes, which flatbuffers write one by one:
@@ -49,7 +59,7 @@ def parse_tflite(content: bytearray) -> Any:
     """
     model = flatbuffer_utils.read_model_from_bytearray(content)
     for buffer in model.buffers:
-        if isinstance(buffer.data, bytes | bytearray):
+        if isinstance(buffer.data, bytes | bytearray | memoryview):
             buffer.data = np.frombuffer(buffer.data, np.uint8)
     return model
 
@@ -75,7 +85,7 @@ def op_counts_tflite(path: Path) -> dict[str, int]:
     Raises:
         LoweringError: the file cannot be read.
     """
-    model = read_tflite(path)
+    model = read_tflite(path, weights=False)
     names = [op_name(model, op) for graph in model.subgraphs for op in graph.operators]
     return dict(sorted(Counter(names).items()))
 
@@ -91,7 +101,7 @@ def graph_io_tflite(path: Path) -> GraphIO:
     Raises:
         LoweringError: the file cannot be read, has dynamic shapes, or not exactly one signature.
     """
-    model = read_tflite(path)
+    model = read_tflite(path, weights=False)
     signatures = model.signatureDefs or []
     if len(signatures) != 1:
         raise LoweringError(f"{path.name} has {len(signatures)} signatures; exactly one is needed")
@@ -110,7 +120,7 @@ def dataflow_tflite(path: Path) -> Dataflow:
     Raises:
         LoweringError: the file cannot be read.
     """
-    model = read_tflite(path)
+    model = read_tflite(path, weights=False)
     (graph,) = model.subgraphs
     types = {index: tensor_dtype(tensor) for index, tensor in enumerate(graph.tensors)}
     ops = []

@@ -81,7 +81,7 @@ def _structure_of(source: Path, component: QuantizedComponent) -> _Structure:
     Raises:
         LoweringError: it does not hold the component's layers, or no engine runs one of them.
     """
-    model = read_tflite(source)
+    model = read_tflite(source, weights=False)
     found = list(_layers(model, component))
     lost = sorted(set(component.layers) - {name for _, _, name in found})
     if lost:

@@ -98,7 +98,7 @@ def least_engine_tflite(path: Path) -> LeastEngine:
     Raises:
         LoweringError: the file cannot be read.
     """
-    found = newest(_asked_for(read_tflite(path), path.name))
+    found = newest(_asked_for(read_tflite(path, weights=False), path.name))
     return found or LeastEngine("0.0", f"{path.name}: it holds no op")
 
 

@@ -139,6 +139,8 @@ class LowerGraph(GraphStage):
 class _Rewritten(GraphStage):
     """A graph made out of a float one."""
 
+    goes_along: ClassVar[bool] = True
+
     graph: LowerGraph
 
     @property

@@ -158,14 +158,14 @@ class MeasureLatency(Stage):
             for those who want more).
     """
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "pillow", "tokenizers", "numpy")
 
     bundle: Stage | Path
     variants: tuple[str, ...]
     threads: tuple[int, ...] = (1, 2)
     runs: int = 30
-    most_seconds: float = 15.0
+    most_seconds: float = 10.0
 
     @property
     def title(self) -> str:
