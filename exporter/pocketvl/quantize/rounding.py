@@ -256,7 +256,7 @@ def _round_in_order(
     # One input's weights of all channels lie side by side: [inputs, channels].
     wanted, steps = (np.ascontiguousarray(values.T[order]) for values in (weights, steps))
     errors, rounded = np.zeros_like(wanted), np.empty(wanted.shape, np.int16)
-    added = np.zeros(wanted.shape[1])
+    error = np.zeros(wanted.shape[1])
     for start in range(0, len(order), _BLOCK):
         block = slice(start, start + _BLOCK)
         aims = wanted[block] + _product(shares[:start, block].T, errors[:start])
@@ -267,10 +267,10 @@ def _round_in_order(
             taken = np.multiply(integers, steps[at], out=integers)
             errors[at] = wanted[at] - taken
             aim -= taken  # row `at` of (F + I)^T dW^T
-        added += _weighed_squares(aims, feedback.pivots[block])
+        error += _weighed_squares(aims, feedback.pivots[block])
     result = np.empty_like(rounded)
     result[order] = rounded
-    return np.ascontiguousarray(result.T), added - _weighed_squares(errors, feedback.added)
+    return np.ascontiguousarray(result.T), error - _weighed_squares(errors, feedback.added)
 
 
 def _output_error(difference: Floats, feedback: Feedback) -> Doubles:

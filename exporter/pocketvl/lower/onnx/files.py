@@ -22,8 +22,8 @@ def read_onnx(path: Path, weights: bool = False) -> onnx.ModelProto:
 
     Args:
         path: of the file.
-        weights: whether large ones are read, too; without them, which seem to lie in another file, a model
-            takes no time and is small enough for onnx's own functions.
+        weights: whether large ones are read, too. Without them, which then seem to lie in another file, a
+            large model is read at once, and small enough for onnx's own functions.
 
     Raises:
         LoweringError: the file cannot be read.

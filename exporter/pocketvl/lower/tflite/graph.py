@@ -28,8 +28,8 @@ def read_tflite(path: Path, weights: bool = True) -> Any:
 
     Args:
         path: of the file.
-        weights: whether they are read and may be changed; else they are left in the file, from which those
-            that are looked at come, and a large graph takes no time.
+        weights: whether they are read, and may be changed. Without, they are looked up in the file, which
+            must stay as it is, and a large graph is read at once.
 
     Raises:
         LoweringError: the file cannot be read.
