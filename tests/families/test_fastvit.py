@@ -20,7 +20,7 @@ from pocketvl.families.layers.fastvit import deploy_, deployed_weights
 from tests.families.tiny_fastvit import draw_fastvit_, make_tiny_fastvit, make_tiny_mobileclip
 
 FORMS = pytest.mark.parametrize("large", [False, True], ids=["batch-norm", "layer-norm"])
-_MOST_OFF = 3e-5
+_MOST_OFF = 1e-5
 
 
 def pictures() -> torch.Tensor:
@@ -56,13 +56,15 @@ def test_mobileclip2_s0_equals_timm_s_own_reparametrised_form() -> None:
 
     trunk = timm.create_model("fastvit_mci0", num_classes=32).eval()
     draw_fastvit_(trunk, 0)
-    wanted, merged = trunk(pictures()), timm.models.reparameterize_model(trunk)(pictures())
+    trunk.double()  # in float, sums alone differ by the bound on some processors
+    seen = pictures().double()
+    wanted, merged = trunk(seen), timm.models.reparameterize_model(trunk)(seen)
     assert float((wanted - wanted.mean(0)).abs().max() / wanted.abs().max()) > 0.01  # pictures are told apart
 
     deploy_(trunk)
 
-    assert off(trunk(pictures()), wanted) < _MOST_OFF
-    assert off(trunk(pictures()), merged) < _MOST_OFF
+    assert off(trunk(seen), wanted) < _MOST_OFF
+    assert off(trunk(seen), merged) < _MOST_OFF
 
 
 @FORMS
