@@ -25,6 +25,7 @@ from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitia
 from pocketvl.families.base import Component, Contract, MediaProcessor, example_inputs
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.component_shape import ComponentShape
+from pocketvl.families.layers.prefix import read_lengths
 from pocketvl.lower.backends import backend_of
 from pocketvl.network.heads import EmbeddingHead
 from pocketvl.network.integers import QuantizedComponent
@@ -32,6 +33,7 @@ from pocketvl.network.ports import MEDIA_KINDS, ComponentPorts, PortKind
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.network.tolerances import ParityLimits
 from pocketvl.observe.calibrate import calibrate
+from pocketvl.observe.feeds import batches, cut, token_input
 from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.pipelines.variants import refused_layer
 from pocketvl.quantize.component import component_spec, quantize_component
@@ -306,6 +308,24 @@ def test_components_give_what_transformers_gives(tried: Tried) -> None:
             assert found[port.name].shape[1:] == port.shape[1:]
             np.testing.assert_allclose(found[port.name], wanted.pop(f"{name}.{port.name}"), atol=2e-5)
     assert not wanted
+
+
+_ATTENDS_TO_PADDING = {"siglip", "siglip2", "siglip_text_model", "open_clip-mobileclip"}
+
+
+def test_tokens_that_a_component_does_not_read_can_be_cut_off(tried: Tried) -> None:
+    for component in tried.prepared.values():
+        texts = token_input(component)
+        if texts is None:
+            continue
+        inputs = [tried.inputs[port.name] for port in component.inputs]
+        whole = run_torch(component, tried.inputs)
+        lengths = read_lengths(component.module, torch.from_numpy(inputs[texts]))
+        assert bool((lengths < inputs[texts].shape[1]).any()) == (tried.case.name not in _ATTENDS_TO_PADDING)
+        for rows, length in batches(component.module, inputs[texts], _SAMPLES, size=32):
+            shown = cut([values[rows] for values in inputs], texts, length)
+            found = run_torch(component, dict(zip([p.name for p in component.inputs], shown, strict=True)))
+            np.testing.assert_allclose(found, whole[rows], atol=1e-5)
 
 
 def test_a_saved_checkpoint_opens_as_it_was(tried: Tried, tmp_path: Path) -> None:

@@ -274,6 +274,23 @@ def test_a_component_is_calibrated_with_labels(checkpoint: Path, tmp_path: Path)
     assert [len(rows) for rows in Feeds(result, "image_encoder", batch=2)] == [2, 1]
 
 
+def test_calibration_shows_a_text_no_more_tokens_than_are_read(checkpoint: Path, tmp_path: Path) -> None:
+    labels = ("dog", "cat", "a dog", "a red dog")
+    data = labelled(tmp_path / "data", *[{"label": label} for label in labels])
+    stage = CalibrationFeeds(checkpoint, data.root)
+    result = run(plan([stage]), tmp_path / "cache")[stage].folder
+    opened = open_checkpoint(checkpoint)
+    (whole,) = map(np.asarray, Feeds(result, "text_encoder", batch=4))
+    seen = Feeds(result, "text_encoder", batch=4, reader=opened.component("text_encoder"))
+    lengths = [1 + int(row.argmax()) for row in whole]  # up to the highest id, which ends a text
+    assert max(lengths) < whole.shape[1]
+    assert len(seen) == len(set(lengths))
+    shown = [row.tolist() for rows in seen for row in rows]
+    assert sorted(shown) == sorted(row[:length].tolist() for row, length in zip(whole, lengths, strict=True))
+    (images,) = Feeds(result, "image_encoder", 4, reader=opened.component("image_encoder"))
+    assert len(images) == len(labels)
+
+
 def test_photos_alone_are_refused_before_anything_runs(checkpoint: Path, tmp_path: Path) -> None:
     data = labelled(tmp_path / "data", {}, {})
     with pytest.raises(PlanError, match="give the samples `captions` or a `label`"):

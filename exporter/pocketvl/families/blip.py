@@ -31,6 +31,7 @@ from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary,
 from pocketvl.families.layers.bert import embed_tokens, padding_mask, pool_last_bert_layer_
 from pocketvl.families.layers.plain import NormalizePixels, l2_normalize
 from pocketvl.families.layers.pooled import PoolsOnePosition, pool_last_layer_
+from pocketvl.families.layers.prefix import MasksPadding
 from pocketvl.families.ports import (
     HIDDEN,
     IMAGE_ENCODER,
@@ -165,7 +166,7 @@ def _text_layers(model: BlipForImageTextRetrieval, reads_images: bool) -> nn.Mod
     return found
 
 
-class BlipTextEncoder(nn.Module, PoolsOnePosition):
+class BlipTextEncoder(nn.Module, PoolsOnePosition, MasksPadding):
     """int ids [B, T] -> float32 [B, D], L2-normalised; padding is not attended to, the first token pooled."""
 
     def __init__(self, model: BlipForImageTextRetrieval, pad_id: int) -> None:
@@ -187,7 +188,7 @@ class BlipTextEncoder(nn.Module, PoolsOnePosition):
         pool_last_bert_layer_(cast(nn.ModuleList, self.text_encoder.get_submodule("encoder.layer")))
 
 
-class BlipFusion(nn.Module, PoolsOnePosition):
+class BlipFusion(nn.Module, PoolsOnePosition, MasksPadding):
     """Hidden states float [B, 1 + patches, width] and int ids [B, T] -> logits float32 [B, 2]: not, fits.
 
     Each token attends to the other tokens, but for padding, and to all of the image; the first is pooled.

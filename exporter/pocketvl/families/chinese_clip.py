@@ -23,6 +23,7 @@ from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary,
 from pocketvl.families.layers.bert import embed_tokens, padding_mask, pool_last_bert_layer_
 from pocketvl.families.layers.plain import l2_normalize
 from pocketvl.families.layers.pooled import PoolsOnePosition
+from pocketvl.families.layers.prefix import MasksPadding
 from pocketvl.families.ports import (
     contrastive_head,
     embedding_ports,
@@ -49,7 +50,7 @@ _TRAINED_LENGTH = 52
 """Tokens of the texts that the published models were trained on (Yang et al., 2022, their code's default)."""
 
 
-class ChineseClipTextEncoder(nn.Module, PoolsOnePosition):
+class ChineseClipTextEncoder(nn.Module, PoolsOnePosition, MasksPadding):
     """int ids [B, T] -> float32 [B, D], L2-normalised; padding is not attended to, the first token pooled."""
 
     def __init__(self, model: ChineseCLIPModel, pad_id: int) -> None:

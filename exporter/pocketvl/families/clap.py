@@ -25,6 +25,7 @@ from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary,
 from pocketvl.families.layers.bert import embed_tokens, padding_mask, pool_last_bert_layer_
 from pocketvl.families.layers.plain import l2_normalize
 from pocketvl.families.layers.pooled import PoolsOnePosition
+from pocketvl.families.layers.prefix import MasksPadding
 from pocketvl.families.layers.windows import (
     merge_tokens,
     run_window_layer,
@@ -115,7 +116,7 @@ class ClapAudioEncoder(nn.Module):
         return cut.flatten(2, 3)
 
 
-class ClapTextEncoder(nn.Module, PoolsOnePosition):
+class ClapTextEncoder(nn.Module, PoolsOnePosition, MasksPadding):
     """int ids [B, T] -> float32 [B, D], L2-normalised; padding is not attended to, the first token pooled."""
 
     def __init__(self, model: ClapModel, pad_id: int) -> None:

@@ -26,6 +26,7 @@ from pocketvl.families.folders.models import build_from, check_channels, check_s
 from pocketvl.families.folders.tokenizer import TokenizerFile, check_vocabulary, read_tokenizer, text_length
 from pocketvl.families.layers.plain import MASKED, NormalizePixels, l2_normalize
 from pocketvl.families.layers.pooled import PooledLayer, PoolsOnePosition, pool_last_layer_, pooled_position
+from pocketvl.families.layers.prefix import ReadsPrefix
 from pocketvl.families.ports import (
     contrastive_head,
     embedding_ports,
@@ -93,7 +94,7 @@ class ClipImageEncoder(nn.Module, PoolsOnePosition):
         pool_last_layer_(self.vision_model.encoder.layers, 0)
 
 
-class ClipTextEncoder(nn.Module, PoolsOnePosition):
+class ClipTextEncoder(nn.Module, PoolsOnePosition, ReadsPrefix):
     """int ids [B, T], or fewer, -> float32 [B, D], L2-normalised; pooled where transformers pools."""
 
     def __init__(self, model: Model, length: int) -> None:
@@ -114,6 +115,10 @@ class ClipTextEncoder(nn.Module, PoolsOnePosition):
         """One-hot float32 [B, T] of the position that is pooled: the first eos, or the first highest id."""
         wanted = ids.amax(-1, keepdim=True) if self.pools_highest else self.eos_id
         return pooled_position(ids, wanted, self.positions, self.length)
+
+    def read_lengths(self, ids: torch.Tensor) -> torch.Tensor:
+        """Up to the position that is pooled: it attends to none after it."""
+        return 1 + self.pooled_position(ids).argmax(-1)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Embed a batch of texts."""

@@ -23,6 +23,7 @@ from pocketvl.families.folders.tokenizer import check_padding, check_vocabulary,
 from pocketvl.families.layers.bert import embed_tokens, padding_mask, pool_last_bert_layer_
 from pocketvl.families.layers.plain import NormalizePixels, l2_normalize
 from pocketvl.families.layers.pooled import PoolsOnePosition
+from pocketvl.families.layers.prefix import MasksPadding
 from pocketvl.families.ports import (
     contrastive_head,
     embedding_ports,
@@ -74,7 +75,7 @@ class ConvNextImageEncoder(nn.Module):
         return l2_normalize(self.visual_projection(self.vision_model.layernorm(hidden.mean((-2, -1)))))
 
 
-class BertTextEncoder(nn.Module, PoolsOnePosition):
+class BertTextEncoder(nn.Module, PoolsOnePosition, MasksPadding):
     """int ids [B, T] -> float32 [B, D], L2-normalised; padding is not attended to."""
 
     def __init__(self, model: VisionTextDualEncoderModel, pad_id: int) -> None:

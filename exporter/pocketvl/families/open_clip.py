@@ -34,6 +34,7 @@ from pocketvl.families.folders.open_clip_tokenizer import read_open_clip_tokeniz
 from pocketvl.families.folders.weights import OPEN_CLIP_SAFETENSORS
 from pocketvl.families.layers.plain import NormalizePixels, l2_normalize
 from pocketvl.families.layers.pooled import PoolsOnePosition
+from pocketvl.families.layers.prefix import ReadsPrefix
 from pocketvl.families.ports import (
     IMAGE_ENCODER,
     TEXT_ENCODER,
@@ -112,7 +113,7 @@ class OpenClipImageEncoder(nn.Module, PoolsOnePosition):
             self.visual.pool_early_()
 
 
-class OpenClipTextEncoder(nn.Module, PoolsOnePosition):
+class OpenClipTextEncoder(nn.Module, PoolsOnePosition, ReadsPrefix):
     """int ids [B, T] -> float32 [B, D], L2-normalised."""
 
     def __init__(self, model: OpenClipModel) -> None:
@@ -123,6 +124,10 @@ class OpenClipTextEncoder(nn.Module, PoolsOnePosition):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Embed a batch of texts."""
         return l2_normalize(self.text(ids))
+
+    def read_lengths(self, ids: torch.Tensor) -> torch.Tensor:
+        """Those of the tower."""
+        return self.text.read_lengths(ids)
 
     def pool_early_(self) -> None:
         self.text.pool_early_()

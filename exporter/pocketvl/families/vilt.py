@@ -22,6 +22,7 @@ from pocketvl.families.folders.models import build_from, check_channels, check_s
 from pocketvl.families.folders.tokenizer import TokenizerFile, check_vocabulary, read_tokenizer, text_length
 from pocketvl.families.layers.compression import read_compression
 from pocketvl.families.layers.plain import MASKED, NormalizePixels
+from pocketvl.families.layers.prefix import MasksPadding
 from pocketvl.families.layers.segments import Segments
 from pocketvl.families.ports import ids_port, pixel_port
 from pocketvl.network.heads import LabelHead
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 FUSION = "fusion"
 
 
-class ViltFusion(nn.Module):
+class ViltFusion(nn.Module, MasksPadding):
     """uint8 [B, H, W, 3] and int ids [B, T] -> logits of the answers, float32 [B, answers].
 
     The picture's patches come in their own order, all of them; transformers draws a random one, which changes

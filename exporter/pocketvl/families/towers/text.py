@@ -180,5 +180,12 @@ class TextModule(nn.Module, PoolsOnePosition):
         wanted = ids.amax(-1, keepdim=True) if self.pool == "argmax" else self.eos_id
         return pooled_position(ids, wanted, self.positions, self.length)
 
+    def read_lengths(self, ids: torch.Tensor) -> torch.Tensor:
+        """Where attention is causal, up to the position that is pooled, else all: padding is not masked."""
+        chosen = self._chosen(ids)
+        if chosen is None or self.mask is None:
+            return torch.full((len(ids),), ids.shape[1])
+        return 1 + chosen.argmax(-1)
+
     def pool_early_(self) -> None:
         pool_last_layer_(self.layers, _FIXED.get(self.pool))

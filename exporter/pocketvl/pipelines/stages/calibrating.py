@@ -36,7 +36,7 @@ class CalibrateComponent(OfComponent, Stage):
         equalizes: whether they have to be enough to equalize it.
     """
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     tools: ClassVar[tuple[str, ...]] = (*TORCH, "scipy")
     keeps: ClassVar[bool] = False
 
@@ -54,7 +54,7 @@ class CalibrateComponent(OfComponent, Stage):
         from pocketvl.quantize.equalize import scalable
 
         component = open_component(self.source, self.component, source["prepared"])
-        module, feeds = component.module, Feeds(source["feeds"], self.component, BATCH)
+        module, feeds = component.module, Feeds(source["feeds"], self.component, BATCH, reader=component)
         read = scalable(module, example_inputs(component)) if self.equalizes else ()
         kept = {name for readers in read for name in readers.linears}
         skipped = component.unquantized
@@ -120,7 +120,7 @@ class CalibrateProducts(OfComponent, Stage):
         blocks: of which products: whole ones, or which of their blocks.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = TORCH
 
     prepared: PrepareComponent | EqualizeComponent
@@ -137,7 +137,8 @@ class CalibrateProducts(OfComponent, Stage):
         from pocketvl.quantize.products import calibrate_products
 
         component = open_component(self.source, self.component, source["prepared"])
-        feeds, segments = Feeds(source["feeds"], self.component), segments_of(component)
+        segments = segments_of(component)
+        feeds = Feeds(source["feeds"], self.component, reader=component if segments is None else None)
         seen = calibrate_products(
             component.module, feeds, self.settings, segments, self.blocks, source.progress
         )

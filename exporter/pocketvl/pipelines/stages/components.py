@@ -133,21 +133,35 @@ def ids_of(texts: list[str], tokenizer_json: bytes, spec: TextProcessor) -> npt.
 class Feeds:
     """The inputs of one component out of a result of `CalibrationFeeds`; never in memory as a whole."""
 
-    def __init__(self, folder: Path, component: str, batch: int = 1, most: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        component: str,
+        batch: int = 1,
+        most: int | None = None,
+        reader: Component | None = None,
+    ) -> None:
         """Args: folder: the result. component: whose. batch: rows at a time. most: take no more, spread
-        out."""
+        out. reader: the component, where of texts no more tokens are wanted than it reads."""
+        from pocketvl.observe.feeds import batches, token_input
+
         files = [np.load(path, mmap_mode="r") for path in sorted((folder / component).glob("*.npy"))]
         step = 1 if most is None else max(1, len(files[0]) // most)
         self._inputs = [rows[::step][:most] for rows in files]
-        self._batch = batch
+        self._texts = None if reader is None else token_input(reader)
+        ids = None if self._texts is None else self._inputs[self._texts]
+        module = None if reader is None else reader.module
+        self._batches = tuple(batches(module, ids, len(self._inputs[0]), batch))
 
     def __len__(self) -> int:
-        return -(-len(self._inputs[0]) // self._batch)
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[_Array | tuple[_Array, ...]]:
         """A component's input, or all of its inputs, batch by batch."""
-        for start in range(0, len(self._inputs[0]), self._batch):
-            found = tuple(np.array(rows[start : start + self._batch]) for rows in self._inputs)
+        from pocketvl.observe.feeds import cut
+
+        for rows, length in self._batches:
+            found = cut([values[rows] for values in self._inputs], self._texts, length)
             yield found[0] if len(found) == 1 else found
 
 
