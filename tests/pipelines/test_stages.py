@@ -276,7 +276,8 @@ def test_a_component_is_calibrated_with_labels(checkpoint: Path, tmp_path: Path)
 
 def test_calibration_shows_a_text_no_more_tokens_than_are_read(checkpoint: Path, tmp_path: Path) -> None:
     labels = ("dog", "cat", "a dog", "a red dog")
-    data = labelled(tmp_path / "data", *[{"label": label} for label in labels])
+    rows: list[dict[str, object]] = [{"label": label} for label in labels]
+    data = labelled(tmp_path / "data", *rows)
     stage = CalibrationFeeds(checkpoint, data.root)
     result = run(plan([stage]), tmp_path / "cache")[stage].folder
     opened = open_checkpoint(checkpoint)
