@@ -23,6 +23,7 @@ from pocketvl.compress.methods.trim_vocabulary import TrimVocabulary
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitialised_component
 from pocketvl.families.base import Component, Contract, MediaProcessor, example_inputs
+from pocketvl.families.batches import batches, cut, token_input
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.component_shape import ComponentShape
 from pocketvl.families.layers.prefix import read_lengths
@@ -33,7 +34,6 @@ from pocketvl.network.ports import MEDIA_KINDS, ComponentPorts, PortKind
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.network.tolerances import ParityLimits
 from pocketvl.observe.calibrate import calibrate
-from pocketvl.observe.feeds import batches, cut, token_input
 from pocketvl.observe.structure import final_linear, token_tables
 from pocketvl.pipelines.variants import refused_layer
 from pocketvl.quantize.component import component_spec, quantize_component

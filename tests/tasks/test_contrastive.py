@@ -47,6 +47,19 @@ def test_parity_is_by_port_and_of_the_same_texts() -> None:
         task().parity(reference, Outputs({IMAGE: rows}, ("a", "b", "c")))
 
 
+def test_parity_of_a_part_is_to_the_same_inputs() -> None:
+    rows = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    reference = Outputs({IMAGE: rows, TEXT: rows[:3]}, ("a", "b", "c"))
+    part = Outputs({IMAGE: rows[[0, 2, 4, 6, 8]], TEXT: rows[:3]}, ("a", "b", "c"), most=5)
+    parity = task().parity(reference, part)
+    assert {port: (each.n, each.max_abs) for port, each in parity.items()} == {
+        IMAGE: (5, 0.0),
+        TEXT: (3, 0.0),
+    }
+    with pytest.raises(DataError, match="cannot be compared"):
+        task().parity(reference, Outputs({IMAGE: rows[:4], TEXT: rows[:3]}, ("a", "b", "c"), most=5))
+
+
 def test_a_dataset_needs_two_images_and_two_texts() -> None:
     with pytest.raises(DataError, match="two different texts"):
         task().check(dataset(sample(0, captions=("a",)), sample(1, captions=("a",))))

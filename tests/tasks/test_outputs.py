@@ -23,6 +23,10 @@ def test_saved_outputs_come_back_the_same(tmp_path: Path) -> None:
     assert loaded.texts == texts
     assert list(loaded.arrays) == [IMAGE, TEXT]
     assert all(loaded[port].tobytes() == rows.tobytes() for port, rows in arrays.items())
+    assert loaded.most is None
+    save_outputs(tmp_path / "part.npz", Outputs(arrays, texts, most=5))
+    part = load_outputs(tmp_path / "part.npz")
+    assert (part.most, part.texts, list(part.arrays)) == (5, texts, [IMAGE, TEXT])
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04 cut off"])

@@ -9,10 +9,14 @@ import pytest
 
 from pocketvl.data.dataset import Dataset, write_samples
 from pocketvl.errors import DataError
+from pocketvl.families import open_checkpoint
 from pocketvl.tasks.bundle_runner import BundleRunner
+from pocketvl.tasks.encoding import Encoder
+from pocketvl.tasks.torch_runner import TorchRunner
 from pocketvl_runtime.errors import BundleError, InputError
 from pocketvl_runtime.image import load_pixels
 from pocketvl_runtime.text import Tokenizer
+from tests.families.tiny import make_tiny_clip
 from tests.runtime import bundles, graphs
 from tests.tasks.tiny import IMAGE, TEXT, runner, task
 
@@ -55,6 +59,36 @@ def test_torch_gives_every_image_and_text_in_order(scenes: Dataset) -> None:
     assert np.abs(got[IMAGE] - images).max() < 1e-5
     assert np.abs(got[TEXT] - texts).max() < 1e-5
     assert calls == [(done, 74, "running torch fp32") for done in (64, 70, 74)]
+
+
+def test_a_part_of_the_rows_is_spread_evenly(scenes: Dataset) -> None:
+    whole, part = (task().outputs(runner(), scenes, most=most) for most in (None, 8))
+    assert (whole.most, part.most, part.texts) == (None, 8, whole.texts)
+    np.testing.assert_allclose(
+        part[IMAGE], whole[IMAGE][np.linspace(0, 69, 8).round().astype(int)], atol=1e-6
+    )
+    np.testing.assert_allclose(part[TEXT], whole[TEXT], atol=1e-6)  # 4 of them
+
+
+def test_texts_without_what_is_not_read_give_the_same(tmp_path: Path) -> None:
+    opened = open_checkpoint(make_tiny_clip(tmp_path / "tiny"))
+    components = opened.components
+    runners = [
+        TorchRunner(components, Encoder.of_contract(opened.contract), batch=4, padded=padded)
+        for padded in (True, False)
+    ]
+    encoder = runners[0].encoder
+    seen: list[int] = []
+    components["text_encoder"].module.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].shape[1])
+    )
+    texts = ["a red dog", "a", "two cats", "blue", "a cat", "red dog"]
+    feed = encoder.feed("text_encoder", texts=texts).read(0, len(texts))
+    whole, cut = (each.run("text_encoder", feed)["embedding"] for each in runners)
+    np.testing.assert_allclose(cut, whole, atol=1e-6)
+    assert len({row.tobytes() for row in whole.round(3)}) == len(texts)
+    assert seen[0] == feed["ids"].shape[1]
+    assert min(seen[1:]) < seen[0]
 
 
 def test_the_mask_goes_to_a_component_that_reads_it(scenes: Dataset) -> None:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pocketvl.select.gate import GateSettings
 
 StageProgress = Callable[[Event], None]
+_FLOAT_SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -385,6 +386,12 @@ class _Export:
             for name, (engine, precision) in self.variants.items()
         }
 
+    def _most_samples(self, precision: Precision) -> int | None:
+        """How many pictures, and texts, a variant is compared on; None: all."""
+        # rounding in float costs all samples about the same, so that some of them tell how much
+        is_float = precision in (Precision.FP32, Precision.FP16)
+        return _FLOAT_SAMPLES if is_float and self.settings.data is None else None
+
     def last_stage(self, fallback: FallbackResult) -> JudgeBundle:
         """The judged bundle, with these layers in a higher precision."""
         stages, graphs = self.stages, self._graphs(fallback)
@@ -393,7 +400,10 @@ class _Export:
         return JudgeBundle(
             candidate,
             RunReference(settings.source, self.data),
-            tuple(variant_run(self.base, self.data, name, graphs[name]) for name in names),
+            tuple(
+                variant_run(self.base, self.data, name, graphs[name], self._most_samples(precision))
+                for name, (_, precision) in self.variants.items()
+            ),
             MeasureLatency(candidate, names),
             tuple(map(stages.calibration_notes, stages.components)) if self.is_quantized else (),
             fallback.rankings,

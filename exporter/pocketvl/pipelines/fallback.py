@@ -80,9 +80,12 @@ class FallbackResult:
     rankings: tuple[RankLayers, ...] = ()
 
 
-def variant_run(base: MakeGoldenPack, data: Path, variant: str, graphs: Iterable[GraphStage]) -> RunVariant:
-    """The stage that runs a variant on a dataset, in a bundle of its own."""
-    return RunVariant(RunReference(base.source, data), AssembleBundle(base, tuple(graphs)), data, variant)
+def variant_run(
+    base: MakeGoldenPack, data: Path, variant: str, graphs: Iterable[GraphStage], most: int | None = None
+) -> RunVariant:
+    """The stage that runs a variant on a dataset, or on a part of it, in a bundle of its own."""
+    reference, bundle = RunReference(base.source, data), AssembleBundle(base, tuple(graphs))
+    return RunVariant(reference, bundle, data, variant, most)
 
 
 def fall_back_until_accepted(stages: VariantStages, variants: Variants, trial: Trial) -> FallbackResult:

@@ -119,41 +119,69 @@ class Task(ABC):
             DataError: the dataset asks nothing.
         """
 
-    def outputs(self, runner: Runner, dataset: Dataset, progress: Progress | None = None) -> Outputs:
+    def outputs(
+        self, runner: Runner, dataset: Dataset, progress: Progress | None = None, most: int | None = None
+    ) -> Outputs:
         """What a model gives for a dataset; NaN and infinity are kept as such.
 
         Args:
             runner: the model.
             dataset: its samples are read in order.
             progress: called with rows done, rows in all, and what is being done.
+            most: rows of each component, of which `parity` can be told and nothing else; spread evenly. None:
+                all. A task whose rows depend on each other may give all.
 
         Raises:
             DataError: the dataset has nothing for this task.
             InputError: an image or a text cannot be used.
             PocketVLError: the model cannot be run.
         """
-        feeds = self.feeds(runner.encoder, dataset)
+        feeds = [part_of(feed, most) for feed in self.feeds(runner.encoder, dataset)]
         total, before = sum(feed.rows for feed in feeds), 0
         arrays: dict[str, NDArray[np.float32]] = {}
         for feed in feeds:
             arrays |= run_feed(runner, feed, progress, before, total)
             before += feed.rows
-        return Outputs(arrays, self.texts(dataset))
+        return Outputs(arrays, self.texts(dataset), most)
 
     def parity(self, reference: Outputs, variant: Outputs) -> dict[str, ParityReport]:
         """How close a variant's outputs are to the reference's, by port.
+
+        Args:
+            reference: for all inputs.
+            variant: for all, or its `most`.
 
         Raises:
             DataError: the two are not outputs for the same inputs.
         """
         if reference.texts != variant.texts:
             raise DataError("reference and variant were given different texts; measure both anew")
-        return {port: measure_parity(rows, variant[port]) for port, rows in reference.arrays.items()}
+        return {
+            port: measure_parity(_part(rows, variant.most), variant[port])
+            for port, rows in reference.arrays.items()
+        }
+
+
+def _part(rows: NDArray[np.float32], most: int | None) -> NDArray[np.float32]:
+    return rows if most is None else rows[spread_evenly(len(rows), most)]
 
 
 def spread_evenly(count: int, most: int) -> list[int]:
     """The indices of at most `most` of `count` things, the first and the last among them."""
     return [int(index) for index in np.linspace(0, count - 1, min(count, most)).round()]
+
+
+def part_of(feed: Feed, most: int | None) -> Feed:
+    """At most so many of a feed's rows, spread evenly; None: all."""
+    if most is None or feed.rows <= most:
+        return feed
+    chosen = spread_evenly(feed.rows, most)
+
+    def read(start: int, stop: int) -> dict[str, Array]:
+        rows = [feed.read(index, index + 1) for index in chosen[start:stop]]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    return Feed(feed.component, most, read)
 
 
 def run_feed(

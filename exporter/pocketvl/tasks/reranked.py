@@ -78,8 +78,10 @@ class RerankedTask(ContrastiveTask):
         chosen = [pairs[k] for k in spread_evenly(len(pairs), min(_MOST_PAIRS, most_texts))]
         return (*feeds, _pair_feed(contract, encoder, dataset, chosen))
 
-    def outputs(self, runner: Runner, dataset: Dataset, progress: Progress | None = None) -> Outputs:
-        """As of any task; an image is encoded once for its embedding and all of its pairs."""
+    def outputs(
+        self, runner: Runner, dataset: Dataset, progress: Progress | None = None, most: int | None = None
+    ) -> Outputs:
+        """As of any task, for all rows; an image is encoded once for its embedding and all of its pairs."""
         pairs, (images, texts) = pairs_of(dataset), self.feeds(runner.encoder, dataset)
         total = images.rows + texts.rows + len(pairs)
         read = run_feed(runner, texts, progress, 0, total)

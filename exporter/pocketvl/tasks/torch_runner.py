@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pocketvl.families.base import Component
 from pocketvl.tasks.encoding import Array, Encoder
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,23 +24,42 @@ class TorchRunner:
         encoder: what makes their inputs.
         name: for progress.
         batch: the most rows of one run.
+        padded: whether texts are computed whole. A float component gives the same, up to the order of sums,
+            for no more tokens than it reads; ranges of a whole text, as simulated integers take, do not.
     """
 
     components: Mapping[str, Component]
     encoder: Encoder
     name: str = "torch fp32"
     batch: int = 64
+    padded: bool = True
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs of a component by port."""
-        import torch
+        from pocketvl.families.batches import batches, cut, token_input
 
         known = self.components[component]
-        device = next((p.device for p in known.module.parameters()), torch.device("cpu"))
-        feed = [torch.from_numpy(inputs[port.name]).to(device) for port in known.inputs]
-        with torch.inference_mode():
-            found = known.module(*feed)
-        rows = (found,) if isinstance(found, torch.Tensor) else found
+        given = [inputs[port.name] for port in known.inputs]
+        texts = None if self.padded else token_input(known)
+        ids = None if texts is None else given[texts]
+        parts, order = [], []
+        for rows, length in batches(known.module, ids, len(given[0]), self.batch):
+            parts.append(_run(known.module, cut([values[rows] for values in given], texts, length)))
+            order.append(rows)
+        back = np.argsort(np.concatenate(order))
         return {
-            port.name: values.float().cpu().numpy() for port, values in zip(known.outputs, rows, strict=True)
+            port.name: np.concatenate(values)[back]
+            for port, values in zip(known.outputs, zip(*parts, strict=True), strict=True)
         }
+
+
+def _run(module: nn.Module, inputs: Iterable[Array]) -> list[Array]:
+    """All outputs of a module, in float32."""
+    import torch
+
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    with torch.inference_mode():
+        found = module(*(torch.from_numpy(values).to(device) for values in inputs))
+    return [
+        values.float().cpu().numpy() for values in ((found,) if isinstance(found, torch.Tensor) else found)
+    ]

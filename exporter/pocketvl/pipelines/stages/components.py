@@ -143,7 +143,7 @@ class Feeds:
     ) -> None:
         """Args: folder: the result. component: whose. batch: rows at a time. most: take no more, spread
         out. reader: the component, where of texts no more tokens are wanted than it reads."""
-        from pocketvl.observe.feeds import batches, token_input
+        from pocketvl.families.batches import batches, token_input
 
         files = [np.load(path, mmap_mode="r") for path in sorted((folder / component).glob("*.npy"))]
         step = 1 if most is None else max(1, len(files[0]) // most)
@@ -158,7 +158,7 @@ class Feeds:
 
     def __iter__(self) -> Iterator[_Array | tuple[_Array, ...]]:
         """A component's input, or all of its inputs, batch by batch."""
-        from pocketvl.observe.feeds import cut
+        from pocketvl.families.batches import cut
 
         for rows, length in self._batches:
             found = cut([values[rows] for values in self._inputs], self._texts, length)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from pocketvl.families.batches import batches, cut
 from pocketvl.families.layers.prefix import MasksPadding, read_lengths
-from pocketvl.observe.feeds import batches, cut
 
 IDS = np.array([[5, 6, 0, 0], [5, 0, 0, 0], [5, 6, 7, 8], [9, 6, 0, 0], [0, 0, 0, 0], [3, 0, 4, 0]])
 
