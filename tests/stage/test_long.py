@@ -74,14 +74,63 @@ class Along(Long):
 
 
 def test_short_work_goes_along_where_the_process_is_there(letters: Letters, tmp_path: Path) -> None:
-    along, long = Along(letters, 1), Long(letters, 2)
+    along, long, here = Along(letters, 1), Long(letters, 2), Repeat(letters, 2, pause_s=2.0)
 
     def process(stages: list[Stage], cache: str) -> int:
         folder = run(plan(stages), tmp_path / cache)[along].folder
         return int((folder / "process").read_text())
 
     assert process([along], "alone") == os.getpid()
-    assert process([long, along], "both") != os.getpid()
+    assert process([long, along, here], "both") != os.getpid()
+
+
+def test_and_is_taken_back_where_this_one_has_nothing_else_to_do(letters: Letters, tmp_path: Path) -> None:
+    along, long = Along(letters, 1), Long(letters, 2, pause_s=2.0)
+    told: list[Event] = []
+    results = run(plan([long, along]), tmp_path / "cache", told.append)
+    assert int((results[along].folder / "process").read_text()) == os.getpid()
+    assert int((results[long].folder / "process").read_text()) != os.getpid()
+    steps = [(event.kind, event.stage) for event in told if event.kind is not EventKind.PROGRESS]
+    assert steps.index((EventKind.DONE, along)) < steps.index((EventKind.DONE, long))
+    assert len(steps) == 6  # each begins and ends once, the letters too
+
+
+@dataclass(frozen=True)
+class Warm(Long):
+    """Says whether its process was made ready for it."""
+
+    expected: bool = True
+
+    def may_be_long(self) -> bool:
+        return self.expected
+
+    def warm_up(self) -> None:
+        os.environ["READY"] = "yes"
+
+    def run(self, source: Inputs, out: Path) -> None:
+        super().run(source, out)
+        (out / "ready").write_text(os.environ.get("READY", "no"))
+
+
+@pytest.mark.parametrize(("expected", "ready"), [(True, "yes"), (False, "no")])
+def test_the_process_gets_ready_while_inputs_are_made(
+    expected: bool, ready: str, letters: Letters, tmp_path: Path
+) -> None:
+    before = Repeat(letters, 2)
+    warm = Warm(before, 1, expected=expected)
+    folder = run(plan([warm]), tmp_path / "cache")[warm].folder
+    assert (folder / "ready").read_text() == ready
+
+
+def test_no_process_gets_ready_for_what_is_there(
+    letters: Letters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm = Warm(Repeat(letters, 2), 1)
+    run(plan([warm]), tmp_path / "cache")
+    started: list[int] = []
+    monkeypatch.setattr(schedule, "worker_process", lambda: started.append(1))
+    run(plan([warm, Repeat(letters, 5)]), tmp_path / "cache")
+    assert not started
 
 
 def test_what_another_process_has_done_is_taken_before_more_is_done_here(
@@ -112,7 +161,8 @@ def test_threads_of_the_process_soon_give_up_their_processor(
     if policy is not None:
         monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     told = Settings(letters)
-    folder = run(plan([Long(letters), told]), tmp_path / "cache")[told].folder
+    stages = [Long(letters), told, Repeat(letters, 2, pause_s=2.0)]
+    folder = run(plan(stages), tmp_path / "cache")[told].folder
     assert (folder / "spins").read_text() == spins
 
 

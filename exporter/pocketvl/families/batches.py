@@ -21,6 +21,11 @@ def token_input(component: Component) -> int | None:
     return kinds.index(PortKind.TOKEN_IDS) if PortKind.TOKEN_IDS in kinds else None
 
 
+def are_small(component: Component) -> bool:
+    """Whether its batches are: short texts alone, for which threads of torch wait for each other mostly."""
+    return token_input(component) is not None and len(component.inputs) == 1
+
+
 def batches(
     module: nn.Module | None, ids: NDArray[Any] | None, count: int, size: int
 ) -> Iterator[tuple[NDArray[np.int64], int | None]]:

@@ -40,7 +40,7 @@ Feed = NDArray[Any] | tuple[NDArray[Any], ...]
 FEW_SAMPLES = 32
 # Of one sample, positions that count for second moments, and those that are kept; spread evenly.
 _MOST_MULTIPLIED, _MOST_KEPT = 128, 8
-_PANEL = 512  # columns of a second moment that are computed at a time: those to their left are known
+_PANELS = 3  # in which the columns of a second moment are computed: those to their left are known
 MOST_DIGESTS = 65_536
 _SETTINGS = CalibrationSettings()
 
@@ -220,19 +220,23 @@ class _Input:
         """Add products of columns to the upper right of the moment, panel by panel."""
         if self._moment is None:
             self._moment = torch.zeros(rows.shape[1], rows.shape[1])
-        for start in range(0, rows.shape[1], _PANEL):
-            panel = slice(start, start + _PANEL)
-            self._moment[panel, start:].addmm_(rows[:, panel].T, rows[:, start:])
+        for panel in _panels(rows.shape[1]):
+            self._moment[panel, panel.start :].addmm_(rows[:, panel].T, rows[:, panel.start :])
         self._multiplied += len(rows)
 
     def _mean_product(self) -> NDArray[np.float32] | None:
         if self._moment is None:
             return None
-        for start in range(_PANEL, len(self._moment), _PANEL):
-            panel = slice(start, start + _PANEL)
-            self._moment[panel, :start] = self._moment[:start, panel].T
+        for panel in _panels(len(self._moment)):
+            self._moment[panel, : panel.start] = self._moment[: panel.start, panel].T
         moment: NDArray[np.float32] = self._moment.div_(self._multiplied).numpy()
         return moment
+
+
+def _panels(columns: int) -> Iterator[slice]:
+    """Ranges of columns, of which the last may be narrower."""
+    width = -(-columns // _PANELS)
+    return (slice(start, start + width) for start in range(0, columns, width))
 
 
 def _spread(rows: torch.Tensor, most: int) -> torch.Tensor:

@@ -78,8 +78,8 @@ class Stage:
             first one writes is kept.
         keeps: False where the result is large beside what is made of it, and soon made again: `drop` removes
             its files and keeps what they hashed to, so that what was made of it is found all the same.
-        goes_along: another process that is there for long work does this, too, for then this one can do
-            something else meanwhile. It reports no progress, and does not `resume`.
+        goes_along: another process that is there for long work does this, too, while this one has something
+            else to do. It reports no progress, and does not `resume`.
     """
 
     version: ClassVar[int] = 1
@@ -118,6 +118,13 @@ class Stage:
         Raises:
             PocketVLError: the stage could not succeed.
         """
+
+    def may_be_long(self) -> bool:
+        """Whether `is_long` can be expected to say yes, before the inputs are there."""
+        return False
+
+    def warm_up(self) -> None:
+        """Import what `run` needs; the other process does so while the inputs of long work are being made."""
 
     def is_long(self, source: Inputs) -> bool:
         """Whether the work keeps one processor busy for long, so that another process is to do it meanwhile.

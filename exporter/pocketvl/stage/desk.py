@@ -67,6 +67,13 @@ class Desk:
             self._say(EventKind.STARTED)
             yield Pending(self, inputs, ingredients, out, worker.run(self.stage, paths, out))
 
+    def taken_back(self, pending: Pending) -> Result:
+        """The result of work that was given away, and not begun: it is done here."""
+        begin = time.perf_counter()
+        self._run(pending.inputs, pending.out, None)
+        sealed = self._sealed(pending.inputs, pending.ingredients, pending.out)
+        return self._told(sealed, EventKind.DONE, begin)
+
     def awaited(self, pending: Pending) -> Result:
         """The result of work that was given away."""
         with _stage_errors(self.stage, pending.out):
@@ -176,12 +183,19 @@ class Pending:
     out: Path
     seconds: Future[float]
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has not begun, and could as well be done here."""
+        return self.desk.stage.goes_along and not self.seconds.running() and not self.seconds.done()
+
     def result(self) -> Result:
-        """Wait for the work, and seal it.
+        """Wait for the work, or do it here if it has not begun and may be done here, and seal it.
 
         Raises:
             PocketVLError: it failed.
         """
+        if self.waits and self.seconds.cancel():
+            return self.desk.taken_back(self)
         return self.desk.awaited(self)
 
 

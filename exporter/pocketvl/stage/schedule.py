@@ -20,7 +20,7 @@ class Schedule:
 
     Stages run one after the other, in the plan's order; but one that `is_long` is given to a process beside
     this one as soon as what it needs is there, and what needs its result waits. While that process is there,
-    it is given what `goes_along`, too.
+    it is given what `goes_along`, too; where nothing else is left to do here, that is taken back.
     """
 
     def __init__(self, store: Store, plan: Plan, report: Callable[[Event], None]) -> None:
@@ -42,7 +42,9 @@ class Schedule:
             while waiting:
                 self._give_away(waiting)
                 finished, ready = filter(self._is_finished, self._pending), filter(self._is_ready, waiting)
-                identity = next(chain(finished, ready, self._pending))
+                waits = (identity for identity, pending in self._pending.items() if pending.waits)
+                identity = next(chain(finished, ready, waits, self._pending))
+                self._warm_up(identity, waiting)
                 self._done[identity] = self._result(identity)
                 waiting.remove(identity)
         for identity in map(self._id, self._plan.wanted):
@@ -62,7 +64,7 @@ class Schedule:
 
     def _give_away(self, waiting: list[str]) -> None:
         """Give the other process what it can do now."""
-        if usable_processors() == 1 or processes() > 1:
+        if not _has_room():
             return
         for identity in waiting:
             if identity in self._pending or not self._has_inputs(identity):
@@ -70,9 +72,29 @@ class Schedule:
             desk, inputs = self._desks[identity], self._inputs(self._desks[identity].stage)
             if any(each.is_dropped for each in _results(inputs)) or not self._goes_there(desk, inputs):
                 continue
-            if self._worker is None:
-                self._worker = self._workers.enter_context(worker_process())
-            self._pending[identity] = self._opened.enter_context(desk.started(inputs, self._worker))
+            worker = self._started_worker()
+            self._pending[identity] = self._opened.enter_context(desk.started(inputs, worker))
+
+    def _warm_up(self, identity: str, waiting: list[str]) -> None:
+        """Start the other process, where what is made next is for long work that it will do."""
+        desk = self._desks[identity]
+        if self._worker is not None or identity in self._pending or not _has_room():
+            return
+        for stage in (self._desks[each].stage for each in waiting):
+            if stage.may_be_long() and identity in self._needed_by(stage):
+                if not desk.is_cached(self._inputs(desk.stage)):
+                    self._started_worker().warm_up(stage)
+                return
+
+    def _started_worker(self) -> Worker:
+        if self._worker is None:
+            self._worker = self._workers.enter_context(worker_process())
+        return self._worker
+
+    def _needed_by(self, stage: Stage) -> set[str]:
+        """What a stage is made from, and what that is made from."""
+        direct = [at for at in chain.from_iterable(links(stage).values()) if isinstance(at, Stage)]
+        return {self._id(at) for at in direct}.union(*map(self._needed_by, direct))
 
     def _goes_there(self, desk: Desk, inputs: Located) -> bool:
         """Whether the other process is to do a stage; one that goes along does not start it."""
@@ -103,6 +125,11 @@ class Schedule:
 
     def _id(self, stage: Stage) -> str:
         return identity_of(stage, self._known)
+
+
+def _has_room() -> bool:
+    """Whether there is a processor for another process."""
+    return usable_processors() > 1 and processes() == 1
 
 
 def _results(inputs: Located) -> list[Result]:

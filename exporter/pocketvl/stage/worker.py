@@ -48,6 +48,10 @@ class Worker:
         """
         return self._thread.submit(self._run, pickle.dumps((stage, paths, out)), stage.title)
 
+    def warm_up(self, stage: Stage) -> None:
+        """Let it get ready for a stage; what goes wrong is told when that is run."""
+        self._thread.submit(self._run, pickle.dumps((stage, None, None)), stage.title)
+
     def _run(self, job: bytes, title: str) -> float:
         process = self._process
         assert process.stdin is not None
@@ -101,9 +105,12 @@ def _serve_one(jobs: BinaryIO, answers: BinaryIO) -> bool:
     begin = time.perf_counter()
     found: float | Exception
     try:
-        with trimmed_memory():
-            stage.run(Inputs(paths), out)
-            found = time.perf_counter() - begin
+        if out is None:
+            stage.warm_up()
+        else:
+            with trimmed_memory():
+                stage.run(Inputs(paths), out)
+        found = time.perf_counter() - begin
     except Exception as error:
         found = _portable(error)
     pickle.dump(found, answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from pocketvl.families.base import Component
 from pocketvl.tasks.encoding import Array, Encoder
+from pocketvl.threads import one_torch_thread
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,16 +38,17 @@ class TorchRunner:
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs of a component by port."""
-        from pocketvl.families.batches import batches, cut, token_input
+        from pocketvl.families.batches import are_small, batches, cut, token_input
 
         known = self.components[component]
         given = [inputs[port.name] for port in known.inputs]
         texts = None if self.padded else token_input(known)
         ids = None if texts is None else given[texts]
         parts, order = [], []
-        for rows, length in batches(known.module, ids, len(given[0]), self.batch):
-            parts.append(_run(known.module, cut([values[rows] for values in given], texts, length)))
-            order.append(rows)
+        with one_torch_thread() if texts is not None and are_small(known) else nullcontext():
+            for rows, length in batches(known.module, ids, len(given[0]), self.batch):
+                parts.append(_run(known.module, cut([values[rows] for values in given], texts, length)))
+                order.append(rows)
         back = np.argsort(np.concatenate(order))
         return {
             port.name: np.concatenate(values)[back]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +23,7 @@ from pocketvl.pipelines.stages.components import (
 )
 from pocketvl.quantize.equalized import save_equalized
 from pocketvl.stage import Inputs, Stage, link_or_copy
+from pocketvl.threads import one_torch_thread
 
 BATCH = 16
 """Samples at a time: one large product of matrices takes less time than many small ones."""
@@ -50,6 +52,7 @@ class CalibrateComponent(OfComponent, Stage):
         return f"calibrate {self.component}"
 
     def run(self, source: Inputs, out: Path) -> None:
+        from pocketvl.families.batches import are_small
         from pocketvl.observe.calibrate import calibrate
         from pocketvl.quantize.equalize import scalable
 
@@ -58,14 +61,15 @@ class CalibrateComponent(OfComponent, Stage):
         read = scalable(module, example_inputs(component)) if self.equalizes else ()
         kept = {name for readers in read for name in readers.linears}
         skipped = component.unquantized
-        calibrate(module, feeds, self.settings, source.progress, kept, skipped).save(out)
+        with one_torch_thread() if are_small(component) else nullcontext():
+            calibrate(module, feeds, self.settings, source.progress, kept, skipped).save(out)
 
 
 @dataclass(frozen=True)
 class EqualizeComponent(OfComponent, Stage):
     """One prepared component with outlier channels equalized: its weights, and what they are scaled by."""
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     tools: ClassVar[tuple[str, ...]] = TORCH
     keeps: ClassVar[bool] = False
 
@@ -82,9 +86,10 @@ class EqualizeComponent(OfComponent, Stage):
 
         component = open_component(self.source, self.component, source["prepared"])
         seen, settings = Calibration.load(source["calibration"]), self.calibration.settings
-        decided = equalize_(
-            component.module, example_inputs(component), seen, settings, progress=source.progress
-        )
+        with one_torch_thread():
+            decided = equalize_(
+                component.module, example_inputs(component), seen, settings, progress=source.progress
+            )
         save_equalized(decided, out)
         link_or_copy(source["prepared"] / WEIGHTS_FILE, out / WEIGHTS_FILE)
 

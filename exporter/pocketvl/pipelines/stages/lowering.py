@@ -119,6 +119,14 @@ class LowerGraph(GraphStage):
     def reads(self) -> Mapping[str, Path]:
         return description_files(self.prepared.source)
 
+    def may_be_long(self) -> bool:
+        return most_parameters(self.prepared.source) * 4 > 2 * _LARGE  # of all components
+
+    def warm_up(self) -> None:
+        from pocketvl.families import uninitialised_component
+
+        uninitialised_component(read_contract(self.prepared.source), self.component)
+
     def is_long(self, source: Inputs) -> bool:
         return (source["prepared"] / WEIGHTS_FILE).stat().st_size > _LARGE
 
