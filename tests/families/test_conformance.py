@@ -19,6 +19,7 @@ from pocketvl import api
 from pocketvl.compress.costs import costs_of
 from pocketvl.compress.distil import train_student
 from pocketvl.compress.methods.drop_reranker import DropReranker
+from pocketvl.compress.methods.shorten_texts import ShortenTexts
 from pocketvl.compress.methods.trim_vocabulary import TrimVocabulary
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitialised_component
@@ -409,7 +410,8 @@ SAVES = ("prune", "prune-filters", "prune-cross-modal", "drop-layers", "low-rank
 
 
 def test_every_method_is_tried() -> None:
-    assert {*METHOD_SETTINGS, TrimVocabulary.kind, DropReranker.kind} == set(METHODS)
+    others = {TrimVocabulary.kind, ShortenTexts.kind, DropReranker.kind}
+    assert METHOD_SETTINGS.keys() | others == set(METHODS)
 
 
 def test_a_second_head_is_dropped_and_the_first_answers_as_before(tried: Tried, tmp_path: Path) -> None:
@@ -455,6 +457,34 @@ def test_a_trimmed_vocabulary_changes_no_answer_to_its_texts(tried: Tried, tmp_p
             run_torch(each.component(name), _read(each, component, texts)) for each in (before, again)
         )
         np.testing.assert_allclose(found, wanted, atol=_STORED[before.dtype])
+
+
+def test_shortened_texts_have_the_answers_of_before(tried: Tried, tmp_path: Path) -> None:
+    texts = ("a red dog", "two cats", "a")
+    checkpoint, inputs = (
+        open_checkpoint(tried.folder),
+        MethodInputs(tried.training, tried.folder, texts=texts),
+    )
+    name = tried.case.name
+    if not tried.contract.reads or name in _ATTENDS_TO_PADDING or name.startswith("open_clip"):
+        with pytest.raises(RecipeError, match="reads no texts|reads padding like words|is of open_clip"):
+            ShortenTexts().apply(checkpoint, inputs)
+        return
+    length = tried.contract.tokenizer.max_length
+    done = ShortenTexts(length - 1).apply(checkpoint, inputs)
+    assert done["tokens"] == [length - 1, length]
+    checkpoint.save(tmp_path / "short")
+    again = open_checkpoint(tmp_path / "short")
+    assert again.contract.components == checkpoint.contract.components
+    assert again.tokenizer.max_length == length - 1
+    for component, short in again.components.items():
+        whole = tried.opened.components[component]
+        wanted, found = (
+            run_torch(each, _read(of, each, texts)) for of, each in ((tried.opened, whole), (again, short))
+        )
+        np.testing.assert_allclose(found, wanted, atol=_STORED[tried.opened.dtype] * 10)
+    again.save(tmp_path / "again")
+    assert open_checkpoint(tmp_path / "again").tokenizer == again.tokenizer
 
 
 def _read(checkpoint: Checkpoint, component: Component, texts: Sequence[str]) -> Inputs:

@@ -21,7 +21,7 @@ from pocketvl.families import open_checkpoint
 from pocketvl.families.base import Component, Contract, example_inputs
 from pocketvl.network.integers import QuantizedComponent, QuantizedLayer
 from pocketvl.network.specification import INT8_DYNAMIC, INT8_TABLE
-from pocketvl.pipelines.stages.calibrating import CalibrateComponent
+from pocketvl.pipelines.stages.calibrating import CalibrateComponent, NoteCalibration, read_notes
 from pocketvl.pipelines.stages.components import (
     CalibrationFeeds,
     Feeds,
@@ -290,6 +290,21 @@ def test_calibration_shows_a_text_no_more_tokens_than_are_read(checkpoint: Path,
     assert sorted(shown) == sorted(row[:length].tolist() for row, length in zip(whole, lengths, strict=True))
     (images,) = Feeds(result, "image_encoder", 4, reader=opened.component("image_encoder"))
     assert len(images) == len(labels)
+
+
+@pytest.mark.parametrize(("texts", "told"), [(("a", "b"), True), (("a photo of the red dog", "b"), False)])
+def test_texts_that_are_mostly_padding_are_told(
+    texts: tuple[str, ...], told: bool, checkpoint: Path, tmp_path: Path
+) -> None:
+    rows: list[dict[str, object]] = [{"captions": [text]} for text in texts]
+    data = labelled(tmp_path / "data", *rows)
+    feeds = CalibrationFeeds(checkpoint, data.root)
+    for name in ("image_encoder", "text_encoder"):
+        note = NoteCalibration(CalibrateComponent(PrepareComponent(checkpoint, name), feeds))
+        notes = read_notes(run(plan([note]), tmp_path / "cache")[note].folder)
+        found = [line for line in notes if "shorten-texts" in line]
+        assert bool(found) == (told and name == "text_encoder")
+        assert all("has more than 3 tokens, and the text_encoder computes 16" in line for line in found)
 
 
 def test_photos_alone_are_refused_before_anything_runs(checkpoint: Path, tmp_path: Path) -> None:

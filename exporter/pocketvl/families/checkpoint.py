@@ -21,7 +21,8 @@ from pocketvl.families.component_shape import ComponentShape
 from pocketvl.families.folders.files import IMAGE_FILES, PROCESSOR_FILES
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.models import check_layers, check_model, load_model
-from pocketvl.families.folders.trimmed import write_tokenizer
+from pocketvl.families.folders.tokenizer import LEAST_LENGTH
+from pocketvl.families.folders.trimmed import write_length, write_tokenizer
 from pocketvl.families.folders.weights import (
     describe_weights,
     read_weights,
@@ -31,7 +32,7 @@ from pocketvl.families.folders.weights import (
 )
 from pocketvl.families.layers.compression import compression_of, read_compression, reshape_
 from pocketvl.network.heads import ContrastiveHead, FixedScalar, Scalar, StoredScalar, stored_scalars
-from pocketvl.network.ports import PortKind
+from pocketvl.network.ports import Port, PortKind
 from pocketvl_runtime.manifest import ImageProcessor, TextProcessor
 
 
@@ -47,6 +48,7 @@ class Checkpoint:
             what has changed.
         dtype: in which weights are stored.
         is_trimmed: whether its tokenizer is another than the folder's.
+        is_shortened: whether it cuts texts earlier than the folder's.
         dropped: components of its family that are no part of it any more.
     """
 
@@ -56,6 +58,7 @@ class Checkpoint:
     config: dict[str, Any]
     dtype: torch.dtype
     is_trimmed: bool = False
+    is_shortened: bool = False
     dropped: tuple[str, ...] = ()
 
     @property
@@ -140,6 +143,26 @@ class Checkpoint:
         self.is_trimmed = True
         return size
 
+    def shorten_texts_(self, length: int) -> None:
+        """Cut texts after fewer tokens than before.
+
+        Raises:
+            RecipeError: they are no fewer, or leave no room for a word.
+        """
+        before = self.tokenizer
+        if not LEAST_LENGTH <= length < before.max_length:
+            raise RecipeError(
+                f"texts cannot be shortened to {length} tokens: at least {LEAST_LENGTH} are needed, and now "
+                f"there are {before.max_length}"
+            )
+        processors = {**self.contract.processors, TEXT: replace(before, max_length=length)}
+        components = {
+            name: replace(ports, inputs=tuple(_shortened(port, length) for port in ports.inputs))
+            for name, ports in self.contract.components.items()
+        }
+        self.contract = replace(self.contract, processors=processors, components=components)
+        self.is_shortened = True
+
     def drop_reranker_(self) -> None:
         """Leave out the component of the second head, and what it alone reads of another.
 
@@ -203,6 +226,8 @@ class Checkpoint:
                 shutil.copyfile(self.folder / name, out / name)
         if self.is_trimmed:
             write_tokenizer(out, self.folder, self.tokenizer_json, self.tokenizer)
+        elif self.is_shortened:
+            write_length(out, self.tokenizer.max_length)
 
     @property
     def _scalars(self) -> tuple[StoredScalar, ...]:
@@ -280,6 +305,12 @@ class Checkpoint:
         ports = [port for each in self.contract.components.values() for port in each.outputs]
         sizes = [port.shape[-1] for port in ports if port.kind is PortKind.EMBEDDING]
         return int(sizes[0]) if sizes else 0
+
+
+def _shortened(port: Port, length: int) -> Port:
+    """A port with texts of so many tokens."""
+    is_text = port.kind in (PortKind.TOKEN_IDS, PortKind.ATTENTION_MASK)
+    return replace(port, shape=(*port.shape[:-1], length)) if is_text else port
 
 
 def open_checkpoint(architecture: Architecture, contract: Contract) -> Checkpoint:

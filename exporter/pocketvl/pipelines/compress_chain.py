@@ -43,12 +43,13 @@ def stages_of(source: Path, data: Path, recipe: CompressRecipe) -> tuple[Stage, 
     chain = _Chain(source, data, head)
     second = family_of(source).reranker
     traits: frozenset[Trait] = frozenset()
+    last = ""
     for step in (_planned(each, head, data) for each in recipe.steps):
         makes = frozenset() if step.method is None else step.method.makes
-        if Trait.TRIMMED in traits or (Trait.TRIMMED in makes and step.learn is not None):
-            raise RecipeError(
-                "trim-vocabulary comes last: trainings read texts as they were tokenized before it"
-            )
+        if Trait.TRIMMED in makes and step.method is not None:
+            last = step.method.kind
+        if last and (Trait.TRIMMED not in makes or step.learn is not None):
+            raise RecipeError(f"{last} comes last: trainings read texts as they were tokenized before it")
         if second is not None and Trait.ONE_HEAD not in traits:
             _check_second_head(step, second)
         if step.method is not None:

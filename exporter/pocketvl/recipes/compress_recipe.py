@@ -13,6 +13,7 @@ from pocketvl.compress.methods.prune_cross_modal import PruneCrossModal
 from pocketvl.compress.methods.prune_filters import PruneFilters
 from pocketvl.compress.methods.prune_units import PruneUnits
 from pocketvl.compress.methods.reinitialize import Reinitialize
+from pocketvl.compress.methods.shorten_texts import ShortenTexts
 from pocketvl.compress.methods.sparsify import Sparsify
 from pocketvl.compress.methods.trim_vocabulary import TrimVocabulary
 from pocketvl.compress.settings import Schedule
@@ -38,6 +39,7 @@ METHODS: Mapping[str, type[CompressionMethod]] = {
         LowRank,
         PruneCrossModal,
         TrimVocabulary,
+        ShortenTexts,
         DropReranker,
         QuantizationAwareTraining,
     )

@@ -19,7 +19,8 @@ from pocketvl.families.folders.token_ids import check_ids, make_tokenizer
 from pocketvl_runtime.errors import quoted, shortened
 from pocketvl_runtime.manifest import MAX_TOKENIZER_BYTES, Canonical, Side
 
-_LEAST_LENGTH = 3
+LEAST_LENGTH = 3
+"""Tokens of a text with one word, with those that begin and end it."""
 _READ: dict[tuple[str, bool], TokenizerFile] = {}
 """The last tokenizer, by the files that it was read from."""
 
@@ -167,10 +168,9 @@ def text_length(tokenizer: TokenizerFile, positions: int, folder: Path) -> int:
         SourceError: it leaves no room for a word.
     """
     length = positions if tokenizer.limit is None else min(positions, tokenizer.limit)
-    if length < _LEAST_LENGTH:
+    if length < LEAST_LENGTH:
         raise SourceError(
-            f"{folder}: texts of {length} tokens leave no room for a word; "
-            f"at least {_LEAST_LENGTH} are needed"
+            f"{folder}: texts of {length} tokens leave no room for a word; at least {LEAST_LENGTH} are needed"
         )
     return length
 

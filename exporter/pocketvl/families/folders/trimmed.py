@@ -1,4 +1,4 @@
-"""Configuration and tokenizer files of a checkpoint with fewer tokens."""
+"""Configuration and tokenizer files of a checkpoint with fewer tokens, or with shorter texts."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ def trim_config_(config: dict[str, Any], parsed: PreTrainedConfig, new_ids: Mapp
     changed["vocab_size"] = len(new_ids)
     update_section_(config, "" if described is parsed else _SECTION, changed)
     return before
+
+
+def write_length(out: Path, length: int) -> None:
+    """Write into a folder's tokenizer_config.json after how many tokens texts are cut."""
+    path = out / _CONFIG
+    stored = read_json(path) if path.is_file() else {}
+    text = json.dumps({**stored, "model_max_length": length}, indent=2, ensure_ascii=False)
+    path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def write_tokenizer(out: Path, source: Path, content: bytes, processor: TextProcessor) -> None:

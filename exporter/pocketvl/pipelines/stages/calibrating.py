@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from pocketvl.families.base import example_inputs
+from pocketvl.families.base import Component, example_inputs
+from pocketvl.families.folders.files import CONFIG_FILE, config_path
 from pocketvl.families.layers.segments import Blocks
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.pipelines.stages.components import (
@@ -62,7 +63,19 @@ class CalibrateComponent(OfComponent, Stage):
         kept = {name for readers in read for name in readers.linears}
         skipped = component.unquantized
         with one_torch_thread() if are_small(component) else nullcontext():
-            calibrate(module, feeds, self.settings, source.progress, kept, skipped).save(out)
+            seen = calibrate(module, feeds, self.settings, source.progress, kept, skipped)
+        replace(seen, warnings=(*seen.warnings, *_on_padding(self.source, component, feeds))).save(out)
+
+
+def _on_padding(source: Path, component: Component, feeds: Feeds) -> tuple[str, ...]:
+    """What can be done where a graph would compute padding for the most part."""
+    most, longest = feeds.tokens, feeds.longest
+    if most == 0 or 2 * longest > most or config_path(source).name != CONFIG_FILE:
+        return ()
+    return (
+        f"no text has more than {longest} tokens, and the {component.name} computes {most} of each: "
+        "shorten-texts, a step of `pocketvl compress`, saves most of its time",
+    )
 
 
 @dataclass(frozen=True)

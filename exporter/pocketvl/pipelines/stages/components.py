@@ -152,6 +152,8 @@ class Feeds:
         ids = None if self._texts is None else self._inputs[self._texts]
         module = None if reader is None else reader.module
         self._batches = tuple(batches(module, ids, len(self._inputs[0]), batch))
+        self.tokens = 0 if ids is None else ids.shape[1]
+        self.longest = max((length or 0 for _, length in self._batches), default=0)
 
     def __len__(self) -> int:
         return len(self._batches)
