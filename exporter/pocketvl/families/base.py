@@ -261,6 +261,23 @@ class Architecture(ABC):
             config: the content of `config_file`.
         """
 
+    def shorten_texts_(  # noqa: B027
+        self, model: nn.Module, config: dict[str, Any], length: int
+    ) -> None:
+        """Shorten texts in a model and the content of `config_file`, where these say how long texts are.
+
+        Args:
+            model: as `build` makes it; changed in place.
+            config: changed in place.
+            length: tokens of a text.
+        """
+
+    def save_length(self, out: Path, length: int) -> None:
+        """Write into a saved folder how long texts are, in tokens, where `config_file` does not say it."""
+        from pocketvl.families.folders.trimmed import write_length
+
+        write_length(out, length)
+
     def trim_config_(self, config: dict[str, Any], folder: Path, new_ids: Mapping[int, int]) -> int:
         """Write into the content of `config_file` that a tokenizer has fewer tokens.
 

@@ -22,7 +22,7 @@ from pocketvl.families.folders.files import IMAGE_FILES, PROCESSOR_FILES
 from pocketvl.families.folders.hf import read_json
 from pocketvl.families.folders.models import check_layers, check_model, load_model
 from pocketvl.families.folders.tokenizer import LEAST_LENGTH
-from pocketvl.families.folders.trimmed import write_length, write_tokenizer
+from pocketvl.families.folders.trimmed import write_tokenizer
 from pocketvl.families.folders.weights import (
     describe_weights,
     read_weights,
@@ -155,6 +155,7 @@ class Checkpoint:
                 f"texts cannot be shortened to {length} tokens: at least {LEAST_LENGTH} are needed, and now "
                 f"there are {before.max_length}"
             )
+        self.architecture.shorten_texts_(self.model, self.config, length)
         processors = {**self.contract.processors, TEXT: replace(before, max_length=length)}
         components = {
             name: replace(ports, inputs=tuple(_shortened(port, length) for port in ports.inputs))
@@ -227,7 +228,7 @@ class Checkpoint:
         if self.is_trimmed:
             write_tokenizer(out, self.folder, self.tokenizer_json, self.tokenizer)
         elif self.is_shortened:
-            write_length(out, self.tokenizer.max_length)
+            self.architecture.save_length(out, self.tokenizer.max_length)
 
     @property
     def _scalars(self) -> tuple[StoredScalar, ...]:

@@ -197,6 +197,13 @@ class OpenClipArchitecture(Architecture):
         unquantized, dynamic = seen.unquantized(image.module), seen.dynamic(image.module)
         return replace(image, unquantized=unquantized, dynamic=dynamic), text
 
+    def shorten_texts_(self, model: nn.Module, config: dict[str, Any], length: int) -> None:
+        update_section_(config, f"{MODEL}.{TEXT_SECTION}", {"context_length": length})
+        cast(OpenClipModel, model).text.shorten_(length)
+
+    def save_length(self, out: Path, length: int) -> None:
+        pass
+
     def trim_config_(self, config: dict[str, Any], folder: Path, new_ids: Mapping[int, int]) -> int:
         described = self.parse(config, folder).description
         text = described.model.text_cfg

@@ -40,13 +40,9 @@ class ShortenTexts(CompressionMethod):
     @classmethod
     def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
         from pocketvl.families.batches import token_input
-        from pocketvl.families.folders.files import CONFIG_FILE
 
-        found = checkpoint.component(component)
-        if token_input(found) is None:
+        if token_input(checkpoint.component(component)) is None:
             return "reads no texts"
-        if checkpoint.architecture.config_file != CONFIG_FILE:
-            return "is of open_clip, where the number of tokens is the shape of a weight"
         if _longest(checkpoint, component, ("a",)) == checkpoint.tokenizer.max_length:
             return "reads padding like words, so that its answers depend on how much there is"
         return None

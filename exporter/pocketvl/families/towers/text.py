@@ -173,6 +173,14 @@ class TextModule(nn.Module, PoolsOnePosition):
         found: torch.Tensor = self.text_projection(self.ln_final(pooled))
         return found
 
+    def shorten_(self, length: int) -> None:
+        """Read no more than so many tokens of a text from now on, in place."""
+        self.length = length
+        self.positional_embedding = nn.Parameter(self.positional_embedding.detach()[:length].clone())
+        self.positions = self.positions[:length].clone()
+        if self.mask is not None:
+            self.mask = self.mask[:, :, :length, :length].clone()
+
     def _chosen(self, ids: torch.Tensor) -> torch.Tensor | None:
         """One-hot float32 [B, T] of the position that is pooled; None where that is always the same."""
         if self.pool in _FIXED:

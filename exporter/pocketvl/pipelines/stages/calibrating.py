@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from pocketvl.families.base import Component, example_inputs
-from pocketvl.families.folders.files import CONFIG_FILE, config_path
 from pocketvl.families.layers.segments import Blocks
 from pocketvl.observe.settings import CalibrationSettings
 from pocketvl.pipelines.stages.components import (
@@ -64,13 +63,13 @@ class CalibrateComponent(OfComponent, Stage):
         skipped = component.unquantized
         with one_torch_thread() if are_small(component) else nullcontext():
             seen = calibrate(module, feeds, self.settings, source.progress, kept, skipped)
-        replace(seen, warnings=(*seen.warnings, *_on_padding(self.source, component, feeds))).save(out)
+        replace(seen, warnings=(*seen.warnings, *_on_padding(component, feeds))).save(out)
 
 
-def _on_padding(source: Path, component: Component, feeds: Feeds) -> tuple[str, ...]:
+def _on_padding(component: Component, feeds: Feeds) -> tuple[str, ...]:
     """What can be done where a graph would compute padding for the most part."""
     most, longest = feeds.tokens, feeds.longest
-    if most == 0 or 2 * longest > most or config_path(source).name != CONFIG_FILE:
+    if most == 0 or 2 * longest > most:
         return ()
     return (
         f"no text has more than {longest} tokens, and the {component.name} computes {most} of each: "
