@@ -24,14 +24,14 @@ from pocketvl.compress.methods.trim_vocabulary import TrimVocabulary
 from pocketvl.errors import RecipeError, SourceError
 from pocketvl.families import FAMILIES, open_checkpoint, read_contract, uninitialised_component
 from pocketvl.families.base import Component, Contract, MediaProcessor, example_inputs
-from pocketvl.families.batches import batches, cut, token_input
+from pocketvl.families.batches import batches, cut
 from pocketvl.families.checkpoint import Checkpoint
 from pocketvl.families.component_shape import ComponentShape
 from pocketvl.families.layers.prefix import read_lengths
 from pocketvl.lower.backends import backend_of
 from pocketvl.network.heads import EmbeddingHead
 from pocketvl.network.integers import QuantizedComponent
-from pocketvl.network.ports import MEDIA_KINDS, ComponentPorts, PortKind
+from pocketvl.network.ports import MEDIA_KINDS, ComponentPorts, PortKind, token_input
 from pocketvl.network.precisions import QUANTIZED
 from pocketvl.network.tolerances import ParityLimits
 from pocketvl.observe.calibrate import calibrate
@@ -316,7 +316,7 @@ _ATTENDS_TO_PADDING = {"siglip", "siglip2", "siglip_text_model", "open_clip-mobi
 
 def test_tokens_that_a_component_does_not_read_can_be_cut_off(tried: Tried) -> None:
     for component in tried.prepared.values():
-        texts = token_input(component)
+        texts = token_input(component.inputs)
         if texts is None:
             continue
         inputs = [tried.inputs[port.name] for port in component.inputs]

@@ -14,9 +14,9 @@ from pocketvl.pipelines.compress_chain import stages_of
 from pocketvl.pipelines.stages.compressing import STEP_FILE
 from pocketvl.recipes.compress_recipe import read_compress_recipe
 from pocketvl.stage import plan, run
-from pocketvl.tabletop.folder import write_tabletop
 from pocketvl_runtime.text import Tokenizer
 from tests.families.tiny import make_tiny_clip
+from tests.pipelines.scenes import write_scenes
 
 SHORTEN = '[[steps]]\nkind = "shorten-texts"\n'
 TRIM = '[[steps]]\nkind = "trim-vocabulary"\n'
@@ -26,15 +26,7 @@ PRUNE = '[[steps]]\nkind = "prune"\nunits = ["neurons"]\nratio = 0.5\n'
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Six scenes with short labels."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    write_tabletop(folder, 21, 6, size=40)
-    rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    texts = ("cat", "dog", "a cat", "a dog", "cats", "dogs")
-    write_samples(
-        folder, [{"image": row["image"], "captions": [text]} for row, text in zip(rows, texts, strict=True)]
-    )
-    return folder
+    return write_scenes(tmp_path / "data", ("cat", "dog", "a cat", "a dog", "cats", "dogs"))
 
 
 def compressed(source: Path, data: Path, steps: str, cache: Path) -> tuple[Path, dict[str, object]]:

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer
 
 from pocketvl.compress.methods.trim_vocabulary import TrimVocabulary
-from pocketvl.data.dataset import Dataset, write_samples
+from pocketvl.data.dataset import Dataset
 from pocketvl.errors import RecipeError
 from pocketvl.families import open_checkpoint
 from pocketvl.families.base import TEXT
@@ -24,7 +24,6 @@ from pocketvl.pipelines.stages.compressing import STEP_FILE, CompressCheckpoint
 from pocketvl.pipelines.stages.training import TrainingData
 from pocketvl.recipes.compress_recipe import read_compress_recipe
 from pocketvl.stage import plan, run
-from pocketvl.tabletop.folder import write_tabletop
 from pocketvl.tasks.encoding import Encoder
 from pocketvl.train.method import MethodInputs
 from pocketvl.train.samples import PairSamples
@@ -32,6 +31,7 @@ from pocketvl_runtime.manifest import Canonical
 from tests.families.tiny import make_tiny_clip
 from tests.families.tiny_dual import make_tiny_dual
 from tests.families.tiny_siglip import make_tiny_siglip
+from tests.pipelines.scenes import write_scenes
 
 Make = Callable[[Path], Path]
 
@@ -43,12 +43,7 @@ def legacy_clip(folder: Path) -> Path:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Six scenes, the captions of which use few tokens."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    write_tabletop(folder, 21, 6, size=40)
-    rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    write_samples(folder, [{"image": row["image"], "captions": row["captions"][:1]} for row in rows])
-    return folder
+    return write_scenes(tmp_path / "data")
 
 
 def trimmed(source: Path, data: Path, cache: Path, method: TrimVocabulary | None = None) -> Path:

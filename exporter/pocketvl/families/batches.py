@@ -15,15 +15,9 @@ from pocketvl.families.layers.prefix import read_lengths
 from pocketvl.network.ports import PortKind
 
 
-def token_input(component: Component) -> int | None:
-    """Which of a component's inputs is token ids; None where none is."""
-    kinds = [port.kind for port in component.inputs]
-    return kinds.index(PortKind.TOKEN_IDS) if PortKind.TOKEN_IDS in kinds else None
-
-
-def are_small(component: Component) -> bool:
-    """Whether its batches are: short texts alone, for which threads of torch wait for each other mostly."""
-    return token_input(component) is not None and len(component.inputs) == 1
+def reads_texts_alone(component: Component) -> bool:
+    """Whether token ids are all it takes; threads of torch mostly wait for each other in such batches."""
+    return [port.kind for port in component.inputs] == [PortKind.TOKEN_IDS]
 
 
 def batches(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pocketvl_runtime.manifest import DType, PortKind, Shape
 
-__all__ = ["MEDIA_KINDS", "ComponentPorts", "DType", "Port", "PortKind", "Shape"]
+__all__ = ["MEDIA_KINDS", "ComponentPorts", "DType", "Port", "PortKind", "Shape", "token_input"]
 
 MEDIA_KINDS = frozenset({PortKind.PIXELS, PortKind.AUDIO_FEATURES})
 """What the processors of pictures and sounds give."""
@@ -38,3 +39,8 @@ class ComponentPorts:
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+
+
+def token_input(inputs: Sequence[Port]) -> int | None:
+    """Which of a component's inputs is token ids; None where none is."""
+    return next((index for index, port in enumerate(inputs) if port.kind is PortKind.TOKEN_IDS), None)

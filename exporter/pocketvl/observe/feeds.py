@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pocketvl.families.batches import batches, cut, token_input
+from pocketvl.families.batches import batches, cut
 from pocketvl.families.checkpoint import Checkpoint
-from pocketvl.network.ports import PortKind
+from pocketvl.network.ports import PortKind, token_input
 from pocketvl.train.samples import TrainingSamples
 
 Arrays = tuple[NDArray[Any], ...]
@@ -33,7 +33,7 @@ def feeds_of(
     shown = checkpoint.component(component)
     kinds = tuple(port.kind for port in shown.inputs)
     rows = _spread(data.count(kinds))
-    texts = None if padded else token_input(shown)
+    texts = None if padded else token_input(shown.inputs)
     ids = None if texts is None else data.inputs((PortKind.TOKEN_IDS,), rows)[0]
     for chosen, length in batches(shown.module, ids, len(rows), BATCH):
         yield cut(data.inputs(kinds, rows[chosen]), texts, length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cached_property
 from itertools import chain
 
 from pocketvl.launch import processes
@@ -44,7 +45,6 @@ class Schedule:
                 finished, ready = filter(self._is_finished, self._pending), filter(self._is_ready, waiting)
                 waits = (identity for identity, pending in self._pending.items() if pending.waits)
                 identity = next(chain(finished, ready, waits, self._pending))
-                self._warm_up(identity, waiting)
                 self._done[identity] = self._result(identity)
                 waiting.remove(identity)
         for identity in map(self._id, self._plan.wanted):
@@ -75,16 +75,17 @@ class Schedule:
             worker = self._started_worker()
             self._pending[identity] = self._opened.enter_context(desk.started(inputs, worker))
 
-    def _warm_up(self, identity: str, waiting: list[str]) -> None:
-        """Start the other process, where what is made next is for long work that it will do."""
-        desk = self._desks[identity]
-        if self._worker is not None or identity in self._pending or not _has_room():
-            return
-        for stage in (self._desks[each].stage for each in waiting):
-            if stage.may_be_long() and identity in self._needed_by(stage):
-                if not desk.is_cached(self._inputs(desk.stage)):
-                    self._started_worker().warm_up(stage)
-                return
+    def _warm_up(self, identity: str) -> None:
+        """Start the other process, where what is made now is for long work that it will do."""
+        stage = None if self._worker is not None or not _has_room() else self._long_work.get(identity)
+        if stage is not None and self._id(stage) not in self._done:
+            self._started_worker().warm_up(stage)
+
+    @cached_property
+    def _long_work(self) -> dict[str, Stage]:
+        """By what it is made from, a stage that may be long; the last of the plan."""
+        long = [desk.stage for desk in self._desks.values() if desk.stage.may_be_long()]
+        return {needed: stage for stage in long for needed in self._needed_by(stage)}
 
     def _started_worker(self) -> Worker:
         if self._worker is None:
@@ -110,6 +111,7 @@ class Schedule:
 
     def _make(self, identity: str) -> Result:
         """Make a result, and before that those that it is made from where their files were dropped."""
+        self._warm_up(identity)
         desk = self._desks[identity]
         for each in _results(self._inputs(desk.stage)):
             if each.is_dropped:

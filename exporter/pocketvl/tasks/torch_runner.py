@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pocketvl.families.base import Component
+from pocketvl.network.ports import token_input
 from pocketvl.tasks.encoding import Array, Encoder
 from pocketvl.threads import one_torch_thread
 
@@ -38,14 +39,14 @@ class TorchRunner:
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs of a component by port."""
-        from pocketvl.families.batches import are_small, batches, cut, token_input
+        from pocketvl.families.batches import batches, cut, reads_texts_alone
 
         known = self.components[component]
         given = [inputs[port.name] for port in known.inputs]
-        texts = None if self.padded else token_input(known)
+        texts = None if self.padded else token_input(known.inputs)
         ids = None if texts is None else given[texts]
         parts, order = [], []
-        with one_torch_thread() if texts is not None and are_small(known) else nullcontext():
+        with one_torch_thread() if texts is not None and reads_texts_alone(known) else nullcontext():
             for rows, length in batches(known.module, ids, len(given[0]), self.batch):
                 parts.append(_run(known.module, cut([values[rows] for values in given], texts, length)))
                 order.append(rows)

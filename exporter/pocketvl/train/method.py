@@ -106,6 +106,19 @@ class CompressionMethod(Settings, ABC):
         return None
 
     @classmethod
+    def able_components(cls, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """Names of the components that nothing stands against, at least one.
+
+        Raises:
+            RecipeError: there is none; the message has the `obstacle` of each.
+        """
+        obstacles = {name: cls.obstacle(checkpoint, name) for name in checkpoint.contract.components}
+        if all(obstacles.values()):
+            named = "; ".join(f"the {name} {obstacle}" for name, obstacle in obstacles.items())
+            raise RecipeError(f"{cls.kind}: {named}")
+        return tuple(name for name, obstacle in obstacles.items() if obstacle is None)
+
+    @classmethod
     def refusal(cls, checkpoint: Checkpoint, component: str) -> str | None:
         """Why it is not run on a component of a checkpoint: because of a second head, or an `obstacle`."""
         reranker = checkpoint.contract.reranker

@@ -6,11 +6,12 @@ they are for texts that fit, and a text encoder's time falls about as its tokens
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from pocketvl.errors import DataError, RecipeError
+from pocketvl.network.ports import token_input
 from pocketvl.settings import Count
 from pocketvl.train.method import CompressionMethod, MethodInputs, Trait
 
@@ -32,16 +33,13 @@ class ShortenTexts(CompressionMethod):
 
     kind: ClassVar[str] = "shorten-texts"
     makes: ClassVar[frozenset[Trait]] = frozenset({Trait.TRIMMED})
-    refuses: ClassVar[Mapping[Trait, str]] = {}
     keeps_heads: ClassVar[bool] = True
 
     length: Count = 0
 
     @classmethod
     def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
-        from pocketvl.families.batches import token_input
-
-        if token_input(checkpoint.component(component)) is None:
+        if token_input(checkpoint.contract.components[component].inputs) is None:
             return "reads no texts"
         if _longest(checkpoint, component, ("a",)) == checkpoint.tokenizer.max_length:
             return "reads padding like words, so that its answers depend on how much there is"
@@ -54,11 +52,7 @@ class ShortenTexts(CompressionMethod):
         pass
 
     def apply(self, checkpoint: Checkpoint, inputs: MethodInputs) -> dict[str, object]:
-        obstacles = {name: self.obstacle(checkpoint, name) for name in checkpoint.contract.components}
-        readers = [name for name, obstacle in obstacles.items() if obstacle is None]
-        if not readers:
-            named = "; ".join(f"the {name} {obstacle}" for name, obstacle in obstacles.items())
-            raise RecipeError(f"shorten-texts: {named}")
+        readers = self.able_components(checkpoint)
         if not inputs.texts:
             raise DataError("shorten-texts: the data has no texts that say how long they are")
         before = checkpoint.tokenizer.max_length

@@ -6,11 +6,12 @@ int8. What it answers to the data's texts stays as it is, bit by bit; other text
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pocketvl.errors import DataError, RecipeError
+from pocketvl.errors import DataError
+from pocketvl.network.ports import token_input
 from pocketvl.settings import Count
 from pocketvl.train.method import CompressionMethod, MethodInputs, Trait
 
@@ -33,7 +34,6 @@ class TrimVocabulary(CompressionMethod):
 
     kind: ClassVar[str] = "trim-vocabulary"
     makes: ClassVar[frozenset[Trait]] = frozenset({Trait.TRIMMED})
-    refuses: ClassVar[Mapping[Trait, str]] = {}
     keeps_heads: ClassVar[bool] = True
 
     texts: tuple[str, ...] = ()
@@ -41,10 +41,7 @@ class TrimVocabulary(CompressionMethod):
 
     @classmethod
     def obstacle(cls, checkpoint: Checkpoint, component: str) -> str | None:
-        from pocketvl.network.ports import PortKind
-
-        kinds = {port.kind for port in checkpoint.contract.components[component].inputs}
-        if PortKind.TOKEN_IDS not in kinds:
+        if token_input(checkpoint.contract.components[component].inputs) is None:
             return "reads no texts"
         if checkpoint.tokenizer.canonicalize:
             return "has a tokenizer that changes texts in Python, which no tokenizer.json can hold"
@@ -61,10 +58,7 @@ class TrimVocabulary(CompressionMethod):
         from pocketvl.families.base import example_inputs
         from pocketvl.observe.structure import token_tables
 
-        obstacles = {name: self.obstacle(checkpoint, name) for name in checkpoint.contract.components}
-        if all(obstacles.values()):
-            named = "; ".join(f"the {name} {obstacle}" for name, obstacle in obstacles.items())
-            raise RecipeError(f"trim-vocabulary: {named}")
+        readers = self.able_components(checkpoint)
         texts = tuple(dict.fromkeys((*inputs.texts, *self.texts)))
         if not texts:
             raise DataError("trim-vocabulary: the data has no texts that say which tokens are used")
@@ -72,7 +66,7 @@ class TrimVocabulary(CompressionMethod):
         tables = [
             table
             for name, component in checkpoint.components.items()
-            if obstacles[name] is None
+            if name in readers
             for table in token_tables(component.module, example_inputs(component))
         ]
         before = checkpoint.trim_vocabulary_(trimmed.content, trimmed.kept, list(dict.fromkeys(tables)))

@@ -52,7 +52,7 @@ class CalibrateComponent(OfComponent, Stage):
         return f"calibrate {self.component}"
 
     def run(self, source: Inputs, out: Path) -> None:
-        from pocketvl.families.batches import are_small
+        from pocketvl.families.batches import reads_texts_alone
         from pocketvl.observe.calibrate import calibrate
         from pocketvl.quantize.equalize import scalable
 
@@ -61,7 +61,7 @@ class CalibrateComponent(OfComponent, Stage):
         read = scalable(module, example_inputs(component)) if self.equalizes else ()
         kept = {name for readers in read for name in readers.linears}
         skipped = component.unquantized
-        with one_torch_thread() if are_small(component) else nullcontext():
+        with one_torch_thread() if reads_texts_alone(component) else nullcontext():
             seen = calibrate(module, feeds, self.settings, source.progress, kept, skipped)
         replace(seen, warnings=(*seen.warnings, *_on_padding(component, feeds))).save(out)
 

@@ -18,6 +18,7 @@ from pocketvl.families.base import Component, Contract, example_inputs
 from pocketvl.families.folders.files import config_path, description_files
 from pocketvl.families.folders.weights import check_weight_files
 from pocketvl.families.layers.segments import Segments
+from pocketvl.network.ports import token_input
 from pocketvl.stage import Inputs, Stage
 from pocketvl.tasks import task_class
 from pocketvl.tasks.encoding import Encoder, Feed, read_media
@@ -143,12 +144,12 @@ class Feeds:
     ) -> None:
         """Args: folder: the result. component: whose. batch: rows at a time. most: take no more, spread
         out. reader: the component, where of texts no more tokens are wanted than it reads."""
-        from pocketvl.families.batches import batches, token_input
+        from pocketvl.families.batches import batches
 
         files = [np.load(path, mmap_mode="r") for path in sorted((folder / component).glob("*.npy"))]
         step = 1 if most is None else max(1, len(files[0]) // most)
         self._inputs = [rows[::step][:most] for rows in files]
-        self._texts = None if reader is None else token_input(reader)
+        self._texts = None if reader is None else token_input(reader.inputs)
         ids = None if self._texts is None else self._inputs[self._texts]
         module = None if reader is None else reader.module
         self._batches = tuple(batches(module, ids, len(self._inputs[0]), batch))
